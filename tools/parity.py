@@ -1,0 +1,298 @@
+"""Hold ./steer against transformers and tokenizers on a real model's file.
+
+    python3 tools/parity.py logits MODEL.bin               20 texts of 200 tokens, the same weights in
+                                                           PyTorch (float32, eager attention)
+    python3 tools/parity.py tokens MODEL.bin FILE.gguf     10,000 strings and some conversations; the
+                                                           reference is built from the GGUF, not from MODEL
+
+Exit status 1 if logits differ by more than 1e-3, an argmax differs, or any token differs. Use a
+MODEL.bin in f32 (export.py --dtype f32) to compare arithmetic alone; bf16 files are widened for
+PyTorch, so they compare as well. MODEL.bin may also be one of the small models in weights/.
+"""
+import argparse
+import importlib
+import random
+import subprocess
+import sys
+import tempfile
+from pathlib import Path
+
+import numpy as np
+
+import binfile
+import export
+
+MODULES = ("argparse ast bisect calendar cmd codecs csv dataclasses difflib email enum fractions heapq "
+           "inspect json mailbox pickle random shelve textwrap").split()
+
+
+# ---- the reference: also used by versus_torch.py -------------------------------------------------
+
+def reference_model(config, tensors, attention="eager"):
+    """The model of a .bin as transformers' LlamaForCausalLM, Qwen2ForCausalLM or Gemma2ForCausalLM,
+    in float32. The weights are not copied."""
+    import warnings
+
+    import torch
+    import transformers as tf
+    warnings.filterwarnings("ignore", message="The given NumPy array is not writable")
+    c = config
+    family = "Gemma2" if c["post_norms"] else "Qwen2" if c["qkv_bias"] else "Llama"
+    options = dict(
+        hidden_size=c["d"], intermediate_size=c["ff"], num_hidden_layers=c["layers"],
+        num_attention_heads=c["heads"], num_key_value_heads=c["kv_heads"], head_dim=c["head_dim"],
+        vocab_size=c["vocab"], rms_norm_eps=c["norm_eps"], max_position_embeddings=c["max_seq"],
+        tie_word_embeddings=bool(c["tied"]), attn_implementation=attention,
+        bos_token_id=None, eos_token_id=None, pad_token_id=None)
+    if family == "Gemma2":
+        options |= dict(
+            attn_logit_softcapping=c["attn_cap"] or None, final_logit_softcapping=c["final_cap"] or None,
+            sliding_window=c["window"] or c["max_seq"],
+            hidden_activation="gelu_pytorch_tanh" if c["gelu"] else "silu")
+    weight = {"wq": "self_attn.q_proj.weight", "wk": "self_attn.k_proj.weight",
+              "wv": "self_attn.v_proj.weight", "bq": "self_attn.q_proj.bias", "bk": "self_attn.k_proj.bias",
+              "bv": "self_attn.v_proj.bias", "wo": "self_attn.o_proj.weight",
+              "attn_norm": "input_layernorm.weight", "mlp_norm": "post_attention_layernorm.weight",
+              "w_gate": "mlp.gate_proj.weight", "w_up": "mlp.up_proj.weight",
+              "w_down": "mlp.down_proj.weight"}
+    if family == "Gemma2":
+        weight |= {"post_attn_norm": "post_attention_layernorm.weight",
+                   "mlp_norm": "pre_feedforward_layernorm.weight",
+                   "post_mlp_norm": "post_feedforward_layernorm.weight"}
+    top = {"embed": "model.embed_tokens.weight", "unembed": "lm_head.weight",
+           "final_norm": "model.norm.weight"}
+    state = {}
+    for name, a in tensors.items():
+        kind, _, block = name.partition(".")
+        if family == "Gemma2" and "norm" in kind:
+            a = a + np.float32(c["norm_offset"] - 1)         # transformers adds 1
+        if kind != "rope_freq":
+            state[top.get(name) or f"model.layers.{block}.{weight[kind]}"] = torch.from_numpy(a)
+    with torch.device("meta"):                               # no memory, no random weights
+        model = getattr(tf, family + "ForCausalLM")(getattr(tf, family + "Config")(**options))
+    model.load_state_dict(state, strict=not c["tied"], assign=True)
+    model.tie_weights()
+    model.model.rotary_emb.inv_freq = torch.from_numpy(tensors["rope_freq"])
+    for layer in model.model.layers:
+        layer.self_attn.scaling = c["query_scale"]
+    if family == "Gemma2":
+        model.model.embed_tokens.embed_scale = torch.tensor(c["embed_scale"])
+    assert not any(p.is_meta for p in [*model.parameters(), model.model.rotary_emb.inv_freq])
+    return model.eval()
+
+
+def reference_tokenizer(text, types, merges, pretok, nfc):
+    """A tokenizer of the tokenizers library as transformers builds it for these models: tokens in
+    GPT-2's alphabet, types as in binfile, merges as pairs of tokens. Special tokens are added with
+    add_specials()."""
+    from tokenizers import Regex, Tokenizer, decoders, models, normalizers, pre_tokenizers as pre
+    vocab = {s: i for i, (s, t) in enumerate(zip(text, types)) if t == 0}
+    tok = Tokenizer(models.BPE(vocab=vocab, merges=merges))
+    if nfc:
+        tok.normalizer = normalizers.NFC()
+    if pretok == 1:                                          # SmolLM2
+        tok.pre_tokenizer = pre.Sequence([pre.Digits(individual_digits=True),
+                                          pre.ByteLevel(add_prefix_space=False, use_regex=True)])
+    else:                                                    # Qwen2
+        from transformers.models.qwen2.tokenization_qwen2 import PRETOKENIZE_REGEX
+        tok.pre_tokenizer = pre.Sequence([pre.Split(Regex(PRETOKENIZE_REGEX), "isolated"),
+                                          pre.ByteLevel(add_prefix_space=False, use_regex=False)])
+    tok.decoder = decoders.ByteLevel()
+    return tok
+
+
+def tokenizer_of_bin(t):
+    char = {b: ch for ch, b in export.gpt2_bytes().items()}
+    text = ["".join(char[b] for b in s) for s in t["tokens"]]
+    return reference_tokenizer(text, t["types"], [(text[l], text[r]) for l, r, _ in t["merges"]],
+                               t["pretok"], t["nfc"])
+
+
+def run(command, out=None):
+    done = subprocess.run(command, stdout=out or subprocess.PIPE)
+    if done.returncode:
+        sys.exit(f"parity: {' '.join(map(str, command[:4]))} ... failed with status {done.returncode}")
+    return done.stdout
+
+
+# ---- logits --------------------------------------------------------------------------------------
+
+def logits(args):
+    import torch
+    torch.set_num_threads(args.threads)
+    config, t, tensors, name, _ = binfile.read(args.model)
+    tok = tokenizer_of_bin(t)
+    n = min(args.length, config["max_seq"])
+    rows = []
+    for module in MODULES[:args.texts]:                      # English and code of Python's own library
+        source = Path(importlib.import_module(module).__file__).read_text()
+        ids = tok.encode(source[:20 * n]).ids[:n]
+        assert len(ids) == n, module
+        rows.append(ids)
+    with tempfile.TemporaryDirectory() as tmp:
+        ids_file, raw = Path(tmp, "ids"), Path(args.raw or Path(tmp, "logits"))
+        ids_file.write_text("".join(" ".join(map(str, r)) + "\n" for r in rows))
+        if not args.reuse:
+            run([args.steer, "logits", args.model, "--tokens-file", str(ids_file), "--raw", str(raw)])
+        ours = np.memmap(raw, np.float32, "r")
+        if ours.size != len(rows) * n * config["vocab"]:
+            sys.exit(f"parity: {ours.size} logits, expected {len(rows)} x {n} x {config['vocab']}")
+        ours = ours.reshape(len(rows), n, config["vocab"])
+        model = reference_model(config, tensors)
+        worst, agree, mean, size = 0.0, 0, 0.0, 0.0
+        for i, ids in enumerate(rows):
+            with torch.no_grad():
+                want = model(torch.tensor([ids])).logits[0].numpy()
+            diff = np.abs(ours[i] - want)
+            worst = max(worst, float(diff.max()))
+            mean += float(diff.mean()) / len(rows)
+            size = max(size, float(np.abs(want).max()))
+            same = ours[i].argmax(-1) == want.argmax(-1)
+            agree += int(same.sum())
+            for p in np.flatnonzero(~same):
+                a, b = np.sort(want[p])[-2:]
+                print(f"text {i} position {p}: another argmax; the reference's first two are {b - a:.2g} apart")
+    total = len(rows) * n
+    print(f"{name} ({args.model}): {len(rows)} texts of {n} tokens: logits differ by at most {worst:.2g} "
+          f"(mean {mean:.2g}, largest logit {size:.0f}), argmax equal at {agree} of {total} positions")
+    return worst <= args.tolerance and agree == total
+
+
+# ---- tokens --------------------------------------------------------------------------------------
+
+RANGES = [(0x20, 0x7F), (0xA0, 0x250), (0x300, 0x370), (0x370, 0x400), (0x400, 0x530), (0x530, 0x590),
+          (0x590, 0x600), (0x600, 0x700), (0x900, 0x980), (0x980, 0xA00), (0xB80, 0xC00), (0xE00, 0xE80),
+          (0xF00, 0x1000), (0x10A0, 0x1100), (0x1100, 0x1200), (0x1200, 0x1380), (0x1780, 0x1800),
+          (0x1E00, 0x1F00), (0x1F00, 0x2000), (0x2000, 0x2070), (0x2070, 0x20D0), (0x2100, 0x2190),
+          (0x2190, 0x2400), (0x2460, 0x2500), (0x2600, 0x27C0), (0x3000, 0x3040), (0x3040, 0x3100),
+          (0x4E00, 0x9FFF), (0xAC00, 0xD7A4), (0xF900, 0xFB00), (0xFB1D, 0xFB50), (0xFF00, 0xFFF0),
+          (0x1D15E, 0x1D1C0), (0x1D400, 0x1D800), (0x1F300, 0x1F700), (0x1F900, 0x1FA00),
+          (0x20000, 0x2A6E0), (0x2F800, 0x2FA20)]
+SPACES = [" ", "  ", "   ", "\t", "\n", "\r\n", "\n\n", " \n ", "\r", "\u00a0", "\u2003", "\u3000", "\x0b",
+          "\x0c", "\x85", "\u2028", "\u200b", "\ufeff"]
+MARKS = ["\u0301", "\u0308", "\u0323", "\u0327", "\u0345", "\u05b0", "\u064b", "\u093c", "\u0f71", "\u20d0",
+         "\u3099", "\u1161", "\u11a8", "\u1d16d", "\U0001d165"]
+BITS = ["'s", "'S", "'re", "'LL", "'d", "n't", "don't I'VE", "\u017f", "x'\u017f", "1234567", "3.14", "\u00b2",
+        "\u0663\u0664", "\u2167", "\u2460", "==", "!=", "->", "();", "/* */", "// ", "#include <x.h>",
+        "def f(x):\n    return x", "for (i = 0; i < n; i++)", "<|im_start|>", "<|im_end|>", "<|endoftext|>",
+        "</tool_call>", "\U0001f44d\U0001f3fd", "\U0001f468\u200d\U0001f469\u200d\U0001f467", "\U0001f1e9\U0001f1ea",
+        "\u2764\ufe0f", "The", " the", "ING", "\u00e9l\u00e8ve", "na\u00efve", "Stra\u00dfe", "\u65e5\u672c\u8a9e",
+        "\u4f60\u597d", "\ud55c\uad6d\uc5b4", "\u0440\u0443\u0441\u0441\u043a\u0438\u0439",
+        "\u0627\u0644\u0639\u0631\u0628\u064a\u0629", "\u05e2\u05d1\u05e8\u05d9\u05ea",
+        "\u0939\u093f\u0928\u094d\u0926\u0940", "\u0e44\u0e17\u0e22", "\u0391\u03b8\u03ae\u03bd\u03b1"]
+
+
+def strings(count, seed=1):
+    """Strings of many scripts, code, white space, digits, emoji, marks and control characters."""
+    rng, out = random.Random(seed), ["", " ", "\n", "a", *SPACES, *MARKS, *BITS]
+    code = [Path(importlib.import_module(m).__file__).read_text() for m in MODULES]
+
+    def script():
+        lo, hi = rng.choice(RANGES)
+        return "".join(chr(rng.randrange(lo, hi)) for _ in range(rng.randint(1, 8)))
+
+    def anything():                                          # any code point but surrogates
+        c = rng.randrange(0x110000 - 0x800)
+        return chr(c if c < 0xD800 else c + 0x800)
+    kinds = [script, script, lambda: rng.choice(SPACES) * rng.randint(1, 4), lambda: rng.choice(BITS),
+             lambda: rng.choice(SPACES), lambda: script()[:1] + "".join(rng.sample(MARKS, rng.randint(1, 4))),
+             lambda: str(rng.randrange(10 ** rng.randint(1, 9))), anything,
+             lambda: chr(rng.randrange(128)) * rng.randint(1, 3)]
+    while len(out) < count:
+        if rng.random() < 0.2:
+            s = rng.choice(code)
+            at = rng.randrange(len(s))
+            out.append(s[at:at + rng.randint(1, 200)])
+        else:
+            out.append("".join(rng.choice(kinds)() for _ in range(rng.randint(1, 12))))
+    return out[:count]
+
+
+def tokens(args):
+    import unicodedata
+    from tokenizers import AddedToken, Regex, pre_tokenizers
+    g = export.Gguf(args.gguf)
+    text, kind = g("tokenizer.ggml.tokens"), g("tokenizer.ggml.token_type")
+    pretok, nfc = export.PRETOK[g("tokenizer.ggml.pre")]
+    tok = reference_tokenizer(text, [0 if k == 1 else 1 for k in kind],
+                              [tuple(m.split(" ")) for m in g("tokenizer.ggml.merges")], pretok, nfc)
+    todo = strings(args.count)
+    want = [e.ids for e in tok.encode_batch(todo, add_special_tokens=False)]
+    print(f"{len(todo)} strings, {sum(map(len, want))} tokens, "
+          f"{len(set(i for w in want for i in w))} different ones", flush=True)
+
+    # The table of classes in the file against the reference's own regular expressions
+    t = binfile.read(args.model, tensors=False)[1]
+    have = {c: k for first, last, k in t["unicode"] for c in range(first, last + 1)}
+    for k, pattern in [(1, r"\p{L}"), (2, r"\p{M}"), (3, r"\p{N}"), (4, r"\s")]:
+        split = pre_tokenizers.Split(Regex(pattern), "removed")
+        bad = [c for c in range(0x110000) if not 0xD800 <= c < 0xE000
+               and (have.get(c) == k) == bool(split.pre_tokenize_str(chr(c)))]
+        if bad:
+            print(f"note: class {pattern} differs at {len(bad)} code points, the first U+{bad[0]:04X}; the "
+                  f"exporter's table is of another Unicode version (pip install unicodedata2)")
+    if args.dry:
+        return True
+    with tempfile.TemporaryDirectory() as tmp:
+        lines = Path(tmp, "lines")
+        lines.write_text("".join(s.encode().hex() + "\n" for s in todo))
+        got = run([args.steer, "tokenize", args.model, "--hex-lines", str(lines)]).decode().split("\n")[:-1]
+    if len(got) != len(todo):
+        sys.exit(f"parity: {len(got)} lines of tokens for {len(todo)} strings")
+    bad = 0
+    for s, line, w in zip(todo, got, want):
+        ids = list(map(int, line.split()))
+        if ids != w:
+            bad += 1
+            if bad <= args.show:
+                print(f"differs: {s!r} ({' '.join(unicodedata.name(ch, hex(ord(ch))) for ch in s[:6])})\n"
+                      f"   ours {[text[i] for i in ids]}\n   reference {[text[i] for i in w]}")
+    print(f"plain text: {len(todo) - bad} of {len(todo)} strings equal")
+
+    # Whole conversations: the template rendered by Jinja, special tokens matched in the rendering
+    tok.add_special_tokens([AddedToken(s, normalized=False, special=True)
+                            for s, k in zip(text, kind) if k in (3, 4)])
+    def name(key):
+        i = g(f"tokenizer.ggml.{key}_token_id")
+        return "" if i is None else text[i]
+    render = export.renderer(g("tokenizer.chat_template"), name("bos"), name("eos"))
+    chats = ["Hello!", "What is the capital of France?", "  two\n\nlines  ", "caf\u00e9 cafe\u0301 \u4f60\u597d 123",
+             "def f(x):\n\treturn x  # 1", "\n", "don't", "\U0001f44d"]
+    wrong = 0
+    for s in chats:
+        w = tok.encode(render([s], True), add_special_tokens=False).ids
+        ids = list(map(int, run([args.steer, "tokenize", args.model, "--chat", s]).decode().split()))
+        if ids != w:
+            wrong += 1
+            print(f"chat differs: {s!r}\n   ours {ids}\n   reference {w}")
+    print(f"conversations: {len(chats) - wrong} of {len(chats)} equal")
+    return not bad and not wrong
+
+
+def main():
+    ap = argparse.ArgumentParser(description="./steer against transformers and tokenizers")
+    sub = ap.add_subparsers(dest="what", required=True)
+    a = sub.add_parser("logits")
+    a.add_argument("model")
+    a.add_argument("--texts", type=int, default=20)
+    a.add_argument("--length", type=int, default=200)
+    a.add_argument("--tolerance", type=float, default=1e-3)
+    a.add_argument("--threads", type=int, default=2)
+    a.add_argument("--raw", help="keep the program's logits here")
+    a.add_argument("--reuse", action="store_true", help="compare the logits that --raw holds already")
+    b = sub.add_parser("tokens")
+    b.add_argument("model")
+    b.add_argument("gguf")
+    b.add_argument("--count", type=int, default=10000)
+    b.add_argument("--show", type=int, default=5, help="differences to print")
+    b.add_argument("--dry", action="store_true", help="the reference alone")
+    for p in (a, b):
+        p.add_argument("--steer", default="./steer")
+    args = ap.parse_args()
+    if getattr(args, "reuse", False) and not args.raw:
+        ap.error("--reuse needs --raw FILE")
+    sys.exit(0 if {"logits": logits, "tokens": tokens}[args.what](args) else 1)
+
+
+if __name__ == "__main__":
+    main()
