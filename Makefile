@@ -20,8 +20,10 @@ run: steer
 	./steer reproduce $(BOX)
 
 # Speed of the kernels against this machine's peak.
-bench: steer
-	./steer bench
+bench: tests/bench
+	./tests/bench
+tests/bench: tests/bench.c steer.c steer.h Makefile
+	$(CC) $(FLAGS) tests/bench.c -lm -o tests/bench
 
 tests/test: tests/test.c tests/user.c steer.c steer.h Makefile
 	$(CC) $(FLAGS) $(WARN) tests/test.c -lm -o tests/test
@@ -52,6 +54,6 @@ smollm2 qwen qwen-1.5b: .venv/done
 	.venv/bin/python tools/export.py $@ $(if $(GGUF),--gguf $(GGUF))
 
 clean:
-	rm -rf steer tests/test tests/user tests/*-sanitized
+	rm -rf steer tests/test tests/bench tests/user tests/*-sanitized
 
 .PHONY: run bench test sanitize smollm2 qwen qwen-1.5b clean

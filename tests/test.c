@@ -2,7 +2,30 @@
  * tests/golden are written by tools/oracle.py, which runs the same weights in PyTorch. The last line is
  * "N passed, N failed"; the exit status is 1 when anything failed. `tests/test NAME...` runs some. */
 #define STEER_NO_MAIN
+#pragma GCC diagnostic ignored "-Wunused-function" /* experiments are run by the command line's test */
 #include "../steer.c"
+#include <float.h>
+#include <limits.h>
+#include <signal.h>
+#include <sys/wait.h>
+
+/* Under AddressSanitizer everything is slower: pure volume shrinks, no kind of test is left out. */
+#ifdef __has_feature
+#if __has_feature(address_sanitizer)
+#define SANITIZED 1
+#endif
+#endif
+#if defined(__SANITIZE_ADDRESS__) && !defined(SANITIZED)
+#define SANITIZED 1
+#endif
+#ifdef SANITIZED
+#define PROGRAM "tests/steer-sanitized"
+#define USER_PROGRAM "tests/user-sanitized"
+#else
+#define SANITIZED 0
+#define PROGRAM "./steer"
+#define USER_PROGRAM "./tests/user"
+#endif
 
 static int checks_failed;
 static char test_name[64];
@@ -139,7 +162,9 @@ static int parse_ints(const char *s, int *out, int cap) {
 }
 static double worst; /* the largest error seen by a golden test */
 
-/* Logits at position pos, teacher-forced under the case's plan. */
+/* Logits at position pos, teacher-forced under the case's plan. A float32 has 24 bits: logits of the tied
+ * random model go to 148, where PyTorch's own float32 is 7e-5 away from its float64. So beyond 50 the
+ * tolerance grows with the largest logit. */
 static void golden_logits(golden *g, int pos, const float *expected, int n, double tolerance) {
     int twin = g->plan.freeze != 0, vocab = g->m->config.vocab;
     steer_limits l = {.streams = 2, .positions = g->n_tokens, .rows = 2 * g->n_tokens};
@@ -158,11 +183,13 @@ static void golden_logits(golden *g, int pos, const float *expected, int n, doub
     CHECK_THAT(!s, "%s: %s", g->name, e.text);
     if (!s) {
         const float *logits = steer_logits(c, (pos + 1) * (1 + twin) - 1);
-        double error = 0;
-        for (int i = 0; i < n; i++)
+        double error = 0, largest = 0;
+        for (int i = 0; i < n; i++) {
             error = fmax(error, fabs((double)logits[i] - expected[i]));
+            largest = fmax(largest, fabs((double)expected[i]));
+        }
         worst = fmax(worst, error);
-        CHECK_THAT(error <= tolerance, "%s: position %d: max abs error %.3g", g->name, pos, error);
+        CHECK_THAT(error <= fmax(tolerance, 2e-6 * largest), "%s: position %d: max abs error %.3g", g->name, pos, error);
         if (plan.add || plan.ablate) CHECK_THAT(!check_hits(&plan, &e), "%s: %s", g->name, e.text);
     }
     steer_context_free(c);

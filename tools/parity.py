@@ -83,10 +83,10 @@ def reference_model(config, tensors, attention="eager"):
 
 def reference_tokenizer(text, types, merges, pretok, nfc):
     """A tokenizer of the tokenizers library as transformers builds it for these models: tokens in
-    GPT-2's alphabet, types as in binfile, merges as pairs of tokens. Special tokens are added with
-    add_specials()."""
+    GPT-2's alphabet (special ones as they are), types as in binfile, merges as pairs of tokens.
+    Look-alikes of special tokens stay text until add_specials() makes it match them."""
     from tokenizers import Regex, Tokenizer, decoders, models, normalizers, pre_tokenizers as pre
-    vocab = {s: i for i, (s, t) in enumerate(zip(text, types)) if t == 0}
+    vocab = {s: i for i, (s, t) in enumerate(zip(text, types)) if t != 2}
     tok = Tokenizer(models.BPE(vocab=vocab, merges=merges))
     if nfc:
         tok.normalizer = normalizers.NFC()
@@ -103,9 +103,15 @@ def reference_tokenizer(text, types, merges, pretok, nfc):
 
 def tokenizer_of_bin(t):
     char = {b: ch for ch, b in export.gpt2_bytes().items()}
-    text = ["".join(char[b] for b in s) for s in t["tokens"]]
+    text = ["".join(char[b] for b in s) if k != 1 else s.decode() for s, k in zip(t["tokens"], t["types"])]
     return reference_tokenizer(text, t["types"], [(text[l], text[r]) for l, r, _ in t["merges"]],
                                t["pretok"], t["nfc"])
+
+
+def add_specials(tok, text, types):
+    from tokenizers import AddedToken
+    tok.add_special_tokens([AddedToken(s, normalized=False, special=True)
+                            for s, k in zip(text, types) if k == 1])
 
 
 def run(command, out=None):
@@ -210,12 +216,13 @@ def strings(count, seed=1):
 
 def tokens(args):
     import unicodedata
-    from tokenizers import AddedToken, Regex, pre_tokenizers
+    from tokenizers import Regex, pre_tokenizers
     g = export.Gguf(args.gguf)
     text, kind = g("tokenizer.ggml.tokens"), g("tokenizer.ggml.token_type")
     pretok, nfc = export.PRETOK[g("tokenizer.ggml.pre")]
-    tok = reference_tokenizer(text, [0 if k == 1 else 1 for k in kind],
-                              [tuple(m.split(" ")) for m in g("tokenizer.ggml.merges")], pretok, nfc)
+    types = [{1: 0, 5: 2}.get(k, 1) for k in kind]
+    tok = reference_tokenizer(text, types, [tuple(m.split(" ")) for m in g("tokenizer.ggml.merges")],
+                              pretok, nfc)
     todo = strings(args.count)
     want = [e.ids for e in tok.encode_batch(todo, add_special_tokens=False)]
     print(f"{len(todo)} strings, {sum(map(len, want))} tokens, "
@@ -250,8 +257,8 @@ def tokens(args):
     print(f"plain text: {len(todo) - bad} of {len(todo)} strings equal")
 
     # Whole conversations: the template rendered by Jinja, special tokens matched in the rendering
-    tok.add_special_tokens([AddedToken(s, normalized=False, special=True)
-                            for s, k in zip(text, kind) if k in (3, 4)])
+    add_specials(tok, text, types)
+
     def name(key):
         i = g(f"tokenizer.ggml.{key}_token_id")
         return "" if i is None else text[i]
@@ -261,7 +268,8 @@ def tokens(args):
     wrong = 0
     for s in chats:
         w = tok.encode(render([s], True), add_special_tokens=False).ids
-        ids = list(map(int, run([args.steer, "tokenize", args.model, "--chat", s]).decode().split()))
+        out = run([args.steer, "tokenize", args.model, "--chat", s]).decode()
+        ids = list(map(int, out.split("\n")[0].split()))    # the ids, then a line a token
         if ids != w:
             wrong += 1
             print(f"chat differs: {s!r}\n   ours {ids}\n   reference {w}")

@@ -63,12 +63,10 @@ def main():
     print(f"{name}: {len(prompts)} prompts, at most {args.max_new} new tokens, {args.threads} threads", flush=True)
     if args.only != "steer":
         import torch
-        from tokenizers import AddedToken
         import parity
         torch.set_num_threads(args.threads)
         tok = parity.tokenizer_of_bin(t)
-        tok.add_special_tokens([AddedToken(s.decode(), normalized=False, special=True)
-                                for s, k in zip(t["tokens"], t["types"]) if k == 1])
+        parity.add_specials(tok, [s.decode(errors="replace") for s in t["tokens"]], t["types"])
         p = t["template"]
         head = p["start"] + (p["system_pre"] + p["system"] + p["system_post"] if p["system"] else "")
         rows = [tok.encode(head + p["user_pre"] + (s.strip() if t["trim"] else s) + p["user_post"]
