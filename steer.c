@@ -1032,6 +1032,19 @@ long steer_chat(const steer_model *m, const char *system, const char *const *tur
     return b.bad ? -1 : b.count;
 }
 int steer_eoi(const steer_model *m) { return m->eoi; }
+/* Fresh memory with the tokens of a conversation, or, if n_turns is 0, of n bytes of plain text at
+ * turns[0]; NULL and an error on failure. */
+static int *tokens_of(const steer_model *m, const char *system, const char *const *turns,
+                      int n_turns, size_t n, long *count, steer_error *e) {
+    int *t = NULL;
+    for (long cap = 0;; cap = *count) { /* the first turn only counts */
+        *count = n_turns ? steer_chat(m, system, turns, n_turns, t, cap, e)
+                         : steer_encode(m, turns[0], n, t, cap, e);
+        if (t || *count < 0) return t;
+        t = zeros((size_t)*count, sizeof *t);
+        if (!t) return fail(e, STEER_ENOMEM, "no memory for %ld tokens", *count), NULL;
+    }
+}
 
 /* The tokenizer's sections, checked so thoroughly that no text can lead outside them. Returns what
  * is wrong, or NULL. */
@@ -2035,63 +2048,65 @@ static char *copy_text(const char *s, size_t n) {
     if (t) memcpy(t, s, n);
     return t;
 }
-static steer_status add_prompt(steer_prompts *p, const steer_model *m, const char *line,
-                               const char *end, const char *path, int number, steer_error *e) {
-    char *text = copy_text(line, (size_t)(end - line)), *task = NULL, *tab;
-    if (!text) return fail(e, STEER_ENOMEM, "%s: no memory for line %d", path, number);
-    if (*line == '{') {
-        const char *key = strstr(text, "\"prompt\"");
-        for (key = key ? key + 8 : NULL; key && (*key == ' ' || *key == ':');) key++;
-        long n = key && *key == '"' ? json_string(line + (key + 1 - text), end, text) : -1;
-        if (n < 0)
-            return free(text),
-                   fail(e, STEER_EFORMAT, "%s: line %d has no \"prompt\": \"...\"", path, number);
-        text[n] = 0;
-    } else if ((tab = strchr(text, '\t'))) {
-        *tab = 0;
-        task = copy_text(tab + 1, strlen(tab + 1));
-    }
+/* Append one prompt; takes ownership of text and task, which may be NULL after a failed allocation.
+ */
+static steer_status add_prompt(steer_prompts *p, const steer_model *m, const char *system,
+                               char *text, char *task, steer_error *e) {
     const char *turn = text;
-    long n = steer_chat(m, NULL, &turn, 1, NULL, 0, e);
-    int *tokens = n > 0 ? zeros((size_t)n, sizeof *tokens) : NULL;
-    if (!tokens)
-        return free(text), free(task),
-               n < 0 ? STEER_EARG : fail(e, STEER_ENOMEM, "%s: no memory", path);
-    steer_chat(m, NULL, &turn, 1, tokens, n, e);
-    if (n > m->config.max_seq) {
-        free(text), free(task), free(tokens);
-        return fail(e, STEER_EARG, "%s: line %d is %ld tokens long; %s holds %d", path, number, n,
-                    m->config.name, m->config.max_seq);
-    }
-    int i = p->n++;
-    p->tokens[i] = tokens, p->lengths[i] = (int)n, p->text[i] = text, p->task[i] = task;
+    long n = 0;
+    int *tokens = text ? tokens_of(m, system, &turn, 1, 0, &n, e) : NULL;
+    steer_status s = tokens ? STEER_OK
+                     : text ? STEER_EARG
+                            : fail(e, STEER_ENOMEM, "no memory for a prompt");
+    if (!s && n > m->config.max_seq)
+        s = fail(e, STEER_EARG, "a prompt of %ld tokens; %s holds %d", n, m->config.name,
+                 m->config.max_seq);
+    if (s) return free(text), free(task), free(tokens), s;
+    p->tokens[p->n] = tokens, p->lengths[p->n] = (int)n, p->text[p->n] = text,
+    p->task[p->n++] = task;
     return STEER_OK;
+}
+static steer_status new_prompts(steer_prompts *p, size_t n, steer_error *e) {
+    *p = (steer_prompts){0, zeros(n, sizeof *p->tokens), zeros(n, sizeof *p->lengths),
+                         zeros(n, sizeof *p->text), zeros(n, sizeof *p->task)};
+    if (p->tokens && p->lengths && p->text && p->task) return STEER_OK;
+    steer_prompts_free(p);
+    return fail(e, STEER_ENOMEM, "no memory for %zu prompts", n);
 }
 steer_status steer_prompts_load(steer_prompts *p, const steer_model *m, const char *path, int limit,
                                 steer_error *e) {
     size_t n, lines = 1;
-    char *data = read_file(path, &n, e);
-    *p = (steer_prompts){0};
-    if (!data) return e ? e->code : STEER_EIO;
-    for (size_t i = 0; i < n; i++)
-        lines += data[i] == '\n';
-    p->tokens = zeros(lines, sizeof *p->tokens), p->lengths = zeros(lines, sizeof *p->lengths);
-    p->text = zeros(lines, sizeof *p->text), p->task = zeros(lines, sizeof *p->task);
-    steer_status s = p->tokens && p->lengths && p->text && p->task
-                         ? STEER_OK
-                         : fail(e, STEER_ENOMEM, "%s: no memory for %zu lines", path, lines);
+    char *data = read_file(path, &n, e), *end;
     int number = 0;
-    for (char *line = data, *end; line < data + n && !s && (!limit || p->n < limit);
-         line = end + 1) {
+    steer_error inner = {0};
+    *p = (steer_prompts){0};
+    if (!data) return STEER_EIO;
+    for (size_t i = 0; i < n; i++) lines += data[i] == '\n';
+    steer_status s = new_prompts(p, lines, e);
+    for (char *line = data; line < data + n && !s && (!limit || p->n < limit); line = end + 1) {
         end = memchr(line, '\n', (size_t)(data + n - line));
         if (!end) end = data + n;
-        char *stop = end > line && end[-1] == '\r' ? end - 1 : end;
+        size_t length = (size_t)(end - line), head;
+        length -= length && line[length - 1] == '\r';
         number++;
-        if (stop > line && memchr(line, 0, (size_t)(stop - line)))
-            s = fail(e, STEER_EFORMAT, "%s: line %d holds a zero byte: not a text file", path,
-                     number);
-        else if (stop > line)
-            s = add_prompt(p, m, line, stop, path, number, e);
+        if (!length) continue;
+        char *text = copy_text(line, length), *task = NULL;
+        if (text && strlen(text) < length)
+            s = fail(&inner, STEER_EFORMAT, "a zero byte: not a text file");
+        else if (text && *line == '{') {
+            const char *key = strstr(text, "\"prompt\"");
+            for (key = key ? key + 8 : NULL; key && (*key == ' ' || *key == ':');) key++;
+            long k =
+                key && *key == '"' ? json_string(line + (key + 1 - text), line + length, text) : -1;
+            if (k < 0) s = fail(&inner, STEER_EFORMAT, "no \"prompt\": \"...\"");
+            else text[k] = 0;
+        } else if (text && (head = strcspn(text, "\t")) < length) {
+            task = copy_text(text + head + 1, length - head - 1);
+            text[head] = 0;
+        }
+        if (s) free(text);
+        else s = add_prompt(p, m, NULL, text, task, &inner);
+        if (s) fail(e, s, "%s: line %d: %.200s", path, number, inner.text);
     }
     if (!s && !p->n) s = fail(e, STEER_EFORMAT, "%s: no prompts in it; one a line is wanted", path);
     if (s) steer_prompts_free(p);
@@ -2148,6 +2163,13 @@ static int is_coherent(const steer_model *m, const char *text, const char *task)
     t = t ? match_kind(m, 's', t, task, ".") : NULL;
     return t && !*t;
 }
+/* Fresh memory with the text of a job's answer, or NULL. */
+static char *answer_text(const steer_model *m, const steer_job *j) {
+    size_t n = steer_decode(m, j->out, j->n_out, NULL, 0) + 1;
+    char *text = zeros(n, 1);
+    if (text) steer_decode(m, j->out, j->n_out, text, n);
+    return text;
+}
 /* 4-grams of tokens that occurred before in the same answer; *total counts all. */
 static int repeated_4grams(const int *t, int n, int *total) {
     int repeated = 0;
@@ -2165,12 +2187,11 @@ static int repeated_4grams(const int *t, int n, int *total) {
  * cells in one walk, so that all their streams share batches. */
 typedef struct {
     const steer_prompts *prompts;
-    int first, n;                /* which prompts; n 0: all */
+    int n;                       /* the first n of them are answered */
     steer_plan plan;             /* all zero: unsteered */
     double refused, coherent, perplexity, repeats,
-        log_odds; /* rates in [0, 1]; coherent -1: no grammar */
+        log_odds; /* rates in [0, 1]; coherent NAN: no grammar */
     int n_refused;
-    int *out, *length;           /* [n][max_new] answers, [n] their lengths */
 } cell;
 typedef struct { double low, high; } interval;
 
@@ -2208,13 +2229,12 @@ typedef struct {
     double *nll;          /* [jobs] sum of -ln p of the answer's tokens */
     double *score;        /* [jobs] refusal log-odds at the first answer token */
     progress *bar;
-    double cost;
 } scorer;
 static int answer_visit(void *user, int job, int pos, const float *logits) {
     scorer *s = user;
     if (pos == s->jobs[job].n_prompt - 1) s->score[job] = steer_refusal_score(s->m, logits);
     int token = generate_visit(&s->g, job, pos, logits);
-    if (token == STOP) show_progress(s->bar, s->cost);
+    if (token == STOP) show_progress(s->bar, 1);
     return token;
 }
 static int nll_visit(void *user, int job, int pos, const float *logits) {
@@ -2225,88 +2245,64 @@ static int nll_visit(void *user, int job, int pos, const float *logits) {
     return NONE;
 }
 
-static int cell_size(const cell *x) { return x->n ? x->n : x->prompts->n; }
-static void free_cells(cell *x, int n) {
-    for (int i = 0; i < n; i++)
-        free(x[i].out), free(x[i].length), x[i].out = x[i].length = NULL;
-}
+static int cell_size(const cell *x) { return min_int(x->n, x->prompts->n); }
 /* Share and mean of what the answers of one cell show. */
-static void judge(const steer_model *m, cell *x, int max_new, const double *score, char *text,
-                  size_t text_n) {
+static steer_status judge(const steer_model *m, cell *x, const steer_job *jobs, const double *score,
+                          steer_error *e) {
     int n = cell_size(x), fine = 0, total = 0, repeated = 0, has_tasks = m->grammar_size > 0;
     x->n_refused = 0, x->log_odds = 0;
     for (int i = 0; i < n; i++) {
-        const int *answer = x->out + (size_t)i * max_new;
-        const char *task = x->prompts->task[x->first + i];
-        steer_decode(m, answer, x->length[i], text, text_n);
+        char *text = answer_text(m, &jobs[i]);
+        const char *task = x->prompts->task[i];
+        if (!text) return fail(e, STEER_ENOMEM, "no memory for an answer");
         int refused = steer_is_refusal(text);
         x->n_refused += refused, x->log_odds += score[i] / n;
         has_tasks = has_tasks && task;
         fine += !refused && has_tasks && is_coherent(m, text, task);
-        repeated += repeated_4grams(answer, x->length[i], &total);
+        repeated += repeated_4grams(jobs[i].out, jobs[i].n_out, &total);
+        free(text);
     }
     x->refused = (double)x->n_refused / n;
-    x->coherent = !has_tasks || x->n_refused == n ? -1 : (double)fine / (n - x->n_refused);
+    x->coherent = !has_tasks || x->n_refused == n ? NAN : (double)fine / (n - x->n_refused);
     x->repeats = total ? (double)repeated / total : 0;
+    return STEER_OK;
 }
 /* Answer all cells' prompts greedily, at most max_new tokens each, and judge them. The perplexity
- * is over the first `read` answers of each cell (0: none). */
+ * is that of the first `read` answers of each cell (0: none), read by the unsteered model. */
 static steer_status evaluate(steer_context *c, cell *cells, int n_cells, int max_new, int read,
                              progress *bar, steer_error *e) {
     const steer_model *m = c->m;
-    size_t n = 0, k = 0, text_n = 4096;
-    for (int i = 0; i < n_cells; i++)
-        n += (size_t)cell_size(&cells[i]);
-    for (int i = 0; i < m->config.vocab; i++) { /* the longest answer's text */
-        size_t length;
-        steer_piece(m, i, &length);
-        text_n = max_int((int)text_n, (int)length * max_new + 1);
-    }
+    size_t n = 0, k = 0, kept = 0;
+    for (int i = 0; i < n_cells; i++) n += (size_t)cell_size(&cells[i]);
     steer_job *jobs = zeros(n, sizeof *jobs);
+    int *out = zeros(mul(n, (size_t)max_new), sizeof *out);
     double *nll = zeros(n, sizeof *nll), *score = zeros(n, sizeof *score);
-    char *text = zeros(text_n, 1);
-    steer_status s = jobs && nll && score && text
+    steer_status s = jobs && nll && score && out
                          ? STEER_OK
                          : fail(e, STEER_ENOMEM, "no memory for %zu answers", n);
-    for (int i = 0; i < n_cells && !s; i++) {
-        cell *x = &cells[i];
-        int rows = cell_size(x), changed = x->plan.add || x->plan.ablate;
-        x->out = zeros((size_t)rows * max_new, sizeof *x->out),
-        x->length = zeros((size_t)rows, sizeof *x->length);
-        if (!x->out || !x->length) s = fail(e, STEER_ENOMEM, "no memory for %d answers", rows);
-        for (int j = 0; j < rows && !s; j++, k++)
-            jobs[k] = (steer_job){.prompt = x->prompts->tokens[x->first + j],
-                                  .max_new = max_new,
-                                  .n_prompt = x->prompts->lengths[x->first + j],
-                                  .out = x->out + (size_t)j * max_new,
-                                  .plan = changed ? &x->plan : NULL};
-    }
-    scorer sc = {m, {m, jobs, NULL, NULL, NULL, 0}, jobs, nll, score, bar, 1};
+    for (int i = 0; i < n_cells && !s; i++)
+        for (int j = 0; j < cell_size(&cells[i]); j++, k++)
+            jobs[k] = (steer_job){
+                .prompt = cells[i].prompts->tokens[j], .n_prompt = cells[i].prompts->lengths[j],
+                .max_new = max_new, .out = out + k * (size_t)max_new,
+                .plan = cells[i].plan.add || cells[i].plan.ablate ? &cells[i].plan : NULL};
+    scorer sc = {m, {m, jobs, NULL, NULL, NULL, 0}, jobs, nll, score, bar};
     if (!s) s = walk(c, jobs, (int)n, answer_visit, &sc, NULL, e);
-    k = 0;
-    for (int i = 0; i < n_cells && !s; i++) {
-        int rows = cell_size(&cells[i]);
-        for (int j = 0; j < rows; j++)
-            cells[i].length[j] = jobs[k + j].n_out;
-        judge(m, &cells[i], max_new, score + k, text, text_n);
-        k += (size_t)rows;
-    }
-    size_t kept = 0; /* the unsteered model reads the first answers of each cell */
-    k = 0;
-    for (int i = 0; i < n_cells && !s; k += (size_t)cell_size(&cells[i]), i++)
+    for (int i = k = 0; i < n_cells && !s; k += (size_t)cell_size(&cells[i++]))
+        s = judge(m, &cells[i], jobs + k, score + k, e);
+    for (int i = k = 0; i < n_cells && !s; k += (size_t)cell_size(&cells[i++]))
         for (int j = 0; j < min_int(read, cell_size(&cells[i])); j++) {
-            jobs[kept] = jobs[k + j];
+            jobs[kept] = jobs[k + j]; /* kept <= k + j */
             jobs[kept++].plan = NULL;
         }
     if (kept && !s) s = walk(c, jobs, (int)kept, nll_visit, &sc, NULL, e);
-    k = 0;
-    for (int i = 0; i < n_cells && !s; i++) {
+    for (int i = k = 0; i < n_cells && !s; i++) {
         double sum = 0, tokens = 0;
         for (int j = 0; j < min_int(read, cell_size(&cells[i])); j++, k++)
             sum += nll[k], tokens += jobs[k].n_out;
-        cells[i].perplexity = tokens ? exp(sum / tokens) : 0;
+        cells[i].perplexity = tokens ? exp(sum / tokens) : NAN;
     }
-    free(jobs), free(nll), free(score), free(text);
+    free(jobs), free(out), free(nll), free(score);
     return s;
 }
 
@@ -2422,8 +2418,8 @@ static steer_status dim_vector(steer_vector *v, const steer_model *m, const doub
 enum { HARMFUL, HARMLESS };
 typedef struct { /* prints tables: text, or one JSON object */
     FILE *f;
-    int json, tables, rows, n_columns;
-    int width[16], decimals[16];
+    int json, models, tables, rows, n_columns;
+    int width[2 * MAX_EOI + 1], decimals[2 * MAX_EOI + 1];
 } report;
 typedef struct {
     const steer_model *m;
@@ -2487,6 +2483,19 @@ static void open_table(report *r, const char *name, const char *title, const cha
     }
     fputs(r->json ? "], \"rows\": [" : "\n", r->f);
 }
+static void open_report(report *r, const steer_model *m) {
+    if (!r->json) fprintf(r->f, "\n==== %s ====\n", m->config.name);
+    else {
+        fputs(r->models++ ? ",\n{\"model\": " : "{\"model\": ", r->f),
+            json_text(r->f, m->config.name);
+        fprintf(r->f, ", \"fingerprint\": \"%016llx\", \"report\": [",
+                (unsigned long long)m->config.fingerprint);
+    }
+    r->tables = 0;
+}
+static void close_report(report *r) {
+    if (r->json) fputs("\n]}", r->f);
+}
 /* NAN prints as "-" (null). */
 static void row_of(report *r, const char *label, const double *values) {
     if (r->json) {
@@ -2508,7 +2517,6 @@ static void close_table(report *r) {
     if (r->json) fputs("]}", r->f);
     fflush(r->f);
 }
-static double known(double x) { return x < 0 ? NAN : x; }
 
 static void clear_study(study *s) {
     for (int k = 0; k < 2; k++) {
@@ -2599,106 +2607,105 @@ static steer_status take_site(study *s, int layer, int pos, float coeff, steer_e
     return dim_vector(&s->v, s->m, s->mean[HARMFUL], s->mean[HARMLESS], layer, pos, coeff, e);
 }
 
+/* The prompts that a site is judged on: the first `most` whose refusal score has the right sign;
+ * when fewer than 4 have, the first ones whatever theirs. Returns how many, and their mean score.
+ */
+static int right_sign(const double *score, int n, int side, int most, unsigned char *use,
+                      double *mean) {
+    int count = 0;
+    for (int any = 0; any < 2 && count < 4; any++)
+        for (int i = 0; i < n && count < most; i++)
+            if (!use[i] && (any || (side == HARMFUL ? score[i] > 0 : score[i] < 0)))
+                use[i] = 1, count++;
+    *mean = 0;
+    for (int i = 0; i < n; i++) *mean += use[i] ? score[i] / count : 0;
+    return count;
+}
+static void print_sites(study *s, const site_score *all, const int counts[2],
+                        const double base[2]) {
+    char columns[4096] = "block", title[200], label[16];
+    int eoi = s->m->eoi, at = 5;
+    for (int pos = -eoi; pos < 0; pos++)
+        at += snprintf(columns + at, sizeof columns - (size_t)at, "|%d bypass#1|induce#1", pos);
+    snprintf(title, sizeof title,
+             "Refusal log-odds at coefficient 1, validation: %d harmful prompts with -v "
+             "(unsteered %.1f), %d harmless with +v (%.1f)",
+             counts[0], base[0], counts[1], base[1]);
+    open_table(s->out, "sites", title, columns);
+    for (int layer = 0; layer < s->m->config.layers; layer++) {
+        double values[2 * MAX_EOI];
+        for (int i = 0; i < eoi; i++)
+            values[2 * i] = all[layer * eoi + i].bypass,
+                       values[2 * i + 1] = all[layer * eoi + i].induce;
+        snprintf(label, sizeof label, "%d", layer);
+        row_of(s->out, label, values);
+    }
+    close_table(s->out);
+}
 /* The rule of method 2.3-2.4: at coefficient 1, over validation prompts with the right refusal
  * score, the mean refusal score with -v (bypass) and with +v (induce); a site is out if its block
  * >= int(0.8 L), if induce < 0 or if the KL of ablating v on harmless prompts is > 0.1; the best
- * sigmoid(induce) - sigmoid(bypass) wins. KL is computed in order of value until one passes.
- * picked.layer -1: none passes. */
-static steer_status choose_site(study *s, site_score *picked, site_score *all, int *n_all,
-                                steer_error *e) {
+ * sigmoid(induce) - sigmoid(bypass) wins. KL is computed in order of value, for sites that pass the
+ * rest until one passes, and for three near misses. all[layers * eoi] comes back best first;
+ * picked->layer is -1 if none passes. */
+static steer_status choose_site(study *s, site_score *picked, site_score *all, steer_error *e) {
     const steer_config *m = &s->m->config;
-    int eoi = s->m->eoi, n = 0, limit = (int)(0.8 * m->layers), counts[2];
-    int vals = max_int(s->val[0].n, s->val[1].n);
-    unsigned char *use[2] = {zeros((size_t)vals, 1), zeros((size_t)vals, 1)};
-    double *score = zeros((size_t)vals, sizeof *score), base[2];
-    float *logits = NULL;
+    int n = 0, limit = (int)(0.8 * m->layers), counts[2], tried = 0;
+    size_t vals = (size_t)max_int(s->val[0].n, s->val[1].n);
+    unsigned char *use[2] = {zeros(vals, 1), zeros(vals, 1)};
+    double *score = zeros(vals, sizeof *score), base[2];
+    float *logits = zeros(mul((size_t)s->n_val, (size_t)m->vocab), sizeof *logits);
     steer_status status =
-        use[0] && use[1] && score ? STEER_OK : fail(e, STEER_ENOMEM, "no memory for scores");
+        use[0] && use[1] && score && logits ? STEER_OK : fail(e, STEER_ENOMEM, "no memory");
+    s->bar.what = "refusal scores of all sites";
     for (int k = 0; k < 2 && !status; k++) {
         status = score_prompts(s->c, &s->val[k], NULL, NULL, score, NULL, NULL, e);
-        counts[k] = 0, base[k] = 0;
-        for (int i = 0; i < s->val[k].n && !status && counts[k] < s->n_val; i++)
-            if ((use[k][i] = k == HARMFUL ? score[i] > 0 : score[i] < 0))
-                base[k] += score[i], counts[k]++;
-        for (int i = 0; i < s->val[k].n && counts[k] < 4 && !status; i++) /* too few: take any */
-            if (!use[k][i]) use[k][i] = 1, base[k] += score[i], counts[k]++;
-        base[k] /= counts[k];
+        if (!status) counts[k] = right_sign(score, s->val[k].n, k, s->n_val, use[k], &base[k]);
     }
-    s->bar.what = "refusal scores of all sites";
     for (int layer = 0; layer < m->layers && !status; layer++)
-        for (int pos = -eoi; pos < 0 && !status; pos++, n++) {
+        for (int pos = -s->m->eoi; pos < 0 && !status; pos++, n++) {
+            site_score x = {layer, pos, NAN, NAN, NAN, -2};
             status = take_site(s, layer, pos, 1, e);
-            site_score x = {layer, pos, 0, 0, NAN, 0};
-            int zero =
-                dot(s->v.v, s->v.v, s->v.d) == 0; /* the template's own embeddings, at block 0 */
-            if (zero) x.bypass = x.induce = NAN;
-            for (int k = 0; k < 2 && !status && !zero; k++) {
+            /* zero at block 0: the template's own embeddings */
+            for (int k = 0; k < 2 && !status && dot(s->v.v, s->v.v, s->v.d) > 0; k++) {
                 steer_plan plan = {.add = s->v.v, .coeff = k ? 1.0f : -1.0f, .layer = layer};
                 status = score_prompts(s->c, &s->val[k], use[k], &plan, score, NULL, NULL, e);
                 *(k ? &x.induce : &x.bypass) = mean_of(score, counts[k]);
+                x.value = 1 / (1 + exp(-x.induce)) - 1 / (1 + exp(-x.bypass));
                 show_progress(&s->bar, 0.4 * counts[k]);
             }
-            x.value = zero ? -2 : 1 / (1 + exp(-x.induce)) - 1 / (1 + exp(-x.bypass));
+            if (isnan(x.induce)) x.value = -2;
             all[n] = x;
         }
-    *n_all = n;
-    if (!status) {
-        char columns[400], title[200];
-        int at = snprintf(columns, sizeof columns, "block");
-        for (int pos = -eoi; pos < 0; pos++)
-            at += snprintf(columns + at, sizeof columns - (size_t)at, "|%d bypass#1|induce#1", pos);
-        snprintf(title, sizeof title,
-                 "Refusal log-odds at coefficient 1, %d harmful with -v (unsteered %.1f), "
-                 "%d harmless with +v (%.1f), validation",
-                 counts[0], base[0], counts[1], base[1]);
-        open_table(s->out, "sites", title, columns);
-        for (int layer = 0; layer < m->layers; layer++) {
-            double values[128];
-            char label[32];
-            snprintf(label, sizeof label, "%d", layer);
-            for (int i = 0; i < eoi; i++)
-                values[2 * i] = all[layer * eoi + i].bypass,
-                           values[2 * i + 1] = all[layer * eoi + i].induce;
-            row_of(s->out, label, values);
-        }
-        close_table(s->out);
-    }
+    if (!status) print_sites(s, all, counts, base);
     qsort(all, (size_t)n, sizeof *all, by_value);
-    logits = zeros((size_t)counts[HARMLESS] * m->vocab, sizeof *logits);
-    if (!status && !logits) status = fail(e, STEER_ENOMEM, "no memory for logits");
-    if (!status)
-        status = score_prompts(s->c, &s->val[HARMLESS], use[HARMLESS], NULL, NULL, logits, NULL, e);
+    if (!status) status = score_prompts(s->c, &s->val[1], use[1], NULL, NULL, logits, NULL, e);
     picked->layer = -1;
-    for (int i = 0, tried = 0; i < n && !status && picked->layer < 0; i++) {
+    for (int i = 0; i < n && !status && picked->layer < 0; i++) {
         site_score *x = &all[i];
-        int open = x->layer < limit && x->induce >= 0;
-        if (x->value < -1 || (!open && tried >= 3))
-            continue; /* KL of the three nearest misses is worth knowing */
-        tried++;
+        int passes = x->layer < limit && x->induce >= 0;
+        if (isnan(x->induce) || (!passes && tried++ >= 3)) continue;
         status = take_site(s, x->layer, x->pos, 1, e);
         steer_plan plan = {.ablate = s->v.v};
         if (!status)
-            status = score_prompts(s->c, &s->val[HARMLESS], use[HARMLESS], &plan, NULL, logits,
-                                   score, e);
-        x->kl = mean_of(score, counts[HARMLESS]);
-        if (open && x->kl <= 0.1) *picked = *x;
+            status = score_prompts(s->c, &s->val[1], use[1], &plan, NULL, logits, score, e);
+        x->kl = mean_of(score, counts[1]);
+        if (passes && x->kl <= 0.1) *picked = *x;
     }
-    if (!status && picked->layer >= 0)
-        say(s->out, "the rule picks block %d, position %d (induce %.2f, bypass %.2f, KL %.3f)",
-            picked->layer, picked->pos, picked->induce, picked->bypass, picked->kl);
-    for (int i = 0; i < min_int(3, n) && !status && picked->layer < 0; i++)
-        say(s->out,
-            "no site passes the rule; near miss: block %d, position %d: %s%s%s(induce %.2f, bypass "
-            "%.2f, KL %.3f)",
-            all[i].layer, all[i].pos, all[i].layer >= limit ? "block too late, " : "",
-            all[i].induce < 0 ? "induce < 0, " : "", all[i].kl > 0.1 ? "KL > 0.1, " : "",
-            all[i].induce, all[i].bypass, all[i].kl);
+    for (int i = 0; i < min_int(3, n) && !status; i++) {
+        const site_score *x = picked->layer < 0 ? &all[i] : picked;
+        say(s->out, "%s block %d, position %d: %s%s%sinduce %.2f, bypass %.2f, KL %.3f",
+            picked->layer < 0 ? "no site passes the rule; near miss:" : "the rule picks", x->layer,
+            x->pos, x->layer >= limit ? "too late, " : "", x->induce < 0 ? "induce < 0, " : "",
+            x->kl > 0.1 ? "KL > 0.1, " : "", x->induce, x->bypass, x->kl);
+        if (picked->layer >= 0) break;
+    }
     free(use[0]), free(use[1]), free(score), free(logits);
     return status;
 }
 
-/* The dose curve: refusals of validation prompts at coefficients 0.5 to 3, both directions. Returns
- * the smallest coefficient that steers (induce >= 0.9, bypass <= 0.1), or 0. */
+/* The dose curve: refusals of validation prompts at coefficients 0.5 to 3, both directions.
+ * *smallest is the first that steers (induce >= 0.9, bypass <= 0.1), or 0. */
 static const float doses[] = {0.5f, 1, 1.5f, 2, 2.5f, 3};
 enum { DOSES = sizeof doses / sizeof *doses };
 static int steers(const cell x[2]) {
@@ -2706,31 +2713,54 @@ static int steers(const cell x[2]) {
 }
 static steer_status dose_curve(study *s, float *smallest, steer_error *e) {
     cell cells[2 * DOSES];
+    char title[160], label[16];
     *smallest = 0;
     s->bar.what = "dose curve";
-    for (int i = 0; i < DOSES; i++)
-        both(s, s->val, s->n_val, doses[i], 0, 0, cells + 2 * i);
+    for (int i = 0; i < DOSES; i++) both(s, s->val, s->n_val, doses[i], 0, 0, cells + 2 * i);
     steer_status status = evaluate(s->c, cells, 2 * DOSES, s->max_new, s->read, &s->bar, e);
-    if (!status) {
-        char title[160];
-        snprintf(title, sizeof title, "Dose: block %d, position %d, %d + %d validation prompts",
-                 s->v.layer, s->v.pos, cell_size(&cells[1]), cell_size(&cells[0]));
-        open_table(s->out, "dose", title,
-                   "coefficient|harmless + refused#2|perplexity#1|repeats#2|harmful - "
-                   "refused#2|coherent#2|"
-                   "perplexity#1|repeats#2");
-        for (int i = 0; i < DOSES; i++) {
-            const cell *x = cells + 2 * i;
-            char label[32];
-            snprintf(label, sizeof label, "%.1f", (double)doses[i]);
-            ROW(s->out, label, x[1].refused, x[1].perplexity, x[1].repeats, x[0].refused,
-                known(x[0].coherent), x[0].perplexity, x[0].repeats);
-            if (*smallest == 0 && steers(x)) *smallest = doses[i];
-        }
-        close_table(s->out);
+    if (status) return status;
+    snprintf(title, sizeof title,
+             "Dose: block %d, position %d, %d + %d validation prompts, fraction refused",
+             s->v.layer, s->v.pos, cell_size(&cells[1]), cell_size(&cells[0]));
+    open_table(s->out, "dose", title,
+               "coefficient|harmless +#2|perplexity#1|repeats#2|harmful -#2|coherent#2|"
+               "perplexity#1|repeats#2");
+    for (int i = 0; i < DOSES; i++) {
+        const cell *x = cells + 2 * i;
+        snprintf(label, sizeof label, "%.1f", (double)doses[i]);
+        ROW(s->out, label, x[1].refused, x[1].perplexity, x[1].repeats, x[0].refused, x[0].coherent,
+            x[0].perplexity, x[0].repeats);
+        if (*smallest == 0 && steers(x)) *smallest = doses[i];
     }
-    free_cells(cells, 2 * DOSES);
-    return status;
+    close_table(s->out);
+    return STEER_OK;
+}
+/* The site and coefficient to report: those given, else the model file's, else the rule's pick (or
+ * its nearest miss) with the smallest dose that steers. a 0: not given. */
+static steer_status set_site(study *s, int given, int asked, int layer, int pos, float a,
+                             const site_score *picked, const site_score *all, steer_error *e) {
+    const steer_config *c = &s->m->config;
+    const site_score *best = picked->layer >= 0 ? picked : all;
+    int own = !given && !asked && c->site_layer;
+    float smallest = 0;
+    if (!given) layer = own ? c->site_layer : best->layer, pos = own ? c->site_pos : best->pos;
+    steer_status status = take_site(s, layer, pos, 1, e);
+    if (!status) status = dose_curve(s, &smallest, e);
+    if (status) return status;
+    const char *how = a != 0         ? "given"
+                      : own          ? "the model file's"
+                      : smallest > 0 ? "the smallest dose that steers"
+                                     : "no dose steers";
+    s->v.coeff = a != 0 ? a : own ? c->site_coeff : smallest > 0 ? smallest : 1;
+    say(s->out,
+        "reported: block %d, position %d (%s), coefficient %g (%s); norm of the vector %.2f", layer,
+        pos,
+        given            ? "given"
+        : own            ? "the model file's"
+        : best == picked ? "the rule's"
+                         : "nearest miss of the rule",
+        (double)s->v.coeff, how, sqrt((double)dot(s->v.v, s->v.v, s->v.d)));
+    return STEER_OK;
 }
 
 /* Paper, Table 2, DIM rows: Gemma 2 2B and Llama 3.2 3B; fractions refused (1 - ASR). The harmful
@@ -2743,9 +2773,10 @@ static const double paper_table1[] = {8.75, 71.75, 54.75, 44.50, NAN};
 /* Refusal without steering, with the vector, with its direction ablated (paper Table 2, section 5).
  */
 static steer_status steering_table(study *s, cell plain[2], cell steered[2], steer_error *e) {
-    cell cells[8];
-    static const char *const names[] = {"unsteered", "steered", "ablated to 0",
+    static const char *const names[] = {"unsteered", "steered", "ablated to zero",
                                         "ablated to harmless mean"};
+    cell cells[8];
+    char title[200], label[64];
     s->bar.what = "steering and ablation";
     both(s, s->test, s->n_test, 0, 0, 0, cells);
     both(s, s->test, s->n_test, s->v.coeff, 0, 0, cells + 2);
@@ -2754,36 +2785,32 @@ static steer_status steering_table(study *s, cell plain[2], cell steered[2], ste
         cells[i].plan = (steer_plan){.ablate = s->v.v, .keep = i < 6 ? NULL : s->v.keep};
     }
     steer_status status = evaluate(s->c, cells, 8, s->max_new, s->read, &s->bar, e);
-    if (!status) {
-        char title[200];
-        snprintf(title, sizeof title,
-                 "Steering (paper: Table 2): block %d, position %d, coefficient %g, test prompts, "
-                 "fraction refused",
-                 s->v.layer, s->v.pos, (double)s->v.coeff);
-        open_table(s->out, "steering", title,
-                   "|n#0|refused#2|low#2|high#2|log-odds#1|coherent#2|perplexity#1|repeats#2|Gemma#"
-                   "2|Llama#2");
-        for (int i = 0; i < 8; i++) {
-            const cell *x = &cells[i];
-            const double *paper = i < 4 ? paper_table2[i / 2][i % 2] : (const double[]){NAN, NAN};
-            interval w = wilson(x->n_refused, cell_size(x));
-            char label[64];
-            snprintf(label, sizeof label, "%s %s%s", i % 2 ? "harmless" : "harmful", names[i / 2],
-                     i / 2 == 1 ? (i % 2 ? " +" : " -") : "");
-            ROW(s->out, label, cell_size(x), x->refused, w.low, w.high, x->log_odds,
-                known(x->coherent), x->perplexity, x->repeats, paper[0], paper[1]);
-        }
-        close_table(s->out);
-        if (cells[HARMFUL].refused < 0.1)
-            say(s->out,
-                "this model hardly refuses: %d of %d harmful prompts; rates with -a say little "
-                "here, look at "
-                "the log-odds",
-                cells[HARMFUL].n_refused, cell_size(&cells[HARMFUL]));
-        memcpy(plain, cells, 2 * sizeof *cells), memcpy(steered, cells + 2, 2 * sizeof *cells);
+    if (status) return status;
+    snprintf(title, sizeof title,
+             "Steering (paper: Table 2): block %d, position %d, coefficient %g; test prompts, "
+             "fraction refused",
+             s->v.layer, s->v.pos, (double)s->v.coeff);
+    open_table(s->out, "steering", title,
+               "|n#0|refused#2|low#2|high#2|log-odds#1|coherent#2|perplexity#1|"
+               "repeats#2|Gemma#2|Llama#2");
+    for (int i = 0; i < 8; i++) {
+        const cell *x = &cells[i];
+        const double *paper = i < 4 ? paper_table2[i / 2][i % 2] : (const double[]){NAN, NAN};
+        interval w = wilson(x->n_refused, cell_size(x));
+        snprintf(label, sizeof label, "%s %s%s", i % 2 ? "harmless" : "harmful", names[i / 2],
+                 i / 2 == 1 ? (i % 2 ? " +" : " -") : "");
+        ROW(s->out, label, cell_size(x), x->refused, w.low, w.high, x->log_odds, x->coherent,
+            x->perplexity, x->repeats, paper[0], paper[1]);
     }
-    free_cells(cells, 8);
-    return status;
+    close_table(s->out);
+    if (cells[HARMFUL].refused < 0.1)
+        say(s->out,
+            "this model hardly refuses: %d of %d harmful prompts; rates with -a say little here, "
+            "look at "
+            "the log-odds",
+            cells[HARMFUL].n_refused, cell_size(&cells[HARMFUL]));
+    memcpy(plain, cells, 2 * sizeof *cells), memcpy(steered, cells + 2, 2 * sizeof *cells);
+    return STEER_OK;
 }
 
 /* Freezing (paper section 6, Table 1): what steering loses when blocks >= l read the unsteered
@@ -2802,73 +2829,64 @@ static steer_status freezing_table(study *s, const cell plain[2], const cell ste
     for (int i = 0; i < 5; i++)
         both(s, s->test, s->n_test, s->v.coeff, kinds[i].freeze, kinds[i].remove, cells + 2 * i);
     steer_status status = evaluate(s->c, cells, 10, s->max_new, s->read, &s->bar, e);
-    if (!status) {
-        open_table(s->out, "freezing",
-                   "Freezing (paper: Table 1): fraction refused; loss in points, mean of both "
-                   "directions",
-                   "|harmless +#2|harmful -#2|loss#1|+-#1|at most#1|paper#2|perpl. +#1|perpl. "
-                   "-#1|coherent -#2");
-        for (int i = -2; i < 5; i++) {
-            const cell *x = i == -2 ? plain : i == -1 ? steered : cells + 2 * i;
-            ROW(s->out,
-                i == -2   ? "unsteered"
-                : i == -1 ? "steered"
-                          : kinds[i].name,
-                x[1].refused, x[0].refused, i < 0 ? NAN : loss(steered, x),
-                i < 0 ? NAN : loss_margin(steered, x), i < 0 ? NAN : loss(steered, plain),
-                i < 0 ? NAN : paper_table1[i], x[1].perplexity, x[0].perplexity,
-                known(x[0].coherent));
-        }
-        close_table(s->out);
+    if (status) return status;
+    open_table(s->out, "freezing",
+               "Freezing (paper: Table 1): fraction refused; loss in points, mean of both "
+               "directions",
+               "|harmless +#2|harmful -#2|loss#1|+-#1|at most#1|paper#2|perpl. +#1|perpl. -#1|"
+               "coherent -#2");
+    for (int i = -2; i < 5; i++) {
+        const cell *x = i == -2 ? plain : i == -1 ? steered : cells + 2 * i;
+        ROW(s->out,
+            i == -2   ? "unsteered"
+            : i == -1 ? "steered"
+                      : kinds[i].name,
+            x[1].refused, x[0].refused, i < 0 ? NAN : loss(steered, x),
+            i < 0 ? NAN : loss_margin(steered, x), i < 0 ? NAN : loss(steered, plain),
+            i < 0 ? NAN : paper_table1[i], x[1].perplexity, x[0].perplexity, x[0].coherent);
     }
-    free_cells(cells, 10);
-    return status;
+    close_table(s->out);
+    return STEER_OK;
 }
 
-/* The site decides the mechanism: at every site whose vector steers, what freezing patterns and
- * values costs there. Sites where the refusal scores do not even meet are not generated from. */
-static steer_status site_map(study *s, const site_score *all, int n, float coeff, int per_site,
-                             steer_error *e) {
+/* The site decides the mechanism: at every site whose vector steers at the reported coefficient,
+ * what freezing patterns and values costs there. Sites where the log-odds with +v stay 2 below
+ * those with -v are not generated from. */
+static steer_status site_map(study *s, const site_score *all, int per_site, steer_error *e) {
     steer_vector chosen = s->v;
-    steer_status status = STEER_OK;
-    int found = 0;
-    char title[160];
-    s->v = (steer_vector){0};
-    s->bar.what = "site map";
-    snprintf(title, sizeof title,
+    float a = chosen.coeff;
+    cell plain[2], x[6];
+    char text[160];
+    int found = 0, eoi = s->m->eoi;
+    s->v = (steer_vector){0}, s->bar.what = "site map";
+    both(s, s->val, per_site, 0, 0, 0, plain);
+    steer_status status = evaluate(s->c, plain, 2, s->max_new, 0, &s->bar, e);
+    snprintf(text, sizeof text,
              "Site map: sites that steer at coefficient %g (induce >= 0.9, bypass <= 0.1), "
              "%d + %d validation prompts",
-             (double)coeff, per_site, per_site);
-    open_table(s->out, "map", title,
+             (double)a, cell_size(&plain[1]), cell_size(&plain[0]));
+    open_table(s->out, "map", text,
                "block, position|induce#2|bypass#2|QK loss#1|OV loss#1|at most#1");
-    cell plain[2];
-    both(s, s->val, per_site, 0, 0, 0, plain);
-    status = evaluate(s->c, plain, 2, s->max_new, 0, &s->bar, e);
-    free_cells(plain, 2);
-    for (int layer = 0; layer < s->m->config.layers && !status; layer++)
-        for (int pos = -s->m->eoi; pos < 0 && !status; pos++) {
-            const site_score *x = all;
-            while (x < all + n && (x->layer != layer || x->pos != pos)) x++;
-            cell cells[6];
-            if (x == all + n || !(x->induce >= x->bypass - 2)) continue;
-            status = take_site(s, layer, pos, coeff, e);
-            both(s, s->val, per_site, coeff, 0, 0, cells);
-            if (!status) status = evaluate(s->c, cells, 2, s->max_new, 0, &s->bar, e);
-            free_cells(cells, 2);
-            if (status || !steers(cells)) continue;
-            both(s, s->val, per_site, coeff, STEER_QK, 0, cells + 2);
-            both(s, s->val, per_site, coeff, STEER_V, 0, cells + 4);
-            status = evaluate(s->c, cells + 2, 4, s->max_new, 0, &s->bar, e);
-            free_cells(cells + 2, 4);
-            char label[32];
-            snprintf(label, sizeof label, "%d, %d", layer, pos);
-            if (!status)
-                ROW(s->out, label, cells[1].refused, cells[0].refused, loss(cells, cells + 2),
-                    loss(cells, cells + 4), loss(cells, plain));
-            found++;
-        }
+    for (int i = 0; i < s->m->config.layers * eoi && !status; i++) {
+        int layer = i / eoi, pos = i % eoi - eoi;
+        const site_score *site = all;
+        while (site->layer != layer || site->pos != pos) site++;
+        if (!(site->induce >= site->bypass - 2)) continue;
+        status = take_site(s, layer, pos, a, e);
+        both(s, s->val, per_site, a, 0, 0, x);
+        if (!status) status = evaluate(s->c, x, 2, s->max_new, 0, &s->bar, e);
+        if (status || !steers(x)) continue;
+        both(s, s->val, per_site, a, STEER_QK, 0, x + 2);
+        both(s, s->val, per_site, a, STEER_V, 0, x + 4);
+        status = evaluate(s->c, x + 2, 4, s->max_new, 0, &s->bar, e);
+        snprintf(text, sizeof text, "%d, %d", layer, pos);
+        if (!status)
+            ROW(s->out, text, x[1].refused, x[0].refused, loss(x, x + 2), loss(x, x + 4),
+                loss(x, plain));
+        found++;
+    }
     close_table(s->out);
-    if (!found && !status) say(s->out, "no site steers both ways at coefficient %g", (double)coeff);
+    if (!found && !status) say(s->out, "no site steers both ways at coefficient %g", (double)a);
     steer_vector_free(&s->v);
     s->v = chosen;
     return status;
@@ -2877,75 +2895,72 @@ static steer_status site_map(study *s, const site_score *all, int n, float coeff
 /* ============================================================================== 12 command line
  * Everything that prints, reads arguments or exits is below this line. */
 #ifndef STEER_NO_MAIN
-typedef struct { /* every option of every command; NULL or 0: not given */
-    const char *vector, *coeff, *freeze, *remove, *ablate, *site, *system, *tokens, *tokens_file,
-        *raw, *prompts, *jsonl, *hex_lines, *chat, *data, *out, *max_new, *temp, *top_p, *seed,
-        *limit, *val, *map, *threads, *json_out, *method;
-    int compare, quiet, verify, json, no_map;
-    const char *argument[8]; /* what is not an option */
-    int n_arguments;
-} options;
+/* Every option of every command, NULL or 0 when it is not given. */
 #define OPTIONS(X)                                                                                 \
     X(vector)                                                                                      \
     X(coeff) X(freeze) X(remove) X(ablate) X(site) X(system) X(tokens) X(tokens_file) X(raw)       \
         X(prompts) X(jsonl) X(hex_lines) X(chat) X(data) X(out) X(max_new) X(temp) X(top_p)        \
-            X(seed) X(limit) X(val) X(map) X(method)
-#define FLAGS(X) X(compare) X(quiet) X(verify) X(json) X(no_map)
+            X(seed) X(limit) X(val) X(map)
+#define FLAGS(X) X(compare) X(quiet) X(verify) X(json)
+typedef struct {
+#define X(field) const char *field;
+    OPTIONS(X)
+#undef X
+#define X(field) int field;
+    FLAGS(X)
+#undef X
+    const char *argument[8]; /* what is not an option; the model first */
+    int n_arguments;
+} options;
 
 static int usage(const char *why) {
-    if (why) fprintf(stderr, "steer: %s\n", why);
-    fputs("usage: steer info MODEL [--verify]\n"
-          "       steer tokenize MODEL TEXT | --chat TEXT | --hex-lines FILE\n"
-          "       steer logits MODEL --tokens \"1 2 3\" | --tokens-file FILE --raw OUT\n"
-          "       steer generate MODEL PROMPT | --prompts FILE [--jsonl OUT]\n"
-          "             [--vector V [--coeff A] [--freeze qk,v,mlp] [--remove svv,mlp-direct] "
-          "[--ablate zero|mean]]\n"
-          "             [--compare] [--max-new N] [--temp T] [--top-p P] [--seed S] [--system "
-          "TEXT] [--quiet]\n"
-          "       steer chat MODEL [--vector V]\n"
-          "       steer vector MODEL --out V [--site L,P] [--coeff A] [--data DIR]\n"
-          "       steer reproduce MODEL... [--data DIR] [--site L,P|auto] [--coeff A] [--limit N] "
-          "[--val N]\n"
-          "             [--map N] [--max-new N] [--json]\n",
-          why ? stderr : stdout);
+    if (why) fprintf(stderr, "steer: %s; `steer help` shows how\n", why);
+    else
+        puts("steer info MODEL [--verify]\n"
+             "steer generate MODEL PROMPT | --prompts FILE [--jsonl OUT]\n"
+             "      [--vector V [--coeff A] [--freeze qk,v,mlp] [--remove svv,mlp-direct]\n"
+             "      [--ablate zero|mean]] [--compare] [--max-new N] [--temp T] [--top-p P] [--seed "
+             "S]\n"
+             "      [--system TEXT] [--quiet]\n"
+             "steer chat MODEL [--vector V]\n"
+             "steer vector MODEL --out V [--site L,P] [--coeff A] [--data DIR]\n"
+             "steer reproduce MODEL... [--data DIR] [--site L,P|auto] [--coeff A] [--limit N] "
+             "[--val N]\n"
+             "      [--map N] [--max-new N] [--json]\n"
+             "steer tokenize MODEL TEXT | --chat TEXT [--system TEXT] | --hex-lines FILE\n"
+             "steer logits MODEL --tokens \"1 2 3\" | --tokens-file FILE [--raw OUT]");
     return 2;
 }
-static int report_error(const steer_error *e) {
+static int error_of(const steer_error *e) {
     fprintf(stderr, "steer: %s\n", e->text);
     return 1;
 }
-static int same_option(const char *given,
-                       const char *name) { /* '-' in the option is '_' in the field */
-    for (; *given || *name; given++, name++)
-        if ((*given == '-' ? '_' : *given) != *name) return 0;
-    return 1;
+static int same_option(const char *given, const char *field) { /* --max-new is field max_new */
+    for (; *given && (*given == '-' ? '_' : *given) == *field; given++) field++;
+    return !*given && !*field;
 }
 static int parse_options(int argc, char **argv, options *o) {
     for (int i = 0; i < argc; i++) {
-        const char *a = argv[i];
-        int found = 0;
-        if (strncmp(a, "--", 2)) {
+        const char *name = argv[i] + 2, **value = NULL;
+        int *flag = NULL;
+        if (strncmp(argv[i], "--", 2)) {
             if (o->n_arguments == 8) return usage("too many arguments");
-            o->argument[o->n_arguments++] = a;
+            o->argument[o->n_arguments++] = argv[i];
             continue;
         }
-#define X(field) \
-    if (!found && same_option(a + 2, #field)) { \
-        if (i + 1 >= argc) return fprintf(stderr, "steer: %s needs a value\n", a), 2; \
-        o->field = argv[++i], found = 1; \
-    }
+#define X(field) if (same_option(name, #field)) value = &o->field;
         OPTIONS(X)
 #undef X
-#define X(field) \
-    if (!found && same_option(a + 2, #field)) o->field = 1, found = 1;
+#define X(field) if (same_option(name, #field)) flag = &o->field;
         FLAGS(X)
 #undef X
-        if (!found) return fprintf(stderr, "steer: no option %s; `steer help` lists them\n", a), 2;
+        if (flag) *flag = 1;
+        else if (value && i + 1 < argc) *value = argv[++i];
+        else return usage(value ? "an option lacks its value" : "no such option");
     }
     return 0;
 }
-/* A number in [low, high] from text; `standard` when it is not given. 0 and a message when it is
- * none. */
+/* The number of an option, `standard` when it is not given; a message and 0 when it is none. */
 static int number(const char *text, const char *name, double low, double high, double standard,
                   double *out) {
     char *end;
@@ -2960,50 +2975,42 @@ static int number(const char *text, const char *name, double low, double high, d
 static int command_info(const steer_model *m, const options *o, steer_error *e) {
     const steer_config *c = &m->config;
     static const char *const types[] = {"f32", "bf16", "q8 in groups of 32"};
-    size_t block_weights = (size_t)c->heads * c->head_dim * c->d * 2 +
-                           (size_t)c->kv_heads * c->head_dim * c->d * 2 + 3 * (size_t)c->ff * c->d;
-    printf("%s: %zu bytes, fingerprint %016llx\n", c->name, m->size,
-           (unsigned long long)c->fingerprint);
-    printf(
-        "  %d blocks, d %d, %d heads, %d kv heads of %d, MLP %d (%s), vocabulary %d, context %d\n",
-        c->layers, c->d, c->heads, c->kv_heads, c->head_dim, c->ff, c->gelu ? "GeGLU" : "SwiGLU",
-        c->vocab, c->max_seq);
-    printf("  %.1f M weights in blocks, %.1f M in embeddings (%s), stored as %s\n",
-           1e-6 * block_weights * c->layers, 1e-6 * c->vocab * (double)c->d * (c->tied ? 1 : 2),
+    double weights = ((double)c->heads + c->kv_heads) * 2 * c->head_dim * c->d + 3.0 * c->ff * c->d;
+    if (o->verify && steer_verify(m, e)) return error_of(e);
+    printf("%s: %zu bytes, fingerprint %016llx%s\n", c->name, m->size,
+           (unsigned long long)c->fingerprint, o->verify ? ", all checksums right" : "");
+    printf("  %d blocks, d %d, %d heads, %d kv heads of %d, MLP %d (%s), context %d\n", c->layers,
+           c->d, c->heads, c->kv_heads, c->head_dim, c->ff, c->gelu ? "GeGLU" : "SwiGLU",
+           c->max_seq);
+    printf("  %.1f M weights in blocks, %.1f M in embeddings (%s), as %s\n",
+           weights * c->layers / 1e6, c->vocab * (double)c->d * (c->tied ? 1 : 2) / 1e6,
            c->tied ? "tied" : "untied", types[m->blocks[0].q.type]);
-    printf("  q, k, v biases: %s; post-norms: %s; norm gain %gw; soft-caps %g, %g; window %d\n",
+    printf("  q, k, v biases %s, post-norms %s, norm gain %g + w, soft-caps %g and %g, window %d\n",
            c->qkv_bias ? "yes" : "no", c->post_norms ? "yes" : "no", (double)c->norm_offset,
            (double)c->attn_cap, (double)c->final_cap, c->window);
-    printf("  tokenizer: %s, %u merges, %d special tokens%s\n",
-           c->pretok == 2 ? "Qwen2" : "GPT-2 with single digits", m->n_merges, m->n_specials,
-           c->nfc ? ", NFC" : "");
-    printf("  end of turn:");
-    for (int i = 0; i < c->n_eot; i++) printf(" %d", c->eot[i]);
-    printf("; refusals begin with:");
+    printf("  vocabulary %d, %s, %u merges, %d special tokens%s\n  refusals begin with", c->vocab,
+           c->pretok == 2 ? "Qwen2's rule" : "GPT-2's rule with single digits", m->n_merges,
+           m->n_specials, c->nfc ? ", NFC" : "");
     for (int i = 0; i < c->n_refusal; i++) {
         size_t n;
         const char *piece = steer_piece(m, c->refusal[i], &n);
         printf(" \"%.*s\"", (int)n, piece);
     }
-    printf("; %d end-of-instruction tokens\n", m->eoi);
+    printf("; end-of-instruction positions -%d to -1\n", m->eoi);
     if (c->site_layer)
-        printf("  site to report: block %d, position %d, coefficient %g\n", c->site_layer,
+        printf("  reported site: block %d, position %d, coefficient %g\n", c->site_layer,
                c->site_pos, (double)c->site_coeff);
-    printf("  default system prompt: %s\n", *m->piece[SYSTEM] ? m->piece[SYSTEM] : "(none)");
-    for (int t = 128; t <= c->max_seq && t <= 4096; t *= 2) {
+    printf("  default system prompt: %s\n", *m->piece[SYSTEM] ? m->piece[SYSTEM] : "none");
+    for (int t = 128; t <= min_int(c->max_seq, 4096); t *= 2) {
         steer_limits l = {1, t, min_int(t, 256)};
         printf("  a run of %4d tokens: %.1f MB beside the file\n", t,
                steer_context_bytes(m, &l) / 1e6);
     }
-    if (!o->verify) return 0;
-    if (steer_verify(m, e)) return report_error(e);
-    puts("  weights verified");
     return 0;
 }
 
-static int print_ids(const steer_model *m, const int *t, long n, int pieces) {
-    for (long i = 0; i < n; i++)
-        printf(i ? " %d" : "%d", t[i]);
+static void print_ids(const steer_model *m, const int *t, long n, int pieces) {
+    for (long i = 0; i < n; i++) printf(i ? " %d" : "%d", t[i]);
     putchar('\n');
     for (long i = 0; i < n && pieces; i++) {
         size_t k;
@@ -3013,48 +3020,32 @@ static int print_ids(const steer_model *m, const int *t, long n, int pieces) {
             printf(isprint((unsigned char)piece[j]) ? "%c" : "\\x%02x", (unsigned char)piece[j]);
         putchar('\n');
     }
-    return 0;
-}
-/* Encode into fresh memory; NULL and a message on failure. */
-static int *encode_text(const steer_model *m, const char *text, size_t n, int chat,
-                        const char *system, long *count, steer_error *e) {
-    int *t = zeros(n + 4096, sizeof *t);
-    if (!t) fail(e, STEER_ENOMEM, "no memory for a text of %zu bytes", n);
-    for (long cap = (long)n + 4096; t;) {
-        *count =
-            chat ? steer_chat(m, system, &text, 1, t, cap, e) : steer_encode(m, text, n, t, cap, e);
-        if (*count >= 0 && *count <= cap) return t;
-        cap = *count;
-        free(t);
-        t = *count < 0 ? NULL : zeros((size_t)cap, sizeof *t);
-    }
-    return NULL;
 }
 static int command_tokenize(const steer_model *m, const options *o, steer_error *e) {
+    const char *text = o->chat ? o->chat : o->argument[1];
     long count;
-    if (!o->hex_lines) {
-        const char *text = o->chat ? o->chat : o->argument[1];
-        if (!text) return usage("tokenize needs a text");
-        int *t = encode_text(m, text, strlen(text), o->chat != NULL, o->system, &count, e);
-        if (!t) return report_error(e);
+    size_t n = 0;
+    if (!o->hex_lines && !text) return usage("tokenize needs a text");
+    char *data = o->hex_lines ? read_file(o->hex_lines, &n, e) : NULL;
+    if (o->hex_lines && !data) return error_of(e);
+    if (!data) {
+        int *t = tokens_of(m, o->system, &text, o->chat != NULL, strlen(text), &count, e);
+        if (!t) return error_of(e);
         print_ids(m, t, count, !o->quiet);
-        return free(t), 0;
+        free(t);
     }
-    size_t n;
-    char *data = read_file(o->hex_lines, &n, e);
-    if (!data) return report_error(e);
-    for (char *line = data; line < data + n; line++) {
-        size_t length = strcspn(line, "\r\n"), bytes = length / 2;
-        for (size_t i = 0; i < bytes; i++) {
+    for (char *line = data; data && line < data + n;
+         line++) { /* one string a line, as hex digits */
+        size_t length = strcspn(line, "\r\n");
+        for (size_t i = 0; i < length / 2; i++) {
             unsigned v = 0;
             sscanf(line + 2 * i, "%2x", &v);
             line[i] = (char)v;
         }
-        int *t = encode_text(m, line, bytes, 0, NULL, &count, e);
-        if (!t) return free(data), report_error(e);
+        int *t = tokens_of(m, NULL, (const char *const[]){line}, 0, length / 2, &count, e);
+        if (!t) return free(data), error_of(e);
         print_ids(m, t, count, 0);
-        free(t);
-        line += length;
+        free(t), line += length;
     }
     return free(data), 0;
 }
@@ -3062,406 +3053,323 @@ static int command_tokenize(const steer_model *m, const options *o, steer_error 
 typedef struct { FILE *raw; int vocab; } logits_out;
 static int logits_visit(void *user, int job, int pos, const float *logits) {
     logits_out *out = user;
+    int best = argmax(logits, out->vocab);
     (void)job;
-    if (out->raw)
-        fwrite(logits, sizeof *logits, (size_t)out->vocab, out->raw);
-    else {
-        int best = argmax(logits, out->vocab);
+    if (out->raw) fwrite(logits, sizeof *logits, (size_t)out->vocab, out->raw);
+    else
         printf("%4d  argmax %6d  %12.6f  log-sum-exp %12.6f\n", pos, best, (double)logits[best],
                log_sum_exp(logits, out->vocab));
-    }
     return NONE;
 }
-/* Raw logits at every position of sequences of ids, one sequence a line. */
+/* Logits at every position of sequences of ids, one sequence a line: raw floats, or a line each. */
 static int command_logits(const steer_model *m, const options *o, steer_error *e) {
     size_t n = 0;
-    char *data = o->tokens ? copy_text(o->tokens, n = strlen(o->tokens))
-                           : o->tokens_file ? read_file(o->tokens_file, &n, e) : NULL;
     if (!o->tokens && !o->tokens_file) return usage("logits needs --tokens or --tokens-file");
-    if (!data) return report_error(e);
-    int *ids = zeros(n + 1, sizeof *ids), result = 0;
-    logits_out out = {o->raw ? fopen(o->raw, "wb") : NULL, m->config.vocab};
-    if (!ids || (o->raw && !out.raw)) {
-        fail(e, STEER_EIO, "%s: can't be written", o->raw ? o->raw : "output");
-        result = 1;
-    }
-    for (char *line = data, *next; line < data + n && !result; line = next) {
+    if (o->tokens) n = strlen(o->tokens);
+    char *data = o->tokens ? copy_text(o->tokens, n) : read_file(o->tokens_file, &n, e);
+    int *ids = data ? zeros(n + 1, sizeof *ids) : NULL;
+    logits_out out = {o->raw && ids ? fopen(o->raw, "wb") : NULL, m->config.vocab};
+    steer_status s = !data ? STEER_EIO : STEER_OK;
+    if (data && (!ids || (o->raw && !out.raw)))
+        s = fail(e, STEER_EIO, "%s: can't be written", o->raw ? o->raw : "output");
+    for (char *line = data, *next; !s && line < data + n; line = next) {
         int count = 0;
         next = line + strcspn(line, "\n") + 1;
-        for (char *end; line < next; line = end) {
+        for (char *end; line < next && !s; line = end) {
             long id = strtol(line, &end, 10);
             if (end == line || end >= next) break;
-            if (id < 0 || id >= m->config.vocab) {
-                result = !!fail(e, STEER_EARG, "token %ld: ids go from 0 to %d", id,
-                                m->config.vocab - 1);
-                break;
-            }
+            if (id < 0 || id >= m->config.vocab)
+                s = fail(e, STEER_EARG, "token %ld: ids go from 0 to %d", id, m->config.vocab - 1);
             ids[count++] = (int)id;
         }
-        if (!count || result) continue;
+        if (!count || s) continue;
         steer_limits l = {1, count, min_int(count, 256)};
         steer_context *c = steer_context_new(m, &l, e);
         steer_job job = {.prompt = ids, .n_prompt = 1, .out = ids + 1, .n_out = count - 1};
-        if (!c || walk(c, &job, 1, logits_visit, &out, NULL, e)) result = 1;
+        s = c ? walk(c, &job, 1, logits_visit, &out, NULL, e) : STEER_ENOMEM;
         steer_context_free(c);
     }
-    if (out.raw && fclose(out.raw)) result = !!fail(e, STEER_EIO, "%s: can't be written", o->raw);
+    if (out.raw && fclose(out.raw) && !s) s = fail(e, STEER_EIO, "%s: can't be written", o->raw);
     free(data), free(ids);
-    return result ? report_error(e) : 0;
+    return s ? error_of(e) : 0;
 }
 
-static int has_word(const char *list, const char *word) {
-    size_t n = strlen(word);
-    for (; *list; list += strcspn(list, ","), list += *list == ',')
-        if (!strncmp(list, word, n) && (!list[n] || list[n] == ',')) return 1;
-    return 0;
-}
+static const char *const freezes[] = {"qk", "v", "mlp"}, *const removals[] = {"svv", "mlp-direct"};
 /* Bits for the words of a comma-separated list, or -1 and a message. */
-static int words(const char *list, const char *const *names, const char *option) {
+static int words(const char *list, const char *const *names, int n, const char *option) {
     int bits = 0;
-    size_t known_n = 0;
-    for (int i = 0; list && names[i]; i++)
-        if (has_word(list, names[i])) bits |= 1 << i, known_n += strlen(names[i]) + 1;
-    if (!list || known_n == strlen(list) + 1) return bits;
-    fprintf(stderr, "steer: --%s %s: a list of %s, %s%s%s is wanted\n", option, list, names[0],
-            names[1], names[2] ? ", " : "", names[2] ? names[2] : "");
-    return -1;
+    for (const char *s = list ? list : ""; *s;) {
+        size_t length = strcspn(s, ",");
+        int i = 0;
+        while (i < n && (strlen(names[i]) != length || strncmp(s, names[i], length))) i++;
+        if (i == n) {
+            fprintf(stderr, "steer: --%s %s: wanted is a list of", option, list);
+            for (i = 0; i < n; i++) fprintf(stderr, " %s", names[i]);
+            return fputc('\n', stderr), -1;
+        }
+        bits |= 1 << i, s += length, s += *s == ',';
+    }
+    return bits;
 }
 /* The plan that the options describe; 0, or the exit status after a message. */
 static int plan_of(const steer_model *m, const options *o, steer_vector *v, steer_plan *p,
                    steer_error *e) {
-    static const char *const freezes[] = {"qk", "v", "mlp", NULL}, *const removes[] = {
-                                                                       "svv", "mlp-direct", NULL};
     double a;
-    int freeze = words(o->freeze, freezes, "freeze"), removed = words(o->remove, removes, "remove");
-    if (freeze < 0 || removed < 0) return 2;
-    if (!o->vector && (o->coeff || o->freeze || o->remove || o->ablate))
-        return usage("--coeff, --freeze, --remove and --ablate need --vector");
-    if (!o->vector) return 0;
+    int freeze = words(o->freeze, freezes, 3, "freeze"),
+        take = words(o->remove, removals, 2, "remove");
+    if (freeze < 0 || take < 0) return 2;
+    if (!o->vector)
+        return o->coeff || o->freeze || o->remove || o->ablate
+                   ? usage("a vector is needed for that")
+                   : 0;
     if (o->ablate && strcmp(o->ablate, "zero") && strcmp(o->ablate, "mean"))
-        return usage("--ablate zero or mean");
-    if (steer_vector_load(v, o->vector, m, e)) return report_error(e);
+        return usage("--ablate takes zero or mean");
+    if (steer_vector_load(v, o->vector, m, e)) return error_of(e);
     if (!number(o->coeff, "coeff", -1e6, 1e6, (double)v->coeff, &a)) return 2;
+    *p = (steer_plan){.add = v->v, .coeff = (float)a, .layer = v->layer, .freeze = (unsigned)freeze,
+                      .remove = (unsigned)take};
     if (o->ablate)
         *p = (steer_plan){.ablate = v->v, .keep = strcmp(o->ablate, "mean") ? NULL : v->keep};
-    else if (a != 0)
-        *p = (steer_plan){.add = v->v,
-                          .coeff = (float)a,
-                          .layer = v->layer,
-                          .freeze = (unsigned)freeze,
-                          .remove = (unsigned)removed};
     return 0;
 }
 typedef struct {
     const steer_model *m;
-    int width;      /* bytes of an unfinished UTF-8 sequence */
-    char pending[8];
+    int n; /* bytes of an unfinished UTF-8 sequence */
+    char pending[4];
 } streamer;
-/* Print a token's bytes, holding back an unfinished UTF-8 sequence. */
 static int stream_token(void *user, int job, int token) {
     streamer *s = user;
     size_t n;
     const char *piece = steer_piece(s->m, token, &n);
     (void)job;
-    if (s->m->token_type[token]) return 0;
-    for (size_t i = 0; i < n; i++) {
-        int length;
-        s->pending[s->width++] = piece[i];
+    for (size_t i = 0; i < n && !s->m->token_type[token]; i++) {
+        s->pending[s->n++] = piece[i];
         unsigned char first = (unsigned char)s->pending[0];
-        int wanted = first < 0xC0 ? 1 : first < 0xE0 ? 2 : first < 0xF0 ? 3 : 4;
-        if (s->width < wanted && (s->width == 1 || ((unsigned char)piece[i] & 0xC0) == 0x80))
-            continue;
-        code_point(s->pending, s->pending + s->width, &length);
-        fwrite(s->pending, 1, (size_t)s->width, stdout);
-        s->width = 0;
+        if (s->n < (first < 0xC0 ? 1 : first < 0xE0 ? 2 : first < 0xF0 ? 3 : 4)) continue;
+        fwrite(s->pending, 1, (size_t)s->n, stdout), s->n = 0;
     }
-    fflush(stdout);
-    return 0;
+    return fflush(stdout), 0;
 }
 static void print_side_by_side(const char *left, const char *right) {
-    enum { W = 46 };
-    printf("%-*s  %s\n%-*s  %s\n", W, "unsteered", "steered", W, "---------", "-------");
+    enum { W = 47 };
     const char *s[2] = {left, right};
-    while (*s[0] || *s[1]) {
-        for (int k = 0; k < 2; k++) {
-            size_t n = strcspn(s[k], "\n"), cut = n < W ? n : W;
+    printf("%-*s  %s\n%-*s  %s\n", W, "unsteered", "steered", W, "---------", "-------");
+    while (*s[0] || *s[1])
+        for (int k = 0; k < 2;
+             k++) { /* a line of at most W bytes, cut at a space if there is one */
+            int n = (int)strcspn(s[k], "\n"), cut = min_int(n, W), shown = 0;
             while (n > W && cut > 1 && s[k][cut] != ' ') cut--;
             if (n > W && cut <= 1) cut = W;
-            while (cut && cut < n && ((unsigned char)s[k][cut] & 0xC0) == 0x80) cut--;
-            size_t shown = 0;
-            for (size_t i = 0; i < cut; i++) shown += ((unsigned char)s[k][i] & 0xC0) != 0x80;
-            printf("%.*s%*s", (int)cut, s[k], k ? 0 : (int)(W + 2 - shown), "");
+            while (cut > 1 && cut < n && ((unsigned char)s[k][cut] & 0xC0) == 0x80) cut--;
+            for (int i = 0; i < cut; i++) shown += ((unsigned char)s[k][i] & 0xC0) != 0x80;
+            printf("%.*s%*s", cut, s[k], k ? 0 : W + 2 - shown, "");
+            if (k) putchar('\n');
             s[k] += cut;
             s[k] += *s[k] == ' ' || *s[k] == '\n';
         }
-        putchar('\n');
-    }
 }
-static int write_answers(const steer_model *m, const steer_prompts *p, const steer_job *jobs,
-                         const char *path, steer_error *e) {
-    FILE *f = path ? fopen(path, "w") : stdout;
-    if (!f) return fail(e, STEER_EIO, "%s: %s", path, strerror(errno)), report_error(e);
-    for (int i = 0; i < p->n; i++) {
-        size_t n = steer_decode(m, jobs[i].out, jobs[i].n_out, NULL, 0);
-        char *text = zeros(n + 1, 1);
-        if (!text) break;
-        steer_decode(m, jobs[i].out, jobs[i].n_out, text, n + 1);
-        if (path) {
-            fputs("{\"prompt\": ", f), json_text(f, p->text[i]), fputs(", \"ids\": [", f);
-            for (int k = 0; k < jobs[i].n_out; k++) fprintf(f, k ? ", %d" : "%d", jobs[i].out[k]);
-            fputs("], \"text\": ", f), json_text(f, text), fputs("}\n", f);
-        } else
-            printf("> %s\n%s\n\n", p->text[i], text);
-        free(text);
+/* Answers to f: for people, or one JSON object a line. */
+static void print_answer(const steer_model *m, FILE *f, int json, const char *prompt,
+                         const steer_job *j) {
+    char *text = answer_text(m, j);
+    if (!json) fprintf(f, "> %s\n%s\n\n", prompt, text ? text : "");
+    else {
+        fputs("{\"prompt\": ", f), json_text(f, prompt), fputs(", \"ids\": [", f);
+        for (int k = 0; k < j->n_out; k++) fprintf(f, k ? ", %d" : "%d", j->out[k]);
+        fputs("], \"text\": ", f), json_text(f, text ? text : ""), fputs("}\n", f);
     }
-    if (path && fclose(f)) return fail(e, STEER_EIO, "%s: can't be written", path), report_error(e);
-    return 0;
+    free(text);
 }
 static int command_generate(const steer_model *m, const options *o, steer_error *e) {
     double max_new, temp, top_p, seed;
-    steer_vector v = {0};
-    steer_plan plan = {0};
-    steer_prompts p = {0};
-    int result;
-    if (!number(o->max_new, "max-new", 1, m->config.max_seq, min_int(256, m->config.max_seq / 2),
-                &max_new) ||
+    int half = max_int(1, m->config.max_seq / 2), longest = 0, result, n = 0;
+    if (!number(o->max_new, "max-new", 1, m->config.max_seq, min_int(256, half), &max_new) ||
         !number(o->temp, "temp", 0, 100, 0, &temp) || !number(o->top_p, "top-p", 0, 1, 1, &top_p) ||
         !number(o->seed, "seed", 0, 9e15, 1, &seed))
         return 2;
     if (!o->prompts && !o->argument[1]) return usage("generate needs a prompt");
+    if (o->compare && (o->prompts || !o->vector))
+        return usage("--compare takes one prompt and a vector");
+    steer_vector v = {0};
+    steer_plan plan = {0};
+    steer_prompts p = {0};
     if ((result = plan_of(m, o, &v, &plan, e))) return result;
-    if (o->prompts && steer_prompts_load(&p, m, o->prompts, 0, e)) result = 1;
-    long count = 0;
-    int *tokens = NULL, longest = 0;
-    if (!o->prompts &&
-        !(tokens = encode_text(m, o->argument[1], strlen(o->argument[1]), 1, o->system, &count, e)))
-        result = 1;
-    int n = o->prompts ? p.n : 1 + o->compare, changed = plan.add || plan.ablate;
-    if (o->compare && !changed && !result)
-        result = fail(e, STEER_EARG, "--compare needs --vector") != STEER_OK;
+    steer_status s =
+        o->prompts ? steer_prompts_load(&p, m, o->prompts, 0, e) : new_prompts(&p, 1, e);
+    if (!s && !o->prompts)
+        s = add_prompt(&p, m, o->system, copy_text(o->argument[1], strlen(o->argument[1])), NULL,
+                       e);
+    if (!s) n = p.n + o->compare;
     steer_job *jobs = zeros((size_t)n, sizeof *jobs);
     int *out = zeros((size_t)n * (size_t)max_new, sizeof *out);
-    if (!jobs || !out) result = fail(e, STEER_ENOMEM, "no memory for %d answers", n) != STEER_OK;
-    for (int i = 0; i < n && !result; i++) {
-        jobs[i] = (steer_job){.prompt = o->prompts ? p.tokens[i] : tokens,
+    if (!s && (!jobs || !out)) s = fail(e, STEER_ENOMEM, "no memory for %d answers", n);
+    for (int i = 0; i < n && !s; i++) {
+        int k = o->compare ? 0 : i, changed = plan.ablate || (plan.add && plan.coeff != 0);
+        jobs[i] = (steer_job){.prompt = p.tokens[k],
+                              .n_prompt = p.lengths[k],
                               .max_new = (int)max_new,
-                              .n_prompt = o->prompts ? p.lengths[i] : (int)count,
-                              .out = out + i * (size_t)max_new,
                               .plan = changed && (!o->compare || i) ? &plan : NULL,
                               .temperature = (float)temp,
                               .top_p = (float)top_p,
-                              .seed = (uint64_t)seed + (o->prompts ? (uint64_t)i : 0)};
-        longest = max_int(longest, jobs[i].n_prompt);
+                              .seed = (uint64_t)seed + (uint64_t)k,
+                              .out = out + i * (size_t)max_new};
+        longest = max_int(longest, p.lengths[k]);
     }
     steer_limits l = {min_int(2 * n + 8, 264), min_int(longest + (int)max_new, m->config.max_seq),
                       512};
-    steer_context *c = result ? NULL : steer_context_new(m, &l, e);
-    streamer s = {.m = m};
-    double started = seconds();
-    if (!c || steer_generate(c, jobs, n, n == 1 ? stream_token : NULL, &s, e)) result = 1;
-    double spent = seconds() - started, made = 0;
-    for (int i = 0; i < n && !result; i++)
-        made += jobs[i].n_out;
-    if (result)
-        report_error(e);
-    else if (o->prompts && (!o->quiet || o->jsonl))
-        result = write_answers(m, &p, jobs, o->jsonl, e);
-    else if (o->compare) {
-        char *text[2] = {zeros(1 << 16, 1), zeros(1 << 16, 1)};
-        for (int i = 0; i < 2 && text[0] && text[1]; i++)
-            steer_decode(m, jobs[i].out, jobs[i].n_out, text[i], 1 << 16);
-        if (text[0] && text[1]) print_side_by_side(text[0], text[1]);
-        free(text[0]), free(text[1]);
-    } else if (!o->prompts)
-        putchar('\n');
-    if (!result && !(o->quiet && !o->prompts))
-        fprintf(stderr, "%.0f tokens of answer in %.2f s: %.1f a second\n", made, spent,
+    steer_context *c = s ? NULL : steer_context_new(m, &l, e);
+    streamer out_stream = {.m = m};
+    double started = seconds(), made = 0;
+    if (!s)
+        s = c ? steer_generate(c, jobs, n, n == 1 ? stream_token : NULL, &out_stream, e)
+              : STEER_ENOMEM;
+    double spent = seconds() - started;
+    for (int i = 0; i < n && !s; i++) made += jobs[i].n_out;
+    FILE *f = !s && o->jsonl ? fopen(o->jsonl, "w") : stdout;
+    if (!f) s = fail(e, STEER_EIO, "%s: %s", o->jsonl, strerror(errno));
+    if (!s && o->compare) {
+        char *left = answer_text(m, &jobs[0]), *right = answer_text(m, &jobs[1]);
+        if (left && right) print_side_by_side(left, right);
+        free(left), free(right);
+    } else if (!s && n == 1 && !o->prompts) putchar('\n');
+    for (int i = 0; i < n && !s && (o->jsonl || (o->prompts && !o->quiet)); i++)
+        print_answer(m, f, o->jsonl != NULL, p.text[o->compare ? 0 : i], &jobs[i]);
+    if (f && f != stdout && fclose(f)) s = fail(e, STEER_EIO, "%s: can't be written", o->jsonl);
+    if (!s && !o->quiet)
+        fprintf(stderr, "%.0f tokens of answer in %.2f s, %.1f a second\n", made, spent,
                 made / spent);
-    steer_context_free(c), steer_prompts_free(&p), steer_vector_free(&v);
-    free(tokens), free(jobs), free(out);
-    return result;
+    steer_context_free(c), steer_prompts_free(&p), steer_vector_free(&v), free(jobs), free(out);
+    return s ? error_of(e) : 0;
 }
 
+enum { MAX_TURNS = 64 };
+/* One turn of a conversation: turns[n] is the user's; the answer becomes turns[n + 1]. */
+static steer_status chat_turn(steer_context *c, const char *system, char **turns, int n,
+                              steer_plan plan, steer_error *e) {
+    long count;
+    int changed = plan.ablate || (plan.add && plan.coeff != 0), room;
+    int *tokens = tokens_of(c->m, system, (const char *const *)turns, n + 1, 0, &count, e),
+        *out = NULL;
+    if (!tokens) return STEER_EARG;
+    room = c->limit.positions - (int)count;
+    steer_status s =
+        room > 0 ? STEER_OK
+                 : fail(e, STEER_EARG, "the conversation no longer fits the context: /reset");
+    if (!s && !(out = zeros((size_t)room, sizeof *out))) s = fail(e, STEER_ENOMEM, "no memory");
+    steer_job job = {.prompt = tokens,
+                     .n_prompt = (int)count,
+                     .out = out,
+                     .max_new = min_int(room, 512),
+                     .plan = changed ? &plan : NULL};
+    streamer out_stream = {.m = c->m};
+    if (!s) s = steer_generate(c, &job, 1, stream_token, &out_stream, e);
+    if (!s) putchar('\n');
+    if (!s && !(turns[n + 1] = answer_text(c->m, &job))) s = fail(e, STEER_ENOMEM, "no memory");
+    return free(tokens), free(out), s;
+}
 static int command_chat(const steer_model *m, const options *o, steer_error *e) {
-    static const char *const freezes[] = {"qk", "v", "mlp", NULL};
-    enum { MAX_TURNS = 64 };
-    char *turns[MAX_TURNS] = {0}, *line = NULL;
+    char *turns[MAX_TURNS + 2] = {0}, *line = NULL;
     size_t capacity = 0;
-    double max_new;
-    int n = 0, result;
+    int n = 0, bits, result;
+    float a;
     steer_vector v = {0};
     steer_plan plan = {0};
-    if (!number(o->max_new, "max-new", 1, m->config.max_seq, min_int(512, m->config.max_seq / 2),
-                &max_new))
-        return 2;
     if ((result = plan_of(m, o, &v, &plan, e))) return result;
-    steer_limits l = {2, m->config.max_seq > 4096 ? 4096 : m->config.max_seq, 256};
+    steer_limits l = {2, min_int(m->config.max_seq, 4096), 256};
     steer_context *c = steer_context_new(m, &l, e);
-    int *tokens = zeros((size_t)l.positions, sizeof *tokens),
-        *out = zeros((size_t)l.positions, sizeof *out);
-    char *text = zeros(1 << 18, 1);
-    if (!c || !tokens || !out || !text)
-        result = c ? fail(e, STEER_ENOMEM, "no memory to chat") : STEER_ENOMEM;
-    while (!result) {
+    while (c) {
         if (isatty(0)) fputs("> ", stdout), fflush(stdout);
         if (getline(&line, &capacity, stdin) <= 0) break;
         line[strcspn(line, "\r\n")] = 0;
-        float a;
         if (!strcmp(line, "/quit")) break;
-        if (!strcmp(line, "/reset")) {
+        if (!strcmp(line, "/reset"))
             while (n) free(turns[--n]);
-        } else if (!strncmp(line, "/coeff ", 7) && sscanf(line + 7, "%f", &a) == 1 && isfinite(a)) {
-            if (!o->vector) puts("(no vector: start with --vector V)");
-            plan.add = o->vector && a != 0 ? v.v : NULL, plan.coeff = a, plan.layer = v.layer;
+        else if (!strncmp(line, "/coeff ", 7) && sscanf(line + 7, "%f", &a) == 1 && isfinite(a)) {
+            if (!o->vector) puts("(there is no vector: start with --vector V)");
+            plan.coeff = a;
         } else if (!strncmp(line, "/freeze ", 8)) {
-            int bits = strcmp(line + 8, "off") ? words(line + 8, freezes, "freeze") : 0;
+            bits = strcmp(line + 8, "off") ? words(line + 8, freezes, 3, "freeze") : 0;
             if (bits >= 0) plan.freeze = (unsigned)bits;
-        } else if (*line == '/')
-            puts("(/coeff X, /freeze qk|v|mlp|off, /reset, /quit)");
-        else if (*line) {
-            if (n + 2 > MAX_TURNS || !(turns[n] = copy_text(line, strlen(line)))) {
-                puts("(the conversation is full: /reset)");
-                continue;
-            }
-            long count =
-                steer_chat(m, o->system, (const char *const *)turns, n + 1, tokens, l.positions, e);
-            if (count < 0 || count >= l.positions) {
-                puts(count < 0 ? e->text : "(the conversation no longer fits the context: /reset)");
-                free(turns[n]);
-                continue;
-            }
-            steer_plan turn = plan;
-            int changed = turn.add || turn.ablate;
-            if (!turn.add) turn.freeze = turn.remove = 0;
-            steer_job job = {.prompt = tokens,
-                             .n_prompt = (int)count,
-                             .out = out,
-                             .max_new = min_int((int)max_new, l.positions - (int)count),
-                             .plan = changed ? &turn : NULL};
-            streamer s = {.m = m};
-            if (steer_generate(c, &job, 1, stream_token, &s, e)) {
-                result = 1;
-                break;
-            }
-            putchar('\n');
-            steer_decode(m, out, job.n_out, text, 1 << 18);
-            turns[n + 1] = copy_text(text, strlen(text));
-            n += turns[n + 1] ? 2 : 1;
-        }
+            if (bits > 0 && !plan.add)
+                puts("(nothing to freeze against: start with --vector V)"), plan.freeze = 0;
+        } else if (*line == '/') puts("(/coeff X, /freeze qk|v|mlp|off, /reset, /quit)");
+        else if (*line && n < MAX_TURNS && (turns[n] = copy_text(line, strlen(line)))) {
+            if (!chat_turn(c, o->system, turns, n, plan, e)) n += 2;
+            else printf("(%s)\n", e->text), free(turns[n]);
+        } else if (*line) puts("(the conversation is full: /reset)");
     }
-    if (result) report_error(e);
     while (n) free(turns[--n]);
-    free(line), free(tokens), free(out), free(text), steer_context_free(c), steer_vector_free(&v);
-    return result != 0;
+    result = c ? 0 : error_of(e);
+    return free(line), steer_context_free(c), steer_vector_free(&v), result;
 }
 
-/* DIR/harmful-train.txt or DIR/harmful_train.jsonl, and so on; DIR: the model's own folder by
- * default. */
-static steer_status load_split(steer_prompts p[2], const steer_model *m, const char *dir,
-                               const char *model_path, const char *split, int limit,
-                               steer_error *e) {
+/* DIR/harmful_train.jsonl or DIR/harmful-train.txt, and so on; by default the model's own folder.
+ */
+static steer_status load_split(steer_prompts p[2], const steer_model *m, const options *o,
+                               const char *split, int limit, steer_error *e) {
     static const char *const sides[] = {"harmful", "harmless"};
-    const char *slash = strrchr(model_path, '/');
+    const char *slash = strrchr(o->argument[0], '/'), *dir = o->data ? o->data
+                                                             : slash ? o->argument[0]
+                                                                     : ".";
+    int n = o->data || !slash ? (int)strlen(dir) : (int)(slash - dir);
     char path[2048];
     for (int k = 0; k < 2; k++) {
-        int n = dir ? (int)strlen(dir) : slash ? (int)(slash - model_path) : 1;
-        const char *base = dir ? dir : slash ? model_path : ".";
-        snprintf(path, sizeof path, "%.*s/%s_%s.jsonl", n, base, sides[k], split);
+        snprintf(path, sizeof path, "%.*s/%s_%s.jsonl", n, dir, sides[k], split);
         if (access(path, R_OK))
-            snprintf(path, sizeof path, "%.*s/%s-%s.txt", n, base, sides[k], split);
+            snprintf(path, sizeof path, "%.*s/%s-%s.txt", n, dir, sides[k], split);
         steer_status s = steer_prompts_load(&p[k], m, path, limit, e);
         if (s) return s;
     }
     return STEER_OK;
 }
-static int longest_of(const study *s) {
-    int longest = 1;
-    for (int k = 0; k < 2; k++) {
-        const steer_prompts *p[] = {&s->train[k], &s->val[k], &s->test[k]};
-        for (int i = 0; i < 3; i++)
-            for (int j = 0; j < p[i]->n; j++)
-                longest = max_int(longest, p[i]->lengths[j]);
-    }
-    return longest;
-}
-/* Options, prompts and a context for one model. */
-static int open_study(study *s, const steer_model *m, const char *path, const options *o,
-                      report *out, steer_error *e) {
+/* Options, prompts and a context for one model; 0, or the exit status after a message. */
+static int open_study(study *s, const steer_model *m, const options *o, report *out,
+                      steer_error *e) {
     double limit, val, max_new;
+    int longest = 1, standard = min_int(m->grammar_size ? 64 : 48, m->config.max_seq / 2);
     memset(s, 0, sizeof *s);
-    s->m = m, s->out = out;
+    s->m = m, s->out = out, s->read = 32;
     if (!number(o->limit, "limit", 1, 1e6, 100, &limit) ||
         !number(o->val, "val", 1, 1e6, 32, &val) ||
-        !number(o->max_new, "max-new", 1, m->config.max_seq,
-                min_int(m->grammar_size ? 64 : 48, m->config.max_seq), &max_new))
+        !number(o->max_new, "max-new", 1, m->config.max_seq, standard, &max_new))
         return 2;
-    s->n_test = (int)limit, s->n_val = (int)val, s->max_new = (int)max_new, s->read = 32;
-    if (load_split(s->train, m, o->data, path, "train", 0, e) ||
-        load_split(s->val, m, o->data, path, "val", 0, e) ||
-        load_split(s->test, m, o->data, path, "test", (int)limit, e))
-        return report_error(e);
-    steer_limits l = {2 * min_int((int)limit, 100) + 8,
-                      min_int(longest_of(s) + s->max_new, m->config.max_seq), 512};
+    s->n_test = (int)limit, s->n_val = (int)val, s->max_new = (int)max_new;
+    if (load_split(s->train, m, o, "train", 0, e) || load_split(s->val, m, o, "val", 0, e) ||
+        load_split(s->test, m, o, "test", s->n_test, e))
+        return clear_study(s), error_of(e);
+    for (int k = 0; k < 2; k++)
+        for (int i = 0; i < 3; i++) {
+            const steer_prompts *p = i == 0 ? &s->train[k] : i == 1 ? &s->val[k] : &s->test[k];
+            for (int j = 0; j < p->n; j++) longest = max_int(longest, p->lengths[j]);
+        }
+    steer_limits l = {2 * min_int(s->n_test, 100) + 8,
+                      min_int(longest + s->max_new, m->config.max_seq), 512};
     while (l.streams > 16 && steer_context_bytes(m, &l) > (size_t)3 << 30) l.streams /= 2;
-    s->c = steer_context_new(m, &l, e);
-    if (!s->c) return report_error(e);
+    if (!(s->c = steer_context_new(m, &l, e))) return clear_study(s), error_of(e);
+    fprintf(stderr, "%s: %.0f MB of memory beside the file\n", m->config.name,
+            steer_context_bytes(m, &l) / 1e6);
     s->bar = (progress){.started = seconds(), .total = 1, .show = isatty(2)};
-    if (!out->json)
-        fprintf(stderr, "%s: %.0f MB of memory beside the file\n", m->config.name,
-                steer_context_bytes(m, &l) / 1e6);
     return 0;
 }
-/* "L,P" or "auto": 1 when a site was given, 0 for auto, -1 after a message. */
+/* "L,P": 1; "auto" or nothing: 0; else -1 and a message. */
 static int parse_site(const char *text, int *layer, int *pos) {
     char end;
     if (!text || !strcmp(text, "auto")) return 0;
     if (sscanf(text, "%d,%d%c", layer, pos, &end) == 2) return 1;
-    fprintf(stderr, "steer: --site %s: block,position (such as 14,-4) or auto is wanted\n", text);
-    return -1;
-}
-/* The site and coefficient to report: --site, else the model's, else the rule's. */
-static steer_status set_site(study *s, const options *o, const site_score *picked,
-                             const site_score *all, int *layer, int *pos, double *a,
-                             steer_error *e) {
-    const steer_config *c = &s->m->config;
-    int given = parse_site(o->site, layer, pos), automatic = !given && (o->site || !c->site_layer);
-    float smallest = 1;
-    if (!given && !automatic) *layer = c->site_layer, *pos = c->site_pos;
-    if (automatic) {
-        const site_score *best = picked->layer >= 0 ? picked : all;
-        *layer = best->layer, *pos = best->pos;
-    }
-    steer_status status = take_site(s, *layer, *pos, 1, e);
-    if (!status) status = dose_curve(s, &smallest, e);
-    *a = given || automatic ? (smallest > 0 ? (double)smallest : 1) : (double)c->site_coeff;
-    if (!status && !number(o->coeff, "coeff", -1e6, 1e6, *a, a))
-        return fail(e, STEER_EARG, "no coefficient");
-    double norm = sqrt((double)dot(s->v.v, s->v.v, s->v.d));
-    if (!status)
-        say(s->out,
-            "reported site: block %d, position %d, coefficient %g (%s); norm of the vector %.2f",
-            *layer, *pos, *a,
-            given       ? "--site"
-            : automatic ? picked->layer >= 0 ? "the rule" : "nearest miss of the rule"
-                        : "the model file's",
-            norm);
-    s->v.coeff = (float)*a;
-    return status;
+    return usage("--site takes block,position, such as 14,-4, or auto"), -1;
 }
 static int command_vector(const steer_model *m, const options *o, steer_error *e) {
-    int layer = m->config.site_layer, pos = m->config.site_pos,
-        given = parse_site(o->site, &layer, &pos), result;
+    int layer = m->config.site_layer, pos = m->config.site_pos, result;
     double a;
     study s;
     report out = {.f = stdout};
-    if (given < 0) return 2;
     if (!o->out) return usage("vector needs --out FILE");
-    if (o->method && strcmp(o->method, "dim")) return usage("--method: only dim is known");
-    if (!given && !layer) return usage("this model names no site: give --site L,P");
+    if ((result = parse_site(o->site, &layer, &pos)) < 0) return 2;
+    if (!result && !layer) return usage("this model names no site: give --site L,P");
     if (!number(o->coeff, "coeff", -1e6, 1e6,
-                m->config.site_coeff != 0 ? (double)m->config.site_coeff : 1, &a))
+                layer == m->config.site_layer ? (double)m->config.site_coeff : 1, &a))
         return 2;
-    if ((result = open_study(&s, m, o->argument[0], o, &out, e))) return result;
+    if ((result = open_study(&s, m, o, &out, e))) return result;
     s.bar.total = s.train[0].n + s.train[1].n;
     steer_status status = extract_means(&s, e);
     if (!status) status = take_site(&s, layer, pos, (float)a, e);
@@ -3469,58 +3377,51 @@ static int command_vector(const steer_model *m, const options *o, steer_error *e
     if (s.bar.show) fputs("\r\033[K", stderr);
     if (!status) printf("%s: block %d, position %d, coefficient %g\n", o->out, layer, pos, a);
     clear_study(&s);
-    return status ? report_error(e) : 0;
+    return status ? error_of(e) : 0;
 }
 /* The whole paper, as far as it is built, on one model. */
 static int reproduce_model(const steer_model *m, const options *o, report *out, steer_error *e) {
     study s;
-    double map = 0, a = 1;
-    int layer = 0, pos = 0, n_all = 0, result;
-    if (parse_site(o->site, &layer, &pos) < 0 ||
-        !number(o->map, "map", 0, 1e6, m->grammar_size ? 20 : 8, &map))
+    double map, a, started = seconds();
+    int layer = 0, pos = 0, given = parse_site(o->site, &layer, &pos), result,
+        sites = m->eoi * m->config.layers;
+    if (given < 0 || !number(o->map, "map", 0, 1e6, m->grammar_size ? 20 : 8, &map) ||
+        !number(o->coeff, "coeff", -1e6, 1e6, 0, &a))
         return 2;
-    if ((result = open_study(&s, m, o->argument[0], o, out, e))) return result;
-    int sites = m->eoi * m->config.layers;
-    s.bar.total = s.train[0].n + s.train[1].n + 0.8 * sites * s.n_val + 2.0 * DOSES * s.n_val +
-                  18.0 * min_int(s.n_test, s.test[0].n) + 4 * map * m->eoi;
+    if ((result = open_study(&s, m, o, out, e))) return result;
+    s.bar.total = s.train[0].n + s.train[1].n + (0.8 * sites + 2 * DOSES) * s.n_val +
+                  18.0 * s.test[0].n + 4 * map * m->eoi;
     site_score *all = zeros((size_t)sites, sizeof *all), picked = {0};
     cell plain[2], steered[2];
-    if (out->json) {
-        fprintf(out->f, "%s{\"model\": ", out->tables ? ",\n" : ""),
-            json_text(out->f, m->config.name);
-        fprintf(out->f, ", \"fingerprint\": \"%016llx\", \"report\": [",
-                (unsigned long long)m->config.fingerprint);
-        out->tables = 0;
-    } else
-        fprintf(out->f, "\n==== %s ====\n", m->config.name);
+    open_report(out, m);
     say(out,
-        "judge: the paper's 12 refusal substrings; coherence: %sperplexity under the unsteered "
-        "model over the first "
-        "%d answers, share of repeated 4-grams",
+        "judge: the paper's 12 refusal substrings; coherence: %sthe unsteered model's perplexity "
+        "of the "
+        "first %d answers, share of repeated 4-grams",
         m->grammar_size ? "answer grammar (of those that do not refuse), " : "", s.read);
     steer_status status =
         all ? extract_means(&s, e) : fail(e, STEER_ENOMEM, "no memory for %d sites", sites);
-    if (!status) status = choose_site(&s, &picked, all, &n_all, e);
-    if (!status) status = set_site(&s, o, &picked, all, &layer, &pos, &a, e);
+    if (!status) status = choose_site(&s, &picked, all, e);
+    if (!status)
+        status = set_site(&s, given, o->site != NULL, layer, pos, (float)a, &picked, all, e);
     if (!status) status = steering_table(&s, plain, steered, e);
     if (!status) status = freezing_table(&s, plain, steered, e);
-    if (!status && map >= 1) status = site_map(&s, all, n_all, (float)a, (int)map, e);
+    if (!status && map >= 1) status = site_map(&s, all, (int)map, e);
     if (s.bar.show) fputs("\r\033[K", stderr);
-    if (!status) say(out, "%s: %.0f s", m->config.name, seconds() - s.bar.started);
-    if (out->json) fputs("\n]}", out->f), out->tables = 1;
+    if (!status) say(out, "%s: %.0f s", m->config.name, seconds() - started);
+    close_report(out);
     clear_study(&s), free(all);
-    return status ? report_error(e) : 0;
+    return status ? error_of(e) : 0;
 }
 static int command_reproduce(const options *o, steer_error *e) {
     report out = {.f = stdout, .json = o->json};
-    int result = 0;
-    if (!o->n_arguments) return usage("reproduce needs a model");
+    int result = o->n_arguments ? 0 : usage("reproduce needs a model");
     if (out.json) fputs("[", out.f);
     for (int i = 0; i < o->n_arguments && !result; i++) {
         options one = *o;
         one.argument[0] = o->argument[i];
         steer_model *m = steer_open(o->argument[i], e);
-        result = m ? reproduce_model(m, &one, &out, e) : report_error(e);
+        result = m ? reproduce_model(m, &one, &out, e) : error_of(e);
         steer_close(m);
     }
     if (out.json) fputs("]\n", out.f);
@@ -3528,29 +3429,27 @@ static int command_reproduce(const options *o, steer_error *e) {
 }
 
 int main(int argc, char **argv) {
-    options o = {0};
-    steer_error e = {0};
-    const char *command = argc > 1 ? argv[1] : "help";
-    int result = parse_options(argc - 2 > 0 ? argc - 2 : 0, argv + 2, &o);
-    if (result) return result;
-    if (!strcmp(command, "help") || !strcmp(command, "--help"))
-        return usage(NULL), argc > 1 ? 0 : 2;
-    if (!strcmp(command, "reproduce")) return command_reproduce(&o, &e);
     static const struct {
         const char *name;
         int (*run)(const steer_model *, const options *, steer_error *);
-    } commands[] = {{"info", command_info},     {"tokenize", command_tokenize},
-                    {"logits", command_logits}, {"generate", command_generate},
-                    {"chat", command_chat},     {"vector", command_vector}};
+    } commands[] = {{"info", command_info},         {"tokenize", command_tokenize},
+                    {"logits", command_logits},     {"generate", command_generate},
+                    {"chat", command_chat},         {"vector", command_vector}};
+    options o = {0};
+    steer_error e = {0};
+    const char *command = argc > 1 ? argv[1] : "";
+    int result = argc > 2 ? parse_options(argc - 2, argv + 2, &o) : 0;
+    if (result) return result;
+    if (!strcmp(command, "help") || !strcmp(command, "--help")) return usage(NULL), 0;
+    if (!strcmp(command, "reproduce")) return command_reproduce(&o, &e);
     for (size_t i = 0; i < sizeof commands / sizeof *commands; i++) {
         if (strcmp(command, commands[i].name)) continue;
-        if (!o.n_arguments) return fprintf(stderr, "steer: %s needs a model file\n", command), 2;
+        if (!o.n_arguments) return usage("a model file is needed");
         steer_model *m = steer_open(o.argument[0], &e);
-        if (!m) return report_error(&e);
-        result = commands[i].run(m, &o, &e);
+        result = m ? commands[i].run(m, &o, &e) : error_of(&e);
         steer_close(m);
         return result;
     }
-    return usage("no such command");
+    return usage(*command ? "no such command" : "a command is needed");
 }
 #endif

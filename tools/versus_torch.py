@@ -40,7 +40,8 @@ def generate(model, rows, eot, new, batch):
 
 
 def main():
-    ap = argparse.ArgumentParser(description="./steer against PyTorch, the same work", epilog=f"default: {COMMAND}")
+    ap = argparse.ArgumentParser(description="./steer against PyTorch, the same work",
+                                 epilog=f"default: {COMMAND}")
     ap.add_argument("model")
     ap.add_argument("prompts", nargs="+", help='files with a line {"prompt": ...} each')
     ap.add_argument("--count", type=int, default=100)
@@ -60,7 +61,8 @@ def main():
     import binfile
     config, t, tensors, name, _ = binfile.read(args.model, tensors=args.only != "steer")
     eot = t["eot"]
-    print(f"{name}: {len(prompts)} prompts, at most {args.max_new} new tokens, {args.threads} threads", flush=True)
+    print(f"{name}: {len(prompts)} prompts, at most {args.max_new} new tokens, {args.threads} threads",
+          flush=True)
     if args.only != "steer":
         import torch
         import parity
@@ -94,8 +96,8 @@ def main():
                 made = f", {sum(map(len, answers[who]))} tokens" if who in answers else ""
                 print(f"run {i + 1}: {who} {took:.1f} s{made}", flush=True)
     best = {who: min(v) for who, v in times.items() if v}
-    print("best: " + ", ".join(f"{who} {v:.1f} s" for who, v in best.items())
-          + (f"; steer takes {best['steer'] / best['torch']:.2f} of PyTorch's time" if len(best) == 2 else ""))
+    ratio = f"; steer takes {best['steer'] / best['torch']:.2f} of PyTorch's time" if len(best) == 2 else ""
+    print("best: " + ", ".join(f"{who} {v:.1f} s" for who, v in best.items()) + ratio)
     if len(answers) == 2:
         # An end-of-turn token may or may not be among the program's ids: compare without it
         a, b = ([[x for x in r if x not in eot] for r in answers[w]] for w in ("torch", "steer"))
