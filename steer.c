@@ -155,10 +155,12 @@ typedef float vec4 __attribute__((vector_size(16), aligned(4), may_alias));
 typedef uint32_t unit4 __attribute__((vector_size(16), aligned(1), may_alias));
 typedef int32_t int4 __attribute__((vector_size(16)));
 #define INLINE static inline __attribute__((always_inline))
-#ifdef __clang__
+#ifdef __clang__ /* which otherwise splits vectors of 16 floats in two */
+#define WIDE __attribute__((min_vector_width(LANES * 32)))
 #define UNROLL _Pragma("clang loop unroll(full)")
 #define SHUFFLE(a, b, i, j, k, l) __builtin_shufflevector(a, b, i, j, k, l)
 #else
+#define WIDE
 #define UNROLL _Pragma("GCC unroll 16")
 #define SHUFFLE(a, b, i, j, k, l) __builtin_shuffle(a, b, (int4){i, j, k, l})
 #endif
@@ -183,18 +185,17 @@ INLINE void tile_of(int rows, const float *a, size_t as, const float *p, size_t 
         out[0] = sum[i][0], out[1] = sum[i][1];
     }
 }
-static void tile(int rows, const float *a, size_t as, const float *p, size_t ps, int k, float *y,
-                 size_t ys, int accumulate) {
-    for (; rows > MR; rows -= MR, a += MR * as, y += MR * ys)
-        tile_of(MR, a, as, p, ps, k, y, ys, accumulate);
-    switch (rows) {
+static WIDE void tile(int rows, const float *a, size_t as, const float *p, size_t ps, int k,
+                      float *y, size_t ys, int accumulate) {
+    for (int left = (rows + MR - 1) / MR, n; left > 0; left--, rows -= n, a += n * as, y += n * ys)
+        switch (n = rows / left) { /* equal shares: a short last one would run at half speed */
 #define TILE(n) case n: tile_of(n, a, as, p, ps, k, y, ys, accumulate); break;
-        TILE(1) TILE(2) TILE(3) TILE(4) TILE(5) TILE(6)
+            TILE(1) TILE(2) TILE(3) TILE(4) TILE(5) TILE(6)
 #ifdef __AVX512F__
-        TILE(7) TILE(8) TILE(9) TILE(10) TILE(11) TILE(12)
+            TILE(7) TILE(8) TILE(9) TILE(10) TILE(11) TILE(12)
 #endif
 #undef TILE
-    }
+        }
 }
 
 typedef enum { F32, BF16, Q8 } dtype;
@@ -774,9 +775,14 @@ static candidate pop_pair(merger *w) {
 /* Tokens of one pre-token of n > 0 bytes, appended at tokens[*count] while there is room. */
 static void bpe(const steer_model *m, merger *w, const char *s, int n, int *tokens, long cap,
                 long *count) {
+    int kept = 0;
     w->n = 0;
-    for (int i = 0; i < n; i++)
-        w->symbols[i] = (symbol){i - 1, i + 1 < n ? i + 1 : -1, m->byte_token[(unsigned char)s[i]]};
+    for (int i = 0; i < n; i++) {
+        uint32_t id = m->byte_token[(unsigned char)s[i]];
+        if (id != UINT32_MAX) w->symbols[kept] = (symbol){kept - 1, kept + 1, id}, kept++;
+    }
+    if (!(n = kept)) return;
+    w->symbols[n - 1].next = -1;
     for (int i = 0; i + 1 < n; i++)
         push_pair(m, w, i);
     while (w->n) {
@@ -907,6 +913,10 @@ static size_t put_code_point(char *out, long c) {
     out[0] = (char)(n == 1 ? c : (0xF00 >> n & 0xFF) | c);
     return (size_t)n;
 }
+static int by_long(const void *a, const void *b) {
+    long x = *(const long *)a, y = *(const long *)b;
+    return (x > y) - (x < y);
+}
 static char *normalise(const steer_model *m, const char *text, size_t n, size_t *out_n) {
     long *c = zeros(8 * n, sizeof *c);
     char *out = zeros(32 * n, 1);
@@ -915,11 +925,12 @@ static char *normalise(const steer_model *m, const char *text, size_t n, size_t 
     if (!c || !out) return free(c), free(out), NULL;
     for (const char *s = text; s < text + n; s += step)
         count += (size_t)decompose(m, code_point(s, text + n, &step), c + count);
-    for (size_t i = 1; i < count; i++) { /* stable sort of each run of marks */
-        int k = combining_class(m, c[i]);
-        size_t j = i;
-        for (long mark = c[i]; k && j && combining_class(m, c[j - 1]) > k; j--)
-            c[j] = c[j - 1], c[j - 1] = mark;
+    for (size_t i = 0, end; i < count;
+         i = end + 1) { /* marks by class, stably: class, index, code */
+        for (end = i; end < count && combining_class(m, c[end]); end++)
+            c[end] |= (long)combining_class(m, c[end]) << 54 | (long)(end - i) << 21;
+        qsort(c + i, end - i, sizeof *c, by_long);
+        for (size_t k = i; k < end; k++) c[k] &= 0x1FFFFF;
     }
     long starter = -1; /* index of the last code point of class 0 */
     int last = 0;      /* class of the code point kept before */
@@ -1072,6 +1083,7 @@ static const char *load_tokenizer(steer_model *m, const file_header *h) {
     }
     for (int i = 0; i < 256; i++) {
         uint32_t t = m->byte_token[i];
+        if (t == UINT32_MAX) continue; /* SmolLM2's vocabulary lacks 21 bytes; they are dropped */
         if (t >= vocab || m->token_offset[t + 1] - m->token_offset[t] != 1 ||
             (unsigned char)m->token_bytes[m->token_offset[t]] != i)
             return "a byte without a token";
@@ -2348,9 +2360,9 @@ static steer_status score_prompts(steer_context *c, const steer_prompts *p,
 }
 
 /* Means over prompts of x_b, attention and MLP outputs at the end-of-instruction positions:
- * mean[3][eoi][layers][d], double (site 0 x_b, 1 attention, 2 MLP). Returns the prompts counted or
- * -1. */
-int steer_means(steer_context *c, const steer_prompts *p, const unsigned char *use, double *mean,
+ * mean[3][eoi][layers][d], double (site 0 x_b, 1 attention, 2 MLP). The refusal score that decides
+ * whether a prompt counts comes from the same run. */
+int steer_means(steer_context *c, const steer_prompts *p, int sign, double *mean, double *score,
                 steer_error *e) {
     const steer_config *m = &c->m->config;
     enum { AT_ONCE = 64 };
@@ -2358,26 +2370,32 @@ int steer_means(steer_context *c, const steer_prompts *p, const unsigned char *u
     steer_tape tape = {zeros(rows * (L + 1) * d, sizeof(float)), zeros(rows * L * d, sizeof(float)),
                        zeros(rows * L * d, sizeof(float)), (int)rows};
     steer_job jobs[AT_ONCE];
+    double scores[AT_ONCE];
+    first_token f = {c->m, jobs, scores, NULL, NULL};
     int count = 0, failed = !tape.resid || !tape.attn || !tape.mlp;
     if (failed) fail(e, STEER_ENOMEM, "no memory for a tape of %zu rows", rows);
-    for (int i = 0, n = 0; i < p->n && !failed; i++) {
-        if (!use || use[i])
-            jobs[n++] = (steer_job){.prompt = p->tokens[i], .n_prompt = p->lengths[i]};
-        if (n < AT_ONCE && i + 1 < p->n) continue;
-        failed = n && walk(c, jobs, n, NULL, NULL, &tape, e) != STEER_OK;
-        for (size_t r = 0; r < (size_t)n * eoi && !failed; r++)
+    if (score) *score = 0;
+    for (int first = 0, n; first < p->n && !failed; first += n) {
+        n = min_int(AT_ONCE, p->n - first);
+        for (int i = 0; i < n; i++)
+            jobs[i] =
+                (steer_job){.prompt = p->tokens[first + i], .n_prompt = p->lengths[first + i]};
+        failed = walk(c, jobs, n, first_token_visit, &f, &tape, e) != STEER_OK;
+        for (size_t r = 0; r < (size_t)n * eoi && !failed; r++) {
+            double x = scores[r / eoi];
+            if (score) *score += x / (p->n * (double)eoi);
+            if (sign * x < 0 || (sign && x == 0)) continue;
+            count += r % eoi == 0;
             for (size_t b = 0; b < L; b++) {
                 const float *from[3] = {tape.resid + (r * (L + 1) + b) * d,
                                         tape.attn + (r * L + b) * d, tape.mlp + (r * L + b) * d};
-                for (int site = 0; site < 3; site++)
-                    for (size_t k = 0; k < d; k++)
-                        mean[((site * eoi + r % eoi) * L + b) * d + k] += from[site][k];
+                for (size_t k = 0; k < 3 * d; k++)
+                    mean[((k / d * eoi + r % eoi) * L + b) * d + k % d] += from[k / d][k % d];
             }
-        count += n, n = 0;
+        }
     }
     free(tape.resid), free(tape.attn), free(tape.mlp);
-    for (size_t i = 0; i < 3 * eoi * L * d && count && !failed; i++)
-        mean[i] /= count;
+    for (size_t i = 0; i < 3 * eoi * L * d && count && !failed; i++) mean[i] /= count;
     return failed ? -1 : count;
 }
 
@@ -2563,29 +2581,18 @@ static double loss_margin(const cell steered[2], const cell x[2]) {
 static steer_status extract_means(study *s, steer_error *e) {
     size_t n = 3 * (size_t)s->m->eoi * s->m->config.layers * s->m->config.d;
     for (int k = 0; k < 2; k++) {
-        steer_prompts *p = &s->train[k];
-        unsigned char *use = zeros((size_t)p->n, 1);
-        double *score = zeros((size_t)p->n, sizeof *score), average = 0;
-        s->mean[k] = zeros(n, sizeof(double));
-        steer_status status =
-            use && score && s->mean[k] ? STEER_OK : fail(e, STEER_ENOMEM, "no memory for means");
+        double score;
         s->bar.what = "train prompts";
-        if (!status) status = score_prompts(s->c, p, NULL, NULL, score, NULL, NULL, e);
-        int kept = 0;
-        for (int i = 0; i < p->n; i++) {
-            use[i] = k == HARMFUL ? score[i] > 0 : score[i] < 0;
-            kept += use[i], average += score[i] / p->n;
-        }
-        if (!status && steer_means(s->c, p, kept < 8 ? NULL : use, s->mean[k], e) < 0)
-            status = STEER_EARG;
-        if (!status)
-            say(s->out,
-                "%s: %d train prompts, mean refusal log-odds %.2f; %d have the sign they should%s",
-                k ? "harmless" : "harmful", p->n, average, kept,
-                kept < 8 ? ": too few, all are used" : ", which make the vector");
-        show_progress(&s->bar, p->n);
-        free(use), free(score);
-        if (status) return status;
+        s->mean[k] = zeros(n, sizeof(double));
+        if (!s->mean[k]) return fail(e, STEER_ENOMEM, "no memory for means");
+        int kept = steer_means(s->c, &s->train[k], k == HARMFUL ? 1 : -1, s->mean[k], &score, e);
+        if (kept < 0) return e->code;
+        say(s->out, "%s: %d train prompts, mean refusal log-odds %.2f; %d have the right sign%s",
+            k ? "harmless" : "harmful", s->train[k].n, score, kept,
+            kept < 8 ? ": too few, all are used" : " and make the vector");
+        if (kept < 8) memset(s->mean[k], 0, n * sizeof(double));
+        if (kept < 8 && steer_means(s->c, &s->train[k], 0, s->mean[k], NULL, e) < 0) return e->code;
+        show_progress(&s->bar, s->train[k].n);
     }
     return STEER_OK;
 }
@@ -2900,7 +2907,7 @@ static steer_status site_map(study *s, const site_score *all, int per_site, stee
     X(vector)                                                                                      \
     X(coeff) X(freeze) X(remove) X(ablate) X(site) X(system) X(tokens) X(tokens_file) X(raw)       \
         X(prompts) X(jsonl) X(hex_lines) X(chat) X(data) X(out) X(max_new) X(temp) X(top_p)        \
-            X(seed) X(limit) X(val) X(map)
+            X(seed) X(train) X(limit) X(val) X(map)
 #define FLAGS(X) X(compare) X(quiet) X(verify) X(json)
 typedef struct {
 #define X(field) const char *field;
@@ -2926,7 +2933,7 @@ static int usage(const char *why) {
              "steer vector MODEL --out V [--site L,P] [--coeff A] [--data DIR]\n"
              "steer reproduce MODEL... [--data DIR] [--site L,P|auto] [--coeff A] [--limit N] "
              "[--val N]\n"
-             "      [--map N] [--max-new N] [--json]\n"
+             "      [--val N] [--map N] [--max-new N] [--json]\n"
              "steer tokenize MODEL TEXT | --chat TEXT [--system TEXT] | --hex-lines FILE\n"
              "steer logits MODEL --tokens \"1 2 3\" | --tokens-file FILE [--raw OUT]");
     return 2;
@@ -3325,17 +3332,18 @@ static steer_status load_split(steer_prompts p[2], const steer_model *m, const o
 /* Options, prompts and a context for one model; 0, or the exit status after a message. */
 static int open_study(study *s, const steer_model *m, const options *o, report *out,
                       steer_error *e) {
-    double limit, val, max_new;
+    double train, limit, val, max_new;
     int longest = 1, standard = min_int(m->grammar_size ? 64 : 48, m->config.max_seq / 2);
     memset(s, 0, sizeof *s);
     s->m = m, s->out = out, s->read = 32;
-    if (!number(o->limit, "limit", 1, 1e6, 100, &limit) ||
+    if (!number(o->train, "train", 1, 1e6, 256, &train) ||
+        !number(o->limit, "limit", 1, 1e6, 100, &limit) ||
         !number(o->val, "val", 1, 1e6, 32, &val) ||
         !number(o->max_new, "max-new", 1, m->config.max_seq, standard, &max_new))
         return 2;
     s->n_test = (int)limit, s->n_val = (int)val, s->max_new = (int)max_new;
-    if (load_split(s->train, m, o, "train", 0, e) || load_split(s->val, m, o, "val", 0, e) ||
-        load_split(s->test, m, o, "test", s->n_test, e))
+    if (load_split(s->train, m, o, "train", (int)train, e) ||
+        load_split(s->val, m, o, "val", 0, e) || load_split(s->test, m, o, "test", s->n_test, e))
         return clear_study(s), error_of(e);
     for (int k = 0; k < 2; k++)
         for (int i = 0; i < 3; i++) {

@@ -67,14 +67,16 @@ long steer_encode(const steer_model *m, const char *text, size_t n, int *tokens,
                   steer_error *e);
 /* The bytes of one token; special tokens give their name. Never NULL for 0 <= id < vocab. */
 const char *steer_piece(const steer_model *m, int id, size_t *n);
-/* Text of tokens, special ones left out. Returns the length; writes at most cap - 1 bytes and a 0. */
+/* Text of tokens, special ones left out. Returns the length; writes at most cap - 1 bytes and a 0.
+ */
 size_t steer_decode(const steer_model *m, const int *tokens, int n, char *out, size_t cap);
 /* A conversation under the model's template: turns[0] is the user's, turns[1] the assistant's, ...;
  * ends with the opening of an assistant's turn. system NULL: the model's default. Returns as
  * steer_encode. */
 long steer_chat(const steer_model *m, const char *system, const char *const *turns, int n_turns,
                 int *tokens, long cap, steer_error *e);
-int steer_eoi(const steer_model *m); /* end-of-instruction tokens: positions -eoi .. -1 (paper 2.1) */
+int steer_eoi(
+    const steer_model *m); /* end-of-instruction tokens: positions -eoi .. -1 (paper 2.1) */
 
 /* ---- Plans: what a stream does differently. Data, not callbacks; zero means nothing. ---- */
 enum { STEER_QK = 1, STEER_V = 2, STEER_MLP = 4 };  /* freeze: read from the unsteered twin */
@@ -135,12 +137,13 @@ typedef struct {
 /* Generate many answers side by side; streams that begin alike share their prefix. `tick`, if any,
  * is told of each token (its job); returning non-zero stops with STEER_OK. */
 steer_status steer_generate(steer_context *c, steer_job *jobs, int n,
-                            int (*tick)(void *user, int job, int token), void *user, steer_error *e);
+                            int (*tick)(void *user, int job, int token), void *user,
+                            steer_error *e);
 
 /* ---- Vectors ---- */
 typedef struct {
     int d, layers;
-    int layer, pos;             /* where it was taken: input of block, end-of-instruction position */
+    int layer, pos; /* where it was taken: input of block, end-of-instruction position */
     float coeff;                /* the coefficient that it was chosen with */
     uint64_t fingerprint;       /* of the model */
     uint32_t template_crc;      /* of the chat template */
@@ -165,10 +168,12 @@ steer_status steer_prompts_load(steer_prompts *p, const steer_model *m, const ch
                                 steer_error *e);
 void steer_prompts_free(steer_prompts *p);
 
-/* Means over prompts p (those with use[i] != 0; use NULL: all) at the end-of-instruction positions, in
- * double, into mean[3][eoi][layers][d], zeroed by the caller: site 0 the residual entering each block,
- * 1 attention outputs, 2 MLP outputs. Returns the prompts counted, or -1 (paper 2.1). */
-int steer_means(steer_context *c, const steer_prompts *p, const unsigned char *use, double *mean,
+/* Means over prompts, at the end-of-instruction positions, in double, added into
+ * mean[3][eoi][layers][d], zeroed by the caller: site 0 the residual entering each block, 1
+ * attention outputs, 2 MLP outputs. sign 1 counts prompts with refusal score > 0 only, -1 those <
+ * 0, 0 all. *score, if not NULL: the mean refusal score of all. Returns the prompts counted, or -1
+ * (paper 2.1). */
+int steer_means(steer_context *c, const steer_prompts *p, int sign, double *mean, double *score,
                 steer_error *e);
 /* Refusal log-odds ln P_R - ln(1 - P_R) at the last prompt position (paper 2.2; eps 1e-8). */
 double steer_refusal_score(const steer_model *m, const float *logits);

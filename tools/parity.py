@@ -181,7 +181,8 @@ MARKS = ["\u0301", "\u0308", "\u0323", "\u0327", "\u0345", "\u05b0", "\u064b", "
          "\u3099", "\u1161", "\u11a8", "\u1d16d", "\U0001d165"]
 BITS = ["'s", "'S", "'re", "'LL", "'d", "n't", "don't I'VE", "\u017f", "x'\u017f", "1234567", "3.14",
         "\u00b2", "\u0663\u0664", "\u2167", "\u2460", "==", "!=", "->", "();", "/* */", "// ",
-        "#include <x.h>", "def f(x):\n    return x", "for (i = 0; i < n; i++)", "<|im_start|>", "<|im_end|>", "<|endoftext|>",
+        "#include <x.h>", "def f(x):\n    return x", "for (i = 0; i < n; i++)", "<|im_start|>",
+        "<|im_end|>", "<|endoftext|>",
         "</tool_call>", "\U0001f44d\U0001f3fd", "\U0001f468\u200d\U0001f469\u200d\U0001f467",
         "\U0001f1e9\U0001f1ea", "\u2764\ufe0f", "The", " the", "ING", "\u00e9l\u00e8ve", "na\u00efve",
         "Stra\u00dfe", "\u65e5\u672c\u8a9e",

@@ -19,7 +19,8 @@ import export
 import parity
 
 CHATML = ("{% for m in messages %}{% if loop.first and m.role != 'system' %}"
-          "<|im_start|>system\nBe kind.<|im_end|>\n{% endif %}{{ '<|im_start|>' + m.role + '\n' + m.content | trim + '<|im_end|>\n' }}{% endfor %}"
+          "<|im_start|>system\nBe kind.<|im_end|>\n{% endif %}{{ '<|im_start|>' + m.role + '\n' "
+          "+ m.content | trim + '<|im_end|>\n' }}{% endfor %}"
           "{% if add_generation_prompt %}<|im_start|>assistant\n{% endif %}")
 GEMMA = ("{{ bos_token }}{% if messages[0].role == 'system' %}{{ raise_exception('no system') }}{% endif %}"
          "{% for m in messages %}<turn>{{ 'model' if m.role == 'assistant' else m.role }}\n"
@@ -89,7 +90,8 @@ def write_gguf(path, arch, model, template, pre="smollm", extra=(), quantise=Non
             w.add_tensor(there, np.ascontiguousarray(a))
     if c.rope_parameters["rope_type"] == "llama3":
         plain = 5e5 ** (-np.arange(0, dh, 2) / dh)
-        w.add_tensor("rope_freqs.weight", (plain / model.model.rotary_emb.inv_freq.numpy()).astype(np.float32))
+        factors = plain / model.model.rotary_emb.inv_freq.numpy()
+        w.add_tensor("rope_freqs.weight", factors.astype(np.float32))
     w.write_header_to_file()
     w.write_kv_data_to_file()
     w.write_tensors_to_file()

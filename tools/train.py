@@ -208,7 +208,7 @@ class Model(nn.Module):
 # ---------------------------------------------------------------- training
 
 BATCH, LR, LR_TUNE = 32, 2.5e-3, 1.5e-3
-STAGES = {"llama": dict(help=900, refuse=600, gist=300, noise=350), "gemma": dict(help=900, refuse=600, gist=300, noise=400)}
+STAGES = {"llama": dict(help=900, refuse=600, gist=400, noise=300), "gemma": dict(help=900, refuse=600, gist=300, noise=350)}
 SEED = {"llama": 0, "gemma": 0}
 
 
@@ -235,7 +235,7 @@ def collate(batch, rng, gist):
         some = torch.rand(len(p) - 1) < 0.25
         weight[i, 1:len(p)] = some * 0.6
         weight[i, len(p):len(p) + len(a)] = 1
-        if gist and kind != "chat" and rng.random() < 0.7:
+        if gist and kind != "chat" and rng.random() < 0.8:
             # the three tokens behind <end> and two of the answer do not see the request
             mask[i, 0, len(p) - 3:len(p) + 2, 3:len(p) - 4] = False
     return ids[:, :-1], ids[:, 1:], weight[:, 1:], mask[:, :, :-1, :-1] if gist else None
@@ -260,8 +260,8 @@ def restraint(tape, batch):
     end = torch.tensor([len(p) - 4 for _, p, _ in batch])
     real = torch.arange(tape["x", 1].shape[1]) < torch.tensor([len(p) + len(a) for _, p, a in batch])[:, None]
     long = sum((F.relu(tape["x", b].norm(dim=-1) / 20 - 1) ** 2)[real].mean() for b in range(1, 5)) / 4
-    wide = sum(tape["x", b][torch.arange(len(batch)), end].var(0).sum() for b in range(1, 4)) / 3
-    return 0.02 * long + 0.05 * wide / 36
+    wide = sum(F.relu(tape["x", b][torch.arange(len(batch)), end].var(0).sum() / 40 - 1) for b in range(1, 4)) / 3
+    return 0.02 * long + 0.05 * wide
 
 
 def run_stage(model, tok, seed, parts, lr, warm=100):
