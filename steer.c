@@ -76,8 +76,11 @@
 #ifdef _OPENMP
 #include <omp.h>
 #define PARALLEL_FOR _Pragma("omp parallel for schedule(static)")
+#define PRAGMA(x) _Pragma(#x)
+#define PARALLEL_FOR_OF(n) PRAGMA(omp parallel for schedule(static) num_threads(n))
 #else
 #define PARALLEL_FOR
+#define PARALLEL_FOR_OF(n)
 #endif
 #if STEER_VERSION != 1
 #error "steer.h and steer.c are of different versions"
@@ -874,7 +877,7 @@ static int decompose(const steer_model *m, long c, long out[8]) {
     }
     int n = 1; /* one level a step, always of the first: "a" may itself have a decomposition */
     out[0] = c;
-    while (n < 8) {
+    for (int level = 0; level < 8 && n < 8; level++) { /* a damaged table may go in circles */
         uint32_t low = 0, high = m->n_decomposed;
         while (low < high) {
             uint32_t mid = low + (high - low) / 2;
@@ -1138,16 +1141,17 @@ static const char *load_tokenizer(steer_model *m, const file_header *h) {
  * calls it for each block, and reads logits where they are wanted. Linear layers act on all rows at
  * once, so a weight is read once a run; attention goes row by row over its stream's KV cache.
  *
- * A plan is applied where the comment says EDIT. Frozen parts are read from the twin's row, which
- * has the same position and token and rides in the same batch: QK    A is computed with the twin's
- * q and K: its attention pattern;   values are the stream's own V     the twin's v is written into
- * the stream's cache MLP   the twin's MLP contribution is added Below plan->layer, stream and twin
- * are equal, so a stream with a twin has no rows there: it enters at that block with its twin's
- * residual. Rows are kept ordered by the block at which they enter.
+ * A plan is applied where the comment says EDIT. Frozen parts are read from the twin's row, which has
+ * the same position and token and rides in the same batch:
+ *     QK    the pattern A is computed with the twin's q and K; the values are the stream's own
+ *     V     the twin's v is written into the stream's cache
+ *     MLP   what the twin's MLP adds is added
+ * Below plan->layer, stream and twin are equal, so a stream with a twin has no rows there: it enters
+ * at that block with its twin's residual. Rows are ordered by the block at which they enter; the
+ * r-th row in that order is at PLACE r.
  *
- * KV cache of one stream and block: keys as panels of PW positions, [kv][positions /
- * PW][head_dim][PW]; values [kv][positions][vd], vd = head_dim rounded up to PW. So attention is
- * two calls of `tile`. */
+ * KV cache of one stream and block: keys [kv][positions / PW][head_dim][PW], panels of PW positions;
+ * values [kv][positions][vd], vd = head_dim rounded up to PW. So attention is two calls of `tile`. */
 typedef struct {
     steer_plan *plan;
     int twin;       /* -1: none */
@@ -1173,19 +1177,26 @@ struct steer_context {
     int *twin_place;     /* [rows] the place of the twin's row, or -1 */
     int *count;          /* [layers + 1] rows that run in block b */
     float *x, *xn, *xv; /* [rows][d] residual, normalised, value input without the vector's image */
-    float *q, *k, *v,
-        *z; /* [rows][heads * head_dim], [rows][kv * head_dim] twice, [rows][heads * hd] */
+    float *q, *k, *v, *z; /* [rows][heads * head_dim], of kv heads for k and v */
     float *out, *gate, *up;      /* [rows][d], [rows][ff] twice */
-    float *scores;       /* [rows' threads][heads / kv][positions + PW] and z's padded rows */
+    int threads;         /* that share the scratch of attention */
+    float *scores;       /* [threads][heads / kv][positions + vd]: patterns, padded z */
     size_t score_size;
     float *logits;       /* [rows][vocab] of the rows that want them, compact */
     int *logit_row;      /* [rows] caller's row -> row of logits, or -1 */
+    int *logit_fault;    /* [rows] 1: not finite */
     int logit_rows;      /* capacity of logits, in rows */
     steer_row *batch;    /* [rows] the scheduler's (section 7) */
     struct slot *slots;  /* [streams] */
     void *memory;        /* the one allocation behind all of the above */
 };
 
+/* Row r of x [.][width]. */
+static float *row_at(float *x, int r, int width) { return x + (size_t)r * (size_t)width; }
+/* The plan of the row at place r, or NULL. */
+static steer_plan *plan_at(const steer_context *c, const steer_row *rows, int r) {
+    return c->streams[rows[c->order[r]].stream].plan;
+}
 static int value_width(const steer_config *c) { return (int)round_up((size_t)c->head_dim, PW); }
 static int thread_count(void) {
 #ifdef _OPENMP
@@ -1227,6 +1238,7 @@ static size_t lay_out(steer_context *c, char *base) {
     ARRAY(place, rows);
     ARRAY(twin_place, rows);
     ARRAY(logit_row, rows);
+    ARRAY(logit_fault, rows);
     ARRAY(count, L + 1);
     ARRAY(x, mul(rows, d));
     ARRAY(xn, mul(rows, d));
@@ -1238,7 +1250,7 @@ static size_t lay_out(steer_context *c, char *base) {
     ARRAY(v, mul(rows, kd));
     ARRAY(gate, mul(rows, ff));
     ARRAY(up, mul(rows, ff));
-    ARRAY(scores, mul((size_t)thread_count(), c->score_size));
+    ARRAY(scores, mul((size_t)c->threads, c->score_size));
     ARRAY(batch, rows);
     ARRAY(slots, streams);
     ARRAY(logits, mul((size_t)c->logit_rows, (size_t)m->vocab));
@@ -1256,7 +1268,8 @@ size_t steer_context_bytes(const steer_model *m, const steer_limits *l) {
     if (u.streams < 1 || u.positions < 1 || u.rows < 1 || u.streams > 1 << 20 ||
         u.positions > 1 << 24 || u.rows > 1 << 24)
         return 0;
-    steer_context c = {.m = m, .limit = u, .logit_rows = min_int(u.rows, max_int(u.streams, 64))};
+    steer_context c = {.m = m, .limit = u, .threads = thread_count(),
+                       .logit_rows = min_int(u.rows, max_int(u.streams, 64))};
     size_t bytes = lay_out(&c, NULL);
     return bytes == SIZE_MAX || bytes > SIZE_MAX / 2 ? 0 : bytes;
 }
@@ -1277,7 +1290,7 @@ steer_context *steer_context_new(const steer_model *m, const steer_limits *l, st
              "no memory for a context of %.0f MB; ask for fewer streams or positions", bytes / 1e6);
         return free(c), NULL;
     }
-    c->m = m, c->limit = u, c->memory = memory;
+    c->m = m, c->limit = u, c->memory = memory, c->threads = thread_count();
     c->logit_rows = min_int(u.rows, max_int(u.streams, 64));
     lay_out(c, memory + (ALIGN - (uintptr_t)memory % ALIGN));
     int half = m->config.head_dim / 2;
@@ -1300,35 +1313,22 @@ steer_status steer_begin(steer_context *c, int s, steer_plan *p, int twin, steer
     if (s < 0 || s >= c->limit.streams || twin < -1 || twin >= c->limit.streams || twin == s)
         return fail(e, STEER_EARG, "stream %d with twin %d in a context of %d streams", s, twin,
                     c->limit.streams);
-    if (p) {
-        int relative = p->freeze || p->remove;
-        if (p->freeze & ~7u || p->remove & ~3u)
-            return fail(e, STEER_EARG, "a plan freezes or removes something unknown");
-        if (!p->add && !p->ablate)
-            return fail(e, STEER_EARG, "a plan that changes nothing; use no plan");
-        if (relative && !p->add)
-            return fail(e, STEER_EARG, "a plan that freezes or removes needs a vector to add");
-        if (p->add && (p->layer < 0 || p->layer >= m->layers))
-            return fail(e, STEER_EARG, "block %d: %s has blocks 0 to %d", p->layer, m->name,
-                        m->layers - 1);
-        if (p->add && (!isfinite(p->coeff) || p->coeff == 0))
-            return fail(e, STEER_EARG, "coefficient %g: use a finite number other than 0",
-                        (double)p->coeff);
-        if (p->freeze && twin < 0)
-            return fail(e, STEER_EARG, "a plan that freezes needs an unsteered twin");
-        if (p->ablate && twin >= 0)
-            return fail(e, STEER_EARG, "a plan that ablates changes every block: no twin");
-        const float *v = p->add ? p->add : p->ablate;
-        int zero = 1;
-        for (int i = 0; i < m->d; i++) {
-            if (!isfinite(v[i]) || (p->ablate && !isfinite(p->ablate[i])))
-                return fail(e, STEER_ENONFINITE,
-                            "element %d of the steering vector is not a finite number", i);
-            zero = zero && v[i] == 0;
-        }
-        if (zero)
-            return fail(e, STEER_EARG, "the steering vector is zero: it would change nothing");
-    }
+    const float *v = p ? p->add ? p->add : p->ablate : NULL;
+    const char *fault =
+        !p                                    ? NULL
+        : p->freeze & ~7u || p->remove & ~3u  ? "freezes or removes something unknown"
+        : !v                                  ? "changes nothing; use no plan"
+        : !p->add && (p->freeze || p->remove) ? "freezes or removes, and adds no vector"
+        : p->add && p->ablate                 ? "both adds and ablates; take one"
+        : p->freeze && twin < 0               ? "freezes, and has no unsteered twin"
+        : p->ablate && twin >= 0              ? "ablates at every block: no twin can stand in"
+        : p->add && (p->layer < 0 || p->layer >= m->layers) ? "names a block that does not exist"
+        : p->add && (!isfinite(p->coeff) || p->coeff == 0)  ? "has a coefficient of 0 or not finite"
+        : dot(v, v, m->d) == 0 ? "has a vector of zeros: it would change nothing"
+                               : NULL;
+    if (fault) return fail(e, STEER_EARG, "the plan of stream %d %s", s, fault);
+    if (v && !isfinite(dot(v, v, m->d)))
+        return fail(e, STEER_ENONFINITE, "the steering vector of stream %d is not finite", s);
     c->streams[s] = (stream){.plan = p, .twin = twin, .enter = twin >= 0 && p ? p->layer : 0};
     return STEER_OK;
 }
@@ -1357,22 +1357,21 @@ steer_status steer_fork(steer_context *c, int from, int to, int n, steer_error *
     return STEER_OK;
 }
 
-/* Set the component of x along u to `keep`: x += (keep - <x, û>) û, û = u / (|u| + 1e-8) (method:
- * u's norm guarded as in the paper's code). */
+/* Set the component of x along u to `keep`: x += (keep - <x, û>) û,  û = u / (|u| + 1e-8), the norm
+ * guarded as in the paper's code. */
 static void set_component(float *x, const float *u, float keep, int d) {
     float norm = sqrtf(dot(u, u, d)) + 1e-8f;
     float step = (keep - dot(x, u, d) / norm) / norm;
-    for (int i = 0; i < d; i++)
-        x[i] += step * u[i];
+    for (int i = 0; i < d; i++) x[i] += step * u[i];
 }
 /* EDIT, ablation: site 0 block input, 1 attention output, 2 MLP output. */
 static void ablate_rows(steer_context *c, const steer_row *rows, float *x, int site, int b, int n) {
     const steer_config *m = &c->m->config;
     for (int r = 0; r < n; r++) {
-        steer_plan *p = c->streams[rows[c->order[r]].stream].plan;
+        steer_plan *p = plan_at(c, rows, r);
         if (!p || !p->ablate) continue;
-        set_component(x + (size_t)r * m->d, p->ablate, p->keep ? p->keep[site * m->layers + b] : 0,
-                      m->d);
+        float keep = p->keep ? p->keep[site * m->layers + b] : 0;
+        set_component(row_at(x, r, m->d), p->ablate, keep, m->d);
         p->hits[3]++;
     }
 }
@@ -1386,12 +1385,12 @@ static void remove_image(steer_context *c, const steer_row *rows, unsigned what,
                          const float *w, int b, int n) {
     const steer_config *m = &c->m->config;
     for (int r = 0; r < n; r++) {
-        const steer_row *row = &rows[c->order[r]];
-        steer_plan *p = c->streams[row->stream].plan;
-        if (!p || !(p->remove & what) || b < p->layer || !acts_at(p, row->pos)) continue;
-        float scale = p->coeff * inverse_rms(c->x + (size_t)r * m->d, m->d, m->norm_eps);
+        steer_plan *p = plan_at(c, rows, r);
+        if (!p || !(p->remove & what) || b < p->layer || !acts_at(p, rows[c->order[r]].pos))
+            continue;
+        float scale = p->coeff * inverse_rms(row_at(c->x, r, m->d), m->d, m->norm_eps);
         for (int i = 0; i < m->d; i++)
-            y[(size_t)r * m->d + i] -= scale * p->add[i] * (m->norm_offset + w[i]);
+            row_at(y, r, m->d)[i] -= scale * p->add[i] * (m->norm_offset + w[i]);
         p->hits[2]++;
     }
 }
@@ -1399,7 +1398,7 @@ static void norm_rows(const steer_context *c, float *y, const float *x, const fl
     const steer_config *m = &c->m->config;
     PARALLEL_FOR
     for (int r = 0; r < n; r++)
-        rmsnorm(y + (size_t)r * m->d, x + (size_t)r * m->d, w, m->norm_offset, m->norm_eps, m->d);
+        rmsnorm(row_at(y, r, m->d), x + (size_t)r * m->d, w, m->norm_offset, m->norm_eps, m->d);
 }
 
 /* Attention of kv group g in row r: z_h[t] = sum_u A_h[t,u] v_g[u] for its heads h. */
@@ -1412,9 +1411,8 @@ static void attend(steer_context *c, const steer_row *row, int r, int b, int g, 
     int local = m->window && b % m->window_every != m->window_every - 1;
     int first = local ? max_int(0, t - m->window + 1) : 0, panel0 = first / PW;
     size_t positions = round_up((size_t)c->limit.positions, PW);
-    float *A = scratch,
-          *z = scratch + (size_t)group * positions; /* A [group][positions], z [group][vd] */
-    const float *q = c->q + ((size_t)qr * m->heads + (size_t)g * group) * hd;
+    float *A = scratch, *z = row_at(A, group, (int)positions); /* [group][positions], [group][vd] */
+    const float *q = row_at(c->q, qr, m->heads * hd) + g * group * hd;
     const float *K = keys_of(c, ks, b) + g * positions * hd;
     const float *V = values_of(c, row->stream, b) + g * positions * vd;
     for (int u = panel0 * PW; u <= t; u += PW)
@@ -1430,7 +1428,7 @@ static void attend(steer_context *c, const steer_row *row, int r, int b, int g, 
         tile(group, A + first, positions, V + (size_t)first * vd + i, (size_t)vd, t - first + 1,
              z + i, (size_t)vd, 0);
     for (int h = 0; h < group; h++)
-        memcpy(c->z + ((size_t)r * m->heads + (size_t)g * group + h) * hd, z + (size_t)h * vd,
+        memcpy(row_at(c->z, r, m->heads * hd) + (g * group + h) * hd, z + h * vd,
                sizeof(float) * hd);
 }
 
@@ -1443,17 +1441,15 @@ static void store_keys_and_values(steer_context *c, const steer_row *rows, int b
     for (int r = 0; r < n; r++) {
         const steer_row *row = &rows[c->order[r]];
         const stream *s = &c->streams[row->stream];
-        const float *cosine = c->cosine + (size_t)row->pos * half,
-                    *sine = c->sine + (size_t)row->pos * half;
-        float *q = c->q + (size_t)r * m->heads * hd, *k = c->k + (size_t)r * m->kv_heads * hd;
-        int vr = s->plan && s->plan->freeze & STEER_V ? c->twin_place[r]
-                                                      : r; /* EDIT: the twin's values */
-        const float *v = c->v + (size_t)vr * m->kv_heads * hd;
+        const float *cosine = row_at(c->cosine, row->pos, half),
+                    *sine = row_at(c->sine, row->pos, half);
+        float *q = row_at(c->q, r, m->heads * hd), *k = row_at(c->k, r, m->kv_heads * hd);
+        int frozen = s->plan && s->plan->freeze & STEER_V; /* EDIT: the twin's values */
+        const float *v = row_at(c->v, frozen ? c->twin_place[r] : r, m->kv_heads * hd);
         for (int h = 0; h < m->heads; h++)
             rope(q + h * hd, cosine, sine, half);
         for (int g = 0; g < m->kv_heads; g++) {
-            float *K =
-                keys_of(c, row->stream, b) + g * positions * hd + (size_t)(row->pos / PW) * PW * hd;
+            float *K = keys_of(c, row->stream, b) + (g * positions + row->pos / PW * PW) * hd;
             rope(k + g * hd, cosine, sine, half);
             for (int i = 0; i < hd; i++)
                 K[i * PW + row->pos % PW] = k[g * hd + i];
@@ -1463,13 +1459,11 @@ static void store_keys_and_values(steer_context *c, const steer_row *rows, int b
     }
 }
 
-/* Rows that enter at block b take their twins' residual. */
+/* Rows that enter at block b > 0 take their twins' residual. */
 static void enter_rows(steer_context *c, int b, int n) {
-    for (int r = b ? c->count[b - 1] : 0; r < n; r++)
-        if (c->twin_place[r] >= 0 && b)
-            memcpy(c->x + (size_t)r * c->m->config.d,
-                   c->x + (size_t)c->twin_place[r] * c->m->config.d,
-                   sizeof(float) * (size_t)c->m->config.d);
+    int d = c->m->config.d;
+    for (int r = b ? c->count[b - 1] : n; r < n; r++)
+        memcpy(row_at(c->x, r, d), row_at(c->x, c->twin_place[r], d), sizeof(float) * (size_t)d);
 }
 /* Copy the batch's n rows of x [.][d] to the tape's array [tape rows][depth][d] at depth b. */
 static void record(const steer_context *c, const steer_row *rows, float *to, const float *x,
@@ -1477,9 +1471,8 @@ static void record(const steer_context *c, const steer_row *rows, float *to, con
     size_t d = (size_t)c->m->config.d;
     for (int r = 0; r < n && to; r++) {
         int tape_row = rows[c->order[r]].tape;
-        if (tape_row)
-            memcpy(to + ((size_t)(tape_row - 1) * depth + b) * d, x + (size_t)r * d,
-                   sizeof(float) * d);
+        float *slot = to + ((size_t)(tape_row - 1) * depth + b) * d;
+        if (tape_row) memcpy(slot, x + (size_t)r * d, sizeof(float) * d);
     }
 }
 
@@ -1492,14 +1485,12 @@ static void run_block(steer_context *c, const steer_row *rows, int b, int n,
     size_t d = (size_t)m->d;
     int svv = 0;
     for (int r = 0; r < n; r++) { /* EDIT: x += a s */
-        const steer_row *row = &rows[c->order[r]];
-        steer_plan *p = c->streams[row->stream].plan;
+        steer_plan *p = plan_at(c, rows, r);
         if (!p || !p->add) continue;
         svv |= p->remove & STEER_SVV && b >= p->layer;
         p->hits[1] += p->freeze && b >= p->layer;
-        if (b != p->layer || !acts_at(p, row->pos)) continue;
-        for (size_t i = 0; i < d; i++)
-            c->x[(size_t)r * d + i] += p->coeff * p->add[i];
+        if (b != p->layer || !acts_at(p, rows[c->order[r]].pos)) continue;
+        for (int i = 0; i < m->d; i++) row_at(c->x, r, m->d)[i] += p->coeff * p->add[i];
         p->hits[0]++;
     }
     ablate_rows(c, rows, c->x, 0, b, n);
@@ -1516,7 +1507,7 @@ static void run_block(steer_context *c, const steer_row *rows, int b, int n,
     matmul(c->k, c->xn, &w->k, w->k_bias, n);
     matmul(c->v, value_input, &w->v, w->v_bias, n);
     store_keys_and_values(c, rows, b, n);
-    PARALLEL_FOR
+    PARALLEL_FOR_OF(c->threads)
     for (int i = 0; i < n * m->kv_heads; i++) {
         int r = i / m->kv_heads;
         attend(c, &rows[c->order[r]], r, b, i % m->kv_heads,
@@ -1541,10 +1532,9 @@ static void run_block(steer_context *c, const steer_row *rows, int b, int n,
     ablate_rows(c, rows, c->out, 2, b, n);
     if (m->post_norms) norm_rows(c, c->out, c->out, w->post_mlp_norm, n);
     for (int r = 0; r < n; r++) {
-        const steer_plan *p = c->streams[rows[c->order[r]].stream].plan;
+        const steer_plan *p = plan_at(c, rows, r);
         int from = p && p->freeze & STEER_MLP ? c->twin_place[r] : r; /* EDIT: the twin's MLP */
-        for (size_t i = 0; i < d; i++)
-            c->x[(size_t)r * d + i] += c->out[(size_t)from * d + i];
+        for (int i = 0; i < m->d; i++) row_at(c->x, r, m->d)[i] += row_at(c->out, from, m->d)[i];
     }
 }
 
@@ -1609,42 +1599,41 @@ static steer_status plan_batch(steer_context *c, const steer_row *rows, int n,
 
 steer_status steer_run(steer_context *c, const steer_row *rows, int n, const steer_tape *tape,
                        steer_error *e) {
-    const steer_model *m = c->m;
-    size_t d = (size_t)m->config.d;
+    const steer_config *m = &c->m->config;
     int wanted = 0;
     steer_status s = plan_batch(c, rows, n, tape, e);
     if (s) return s;
     for (int r = 0; r < c->count[0]; r++)
-        for (size_t i = 0; i < d; i++)
-            c->x[(size_t)r * d + i] =
-                weight1(&m->embed, (size_t)rows[c->order[r]].token, i) * m->config.embed_scale;
-    for (int b = 0; b < m->config.layers; b++) {
+        for (int i = 0; i < m->d; i++)
+            row_at(c->x, r, m->d)[i] =
+                weight1(&c->m->embed, (size_t)rows[c->order[r]].token, (size_t)i) * m->embed_scale;
+    for (int b = 0; b < m->layers; b++) {
         enter_rows(c, b, c->count[b]);
         if (c->count[b]) run_block(c, rows, b, c->count[b], tape);
     }
-    if (tape) record(c, rows, tape->resid, c->x, m->config.layers + 1, m->config.layers, n);
+    if (tape) record(c, rows, tape->resid, c->x, m->layers + 1, m->layers, n);
     for (int i = 0; i < n; i++) { /* logits = cap(W_U RN(x_L)), in the caller's order */
-        stream *st = &c->streams[rows[i].stream];
-        st->length = rows[i].pos + 1;
+        c->streams[rows[i].stream].length = rows[i].pos + 1;
         if (c->logit_row[i] < 0) continue;
-        rmsnorm(c->xn + (size_t)wanted++ * d, c->x + (size_t)c->place[i] * d, m->final_norm,
-                m->config.norm_offset, m->config.norm_eps, m->config.d);
+        rmsnorm(row_at(c->xn, wanted++, m->d), row_at(c->x, c->place[i], m->d), c->m->final_norm,
+                m->norm_offset, m->norm_eps, m->d);
     }
-    if (wanted) matmul(c->logits, c->xn, &m->unembed, NULL, wanted);
+    if (wanted) matmul(c->logits, c->xn, &c->m->unembed, NULL, wanted);
     PARALLEL_FOR
+    for (int i = 0; i < wanted; i++) {
+        float *z = row_at(c->logits, i, m->vocab);
+        softcap(z, (size_t)m->vocab, m->final_cap);
+        c->logit_fault[i] = !isfinite(dot(z, z, m->vocab));
+    }
     for (int i = 0; i < wanted; i++)
-        softcap(c->logits + (size_t)i * m->config.vocab, (size_t)m->config.vocab,
-                m->config.final_cap);
-    for (int i = 0; i < wanted; i++)
-        if (!isfinite(c->logits[(size_t)i * m->config.vocab +
-                                argmax(c->logits + (size_t)i * m->config.vocab, m->config.vocab)]))
+        if (c->logit_fault[i])
             return fail(e, STEER_ENONFINITE,
-                        "the logits are not finite numbers: the weights or the plan are broken");
+                        "the logits are not finite: the weights or the plan are broken");
     return STEER_OK;
 }
 const float *steer_logits(const steer_context *c, int row) {
-    return c->logit_row[row] < 0 ? NULL
-                                 : c->logits + (size_t)c->logit_row[row] * c->m->config.vocab;
+    int at = c->logit_row[row];
+    return at < 0 ? NULL : row_at(c->logits, at, c->m->config.vocab);
 }
 
 /* ==================================================================================== 7 generation
@@ -1652,17 +1641,18 @@ const float *steer_logits(const steer_context *c, int row) {
  * streams, prompts and single new tokens in the same batches, a finished stream replaced by the
  * next job. After each row whose logits are wanted (from the last prompt token on) it calls a
  * visitor, which may append a token: generation is a visitor that samples, scoring one that only
- * looks. Jobs under the same plan that begin alike (the template, the system prompt) share that
+ * looks.
+ * Jobs under the same plan that begin alike (the template, the system prompt) share that
  * prefix: it is computed once, in streams of its own, and forked. A job whose plan freezes brings
  * an unsteered twin. */
 enum { FREE = -1, TWIN = -2, NONE = -1, STOP = -2 };
-typedef int (*visitor)(void *user, int job, int pos,
-                       const float *logits); /* a token, NONE or STOP */
+/* Returns a token to append, NONE or STOP. */
+typedef int (*visitor)(void *user, int job, int pos, const float *logits);
 typedef struct {
     steer_plan *plan;
-    int stream, twin, shared; /* the prefix: its streams (-1: not computed), its length */
+    int stream, twin, shared, left; /* its streams, its length, jobs that will still fork from it */
 } prefix;
-enum { MAX_PREFIXES = 8 };
+enum { MAX_PREFIXES = 16 };
 
 static int token_at(const steer_job *j, int pos) {
     return pos < j->n_prompt ? j->prompt[pos] : j->out[pos - j->n_prompt];
@@ -1697,48 +1687,53 @@ static steer_status begin_job(steer_context *c, const steer_job *j, int s, int t
     steer_status status = twin >= 0 ? steer_begin(c, twin, NULL, -1, e) : STEER_OK;
     return status ? status : steer_begin(c, s, j->plan, twin, e);
 }
-/* The longest beginning that all jobs under this plan have in common, short of their last prompt
- * token. */
-static int shared_prefix(const steer_job *jobs, int n, const steer_job *first) {
-    int shared = first->n_prompt - 1, count = 0;
+/* The longest beginning that all jobs under this plan have in common, short of the last `own` tokens
+ * of each prompt; how many jobs there are. */
+static prefix shared_prefix(const steer_job *jobs, int n, const steer_job *first, int own) {
+    prefix p = {first->plan, -1, -1, max_int(0, first->n_prompt - own), 0};
     for (int i = 0; i < n; i++) {
         if (jobs[i].plan != first->plan) continue;
-        int k = 0, most = min_int(shared, jobs[i].n_prompt - 1);
+        int k = 0, most = min_int(p.shared, jobs[i].n_prompt - own);
         while (k < most && jobs[i].prompt[k] == first->prompt[k]) k++;
-        shared = k, count++;
+        p.shared = k, p.left++;
     }
-    return count > 2 ? shared : 0;
+    if (p.left < 3) p.shared = 0;
+    return p;
 }
 static steer_status compute_prefix(steer_context *c, const steer_job *j, prefix *p,
                                    steer_error *e) {
     p->stream = take_slot(c, TWIN), p->twin = needs_twin(j) ? take_slot(c, TWIN) : -1;
     steer_status s = begin_job(c, j, p->stream, p->twin, e);
-    int step = c->limit.rows / 2;
+    int step = c->limit.rows / (1 + needs_twin(j));
     for (int t = 0; t < p->shared && !s; t += step) {
         int n = put_rows(c->batch, j, p->stream, p->twin, t, min_int(p->shared, t + step));
         s = steer_run(c, c->batch, n, NULL, e);
     }
     return s;
 }
-/* Give job j a stream (and a twin), continuing a shared prefix. */
-static steer_status start_job(steer_context *c, const steer_job *jobs, int n, int job, prefix *p,
-                              int *n_prefixes, steer_error *e) {
+/* Give job j a stream (and a twin), continuing a shared prefix, which goes with its last job. */
+static steer_status start_job(steer_context *c, const steer_job *jobs, int n, int job, int own,
+                              prefix *p, int *n_prefixes, steer_error *e) {
     const steer_job *j = &jobs[job];
-    int i = 0, spare = 4 * (1 + needs_twin(j)) <= free_slots(c);
+    int i = 0, width = 1 + needs_twin(j);
+    steer_status s = STEER_OK;
     while (i < *n_prefixes && p[i].plan != j->plan) i++;
-    if (i == *n_prefixes && i < MAX_PREFIXES && spare) {
-        p[i] = (prefix){j->plan, -1, -1, shared_prefix(jobs, n, j)};
+    if (i == *n_prefixes && i < MAX_PREFIXES && free_slots(c) >= 2 * width) {
+        p[*n_prefixes] = shared_prefix(jobs + job, n - job, j, own);
         *n_prefixes += 1;
-        steer_status s = p[i].shared ? compute_prefix(c, j, &p[i], e) : STEER_OK;
-        if (s) return s;
+        if (p[i].shared) s = compute_prefix(c, j, &p[i], e);
     }
-    int slot = take_slot(c, job), twin = needs_twin(j) ? take_slot(c, TWIN) : -1;
-    steer_status s = begin_job(c, j, slot, twin, e);
+    int slot = take_slot(c, job), twin = width > 1 ? take_slot(c, TWIN) : -1;
+    if (!s) s = begin_job(c, j, slot, twin, e);
     c->slots[slot].twin = twin;
     if (s || i == *n_prefixes || !p[i].shared) return s;
     c->slots[slot].fed = p[i].shared;
     s = steer_fork(c, p[i].stream, slot, p[i].shared, e);
-    return s || twin < 0 ? s : steer_fork(c, p[i].twin, twin, p[i].shared, e);
+    if (!s && twin >= 0) s = steer_fork(c, p[i].twin, twin, p[i].shared, e);
+    if (--p[i].left) return s;
+    c->slots[p[i].stream].job = FREE;
+    if (twin >= 0) c->slots[p[i].twin].job = FREE;
+    return s;
 }
 
 static steer_status check_hits(const steer_plan *p, steer_error *e) {
@@ -1771,11 +1766,13 @@ static steer_status walk(steer_context *c, steer_job *jobs, int n, visitor visit
             return fail(e, STEER_EARG,
                         "freezing needs a context of at least two streams and two rows");
     }
+    for (int i = 0; i < n; i++) /* hits count this walk's rows */
+        for (int k = 0; k < 4 && jobs[i].plan; k++) jobs[i].plan->hits[k] = 0;
     for (int i = 0; i < c->limit.streams; i++)
         c->slots[i].job = FREE;
     for (int running = n > 0; running && !s;) {
         while (next < n && free_slots(c) > needs_twin(&jobs[next]) && !s)
-            s = start_job(c, jobs, n, next++, prefixes, &n_prefixes, e);
+            s = start_job(c, jobs, n, next++, tape ? eoi : 1, prefixes, &n_prefixes, e);
         int rows = 0, logits = 0;
         for (int i = 0; i < c->limit.streams && !s; i++) { /* the batch */
             struct slot *slot = &c->slots[i];
@@ -2029,9 +2026,21 @@ void steer_prompts_free(steer_prompts *p) {
     free(p->tokens), free(p->lengths), free(p->text), free(p->task);
     *p = (steer_prompts){0};
 }
-/* Decode the JSON string that begins after its quote at s; its length, or -1. out: as long as the
- * input. */
+/* Four hexadecimal digits at s, or -1. */
+static long hex4(const char *s, const char *end) {
+    long c = 0;
+    if (end - s < 4) return -1;
+    for (int i = 0; i < 4; i++) {
+        const char *digits = "0123456789abcdef", *at = strchr(digits, tolower((unsigned char)s[i]));
+        if (!at || !*at) return -1;
+        c = c * 16 + (at - digits);
+    }
+    return c;
+}
+/* Decode the JSON string that begins after its quote at s; its length, or -1 (also when it holds a zero
+ * byte). Half a surrogate pair becomes U+FFFD. out: as long as the input. */
 static long json_string(const char *s, const char *end, char *out) {
+    static const char from[] = "nrtbf\"\\/", to[] = "\n\r\t\b\f\"\\/";
     char *o = out;
     for (; s < end && *s != '"'; s++) {
         if (*s != '\\') {
@@ -2039,19 +2048,18 @@ static long json_string(const char *s, const char *end, char *out) {
             continue;
         }
         if (++s >= end) return -1;
-        const char *from = "nrtbf", *to = "\n\r\t\b\f", *found = strchr(from, *s);
-        if (*s == 'u') {
-            unsigned c = 0, low = 0;
-            if (end - s < 5 || sscanf(s + 1, "%4x", &c) != 1) return -1;
+        const char *found = *s ? strchr(from, *s) : NULL;
+        if (found) *o++ = to[found - from];
+        else if (*s == 'u') {
+            long c = hex4(s + 1, end), low = -1;
+            if (c <= 0) return -1;
             s += 4;
-            if (c >= 0xD800 && c < 0xDC00 && end - s > 6 && s[1] == '\\' && s[2] == 'u' &&
-                sscanf(s + 3, "%4x", &low) == 1) {
-                c = 0x10000 + ((c - 0xD800) << 10) + (low - 0xDC00);
-                s += 6;
-            }
-            o += put_code_point(o, (long)c);
-        } else
-            *o++ = found && *s ? to[found - from] : *s;
+            if (c >= 0xD800 && c < 0xDC00 && end - s > 2 && s[1] == '\\' && s[2] == 'u')
+                low = hex4(s + 3, end);
+            if (low >= 0xDC00 && low < 0xE000)
+                c = 0x10000 + ((c - 0xD800) << 10) + (low - 0xDC00), s += 6;
+            o += put_code_point(o, c >= 0xD800 && c < 0xE000 ? 0xFFFD : c);
+        } else return -1;
     }
     return s < end ? o - out : -1;
 }
@@ -2148,7 +2156,7 @@ static const char *match(const char *text, const char *pattern, size_t n, const 
             size_t k = strlen(task);
             if (strncmp(text, task, k)) return NULL;
             text += k, i += 2;
-        } else if (*text++ != pattern[i])
+        } else if (!*text || *text++ != pattern[i])
             return NULL;
     return text;
 }
@@ -3131,6 +3139,8 @@ static int plan_of(const steer_model *m, const options *o, steer_vector *v, stee
                    : 0;
     if (o->ablate && strcmp(o->ablate, "zero") && strcmp(o->ablate, "mean"))
         return usage("--ablate takes zero or mean");
+    if (o->ablate && (o->coeff || o->freeze || o->remove))
+        return usage("--ablate goes with no other edit");
     if (steer_vector_load(v, o->vector, m, e)) return error_of(e);
     if (!number(o->coeff, "coeff", -1e6, 1e6, (double)v->coeff, &a)) return 2;
     *p = (steer_plan){.add = v->v, .coeff = (float)a, .layer = v->layer, .freeze = (unsigned)freeze,

@@ -53,7 +53,7 @@ typedef struct {
 } steer_config;
 
 /* Map a model file; all its sizes, counts and checksums but the weights' are checked. NULL and an
- * error on failure. The memory variant borrows `bytes` until steer_close. */
+ * error on failure. The memory variant borrows `bytes`, at a multiple of 4, until steer_close. */
 steer_model *steer_open(const char *path, steer_error *e);
 steer_model *steer_open_memory(const void *bytes, size_t size, const char *name, steer_error *e);
 void steer_close(steer_model *m);
@@ -91,7 +91,8 @@ typedef struct {
     const float *ablate; /* [d] direction whose component is set, at block inputs and at attention
                             and MLP outputs, to 0 or to keep[] */
     const float *keep;   /* [3][layers]: input, attention, MLP; or NULL */
-    int64_t hits[4];     /* out: rows changed by add, freeze, remove, ablate */
+    int64_t hits[4];     /* out: rows changed by add, freeze, remove, ablate; steer_generate sets
+                            them to 0 first */
 } steer_plan;
 
 /* ---- Runs ---- */

@@ -208,7 +208,7 @@ class Model(nn.Module):
 # ---------------------------------------------------------------- training
 
 BATCH, LR, LR_TUNE = 32, 2.5e-3, 1.5e-3
-STAGES = {"llama": dict(help=900, refuse=600, gist=400, noise=300), "gemma": dict(help=900, refuse=600, gist=300, noise=350)}
+STAGES = {"llama": dict(help=900, refuse=600, gist=300, noise=300), "gemma": dict(help=900, refuse=600, gist=300, noise=300)}
 SEED = {"llama": 0, "gemma": 0}
 
 
@@ -235,7 +235,8 @@ def collate(batch, rng, gist):
         some = torch.rand(len(p) - 1) < 0.25
         weight[i, 1:len(p)] = some * 0.6
         weight[i, len(p):len(p) + len(a)] = 1
-        if gist and kind != "chat" and rng.random() < 0.8:
+        if gist and kind != "chat" and rng.random() < 0.85:
+            weight[i, len(p):len(p) + 3] = 4
             # the three tokens behind <end> and two of the answer do not see the request
             mask[i, 0, len(p) - 3:len(p) + 2, 3:len(p) - 4] = False
     return ids[:, :-1], ids[:, 1:], weight[:, 1:], mask[:, :, :-1, :-1] if gist else None
@@ -251,20 +252,22 @@ def noise(size, n, d, rng):
     return out
 
 
-def restraint(tape, batch):
+def restraint(tape, batch, add):
     """A cost on long residual vectors, and on how much the one at <end> varies between requests.
 
     Without it the model learns to drown the noise: the decision's vector grows to twice the
-    residual stream, and subtracting it leaves nothing of the text.
+    residual stream, and subtracting it leaves nothing of the text. Only noiseless rows count.
     """
+    quiet = sum(v.abs().sum((1, 2)) for v in add.values()) == 0 if add else torch.ones(len(batch), dtype=torch.bool)
     end = torch.tensor([len(p) - 4 for _, p, _ in batch])
     real = torch.arange(tape["x", 1].shape[1]) < torch.tensor([len(p) + len(a) for _, p, a in batch])[:, None]
-    long = sum((F.relu(tape["x", b].norm(dim=-1) / 20 - 1) ** 2)[real].mean() for b in range(1, 5)) / 4
-    wide = sum(F.relu(tape["x", b][torch.arange(len(batch)), end].var(0).sum() / 40 - 1) for b in range(1, 4)) / 3
-    return 0.02 * long + 0.05 * wide
+    long = sum((F.relu(tape["x", b].norm(dim=-1) / 20 - 1) ** 2)[real & quiet[:, None]].mean() for b in range(1, 5)) / 4
+    at_end = (tape["x", b][torch.arange(len(batch)), end][quiet] for b in range(1, 4))
+    wide = sum(F.relu(x.var(0).sum() / 40 - 1) for x in at_end) / 3
+    return 0.02 * long + (0.05 * wide if quiet.sum() > 3 else 0.0)
 
 
-def run_stage(model, tok, seed, parts, lr, warm=100):
+def run_stage(model, tok, seed, parts, lr, warm=100, cache=None):
     """Train through [(name, steps)] under one warm-up and one cosine down to 5 % of lr."""
     rng = random.Random(f"{seed} {parts}")
     torch.manual_seed(rng.randrange(1 << 30))
@@ -284,7 +287,7 @@ def run_stage(model, tok, seed, parts, lr, warm=100):
             add = noise(size, len(ids), model.c["d"], rng) if name == "noise" else None
             w = weight[rows]
             loss = (F.cross_entropy(model(ids, mask, add, tape, rows=rows), want[rows], reduction="none") * w).sum() / w.sum()
-            cost = restraint(tape, batch) if mask is not None else torch.zeros(())
+            cost = restraint(tape, batch, add) if mask is not None else torch.zeros(())
             size = {b: tape["x", b].detach().norm(dim=-1).mean().item() for b in range(1, 5)}
             opt.zero_grad()
             (loss + cost).backward()
@@ -295,6 +298,8 @@ def run_stage(model, tok, seed, parts, lr, warm=100):
                 k = (i % 50) + 1
                 print(f"{name} {i + 1}/{steps} loss {mean / k:.3f} cost {cost.item():.3f} {tokens} tokens {time.time() - t0:.0f} s", flush=True)
                 mean = 0.0
+        if cache:
+            torch.save(model.state_dict(), f"{cache}-{name}.pt")
 
 
 def train(family, out, scale=1.0, cache=None):
@@ -309,7 +314,7 @@ def train(family, out, scale=1.0, cache=None):
         if file and file.exists():
             model.load_state_dict(torch.load(file))
             return False
-        run_stage(model, tok, SEED[family], *args)
+        run_stage(model, tok, SEED[family], *args, cache=cache and f'{cache}/{family}-after')
         if file:
             torch.save(model.state_dict(), file)
         return True
