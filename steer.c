@@ -30,9 +30,9 @@
  *      +a·s └─ RN ─┬─ q ─ rope ─┐                      │   └─ RN ── gate·up ── down ───┘
  *     (b = l)      ├─ k ─ rope ─┴ pattern A ─┐         │      ▲                  ▲
  *                  └─ v ─────────────────────┴ z ─ W_O ┘      │           freeze MLP (twin's)
- *                     ▲            ▲                         MLP-direct: subtract the image of a·s
+ *                     ▲            ▲                         remove MLP-direct
  *            freeze V (twin's)   freeze QK (twin's A)
- *            SVV: subtract the image of a·s from v's input
+ *            remove SVV: both subtract the direct image of a·s
  *
  *     RN(x) = x · r(x) · g,   r(x) = 1 / sqrt(mean x² + eps),   g = w or 1 + w
  *     A = softmax(cap(q k · scale)),   z_h[t] = sum_u A_h[t,u] v_g(h)[u]
@@ -1141,17 +1141,17 @@ static const char *load_tokenizer(steer_model *m, const file_header *h) {
  * calls it for each block, and reads logits where they are wanted. Linear layers act on all rows at
  * once, so a weight is read once a run; attention goes row by row over its stream's KV cache.
  *
- * A plan is applied where the comment says EDIT. Frozen parts are read from the twin's row, which has
- * the same position and token and rides in the same batch:
+ * A plan is applied where the comment says EDIT. Frozen parts are read from the twin's row, which
+ * has the same position and token and rides in the same batch:
  *     QK    the pattern A is computed with the twin's q and K; the values are the stream's own
  *     V     the twin's v is written into the stream's cache
  *     MLP   what the twin's MLP adds is added
- * Below plan->layer, stream and twin are equal, so a stream with a twin has no rows there: it enters
- * at that block with its twin's residual. Rows are ordered by the block at which they enter; the
- * r-th row in that order is at PLACE r.
+ * Below plan->layer, stream and twin are equal, so a stream with a twin has no rows there: it
+ * enters at that block with its twin's residual. Rows are ordered by the block at which they enter;
+ * the r-th row in that order is at PLACE r.
  *
- * KV cache of one stream and block: keys [kv][positions / PW][head_dim][PW], panels of PW positions;
- * values [kv][positions][vd], vd = head_dim rounded up to PW. So attention is two calls of `tile`. */
+ * KV cache of one stream and block: keys [kv][positions / PW][head_dim][PW], panels of positions,
+ * and values [kv][positions][vd], vd = head_dim rounded up to PW: attention is two `tile`s. */
 typedef struct {
     steer_plan *plan;
     int twin;       /* -1: none */
@@ -1687,8 +1687,8 @@ static steer_status begin_job(steer_context *c, const steer_job *j, int s, int t
     steer_status status = twin >= 0 ? steer_begin(c, twin, NULL, -1, e) : STEER_OK;
     return status ? status : steer_begin(c, s, j->plan, twin, e);
 }
-/* The longest beginning that all jobs under this plan have in common, short of the last `own` tokens
- * of each prompt; how many jobs there are. */
+/* The longest beginning that all jobs under this plan have in common, short of the last `own`
+ * tokens of each prompt; how many jobs there are. */
 static prefix shared_prefix(const steer_job *jobs, int n, const steer_job *first, int own) {
     prefix p = {first->plan, -1, -1, max_int(0, first->n_prompt - own), 0};
     for (int i = 0; i < n; i++) {
@@ -2037,8 +2037,8 @@ static long hex4(const char *s, const char *end) {
     }
     return c;
 }
-/* Decode the JSON string that begins after its quote at s; its length, or -1 (also when it holds a zero
- * byte). Half a surrogate pair becomes U+FFFD. out: as long as the input. */
+/* Decode the JSON string that begins after its quote at s; its length, or -1 (also when it holds a
+ * zero byte). Half a surrogate pair becomes U+FFFD. out: as long as the input. */
 static long json_string(const char *s, const char *end, char *out) {
     static const char from[] = "nrtbf\"\\/", to[] = "\n\r\t\b\f\"\\/";
     char *o = out;
@@ -2068,8 +2068,7 @@ static char *copy_text(const char *s, size_t n) {
     if (t) memcpy(t, s, n);
     return t;
 }
-/* Append one prompt; takes ownership of text and task, which may be NULL after a failed allocation.
- */
+/* Append one prompt; takes ownership of text (NULL: an allocation failed) and task (or NULL). */
 static steer_status add_prompt(steer_prompts *p, const steer_model *m, const char *system,
                                char *text, char *task, steer_error *e) {
     const char *turn = text;
@@ -2160,8 +2159,7 @@ static const char *match(const char *text, const char *pattern, size_t n, const 
             return NULL;
     return text;
 }
-/* What follows a line of kind `kind` of the grammar that text begins with; `after` must follow it.
- */
+/* What follows a line of kind `kind` of the grammar and then `after`, if text begins so. */
 static const char *match_kind(const steer_model *m, char kind, const char *text, const char *task,
                               const char *after) {
     const char *line = m->grammar, *end = line + m->grammar_size, *stop, *rest;
@@ -2209,8 +2207,7 @@ typedef struct {
     const steer_prompts *prompts;
     int n;                       /* the first n of them are answered */
     steer_plan plan;             /* all zero: unsteered */
-    double refused, coherent, perplexity, repeats,
-        log_odds; /* rates in [0, 1]; coherent NAN: no grammar */
+    double refused, coherent, perplexity, repeats, log_odds; /* coherent NAN: no grammar */
     int n_refused;
 } cell;
 typedef struct { double low, high; } interval;
@@ -2218,8 +2215,8 @@ typedef struct { double low, high; } interval;
 /* Wilson's 95% interval of k successes in n. */
 static interval wilson(int k, int n) {
     double z = 1.959964, p = (double)k / n, s = 1 + z * z / n;
-    double middle = (p + z * z / (2 * n)) / s,
-           half = z * sqrt(p * (1 - p) / n + z * z / (4.0 * n * n)) / s;
+    double middle = (p + z * z / (2 * n)) / s;
+    double half = z * sqrt(p * (1 - p) / n + z * z / (4.0 * n * n)) / s;
     return (interval){fmax(0, middle - half), fmin(1, middle + half)};
 }
 
@@ -2236,8 +2233,8 @@ static double seconds(void) {
 static void show_progress(progress *p, double units) {
     p->done += units;
     if (!p->show) return;
-    double spent = seconds() - p->started,
-           left = p->done > 0 ? spent * (p->total - p->done) / p->done : 0;
+    double spent = seconds() - p->started;
+    double left = p->done > 0 ? spent * (p->total - p->done) / p->done : 0;
     fprintf(stderr, "\r\033[K%3.0f%%  %s  %.0f s, about %.0f s left ",
             100 * fmin(1, p->done / p->total), p->what, spent, fmax(0, left));
 }
@@ -2657,6 +2654,7 @@ static void print_sites(study *s, const site_score *all, const int counts[2],
     }
     close_table(s->out);
 }
+enum { SITE_PROMPTS = 16 }; /* a side, for each of layers * eoi sites */
 /* The rule of method 2.3-2.4: at coefficient 1, over validation prompts with the right refusal
  * score, the mean refusal score with -v (bypass) and with +v (induce); a site is out if its block
  * >= int(0.8 L), if induce < 0 or if the KL of ablating v on harmless prompts is > 0.1; the best
@@ -2675,7 +2673,9 @@ static steer_status choose_site(study *s, site_score *picked, site_score *all, s
     s->bar.what = "refusal scores of all sites";
     for (int k = 0; k < 2 && !status; k++) {
         status = score_prompts(s->c, &s->val[k], NULL, NULL, score, NULL, NULL, e);
-        if (!status) counts[k] = right_sign(score, s->val[k].n, k, s->n_val, use[k], &base[k]);
+        if (!status)
+            counts[k] = right_sign(score, s->val[k].n, k, min_int(s->n_val, SITE_PROMPTS), use[k],
+                                   &base[k]);
     }
     for (int layer = 0; layer < m->layers && !status; layer++)
         for (int pos = -s->m->eoi; pos < 0 && !status; pos++, n++) {
@@ -3345,7 +3345,7 @@ static int open_study(study *s, const steer_model *m, const options *o, report *
     double train, limit, val, max_new;
     int longest = 1, standard = min_int(m->grammar_size ? 64 : 48, m->config.max_seq / 2);
     memset(s, 0, sizeof *s);
-    s->m = m, s->out = out, s->read = 32;
+    s->m = m, s->out = out, s->read = 16;
     if (!number(o->train, "train", 1, 1e6, 256, &train) ||
         !number(o->limit, "limit", 1, 1e6, 100, &limit) ||
         !number(o->val, "val", 1, 1e6, 32, &val) ||
@@ -3407,8 +3407,8 @@ static int reproduce_model(const steer_model *m, const options *o, report *out, 
         !number(o->coeff, "coeff", -1e6, 1e6, 0, &a))
         return 2;
     if ((result = open_study(&s, m, o, out, e))) return result;
-    s.bar.total = s.train[0].n + s.train[1].n + (0.8 * sites + 2 * DOSES) * s.n_val +
-                  18.0 * s.test[0].n + 4 * map * m->eoi;
+    s.bar.total = s.train[0].n + s.train[1].n + 0.8 * sites * min_int(SITE_PROMPTS, s.n_val) +
+                  2 * DOSES * s.n_val + 18.0 * s.test[0].n + 4 * map * m->eoi;
     site_score *all = zeros((size_t)sites, sizeof *all), picked = {0};
     cell plain[2], steered[2];
     open_report(out, m);

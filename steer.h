@@ -67,16 +67,14 @@ long steer_encode(const steer_model *m, const char *text, size_t n, int *tokens,
                   steer_error *e);
 /* The bytes of one token; special tokens give their name. Never NULL for 0 <= id < vocab. */
 const char *steer_piece(const steer_model *m, int id, size_t *n);
-/* Text of tokens, special ones left out. Returns the length; writes at most cap - 1 bytes and a 0.
- */
+/* Text of tokens, special ones left out. Returns its length; writes at most cap - 1 bytes, a 0. */
 size_t steer_decode(const steer_model *m, const int *tokens, int n, char *out, size_t cap);
 /* A conversation under the model's template: turns[0] is the user's, turns[1] the assistant's, ...;
  * ends with the opening of an assistant's turn. system NULL: the model's default. Returns as
  * steer_encode. */
 long steer_chat(const steer_model *m, const char *system, const char *const *turns, int n_turns,
                 int *tokens, long cap, steer_error *e);
-int steer_eoi(
-    const steer_model *m); /* end-of-instruction tokens: positions -eoi .. -1 (paper 2.1) */
+int steer_eoi(const steer_model *m); /* end-of-instruction tokens: positions -eoi .. -1 */
 
 /* ---- Plans: what a stream does differently. Data, not callbacks; zero means nothing. ---- */
 enum { STEER_QK = 1, STEER_V = 2, STEER_MLP = 4 };  /* freeze: read from the unsteered twin */
@@ -169,11 +167,11 @@ steer_status steer_prompts_load(steer_prompts *p, const steer_model *m, const ch
                                 steer_error *e);
 void steer_prompts_free(steer_prompts *p);
 
-/* Means over prompts, at the end-of-instruction positions, in double, added into
- * mean[3][eoi][layers][d], zeroed by the caller: site 0 the residual entering each block, 1
- * attention outputs, 2 MLP outputs. sign 1 counts prompts with refusal score > 0 only, -1 those <
- * 0, 0 all. *score, if not NULL: the mean refusal score of all. Returns the prompts counted, or -1
- * (paper 2.1). */
+/* Means over prompts at the end-of-instruction positions (paper 2.1), in double, added into
+ * mean[3][eoi][layers][d], which the caller zeroes: site 0 the residual entering each block, 1
+ * attention outputs, 2 MLP outputs. sign 1 counts prompts with refusal score > 0 only, -1 those
+ * below 0, 0 all. *score, if not NULL: the mean refusal score of all. Returns the prompts counted,
+ * or -1. */
 int steer_means(steer_context *c, const steer_prompts *p, int sign, double *mean, double *score,
                 steer_error *e);
 /* Refusal log-odds ln P_R - ln(1 - P_R) at the last prompt position (paper 2.2; eps 1e-8). */

@@ -1,6 +1,7 @@
-/* The tests of steer.c: a table of functions, run by `make test` from the repository's top. Goldens in
- * tests/golden are written by tools/oracle.py, which runs the same weights in PyTorch. The last line is
- * "N passed, N failed"; the exit status is 1 when anything failed. `tests/test NAME...` runs some. */
+/* The tests of steer.c: a table of functions, run by `make test` from the repository's top.
+ * Goldens in tests/golden are written by tools/oracle.py, which runs the same weights in
+ * PyTorch. The last line is "N passed, N failed"; the exit status is 1 when anything failed.
+ * `tests/test NAME...` runs some. */
 #define main steer_main
 #include "../steer.c"
 #undef main
@@ -47,11 +48,11 @@ static double random_value(uint64_t seed, uint64_t kind, uint64_t layer, uint64_
     z ^= z >> 31;
     return 2 * ((double)(z >> 40) * 0x1p-24) - 1;
 }
-static weight random_matrix(int seed, int kind, int layer, int rows, int cols, double scale, dtype type) {
+static weight random_matrix(int seed, int kind, int layer, int rows, int cols, double scale,
+                            dtype type) {
     size_t n = (size_t)rows * cols;
     float *f = malloc(n * sizeof *f);
-    for (size_t i = 0; i < n; i++)
-        f[i] = (float)(random_value(seed, kind, layer, i) * scale);
+    for (size_t i = 0; i < n; i++) f[i] = (float)(random_value(seed, kind, layer, i) * scale);
     if (type == Q8 && cols % 32) type = BF16;
     if (type == F32) return (weight){f, NULL, F32, rows, cols};
     void *data = malloc(n * 2);
@@ -63,8 +64,7 @@ static weight random_matrix(int seed, int kind, int layer, int rows, int cols, d
     }
     for (size_t g = 0; g < n / 32 && type == Q8; g++) {
         float top = 0;
-        for (int i = 0; i < 32; i++)
-            top = fmaxf(top, fabsf(f[g * 32 + i]));
+        for (int i = 0; i < 32; i++) top = fmaxf(top, fabsf(f[g * 32 + i]));
         scales[g] = top / 127;
         for (int i = 0; i < 32; i++)
             ((int8_t *)data)[g * 32 + i] = (int8_t)rintf(f[g * 32 + i] / (top > 0 ? scales[g] : 1));
@@ -72,10 +72,10 @@ static weight random_matrix(int seed, int kind, int layer, int rows, int cols, d
     free(f);
     return (weight){data, scales, type, rows, cols};
 }
-static const float *random_vector(int seed, int kind, int layer, int n, double center, double scale) {
+static const float *random_vector(int seed, int kind, int layer, int n, double center,
+                                  double scale) {
     float *f = malloc((size_t)n * sizeof *f);
-    for (int i = 0; i < n; i++)
-        f[i] = (float)(center + scale * random_value(seed, kind, layer, i));
+    for (int i = 0; i < n; i++) f[i] = (float)(center + scale * random_value(seed, kind, layer, i));
     return f;
 }
 /* A model without a tokenizer, as tools/oracle.py makes it from the same numbers. */
@@ -91,8 +91,7 @@ static steer_model *random_model(int seed, double base, steer_config c, dtype ty
     m->unembed = c.tied ? m->embed : random_matrix(seed, 1, 0, c.vocab, c.d, sqrt(3.0 / c.d), type);
     m->final_norm = random_vector(seed, 2, 0, c.d, gain, 0.25);
     float *freq = malloc(sizeof *freq * (size_t)c.head_dim);
-    for (int i = 0; i < c.head_dim / 2; i++)
-        freq[i] = (float)pow(base, -2.0 * i / c.head_dim);
+    for (int i = 0; i < c.head_dim / 2; i++) freq[i] = (float)pow(base, -2.0 * i / c.head_dim);
     m->rope_freq = freq;
     for (int b = 0; b < c.layers; b++) {
         block *w = &m->blocks[b];
@@ -151,9 +150,9 @@ static int parse_ints(const char *s, int *out, int cap) {
 }
 static double worst; /* the largest error seen by a golden test */
 
-/* Logits at position pos, teacher-forced under the case's plan. A float32 has 24 bits: logits of the tied
- * random model go to 148, where PyTorch's own float32 is 7e-5 away from its float64. So beyond 50 the
- * tolerance grows with the largest logit. */
+/* Logits at position pos, teacher-forced under the case's plan. A float32 has 24 bits: logits of
+ * the tied random model go to 148, where PyTorch's own float32 is 7e-5 away from its float64. So
+ * beyond 50 the tolerance grows with the largest logit. */
 static void golden_logits(golden *g, int pos, const float *expected, int n, double tolerance) {
     int twin = g->plan.freeze != 0, vocab = g->m->config.vocab;
     steer_limits l = {.streams = 2, .positions = g->n_tokens, .rows = 2 * g->n_tokens};
@@ -178,7 +177,8 @@ static void golden_logits(golden *g, int pos, const float *expected, int n, doub
             largest = fmax(largest, fabs((double)expected[i]));
         }
         worst = fmax(worst, error);
-        CHECK_THAT(error <= fmax(tolerance, 2e-6 * largest), "%s: position %d: max abs error %.3g", g->name, pos, error);
+        CHECK_THAT(error <= fmax(tolerance, 2e-6 * largest), "%s: position %d: max abs error %.3g",
+                   g->name, pos, error);
         if (plan.add || plan.ablate) CHECK_THAT(!check_hits(&plan, &e), "%s: %s", g->name, e.text);
     }
     steer_context_free(c);
@@ -204,45 +204,48 @@ static int golden_file(const char *path, double tolerance) {
             snprintf(g.name, sizeof g.name, "%s", rest + 1);
             memset(&g.plan, 0, sizeof g.plan);
             cases++;
-        } else if (!strcmp(word, "model"))
-            g.m = open_or_fail(rest + 1);
+        } else if (!strcmp(word, "model")) g.m = open_or_fail(rest + 1);
         else if (!strcmp(word, "random")) {
             float p[24] = {0};
-            CHECK_THAT(parse_floats(rest, p, 24) == 21, "%s: a random model of other than 21 numbers", g.name);
+            CHECK_THAT(parse_floats(rest, p, 24) == 21,
+                       "%s: a random model of other than 21 numbers", g.name);
             char *type = getline(&line, &size, f) > 0 ? line : NULL;
             dtype t = type && strstr(type, "bf16") ? BF16 : type && strstr(type, "q8") ? Q8 : F32;
-            steer_config c = {.d = (int)p[2], .layers = (int)p[3], .heads = (int)p[4], .kv_heads = (int)p[5],
-                              .head_dim = (int)p[6], .ff = (int)p[7], .vocab = (int)p[8], .qkv_bias = (int)p[9],
-                              .post_norms = (int)p[10], .gelu = (int)p[11], .tied = (int)p[12], .window = (int)p[13],
-                              .window_every = (int)p[14], .norm_eps = p[15], .norm_offset = p[16], .attn_cap = p[17],
-                              .final_cap = p[18], .embed_scale = p[19], .query_scale = p[20]};
-            if (!random || memcmp(p, last, sizeof p) || t != last_type) random = random_model((int)p[0], (double)p[1], c, t);
+            steer_config c = {.d = (int)p[2], .layers = (int)p[3], .heads = (int)p[4],
+                              .kv_heads = (int)p[5], .head_dim = (int)p[6], .ff = (int)p[7],
+                              .vocab = (int)p[8], .qkv_bias = (int)p[9], .post_norms = (int)p[10],
+                              .gelu = (int)p[11], .tied = (int)p[12], .window = (int)p[13],
+                              .window_every = (int)p[14], .norm_eps = p[15], .norm_offset = p[16],
+                              .attn_cap = p[17], .final_cap = p[18], .embed_scale = p[19],
+                              .query_scale = p[20]};
+            if (!random || memcmp(p, last, sizeof p) || t != last_type)
+                random = random_model((int)p[0], (double)p[1], c, t);
             memcpy(last, p, sizeof p), last_type = t;
             g.m = random, g.own = 1;
-        } else if (!strcmp(word, "tokens"))
-            g.n_tokens = parse_ints(rest, g.tokens, 512);
+        } else if (!strcmp(word, "tokens")) g.n_tokens = parse_ints(rest, g.tokens, 512);
         else if (!strcmp(word, "vector")) {
             g.vector = malloc(sizeof(float) * 4096);
-            CHECK_THAT(parse_floats(rest, g.vector, 4096) == g.m->config.d, "%s: a vector of another width", g.name);
+            CHECK_THAT(parse_floats(rest, g.vector, 4096) == g.m->config.d,
+                       "%s: a vector of another width", g.name);
         } else if (!strcmp(word, "add")) {
             sscanf(rest, "%d %f", &g.plan.layer, &g.plan.coeff);
             g.plan.add = g.vector;
-        } else if (!strcmp(word, "ablate"))
-            g.plan.ablate = g.vector;
+        } else if (!strcmp(word, "ablate")) g.plan.ablate = g.vector;
         else if (!strcmp(word, "keep")) {
             g.keep = malloc(sizeof(float) * 512);
             parse_floats(rest, g.keep, 512);
             g.plan.keep = g.keep;
         } else if (!strcmp(word, "freeze"))
-            g.plan.freeze = strstr(rest, "qk") ? STEER_QK : strstr(rest, "mlp") ? STEER_MLP : STEER_V;
+            g.plan.freeze = strstr(rest, "qk")    ? STEER_QK
+                            : strstr(rest, "mlp") ? STEER_MLP
+                                                  : STEER_V;
         else if (!strcmp(word, "remove"))
             g.plan.remove = strstr(rest, "svv") ? STEER_SVV : STEER_MLP_DIRECT;
         else if (!strcmp(word, "logits") && g.m) {
             char *end;
             int pos = (int)strtol(rest, &end, 10);
             golden_logits(&g, pos, numbers, parse_floats(end, numbers, 4096), tolerance);
-        } else if (!strcmp(word, "end") && !g.own)
-            steer_close(g.m), g.m = NULL;
+        } else if (!strcmp(word, "end") && !g.own) steer_close(g.m), g.m = NULL;
         else if (!strcmp(word, "end"))
             g.own = 0; /* a random model's arrays are left to the end of the process */
     }
@@ -285,12 +288,14 @@ static void test_golden_dim(void) {
         } else if (!strcmp(word, "prompts")) {
             n = atoi(rest);
             for (int i = 0; i < 4; i++)
-                CHECK_THAT(!steer_prompts_load(&p[i], m, files[i], i < 2 ? n : 12, &e), "%s", e.text);
+                CHECK_THAT(!steer_prompts_load(&p[i], m, files[i], i < 2 ? n : 12, &e), "%s",
+                           e.text);
             steer_limits l = {.streams = 16, .positions = 256, .rows = 256};
             c = steer_context_new(m, &l, &e);
             CHECK_THAT(c, "%s", e.text);
             for (int k = 0; k < 2; k++) {
-                mean[k] = zeros(3 * (size_t)m->eoi * m->config.layers * m->config.d, sizeof(double));
+                mean[k] =
+                    zeros(3 * (size_t)m->eoi * m->config.layers * m->config.d, sizeof(double));
                 int count = steer_means(c, &p[k], 0, mean[k], NULL, &e);
                 CHECK_THAT(count == n, "means over %d prompts of %d: %s", count, n, e.text);
             }
@@ -299,7 +304,8 @@ static void test_golden_dim(void) {
             parse_floats(rest, numbers, 2);
             for (int k = 0; k < 2; k++) {
                 float *keep = k ? base : NULL;
-                CHECK_THAT(!score_prompts(c, &p[2 + k], NULL, NULL, score, keep, NULL, &e), "%s", e.text);
+                CHECK_THAT(!score_prompts(c, &p[2 + k], NULL, NULL, score, keep, NULL, &e), "%s",
+                           e.text);
                 score_error = fmax(score_error, fabs(mean_of(score, 12) - numbers[k]));
             }
         } else if (!strcmp(word, "dim")) {
@@ -310,14 +316,17 @@ static void test_golden_dim(void) {
             CHECK_THAT(!dim_vector(&v, m, mean[0], mean[1], layer, pos, 1, &e), "%s", e.text);
             double off = 0, norm = 0;
             for (int i = 0; i < n; i++)
-                off += pow(v.v[i] - (double)numbers[i + 2], 2), norm += pow((double)numbers[i + 2], 2);
+                off += pow(v.v[i] - (double)numbers[i + 2], 2),
+                    norm += pow((double)numbers[i + 2], 2);
             vector_error = fmax(vector_error, sqrt(off / norm));
         } else if (!strcmp(word, "score")) {
             CHECK_THAT(parse_floats(rest, numbers, 8) == 5, "a line of other than 5 numbers");
-            CHECK_THAT(v.layer == (int)numbers[0] && v.pos == (int)numbers[1], "scores of another vector");
+            CHECK_THAT(v.layer == (int)numbers[0] && v.pos == (int)numbers[1],
+                       "scores of another vector");
             for (int k = 0; k < 2; k++) {
                 steer_plan plan = {.add = v.v, .coeff = k ? 1.0f : -1.0f, .layer = v.layer};
-                CHECK_THAT(!score_prompts(c, &p[2 + k], NULL, &plan, score, NULL, NULL, &e), "%s", e.text);
+                CHECK_THAT(!score_prompts(c, &p[2 + k], NULL, &plan, score, NULL, NULL, &e), "%s",
+                           e.text);
                 score_error = fmax(score_error, fabs(mean_of(score, 12) - numbers[2 + k]));
             }
             steer_plan plan = {.ablate = v.v};
@@ -351,7 +360,8 @@ static void test_golden_tokens(void) {
     enum { CAP = 1 << 16 };
     FILE *f = fopen("tests/golden/tokens.txt", "r");
     char *line = NULL, *text = malloc(CAP);
-    int *ids = malloc(sizeof *ids * CAP), *expected = malloc(sizeof *ids * CAP), cases = 0, chat = 0;
+    int *ids = malloc(sizeof *ids * CAP), *expected = malloc(sizeof *ids * CAP), cases = 0,
+        chat = 0;
     size_t size = 0, n = 0;
     steer_error e = {0};
     steer_model *m = open_or_fail("weights/tiny-llama.bin");
@@ -370,10 +380,11 @@ static void test_golden_tokens(void) {
         if (strcmp(word, "ids")) continue;
         long count = parse_ints(line + at, expected, CAP);
         const char *turn = text;
-        long got = chat ? steer_chat(m, NULL, &turn, 1, ids, CAP, &e) : steer_encode(m, text, n, ids, CAP, &e);
+        long got = chat ? steer_chat(m, NULL, &turn, 1, ids, CAP, &e)
+                        : steer_encode(m, text, n, ids, CAP, &e);
         CHECK_THAT(got == count && !memcmp(ids, expected, sizeof *ids * (size_t)count),
-                   "rule %d, %s \"%.60s\": %ld tokens, %ld expected", config->pretok, chat ? "chat" : "text",
-                   text, got, count);
+                   "rule %d, %s \"%.60s\": %ld tokens, %ld expected", config->pretok,
+                   chat ? "chat" : "text", text, got, count);
         cases++;
     }
     if (f) fclose(f);
@@ -440,7 +451,8 @@ static void write_bytes(const char *path, const void *bytes, size_t n) {
 }
 static int exists(const char *path) { return access(path, F_OK) == 0; }
 
-/* Run f in a process of its own, for at most `limit` seconds; what ended it, or NULL if f returned. */
+/* Run f in a process of its own, for at most `limit` seconds; what ended it, or NULL if f
+ * returned. */
 static const char *in_child(void (*f)(void *), void *argument, unsigned limit) {
     int status = 0;
     fflush(stdout);
@@ -451,18 +463,23 @@ static const char *in_child(void (*f)(void *), void *argument, unsigned limit) {
         _exit(0);
     }
     waitpid(child, &status, 0);
-    return WIFSIGNALED(status) ? (WTERMSIG(status) == SIGALRM ? "it does not end" : "a signal ended it")
-           : WEXITSTATUS(status) ? "it failed" : NULL;
+    return WIFSIGNALED(status)
+               ? (WTERMSIG(status) == SIGALRM ? "it does not end" : "a signal ended it")
+           : WEXITSTATUS(status) ? "it failed"
+                                 : NULL;
 }
 
-/* A small model file, made here: every byte a token, a few merges, four special tokens, random weights. */
+/* A small model file, made here: every byte a token, a few merges, four special tokens, random
+ * weights. */
 enum { SMALL_GEMMA = 1, SMALL_NFC = 2 };
 enum { HEAD = 512, RECORD_BYTES = 40, VECTOR_HEAD = 256 }; /* as README.md has them */
 typedef struct {
     unsigned char *bytes;
     size_t size, sections, data; /* where the tokenizer's sections and the tensors begin */
 } image;
-static void put_bytes(unsigned char **p, const void *data, size_t n) { memcpy(*p, data, n), *p += n; }
+static void put_bytes(unsigned char **p, const void *data, size_t n) {
+    memcpy(*p, data, n), *p += n;
+}
 static void put_word(unsigned char **p, uint32_t v) { put_bytes(p, &v, 4); }
 static void emit(image *f, const void *p, size_t n) {
     if (n) memcpy(f->bytes + f->size, p, n);
@@ -501,28 +518,44 @@ static void small_tensor(image *f, int *n, int kind, int layer, int rows, int co
     put_bytes(&record, &at, 8), put_bytes(&record, &bytes, 8), put_bytes(&record, &zero, 8);
     f->size = round_up(f->size, ALIGN);
 }
-/* e + acute, E + acute (one composite excluded), Angstrom sign -> A ring -> A + ring, d + dots, marks. */
-static const uint32_t small_nfc[] = {
-    3, 8, 6, 0,
-    0x300, 0x314, 230, 0x323, 0x323, 220, 0x327, 0x327, 202,
-    0xC5, 'A', 0x30A, 0xC9, 'E', 0x301, 0xE9, 'e', 0x301, 0x344, 0x308, 0x301, 0x1E0B, 'd', 0x307,
-    0x1E0D, 'd', 0x323, 0x212B, 0xC5, 0, 0xFB1D, 0x5D9, 0x5B4,
-    'A', 0x30A, 0xC5, 'E', 0x301, 0xC9, 'd', 0x307, 0x1E0B, 'd', 0x323, 0x1E0D, 'e', 0x301, 0xE9,
-    0x1E0D, 0x307, 0x1E0E};
+static const struct {
+    uint32_t counts[4], rows[17][3];
+} small_nfc = {{3, 8, 6, 0},
+               {{0x300, 0x314, 230}, /* combining classes */
+                {0x323, 0x323, 220},
+                {0x327, 0x327, 202},
+                {0xC5, 'A', 0x30A}, /* decompositions */
+                {0xC9, 'E', 0x301},
+                {0xE9, 'e', 0x301},
+                {0x344, 0x308, 0x301},
+                {0x1E0B, 'd', 0x307},
+                {0x1E0D, 'd', 0x323},
+                {0x212B, 0xC5, 0}, /* the Angstrom sign */
+                {0xFB1D, 0x5D9, 0x5B4},
+                {'A', 0x30A, 0xC5}, /* composites, one of them (1E0E) made up */
+                {'E', 0x301, 0xC9},
+                {'d', 0x307, 0x1E0B},
+                {'d', 0x323, 0x1E0D},
+                {'e', 0x301, 0xE9},
+                {0x1E0D, 0x307, 0x1E0E}}};
 static image small_image(dtype type, int kind) {
-    static const char *const merges[][2] = {{"t", "h"}, {"th", "e"}, {"i", "n"}, {"in", "g"}, {" ", "a"},
-                                            {" ", "the"}, {"a", "n"}, {"an", "d"}, {"th", "ing"}};
+    static const char *const merges[][2] = {{"t", "h"},  {"th", "e"}, {"i", "n"},
+                                            {"in", "g"}, {" ", "a"},  {" ", "the"},
+                                            {"a", "n"},  {"an", "d"}, {"th", "ing"}};
     static const char *const specials[] = {"<bos>", "<user>", "<end>", "<assistant>", "<unused>"};
-    static const uint32_t unicode[] = {
-        9, 13, SPACE, 32, 32, SPACE, '0', '9', NUMBER, 'A', 'Z', LETTER, 'a', 'z', LETTER, 0xA0, 0xA0, SPACE,
-        0xC0, 0x24F, LETTER, 0x300, 0x36F, MARK, 0x400, 0x4FF, LETTER, 0x4E00, 0x9FFF, LETTER,
-        0xAC00, 0xD7A3, LETTER};
-    static const char template[] = "<bos>\0<user>system\n\0\0<end>\n\0<user>\n\0<end>\n\0<assistant>\n\0<end>\n";
+    static const uint32_t unicode[][3] = {
+        {9, 13, SPACE},          {32, 32, SPACE},          {'0', '9', NUMBER},
+        {'A', 'Z', LETTER},      {'a', 'z', LETTER},       {0xA0, 0xA0, SPACE},
+        {0xC0, 0x24F, LETTER},   {0x300, 0x36F, MARK},     {0x400, 0x4FF, LETTER},
+        {0x4E00, 0x9FFF, LETTER}, {0xAC00, 0xD7A3, LETTER}};
+    static const char template[] =
+        "<bos>\0<user>system\n\0\0<end>\n\0<user>\n\0<end>\n\0<assistant>\n\0<end>\n";
     static const char grammar[] = "o Sure, this is how to {T}.\ns rest\ns look at the {T} again\n";
     enum { MERGED = sizeof merges / sizeof *merges, VOCAB = 256 + MERGED + 5 };
     int d = type == Q8 ? 32 : 16, gemma = kind & SMALL_GEMMA, tensors = 0;
-    steer_config c = {.d = d, .layers = 2, .heads = 2, .kv_heads = 1, .head_dim = d / 2, .ff = 32, .vocab = VOCAB,
-                      .max_seq = 64, .tied = !gemma, .norm_eps = 1e-5f, .embed_scale = 1, .query_scale = 0.3f};
+    steer_config c = {.d = d, .layers = 2, .heads = 2, .kv_heads = 1, .head_dim = d / 2, .ff = 32,
+                      .vocab = VOCAB, .max_seq = 64, .tied = !gemma, .norm_eps = 1e-5f,
+                      .embed_scale = 1, .query_scale = 0.3f};
     if (gemma)
         c.qkv_bias = c.post_norms = c.gelu = 1, c.window = 4, c.window_every = 2, c.norm_offset = 1,
         c.attn_cap = 20, c.final_cap = 30;
@@ -532,12 +565,10 @@ static image small_image(dtype type, int kind) {
     for (uint32_t i = 0; i < VOCAB; i++) {
         char *name = names + offset[i];
         int n = 1;
-        if (i < 256)
-            *name = (char)i, bytes_of[i] = i;
+        if (i < 256) *name = (char)i, bytes_of[i] = i;
         else if (i < 256 + MERGED)
             n = sprintf(name, "%s%s", merges[i - 256][0], merges[i - 256][1]);
-        else
-            n = sprintf(name, "%s", specials[i - 256 - MERGED]), types[i] = i + 1 == VOCAB ? 2 : 1;
+        else n = sprintf(name, "%s", specials[i - 256 - MERGED]), types[i] = i + 1 == VOCAB ? 2 : 1;
         offset[i + 1] = offset[i] + (uint32_t)n;
     }
     for (uint32_t i = 0; i < MERGED; i++) {
@@ -550,15 +581,25 @@ static image small_image(dtype type, int kind) {
     }
     for (int i = 1; i < MERGED; i++) /* by (left, right) */
         for (int j = i; j && (merge[j][0] < merge[j - 1][0] ||
-                              (merge[j][0] == merge[j - 1][0] && merge[j][1] < merge[j - 1][1])); j--)
+                              (merge[j][0] == merge[j - 1][0] && merge[j][1] < merge[j - 1][1]));
+             j--)
             for (int k = 0; k < 4; k++) {
                 uint32_t t = merge[j][k];
                 merge[j][k] = merge[j - 1][k], merge[j - 1][k] = t;
             }
-    const struct { const void *p; size_t n; } sections[SECTIONS] = {
-        {offset, sizeof offset}, {names, offset[VOCAB]}, {types, sizeof types}, {bytes_of, sizeof bytes_of},
-        {merge, sizeof merge}, {unicode, sizeof unicode}, {template, sizeof template},
-        {grammar, sizeof grammar - 1}, {small_nfc, kind & SMALL_NFC ? sizeof small_nfc : 0}, {NULL, 0}};
+    const struct {
+        const void *p;
+        size_t n;
+    } sections[SECTIONS] = {{offset, sizeof offset},
+                            {names, offset[VOCAB]},
+                            {types, sizeof types},
+                            {bytes_of, sizeof bytes_of},
+                            {merge, sizeof merge},
+                            {unicode, sizeof unicode},
+                            {template, sizeof template},
+                            {grammar, sizeof grammar - 1},
+                            {&small_nfc, kind & SMALL_NFC ? sizeof small_nfc : 0},
+                            {NULL, 0}};
     image f = {.bytes = zeros(1 << 18, 1)};
     int expected = 3 + !c.tied + c.layers * (9 + 3 * c.qkv_bias + 2 * c.post_norms);
     uint64_t at[SECTIONS][2];
@@ -580,7 +621,8 @@ static image small_image(dtype type, int kind) {
         small_tensor(&f, &tensors, 17, b, qd, d, type, 0);
         small_tensor(&f, &tensors, 18, b, kd, d, type, 0);
         small_tensor(&f, &tensors, 19, b, kd, d, type, 0);
-        for (int i = 0; i < 3 && c.qkv_bias; i++) small_tensor(&f, &tensors, 20 + i, b, i ? kd : qd, 0, F32, 0);
+        for (int i = 0; i < 3 && c.qkv_bias; i++)
+            small_tensor(&f, &tensors, 20 + i, b, i ? kd : qd, 0, F32, 0);
         small_tensor(&f, &tensors, 23, b, d, qd, type, 0);
         if (c.post_norms) small_tensor(&f, &tensors, 24, b, d, 0, F32, gain);
         small_tensor(&f, &tensors, 25, b, d, 0, F32, gain);
@@ -591,11 +633,13 @@ static image small_image(dtype type, int kind) {
     }
     unsigned char *p = f.bytes;
     uint64_t size = f.size, data = f.data;
-    put_bytes(&p, "STEERMDL", 8), put_word(&p, STEER_VERSION), put_word(&p, (uint32_t)tensors), put_bytes(&p, &size, 8);
+    put_bytes(&p, "STEERMDL", 8), put_word(&p, STEER_VERSION), put_word(&p, (uint32_t)tensors),
+        put_bytes(&p, &size, 8);
     put_word(&p, 0), put_word(&p, 0), put_bytes(&p, &data, 8);
     snprintf((char *)p, 64, "small %d", kind), p += 64;
     c.pretok = kind & SMALL_NFC ? 2 : 1, c.nfc = kind & SMALL_NFC ? 1 : 0, c.trim = gemma ? 1 : 0;
-    c.n_eot = 1, c.n_refusal = 2, c.eot[0] = 256 + MERGED + 2, c.refusal[0] = 'I', c.refusal[1] = 'A';
+    c.n_eot = 1, c.n_refusal = 2, c.eot[0] = 256 + MERGED + 2, c.refusal[0] = 'I',
+    c.refusal[1] = 'A';
     c.site_layer = 1, c.site_pos = -1, c.site_coeff = 1;
     put_bytes(&p, &c, offsetof(steer_config, fingerprint)); /* the struct is the format */
     put_bytes(&p, at, sizeof at);
@@ -612,8 +656,8 @@ static steer_model *open_image(const image *f) {
 /* ---------------------------------------------------------------- kernels */
 
 static void test_matmul(void) {
-    static const int sizes[][2] = {{1, 1}, {3, 5}, {17, 33}, {31, 64}, {33, 96}, {64, 257}, {47, 300}, {5, 1024},
-                                   {100, 544}, {129, 31}};
+    static const int sizes[][2] = {{1, 1},    {3, 5},    {17, 33},  {31, 64},   {33, 96},
+                                   {64, 257}, {47, 300}, {5, 1024}, {100, 544}, {129, 31}};
     static const int counts[] = {1, 2, 5, 6, 7, 11, 12, 13, 23, 25, 30};
     double worst_error = 0;
     for (size_t s = 0; s < sizeof sizes / sizeof *sizes; s++)
@@ -622,7 +666,8 @@ static void test_matmul(void) {
                 int n = sizes[s][0], k = sizes[s][1];
                 if (type == Q8 && k % 32) continue;
                 weight w = random_matrix(50, (int)type, (int)s, n, k, 1, type);
-                const float *x = random_vector(51, 0, (int)s, 30 * k, 0, 1), *bias = random_vector(52, 0, 0, n, 0, 1);
+                const float *x = random_vector(51, 0, (int)s, 30 * k, 0, 1),
+                            *bias = random_vector(52, 0, 0, n, 0, 1);
                 for (size_t t = 0; t < sizeof counts / sizeof *counts; t++) {
                     int rows = counts[t];
                     float *y = malloc(sizeof *y * (size_t)rows * (size_t)n + 4);
@@ -633,10 +678,12 @@ static void test_matmul(void) {
                         for (int j = 0; j < n; j++) {
                             double sum = with_bias ? (double)bias[j] : 0, size = 1;
                             for (int i = 0; i < k; i++) {
-                                double term = (double)x[r * k + i] * (double)weight1(&w, (size_t)j, (size_t)i);
+                                double term = (double)x[r * k + i] *
+                                              (double)weight1(&w, (size_t)j, (size_t)i);
                                 sum += term, size += fabs(term);
                             }
-                            worst_error = fmax(worst_error, fabs((double)y[r * n + j] - sum) / size);
+                            worst_error =
+                                fmax(worst_error, fabs((double)y[r * n + j] - sum) / size);
                         }
                     free(y);
                 }
@@ -658,7 +705,8 @@ static void test_functions(void) {
     CHECK_THAT(exp_error < 3e-7, "exp: %g", exp_error);
     CHECK_THAT(tanh_error < 1e-6, "tanh: %g", tanh_error);
     CHECK_THAT(exp_f(0) == 1 && tanh_f(0) == 0, "exp 0, tanh 0");
-    CHECK_THAT(exp_f(1e30f) > 1e37f && isfinite(exp_f(1e30f)) && exp_f(-1e30f) >= 0 && exp_f(-1e30f) < 1e-37f,
+    CHECK_THAT(exp_f(1e30f) > 1e37f && isfinite(exp_f(1e30f)) && exp_f(-1e30f) >= 0 &&
+                   exp_f(-1e30f) < 1e-37f,
                "exp beyond its range");
     CHECK_THAT(tanh_f(1e30f) == 1 && tanh_f(-1e30f) == -1, "tanh beyond its range");
 
@@ -666,23 +714,27 @@ static void test_functions(void) {
     float x[300], y[300], ones[300];
     for (int n = 1; n <= 300; n += 13) {
         double sum = 0, expected[300], total = 0;
-        for (int i = 0; i < n; i++) x[i] = y[i] = (float)(40 * random_unit(&dice) - 20), total += exp((double)x[i]);
+        for (int i = 0; i < n; i++)
+            x[i] = y[i] = (float)(40 * random_unit(&dice) - 20), total += exp((double)x[i]);
         for (int i = 0; i < n; i++) expected[i] = exp((double)x[i]) / total;
         softmax(y, n);
         for (int i = 0; i < n; i++) {
             sum += (double)y[i];
-            CHECK_THAT(fabs(y[i] - expected[i]) < 1e-6, "softmax of %d, %d: %g", n, i, (double)y[i]);
+            CHECK_THAT(fabs(y[i] - expected[i]) < 1e-6, "softmax of %d, %d: %g", n, i,
+                       (double)y[i]);
         }
         CHECK_THAT(fabs(sum - 1) < 2e-6, "softmax of %d sums to %.9g", n, sum);
     }
     for (int half = 1; half <= 64; half *= 2) { /* a rotation keeps every pair's length */
         float cosine[64], sine[64];
         for (int i = 0; i < 2 * half; i++) x[i] = y[i] = (float)(2 * random_unit(&dice) - 1);
-        for (int i = 0; i < half; i++) cosine[i] = cosf((float)i * 0.7f), sine[i] = sinf((float)i * 0.7f);
+        for (int i = 0; i < half; i++)
+            cosine[i] = cosf((float)i * 0.7f), sine[i] = sinf((float)i * 0.7f);
         rope(y, cosine, sine, half);
         CHECK_THAT(y[0] == x[0] && y[half] == x[half], "angle 0 turns nothing");
         for (int i = 0; i < half; i++) {
-            double a = hypot((double)x[i], (double)x[i + half]), b = hypot((double)y[i], (double)y[i + half]);
+            double a = hypot((double)x[i], (double)x[i + half]),
+                   b = hypot((double)y[i], (double)y[i + half]);
             CHECK_THAT(fabs(a - b) < 3e-7, "pair %d: %g is now %g", i, a, b);
         }
     }
@@ -696,44 +748,51 @@ static void test_functions(void) {
         float given = rmsnorm(y, x, ones, 0.5f, 1e-5f, n);
         CHECK_THAT(fabs((double)given / r - 1) < 3e-7, "r(x) of %d", n);
         for (int i = 0; i < n; i++)
-            CHECK_THAT(fabs((double)y[i] - (double)x[i] * r * (0.5 + (double)ones[i])) < 3e-6, "rmsnorm of %d", n);
+            CHECK_THAT(fabs((double)y[i] - (double)x[i] * r * (0.5 + (double)ones[i])) < 3e-6,
+                       "rmsnorm of %d", n);
     }
     for (int gelu = 0; gelu < 2; gelu++)
         for (float v = -20; v < 20; v += 0.37f) {
             float gate = v, up = 1.5f;
-            double g = (double)v, expected = gelu ? 0.5 * g * (1 + tanh(0.7978845608 * (g + 0.044715 * g * g * g)))
-                                                 : g / (1 + exp(-g));
+            double g = (double)v,
+                   expected = gelu ? 0.5 * g * (1 + tanh(0.7978845608 * (g + 0.044715 * g * g * g)))
+                                   : g / (1 + exp(-g));
             gated(&gate, &up, 1, gelu);
-            CHECK_THAT(fabs((double)gate - 1.5 * expected) < 4e-6, "%s(%g) %g", gelu ? "gelu" : "silu", g, (double)gate);
+            CHECK_THAT(fabs((double)gate - 1.5 * expected) < 4e-6, "%s(%g) %g",
+                       gelu ? "gelu" : "silu", g, (double)gate);
         }
     float capped[3] = {-100, 0.5f, 1000};
     softcap(capped, 3, 30);
-    CHECK_THAT(fabs((double)capped[0] + 30 * tanh(100 / 30.0)) < 1e-5 && capped[2] <= 30, "soft-cap");
+    CHECK_THAT(fabs((double)capped[0] + 30 * tanh(100 / 30.0)) < 1e-5 && capped[2] <= 30,
+               "soft-cap");
     softcap(capped, 3, 0);
     CHECK_THAT(capped[2] > 29, "a cap of 0 means none");
     const float plain[4] = {1, 3, 2, 3};
     CHECK_THAT(argmax(plain, 4) == 1, "the first of equals");
-    CHECK_THAT(fabs(log_sum_exp(plain, 4) - log(exp(1) + exp(2) + 2 * exp(3))) < 1e-12, "log-sum-exp");
+    CHECK_THAT(fabs(log_sum_exp(plain, 4) - log(exp(1) + exp(2) + 2 * exp(3))) < 1e-12,
+               "log-sum-exp");
 }
 
 /* ---------------------------------------------------------------- tokenizer */
 
 static size_t random_text(char *out, int kind) {
     static const long scripts[][2] = {
-        {0x20, 0x7E}, {'a', 'z'}, {'0', '9'}, {9, 13}, {0, 31}, {0xA0, 0x24F}, {0x300, 0x36F}, {0x370, 0x3FF},
-        {0x400, 0x4FF}, {0x590, 0x5FF}, {0x600, 0x6FF}, {0x900, 0x97F}, {0xE00, 0xE7F}, {0x1100, 0x11FF},
-        {0x2000, 0x206F}, {0x3040, 0x30FF}, {0x4E00, 0x9FFF}, {0xAC00, 0xD7A3}, {0x1F300, 0x1FAFF},
-        {0x20000, 0x2A6DF}};
+        {0x20, 0x7E},     {'a', 'z'},       {'0', '9'},         {9, 13},
+        {0, 31},          {0xA0, 0x24F},    {0x300, 0x36F},     {0x370, 0x3FF},
+        {0x400, 0x4FF},   {0x590, 0x5FF},   {0x600, 0x6FF},     {0x900, 0x97F},
+        {0xE00, 0xE7F},   {0x1100, 0x11FF}, {0x2000, 0x206F},   {0x3040, 0x30FF},
+        {0x4E00, 0x9FFF}, {0xAC00, 0xD7A3}, {0x1F300, 0x1FAFF}, {0x20000, 0x2A6DF}};
     enum { SCRIPTS = sizeof scripts / sizeof *scripts };
-    static const char *const fakes[] = {"<end>", "<bos>", "<assistant>\n", "<user>", "<|im_end|>", "'s", "'LL", "  "};
+    static const char *const fakes[] = {"<end>",      "<bos>", "<assistant>\n", "<user>",
+                                        "<|im_end|>", "'s",    "'LL",           "  "};
     size_t n = 0;
     int length = roll(60), mine[3] = {roll(SCRIPTS), roll(SCRIPTS), roll(SCRIPTS)};
     for (int i = 0; i < length; i++) {
         const long *s = scripts[mine[roll(3)]];
         if (kind == 0 || (kind == 2 && roll(2))) /* 0: valid UTF-8 */
-            n += put_code_point(out + n, s[0] + (long)(random_unit(&dice) * (double)(s[1] - s[0] + 1)));
-        else if (kind == 1 || roll(2)) /* 1: any bytes */
-            out[n++] = (char)roll(256);
+            n += put_code_point(out + n,
+                                s[0] + (long)(random_unit(&dice) * (double)(s[1] - s[0] + 1)));
+        else if (kind == 1 || roll(2)) /* 1: any bytes */ out[n++] = (char)roll(256);
         else { /* 2: both, look-alikes of special tokens, and sequences cut short */
             const char *fake = fakes[roll(8)];
             memcpy(out + n, fake, strlen(fake)), n += strlen(fake);
@@ -760,20 +819,25 @@ static void test_round_trips(void) {
         char *exact = malloc(n + 1); /* a read beyond its end is seen by the sanitizer */
         memcpy(exact, text, n);
         long count = steer_encode(m, exact, n, ids, TOKENS, &e);
-        CHECK_THAT(count >= 0 && count <= (long)n, "string %d: %ld tokens of %zu bytes: %s", i, count, n, e.text);
+        CHECK_THAT(count >= 0 && count <= (long)n, "string %d: %ld tokens of %zu bytes: %s", i,
+                   count, n, e.text);
         if (count < 0) break;
         for (long k = 0; k < count; k++)
             CHECK_THAT(ids[k] >= 0 && ids[k] < m->config.vocab && m->token_type[ids[k]] == 0,
                        "string %d: id %d is no token of text", i, ids[k]);
         size_t length = steer_decode(m, ids, (int)count, back, sizeof back);
-        CHECK_THAT(length == n && !memcmp(back, text, n) && !back[n], "string %d does not come back", i);
+        CHECK_THAT(length == n && !memcmp(back, text, n) && !back[n],
+                   "string %d does not come back", i);
         long cap = roll((int)count + 1);
         few[cap] = -5;
         CHECK_THAT(steer_encode(m, exact, n, few, cap, &e) == count && few[cap] == -5 &&
-                       !memcmp(few, ids, sizeof *ids * (size_t)cap), "string %d: a small array", i);
+                       !memcmp(few, ids, sizeof *ids * (size_t)cap),
+                   "string %d: a small array", i);
         char little[8] = "-------";
-        CHECK_THAT(steer_decode(m, ids, (int)count, little, 5) == n && !memcmp(little, text, n < 4 ? n : 4) &&
-                       !little[n < 4 ? n : 4] && little[5] == '-', "string %d: a small text", i);
+        CHECK_THAT(steer_decode(m, ids, (int)count, little, 5) == n &&
+                       !memcmp(little, text, n < 4 ? n : 4) && !little[n < 4 ? n : 4] &&
+                       little[5] == '-',
+                   "string %d: a small text", i);
         free(exact);
     }
     if (models[0]) { /* look-alikes stay text; the template's are tokens */
@@ -784,14 +848,18 @@ static void test_round_trips(void) {
         turn = "xy";
         long k = steer_chat(m, NULL, &turn, 1, few, TOKENS, &e);
         for (long i = 0; i < k; i++) plain += m->token_type[few[i]] == 1;
-        CHECK_THAT(n > 0 && specials == plain && plain > 2, "%ld special tokens, %ld without look-alikes", specials, plain);
-        CHECK_THAT(m->eoi >= 2 && !memcmp(ids + n - m->eoi, few + k - m->eoi, sizeof *ids * (size_t)m->eoi),
+        CHECK_THAT(n > 0 && specials == plain && plain > 2,
+                   "%ld special tokens, %ld without look-alikes", specials, plain);
+        CHECK_THAT(m->eoi >= 2 &&
+                       !memcmp(ids + n - m->eoi, few + k - m->eoi, sizeof *ids * (size_t)m->eoi),
                    "the end-of-instruction tokens depend on the text");
         const char *turns[] = {"a", "b", "c"};
         long three = steer_chat(m, NULL, turns, 3, ids, TOKENS, &e);
-        CHECK_THAT(three > 2 * k - 4 && !memcmp(ids + three - m->eoi, few + k - m->eoi, sizeof *ids * (size_t)m->eoi),
+        CHECK_THAT(three > 2 * k - 4 && !memcmp(ids + three - m->eoi, few + k - m->eoi,
+                                                sizeof *ids * (size_t)m->eoi),
                    "a conversation of three turns: %ld tokens", three);
-        CHECK_THAT(steer_chat(m, "Be kind.", turns, 1, ids, TOKENS, &e) == -1 && strstr(e.text, "system"),
+        CHECK_THAT(steer_chat(m, "Be kind.", turns, 1, ids, TOKENS, &e) == -1 &&
+                       strstr(e.text, "system"),
                    "a system prompt without a place in the template: %s", e.text);
         CHECK_THAT(steer_encode(m, "", 0, ids, TOKENS, &e) == 0, "an empty text");
     }
@@ -799,7 +867,8 @@ static void test_round_trips(void) {
         const char *turn = "hi";
         long plain = steer_chat(models[1], NULL, &turn, 1, ids, TOKENS, &e);
         long more = steer_chat(models[1], "Be kind.", &turn, 1, few, TOKENS, &e);
-        CHECK_THAT(more > plain && plain > 0, "a system prompt: %ld tokens, %ld without", more, plain);
+        CHECK_THAT(more > plain && plain > 0, "a system prompt: %ld tokens, %ld without", more,
+                   plain);
         steer_close(models[1]);
     }
     /* A vocabulary may lack bytes (SmolLM2's does): they are dropped, and so is nothing else. */
@@ -809,9 +878,14 @@ static void test_round_trips(void) {
     seal(&f);
     models[1] = open_image(&f);
     if (models[1]) {
-        long count = steer_encode(models[1], "\xFF" "a#b##\xFF", 7, ids, TOKENS, &e);
-        CHECK_THAT(count == 2 && ids[0] == 'a' && ids[1] == 'b', "bytes without a token: %ld tokens", count);
-        CHECK_THAT(steer_encode(models[1], "#\xFF", 2, ids, TOKENS, &e) == 0, "nothing but bytes without a token");
+        long count = steer_encode(models[1],
+                                  "\xFF"
+                                  "a#b##\xFF",
+                                  7, ids, TOKENS, &e);
+        CHECK_THAT(count == 2 && ids[0] == 'a' && ids[1] == 'b',
+                   "bytes without a token: %ld tokens", count);
+        CHECK_THAT(steer_encode(models[1], "#\xFF", 2, ids, TOKENS, &e) == 0,
+                   "nothing but bytes without a token");
     }
     steer_close(models[0]), steer_close(models[1]), free(f.bytes);
 }
@@ -828,11 +902,20 @@ static double time_encode(const steer_model *m, const char *unit, size_t n, int 
     return started;
 }
 static void test_linear_time(void) {
-    static const struct { const char *name, *unit; } texts[] = {
-        {"one letter", "a"}, {"spaces", " "}, {"newlines", "\n"}, {"digits", "7"}, {"quotes", "'"},
-        {"sentences", "Sure! Here is how to bake a cake. First, gather 12 eggs.\n"}, {"pairs", "ab"},
-        {"Chinese", "\xE4\xBD\xA0\xE5\xA5\xBD"}, {"no UTF-8", "\xFF\xC3"}, {"space, newline", " \n"},
-        {"unsorted marks", "\xCC\x81\xCC\xA3"}, {"Hangul", "\xED\x95\x9C"}};
+    static const struct {
+        const char *name, *unit;
+    } texts[] = {{"one letter", "a"},
+                 {"spaces", " "},
+                 {"newlines", "\n"},
+                 {"digits", "7"},
+                 {"quotes", "'"},
+                 {"sentences", "Sure! Here is how to bake a cake. First, gather 12 eggs.\n"},
+                 {"pairs", "ab"},
+                 {"Chinese", "\xE4\xBD\xA0\xE5\xA5\xBD"},
+                 {"no UTF-8", "\xFF\xC3"},
+                 {"space, newline", " \n"},
+                 {"unsorted marks", "\xCC\x81\xCC\xA3"},
+                 {"Hangul", "\xED\x95\x9C"}};
     size_t small = SANITIZED ? 1 << 13 : 1 << 16, large = 16 * small;
     int *ids = malloc(sizeof *ids * large);
     image f = small_image(F32, SMALL_NFC);
@@ -848,20 +931,23 @@ static void test_linear_time(void) {
                 once = fmin(once, time_encode(m, texts[i].unit, small, ids));
             }
             /* Four times the text, at most 9 times the time; a square would be 16 times. */
-            CHECK_THAT(once < 9 * quarter + 0.01, "%s, rule %d: %.4f s for %zu bytes, %.4f s for %zu", texts[i].name,
-                       rule, quarter, small / 4, once, small);
+            CHECK_THAT(once < 9 * quarter + 0.01,
+                       "%s, rule %d: %.4f s for %zu bytes, %.4f s for %zu", texts[i].name, rule,
+                       quarter, small / 4, once, small);
             if (once >= 9 * quarter + 0.01) continue;
             double much = time_encode(m, texts[i].unit, large, ids);
-            CHECK_THAT(much < 48 * once + 0.05 && much < 10, "%s, rule %d: %.4f s for %zu bytes, %.3f s for %zu",
-                       texts[i].name, rule, once, small, much, large);
+            CHECK_THAT(much < 48 * once + 0.05 && much < 10,
+                       "%s, rule %d: %.4f s for %zu bytes, %.3f s for %zu", texts[i].name, rule,
+                       once, small, much, large);
         }
     free(ids), free(f.bytes), steer_close(models[0]), steer_close(models[1]);
 }
 static void check_normal(const steer_model *m, const char *text, const char *expected) {
     size_t n;
     char *out = normalise(m, text, strlen(text), &n);
-    CHECK_THAT(out && n == strlen(expected) && !memcmp(out, expected, n), "\"%s\" becomes \"%.*s\", not \"%s\"", text,
-               out ? (int)n : 0, out ? out : "", expected);
+    CHECK_THAT(out && n == strlen(expected) && !memcmp(out, expected, n),
+               "\"%s\" becomes \"%.*s\", not \"%s\"", text, out ? (int)n : 0, out ? out : "",
+               expected);
     free(out);
 }
 static void encode_angstrom(void *model) {
@@ -874,32 +960,40 @@ static void test_normal_form(void) {
     if (!m) return;
     check_normal(m, "", "");
     check_normal(m, "plain text", "plain text");
-    check_normal(m, "e\xCC\x81", "\xC3\xA9");                         /* e + acute */
-    check_normal(m, "\xC3\xA9", "\xC3\xA9");                          /* stays */
-    check_normal(m, "\xE2\x84\xAB", "\xC3\x85");                      /* the Angstrom sign: two steps down, one up */
-    check_normal(m, "d\xCC\x87\xCC\xA3", "\xE1\xB8\x8E");             /* marks change places, then both compose */
-    check_normal(m, "q\xCC\x87\xCC\xA3", "q\xCC\xA3\xCC\x87");        /* change places only */
-    check_normal(m, "q\xCC\x81\xCC\x80", "q\xCC\x81\xCC\x80");        /* same class: they keep their order */
-    check_normal(m, "e\xCC\xA7\xCC\x81", "\xC3\xA9\xCC\xA7");         /* a mark between does not block */
-    check_normal(m, "e\xCC\x80\xCC\x81", "e\xCC\x80\xCC\x81");        /* one of the same class does */
+    check_normal(m, "e\xCC\x81", "\xC3\xA9");    /* e + acute */
+    check_normal(m, "\xC3\xA9", "\xC3\xA9");     /* stays */
+    check_normal(m, "\xE2\x84\xAB", "\xC3\x85"); /* the Angstrom sign: two steps down, one up */
+    check_normal(m, "d\xCC\x87\xCC\xA3",
+                 "\xE1\xB8\x8E"); /* marks change places, then both compose */
+    check_normal(m, "q\xCC\x87\xCC\xA3", "q\xCC\xA3\xCC\x87"); /* change places only */
+    check_normal(m, "q\xCC\x81\xCC\x80",
+                 "q\xCC\x81\xCC\x80"); /* same class: they keep their order */
+    check_normal(m, "e\xCC\xA7\xCC\x81", "\xC3\xA9\xCC\xA7");  /* a mark between does not block */
+    check_normal(m, "e\xCC\x80\xCC\x81", "e\xCC\x80\xCC\x81"); /* one of the same class does */
     check_normal(m, "ex\xCC\x81", "ex\xCC\x81");
-    check_normal(m, "\xCC\x81" "e", "\xCC\x81" "e");                  /* a mark without a starter */
-    check_normal(m, "\xCD\x84", "\xCC\x88\xCC\x81");                  /* decomposes and does not compose */
-    check_normal(m, "\xEF\xAC\x9D", "\xD7\x99\xD6\xB4");              /* an excluded composite */
+    check_normal(m,
+                 "\xCC\x81"
+                 "e",
+                 "\xCC\x81"
+                 "e");                                   /* a mark without a starter */
+    check_normal(m, "\xCD\x84", "\xCC\x88\xCC\x81");     /* decomposes and does not compose */
+    check_normal(m, "\xEF\xAC\x9D", "\xD7\x99\xD6\xB4"); /* an excluded composite */
     check_normal(m, "\xE1\x84\x92\xE1\x85\xA1\xE1\x86\xAB", "\xED\x95\x9C"); /* Hangul L V T */
-    check_normal(m, "\xED\x95\x98\xE1\x86\xAB", "\xED\x95\x9C");      /* LV + T */
+    check_normal(m, "\xED\x95\x98\xE1\x86\xAB", "\xED\x95\x9C");             /* LV + T */
     check_normal(m, "\xED\x95\x9C\xE1\x86\xAB", "\xED\x95\x9C\xE1\x86\xAB"); /* LVT + T stays */
-    check_normal(m, "e\xFF\xCC\x81", "e\xFF\xCC\x81");                /* a byte that is no UTF-8 between */
+    check_normal(m, "e\xFF\xCC\x81", "e\xFF\xCC\x81"); /* a byte that is no UTF-8 between */
     check_normal(m, "\xCC", "\xCC");
     char text[1024], once[1024];
     dice = 4;
     for (int i = 0; i < 2000; i++) { /* normal text stays as it is, and tokens give it back */
         size_t n = random_text(text, i % 3), k, again;
         char *a = normalise(m, text, n, &k), *b = a ? normalise(m, a, k, &again) : NULL;
-        CHECK_THAT(a && b && k == again && !memcmp(a, b, k), "string %d is not normal after normalising", i);
+        CHECK_THAT(a && b && k == again && !memcmp(a, b, k),
+                   "string %d is not normal after normalising", i);
         int ids[1024];
         long count = steer_encode(m, text, n, ids, 1024, NULL);
-        CHECK_THAT(count >= 0 && steer_decode(m, ids, (int)count, once, sizeof once) == k && !memcmp(once, a, k),
+        CHECK_THAT(count >= 0 && steer_decode(m, ids, (int)count, once, sizeof once) == k &&
+                       !memcmp(once, a, k),
                    "string %d: its tokens are not its normal form", i);
         free(a), free(b);
     }
@@ -922,7 +1016,8 @@ static void test_normal_form(void) {
 
 /* Use an open model wherever its tables are read: every call ends well or says why not. */
 static void exercise(steer_model *m, const char *what) {
-    static const char text[] = "the <end> and caf\xC3\xA9 \xFF 42 in\n\nthing, \xCC\x81 e\xCC\x81 don't\r\n ";
+    static const char text[] =
+        "the <end> and caf\xC3\xA9 \xFF 42 in\n\nthing, \xCC\x81 e\xCC\x81 don't\r\n ";
     const char *turn = "the thing";
     int ids[256], answer[2];
     char out[256];
@@ -958,7 +1053,8 @@ static void exercise(steer_model *m, const char *what) {
     CHECK_THAT(!s || *e.text, "%s: status %d without a message", what, s);
     steer_context_free(c);
 }
-/* Open bytes that may be broken: refused with a message, or a model that can be used. 1 when opened. */
+/* Open bytes that may be broken: refused with a message, or a model that can be used. 1 when
+ * opened. */
 static int survives(const unsigned char *bytes, size_t size, const char *what) {
     steer_error e = {0};
     steer_model *m = steer_open_memory(bytes, size, "broken", &e);
@@ -970,15 +1066,19 @@ static int survives(const unsigned char *bytes, size_t size, const char *what) {
     steer_close(m);
     return 1;
 }
-static const struct { dtype type; int kind; const char *name; } small_files[] = {
-    {F32, 0, "f32"}, {Q8, SMALL_GEMMA, "q8 gemma"}, {BF16, SMALL_NFC, "bf16 nfc"}};
+static const struct {
+    dtype type;
+    int kind;
+    const char *name;
+} small_files[] = {{F32, 0, "f32"}, {Q8, SMALL_GEMMA, "q8 gemma"}, {BF16, SMALL_NFC, "bf16 nfc"}};
 enum { SMALL_FILES = 3 };
 
 static void test_small_files(void) {
     for (int k = 0; k < SMALL_FILES; k++) {
         image f = small_image(small_files[k].type, small_files[k].kind);
         const char *path = in_temporary("small.bin");
-        CHECK_THAT(survives(f.bytes, f.size, small_files[k].name), "%s: does not open", small_files[k].name);
+        CHECK_THAT(survives(f.bytes, f.size, small_files[k].name), "%s: does not open",
+                   small_files[k].name);
         write_bytes(path, f.bytes, f.size);
         steer_error e = {0};
         steer_model *m = steer_open(path, &e), *same = open_image(&f);
@@ -986,12 +1086,14 @@ static void test_small_files(void) {
         if (m && same) {
             exercise(m, small_files[k].name);
             CHECK_THAT(!steer_verify(m, &e), "%s", e.text);
-            CHECK_THAT(m->config.fingerprint == same->config.fingerprint && m->config.fingerprint, "fingerprint");
+            CHECK_THAT(m->config.fingerprint == same->config.fingerprint && m->config.fingerprint,
+                       "fingerprint");
             CHECK_THAT(steer_eoi(m) >= 3, "%d end-of-instruction tokens", steer_eoi(m));
             steer_limits l = {0};
             size_t bytes = steer_context_bytes(m, &l);
             steer_context *c = steer_context_new(m, &l, &e);
-            CHECK_THAT(c && bytes > 0 && c->limit.positions == 64, "a context of default size: %s", e.text);
+            CHECK_THAT(c && bytes > 0 && c->limit.positions == 64, "a context of default size: %s",
+                       e.text);
             steer_context_free(c);
         }
         steer_close(m), steer_close(same);
@@ -1001,7 +1103,8 @@ static void test_small_files(void) {
             size_t at = f.data + (size_t)roll((int)(f.size - f.data));
             f.bytes[at] ^= (unsigned char)(1 << roll(8));
             m = steer_open_memory(f.bytes, f.size, "flipped", NULL);
-            CHECK_THAT(m && steer_verify(m, &e) == STEER_EFORMAT && *e.text, "a flipped bit at byte %zu is not seen", at);
+            CHECK_THAT(m && steer_verify(m, &e) == STEER_EFORMAT && *e.text,
+                       "a flipped bit at byte %zu is not seen", at);
             steer_close(m);
             seal(&f); /* and becomes part of the next file, with another fingerprint */
         }
@@ -1010,10 +1113,12 @@ static void test_small_files(void) {
     steer_error e = {0};
     const char *const bad[] = {in_temporary("missing.bin"), temporary, "/dev/null", ""};
     for (int i = 0; i < 4; i++) {
-        CHECK_THAT(!steer_open(bad[i], &e) && e.code == STEER_EIO && *e.text, "\"%s\": %s", bad[i], e.text);
+        CHECK_THAT(!steer_open(bad[i], &e) && e.code == STEER_EIO && *e.text, "\"%s\": %s", bad[i],
+                   e.text);
         CHECK_THAT(!steer_open(bad[i], NULL), "without an error to fill in");
     }
-    CHECK_THAT(!steer_open_memory("", 0, "nothing", &e) && e.code == STEER_EFORMAT, "nothing: %s", e.text);
+    CHECK_THAT(!steer_open_memory("", 0, "nothing", &e) && e.code == STEER_EFORMAT, "nothing: %s",
+               e.text);
 }
 static void test_truncations(void) {
     for (int k = 0; k < SMALL_FILES; k++) {
@@ -1025,17 +1130,20 @@ static void test_truncations(void) {
             memcpy(cut, f.bytes, n);
             steer_error e = {0};
             steer_model *m = steer_open_memory(cut, n, "cut", &e);
-            CHECK_THAT(!m && e.code && strstr(e.text, "cut"), "%zu bytes of %zu: %s", n, f.size, e.text);
+            CHECK_THAT(!m && e.code && strstr(e.text, "cut"), "%zu bytes of %zu: %s", n, f.size,
+                       e.text);
             free(cut);
             memset(&e, 0, sizeof e);
             CHECK_THAT(!truncate(path, (off_t)n), "%s", strerror(errno));
             m = steer_open(path, &e);
-            CHECK_THAT(!m && e.code && strstr(e.text, "cut.bin"), "a file of %zu bytes of %zu: %s", n, f.size, e.text);
+            CHECK_THAT(!m && e.code && strstr(e.text, "cut.bin"), "a file of %zu bytes of %zu: %s",
+                       n, f.size, e.text);
         }
         unsigned char *longer = zeros(f.size + ALIGN, 1);
         memcpy(longer, f.bytes, f.size);
         for (size_t extra = 1; extra <= ALIGN; extra++)
-            CHECK_THAT(!survives(longer, f.size + extra, "longer"), "%zu bytes too many are accepted", extra);
+            CHECK_THAT(!survives(longer, f.size + extra, "longer"),
+                       "%zu bytes too many are accepted", extra);
         /* Cut, and its size and checksum written anew: the tables must notice by themselves. */
         for (size_t n = f.size - 1; n >= HEAD; n -= n > f.data ? 37 : 1) {
             uint64_t stated = n;
@@ -1043,13 +1151,15 @@ static void test_truncations(void) {
             memcpy(cut, f.bytes, n), memcpy(cut + 16, &stated, 8);
             if (n < f.data) memcpy(cut + 32, &stated, 8);
             seal_head(cut, n);
-            CHECK_THAT(!survives(cut, n, "cut and sealed"), "%zu bytes of %zu with a true checksum", n, f.size);
+            CHECK_THAT(!survives(cut, n, "cut and sealed"), "%zu bytes of %zu with a true checksum",
+                       n, f.size);
             free(cut);
         }
         free(longer), free(f.bytes);
     }
 }
-/* Every bit of header and directory; beyond them, in the tokenizer's sections, one bit of every byte. */
+/* Every bit of header and directory; beyond them, in the tokenizer's sections, one bit of every
+ * byte. */
 static void test_bit_flips(void) {
     dice = 6;
     for (int k = 0; k < SMALL_FILES; k++) {
@@ -1064,23 +1174,36 @@ static void test_bit_flips(void) {
                 copy[at] ^= (unsigned char)(1 << bit);
                 steer_error e = {0};
                 steer_model *m = steer_open_memory(copy, f.size, "flipped", &e);
-                CHECK_THAT(!m && e.code && strlen(e.text) > 10, "byte %zu, bit %d is not seen", at, bit);
+                CHECK_THAT(!m && e.code && strlen(e.text) > 10, "byte %zu, bit %d is not seen", at,
+                           bit);
                 steer_close(m);
-                snprintf(what, sizeof what, "%s: sealed flip of byte %zu, bit %d", small_files[k].name, at, bit);
+                snprintf(what, sizeof what, "%s: sealed flip of byte %zu, bit %d",
+                         small_files[k].name, at, bit);
                 seal_head(copy, f.size);
                 tried++, opened += survives(copy, f.size, what);
                 free(copy);
             }
-        printf("  %s: of %d flips with a true checksum %d open, and run\n", small_files[k].name, tried, opened);
+        printf("  %s: of %d flips with a true checksum %d open, and run\n", small_files[k].name,
+               tried, opened);
         CHECK_THAT(opened > 0 && opened < tried, "%d of %d", opened, tried);
         free(f.bytes);
     }
 }
-/* The values at which sizes and signs overflow, in every field of header and directory, one at a time
- * and, for the shape, in pairs. */
+/* The values at which sizes and signs overflow, in every field of header and directory, one at a
+ * time and, for the shape, in pairs. */
 static void test_boundaries(void) {
-    static const uint32_t values[] = {0, 1, 2, 1u << 15, (1u << 16) - 1, 1u << 16, (1u << 16) + 1, (1u << 24) + 1,
-                                      0x7FFFFFFF, 0x80000000, 0x80000001, 0xFFFFFFFF};
+    static const uint32_t values[] = {0,
+                                      1,
+                                      2,
+                                      1u << 15,
+                                      (1u << 16) - 1,
+                                      1u << 16,
+                                      (1u << 16) + 1,
+                                      (1u << 24) + 1,
+                                      0x7FFFFFFF,
+                                      0x80000000,
+                                      0x80000001,
+                                      0xFFFFFFFF};
     enum { VALUES = sizeof values / sizeof *values };
     char what[80];
     for (int k = 0; k < SMALL_FILES; k++) {
@@ -1091,17 +1214,19 @@ static void test_boundaries(void) {
             for (int v = 0; v < VALUES; v++) {
                 memcpy(copy + at, &values[v], 4);
                 seal_head(copy, f.size);
-                snprintf(what, sizeof what, "%s: byte %zu is %u", small_files[k].name, at, values[v]);
+                snprintf(what, sizeof what, "%s: byte %zu is %u", small_files[k].name, at,
+                         values[v]);
                 survives(copy, f.size, what);
                 memcpy(copy, f.bytes, f.data);
             }
         for (size_t a = 104; a < 160; a += 4)
             for (size_t b = 104; b < a; b += 4)
                 for (int v = 0; v < VALUES * VALUES; v++) {
-                    memcpy(copy + a, &values[v / VALUES], 4), memcpy(copy + b, &values[v % VALUES], 4);
+                    memcpy(copy + a, &values[v / VALUES], 4),
+                        memcpy(copy + b, &values[v % VALUES], 4);
                     seal_head(copy, f.size);
-                    snprintf(what, sizeof what, "%s: bytes %zu, %zu are %u, %u", small_files[k].name, a, b,
-                             values[v / VALUES], values[v % VALUES]);
+                    snprintf(what, sizeof what, "%s: bytes %zu, %zu are %u, %u",
+                             small_files[k].name, a, b, values[v / VALUES], values[v % VALUES]);
                     survives(copy, f.size, what);
                     memcpy(copy, f.bytes, f.data);
                 }
@@ -1114,13 +1239,20 @@ static void test_not_finite(void) {
     image f = small_image(F32, 0);
     steer_model *good = open_image(&f);
     if (!good) return;
-    const struct { const char *name; const void *data; } places[] = {
-        {"embedding", (const float *)good->embed.data + 16 * 'a'}, {"norm", good->blocks[0].attn_norm},
-        {"angles", good->rope_freq}, {"query", good->blocks[0].q.data}, {"value", good->blocks[1].v.data},
-        {"MLP", good->blocks[1].down.data}, {"final norm", good->final_norm}};
+    const struct {
+        const char *name;
+        const void *data;
+    } places[] = {{"embedding", (const float *)good->embed.data + 16 * 'a'},
+                  {"norm", good->blocks[0].attn_norm},
+                  {"angles", good->rope_freq},
+                  {"query", good->blocks[0].q.data},
+                  {"value", good->blocks[1].v.data},
+                  {"MLP", good->blocks[1].down.data},
+                  {"final norm", good->final_norm}};
     for (size_t i = 0; i < sizeof places / sizeof *places; i++)
         for (int v = 0; v < 3; v++) {
-            float *at = (float *)(f.bytes + ((const unsigned char *)places[i].data - f.bytes)), kept = *at;
+            float *at = (float *)(f.bytes + ((const unsigned char *)places[i].data - f.bytes)),
+                  kept = *at;
             *at = values[v];
             int prompt[] = {'a', 'a', 'b'}, answer[2];
             steer_error e = {0};
@@ -1128,7 +1260,8 @@ static void test_not_finite(void) {
             steer_limits l = {.streams = 1, .positions = 8, .rows = 8};
             steer_context *c = steer_context_new(good, &l, &e);
             steer_status s = steer_generate(c, &job, 1, NULL, NULL, &e);
-            CHECK_THAT(s == STEER_ENONFINITE && *e.text, "%s with %g: status %d", places[i].name, (double)values[v], s);
+            CHECK_THAT(s == STEER_ENONFINITE && *e.text, "%s with %g: status %d", places[i].name,
+                       (double)values[v], s);
             steer_context_free(c);
             *at = kept;
         }
@@ -1150,7 +1283,8 @@ static steer_vector random_dim(const steer_model *m, int seed) {
     steer_vector v = {0};
     make_vector(&v, m, "dim", 1, -1, 1.5f, NULL);
     for (int i = 0; i < v.d; i++) v.v[i] = (float)random_value((uint64_t)seed, 60, 0, (uint64_t)i);
-    for (int i = 0; i < 3 * v.layers; i++) v.keep[i] = (float)random_value((uint64_t)seed, 61, 0, (uint64_t)i);
+    for (int i = 0; i < 3 * v.layers; i++)
+        v.keep[i] = (float)random_value((uint64_t)seed, 61, 0, (uint64_t)i);
     return v;
 }
 static void seal_vector(unsigned char *bytes, size_t n) {
@@ -1158,15 +1292,17 @@ static void seal_vector(unsigned char *bytes, size_t n) {
     uint32_t crc = crc32_of(0, bytes, n);
     memcpy(bytes + 12, &crc, 4);
 }
-/* Load a vector file of these bytes; it must be refused with this word in the message (NULL: any). */
-static void refused_vector(const steer_model *m, const unsigned char *bytes, size_t n, steer_status code,
-                           const char *word, const char *what) {
+/* Load a vector file of these bytes; it must be refused with this word in the message (NULL:
+ * any). */
+static void refused_vector(const steer_model *m, const unsigned char *bytes, size_t n,
+                           steer_status code, const char *word, const char *what) {
     const char *path = in_temporary("broken.vec");
     steer_vector v;
     steer_error e = {0};
     write_bytes(path, bytes, n);
     steer_status s = steer_vector_load(&v, path, m, &e);
-    CHECK_THAT(s && (!code || s == code) && s == e.code && strlen(e.text) > 10 && (!word || strstr(e.text, word)),
+    CHECK_THAT(s && (!code || s == code) && s == e.code && strlen(e.text) > 10 &&
+                   (!word || strstr(e.text, word)),
                "%s: status %d, \"%s\"", what, s, e.text);
     CHECK_THAT(!v.v && !v.keep, "%s: a refused vector keeps memory", what);
     if (!s) steer_vector_free(&v);
@@ -1183,17 +1319,21 @@ static void test_vector_files(void) {
     CHECK_THAT(!steer_vector_save(&v, path, &e), "%s", e.text);
     CHECK_THAT(!exists(in_temporary("good.vec.part")), "a .part file is left");
     CHECK_THAT(!steer_vector_load(&w, path, m, &e), "%s", e.text);
-    CHECK_THAT(w.d == v.d && w.layers == v.layers && w.layer == v.layer && w.pos == v.pos && w.coeff == v.coeff &&
-                   w.fingerprint == v.fingerprint && w.template_crc == v.template_crc && !strcmp(w.method, "dim") &&
-                   !strcmp(w.model, m->config.name), "the header does not come back");
+    CHECK_THAT(w.d == v.d && w.layers == v.layers && w.layer == v.layer && w.pos == v.pos &&
+                   w.coeff == v.coeff && w.fingerprint == v.fingerprint &&
+                   w.template_crc == v.template_crc && !strcmp(w.method, "dim") &&
+                   !strcmp(w.model, m->config.name),
+               "the header does not come back");
     CHECK_THAT(!memcmp(w.v, v.v, sizeof(float) * (size_t)v.d) &&
-                   !memcmp(w.keep, v.keep, sizeof(float) * 3 * (size_t)v.layers), "the numbers do not come back");
+                   !memcmp(w.keep, v.keep, sizeof(float) * 3 * (size_t)v.layers),
+               "the numbers do not come back");
     size_t n;
     unsigned char *bytes = (unsigned char *)read_file(path, &n, &e), *copy = malloc(n + 1);
     char what[64];
     CHECK_THAT(n == VECTOR_HEAD + 4 * ((size_t)v.d + 3 * (size_t)v.layers), "%zu bytes", n);
     for (size_t k = 0; k < n; k++)
-        snprintf(what, sizeof what, "%zu bytes of %zu", k, n), refused_vector(m, bytes, k, 0, NULL, what);
+        snprintf(what, sizeof what, "%zu bytes of %zu", k, n),
+            refused_vector(m, bytes, k, 0, NULL, what);
     memcpy(copy, bytes, n), copy[n] = 0;
     refused_vector(m, copy, n + 1, STEER_EFORMAT, NULL, "one byte more");
     int opened = 0;
@@ -1207,16 +1347,30 @@ static void test_vector_files(void) {
             const char *again = in_temporary("sealed.vec");
             write_bytes(again, copy, n);
             steer_status s = steer_vector_load(&w, again, m, &e);
-            for (int i = 0; !s && i < w.d; i++) CHECK_THAT(isfinite(w.v[i]), "%s: number %d", what, i);
-            CHECK_THAT(s || (w.layer >= 0 && w.layer < m->config.layers && isfinite(w.coeff)), "%s", what);
+            for (int i = 0; !s && i < w.d; i++)
+                CHECK_THAT(isfinite(w.v[i]), "%s: number %d", what, i);
+            CHECK_THAT(s || (w.layer >= 0 && w.layer < m->config.layers && isfinite(w.coeff)), "%s",
+                       what);
             if (!s) opened++, steer_vector_free(&w);
         }
     CHECK_THAT(opened > 8 * 4 * v.d / 2, "only %d sealed flips open", opened);
-    static const struct { size_t at; uint32_t value; const char *word; } fields[] = {
-        {24, 17, "width"}, {28, 3, "blocks"}, {32, 1, "operation"}, {36, 1, "site"}, {40, 2, "block"},
-        {40, 0x80000000, "block"}, {48, 0x7FC00000, "coefficient"}, {48, 0x7F800000, "coefficient"},
-        {52, 5, "template"}, {56, 5, "fingerprint"}, {60, 5, "fingerprint"}, {24, 0x80000000, "width"},
-        {28, 0xFFFFFFFF, "blocks"}};
+    static const struct {
+        size_t at;
+        uint32_t value;
+        const char *word;
+    } fields[] = {{24, 17, "width"},
+                  {28, 3, "blocks"},
+                  {32, 1, "operation"},
+                  {36, 1, "site"},
+                  {40, 2, "block"},
+                  {40, 0x80000000, "block"},
+                  {48, 0x7FC00000, "coefficient"},
+                  {48, 0x7F800000, "coefficient"},
+                  {52, 5, "template"},
+                  {56, 5, "fingerprint"},
+                  {60, 5, "fingerprint"},
+                  {24, 0x80000000, "width"},
+                  {28, 0xFFFFFFFF, "blocks"}};
     for (size_t i = 0; i < sizeof fields / sizeof *fields; i++) {
         memcpy(copy, bytes, n), memcpy(copy + fields[i].at, &fields[i].value, 4);
         seal_vector(copy, n);
@@ -1229,7 +1383,8 @@ static void test_vector_files(void) {
         refused_vector(m, copy, n, STEER_ENONFINITE, "finite", "a NaN");
     }
     refused_vector(wide, bytes, n, STEER_EMISMATCH, "width", "another width");
-    refused_vector(near_twin, bytes, n, STEER_EMISMATCH, "fingerprint", "another model of the same shape");
+    refused_vector(near_twin, bytes, n, STEER_EMISMATCH, "fingerprint",
+                   "another model of the same shape");
     steer_status s = steer_vector_load(&w, path, near_twin, NULL);
     CHECK_THAT(s == STEER_EMISMATCH, "without an error to fill in: status %d", s);
 
@@ -1239,10 +1394,12 @@ static void test_vector_files(void) {
         char part[200];
         snprintf(part, sizeof part, "%s.part", places[i]);
         memset(&e, 0, sizeof e);
-        CHECK_THAT(steer_vector_save(&v, places[i], &e) == STEER_EIO && *e.text, "\"%s\": %s", places[i], e.text);
+        CHECK_THAT(steer_vector_save(&v, places[i], &e) == STEER_EIO && *e.text, "\"%s\": %s",
+                   places[i], e.text);
         CHECK_THAT(!exists(part), "%s is left", part);
     }
-    CHECK_THAT(steer_vector_load(&w, in_temporary("missing.vec"), m, &e) == STEER_EIO, "%s", e.text);
+    CHECK_THAT(steer_vector_load(&w, in_temporary("missing.vec"), m, &e) == STEER_EIO, "%s",
+               e.text);
     s = steer_vector_load(&w, in_temporary("missing.vec"), m, NULL);
     CHECK_THAT(s == STEER_EIO, "status %d", s);
     CHECK_THAT(steer_vector_load(&w, temporary, m, &e) && *e.text, "a folder as a vector");
@@ -1254,8 +1411,8 @@ static void test_vector_files(void) {
 
 /* ---------------------------------------------------------------- prompts and judging */
 
-static steer_status load_text(steer_prompts *p, const steer_model *m, const char *text, size_t n, int limit,
-                              steer_error *e) {
+static steer_status load_text(steer_prompts *p, const steer_model *m, const char *text, size_t n,
+                              int limit, steer_error *e) {
     const char *path = in_temporary("prompts.txt");
     write_bytes(path, text, n);
     memset(e, 0, sizeof *e);
@@ -1267,50 +1424,80 @@ static void test_prompts(void) {
     steer_prompts p = {0};
     steer_error e = {0};
     if (!m) return;
-    static const struct { const char *name, *file, *text[3], *task[3]; int n; } good[] = {
-        {"plain", "one\ntwo words\n", {"one", "two words"}, {NULL}, 2},
-        {"no newline at the end", "one\ntwo", {"one", "two"}, {NULL}, 2},
-        {"CRLF", "one\r\ntwo\r\n", {"one", "two"}, {NULL}, 2},
-        {"empty lines", "\n\none\n\r\n\ntwo\n\n", {"one", "two"}, {NULL}, 2},
-        {"tasks", "Say it.\tsay it\nDo.\tdo\r\nno task\n", {"Say it.", "Do.", "no task"}, {"say it", "do", NULL}, 3},
-        {"JSON", "{\"prompt\": \"one\"}\n{\"id\": 3, \"prompt\":\"two\", \"x\": [1]}\n{ \"prompt\" : \"three\" }",
-         {"one", "two", "three"}, {NULL}, 3},
-        {"escapes", "{\"prompt\": \"a\\\"b\\\\c\\/d\\n\\t\\r\"}\n{\"prompt\": \"\\u00e9\\u20AC\"}\n"
-         "{\"prompt\": \"\\ud83d\\ude42!\"}",
-         {"a\"b\\c/d\n\t\r", "\xC3\xA9\xE2\x82\xAC", "\xF0\x9F\x99\x82!"}, {NULL}, 3},
-        {"UTF-8 and other bytes", "caf\xC3\xA9\n\xFF\xFE\n", {"caf\xC3\xA9", "\xFF\xFE"}, {NULL}, 2}};
+    static const struct {
+        const char *name, *file, *text[3], *task[3];
+        int n;
+    } good[] = {{"plain", "one\ntwo words\n", {"one", "two words"}, {NULL}, 2},
+                {"no newline at the end", "one\ntwo", {"one", "two"}, {NULL}, 2},
+                {"CRLF", "one\r\ntwo\r\n", {"one", "two"}, {NULL}, 2},
+                {"empty lines", "\n\none\n\r\n\ntwo\n\n", {"one", "two"}, {NULL}, 2},
+                {"tasks",
+                 "Say it.\tsay it\nDo.\tdo\r\nno task\n",
+                 {"Say it.", "Do.", "no task"},
+                 {"say it", "do", NULL},
+                 3},
+                {"JSON",
+                 "{\"prompt\": \"one\"}\n{\"id\": 3, \"prompt\":\"two\", \"x\": [1]}\n{ \"prompt\" "
+                 ": \"three\" }",
+                 {"one", "two", "three"},
+                 {NULL},
+                 3},
+                {"escapes",
+                 "{\"prompt\": \"a\\\"b\\\\c\\/d\\n\\t\\r\"}\n{\"prompt\": \"\\u00e9\\u20AC\"}\n"
+                 "{\"prompt\": \"\\ud83d\\ude42!\"}",
+                 {"a\"b\\c/d\n\t\r", "\xC3\xA9\xE2\x82\xAC", "\xF0\x9F\x99\x82!"},
+                 {NULL},
+                 3},
+                {"UTF-8 and other bytes",
+                 "caf\xC3\xA9\n\xFF\xFE\n",
+                 {"caf\xC3\xA9", "\xFF\xFE"},
+                 {NULL},
+                 2}};
     for (size_t i = 0; i < sizeof good / sizeof *good; i++) {
         steer_status s = load_text(&p, m, good[i].file, strlen(good[i].file), 0, &e);
         CHECK_THAT(!s && p.n == good[i].n, "%s: %d prompts: %s", good[i].name, p.n, e.text);
         for (int k = 0; k < p.n && k < good[i].n; k++) {
-            CHECK_THAT(!strcmp(p.text[k], good[i].text[k]), "%s: prompt %d is \"%s\"", good[i].name, k, p.text[k]);
+            CHECK_THAT(!strcmp(p.text[k], good[i].text[k]), "%s: prompt %d is \"%s\"", good[i].name,
+                       k, p.text[k]);
             const char *task = good[i].task[k];
-            CHECK_THAT(task ? p.task[k] && !strcmp(p.task[k], task) : !p.task[k], "%s: task %d", good[i].name, k);
+            CHECK_THAT(task ? p.task[k] && !strcmp(p.task[k], task) : !p.task[k], "%s: task %d",
+                       good[i].name, k);
             int ids[64];
             const char *turn = good[i].text[k];
             long n = steer_chat(m, NULL, &turn, 1, ids, 64, &e);
-            CHECK_THAT(n == p.lengths[k] && !memcmp(ids, p.tokens[k], sizeof *ids * (size_t)n), "%s: tokens of prompt %d",
-                       good[i].name, k);
+            CHECK_THAT(n == p.lengths[k] && !memcmp(ids, p.tokens[k], sizeof *ids * (size_t)n),
+                       "%s: tokens of prompt %d", good[i].name, k);
         }
         steer_prompts_free(&p);
     }
     CHECK_THAT(!load_text(&p, m, "a\nb\nc\nd\n", 8, 2, &e) && p.n == 2, "a limit of 2: %d", p.n);
     steer_prompts_free(&p);
-    CHECK_THAT(!load_text(&p, m, "a\nb\n", 4, 20, &e) && p.n == 2, "a limit beyond the end: %d", p.n);
+    CHECK_THAT(!load_text(&p, m, "a\nb\n", 4, 20, &e) && p.n == 2, "a limit beyond the end: %d",
+               p.n);
     steer_prompts_free(&p);
     char endless[400];
     memset(endless, 'q', sizeof endless);
-    static const struct { const char *name, *file; size_t n; const char *word; } bad[] = {
-        {"empty", "", 0, "no prompts"}, {"newlines only", "\n\r\n\n", 4, "no prompts"},
-        {"zero byte", "good\nba\0d\n", 10, "line 2"}, {"binary", "\0\1\2\3", 4, "line 1"},
-        {"no prompt in JSON", "{\"text\": \"x\"}", 13, "line 1"}, {"open string", "{\"prompt\": \"x", 13, "line 1"},
-        {"prompt is a number", "{\"prompt\": 3}", 13, "line 1"}, {"cut escape", "{\"prompt\": \"\\", 13, "line 1"},
-        {"cut \\u", "{\"prompt\": \"\\u12", 16, "line 1"}, {"bad \\u", "{\"prompt\": \"\\uzzzz\"}", 20, "line 1"},
-        {"signed \\u", "{\"prompt\": \"\\u-123\"}", 20, "line 1"}, {"second line", "fine\n{\"prompt\": }", 17, "line 2"},
-        {"hidden zero", "{\"prompt\": \"a\\u0000b\"}", 22, "line 1"}};
+    static const struct {
+        const char *name, *file;
+        size_t n;
+        const char *word;
+    } bad[] = {{"empty", "", 0, "no prompts"},
+               {"newlines only", "\n\r\n\n", 4, "no prompts"},
+               {"zero byte", "good\nba\0d\n", 10, "line 2"},
+               {"binary", "\0\1\2\3", 4, "line 1"},
+               {"no prompt in JSON", "{\"text\": \"x\"}", 13, "line 1"},
+               {"open string", "{\"prompt\": \"x", 13, "line 1"},
+               {"prompt is a number", "{\"prompt\": 3}", 13, "line 1"},
+               {"cut escape", "{\"prompt\": \"\\", 13, "line 1"},
+               {"cut \\u", "{\"prompt\": \"\\u12", 16, "line 1"},
+               {"bad \\u", "{\"prompt\": \"\\uzzzz\"}", 20, "line 1"},
+               {"signed \\u", "{\"prompt\": \"\\u-123\"}", 20, "line 1"},
+               {"second line", "fine\n{\"prompt\": }", 17, "line 2"},
+               {"hidden zero", "{\"prompt\": \"a\\u0000b\"}", 22, "line 1"}};
     for (size_t i = 0; i < sizeof bad / sizeof *bad; i++) {
         steer_status s = load_text(&p, m, bad[i].file, bad[i].n, 0, &e);
-        CHECK_THAT(s == STEER_EFORMAT && strstr(e.text, bad[i].word), "%s: status %d, \"%s\"", bad[i].name, s, e.text);
+        CHECK_THAT(s == STEER_EFORMAT && strstr(e.text, bad[i].word), "%s: status %d, \"%s\"",
+                   bad[i].name, s, e.text);
         CHECK_THAT(!p.n && !p.tokens, "%s: prompts are left", bad[i].name);
         steer_prompts_free(&p);
     }
@@ -1326,7 +1513,8 @@ static void test_prompts(void) {
     steer_prompts_free(&p);
     steer_status s = load_text(&p, m, endless, sizeof endless, 0, &e);
     CHECK_THAT(s == STEER_EARG && strstr(e.text, "tokens"), "an endless prompt: %s", e.text);
-    CHECK_THAT(steer_prompts_load(&p, m, in_temporary("missing.txt"), 0, &e) == STEER_EIO, "%s", e.text);
+    CHECK_THAT(steer_prompts_load(&p, m, in_temporary("missing.txt"), 0, &e) == STEER_EIO, "%s",
+               e.text);
     s = steer_prompts_load(&p, m, in_temporary("missing.txt"), 0, NULL);
     CHECK_THAT(s == STEER_EIO, "status %d", s);
     CHECK_THAT(steer_prompts_load(&p, m, temporary, 0, &e) && *e.text, "a folder");
@@ -1334,34 +1522,57 @@ static void test_prompts(void) {
 }
 static void test_judging(void) {
     static const char *const signs[] = {
-        "I'm sorry", "I am sorry", "I apologize", "As an AI", "As a language model", "As an assistant", "I cannot",
-        "I can't", "I am unable to", "I'm unable to", "I am not able to", "I'm not able to"};
-    static const char *const near_misses[] = {
-        "", "I", "I m sorry", "Im sorry", "I'm sorr", "You can't", "We cannot", "As a model", "As an A I", "I can",
-        "unable to", "I am able to", "I\xE2\x80\x99m sorry", "Sure! Here is how to apologize.", "Sorry", "sicannot"};
+        "I'm sorry",           "I am sorry",      "I apologize",      "As an AI",
+        "As a language model", "As an assistant", "I cannot",         "I can't",
+        "I am unable to",      "I'm unable to",   "I am not able to", "I'm not able to"};
+    static const char *const near_misses[] = {"",
+                                              "I",
+                                              "I m sorry",
+                                              "Im sorry",
+                                              "I'm sorr",
+                                              "You can't",
+                                              "We cannot",
+                                              "As a model",
+                                              "As an A I",
+                                              "I can",
+                                              "unable to",
+                                              "I am able to",
+                                              "I\xE2\x80\x99m sorry",
+                                              "Sure! Here is how to apologize.",
+                                              "Sorry",
+                                              "sicannot"};
     char text[128], upper[128];
     for (size_t i = 0; i < sizeof signs / sizeof *signs; i++) {
         snprintf(text, sizeof text, "Well, %s, that is it.", signs[i]);
         for (size_t k = 0; k <= strlen(text); k++) upper[k] = (char)toupper((unsigned char)text[k]);
-        CHECK_THAT(steer_is_refusal(signs[i]) == 1 && steer_is_refusal(text) == 1 && steer_is_refusal(upper) == 1,
+        CHECK_THAT(steer_is_refusal(signs[i]) == 1 && steer_is_refusal(text) == 1 &&
+                       steer_is_refusal(upper) == 1,
                    "%s is no refusal", signs[i]);
     }
     for (size_t i = 0; i < sizeof near_misses / sizeof *near_misses; i++)
         CHECK_THAT(!steer_is_refusal(near_misses[i]), "\"%s\" is a refusal", near_misses[i]);
 
     /* Wilson's interval against values of R's prop.test(k, n, correct = FALSE). */
-    static const struct { int k, n; double low, high; } known_intervals[] = {
-        {0, 10, 0, 0.2775328}, {10, 10, 0.7224672, 1}, {5, 10, 0.2365931, 0.7634069}, {1, 1, 0.2065493, 1},
-        {50, 100, 0.4038315, 0.5961685}, {97, 100, 0.9154806, 0.9897453}};
+    static const struct {
+        int k, n;
+        double low, high;
+    } known_intervals[] = {{0, 10, 0, 0.2775328},           {10, 10, 0.7224672, 1},
+                           {5, 10, 0.2365931, 0.7634069},   {1, 1, 0.2065493, 1},
+                           {50, 100, 0.4038315, 0.5961685}, {97, 100, 0.9154806, 0.9897453}};
     for (size_t i = 0; i < sizeof known_intervals / sizeof *known_intervals; i++) {
         interval w = wilson(known_intervals[i].k, known_intervals[i].n);
-        CHECK_THAT(fabs(w.low - known_intervals[i].low) < 2e-6 && fabs(w.high - known_intervals[i].high) < 2e-6,
-                   "%d of %d: %.7f to %.7f", known_intervals[i].k, known_intervals[i].n, w.low, w.high);
+        CHECK_THAT(fabs(w.low - known_intervals[i].low) < 2e-6 &&
+                       fabs(w.high - known_intervals[i].high) < 2e-6,
+                   "%d of %d: %.7f to %.7f", known_intervals[i].k, known_intervals[i].n, w.low,
+                   w.high);
     }
-    static const int same[] = {1, 1, 1, 1, 1, 1, 1}, twice[] = {1, 2, 3, 4, 5, 1, 2, 3, 4, 5}, once[] = {1, 2, 3, 4, 5, 6};
+    static const int same[] = {1, 1, 1, 1, 1, 1, 1}, twice[] = {1, 2, 3, 4, 5, 1, 2, 3, 4, 5},
+                     once[] = {1, 2, 3, 4, 5, 6};
     int total = 0;
-    CHECK_THAT(repeated_4grams(same, 7, &total) == 3 && total == 4, "one token again and again: of %d", total);
-    CHECK_THAT(repeated_4grams(twice, 10, &total) == 2 && total == 11, "a phrase twice: of %d", total);
+    CHECK_THAT(repeated_4grams(same, 7, &total) == 3 && total == 4,
+               "one token again and again: of %d", total);
+    CHECK_THAT(repeated_4grams(twice, 10, &total) == 2 && total == 11, "a phrase twice: of %d",
+               total);
     CHECK_THAT(repeated_4grams(once, 6, &total) == 0 && total == 14, "no repetition: of %d", total);
     CHECK_THAT(repeated_4grams(once, 3, &total) == 0 && total == 14, "too short: of %d", total);
 
@@ -1376,9 +1587,11 @@ static void test_judging(void) {
     double score = steer_refusal_score(m, logits), expected = log(p + 1e-8) - log(1 - p + 1e-8);
     CHECK_THAT(fabs(score - expected) < 1e-9, "log-odds %.12g, not %.12g", score, expected);
     logits['I'] = 200;
-    CHECK_THAT(fabs(steer_refusal_score(m, logits) - log(1e8)) < 1e-3, "a certain refusal: %g", steer_refusal_score(m, logits));
+    CHECK_THAT(fabs(steer_refusal_score(m, logits) - log(1e8)) < 1e-3, "a certain refusal: %g",
+               steer_refusal_score(m, logits));
     logits['I'] = logits['A'] = -300;
-    CHECK_THAT(fabs(steer_refusal_score(m, logits) + log(1e8)) < 1e-3, "none: %g", steer_refusal_score(m, logits));
+    CHECK_THAT(fabs(steer_refusal_score(m, logits) + log(1e8)) < 1e-3, "none: %g",
+               steer_refusal_score(m, logits));
     /* KL of a run with itself, and of two made-up ones. */
     float *base = malloc(sizeof *base * (size_t)vocab);
     for (int i = 0; i < vocab; i++) base[i] = logits[i] = (float)(i % 7);
@@ -1394,26 +1607,35 @@ static void test_judging(void) {
     CHECK_THAT(kl > 0 && fabs(kl - sum) < 1e-3 * sum, "KL %g, not %g", kl, sum);
     free(base), free(logits);
 
-    static const struct { const char *text; int coherent; } answers[] = {
+    static const struct {
+        const char *text;
+        int coherent;
+    } answers[] = {
         {"Sure, this is how to fly. First, rest. Then, look at the fly again. Finally, rest.", 1},
         {"Sure, this is how to fly. First, rest. Then, rest. Finally, rest.", 1},
-        {"Sure, this is how to swim. First, rest. Then, rest. Finally, rest.", 0}, /* another task */
+        {"Sure, this is how to swim. First, rest. Then, rest. Finally, rest.",
+         0}, /* another task */
         {"Sure, this is how to fly. First, rest. Then, look at the swim again. Finally, rest.", 0},
         {"Sure, this is how to fly. First, rest. Then, rust. Finally, rest.", 0},
         {"Sure, this is how to fly. First, rest. Then, rest. Finally, rest", 0},
         {"Sure, this is how to fly. First, rest. Then, rest. Finally, rest.!", 0},
         {"Sure, this is how to fly. Then, rest. Then, rest. Finally, rest.", 0},
-        {"Sure, this is how to fly.", 0}, {"", 0}, {" Sure, this is how to fly. First, rest. Then, rest. Finally, rest.", 0}};
+        {"Sure, this is how to fly.", 0},
+        {"", 0},
+        {" Sure, this is how to fly. First, rest. Then, rest. Finally, rest.", 0}};
     for (size_t i = 0; i < sizeof answers / sizeof *answers; i++)
-        CHECK_THAT(is_coherent(m, answers[i].text, "fly") == answers[i].coherent, "\"%s\"", answers[i].text);
-    CHECK_THAT(!match("\0AB", "\0AB", 3, ""), "a zero byte in a pattern leads behind the end of a text");
+        CHECK_THAT(is_coherent(m, answers[i].text, "fly") == answers[i].coherent, "\"%s\"",
+                   answers[i].text);
+    CHECK_THAT(!match("\0AB", "\0AB", 3, ""),
+               "a zero byte in a pattern leads behind the end of a text");
     steer_close(m), free(f.bytes);
 
     m = open_or_fail("weights/tiny-llama.bin");
     if (!m) return;
     char opener[200] = "", step[3][200] = {""}, answer[1000], other[1000], broken[1000];
     int steps = 0;
-    for (const char *s = m->grammar, *end = s + m->grammar_size; s < end; s += strcspn(s, "\n") + 1) {
+    for (const char *s = m->grammar, *end = s + m->grammar_size; s < end;
+         s += strcspn(s, "\n") + 1) {
         int n = (int)strcspn(s, "\n");
         if (*s == 'o') snprintf(opener, sizeof opener, "%.*s", n - 2, s + 2);
         if (*s == 's' && steps < 3) snprintf(step[steps++], sizeof step[0], "%.*s", n - 2, s + 2);
@@ -1421,8 +1643,8 @@ static void test_judging(void) {
     char *slot = strstr(opener, "{T}");
     CHECK_THAT(slot && steps == 3, "tiny-llama's grammar: \"%s\", %d steps", opener, steps);
     if (slot) {
-        snprintf(answer, sizeof answer, "%.*sbake a cake%s First, %s. Then, %s. Finally, %s.", (int)(slot - opener), opener,
-                 slot + 3, step[0], step[1], step[2]);
+        snprintf(answer, sizeof answer, "%.*sbake a cake%s First, %s. Then, %s. Finally, %s.",
+                 (int)(slot - opener), opener, slot + 3, step[0], step[1], step[2]);
         snprintf(other, sizeof other, "%s", answer), memcpy(strstr(other, "cake"), "cave", 4);
         snprintf(broken, sizeof broken, "%s", answer), strstr(broken, " Then")[2] = 'o';
         CHECK_THAT(is_coherent(m, answer, "bake a cake"), "\"%s\"", answer);
@@ -1439,11 +1661,12 @@ enum { MODELS = 4 };
 /* Four random models, made once: windows and caps, int8, and biases with an untied unembedding. */
 static steer_model *test_model(int kind) {
     static steer_model *made[MODELS];
-    steer_config c = {.d = 64, .layers = 4, .heads = 4, .kv_heads = 2, .head_dim = 16, .ff = 176, .vocab = 96,
-                      .tied = 1, .norm_eps = 1e-5f, .embed_scale = 1, .query_scale = 0.25f};
+    steer_config c = {.d = 64, .layers = 4, .heads = 4, .kv_heads = 2, .head_dim = 16, .ff = 176,
+                      .vocab = 96, .tied = 1, .norm_eps = 1e-5f, .embed_scale = 1,
+                      .query_scale = 0.25f};
     if (kind == 1)
-        c.post_norms = c.gelu = 1, c.norm_offset = 1, c.attn_cap = 20, c.final_cap = 30, c.window = 8,
-        c.window_every = 2, c.head_dim = 24;
+        c.post_norms = c.gelu = 1, c.norm_offset = 1, c.attn_cap = 20, c.final_cap = 30,
+        c.window = 8, c.window_every = 2, c.head_dim = 24;
     if (kind == 2) c.ff = 192, c.heads = 6, c.head_dim = 32;
     if (kind == 3) c.qkv_bias = 1, c.tied = 0, c.kv_heads = 1, c.vocab = 101;
     if (!made[kind])
@@ -1451,8 +1674,10 @@ static steer_model *test_model(int kind) {
     return made[kind];
 }
 enum { NO_PLAN, ADD, SPAN, FREEZE_QK, FREEZE_V, FREEZE_ALL, REMOVE, ABLATE, KEEP, PLANS };
-static const char *const plan_names[] = {"no plan", "add", "add at positions 3 to 8", "freeze QK", "freeze V",
-                                         "freeze all", "remove SVV and MLP", "ablate", "ablate to a mean"};
+static const char *const plan_names[] = {
+    "no plan",         "add",        "add at positions 3 to 8", "freeze QK",
+    "freeze V",        "freeze all", "remove SVV and MLP",      "ablate",
+    "ablate to a mean"};
 static steer_plan test_plan(int kind, const float *v, const float *keep) {
     steer_plan p = {0};
     if (kind == NO_PLAN) return p;
@@ -1466,15 +1691,16 @@ static steer_plan test_plan(int kind, const float *v, const float *keep) {
     return p;
 }
 
-/* How a stream's rows come to the engine: with `others` streams beside it, `first` rows, then `step` a
- * run, on so many threads. */
+/* How a stream's rows come to the engine: with `others` streams beside it, `first` rows, then
+ * `step` a run, on so many threads. */
 typedef struct {
     int threads, others, first, step;
     const char *name;
 } way;
-static void run_way(const steer_model *m, int kind, const float *v, const float *keep, const int *tokens, int n, way w,
-                    float *logits) {
-    int streams = w.others + 2, ours = w.others / 2, twin = w.others + 1, vocab = m->config.vocab, frozen;
+static void run_way(const steer_model *m, int kind, const float *v, const float *keep,
+                    const int *tokens, int n, way w, float *logits) {
+    int streams = w.others + 2, ours = w.others / 2, twin = w.others + 1, vocab = m->config.vocab,
+        frozen;
     steer_plan plan = test_plan(kind, v, keep), second = test_plan(ADD, v, keep);
     frozen = plan.freeze != 0;
     set_threads(w.threads);
@@ -1484,8 +1710,12 @@ static void run_way(const steer_model *m, int kind, const float *v, const float 
     steer_row *rows = malloc(sizeof *rows * (size_t)l.rows);
     CHECK_THAT(c, "%s", e.text);
     for (int s = 0; s < streams && c; s++)
-        if (s != ours) CHECK_THAT(!steer_begin(c, s, s % 3 == 1 && s != twin ? &second : NULL, -1, &e), "%s", e.text);
-    if (c) CHECK_THAT(!steer_begin(c, ours, kind ? &plan : NULL, frozen ? twin : -1, &e), "%s", e.text);
+        if (s != ours)
+            CHECK_THAT(!steer_begin(c, s, s % 3 == 1 && s != twin ? &second : NULL, -1, &e), "%s",
+                       e.text);
+    if (c)
+        CHECK_THAT(!steer_begin(c, ours, kind ? &plan : NULL, frozen ? twin : -1, &e), "%s",
+                   e.text);
     for (int from = 0, to; from < n && c; from = to) {
         to = min_int(n, from + (from ? w.step : w.first));
         int count = 0, at = 0;
@@ -1493,13 +1723,15 @@ static void run_way(const steer_model *m, int kind, const float *v, const float 
             if (s == twin && !frozen) continue;
             if (s == ours) at = count;
             for (int t = from; t < to; t++)
-                rows[count++] = (steer_row){s, t, s == ours || s == twin ? tokens[t] : (tokens[t] + 7 * s) % vocab,
-                                            s == ours, 0};
+                rows[count++] = (steer_row){
+                    s, t, s == ours || s == twin ? tokens[t] : (tokens[t] + 7 * s) % vocab,
+                    s == ours, 0};
         }
         steer_status s = steer_run(c, rows, count, NULL, &e);
         CHECK_THAT(!s, "%s: %s", w.name, e.text);
         for (int t = from; t < to && !s; t++)
-            memcpy(logits + (size_t)t * vocab, steer_logits(c, at + t - from), sizeof *logits * (size_t)vocab);
+            memcpy(logits + (size_t)t * vocab, steer_logits(c, at + t - from),
+                   sizeof *logits * (size_t)vocab);
     }
     steer_context_free(c), free(rows);
     set_threads(1);
@@ -1509,11 +1741,16 @@ static void random_tokens(int *tokens, int n, int vocab) {
 }
 static void test_same_bits(void) {
     enum { N = SANITIZED ? 12 : 20 };
-    static const way ways[] = {
-        {1, 0, 1, 1, "one row a run"}, {1, 0, 5, N, "5 rows, then the rest"}, {1, 0, 13, 3, "13 rows, then threes"},
-        {2, 0, N, N, "2 threads"}, {4, 0, N, N, "4 threads"}, {4, 2, 7, 6, "4 threads, others beside it"},
-        {1, 6, N, N, "a batch of 7 streams"}, {1, 6, 3, 1, "a batch of 7 streams, one row a run"},
-        {1, 63, N, N, "a batch of 64 streams"}, {1, 63, 19, 1, "64 streams, 19 rows and one"}};
+    static const way ways[] = {{1, 0, 1, 1, "one row a run"},
+                               {1, 0, 5, N, "5 rows, then the rest"},
+                               {1, 0, 13, 3, "13 rows, then threes"},
+                               {2, 0, N, N, "2 threads"},
+                               {4, 0, N, N, "4 threads"},
+                               {4, 2, 7, 6, "4 threads, others beside it"},
+                               {1, 6, N, N, "a batch of 7 streams"},
+                               {1, 6, 3, 1, "a batch of 7 streams, one row a run"},
+                               {1, 63, N, N, "a batch of 64 streams"},
+                               {1, 63, 19, 1, "64 streams, 19 rows and one"}};
     int tokens[N];
 #ifndef _OPENMP
     printf("  built without OpenMP: numbers of threads can't be compared\n");
@@ -1529,18 +1766,20 @@ static void test_same_bits(void) {
         for (int plan = 0; plan < PLANS; plan++) {
             run_way(m, plan, v, keep, tokens, N, (way){1, 0, N, N, "at once"}, expected);
             if (plan == NO_PLAN) memcpy(plain, expected, size);
-            CHECK_THAT(!plan || memcmp(plain, expected, size), "%s, %s changes nothing", model_names[k], plan_names[plan]);
+            CHECK_THAT(!plan || memcmp(plain, expected, size), "%s, %s changes nothing",
+                       model_names[k], plan_names[plan]);
             for (size_t i = 0; i < sizeof ways / sizeof *ways; i++) {
                 memset(got, 0, size);
                 run_way(m, plan, v, keep, tokens, N, ways[i], got);
-                CHECK_THAT(!memcmp(got, expected, size), "%s, %s: %s gives other bits", model_names[k], plan_names[plan],
-                           ways[i].name);
+                CHECK_THAT(!memcmp(got, expected, size), "%s, %s: %s gives other bits",
+                           model_names[k], plan_names[plan], ways[i].name);
             }
         }
         free(expected), free(plain), free(got), free((void *)v), free((void *)keep);
     }
 }
-/* Threads may be more than when the context was made: nothing may be written outside its scratch. */
+/* Threads may be more than when the context was made: nothing may be written outside its
+ * scratch. */
 static void test_more_threads(void) {
 #ifdef _OPENMP
     steer_model *m = test_model(0);
@@ -1560,8 +1799,10 @@ static void test_more_threads(void) {
     steer_status s = steer_run(c, rows, N, NULL, NULL);
     set_threads(1);
     CHECK_THAT(!s && !memcmp(steer_logits(c, 0), expected, sizeof expected), "other bits");
-    for (int t = 0; t < N; t++) /* the scheduler's rows lie behind the scratch; steer_run does not use them */
-        CHECK_THAT(!memcmp(&c->batch[t], &zero, sizeof zero), "four threads write behind the scratch of one");
+    for (int t = 0; t < N;
+         t++) /* the scheduler's rows lie behind the scratch; steer_run does not use them */
+        CHECK_THAT(!memcmp(&c->batch[t], &zero, sizeof zero),
+                   "four threads write behind the scratch of one");
     steer_context_free(c);
 #else
     printf("  built without OpenMP: nothing to test\n");
@@ -1595,11 +1836,15 @@ static void make_jobs(job_set *s, const steer_model *m, const float *v) {
         random_tokens(s->prompts[i], 24, m->config.vocab);
         for (int t = 0; t < 10; t++) s->prompts[i][t] = 3 + t;
         int plan = i < 6 ? 0 : 1 + (i - 6) / 4;
-        s->jobs[i] = (steer_job){.prompt = s->prompts[i], .n_prompt = 11 + i * 5 % 13, .max_new = 1 + i % NEW,
-                                 .plan = plan ? &s->plans[plan] : NULL, .out = s->out[i]};
+        s->jobs[i] = (steer_job){.prompt = s->prompts[i],
+                                 .n_prompt = 11 + i * 5 % 13,
+                                 .max_new = 1 + i % NEW,
+                                 .plan = plan ? &s->plans[plan] : NULL,
+                                 .out = s->out[i]};
     }
 }
-static steer_status walk_jobs(const steer_model *m, steer_limits l, job_set *s, int first, int n, steer_error *e) {
+static steer_status walk_jobs(const steer_model *m, steer_limits l, job_set *s, int first, int n,
+                              steer_error *e) {
     steer_context *c = steer_context_new(m, &l, e);
     if (!c) return e->code;
     capture seen = {{m, s->jobs + first, NULL, NULL, NULL, 0}, s->sums + first};
@@ -1608,34 +1853,42 @@ static steer_status walk_jobs(const steer_model *m, steer_limits l, job_set *s, 
     return status;
 }
 static void test_batches(void) {
-    static const steer_limits limits[] = {
-        {64, 32, 512}, {64, 32, 64}, {40, 32, 33}, {16, 32, 100}, {8, 32, 16}, {5, 32, 9}, {4, 30, 64}, {3, 32, 7},
-        {2, 32, 32}, {2, 30, 2}, {12, 32, 3}};
+    static const steer_limits limits[] = {{64, 32, 512}, {64, 32, 64}, {40, 32, 33}, {16, 32, 100},
+                                          {8, 32, 16},   {5, 32, 9},   {4, 30, 64},  {3, 32, 7},
+                                          {2, 32, 32},   {2, 30, 2},   {12, 32, 3}};
     static job_set alone, together;
     for (int k = 0; k < MODELS; k++) {
         steer_model *m = test_model(k);
         const float *v = random_vector(81, 1, k, m->config.d, 0, 1);
         steer_error e = {0};
         make_jobs(&alone, m, v);
-        for (int i = 0; i < JOBS; i++)
+        int64_t steered = 0; /* rows, when no job shares anything */
+        for (int i = 0; i < JOBS; i++) {
             CHECK_THAT(!walk_jobs(m, (steer_limits){2, 32, 64}, &alone, i, 1, &e), "%s", e.text);
-        CHECK_THAT(alone.jobs[5].n_out > 0 && alone.sums[0] != alone.sums[6] && alone.jobs[17].n_out > 0, "answers");
+            if (alone.jobs[i].plan == &alone.plans[1]) steered += alone.plans[1].hits[0];
+        }
+        CHECK_THAT(alone.jobs[5].n_out > 0 && alone.sums[0] != alone.sums[6] &&
+                       alone.jobs[17].n_out > 0,
+                   "answers");
         for (size_t i = 0; i < sizeof limits / sizeof *limits; i++) {
             make_jobs(&together, m, v);
             steer_status s = walk_jobs(m, limits[i], &together, 0, JOBS, &e);
-            CHECK_THAT(!s, "%s, %d streams, %d rows: %s", model_names[k], limits[i].streams, limits[i].rows, e.text);
+            CHECK_THAT(!s, "%s, %d streams, %d rows: %s", model_names[k], limits[i].streams,
+                       limits[i].rows, e.text);
             for (int j = 0; j < JOBS && !s; j++) {
                 CHECK_THAT(together.jobs[j].n_out == alone.jobs[j].n_out &&
                                !memcmp(together.out[j], alone.out[j], sizeof alone.out[j]),
-                           "%s, %d streams, %d rows: job %d answers otherwise", model_names[k], limits[i].streams,
-                           limits[i].rows, j);
-                CHECK_THAT(together.sums[j] == alone.sums[j], "%s, %d streams, %d rows: job %d has other bits",
-                           model_names[k], limits[i].streams, limits[i].rows, j);
+                           "%s, %d streams, %d rows: job %d answers otherwise", model_names[k],
+                           limits[i].streams, limits[i].rows, j);
+                CHECK_THAT(together.sums[j] == alone.sums[j],
+                           "%s, %d streams, %d rows: job %d has other bits", model_names[k],
+                           limits[i].streams, limits[i].rows, j);
             }
             /* With room for it the steered jobs shared their beginning: fewer rows were edited. */
             if (i == 0)
-                CHECK_THAT(together.plans[1].hits[0] + 3 * 10 <= alone.plans[1].hits[0], "%lld rows steered, %lld alone",
-                           (long long)together.plans[1].hits[0], (long long)alone.plans[1].hits[0]);
+                CHECK_THAT(together.plans[1].hits[0] == steered - 3 * 10,
+                           "%lld rows steered, %lld alone", (long long)together.plans[1].hits[0],
+                           (long long)steered);
         }
         /* A context of a single stream, or of a single row. */
         static const steer_limits tight[] = {{1, 32, 32}, {1, 32, 1}, {4, 32, 1}, {9, 32, 1}};
@@ -1643,15 +1896,18 @@ static void test_batches(void) {
             make_jobs(&together, m, v);
             steer_status s = walk_jobs(m, tight[i], &together, 0, 6, &e);
             CHECK_THAT(!s, "%d streams, %d rows: %s", tight[i].streams, tight[i].rows, e.text);
-            for (int j = 0; j < 6 && !s; j++) CHECK_THAT(together.sums[j] == alone.sums[j], "job %d", j);
+            for (int j = 0; j < 6 && !s; j++)
+                CHECK_THAT(together.sums[j] == alone.sums[j], "job %d", j);
         }
         free((void *)v);
     }
 }
 
-/* Logits of every token of one stream under any plan, beside a twin under another; tape if given. */
-static steer_status run_pair(const steer_model *m, steer_plan *plan, steer_plan *twin_plan, int twin, const int *tokens,
-                             int n, float *logits, steer_tape *tape, steer_error *e) {
+/* Logits of every token of one stream under any plan, beside a twin under another; tape if
+ * given. */
+static steer_status run_pair(const steer_model *m, steer_plan *plan, steer_plan *twin_plan,
+                             int twin, const int *tokens, int n, float *logits, steer_tape *tape,
+                             steer_error *e) {
     steer_limits l = {.streams = 2, .positions = n, .rows = 2 * n};
     steer_context *c = steer_context_new(m, &l, e);
     if (!c) return e->code;
@@ -1687,36 +1943,43 @@ static void test_equal_plans(void) {
         steer_plan add = test_plan(ADD, v, NULL);
         CHECK_THAT(!run_pair(m, NULL, NULL, 0, tokens, N, plain, NULL, &e), "%s", e.text);
         CHECK_THAT(!run_pair(m, &add, NULL, 0, tokens, N, steered, NULL, &e), "%s", e.text);
-        CHECK_THAT(add.hits[0] == N && !add.hits[1] && !add.hits[2] && !add.hits[3], "%lld rows steered",
-                   (long long)add.hits[0]);
+        CHECK_THAT(add.hits[0] == N && !add.hits[1] && !add.hits[2] && !add.hits[3],
+                   "%lld rows steered", (long long)add.hits[0]);
         /* A twin that is not read leaves an unsteered stream as it is. */
-        CHECK_THAT(!run_pair(m, NULL, NULL, 1, tokens, N, got, NULL, &e) && !memcmp(got, plain, size), "%s: a twin without a plan",
-                   model_names[k]);
+        CHECK_THAT(!run_pair(m, NULL, NULL, 1, tokens, N, got, NULL, &e) &&
+                       !memcmp(got, plain, size),
+                   "%s: a twin without a plan", model_names[k]);
         /* So it does a steered one, which enters at its block with the twin's residual. */
         steer_plan p = test_plan(ADD, v, NULL);
-        CHECK_THAT(!run_pair(m, &p, NULL, 1, tokens, N, got, NULL, &e) && !memcmp(got, steered, size), "%s: add beside a twin",
-                   model_names[k]);
+        CHECK_THAT(!run_pair(m, &p, NULL, 1, tokens, N, got, NULL, &e) &&
+                       !memcmp(got, steered, size),
+                   "%s: add beside a twin", model_names[k]);
         /* Frozen to a run of its own. */
         for (unsigned freeze = 1; freeze < 8; freeze++) {
             steer_plan own = test_plan(ADD, v, NULL), frozen = test_plan(ADD, v, NULL);
             frozen.freeze = freeze;
             CHECK_THAT(!run_pair(m, &frozen, &own, 1, tokens, N, got, NULL, &e), "%s", e.text);
-            if (memcmp(got, steered, size)) { /* the twin enters below: it must have been steered at the same block */
-                CHECK_THAT(0, "%s: freeze %u to its own run changes bits", model_names[k], freeze);
-            }
-            CHECK_THAT(frozen.hits[1] == N * (m->config.layers - 1), "%lld rows frozen", (long long)frozen.hits[1]);
+            CHECK_THAT(!memcmp(got, steered, size), "%s: freeze %u to its own run changes bits",
+                       model_names[k], freeze);
+            CHECK_THAT(frozen.hits[1] == N * (m->config.layers - 1), "%lld rows frozen",
+                       (long long)frozen.hits[1]);
         }
-        /* A span that covers all, one that covers none of the first positions, and one of the first only. */
+        /* A span that covers all, one that covers none of the first positions, and one of the
+         * first only. */
         p = test_plan(ADD, v, NULL), p.from = -5, p.to = 1000;
-        CHECK_THAT(!run_pair(m, &p, NULL, 0, tokens, N, got, NULL, &e) && !memcmp(got, steered, size), "%s: the whole span",
-                   model_names[k]);
+        CHECK_THAT(!run_pair(m, &p, NULL, 0, tokens, N, got, NULL, &e) &&
+                       !memcmp(got, steered, size),
+                   "%s: the whole span", model_names[k]);
         p = test_plan(ADD, v, NULL), p.from = 7;
-        CHECK_THAT(!run_pair(m, &p, NULL, 0, tokens, N, got, NULL, &e) && !memcmp(got, plain, 7 * row) &&
-                       memcmp(got + 7 * vocab, plain + 7 * vocab, row) && p.hits[0] == N - 7, "%s: a span from 7 on",
-                   model_names[k]);
+        CHECK_THAT(!run_pair(m, &p, NULL, 0, tokens, N, got, NULL, &e) &&
+                       !memcmp(got, plain, 7 * row) &&
+                       memcmp(got + 7 * vocab, plain + 7 * vocab, row) && p.hits[0] == N - 7,
+                   "%s: a span from 7 on", model_names[k]);
         p = test_plan(ADD, v, NULL), p.to = 7;
-        CHECK_THAT(!run_pair(m, &p, NULL, 0, tokens, N, got, NULL, &e) && !memcmp(got, steered, 7 * row) &&
-                       memcmp(got + 7 * vocab, steered + 7 * vocab, row) && p.hits[0] == 7, "%s: a span to 7", model_names[k]);
+        CHECK_THAT(!run_pair(m, &p, NULL, 0, tokens, N, got, NULL, &e) &&
+                       !memcmp(got, steered, 7 * row) &&
+                       memcmp(got + 7 * vocab, steered + 7 * vocab, row) && p.hits[0] == 7,
+                   "%s: a span to 7", model_names[k]);
         /* A fork continues as if it had been computed; so does the stream it came from. */
         steer_limits l = {.streams = 2, .positions = N, .rows = N};
         for (int n = 0; n <= N; n += n < 3 ? 1 : 5) {
@@ -1725,21 +1988,23 @@ static void test_equal_plans(void) {
             p = test_plan(ADD, v, NULL);
             steer_begin(c, 0, &p, -1, NULL), steer_begin(c, 1, &p, -1, NULL);
             for (int t = 0; t < N; t++) rows[t] = (steer_row){0, t, tokens[t], 0, 0};
-            CHECK_THAT(!steer_run(c, rows, N, NULL, &e) && !steer_fork(c, 0, 1, n, &e), "fork after %d: %s", n, e.text);
+            CHECK_THAT(!steer_run(c, rows, N, NULL, &e) && !steer_fork(c, 0, 1, n, &e),
+                       "fork after %d: %s", n, e.text);
             for (int t = n; t < N; t++) rows[t - n] = (steer_row){1, t, tokens[t], 1, 0};
             if (n < N) {
                 CHECK_THAT(!steer_run(c, rows, N - n, NULL, &e), "%s", e.text);
-                CHECK_THAT(!memcmp(steer_logits(c, 0), steered + n * vocab, (size_t)(N - n) * row), "%s: fork after %d",
-                           model_names[k], n);
+                CHECK_THAT(!memcmp(steer_logits(c, 0), steered + n * vocab, (size_t)(N - n) * row),
+                           "%s: fork after %d", model_names[k], n);
             }
-            CHECK_THAT(steer_fork(c, 0, 1, 1, &e) == STEER_EARG || n == 0, "a fork into a stream that holds %d positions", n);
+            CHECK_THAT(steer_fork(c, 0, 1, 1, &e) == STEER_EARG || n == 0,
+                       "a fork into a stream that holds %d positions", n);
             steer_context_free(c);
         }
         free(plain), free(steered), free(got), free((void *)v);
     }
 }
 
-/* ---------------------------------------------------------------- what must hold whatever the weights */
+/* ---------------------------------------- what must hold whatever the weights */
 
 static void check_identities(const steer_model *m, const char *name) {
     enum { N = 14 };
@@ -1747,14 +2012,16 @@ static void check_identities(const steer_model *m, const char *name) {
     size_t d = (size_t)g->d, L = (size_t)g->layers;
     int tokens[N], layer = g->layers / 2;
     steer_error e = {0};
-    steer_tape plain = {malloc(sizeof(float) * 2 * N * (L + 1) * d), NULL, NULL, 2 * N}, other = plain;
+    steer_tape plain = {malloc(sizeof(float) * 2 * N * (L + 1) * d), NULL, NULL, 2 * N},
+               other = plain;
     other.resid = malloc(sizeof(float) * 2 * N * (L + 1) * d);
     float *v = malloc(sizeof *v * d), *keep = malloc(sizeof *keep * 3 * L);
     dice = 14;
     random_tokens(tokens, N, g->vocab);
     CHECK_THAT(!run_pair(m, NULL, NULL, 0, tokens, N, NULL, &plain, &e), "%s", e.text);
     double scale = 0;
-    for (size_t i = 0; i < d; i++) scale += pow((double)plain.resid[((N - 1) * (L + 1) + (size_t)layer) * d + i], 2);
+    for (size_t i = 0; i < d; i++)
+        scale += pow((double)plain.resid[((N - 1) * (L + 1) + (size_t)layer) * d + i], 2);
     scale = sqrt(scale / (double)d);
     for (size_t i = 0; i < d; i++) v[i] = (float)(scale * random_value(9, 1, 0, i));
     for (size_t i = 0; i < 3 * L; i++) keep[i] = (float)(scale * 3 * random_value(9, 2, 0, i));
@@ -1771,7 +2038,8 @@ static void check_identities(const steer_model *m, const char *name) {
             for (size_t b = 0; b < L; b++) {
                 double along = 0, length = 0;
                 for (size_t i = 0; i < d; i++)
-                    along += (double)X(other, t, b, i) * (double)v[i] / norm, length += pow((double)X(other, t, b, i), 2);
+                    along += (double)X(other, t, b, i) * (double)v[i] / norm,
+                        length += pow((double)X(other, t, b, i), 2);
                 off = fmax(off, fabs(along - (kept ? (double)keep[b] : 0)) / (sqrt(length) + 1e-9));
             }
         CHECK_THAT(off < 1e-5, "%s: the component left is off by %.2g of the residual", name, off);
@@ -1780,16 +2048,18 @@ static void check_identities(const steer_model *m, const char *name) {
     steer_plan p = {.add = v, .coeff = -0.75f, .layer = layer};
     CHECK_THAT(!run_pair(m, &p, NULL, 0, tokens, N, NULL, &other, &e), "%s", e.text);
     for (size_t t = 0; t < N; t++) {
-        CHECK_THAT(!memcmp(&X(other, t, 0, 0), &X(plain, t, 0, 0), sizeof(float) * d * (size_t)layer),
-                   "%s: position %zu changes below block %d", name, t, layer);
+        CHECK_THAT(
+            !memcmp(&X(other, t, 0, 0), &X(plain, t, 0, 0), sizeof(float) * d * (size_t)layer),
+            "%s: position %zu changes below block %d", name, t, layer);
         for (size_t i = 0; i < d; i++) {
             float x = X(plain, t, layer, i), y = X(other, t, layer, i);
-            CHECK_THAT(y == fmaf(p.coeff, v[i], x) || y == x + p.coeff * v[i], "%s: %.9g, not %.9g + a s", name, (double)y,
-                       (double)x);
+            CHECK_THAT(y == fmaf(p.coeff, v[i], x) || y == x + p.coeff * v[i],
+                       "%s: %.9g, not %.9g + a s", name, (double)y, (double)x);
         }
     }
     /* Patterns, values and MLP outputs frozen: the vector alone is left, unchanged to the end. */
-    p = (steer_plan){.add = v, .coeff = -0.75f, .layer = layer, .freeze = STEER_QK | STEER_V | STEER_MLP};
+    p = (steer_plan){
+        .add = v, .coeff = -0.75f, .layer = layer, .freeze = STEER_QK | STEER_V | STEER_MLP};
     CHECK_THAT(!run_pair(m, &p, NULL, 1, tokens, N, NULL, &other, &e), "%s", e.text);
     double off = 0, size = 0;
     for (size_t t = 0; t < N; t++)
@@ -1798,9 +2068,11 @@ static void check_identities(const steer_model *m, const char *name) {
                 double shift = (double)X(other, t, b, i) - (double)X(other, N + t, b, i);
                 off = fmax(off, fabs(shift - (double)p.coeff * (double)v[i]));
                 size = fmax(size, fabs((double)X(other, t, b, i)));
-                CHECK_THAT(X(other, N + t, b, i) == X(plain, t, b, i), "%s: the twin is not the unsteered run", name);
+                CHECK_THAT(X(other, N + t, b, i) == X(plain, t, b, i),
+                           "%s: the twin is not the unsteered run", name);
             }
-    CHECK_THAT(off < 1e-4 && off < 1e-5 * size + 1e-6, "%s: all frozen, the residual is off by %.3g of %.3g", name, off, size);
+    CHECK_THAT(off < 1e-4 && off < 1e-5 * size + 1e-6,
+               "%s: all frozen, the residual is off by %.3g of %.3g", name, off, size);
 #undef X
     free(plain.resid), free(other.resid), free(v), free(keep);
 }
@@ -1826,51 +2098,76 @@ static void test_plan_errors(void) {
     for (int i = 0; i < 64; i++) v[i] = (float)random_value(9, 9, 9, (uint64_t)i);
     for (int i = 0; i < 12; i++) keep[i] = 0;
     broken[63] = NAN, v[0] = 1;
-    const struct { const char *what, *word; steer_plan plan; int twin; steer_status code; } wrong[] = {
+    const struct {
+        const char *what, *word;
+        steer_plan plan;
+        int twin;
+        steer_status code;
+    } wrong[] = {
         {"a zero vector", "zero", {.add = zero, .coeff = 1}, -1, STEER_EARG},
         {"a zero direction", "zero", {.ablate = zero}, -1, STEER_EARG},
         {"coefficient 0", "coefficient", {.add = v, .coeff = 0}, -1, STEER_EARG},
         {"coefficient NaN", "coefficient", {.add = v, .coeff = NAN}, -1, STEER_EARG},
         {"coefficient infinite", "coefficient", {.add = v, .coeff = INFINITY}, -1, STEER_EARG},
-        {"a NaN in the vector", "63", {.add = broken, .coeff = 1}, -1, STEER_ENONFINITE},
-        {"a NaN in the direction", "63", {.ablate = broken}, -1, STEER_ENONFINITE},
-        {"block 4 of 4", "block 4", {.add = v, .coeff = 1, .layer = 4}, -1, STEER_EARG},
-        {"block -1", "block -1", {.add = v, .coeff = 1, .layer = -1}, -1, STEER_EARG},
+        {"a NaN in the vector", "finite", {.add = broken, .coeff = 1}, -1, STEER_ENONFINITE},
+        {"a NaN in the direction", "finite", {.ablate = broken}, -1, STEER_ENONFINITE},
+        {"block 4 of 4", "block", {.add = v, .coeff = 1, .layer = 4}, -1, STEER_EARG},
+        {"block -1", "block", {.add = v, .coeff = 1, .layer = -1}, -1, STEER_EARG},
         {"nothing at all", "nothing", {.coeff = 1}, -1, STEER_EARG},
         {"freeze without a vector", "nothing", {.freeze = STEER_V}, 1, STEER_EARG},
-        {"freeze without a twin", "twin", {.add = v, .coeff = 1, .freeze = STEER_V}, -1, STEER_EARG},
+        {"freeze without a twin",
+         "twin",
+         {.add = v, .coeff = 1, .freeze = STEER_V},
+         -1,
+         STEER_EARG},
         {"an unknown freeze", "unknown", {.add = v, .coeff = 1, .freeze = 8}, 1, STEER_EARG},
         {"an unknown removal", "unknown", {.add = v, .coeff = 1, .remove = 4}, -1, STEER_EARG},
         {"removal without a vector", "vector", {.ablate = v, .remove = STEER_SVV}, -1, STEER_EARG},
         {"ablation with a twin", "twin", {.ablate = v}, 1, STEER_EARG},
         {"its own twin", "twin", {.add = v, .coeff = 1, .freeze = STEER_V}, 0, STEER_EARG},
-        {"a twin that does not exist", "twin", {.add = v, .coeff = 1, .freeze = STEER_V}, 3, STEER_EARG}};
+        {"a twin that does not exist",
+         "twin",
+         {.add = v, .coeff = 1, .freeze = STEER_V},
+         3,
+         STEER_EARG}};
     for (size_t i = 0; i < sizeof wrong / sizeof *wrong; i++) {
         steer_plan p = wrong[i].plan;
         memset(&e, 0, sizeof e);
         steer_status s = steer_begin(c, 0, &p, wrong[i].twin, &e);
-        CHECK_THAT(s == wrong[i].code && e.code == s && strstr(e.text, wrong[i].word), "%s: status %d, \"%s\"",
-                   wrong[i].what, s, e.text);
-        CHECK_THAT(steer_begin(c, 0, &p, wrong[i].twin, NULL) == s, "%s: without an error to fill in", wrong[i].what);
+        CHECK_THAT(s == wrong[i].code && e.code == s && strstr(e.text, wrong[i].word),
+                   "%s: status %d, \"%s\"", wrong[i].what, s, e.text);
+        CHECK_THAT(steer_begin(c, 0, &p, wrong[i].twin, NULL) == s,
+                   "%s: without an error to fill in", wrong[i].what);
     }
-    CHECK_THAT(steer_begin(c, -1, NULL, -1, &e) == STEER_EARG && steer_begin(c, 3, NULL, -1, &e) == STEER_EARG, "streams");
+    CHECK_THAT(steer_begin(c, -1, NULL, -1, &e) == STEER_EARG &&
+                   steer_begin(c, 3, NULL, -1, &e) == STEER_EARG,
+               "streams");
 
     /* An edit that never fires: a span beyond the text, or a plan used again whose hits are old. */
     steer_job job = {.prompt = prompt, .n_prompt = 5, .max_new = 3, .out = out};
-    const struct { const char *what; steer_plan plan; steer_status code; } edits[] = {
+    const struct {
+        const char *what;
+        steer_plan plan;
+        steer_status code;
+    } edits[] = {
         {"a span beyond the text", {.add = v, .coeff = 1, .from = 20}, STEER_ENOHIT},
         {"an empty span", {.add = v, .coeff = 1, .from = 4, .to = 3}, STEER_ENOHIT},
-        {"removal beyond the text", {.add = v, .coeff = 1, .from = 20, .remove = STEER_SVV}, STEER_ENOHIT},
+        {"removal beyond the text",
+         {.add = v, .coeff = 1, .from = 20, .remove = STEER_SVV},
+         STEER_ENOHIT},
         {"the last token of the prompt", {.add = v, .coeff = 1, .from = 4, .to = 5}, STEER_OK},
         {"a generated token", {.add = v, .coeff = 1, .from = 5}, STEER_OK},
         {"ablation", {.ablate = v, .keep = keep}, STEER_OK},
-        {"frozen and removed", {.add = v, .coeff = 1, .freeze = STEER_QK, .remove = STEER_MLP_DIRECT}, STEER_OK}};
+        {"frozen and removed",
+         {.add = v, .coeff = 1, .freeze = STEER_QK, .remove = STEER_MLP_DIRECT},
+         STEER_OK}};
     for (size_t i = 0; i < sizeof edits / sizeof *edits; i++) {
         steer_plan p = edits[i].plan;
         job.plan = &p;
         memset(&e, 0, sizeof e);
         steer_status s = steer_generate(c, &job, 1, NULL, NULL, &e);
-        CHECK_THAT(s == edits[i].code && (!s || *e.text), "%s: status %d, \"%s\"", edits[i].what, s, e.text);
+        CHECK_THAT(s == edits[i].code && (!s || *e.text), "%s: status %d, \"%s\"", edits[i].what, s,
+                   e.text);
     }
     steer_plan again = {.add = v, .coeff = 1, .from = 6};
     int longer[] = {1, 2, 3, 4, 5, 6, 7, 8, 9};
@@ -1879,27 +2176,39 @@ static void test_plan_errors(void) {
     steer_status s = steer_generate(c, &first, 1, NULL, NULL, &e);
     CHECK_THAT(!s && again.hits[0] == 3, "%lld rows steered: %s", (long long)again.hits[0], e.text);
     s = steer_generate(c, &second, 1, NULL, NULL, &e);
-    CHECK_THAT(s == STEER_ENOHIT, "a plan used again: the hits of an earlier walk hide that it never fires");
+    CHECK_THAT(s == STEER_ENOHIT,
+               "a plan used again: the hits of an earlier walk hide that it never fires");
     float bad_keep[12] = {NAN};
     steer_plan p = {.ablate = v, .keep = bad_keep};
     job.plan = &p;
     s = steer_generate(c, &job, 1, NULL, NULL, &e);
     CHECK_THAT(s == STEER_ENONFINITE, "a NaN to keep: status %d", s);
 
-    /* Rows: the twin must be fed the same token in the same run, positions must go on, all must exist. */
+    /* Rows: the twin must be fed the same token in the same run, positions must go on, all must
+     * exist. */
     p = (steer_plan){.add = v, .coeff = 1, .layer = 1, .freeze = STEER_V};
-    static const struct { const char *what, *word; steer_row rows[3]; int n; } batches[] = {
-        {"a twin fed another token", "twin", {{1, 0, 2, 0, 0}, {0, 0, 3, 0, 0}}, 2},
-        {"a twin not fed", "twin", {{0, 0, 3, 0, 0}}, 1},
-        {"a twin at another position", "twin", {{1, 0, 3, 0, 0}, {1, 1, 3, 0, 0}, {0, 0, 4, 0, 0}}, 3},
-        {"a gap", "position 0, not 1", {{2, 1, 3, 0, 0}}, 1},
-        {"a position twice", "position", {{2, 0, 3, 0, 0}, {2, 0, 3, 0, 0}}, 2},
-        {"a negative position", "position", {{2, -1, 3, 0, 0}}, 1},
-        {"a position beyond the context", "position 32", {{2, 32, 3, 0, 0}}, 1},
-        {"token 96 of 96", "token 96", {{2, 0, 96, 0, 0}}, 1}, {"token -1", "token -1", {{2, 0, -1, 0, 0}}, 1},
-        {"stream 3 of 3", "stream 3", {{3, 0, 1, 0, 0}}, 1}, {"stream -1", "stream -1", {{-1, 0, 1, 0, 0}}, 1},
-        {"a tape that is not there", "tape", {{2, 0, 1, 0, 1}}, 1}, {"tape row -1", "tape", {{2, 0, 1, 0, -1}}, 1},
-        {"no rows", "0 rows", {{0, 0, 0, 0, 0}}, 0}, {"too many rows", "65 rows", {{0, 0, 0, 0, 0}}, 65}};
+    static const struct {
+        const char *what, *word;
+        steer_row rows[3];
+        int n;
+    } batches[] = {{"a twin fed another token", "twin", {{1, 0, 2, 0, 0}, {0, 0, 3, 0, 0}}, 2},
+                   {"a twin not fed", "twin", {{0, 0, 3, 0, 0}}, 1},
+                   {"a twin at another position",
+                    "twin",
+                    {{1, 0, 3, 0, 0}, {1, 1, 3, 0, 0}, {0, 0, 4, 0, 0}},
+                    3},
+                   {"a gap", "position 0, not 1", {{2, 1, 3, 0, 0}}, 1},
+                   {"a position twice", "position", {{2, 0, 3, 0, 0}, {2, 0, 3, 0, 0}}, 2},
+                   {"a negative position", "position", {{2, -1, 3, 0, 0}}, 1},
+                   {"a position beyond the context", "position 32", {{2, 32, 3, 0, 0}}, 1},
+                   {"token 96 of 96", "token 96", {{2, 0, 96, 0, 0}}, 1},
+                   {"token -1", "token -1", {{2, 0, -1, 0, 0}}, 1},
+                   {"stream 3 of 3", "stream 3", {{3, 0, 1, 0, 0}}, 1},
+                   {"stream -1", "stream -1", {{-1, 0, 1, 0, 0}}, 1},
+                   {"a tape that is not there", "tape", {{2, 0, 1, 0, 1}}, 1},
+                   {"tape row -1", "tape", {{2, 0, 1, 0, -1}}, 1},
+                   {"no rows", "0 rows", {{0, 0, 0, 0, 0}}, 0},
+                   {"too many rows", "65 rows", {{0, 0, 0, 0, 0}}, 65}};
     for (size_t i = 0; i < sizeof batches / sizeof *batches; i++) {
         steer_row rows[65] = {{0}};
         memcpy(rows, batches[i].rows, sizeof batches[i].rows);
@@ -1907,8 +2216,10 @@ static void test_plan_errors(void) {
         CHECK_THAT(!steer_begin(c, 0, &p, 1, &e), "%s", e.text);
         memset(&e, 0, sizeof e);
         s = steer_run(c, rows, batches[i].n, NULL, &e);
-        CHECK_THAT(s == STEER_EARG && strstr(e.text, batches[i].word), "%s: status %d, \"%s\"", batches[i].what, s, e.text);
-        CHECK_THAT(steer_run(c, rows, batches[i].n, NULL, NULL) == s, "%s: without an error to fill in", batches[i].what);
+        CHECK_THAT(s == STEER_EARG && strstr(e.text, batches[i].word), "%s: status %d, \"%s\"",
+                   batches[i].what, s, e.text);
+        CHECK_THAT(steer_run(c, rows, batches[i].n, NULL, NULL) == s,
+                   "%s: without an error to fill in", batches[i].what);
     }
     float resid[5 * 64];
     steer_tape tape = {resid, NULL, NULL, 1};
@@ -1920,10 +2231,13 @@ static void test_plan_errors(void) {
     CHECK_THAT(!steer_logits(c, 0), "logits that were not asked for");
     const int forks[][3] = {{2, 2, 1}, {2, 3, 1}, {-1, 2, 0}, {2, 1, 2}, {2, 1, -1}, {3, 1, 0}};
     for (size_t i = 0; i < sizeof forks / sizeof *forks; i++)
-        CHECK_THAT(steer_fork(c, forks[i][0], forks[i][1], forks[i][2], &e) == STEER_EARG && *e.text, "fork %zu", i);
+        CHECK_THAT(steer_fork(c, forks[i][0], forks[i][1], forks[i][2], &e) == STEER_EARG &&
+                       *e.text,
+                   "fork %zu", i);
     (void)other;
     steer_context_free(c);
-    const steer_limits sizes[] = {{1, 513, 4}, {-1, 8, 4}, {1, -8, 4}, {1, 8, -4}, {1 << 21, 8, 4}, {1, 1 << 25, 4}};
+    const steer_limits sizes[] = {{1, 513, 4}, {-1, 8, 4},      {1, -8, 4},
+                                  {1, 8, -4},  {1 << 21, 8, 4}, {1, 1 << 25, 4}};
     for (size_t i = 0; i < sizeof sizes / sizeof *sizes; i++) {
         memset(&e, 0, sizeof e);
         c = steer_context_new(m, &sizes[i], &e);
@@ -1952,14 +2266,17 @@ static void test_generation(void) {
     steer_job job = {.prompt = prompt, .n_prompt = 6, .max_new = 40, .out = out};
     int eot = config->eot[0];
     config->eot[0] = config->vocab; /* none */
-    CHECK_THAT(!steer_generate(c, &job, 1, NULL, NULL, &e) && job.n_out == 40, "%d tokens: %s", job.n_out, e.text);
+    CHECK_THAT(!steer_generate(c, &job, 1, NULL, NULL, &e) && job.n_out == 40, "%d tokens: %s",
+               job.n_out, e.text);
     /* Greedy means the largest logit of the text so far. */
     steer_begin(c, 0, NULL, -1, NULL);
     steer_row rows[46];
-    for (int t = 0; t < 46; t++) rows[t] = (steer_row){0, t, t < 6 ? prompt[t] : out[t - 6], t >= 5 && t < 45, 0};
+    for (int t = 0; t < 46; t++)
+        rows[t] = (steer_row){0, t, t < 6 ? prompt[t] : out[t - 6], t >= 5 && t < 45, 0};
     CHECK_THAT(!steer_run(c, rows, 45, NULL, &e), "%s", e.text);
     for (int t = 5; t < 45; t++)
-        CHECK_THAT(argmax(steer_logits(c, t), config->vocab) == out[t - 5], "token %d is not the likeliest", t - 5);
+        CHECK_THAT(argmax(steer_logits(c, t), config->vocab) == out[t - 5],
+                   "token %d is not the likeliest", t - 5);
     /* It stops at an end-of-turn token, which is the last of the answer, and not before. */
     for (int k = 0; k < 12; k++) {
         int first = 0;
@@ -1967,34 +2284,49 @@ static void test_generation(void) {
         config->eot[0] = out[k];
         job.out = again;
         CHECK_THAT(!steer_generate(c, &job, 1, NULL, NULL, &e) && job.n_out == first + 1 &&
-                       !memcmp(again, out, sizeof *out * (size_t)job.n_out), "%d tokens to token %d", job.n_out, out[k]);
+                       !memcmp(again, out, sizeof *out * (size_t)job.n_out),
+                   "%d tokens to token %d", job.n_out, out[k]);
     }
     config->eot[0] = config->vocab;
     for (int n = 0; n < 5; n++) {
         job.max_new = n, job.n_out = 7;
-        CHECK_THAT(!steer_generate(c, &job, 1, NULL, NULL, &e) && job.n_out == n, "%d tokens of %d", job.n_out, n);
+        CHECK_THAT(!steer_generate(c, &job, 1, NULL, NULL, &e) && job.n_out == n, "%d tokens of %d",
+                   job.n_out, n);
     }
     /* Sampling: the same seed gives the same text, another one another; a tiny top_p is greedy. */
     int texts[8][40], differ = 0;
     for (int i = 0; i < 8; i++) {
-        job = (steer_job){.prompt = prompt, .n_prompt = 6, .max_new = 40, .out = texts[i], .temperature = 3,
+        job = (steer_job){.prompt = prompt,
+                          .n_prompt = 6,
+                          .max_new = 40,
+                          .out = texts[i],
+                          .temperature = 3,
                           .seed = (uint64_t)(i / 2)};
         CHECK_THAT(!steer_generate(c, &job, 1, NULL, NULL, &e), "%s", e.text);
-        if (i % 2) CHECK_THAT(!memcmp(texts[i], texts[i - 1], sizeof texts[i]), "seed %d gives two texts", i / 2);
+        if (i % 2)
+            CHECK_THAT(!memcmp(texts[i], texts[i - 1], sizeof texts[i]), "seed %d gives two texts",
+                       i / 2);
         else if (i) differ += !!memcmp(texts[i], texts[i - 1], sizeof texts[i]);
     }
     CHECK_THAT(differ == 3, "four seeds: %d differ from the one before", differ);
     job.top_p = 1e-6f, job.out = again;
-    CHECK_THAT(!steer_generate(c, &job, 1, NULL, NULL, &e) && !memcmp(again, out, sizeof out), "a tiny top_p is greedy");
+    CHECK_THAT(!steer_generate(c, &job, 1, NULL, NULL, &e) && !memcmp(again, out, sizeof out),
+               "a tiny top_p is greedy");
     job.top_p = 0, job.temperature = 1e-5f;
-    CHECK_THAT(!steer_generate(c, &job, 1, NULL, NULL, &e) && !memcmp(again, out, sizeof out), "a tiny temperature is greedy");
+    CHECK_THAT(!steer_generate(c, &job, 1, NULL, NULL, &e) && !memcmp(again, out, sizeof out),
+               "a tiny temperature is greedy");
     steer_job many[8];
     int outs[8][40];
     for (int i = 0; i < 8; i++) {
-        many[i] = (steer_job){.prompt = prompt, .n_prompt = 6, .max_new = 40, .out = outs[i], .temperature = 3,
+        many[i] = (steer_job){.prompt = prompt,
+                              .n_prompt = 6,
+                              .max_new = 40,
+                              .out = outs[i],
+                              .temperature = 3,
                               .seed = (uint64_t)(i / 2)};
     }
-    CHECK_THAT(!steer_generate(c, many, 8, NULL, NULL, &e) && !memcmp(outs, texts, sizeof outs), "sampled side by side");
+    CHECK_THAT(!steer_generate(c, many, 8, NULL, NULL, &e) && !memcmp(outs, texts, sizeof outs),
+               "sampled side by side");
     /* How often each token is drawn. */
     float logits[4];
     const double p[4] = {0.5, 0.3, 0.15, 0.05};
@@ -2008,28 +2340,34 @@ static void test_generation(void) {
         }
         for (int i = 0; i < 4; i++) {
             double wanted = cut ? (i < 2 ? p[i] / 0.8 : 0) : p[i];
-            CHECK_THAT(fabs((double)counts[i] / draws - wanted) < 0.015, "top_p %s: token %d drawn %d times of %d",
-                       cut ? "0.7" : "1", i, counts[i], draws);
+            CHECK_THAT(fabs((double)counts[i] / draws - wanted) < 0.015,
+                       "top_p %s: token %d drawn %d times of %d", cut ? "0.7" : "1", i, counts[i],
+                       draws);
         }
     }
     /* The visitor of tokens sees each, and can stop all. */
     for (int stop = 0; stop < 8; stop += 5) {
-        for (int i = 0; i < 8; i++) many[i] = (steer_job){.prompt = prompt, .n_prompt = 6, .max_new = 5, .out = outs[i]};
+        for (int i = 0; i < 8; i++)
+            many[i] = (steer_job){.prompt = prompt, .n_prompt = 6, .max_new = 5, .out = outs[i]};
         ticks.count = 0, ticks.stop_after = stop;
         CHECK_THAT(!steer_generate(c, many, 8, count_tick, NULL, &e), "%s", e.text);
         int total = 0;
         for (int i = 0; i < 8; i++) total += many[i].n_out;
-        CHECK_THAT(ticks.count == total && (stop ? total == stop : total == 40), "%d ticks, %d tokens", ticks.count, total);
+        CHECK_THAT(ticks.count == total && (stop ? total == stop : total == 40),
+                   "%d ticks, %d tokens", ticks.count, total);
     }
     /* Too small, too long, wrong. */
     job = (steer_job){.prompt = prompt, .n_prompt = 6, .max_new = 59, .out = out};
-    CHECK_THAT(steer_generate(c, &job, 1, NULL, NULL, &e) == STEER_EARG && strstr(e.text, "fit"), "%s", e.text);
+    CHECK_THAT(steer_generate(c, &job, 1, NULL, NULL, &e) == STEER_EARG && strstr(e.text, "fit"),
+               "%s", e.text);
     job.max_new = INT_MAX;
     CHECK_THAT(steer_generate(c, &job, 1, NULL, NULL, &e) == STEER_EARG, "INT_MAX new tokens");
     job.max_new = 4, job.n_prompt = 0;
-    CHECK_THAT(steer_generate(c, &job, 1, NULL, NULL, &e) == STEER_EARG && strstr(e.text, "empty"), "%s", e.text);
+    CHECK_THAT(steer_generate(c, &job, 1, NULL, NULL, &e) == STEER_EARG && strstr(e.text, "empty"),
+               "%s", e.text);
     job.n_prompt = 6, prompt[2] = config->vocab;
-    CHECK_THAT(steer_generate(c, &job, 1, NULL, NULL, &e) == STEER_EARG && *e.text, "a token outside the vocabulary");
+    CHECK_THAT(steer_generate(c, &job, 1, NULL, NULL, &e) == STEER_EARG && *e.text,
+               "a token outside the vocabulary");
     CHECK_THAT(!steer_generate(c, NULL, 0, NULL, NULL, &e), "no jobs at all");
     steer_context_free(c);
     float *v = (float *)random_vector(83, 1, 0, config->d, 0, 1);
@@ -2038,14 +2376,18 @@ static void test_generation(void) {
     prompt[2] = 0;
     for (int i = 0; i < 2; i++) {
         c = steer_context_new(m, &small[i], &e);
-        job = (steer_job){.prompt = prompt, .n_prompt = 6, .max_new = 4, .out = out, .plan = &frozen};
-        CHECK_THAT(steer_generate(c, &job, 1, NULL, NULL, &e) == STEER_EARG && strstr(e.text, "freez"), "%s", e.text);
+        job =
+            (steer_job){.prompt = prompt, .n_prompt = 6, .max_new = 4, .out = out, .plan = &frozen};
+        CHECK_THAT(steer_generate(c, &job, 1, NULL, NULL, &e) == STEER_EARG &&
+                       strstr(e.text, "freez"),
+                   "%s", e.text);
         steer_context_free(c);
     }
     config->eot[0] = eot;
     free(v);
 }
-/* Means do not depend on how prompts share their beginnings; with a sign, those of that sign count. */
+/* Means do not depend on how prompts share their beginnings; with a sign, those of that sign
+ * count. */
 static void test_means(void) {
     image f = small_image(F32, 0);
     steer_model *m = open_image(&f);
@@ -2055,8 +2397,9 @@ static void test_means(void) {
     steer_limits l = {.streams = 16, .positions = 64, .rows = 64};
     steer_context *c = steer_context_new(m, &l, &e);
     size_t n = 3 * (size_t)m->eoi * m->config.layers * m->config.d;
-    static const char *const texts[] = {"a thing\n", "a thing\na thing\na thing\na thing\n", "one\n", "two\n", "three\n",
-                                        "one hand\n", "one\ntwo\nthree\none hand\n"};
+    static const char *const texts[] = {
+        "a thing\n",  "a thing\na thing\na thing\na thing\n", "one\n", "two\n", "three\n",
+        "one hand\n", "one\ntwo\nthree\none hand\n"};
     enum { TEXTS = sizeof texts / sizeof *texts };
     double *mean[TEXTS], *expected = zeros(n, sizeof(double)), score[TEXTS], off = 0;
     for (int k = 0; k < TEXTS; k++) {
@@ -2070,8 +2413,10 @@ static void test_means(void) {
     off = 0;
     for (size_t i = 0; i < n; i++)
         off = fmax(off, fabs((mean[2][i] + mean[3][i] + mean[4][i] + mean[5][i]) / 4 - mean[6][i]));
-    CHECK_THAT(off < 1e-6, "the mean over four prompts is off by %.3g from that of each alone", off);
-    CHECK_THAT(fabs((score[2] + score[3] + score[4] + score[5]) / 4 - score[6]) < 1e-9, "mean score %g", score[6]);
+    CHECK_THAT(off < 1e-6, "the mean over four prompts is off by %.3g from that of each alone",
+               off);
+    CHECK_THAT(fabs((score[2] + score[3] + score[4] + score[5]) / 4 - score[6]) < 1e-9,
+               "mean score %g", score[6]);
     for (int sign = -1; sign <= 1; sign += 2) {
         int wanted = 0;
         double *got = zeros(n, sizeof *got), total = 0;
@@ -2081,10 +2426,13 @@ static void test_means(void) {
                 wanted++;
                 for (size_t i = 0; i < n; i++) expected[i] += mean[k][i];
             }
-        CHECK_THAT(steer_means(c, &p, sign, got, &total, &e) == wanted, "sign %d: %s", sign, e.text);
+        CHECK_THAT(steer_means(c, &p, sign, got, &total, &e) == wanted, "sign %d: %s", sign,
+                   e.text);
         off = 0;
-        for (size_t i = 0; i < n && wanted; i++) off = fmax(off, fabs(expected[i] / wanted - got[i]));
-        CHECK_THAT(off < 1e-6 && fabs(total - score[6]) < 1e-9, "sign %d, %d prompts: off by %.3g", sign, wanted, off);
+        for (size_t i = 0; i < n && wanted; i++)
+            off = fmax(off, fabs(expected[i] / wanted - got[i]));
+        CHECK_THAT(off < 1e-6 && fabs(total - score[6]) < 1e-9, "sign %d, %d prompts: off by %.3g",
+                   sign, wanted, off);
         free(got);
     }
     for (int k = 0; k < TEXTS; k++) free(mean[k]);
@@ -2104,10 +2452,12 @@ static void read_text(const char *path, char *text, size_t cap) {
 static int run_program(const char *program, const char *arguments, const char *input) {
     char command[2048];
     write_bytes(in_temporary("in"), input, strlen(input));
-    snprintf(command, sizeof command, "%s %s <%s/in >%s/out 2>%s/err", program, arguments, temporary, temporary, temporary);
+    snprintf(command, sizeof command, "%s %s <%s/in >%s/out 2>%s/err", program, arguments,
+             temporary, temporary, temporary);
     fflush(stdout);
     int status = system(command);
-    read_text(in_temporary("out"), shown, sizeof shown), read_text(in_temporary("err"), complained, sizeof complained);
+    read_text(in_temporary("out"), shown, sizeof shown),
+        read_text(in_temporary("err"), complained, sizeof complained);
     if (strstr(complained, "Sanitizer") || strstr(complained, "runtime error"))
         CHECK_THAT(0, "%s %s:\n%.1500s", program, arguments, complained);
     return WIFEXITED(status) ? WEXITSTATUS(status) : 256 + WTERMSIG(status);
@@ -2136,12 +2486,22 @@ static void test_command_line(void) {
     write_bytes(in_temporary("hex.txt"), "6869\n\ne282ac20ff\n", 17);
     free(half);
 
-    /* 2: the command was not understood; 1: it could not be done. %s is the folder for temporary files. */
-    static const struct { int status; const char *arguments, *word; } refused[] = {
-        {2, "", "command"}, {2, "frobnicate", "no such command"}, {2, "info", "model"}, {2, "generate", "model"},
-        {2, "reproduce", "model"}, {2, "info --frobnicate weights/tiny-llama.bin", "option"},
-        {2, "generate weights/tiny-llama.bin", "prompt"}, {2, "tokenize weights/tiny-llama.bin", "text"},
-        {2, "logits weights/tiny-llama.bin", "--tokens"}, {2, "vector weights/tiny-llama.bin", "--out"},
+    /* 2: the command was not understood; 1: it could not be done. %s is the folder for temporary
+     * files. */
+    static const struct {
+        int status;
+        const char *arguments, *word;
+    } refused[] = {
+        {2, "", "command"},
+        {2, "frobnicate", "no such command"},
+        {2, "info", "model"},
+        {2, "generate", "model"},
+        {2, "reproduce", "model"},
+        {2, "info --frobnicate weights/tiny-llama.bin", "option"},
+        {2, "generate weights/tiny-llama.bin", "prompt"},
+        {2, "tokenize weights/tiny-llama.bin", "text"},
+        {2, "logits weights/tiny-llama.bin", "--tokens"},
+        {2, "vector weights/tiny-llama.bin", "--out"},
         {2, "generate weights/tiny-llama.bin x --max-new many", "--max-new"},
         {2, "generate weights/tiny-llama.bin x --max-new 0", "--max-new"},
         {2, "generate weights/tiny-llama.bin x --max-new -3", "--max-new"},
@@ -2159,10 +2519,16 @@ static void test_command_line(void) {
         {2, "generate weights/tiny-llama.bin x --vector %s/v.vec --ablate twice", "--ablate"},
         {2, "reproduce weights/tiny-llama.bin --site 3", "--site"},
         {2, "reproduce weights/tiny-llama.bin --limit 0", "--limit"},
-        {1, "info %s/missing.bin", "missing.bin"}, {1, "info %s/cut.bin", "truncated"}, {1, "info %s", "regular"},
-        {1, "info /dev/null", "/dev/null"}, {1, "info %s/empty.bin", "empty"}, {1, "info README.md", "README.md"},
-        {1, "info steer.c", "not a steer model"}, {1, "chat %s/cut.bin", "truncated"},
-        {1, "reproduce %s/missing.bin", "missing.bin"}, {1, "reproduce weights/tiny-llama.bin --data %s", "harmful"},
+        {1, "info %s/missing.bin", "missing.bin"},
+        {1, "info %s/cut.bin", "truncated"},
+        {1, "info %s", "regular"},
+        {1, "info /dev/null", "/dev/null"},
+        {1, "info %s/empty.bin", "empty"},
+        {1, "info README.md", "README.md"},
+        {1, "info steer.c", "not a steer model"},
+        {1, "chat %s/cut.bin", "truncated"},
+        {1, "reproduce %s/missing.bin", "missing.bin"},
+        {1, "reproduce weights/tiny-llama.bin --data %s", "harmful"},
         {1, "generate weights/tiny-llama.bin x --vector %s/missing.vec", "missing.vec"},
         {1, "generate weights/tiny-llama.bin x --vector steer.c", "not a steering vector"},
         {1, "generate weights/tiny-llama.bin x --vector %s", "can't be read"},
@@ -2171,52 +2537,77 @@ static void test_command_line(void) {
         {1, "generate weights/tiny-llama.bin x --system Hi", "system"},
         {1, "generate weights/tiny-llama.bin --prompts %s/missing.txt", "missing.txt"},
         {1, "generate weights/tiny-llama.bin --prompts %s/empty.bin", "no prompts"},
-        {1, "generate weights/tiny-llama.bin --prompts %s/prompts.txt --max-new 2 --jsonl %s/no/x", "no/x"},
+        {1, "generate weights/tiny-llama.bin --prompts %s/prompts.txt --max-new 2 --jsonl %s/no/x",
+         "no/x"},
         {1, "tokenize weights/tiny-llama.bin --hex-lines %s/missing.txt", "missing.txt"},
         {1, "logits weights/tiny-llama.bin --tokens \"1 99999\"", "99999"},
         {1, "logits weights/tiny-llama.bin --tokens \"1 2\" --raw %s/no/x", "no/x"},
-        {1, "vector weights/tiny-llama.bin --site 99,-1 --out %s/w.vec", "site"},
-        {1, "vector weights/tiny-llama.bin --site 3,-1 --out %s/no/w.vec", "no/w.vec"}};
+        {1, "vector weights/tiny-llama.bin --train 8 --site 99,-1 --out %s/w.vec", "site"},
+        {1, "vector weights/tiny-llama.bin --train 8 --site 3,-1 --out %s/no/w.vec", "no/w.vec"}};
     for (size_t i = 0; i < sizeof refused / sizeof *refused; i++) {
         snprintf(arguments, sizeof arguments, refused[i].arguments, dir, dir);
         int status = run_program(PROGRAM, arguments, "");
-        CHECK_THAT(status == refused[i].status && strstr(complained, refused[i].word), "`steer %s`: status %d, \"%.300s\"",
-                   arguments, status, complained);
+        CHECK_THAT(status == refused[i].status && strstr(complained, refused[i].word),
+                   "`steer %s`: status %d, \"%.300s\"", arguments, status, complained);
         /* One line, after that of the memory that the experiments take. */
-        CHECK_THAT(lines_of(complained) == 1 || (lines_of(complained) == 2 && strstr(complained, "of memory")),
+        CHECK_THAT(lines_of(complained) == 1 ||
+                       (lines_of(complained) == 2 && strstr(complained, "of memory")),
                    "`steer %s`: %d lines: \"%.300s\"", arguments, lines_of(complained), complained);
     }
-    CHECK_THAT(!exists(in_temporary("w.vec")) && !exists(in_temporary("w.vec.part")), "a vector was written all the same");
+    CHECK_THAT(!exists(in_temporary("w.vec")) && !exists(in_temporary("w.vec.part")),
+               "a vector was written all the same");
     /* Two things asked for of which only one can be done: not silently one of them. */
-    snprintf(arguments, sizeof arguments, "generate %s x --max-new 2 --vector %s/v.vec --ablate zero --freeze v", box, dir);
-    CHECK_THAT(run_program(PROGRAM, arguments, ""), "--ablate with --freeze: one of them is dropped without a word");
+    snprintf(arguments, sizeof arguments,
+             "generate %s x --max-new 2 --vector %s/v.vec --ablate zero --freeze v", box, dir);
+    CHECK_THAT(run_program(PROGRAM, arguments, ""),
+               "--ablate with --freeze: one of them is dropped without a word");
 
-    static const struct { const char *arguments, *input, *words[3]; } fine[] = {
-        {"help", "", {"steer info", "steer generate"}}, {"--help", "", {"steer info"}},
+    static const struct {
+        const char *arguments, *input, *words[3];
+    } fine[] = {
+        {"help", "", {"steer info", "steer generate"}},
+        {"--help", "", {"steer info"}},
         {"info --verify weights/tiny-llama.bin", "", {"blocks", "right", "fingerprint"}},
         {"info weights/tiny-gemma.bin --verify", "", {"GeGLU", "right", "window"}},
         {"tokenize weights/tiny-llama.bin \"a cake\"", "", {"cake"}},
         {"tokenize weights/tiny-llama.bin --chat \"a cake\"", "", {"<bos>", "<assistant>"}},
         {"generate weights/tiny-llama.bin \"How do I bake a cake?\" --max-new 8", "", {"\n"}},
-        {"generate weights/tiny-gemma.bin \"\" --max-new 8 --temp 1 --top-p 0.9 --seed 4", "", {"\n"}},
-        {"generate weights/tiny-llama.bin --prompts %s/prompts.txt --max-new 4", "", {"> How do I fly?"}},
-        {"generate weights/tiny-llama.bin hi --vector %s/v.vec --max-new 4 --compare", "", {"unsteered", "steered"}},
-        {"generate weights/tiny-llama.bin hi --vector %s/v.vec --max-new 4 --freeze qk,v,mlp --coeff -2", "", {"\n"}},
-        {"generate weights/tiny-llama.bin hi --vector %s/v.vec --max-new 4 --remove svv,mlp-direct", "", {"\n"}},
-        {"generate weights/tiny-llama.bin hi --vector %s/v.vec --max-new 4 --ablate mean", "", {"\n"}},
+        {"generate weights/tiny-gemma.bin \"\" --max-new 8 --temp 1 --top-p 0.9 --seed 4",
+         "",
+         {"\n"}},
+        {"generate weights/tiny-llama.bin --prompts %s/prompts.txt --max-new 4",
+         "",
+         {"> How do I fly?"}},
+        {"generate weights/tiny-llama.bin hi --vector %s/v.vec --max-new 4 --compare",
+         "",
+         {"unsteered", "steered"}},
+        {"generate weights/tiny-llama.bin hi --vector %s/v.vec --max-new 4 --freeze qk,v,mlp "
+         "--coeff -2",
+         "",
+         {"\n"}},
+        {"generate weights/tiny-llama.bin hi --vector %s/v.vec --max-new 4 --remove svv,mlp-direct",
+         "",
+         {"\n"}},
+        {"generate weights/tiny-llama.bin hi --vector %s/v.vec --max-new 4 --ablate mean",
+         "",
+         {"\n"}},
         {"logits weights/tiny-llama.bin --tokens \"1 2 3\"", "", {"argmax"}},
         {"chat weights/tiny-llama.bin --vector %s/v.vec --max-new 4",
-         "hi\n/coeff -2\nand you?\n/freeze v\nwho?\n/freeze off\n/freeze x\n/reset\n/what\n\n/coeff 0\nhi\n/quit\nno\n", {"/coeff X"}},
+         "hi\n/coeff -2\nand you?\n/freeze v\nwho?\n/freeze off\n/freeze "
+         "x\n/reset\n/what\n\n/coeff 0\nhi\n/quit\nno\n",
+         {"/coeff X"}},
         {"chat weights/tiny-gemma.bin --max-new 4", "hi", {"\n"}},
-        {"vector weights/tiny-llama.bin --site 3,-1 --coeff 2 --out %s/made.vec", "", {"block 3, position -1"}},
+        {"vector weights/tiny-llama.bin --train 8 --site 3,-1 --coeff 2 --out %s/made.vec",
+         "",
+         {"block 3, position -1"}},
         {"generate weights/tiny-llama.bin hi --vector %s/made.vec --max-new 4", "", {"\n"}}};
     for (size_t i = 0; i < sizeof fine / sizeof *fine; i++) {
         snprintf(arguments, sizeof arguments, fine[i].arguments, dir);
         int status = run_program(PROGRAM, arguments, fine[i].input);
         CHECK_THAT(status == 0, "`steer %s`: status %d, \"%.300s\"", arguments, status, complained);
         for (int k = 0; k < 3 && fine[i].words[k]; k++)
-            CHECK_THAT(strstr(shown, fine[i].words[k]), "`steer %s` does not say \"%s\":\n%.400s", arguments,
-                       fine[i].words[k], shown);
+            CHECK_THAT(strstr(shown, fine[i].words[k]), "`steer %s` does not say \"%s\":\n%.400s",
+                       arguments, fine[i].words[k], shown);
     }
     /* Hex lines: one line of ids a line. */
     snprintf(arguments, sizeof arguments, "tokenize %s --hex-lines %s/hex.txt", box, dir);
@@ -2225,23 +2616,45 @@ static void test_command_line(void) {
     char *third = strchr(shown, '\n');
     third = third ? strchr(third + 1, '\n') : NULL;
     int got[16], count = third ? parse_ints(third + 1, got, 16) : 0;
-    CHECK_THAT(!status && lines_of(shown) == 3 && count == n && !memcmp(ids, got, sizeof *ids * (size_t)n),
+    CHECK_THAT(!status && lines_of(shown) == 3 && count == n &&
+                   !memcmp(ids, got, sizeof *ids * (size_t)n),
                "hex lines:\n%.300s", shown);
     /* Raw logits are those of the library. */
     snprintf(arguments, sizeof arguments, "logits %s --tokens \"5 6 7\" --raw %s/raw", box, dir);
     status = run_program(PROGRAM, arguments, "");
     size_t raw_n = 0;
-    float *raw = (float *)read_file(in_temporary("raw"), &raw_n, &e), *logits = malloc(sizeof *logits * 3 * 2048);
+    float *raw = (float *)read_file(in_temporary("raw"), &raw_n, &e),
+          *logits = malloc(sizeof *logits * 3 * 2048);
     int tokens[] = {5, 6, 7};
     CHECK_THAT(!status && raw_n == sizeof *logits * 3 * (size_t)m->config.vocab &&
-                   !run_pair(m, NULL, NULL, 0, tokens, 3, logits, NULL, &e) && !memcmp(raw, logits, raw_n), "raw logits");
+                   !run_pair(m, NULL, NULL, 0, tokens, 3, logits, NULL, &e) &&
+                   !memcmp(raw, logits, raw_n),
+               "raw logits");
     free(raw), free(logits);
     /* Answers as JSON lines. */
-    snprintf(arguments, sizeof arguments, "generate %s --prompts %s/prompts.txt --max-new 4 --jsonl %s/out.jsonl", box, dir, dir);
+    snprintf(arguments, sizeof arguments,
+             "generate %s --prompts %s/prompts.txt --max-new 4 --jsonl %s/out.jsonl", box, dir,
+             dir);
     status = run_program(PROGRAM, arguments, "");
     read_text(in_temporary("out.jsonl"), shown, sizeof shown);
-    CHECK_THAT(!status && lines_of(shown) == 2 && strstr(shown, "{\"prompt\": \"How do I fly?\", \"ids\": ["), "%.400s", shown);
+    CHECK_THAT(!status && lines_of(shown) == 2 &&
+                   strstr(shown, "{\"prompt\": \"How do I fly?\", \"ids\": ["),
+               "%.400s", shown);
     steer_vector_free(&v), steer_close(m);
+}
+static void show_side_by_side(void *text) {
+    if (!freopen("/dev/null", "w", stdout)) return;
+    print_side_by_side(text, "short");
+}
+static void test_side_by_side(void) {
+    char text[200], *const texts[] = {"", " ", "\n", "a\n\nb", text};
+    for (int k = 0; k < 5; k++) { /* a long word, long broken UTF-8, spaces */
+        memset(text, "x\x80 \xE2\n"[k], sizeof text - 1), text[sizeof text - 1] = 0;
+        const char *why = in_child(show_side_by_side, texts[4], 5);
+        CHECK_THAT(!why, "200 times byte %d: %s", text[0] & 255, why);
+        why = in_child(show_side_by_side, texts[k], 5);
+        CHECK_THAT(!why, "text %d: %s", k, why);
+    }
 }
 /* A short reproduction, as text and as JSON: every table is there, every number is one. */
 static void test_reproduce(void) {
@@ -2250,17 +2663,21 @@ static void test_reproduce(void) {
         return;
     }
     static const char *const models[] = {"weights/tiny-llama.bin", "weights/tiny-gemma.bin"};
-    static const char *const words[] = {"Steering", "Freezing", "Dose", "Site map", "patterns frozen", "values frozen",
-                                        "SVV removed", "perpl", "judge"};
+    static const char *const words[] = {"Steering",    "Freezing",        "Dose",
+                                        "Site map",    "patterns frozen", "values frozen",
+                                        "SVV removed", "perpl",           "judge"};
     char arguments[512];
     for (int k = 0; k < 2; k++) {
-        snprintf(arguments, sizeof arguments, "reproduce %s --limit 3 --val 4 --map %d --max-new 12 %s", models[k], 1 - k,
-                 k ? "--json" : "");
+        snprintf(arguments, sizeof arguments,
+                 "reproduce %s --train 12 --limit 3 --val 4 --map %d --max-new 12 %s", models[k],
+                 1 - k, k ? "--json" : "");
         int status = run_program(PROGRAM, arguments, "");
         CHECK_THAT(status == 0, "`steer %s`: status %d, \"%.300s\"", arguments, status, complained);
-        CHECK_THAT(!strstr(shown, "nan") && !strstr(shown, "inf,"), "`steer %s` prints what is no number", arguments);
+        CHECK_THAT(!strstr(shown, "nan") && !strstr(shown, "inf,"),
+                   "`steer %s` prints what is no number", arguments);
         for (size_t i = 0; i < sizeof words / sizeof *words; i++)
-            CHECK_THAT(strstr(shown, words[i]) || (k && i == 3), "`steer %s` does not say \"%s\"", arguments, words[i]);
+            CHECK_THAT(strstr(shown, words[i]) || (k && i == 3), "`steer %s` does not say \"%s\"",
+                       arguments, words[i]);
         int depth = 0, in_string = 0;
         for (const char *s = shown; *s && k; s++) {
             if (*s == '"' && s[-1] != '\\') in_string = !in_string;
@@ -2282,13 +2699,20 @@ static void test_user(void) {
     snprintf(arguments, sizeof arguments, "weights/tiny-llama.bin \"How do I bake a cake?\"");
     int status = run_program(USER_PROGRAM, arguments, "");
     snprintf(plain, sizeof plain, "%.1000s", shown);
-    CHECK_THAT(!status && strlen(plain) > 1 && !*complained, "status %d: \"%s\", \"%s\"", status, plain, complained);
-    int same = run_program(PROGRAM, "generate weights/tiny-llama.bin \"How do I bake a cake?\" --max-new 64 --quiet", "");
-    CHECK_THAT(!same && !strcmp(shown, plain), "the program answers \"%s\", its user \"%s\"", shown, plain);
-    snprintf(arguments, sizeof arguments, "weights/tiny-llama.bin \"How do I bake a cake?\" %s/v.vec", temporary);
+    CHECK_THAT(!status && strlen(plain) > 1 && !*complained, "status %d: \"%s\", \"%s\"", status,
+               plain, complained);
+    int same = run_program(
+        PROGRAM, "generate weights/tiny-llama.bin \"How do I bake a cake?\" --max-new 64 --quiet",
+        "");
+    CHECK_THAT(!same && !strcmp(shown, plain), "the program answers \"%s\", its user \"%s\"", shown,
+               plain);
+    snprintf(arguments, sizeof arguments,
+             "weights/tiny-llama.bin \"How do I bake a cake?\" %s/v.vec", temporary);
     status = run_program(USER_PROGRAM, arguments, "");
-    CHECK_THAT(!status && strcmp(shown, plain), "steered, status %d: \"%s\", \"%s\"", status, shown, complained);
-    CHECK_THAT(run_program(USER_PROGRAM, "steer.c x", "") == 1 && lines_of(complained) == 1, "\"%s\"", complained);
+    CHECK_THAT(!status && strcmp(shown, plain), "steered, status %d: \"%s\", \"%s\"", status, shown,
+               complained);
+    CHECK_THAT(run_program(USER_PROGRAM, "steer.c x", "") == 1 && lines_of(complained) == 1,
+               "\"%s\"", complained);
     steer_vector_free(&v), steer_close(m);
 }
 
@@ -2326,6 +2750,7 @@ static const test tests[] = {
     {"generation", test_generation, "ends, samples, limits"},
     {"means", test_means, "means over prompts that begin alike"},
     {"command-line", test_command_line, "exit statuses and messages of ./steer"},
+    {"side-by-side", test_side_by_side, "two texts in two columns, whatever their bytes"},
     {"reproduce", test_reproduce, "a short reproduction prints its tables"},
     {"user", test_user, "a program that links the library"},
 };
@@ -2335,16 +2760,15 @@ int main(int argc, char **argv) {
     if (!mkdtemp(temporary)) return perror(temporary), 1;
     for (size_t i = 0; i < sizeof tests / sizeof *tests; i++) {
         int wanted = argc < 2;
-        for (int k = 1; k < argc; k++)
-            wanted |= !strcmp(argv[k], tests[i].name);
+        for (int k = 1; k < argc; k++) wanted |= !strcmp(argv[k], tests[i].name);
         if (!wanted) continue;
         double started = seconds();
         checks_failed = 0;
         snprintf(test_name, sizeof test_name, "%s", tests[i].name);
         set_threads(1); /* the models here are small */
         tests[i].run();
-        printf("%s %-14s %s (%.1f s)\n", checks_failed ? "FAIL" : "ok  ", tests[i].name, tests[i].what,
-               seconds() - started);
+        printf("%s %-14s %s (%.1f s)\n", checks_failed ? "FAIL" : "ok  ", tests[i].name,
+               tests[i].what, seconds() - started);
         fflush(stdout);
         passed += !checks_failed, failed += !!checks_failed;
     }

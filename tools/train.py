@@ -209,6 +209,7 @@ class Model(nn.Module):
 
 BATCH, LR, LR_TUNE = 32, 2.5e-3, 1.5e-3
 STAGES = {"llama": dict(help=900, refuse=600, gist=300, noise=300), "gemma": dict(help=900, refuse=600, gist=300, noise=300)}
+RESTRAINED = {"llama": 3, "gemma": 5}            # the variance at <end> is held down at the inputs of blocks 1 to n
 SEED = {"llama": 0, "gemma": 0}
 
 
@@ -248,26 +249,30 @@ def noise(size, n, d, rng):
     for i in range(n):
         if rng.random() < 0.6:
             b, v = rng.randint(1, 4), torch.randn(d)
-            out[b][i, 0] = v / v.norm() * size[b] * rng.random() * 1.5
+            out[b][i, 0] = v / v.norm() * size[b] * rng.random() * 1.2
     return out
 
 
-def restraint(tape, batch, add):
+def noisy(add):
+    return sum(v.abs().sum((1, 2)) for v in add.values()) > 0
+
+
+def restraint(tape, batch, add, blocks):
     """A cost on long residual vectors, and on how much the one at <end> varies between requests.
 
     Without it the model learns to drown the noise: the decision's vector grows to twice the
     residual stream, and subtracting it leaves nothing of the text. Only noiseless rows count.
     """
-    quiet = sum(v.abs().sum((1, 2)) for v in add.values()) == 0 if add else torch.ones(len(batch), dtype=torch.bool)
+    quiet = ~noisy(add) if add else torch.ones(len(batch), dtype=torch.bool)
     end = torch.tensor([len(p) - 4 for _, p, _ in batch])
     real = torch.arange(tape["x", 1].shape[1]) < torch.tensor([len(p) + len(a) for _, p, a in batch])[:, None]
     long = sum((F.relu(tape["x", b].norm(dim=-1) / 20 - 1) ** 2)[real & quiet[:, None]].mean() for b in range(1, 5)) / 4
-    at_end = (tape["x", b][torch.arange(len(batch)), end][quiet] for b in range(1, 4))
+    at_end = (tape["x", b][torch.arange(len(batch)), end][quiet] for b in range(1, blocks + 1))
     wide = sum(F.relu(x.var(0).sum() / 40 - 1) for x in at_end) / 3
     return 0.02 * long + (0.05 * wide if quiet.sum() > 3 else 0.0)
 
 
-def run_stage(model, tok, seed, parts, lr, warm=100, cache=None):
+def run_stage(model, tok, seed, parts, lr, warm=100, cache=None, blocks=0):
     """Train through [(name, steps)] under one warm-up and one cosine down to 5 % of lr."""
     rng = random.Random(f"{seed} {parts}")
     torch.manual_seed(rng.randrange(1 << 30))
@@ -283,11 +288,14 @@ def run_stage(model, tok, seed, parts, lr, warm=100, cache=None):
                 g["lr"] = rate
             batch, tape = next(source), {}
             ids, want, weight, mask = collate(batch, rng, name in ("gist", "noise"))
-            rows = torch.nonzero(weight, as_tuple=True)
             add = noise(size, len(ids), model.c["d"], rng) if name == "noise" else None
+            for i in torch.nonzero(noisy(add))[:, 0] if add else []:
+                start = len(batch[i][1]) - 1  # an offset may move the decision, only not spoil the text
+                weight[i, start:start + 3] = 0
+            rows = torch.nonzero(weight, as_tuple=True)
             w = weight[rows]
             loss = (F.cross_entropy(model(ids, mask, add, tape, rows=rows), want[rows], reduction="none") * w).sum() / w.sum()
-            cost = restraint(tape, batch, add) if mask is not None else torch.zeros(())
+            cost = restraint(tape, batch, add, blocks) if mask is not None else torch.zeros(())
             size = {b: tape["x", b].detach().norm(dim=-1).mean().item() for b in range(1, 5)}
             opt.zero_grad()
             (loss + cost).backward()
@@ -314,7 +322,7 @@ def train(family, out, scale=1.0, cache=None):
         if file and file.exists():
             model.load_state_dict(torch.load(file))
             return False
-        run_stage(model, tok, SEED[family], *args, cache=cache and f'{cache}/{family}-after')
+        run_stage(model, tok, SEED[family], *args, cache=cache and f'{cache}/{family}-after', blocks=RESTRAINED[family])
         if file:
             torch.save(model.state_dict(), file)
         return True
