@@ -7,20 +7,19 @@
  *
  * A steering vector s is a direction in the residual stream: the mean over harmful prompts minus
  * the mean over harmless ones. Added at the input of one block it makes a model refuse what is
- * harmless
- * (+s) or answer what is harmful (-s). "What Drives Representation Steering?" (arXiv 2604.08524)
- * asks through which parts of the network it acts. This file repeats its experiments.
+ * harmless (+s) or answer what is harmful (-s). "What Drives Representation Steering?" (arXiv
+ * 2604.08524) asks through which parts of the network it acts. This file repeats its experiments.
  *
  * FOUR WORDS
  *     A STREAM is one sequence under one plan, with its KV cache.
  *     A RUN is one forward pass over a batch of rows; a row is (stream, position, token).
  *     A TAPE remembers what a run computed.
  *     A PLAN says what a stream does differently: add a vector, set a direction's component, or
- * read something from another stream, its unsteered twin, instead of computing it.
+ *     read something from another stream, its unsteered twin, instead of computing it.
  *
  * Prefill is many rows of one stream; generation is one row each of many streams; a frozen
  * generation is two streams in lockstep, the steered one reading its twin, whose rows ride in the
- * same batch. There is one forward pass (run_block, steer_run) and each kind of edit is applied at
+ * same batch. There is one forward pass (steer_run, run_block), and each kind of edit is applied at
  * one place in it.
  *
  * THE RESIDUAL STREAM AND ITS SITES, at one position t of block b (0 <= b < L)

@@ -209,7 +209,7 @@ class Model(nn.Module):
 
 BATCH, LR, LR_TUNE = 32, 2.5e-3, 1.5e-3
 STAGES = {"llama": dict(help=900, refuse=600, gist=300, noise=300), "gemma": dict(help=900, refuse=600, gist=300, noise=300)}
-RESTRAINED = {"llama": 3, "gemma": 5}            # the variance at <end> is held down at the inputs of blocks 1 to n
+RESTRAINED = {"llama": 0, "gemma": 0}            # the variance at <end> is held down at the inputs of blocks 1 to n
 SEED = {"llama": 0, "gemma": 0}
 
 
@@ -289,9 +289,9 @@ def run_stage(model, tok, seed, parts, lr, warm=100, cache=None, blocks=0):
             batch, tape = next(source), {}
             ids, want, weight, mask = collate(batch, rng, name in ("gist", "noise"))
             add = noise(size, len(ids), model.c["d"], rng) if name == "noise" else None
-            for i in torch.nonzero(noisy(add))[:, 0] if add else []:
-                start = len(batch[i][1]) - 1  # an offset may move the decision, only not spoil the text
-                weight[i, start:start + 3] = 0
+            for row in torch.nonzero(noisy(add))[:, 0].tolist() if add else []:
+                start = len(batch[row][1]) - 1  # an offset may move the decision, only not spoil the text
+                weight[row, start:start + 3] = 0
             rows = torch.nonzero(weight, as_tuple=True)
             w = weight[rows]
             loss = (F.cross_entropy(model(ids, mask, add, tape, rows=rows), want[rows], reduction="none") * w).sum() / w.sum()
