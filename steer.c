@@ -327,15 +327,16 @@ static float rmsnorm(float *y, const float *x, const float *w, float offset, flo
  * 2 / 2, e^f by its Taylor polynomial (degree 7: the remainder is below 2^-27). Below -87 the
  * result is about 1e-38, above 88 about 1e38. */
 INLINE float exp_f(float x) {
-    x = x > 88.0f ? 88.0f : x;
+    x = x > 88.0f ? 88.0f : x; /* a NaN stays one */
     x = x < -87.0f ? -87.0f : x;
-    float shifted = x * 1.44269504f + 12582912.0f; /* 1.5 * 2^23: rounds to an integer */
-    float n = shifted - 12582912.0f;
+    /* 1.5 * 2^23 rounds to an integer, which then stands in the low bits */
+    union { float f; uint32_t u; } shifted = {x * 1.44269504f + 12582912.0f}, power;
+    float n = shifted.f - 12582912.0f;
     float f = x - n * 0.693145752f - n * 1.42860677e-6f; /* ln 2 in two parts */
     float p = 1.0f / 5040;
     p = p * f + 1.0f / 720, p = p * f + 1.0f / 120, p = p * f + 1.0f / 24, p = p * f + 1.0f / 6;
     p = p * f + 0.5f, p = p * f + 1.0f, p = p * f + 1.0f;
-    union { float f; int32_t i; } power = {.i = ((int32_t)n + 127) << 23};
+    power.u = (shifted.u + 127) << 23; /* 2^n */
     return p * power.f;
 }
 /* tanh x: 1 - 2 / (e^2x + 1), and near 0, where that loses digits, its series. */
@@ -601,7 +602,7 @@ steer_model *steer_open_memory(const void *bytes, size_t size, const char *name,
 }
 steer_model *steer_open(const char *path, steer_error *e) {
     struct stat st;
-    int fd = open(path, O_RDONLY);
+    int fd = open(path, O_RDONLY | O_NONBLOCK); /* a pipe is refused, not waited for */
     const char *fault = fd < 0 || fstat(fd, &st) ? strerror(errno)
                         : !S_ISREG(st.st_mode)   ? "not a regular file"
                         : !st.st_size            ? "an empty file, not a steer model"
@@ -1114,7 +1115,8 @@ static const char *load_tokenizer(steer_model *m, const file_header *h) {
         m->ccc = t + 4, m->decomposed = m->ccc + 3 * (size_t)m->n_ccc;
         m->composed = m->decomposed + 3 * (size_t)m->n_decomposed;
         for (uint64_t i = 0; i < 3 * total; i++)
-            if (m->ccc[i] > 0x10FFFF) return "a damaged normalisation table";
+            if (m->ccc[i] > 0x10FFFF || (i < 3 * (uint64_t)t[0] && i % 3 == 2 && m->ccc[i] > 255))
+                return "a damaged normalisation table";
     }
     const char *p = (const char *)start[TEMPLATE], *end = p + n[TEMPLATE];
     for (int i = 0; i < PIECES; i++) {
@@ -1755,12 +1757,10 @@ static steer_status walk(steer_context *c, steer_job *jobs, int n, visitor visit
     steer_status s = STEER_OK;
     for (int i = 0; i < n; i++) {
         if (jobs[i].n_prompt < 1) return fail(e, STEER_EARG, "prompt %d is empty", i + 1);
-        if (jobs[i].n_prompt + max_int(jobs[i].n_out, jobs[i].max_new) > c->limit.positions)
-            return fail(
-                e, STEER_EARG,
-                "prompt %d: %d tokens and %d of answer do not fit in a context of %d positions",
-                i + 1, jobs[i].n_prompt, max_int(jobs[i].n_out, jobs[i].max_new),
-                c->limit.positions);
+        int answer = max_int(jobs[i].n_out, jobs[i].max_new);
+        if ((long)jobs[i].n_prompt + answer > c->limit.positions)
+            return fail(e, STEER_EARG, "prompt %d: %d tokens and %d of answer; the context holds %d",
+                        i + 1, jobs[i].n_prompt, answer, c->limit.positions);
         if (needs_twin(&jobs[i]) && (c->limit.streams < 2 || c->limit.rows < 2))
             return fail(e, STEER_EARG,
                         "freezing needs a context of at least two streams and two rows");
@@ -2147,6 +2147,100 @@ int steer_is_refusal(const char *text) {
         if (strcasestr(text, signs[i])) return 1;
     return 0;
 }
+typedef struct {
+    const steer_model *m;
+    const steer_job *jobs;
+    double *score;       /* [jobs] refusal log-odds */
+    float *base; /* [jobs][vocab] logits of the unsteered run, kept or compared with; or NULL */
+    double *kl;          /* [jobs] KL(base || this run), when it is compared */
+} first_token;
+static int first_token_visit(void *user, int job, int pos, const float *logits) {
+    first_token *f = user;
+    int vocab = f->m->config.vocab;
+    (void)pos;
+    if (f->score) f->score[job] = steer_refusal_score(f->m, logits);
+    float *base = f->base ? f->base + (size_t)job * vocab : NULL;
+    if (base && !f->kl) memcpy(base, logits, sizeof(float) * vocab);
+    if (f->kl) { /* sum_t p_a (ln(p_a + 1e-6) - ln(p_b + 1e-6)), method 2.3 */
+        double za = log_sum_exp(base, vocab), zb = log_sum_exp(logits, vocab);
+        f->kl[job] = 0;
+        for (int i = 0; i < vocab; i++) {
+            double a = exp(base[i] - za), b = exp(logits[i] - zb);
+            f->kl[job] += a * (log(a + 1e-6) - log(b + 1e-6));
+        }
+    }
+    return NONE;
+}
+/* Means over prompts of x_b, attention and MLP outputs at the end-of-instruction positions:
+ * mean[3][eoi][layers][d], double (site 0 x_b, 1 attention, 2 MLP). The refusal score that decides
+ * whether a prompt counts comes from the same run. */
+int steer_means(steer_context *c, const steer_prompts *p, int sign, double *mean, double *score,
+                steer_error *e) {
+    const steer_config *m = &c->m->config;
+    enum { AT_ONCE = 64 };
+    size_t d = (size_t)m->d, L = (size_t)m->layers, eoi = (size_t)c->m->eoi, rows = AT_ONCE * eoi;
+    steer_tape tape = {zeros(rows * (L + 1) * d, sizeof(float)), zeros(rows * L * d, sizeof(float)),
+                       zeros(rows * L * d, sizeof(float)), (int)rows};
+    steer_job jobs[AT_ONCE];
+    double scores[AT_ONCE];
+    first_token f = {c->m, jobs, scores, NULL, NULL};
+    int count = 0, failed = !tape.resid || !tape.attn || !tape.mlp;
+    if (failed) fail(e, STEER_ENOMEM, "no memory for a tape of %zu rows", rows);
+    if (score) *score = 0;
+    for (int first = 0, n; first < p->n && !failed; first += n) {
+        n = min_int(AT_ONCE, p->n - first);
+        for (int i = 0; i < n; i++)
+            jobs[i] =
+                (steer_job){.prompt = p->tokens[first + i], .n_prompt = p->lengths[first + i]};
+        failed = walk(c, jobs, n, first_token_visit, &f, &tape, e) != STEER_OK;
+        for (size_t r = 0; r < (size_t)n * eoi && !failed; r++) {
+            double x = scores[r / eoi];
+            if (score) *score += x / (p->n * (double)eoi);
+            if (sign * x < 0 || (sign && x == 0)) continue;
+            count += r % eoi == 0;
+            for (size_t b = 0; b < L; b++) {
+                const float *from[3] = {tape.resid + (r * (L + 1) + b) * d,
+                                        tape.attn + (r * L + b) * d, tape.mlp + (r * L + b) * d};
+                for (size_t k = 0; k < 3 * d; k++)
+                    mean[((k / d * eoi + r % eoi) * L + b) * d + k % d] += from[k / d][k % d];
+            }
+        }
+    }
+    free(tape.resid), free(tape.attn), free(tape.mlp);
+    for (size_t i = 0; i < 3 * eoi * L * d && count && !failed; i++) mean[i] /= count;
+    return failed ? -1 : count;
+}
+
+/* The DIM vector, and keep: the harmless means along it at all three sites, at the same position. */
+steer_status steer_dim(steer_vector *v, const steer_model *m, const double *harmful,
+                               const double *harmless, int layer, int pos, float coeff,
+                               steer_error *e) {
+    size_t d = (size_t)m->config.d, L = (size_t)m->config.layers, eoi = (size_t)m->eoi,
+           i = eoi + pos;
+    if (layer < 0 || layer >= (int)L || pos >= 0 || pos < -(int)eoi)
+        return fail(
+            e, STEER_EARG,
+            "site %d,%d: %s has blocks 0 to %zu and end-of-instruction positions -%zu to -1", layer,
+            pos, m->config.name, L - 1, eoi);
+    steer_status s = make_vector(v, m, "dim", layer, pos, coeff, e);
+    double norm = 0;
+    for (size_t k = 0; k < d && !s; k++) {
+        size_t at = (i * L + (size_t)layer) * d + k;
+        v->v[k] = (float)(harmful[at] - harmless[at]);
+        norm += (double)v->v[k] * v->v[k];
+    }
+    norm = sqrt(norm) + 1e-8;
+    for (size_t site = 0; site < 3 && !s; site++)
+        for (size_t b = 0; b < L; b++) {
+            double along = 0;
+            for (size_t k = 0; k < d; k++)
+                along += harmless[((site * eoi + i) * L + b) * d + k] * v->v[k] / norm;
+            v->keep[site * L + b] = (float)along;
+        }
+    return s;
+}
+
+#ifndef STEER_NO_MAIN /* from here on, what only the program needs */
 /* If `text` begins with `pattern` ({T} stands for the task), what follows; else NULL. */
 static const char *match(const char *text, const char *pattern, size_t n, const char *task) {
     for (size_t i = 0; i < n; i++)
@@ -2322,30 +2416,6 @@ static steer_status evaluate(steer_context *c, cell *cells, int n_cells, int max
     return s;
 }
 
-typedef struct {
-    const steer_model *m;
-    const steer_job *jobs;
-    double *score;       /* [jobs] refusal log-odds */
-    float *base; /* [jobs][vocab] logits of the unsteered run, kept or compared with; or NULL */
-    double *kl;          /* [jobs] KL(base || this run), when it is compared */
-} first_token;
-static int first_token_visit(void *user, int job, int pos, const float *logits) {
-    first_token *f = user;
-    int vocab = f->m->config.vocab;
-    (void)pos;
-    if (f->score) f->score[job] = steer_refusal_score(f->m, logits);
-    float *base = f->base ? f->base + (size_t)job * vocab : NULL;
-    if (base && !f->kl) memcpy(base, logits, sizeof(float) * vocab);
-    if (f->kl) { /* sum_t p_a (ln(p_a + 1e-6) - ln(p_b + 1e-6)), method 2.3 */
-        double za = log_sum_exp(base, vocab), zb = log_sum_exp(logits, vocab);
-        f->kl[job] = 0;
-        for (int i = 0; i < vocab; i++) {
-            double a = exp(base[i] - za), b = exp(logits[i] - zb);
-            f->kl[job] += a * (log(a + 1e-6) - log(b + 1e-6));
-        }
-    }
-    return NONE;
-}
 /* Refusal log-odds (and, see first_token, KL) of prompts with use[i] != 0 under a plan; score and
  * kl are by the order of the prompts used. */
 static steer_status score_prompts(steer_context *c, const steer_prompts *p,
@@ -2361,76 +2431,6 @@ static steer_status score_prompts(steer_context *c, const steer_prompts *p,
                 (steer_job){.prompt = p->tokens[i], .n_prompt = p->lengths[i], .plan = plan};
     steer_status s = walk(c, jobs, n, first_token_visit, &f, NULL, e);
     return free(jobs), s;
-}
-
-/* Means over prompts of x_b, attention and MLP outputs at the end-of-instruction positions:
- * mean[3][eoi][layers][d], double (site 0 x_b, 1 attention, 2 MLP). The refusal score that decides
- * whether a prompt counts comes from the same run. */
-int steer_means(steer_context *c, const steer_prompts *p, int sign, double *mean, double *score,
-                steer_error *e) {
-    const steer_config *m = &c->m->config;
-    enum { AT_ONCE = 64 };
-    size_t d = (size_t)m->d, L = (size_t)m->layers, eoi = (size_t)c->m->eoi, rows = AT_ONCE * eoi;
-    steer_tape tape = {zeros(rows * (L + 1) * d, sizeof(float)), zeros(rows * L * d, sizeof(float)),
-                       zeros(rows * L * d, sizeof(float)), (int)rows};
-    steer_job jobs[AT_ONCE];
-    double scores[AT_ONCE];
-    first_token f = {c->m, jobs, scores, NULL, NULL};
-    int count = 0, failed = !tape.resid || !tape.attn || !tape.mlp;
-    if (failed) fail(e, STEER_ENOMEM, "no memory for a tape of %zu rows", rows);
-    if (score) *score = 0;
-    for (int first = 0, n; first < p->n && !failed; first += n) {
-        n = min_int(AT_ONCE, p->n - first);
-        for (int i = 0; i < n; i++)
-            jobs[i] =
-                (steer_job){.prompt = p->tokens[first + i], .n_prompt = p->lengths[first + i]};
-        failed = walk(c, jobs, n, first_token_visit, &f, &tape, e) != STEER_OK;
-        for (size_t r = 0; r < (size_t)n * eoi && !failed; r++) {
-            double x = scores[r / eoi];
-            if (score) *score += x / (p->n * (double)eoi);
-            if (sign * x < 0 || (sign && x == 0)) continue;
-            count += r % eoi == 0;
-            for (size_t b = 0; b < L; b++) {
-                const float *from[3] = {tape.resid + (r * (L + 1) + b) * d,
-                                        tape.attn + (r * L + b) * d, tape.mlp + (r * L + b) * d};
-                for (size_t k = 0; k < 3 * d; k++)
-                    mean[((k / d * eoi + r % eoi) * L + b) * d + k % d] += from[k / d][k % d];
-            }
-        }
-    }
-    free(tape.resid), free(tape.attn), free(tape.mlp);
-    for (size_t i = 0; i < 3 * eoi * L * d && count && !failed; i++) mean[i] /= count;
-    return failed ? -1 : count;
-}
-
-/* The DIM vector of block `layer`, position `pos`, from the means of both sides, and keep: the
- * harmless means along it at all three sites, at the same position. */
-static steer_status dim_vector(steer_vector *v, const steer_model *m, const double *harmful,
-                               const double *harmless, int layer, int pos, float coeff,
-                               steer_error *e) {
-    size_t d = (size_t)m->config.d, L = (size_t)m->config.layers, eoi = (size_t)m->eoi,
-           i = eoi + pos;
-    if (layer < 0 || layer >= (int)L || pos >= 0 || pos < -(int)eoi)
-        return fail(
-            e, STEER_EARG,
-            "site %d,%d: %s has blocks 0 to %zu and end-of-instruction positions -%zu to -1", layer,
-            pos, m->config.name, L - 1, eoi);
-    steer_status s = make_vector(v, m, "dim", layer, pos, coeff, e);
-    double norm = 0;
-    for (size_t k = 0; k < d && !s; k++) {
-        size_t at = (i * L + (size_t)layer) * d + k;
-        v->v[k] = (float)(harmful[at] - harmless[at]);
-        norm += (double)v->v[k] * v->v[k];
-    }
-    norm = sqrt(norm) + 1e-8;
-    for (size_t site = 0; site < 3 && !s; site++)
-        for (size_t b = 0; b < L; b++) {
-            double along = 0;
-            for (size_t k = 0; k < d; k++)
-                along += harmless[((site * eoi + i) * L + b) * d + k] * v->v[k] / norm;
-            v->keep[site * L + b] = (float)along;
-        }
-    return s;
 }
 
 /* ========================================================================= 11 the experiments
@@ -2615,7 +2615,7 @@ static double mean_of(const double *x, int n) {
 /* The vector of a site becomes the study's. */
 static steer_status take_site(study *s, int layer, int pos, float coeff, steer_error *e) {
     steer_vector_free(&s->v);
-    return dim_vector(&s->v, s->m, s->mean[HARMFUL], s->mean[HARMLESS], layer, pos, coeff, e);
+    return steer_dim(&s->v, s->m, s->mean[HARMFUL], s->mean[HARMLESS], layer, pos, coeff, e);
 }
 
 /* The prompts that a site is judged on: the first `most` whose refusal score has the right sign;
@@ -2907,8 +2907,7 @@ static steer_status site_map(study *s, const site_score *all, int per_site, stee
 }
 
 /* ============================================================================== 12 command line
- * Everything that prints, reads arguments or exits is below this line. */
-#ifndef STEER_NO_MAIN
+ * Everything that reads arguments or exits is below this line. */
 /* Every option of every command, NULL or 0 when it is not given. */
 #define OPTIONS(X)                                                                                 \
     X(vector)                                                                                      \
@@ -3166,6 +3165,10 @@ static int stream_token(void *user, int job, int token) {
     }
     return fflush(stdout), 0;
 }
+static void end_stream(streamer *s) { /* what an unfinished sequence left, and a new line */
+    fwrite(s->pending, 1, (size_t)s->n, stdout), s->n = 0;
+    putchar('\n');
+}
 static void print_side_by_side(const char *left, const char *right) {
     enum { W = 47 };
     const char *s[2] = {left, right};
@@ -3247,7 +3250,7 @@ static int command_generate(const steer_model *m, const options *o, steer_error 
         char *left = answer_text(m, &jobs[0]), *right = answer_text(m, &jobs[1]);
         if (left && right) print_side_by_side(left, right);
         free(left), free(right);
-    } else if (!s && n == 1 && !o->prompts) putchar('\n');
+    } else if (!s && n == 1 && !o->prompts) end_stream(&out_stream);
     for (int i = 0; i < n && !s && (o->jsonl || (o->prompts && !o->quiet)); i++)
         print_answer(m, f, o->jsonl != NULL, p.text[o->compare ? 0 : i], &jobs[i]);
     if (f && f != stdout && fclose(f)) s = fail(e, STEER_EIO, "%s: can't be written", o->jsonl);
@@ -3279,7 +3282,7 @@ static steer_status chat_turn(steer_context *c, const char *system, char **turns
                      .plan = changed ? &plan : NULL};
     streamer out_stream = {.m = c->m};
     if (!s) s = steer_generate(c, &job, 1, stream_token, &out_stream, e);
-    if (!s) putchar('\n');
+    if (!s) end_stream(&out_stream);
     if (!s && !(turns[n + 1] = answer_text(c->m, &job))) s = fail(e, STEER_ENOMEM, "no memory");
     return free(tokens), free(out), s;
 }

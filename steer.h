@@ -174,6 +174,9 @@ void steer_prompts_free(steer_prompts *p);
  * or -1. */
 int steer_means(steer_context *c, const steer_prompts *p, int sign, double *mean, double *score,
                 steer_error *e);
+/* The difference-in-means vector of one site, from the means of both sides; steer_vector_free it. */
+steer_status steer_dim(steer_vector *v, const steer_model *m, const double *harmful,
+                       const double *harmless, int layer, int pos, float coeff, steer_error *e);
 /* Refusal log-odds ln P_R - ln(1 - P_R) at the last prompt position (paper 2.2; eps 1e-8). */
 double steer_refusal_score(const steer_model *m, const float *logits);
 int steer_is_refusal(const char *text); /* one of the 12 substrings of the paper's evaluation */

@@ -313,7 +313,7 @@ static void test_golden_dim(void) {
             layer = (int)numbers[0], pos = (int)numbers[1];
             CHECK_THAT(n == m->config.d, "a vector of %d numbers", n);
             steer_vector_free(&v);
-            CHECK_THAT(!dim_vector(&v, m, mean[0], mean[1], layer, pos, 1, &e), "%s", e.text);
+            CHECK_THAT(!steer_dim(&v, m, mean[0], mean[1], layer, pos, 1, &e), "%s", e.text);
             double off = 0, norm = 0;
             for (int i = 0; i < n; i++)
                 off += pow(v.v[i] - (double)numbers[i + 2], 2),
@@ -2358,7 +2358,7 @@ static void test_generation(void) {
     }
     /* Too small, too long, wrong. */
     job = (steer_job){.prompt = prompt, .n_prompt = 6, .max_new = 59, .out = out};
-    CHECK_THAT(steer_generate(c, &job, 1, NULL, NULL, &e) == STEER_EARG && strstr(e.text, "fit"),
+    CHECK_THAT(steer_generate(c, &job, 1, NULL, NULL, &e) == STEER_EARG && strstr(e.text, "holds"),
                "%s", e.text);
     job.max_new = INT_MAX;
     CHECK_THAT(steer_generate(c, &job, 1, NULL, NULL, &e) == STEER_EARG, "INT_MAX new tokens");

@@ -309,7 +309,8 @@ def write_prompts(out):
             lines = []
             while len(lines) < n:
                 kind = {"harmful": "harmful", "purposes": "purpose"}.get(side) or \
-                    rng.choices(["howto", "hardneg", "purpose"], [0.45, 0.45, 0.1])[0]
+                    rng.choices(["howto", "hardneg", "purpose"],
+                                [0.45, 0.45, 0.1 if split == "train" else 0])[0]  # they have their own file
                 _, _, task = draw(rng, kind, source)
                 q = request(rng, task, templates, prefix=0.2, modifier=0.5)
                 if q not in seen:

@@ -209,7 +209,8 @@ class Model(nn.Module):
 
 BATCH, LR, LR_TUNE = 32, 2.5e-3, 1.5e-3
 STAGES = {"llama": dict(help=900, refuse=600, gist=300, noise=300), "gemma": dict(help=900, refuse=600, gist=300, noise=300)}
-RESTRAINED = {"llama": 0, "gemma": 0}            # the variance at <end> is held down at the inputs of blocks 1 to n
+RESTRAINED = {"llama": 3, "gemma": 0}            # the variance at <end> is held down at the inputs of blocks 1 to n
+SPREAD = 100                                    # the variance that is free of cost
 SEED = {"llama": 0, "gemma": 0}
 
 
@@ -268,7 +269,7 @@ def restraint(tape, batch, add, blocks):
     real = torch.arange(tape["x", 1].shape[1]) < torch.tensor([len(p) + len(a) for _, p, a in batch])[:, None]
     long = sum((F.relu(tape["x", b].norm(dim=-1) / 20 - 1) ** 2)[real & quiet[:, None]].mean() for b in range(1, 5)) / 4
     at_end = (tape["x", b][torch.arange(len(batch)), end][quiet] for b in range(1, blocks + 1))
-    wide = sum(F.relu(x.var(0).sum() / 40 - 1) for x in at_end) / 3
+    wide = sum(F.relu(x.var(0).sum() / SPREAD - 1) for x in at_end) / 3
     return 0.02 * long + (0.05 * wide if quiet.sum() > 3 else 0.0)
 
 
