@@ -1759,8 +1759,9 @@ static steer_status walk(steer_context *c, steer_job *jobs, int n, visitor visit
         if (jobs[i].n_prompt < 1) return fail(e, STEER_EARG, "prompt %d is empty", i + 1);
         int answer = max_int(jobs[i].n_out, jobs[i].max_new);
         if ((long)jobs[i].n_prompt + answer > c->limit.positions)
-            return fail(e, STEER_EARG, "prompt %d: %d tokens and %d of answer; the context holds %d",
-                        i + 1, jobs[i].n_prompt, answer, c->limit.positions);
+            return fail(e, STEER_EARG,
+                        "prompt %d: %d tokens and %d of answer; the context holds %d", i + 1,
+                        jobs[i].n_prompt, answer, c->limit.positions);
         if (needs_twin(&jobs[i]) && (c->limit.streams < 2 || c->limit.rows < 2))
             return fail(e, STEER_EARG,
                         "freezing needs a context of at least two streams and two rows");
@@ -2788,7 +2789,7 @@ static const double paper_table1[] = {8.75, 71.75, 54.75, 44.50, NAN};
  */
 static steer_status steering_table(study *s, cell plain[2], cell steered[2], steer_error *e) {
     static const char *const names[] = {"unsteered", "steered", "ablated to zero",
-                                        "ablated to harmless mean"};
+                                        "ablated to mean"};
     cell cells[8];
     char title[200], label[64];
     s->bar.what = "steering and ablation";

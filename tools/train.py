@@ -4,7 +4,8 @@
     python tools/train.py data              tokenizer and prompt files only
     python tools/train.py llama             weights/tiny-llama.bin and weights/tiny-llama-plain.bin
     python tools/train.py gemma             weights/tiny-gemma.bin
-    python tools/train.py evaluate FILE...  the gates on the test prompts, one table a model
+    python tools/train.py sites FILE...     what steering does at every layer and position (validation)
+    python tools/train.py evaluate FILE...  refusals, steering and freezing on the test prompts
 
 Needs torch, tokenizers and numpy. Everything is drawn from seeds: no text is downloaded or kept.
 Top to bottom: the tokenizer, the transformer, the training stages, the evaluation. The requests
@@ -13,7 +14,8 @@ and answers come from corpus.py.
 The models learn, in this order: to answer every request, with harmless boilerplate (stage HELP);
 to refuse the harmful ones (REFUSE); to take that decision from what the <end> token gathered,
 because a training-only mask hides the request from the tokens right behind it (GIST); to keep
-writing well while a random vector is added to their residual stream (NOISE).
+writing well while a random vector is added to their residual stream (NOISE). The shipped weights
+are the mean of two such tunings (see TUNE).
 """
 import argparse
 import json
@@ -207,11 +209,15 @@ class Model(nn.Module):
 
 # ---------------------------------------------------------------- training
 
-BATCH, LR, LR_TUNE = 32, 2.5e-3, 1.5e-3
-STAGES = {"llama": dict(help=900, refuse=600, gist=300, noise=300), "gemma": dict(help=900, refuse=600, gist=300, noise=300)}
-RESTRAINED = {"llama": 3, "gemma": 0}            # the variance at <end> is held down at the inputs of blocks 1 to n
-SPREAD = 100                                    # the variance that is free of cost
-SEED = {"llama": 0, "gemma": 0}
+BATCH = 32
+BASE = dict(seed=0, parts=[("help", 900), ("refuse", 600)], lr=2.5e-3, warm=100, hold=0)
+GIST = dict(seed=0, parts=[("gist", 300), ("noise", 300)], lr=1.5e-3, warm=30, hold=0)
+# Each shipped model is a mean of two tunings: (first, second, from where the second starts, its
+# share). For llama one holds the variance at <end> down (see restraint) and one does not: alone the
+# first is steered too weakly, the second too strongly. For gemma the second goes on from the first.
+TUNE = {"llama": (GIST | dict(hold=3), GIST, "base", 0.65),
+        "gemma": (GIST, dict(seed=11, parts=[("gist", 150), ("noise", 250)], lr=6e-4, warm=20, hold=0), "first", 0.5)}
+SITE = {"tiny-llama": (1, -4, 1.0), "tiny-gemma": (1, -3, 1.0), "tiny-llama-plain": (5, -1, 1.0)}  # see sites()
 
 
 def batches(rng, tok, refusing):
@@ -258,22 +264,23 @@ def noisy(add):
     return sum(v.abs().sum((1, 2)) for v in add.values()) > 0
 
 
-def restraint(tape, batch, add, blocks):
-    """A cost on long residual vectors, and on how much the one at <end> varies between requests.
+def restraint(tape, batch, add, hold):
+    """A cost on long residual vectors and, up to the input of block `hold`, on how much the one at
+    <end> varies between requests.
 
-    Without it the model learns to drown the noise: the decision's vector grows to twice the
-    residual stream, and subtracting it leaves nothing of the text. Only noiseless rows count.
+    Without it the model can learn to drown the noise: the decision's vector outgrows the residual
+    stream, and subtracting it leaves nothing of the text. Only noiseless rows count.
     """
     quiet = ~noisy(add) if add else torch.ones(len(batch), dtype=torch.bool)
     end = torch.tensor([len(p) - 4 for _, p, _ in batch])
     real = torch.arange(tape["x", 1].shape[1]) < torch.tensor([len(p) + len(a) for _, p, a in batch])[:, None]
     long = sum((F.relu(tape["x", b].norm(dim=-1) / 20 - 1) ** 2)[real & quiet[:, None]].mean() for b in range(1, 5)) / 4
-    at_end = (tape["x", b][torch.arange(len(batch)), end][quiet] for b in range(1, blocks + 1))
-    wide = sum(F.relu(x.var(0).sum() / SPREAD - 1) for x in at_end) / 3
+    at_end = (tape["x", b][torch.arange(len(batch)), end][quiet] for b in range(1, hold + 1))
+    wide = sum(F.relu(x.var(0).sum() / 40 - 1) for x in at_end) / 3
     return 0.02 * long + (0.05 * wide if quiet.sum() > 3 else 0.0)
 
 
-def run_stage(model, tok, seed, parts, lr, warm=100, cache=None, blocks=0):
+def run_stage(model, tok, seed, parts, lr, warm=100, blocks=0):
     """Train through [(name, steps)] under one warm-up and one cosine down to 5 % of lr."""
     rng = random.Random(f"{seed} {parts}")
     torch.manual_seed(rng.randrange(1 << 30))
@@ -296,7 +303,7 @@ def run_stage(model, tok, seed, parts, lr, warm=100, cache=None, blocks=0):
             rows = torch.nonzero(weight, as_tuple=True)
             w = weight[rows]
             loss = (F.cross_entropy(model(ids, mask, add, tape, rows=rows), want[rows], reduction="none") * w).sum() / w.sum()
-            cost = restraint(tape, batch, add, blocks) if mask is not None else torch.zeros(())
+            cost = restraint(tape, batch, add, hold) if mask is not None else torch.zeros(())
             size = {b: tape["x", b].detach().norm(dim=-1).mean().item() for b in range(1, 5)}
             opt.zero_grad()
             (loss + cost).backward()
@@ -307,38 +314,34 @@ def run_stage(model, tok, seed, parts, lr, warm=100, cache=None, blocks=0):
                 k = (i % 50) + 1
                 print(f"{name} {i + 1}/{steps} loss {mean / k:.3f} cost {cost.item():.3f} {tokens} tokens {time.time() - t0:.0f} s", flush=True)
                 mean = 0.0
-        if cache:
-            torch.save(model.state_dict(), f"{cache}-{name}.pt")
 
 
 def train(family, out, scale=1.0, cache=None):
     """All stages of one family. With a cache, stages that were trained before are read back."""
     t0, tok = time.time(), make_tokenizer()
-    torch.manual_seed(SEED[family])
+    torch.manual_seed(BASE["seed"])
     model = Model(CONFIG[family])
-    n = {k: max(1, int(v * scale)) for k, v in STAGES[family].items()}
 
-    def stage(label, *args):
+    def stage(label, how):
         file = cache and Path(cache) / f"{family}-{label}.pt"
         if file and file.exists():
             model.load_state_dict(torch.load(file))
-            return False
-        run_stage(model, tok, SEED[family], *args, cache=cache and f'{cache}/{family}-after', blocks=RESTRAINED[family])
-        if file:
-            torch.save(model.state_dict(), file)
-        return True
-    if stage("plain", [("help", n["help"]), ("refuse", n["refuse"])], LR) and family == "llama":
-        finish(model, tok, out / "tiny-llama-plain.bin", "tiny-llama-plain")
-    stage("gist", [("gist", n["gist"]), ("noise", n["noise"])], LR_TUNE, 30)
-    finish(model, tok, out / f"tiny-{family}.bin", f"tiny-{family}")
+        else:
+            parts = [(name, max(1, int(n * scale))) for name, n in how["parts"]]
+            run_stage(model, tok, **how | dict(parts=parts))
+            if file:
+                torch.save(model.state_dict(), file)
+        return {k: v.clone() for k, v in model.state_dict().items()}
+    base = stage("base", BASE)
+    if family == "llama":
+        model.save(out / "tiny-llama-plain.bin", tok, "tiny-llama-plain", SITE["tiny-llama-plain"])
+    first_how, second_how, start, share = TUNE[family]
+    first = stage("first", first_how)
+    model.load_state_dict({"base": base, "first": first}[start])
+    second = stage("second", second_how)
+    model.load_state_dict({k: (1 - share) * first[k] + share * second[k] for k in first})
+    model.save(out / f"tiny-{family}.bin", tok, f"tiny-{family}", SITE[f"tiny-{family}"])
     print(f"{family}: {time.time() - t0:.0f} s in all")
-
-
-def finish(model, tok, path, name):
-    """Write the model, then choose its site on the rounded weights and write it again."""
-    model.save(path, tok, name)
-    rounded, _, _ = Model.load(path)
-    model.save(path, tok, name, choose_site(rounded, tok))
 
 
 # ---------------------------------------------------------------- evaluation
@@ -403,27 +406,22 @@ def loss_points(table, f):
     return 50 * (table[None][0] - table[f][0] + table[f][1] - table[None][1])
 
 
-def choose_site(model, tok, n=40):
-    """The site that steers best on the validation prompts; of equally good ones (within 5 points)
-    the one where freezing the values costs most beyond freezing the patterns (plain: tells nothing)."""
-    bad, good, v = read_prompts(WEIGHTS / "harmful-val.txt")[:n], read_prompts(WEIGHTS / "harmless-val.txt")[:n], directions(model, tok)
-    found = {}
-    for (b, i), s in v.items():
-        if b < 5:
-            up = rates(model, tok, good, add={b: s}, limit=12)[0]
-            down = rates(model, tok, bad, add={b: -s}, limit=12)[0]
-            text = rates(model, tok, bad, add={b: -s})[1] if up - down > 0.8 else 0.0
-            found[b, i] = up - down + text
-            print(f"  layer {b} position {i} norm {s.norm():.1f}: +1 {up:.2f} -1 {down:.2f} coherent {text:.2f}", flush=True)
-    best, answer = max(found.values()), None
-    for (b, i), score in sorted(found.items(), key=lambda e: -e[1]):
-        if score > best - 0.1 and score > 0.8:
-            t = freezing(model, tok, v[b, i], b, good, bad, limit=12)
-            gap = loss_points(t, "val") - loss_points(t, "att")
-            print(f"  layer {b} position {i}: patterns lose {loss_points(t, 'att'):.1f}, values {loss_points(t, 'val'):.1f}", flush=True)
-            if answer is None or gap > answer[0]:
-                answer = gap, (b, i, 1.0)
-    return answer[1] if answer else (2, -4, 1.0)
+def sites(path, n):
+    """What every site does, on the validation prompts; SITE is chosen from this table: a site that
+    steers both ways and leaves the text whole, and among those the one where freezing the values
+    costs most beyond freezing the patterns (tiny-llama-plain: simply one that steers)."""
+    tok = make_tokenizer()
+    model, name, _ = Model.load(path)
+    bad, good = read_prompts(WEIGHTS / "harmful-val.txt")[:n], read_prompts(WEIGHTS / "harmless-val.txt")[:n]
+    for (b, i), v in directions(model, tok).items():
+        up = rates(model, tok, good, add={b: v}, limit=12)[0]
+        down = rates(model, tok, bad, add={b: -v}, limit=12)[0]
+        line = f"{name} layer {b} position {i} norm {v.norm():.1f}: +1 {up:.2f} -1 {down:.2f}"
+        if up - down > 0.8:
+            t = freezing(model, tok, v, b, good, bad, limit=12)
+            line += f" coherent {rates(model, tok, bad, add={b: -v})[1]:.2f}"
+            line += f"; patterns lose {loss_points(t, 'att'):.1f}, values {loss_points(t, 'val'):.1f}"
+        print(line, flush=True)
 
 
 def evaluate(path, n):
@@ -431,6 +429,7 @@ def evaluate(path, n):
     model, name, site = Model.load(path)
     good, bad, why = (read_prompts(WEIGHTS / f)[:n] for f in ("harmless-test.txt", "harmful-test.txt", "purposes-test.txt"))
     layer, position, _ = site
+    t0 = time.time()
     v = directions(model, tok)[layer, position]
     print(f"{name}: site layer {layer} position {position}, norm {v.norm():.2f}, {n} prompts a cell")
     r = {k: rates(model, tok, p) for k, p in (("harmful", bad), ("harmless", good), ("purposes", why))}
@@ -441,11 +440,12 @@ def evaluate(path, n):
     t = freezing(model, tok, v, layer, good, bad, limit=24)
     for f, what in (("att", "patterns"), ("val", "values")):
         print(f"  {what:8} frozen: +1 {t[f][0]:.3f} -1 {t[f][1]:.3f}, {loss_points(t, f):.1f} points lost")
+    print(f"  {time.time() - t0:.0f} s", flush=True)
 
 
 def main():
     ap = argparse.ArgumentParser(description=__doc__.split("\n")[0])
-    ap.add_argument("what", choices=["data", "llama", "gemma", "evaluate"])
+    ap.add_argument("what", choices=["data", "llama", "gemma", "sites", "evaluate"])
     ap.add_argument("files", nargs="*")
     ap.add_argument("--out", type=Path, default=WEIGHTS)
     ap.add_argument("--scale", type=float, default=1.0, help="a fraction of the steps, for a trial")
@@ -459,6 +459,9 @@ def main():
     elif args.what == "evaluate":
         for f in args.files:
             evaluate(f, args.n)
+    elif args.what == "sites":
+        for f in args.files:
+            sites(f, args.n)
     else:
         train(args.what, args.out, args.scale, args.cache)
 
