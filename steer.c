@@ -2910,11 +2910,10 @@ static steer_status site_map(study *s, const site_score *all, int per_site, stee
 /* ============================================================================== 12 command line
  * Everything that reads arguments or exits is below this line. */
 /* Every option of every command, NULL or 0 when it is not given. */
-#define OPTIONS(X)                                                                                 \
-    X(vector)                                                                                      \
-    X(coeff) X(freeze) X(remove) X(ablate) X(site) X(system) X(tokens) X(tokens_file) X(raw)       \
-        X(prompts) X(jsonl) X(hex_lines) X(chat) X(data) X(out) X(max_new) X(temp) X(top_p)        \
-            X(seed) X(train) X(limit) X(val) X(map)
+#define OPTIONS(X) \
+    X(vector) X(coeff) X(freeze) X(remove) X(ablate) X(site) X(system) X(tokens) X(tokens_file) \
+    X(raw) X(prompts) X(jsonl) X(hex_lines) X(chat) X(data) X(out) X(max_new) X(temp) X(top_p) \
+    X(seed) X(train) X(limit) X(val) X(map)
 #define FLAGS(X) X(compare) X(quiet) X(verify) X(json)
 typedef struct {
 #define X(field) const char *field;
@@ -2932,15 +2931,13 @@ static int usage(const char *why) {
     else
         puts("steer info MODEL [--verify]\n"
              "steer generate MODEL PROMPT | --prompts FILE [--jsonl OUT]\n"
-             "      [--vector V [--coeff A] [--freeze qk,v,mlp] [--remove svv,mlp-direct]\n"
-             "      [--ablate zero|mean]] [--compare] [--max-new N] [--temp T] [--top-p P] [--seed "
-             "S]\n"
-             "      [--system TEXT] [--quiet]\n"
-             "steer chat MODEL [--vector V]\n"
+             "      [--vector V [--coeff A] [--freeze qk,v,mlp] [--remove svv,mlp-direct]]\n"
+             "      [--vector V --ablate zero|mean] [--compare] [--max-new N] [--temp T]\n"
+             "      [--top-p P] [--seed S] [--system TEXT] [--quiet]\n"
+             "steer chat MODEL [--vector V] [--system TEXT]\n"
              "steer vector MODEL --out V [--site L,P] [--coeff A] [--data DIR]\n"
-             "steer reproduce MODEL... [--data DIR] [--site L,P|auto] [--coeff A] [--limit N] "
-             "[--val N]\n"
-             "      [--val N] [--map N] [--max-new N] [--json]\n"
+             "steer reproduce MODEL... [--data DIR] [--site L,P|auto] [--coeff A] [--limit N]\n"
+             "      [--train N] [--val N] [--map N] [--max-new N] [--json]\n"
              "steer tokenize MODEL TEXT | --chat TEXT [--system TEXT] | --hex-lines FILE\n"
              "steer logits MODEL --tokens \"1 2 3\" | --tokens-file FILE [--raw OUT]");
     return 2;

