@@ -151,7 +151,7 @@ enum { LANES = 16, MR = 12 }; /* 32 registers: 24 sums, 2 of the panel, 1 of x *
 #else
 enum { LANES = 8, MR = 6 };   /* 16 registers: 12 sums, 2 of the panel, 1 of x */
 #endif
-enum { PW = 2 * LANES, KB = 256 };
+enum { PW = 2 * LANES, KB = 256, ALIGN = 64 }; /* a cache line is 64 bytes */
 typedef float vec __attribute__((vector_size(LANES * 4), aligned(4), may_alias));
 typedef float vec4 __attribute__((vector_size(16), aligned(4), may_alias));
 typedef uint32_t unit4 __attribute__((vector_size(16), aligned(1), may_alias));
@@ -270,7 +270,7 @@ static void matmul(float *y, const float *x, const weight *w, const float *bias,
     int n = w->rows, k = w->cols;
     PARALLEL_FOR
     for (int j0 = 0; j0 < n; j0 += PW) {
-        float panel[KB * PW], edge[MR * PW];
+        float panel[KB * PW] __attribute__((aligned(ALIGN))), edge[MR * PW];
         int nj = min_int(PW, n - j0);
         for (int c0 = 0; c0 < k; c0 += KB) {
             int kc = min_int(KB, k - c0);
@@ -406,7 +406,7 @@ static double log_sum_exp(const float *x, int n) {
  * the one before it, so the configuration alone implies the place and size of everything, and the
  * loader accepts nothing else. No strings to parse, no nesting. Order of checks: the file's size,
  * the checksum of all but the weights, then every number. */
-enum { ALIGN = 64, SECTIONS = 10, MAX_EOI = 64 };
+enum { SECTIONS = 10, MAX_EOI = 64 };
 enum { TOKEN_OFFSETS, TOKEN_BYTES, TOKEN_TYPES, BYTE_TOKENS, MERGES, UNICODE, TEMPLATE, GRAMMAR,
        NORMAL };
 enum { START, SYSTEM_PRE, SYSTEM, SYSTEM_POST, USER_PRE, USER_POST, ASSISTANT_PRE, ASSISTANT_POST,
