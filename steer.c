@@ -226,7 +226,7 @@ INLINE void panel_of(float *panel, const weight *w, dtype type, size_t j0, int n
     int per = type == F32 ? 1 : type == BF16 ? 2 : 4, jn = n & ~3, kn = k / (4 * per) * (4 * per);
     size_t stride = (size_t)w->cols / (size_t)per * 4; /* bytes a row, where kn > 0 */
     if (n < PW) memset(panel, 0, sizeof(float) * PW * (size_t)k);
-    if (w->cols % per) kn = 0;
+    if (w->cols % per || c0 % (4 * per)) kn = 0;
     for (int c = 0; c < kn; c += 4 * per) { /* whole cache lines of the panel, one after another */
         const unsigned char *row =
             (const unsigned char *)w->data + j0 * stride + (c0 + c) / per * 4;
@@ -257,34 +257,54 @@ INLINE void panel_of(float *panel, const weight *w, dtype type, size_t j0, int n
         for (int c = j < jn ? kn : 0; c < k; c++)
             panel[(size_t)c * PW + j] = weight1(w, j0 + j, c0 + c);
 }
-static void make_panel(float *panel, const weight *w, size_t j0, int n, size_t c0, int k) {
-    switch (w->type) { /* a constant type lets the compiler drop the tests inside the loops */
-    case F32: panel_of(panel, w, F32, j0, n, c0, k); break;
-    case BF16: panel_of(panel, w, BF16, j0, n, c0, k); break;
-    case Q8: panel_of(panel, w, Q8, j0, n, c0, k); break;
+/* The backward's panel, of the transpose: panel[c][j] = W[c0 + c][j0 + j]. No shuffling: rows of W
+ * are its rows. */
+INLINE void back_panel_of(float *panel, const weight *w, dtype type, size_t j0, int n, size_t c0,
+                          int k) {
+    weight of = *w;
+    of.type = type;
+    if (n < PW) memset(panel, 0, sizeof(float) * PW * (size_t)k);
+    for (int c = 0; c < k; c++)
+        for (int j = 0; j < n; j++)
+            panel[(size_t)c * PW + j] = weight1(&of, c0 + c, j0 + j);
+}
+static void make_panel(float *panel, const weight *w, int back, size_t j0, int n, size_t c0,
+                       int k) {
+    switch (2 * w->type + back) { /* a constant type: the loops hold no tests */
+    case 2 * F32: panel_of(panel, w, F32, j0, n, c0, k); break;
+    case 2 * BF16: panel_of(panel, w, BF16, j0, n, c0, k); break;
+    case 2 * Q8: panel_of(panel, w, Q8, j0, n, c0, k); break;
+    case 2 * F32 + 1: back_panel_of(panel, w, F32, j0, n, c0, k); break;
+    case 2 * BF16 + 1: back_panel_of(panel, w, BF16, j0, n, c0, k); break;
+    case 2 * Q8 + 1: back_panel_of(panel, w, Q8, j0, n, c0, k); break;
     }
 }
 
-/* y[rows][n] = x[rows][k] W^T (+ bias[n]). Threads share the outputs, never a sum. */
-static void matmul(float *y, const float *x, const weight *w, const float *bias, int rows) {
-    int n = w->rows, k = w->cols;
+/* With M a part of W, x and y with xs and ys floats a row, threads share the outputs, never a sum:
+ *     forward    y[rows][M's rows] = x[rows][M's columns] M^T (+ bias)
+ *     back       y[rows][M's columns] = x[rows][M's rows] M */
+typedef struct { int row, rows, col, cols; } part;
+static void linear(float *y, int ys, const float *x, int xs, const weight *w, part p, int back,
+                   const float *bias, int rows) {
+    int n = back ? p.cols : p.rows, k = back ? p.rows : p.cols;
+    size_t first_j = (size_t)(back ? p.col : p.row), first_c = (size_t)(back ? p.row : p.col);
     PARALLEL_FOR
     for (int j0 = 0; j0 < n; j0 += PW) {
         float panel[KB * PW] __attribute__((aligned(ALIGN))), edge[MR * PW];
         int nj = min_int(PW, n - j0);
         for (int c0 = 0; c0 < k; c0 += KB) {
             int kc = min_int(KB, k - c0);
-            make_panel(panel, w, (size_t)j0, nj, (size_t)c0, kc);
+            make_panel(panel, w, back, first_j + (size_t)j0, nj, first_c + (size_t)c0, kc);
             if (nj == PW) {
-                tile(rows, x + c0, (size_t)k, panel, PW, kc, y + j0, (size_t)n, c0 > 0);
+                tile(rows, x + c0, (size_t)xs, panel, PW, kc, y + j0, (size_t)ys, c0 > 0);
                 continue;
             }
             for (int r = 0; r < rows; r += MR) { /* a narrow panel writes through `edge` */
                 int nr = min_int(MR, rows - r);
-                tile(nr, x + (size_t)r * k + c0, (size_t)k, panel, PW, kc, edge, PW, 0);
+                tile(nr, x + (size_t)r * xs + c0, (size_t)xs, panel, PW, kc, edge, PW, 0);
                 for (int i = 0; i < nr; i++)
                     for (int j = 0; j < nj; j++) {
-                        float *out = y + (size_t)(r + i) * n + j0 + j;
+                        float *out = y + (size_t)(r + i) * ys + j0 + j;
                         *out = c0 ? *out + edge[i * PW + j] : edge[i * PW + j];
                     }
             }
@@ -292,8 +312,17 @@ static void matmul(float *y, const float *x, const weight *w, const float *bias,
         if (bias)
             for (int r = 0; r < rows; r++)
                 for (int j = 0; j < nj; j++)
-                    y[(size_t)r * n + j0 + j] += bias[j0 + j];
+                    y[(size_t)r * ys + j0 + j] += bias[j0 + j];
     }
+}
+static part whole(const weight *w) { return (part){0, w->rows, 0, w->cols}; }
+/* y[rows][n] = x[rows][k] W^T (+ bias[n]) */
+static void matmul(float *y, const float *x, const weight *w, const float *bias, int rows) {
+    linear(y, w->rows, x, w->cols, w, whole(w), 0, bias, rows);
+}
+/* dx[rows][k] = dy[rows][n] W */
+static void matmul_back(float *dx, const float *dy, const weight *w, int rows) {
+    linear(dx, w->cols, dy, w->rows, w, whole(w), 1, NULL, rows);
 }
 
 /* <a, b> in 16 partial sums, then pairwise: a fixed order that vectorises. */
@@ -321,6 +350,14 @@ static float rmsnorm(float *y, const float *x, const float *w, float offset, flo
     for (int i = 0; i < d; i++)
         y[i] = x[i] * r * (offset + w[i]);
     return r;
+}
+/* Of y_i = x_i r(x) gain_i:  dx += J^T dy = r (gain · dy) - (r^3 / d) x <x, gain · dy> */
+static void rmsnorm_back(float *dx, const float *dy, const float *x, const float *w, float offset,
+                         float eps, int d) {
+    float r = inverse_rms(x, d, eps), along = 0;
+    for (int i = 0; i < d; i++) along += x[i] * (offset + w[i]) * dy[i];
+    along *= r * r * r / (float)d;
+    for (int i = 0; i < d; i++) dx[i] += r * (offset + w[i]) * dy[i] - along * x[i];
 }
 
 /* e^x to 1 ulp or so, without branches, so that loops over it vectorise: x = n ln 2 + f, |f| <= ln
@@ -359,11 +396,36 @@ static void gated(float *gate, const float *up, int n, int gelu) {
         for (int i = 0; i < n; i++)
             gate[i] = gate[i] / (1.0f + exp_f(-gate[i])) * up[i];
 }
+/* Of h = act(gate) · up, with dh in `dgate`:  dup = dh · act(gate), dgate = dh · up · act'(gate).
+ * SiLU' = s (1 + x (1 - s)), s = 1 / (1 + e^-x); GELU' = (1 + t) / 2 + x (1 - t²) u' / 2, t = tanh u.
+ */
+static void gated_back(float *dgate, float *dup, const float *gate, const float *up, int n,
+                       int gelu) {
+    for (int i = 0; i < n; i++) {
+        float x = gate[i], dh = dgate[i], act, slope;
+        if (gelu) {
+            float t = tanh_f(0.797884561f * (x + 0.044715f * x * x * x));
+            act = 0.5f * x * (1.0f + t);
+            slope = 0.5f * (1.0f + t) +
+                    0.5f * x * (1.0f - t * t) * 0.797884561f * (1.0f + 3 * 0.044715f * x * x);
+        } else {
+            float s = 1.0f / (1.0f + exp_f(-x));
+            act = x * s, slope = s * (1.0f + x * (1.0f - s));
+        }
+        dup[i] = dh * act, dgate[i] = dh * up[i] * slope;
+    }
+}
 /* cap · tanh(x / cap) */
 static void softcap(float *x, size_t n, float cap) {
     if (cap > 0)
         for (size_t i = 0; i < n; i++)
             x[i] = cap * tanh_f(x[i] / cap);
+}
+/* Of y = cap · tanh(x / cap):  dx = dy (1 - (y / cap)²), in place */
+static void softcap_back(float *dy, const float *y, size_t n, float cap) {
+    if (cap > 0)
+        for (size_t i = 0; i < n; i++)
+            dy[i] *= 1.0f - y[i] / cap * (y[i] / cap);
 }
 /* p = softmax(p), n >= 1 */
 static void softmax(float *p, int n) {
@@ -378,12 +440,26 @@ static void softmax(float *p, int n) {
     for (int i = 0; i < n; i++)
         p[i] *= scale;
 }
+/* Of p = softmax(s):  ds_i = p_i (dp_i - sum_j p_j dp_j), in place of dp */
+static void softmax_back(float *dp, const float *p, int n) {
+    float along = 0;
+    for (int i = 0; i < n; i++) along += p[i] * dp[i];
+    for (int i = 0; i < n; i++) dp[i] = p[i] * (dp[i] - along);
+}
 /* Rotate the pairs (x[i], x[i + half]) of one head by the angles of its position. */
 static void rope(float *x, const float *cosine, const float *sine, int half) {
     for (int i = 0; i < half; i++) {
         float a = x[i], b = x[i + half];
         x[i] = a * cosine[i] - b * sine[i];
         x[i + half] = b * cosine[i] + a * sine[i];
+    }
+}
+/* Of a' = a cos - b sin, b' = b cos + a sin: the rotation back, in place. */
+static void rope_back(float *dx, const float *cosine, const float *sine, int half) {
+    for (int i = 0; i < half; i++) {
+        float a = dx[i], b = dx[i + half];
+        dx[i] = a * cosine[i] + b * sine[i];
+        dx[i + half] = b * cosine[i] - a * sine[i];
     }
 }
 static int argmax(const float *x, int n) {
@@ -1187,6 +1263,11 @@ struct steer_context {
     int *logit_row;      /* [rows] caller's row -> row of logits, or -1 */
     int *logit_fault;    /* [rows] 1: not finite */
     int logit_rows;      /* capacity of logits, in rows */
+    const steer_row *rows; /* of the last run, for final_norm */
+    steer_graph graph;   /* of cut edges */
+    int *cut_place, cuts; /* [cut_rows] places of the batch whose plans cut edges, and how many */
+    float *delta;        /* [cut_rows][nodes][d] the twin's node minus the stream's own */
+    float *slot_x, *slot_y; /* [cut_rows][d] a slot's input; [cut_rows][heads * head_dim] */
     steer_row *batch;    /* [rows] the scheduler's (section 7) */
     struct slot *slots;  /* [streams] */
     void *memory;        /* the one allocation behind all of the above */
@@ -1254,6 +1335,13 @@ static size_t lay_out(steer_context *c, char *base) {
     ARRAY(scores, mul((size_t)c->threads, c->score_size));
     ARRAY(batch, rows);
     ARRAY(slots, streams);
+    if (c->limit.cut_rows) {
+        size_t cut = (size_t)c->limit.cut_rows;
+        ARRAY(cut_place, cut);
+        ARRAY(delta, mul(mul(cut, (size_t)c->graph.nodes), d));
+        ARRAY(slot_x, mul(cut, d));
+        ARRAY(slot_y, mul(cut, qd));
+    }
     ARRAY(logits, mul((size_t)c->logit_rows, (size_t)m->vocab));
     return at;
 }
@@ -1262,15 +1350,40 @@ static steer_limits usable(const steer_model *m, const steer_limits *l) {
     u.streams = u.streams ? u.streams : 1;
     u.positions = u.positions ? u.positions : m->config.max_seq;
     u.rows = u.rows ? u.rows : min_int(u.positions, 256);
+    u.logits = u.logits ? u.logits : min_int(u.rows, max_int(u.streams, 64));
     return u;
+}
+steer_graph steer_graph_of(const steer_model *m, int layer) {
+    const steer_config *c = &m->config;
+    steer_graph g = {layer, c->layers - layer, c->heads, c->kv_heads, 1, 1, 0};
+    for (int b = layer; b < c->layers; b++) {
+        g.edges += (c->heads + 2 * c->kv_heads) * g.nodes + g.nodes + c->heads;
+        g.nodes += c->heads + 1, g.slots += c->heads + 2 * c->kv_heads + 1;
+    }
+    g.edges += g.nodes;
+    return g;
+}
+/* Head h (h = heads: the MLP) of block b. */
+static int node_of(const steer_graph *g, int b, int h) {
+    return 1 + (b - g->layer) * (g->heads + 1) + h;
+}
+/* Slot i of block b: the query of head i, then keys, then values, then the MLP. */
+static int slot_of(const steer_graph *g, int b, int i) {
+    return (b - g->layer) * (g->heads + 2 * g->kv_heads + 1) + i;
+}
+/* How many nodes precede a slot: its edges come from nodes 0 .. that - 1. */
+static int senders(const steer_graph *g, int slot) {
+    int width = g->heads + 2 * g->kv_heads + 1, b = slot / width;
+    return 1 + b * (g->heads + 1) + (slot % width == width - 1 ? g->heads : 0);
 }
 size_t steer_context_bytes(const steer_model *m, const steer_limits *l) {
     steer_limits u = usable(m, l);
     if (u.streams < 1 || u.positions < 1 || u.rows < 1 || u.streams > 1 << 20 ||
-        u.positions > 1 << 24 || u.rows > 1 << 24)
+        u.positions > 1 << 24 || u.rows > 1 << 24 || u.logits < 1 || u.cut_rows < 0 ||
+        u.cut_layer < 0 || u.cut_layer >= m->config.layers)
         return 0;
-    steer_context c = {.m = m, .limit = u, .threads = thread_count(),
-                       .logit_rows = min_int(u.rows, max_int(u.streams, 64))};
+    steer_context c = {.m = m, .limit = u, .threads = thread_count(), .logit_rows = u.logits,
+                       .graph = steer_graph_of(m, u.cut_layer)};
     size_t bytes = lay_out(&c, NULL);
     return bytes == SIZE_MAX || bytes > SIZE_MAX / 2 ? 0 : bytes;
 }
@@ -1292,7 +1405,7 @@ steer_context *steer_context_new(const steer_model *m, const steer_limits *l, st
         return free(c), NULL;
     }
     c->m = m, c->limit = u, c->memory = memory, c->threads = thread_count();
-    c->logit_rows = min_int(u.rows, max_int(u.streams, 64));
+    c->logit_rows = u.logits, c->graph = steer_graph_of(m, u.cut_layer);
     lay_out(c, memory + (ALIGN - (uintptr_t)memory % ALIGN));
     int half = m->config.head_dim / 2;
     for (int t = 0; t < u.positions; t++)
@@ -1318,19 +1431,26 @@ steer_status steer_begin(steer_context *c, int s, steer_plan *p, int twin, steer
     const char *fault =
         !p                                    ? NULL
         : p->freeze & ~7u || p->remove & ~3u  ? "freezes or removes something unknown"
-        : !v                                  ? "changes nothing; use no plan"
+        : !v && !p->cut && !p->start          ? "changes nothing; use no plan"
         : !p->add && (p->freeze || p->remove) ? "freezes or removes, and adds no vector"
+        : p->cut && twin < 0                  ? "cuts edges, and has no twin to read from"
+        : p->cut && (p->freeze || p->remove || p->ablate) ? "cuts edges and edits something else"
+        : p->cut && (!c->limit.cut_rows || p->layer != c->limit.cut_layer)
+            ? "cuts edges of a graph that this context was not made for"
+        : p->start && p->ablate               ? "ablates at every block, and starts above some"
         : p->add && p->ablate                 ? "both adds and ablates; take one"
         : p->freeze && twin < 0               ? "freezes, and has no unsteered twin"
         : p->ablate && twin >= 0              ? "ablates at every block: no twin can stand in"
-        : p->add && (p->layer < 0 || p->layer >= m->layers) ? "names a block that does not exist"
+        : !p->ablate && (p->layer < 0 || p->layer >= m->layers)
+            ? "names a block that does not exist"
         : p->add && (!isfinite(p->coeff) || p->coeff == 0)  ? "has a coefficient of 0 or not finite"
-        : dot(v, v, m->d) == 0 ? "has a vector of zeros: it would change nothing"
+        : v && dot(v, v, m->d) == 0 ? "has a vector of zeros: it would change nothing"
                                : NULL;
     if (fault) return fail(e, STEER_EARG, "the plan of stream %d %s", s, fault);
     if (v && !isfinite(dot(v, v, m->d)))
         return fail(e, STEER_ENONFINITE, "the steering vector of stream %d is not finite", s);
-    c->streams[s] = (stream){.plan = p, .twin = twin, .enter = twin >= 0 && p ? p->layer : 0};
+    int enter = p && (twin >= 0 || p->start) ? p->layer : 0;
+    c->streams[s] = (stream){.plan = p, .twin = twin, .enter = enter};
     return STEER_OK;
 }
 static float *keys_of(const steer_context *c, int s, int b) {
@@ -1460,20 +1580,103 @@ static void store_keys_and_values(steer_context *c, const steer_row *rows, int b
     }
 }
 
-/* Rows that enter at block b > 0 take their twins' residual. */
-static void enter_rows(steer_context *c, int b, int n) {
-    int d = c->m->config.d;
-    for (int r = b ? c->count[b - 1] : n; r < n; r++)
-        memcpy(row_at(c->x, r, d), row_at(c->x, c->twin_place[r], d), sizeof(float) * (size_t)d);
+/* Rows that enter at block b: embeddings, or the residual that their plan or their twin gives. */
+static void enter_rows(steer_context *c, const steer_row *rows, int b, int n) {
+    const steer_config *m = &c->m->config;
+    for (int r = b ? c->count[b - 1] : 0; r < n; r++) {
+        const steer_row *row = &rows[c->order[r]];
+        const steer_plan *p = plan_at(c, rows, r);
+        const steer_plan *q = c->twin_place[r] >= 0 ? plan_at(c, rows, c->twin_place[r]) : NULL;
+        const float *start = p && p->start ? p->start : q ? q->start : NULL;
+        float *x = row_at(c->x, r, m->d);
+        size_t bytes = sizeof(float) * (size_t)m->d;
+        if (start) memcpy(x, start + (size_t)row->pos * m->d, bytes);
+        else if (b && c->twin_place[r] >= 0) memcpy(x, row_at(c->x, c->twin_place[r], m->d), bytes);
+        else
+            for (int i = 0; i < m->d; i++)
+                x[i] = weight1(&c->m->embed, (size_t)row->token, (size_t)i) * m->embed_scale;
+    }
 }
-/* Copy the batch's n rows of x [.][d] to the tape's array [tape rows][depth][d] at depth b. */
-static void record(const steer_context *c, const steer_row *rows, float *to, const float *x,
-                   int depth, int b, int n) {
-    size_t d = (size_t)c->m->config.d;
-    for (int r = 0; r < n && to; r++) {
+/* Copy the batch's n rows of x [.][width] to the tape's array `to` [tape rows][depth + extra]
+ * [width] at block b. */
+static void record(const steer_context *c, const steer_row *rows, const steer_tape *t, float *to,
+                   const float *x, int width, int extra, int b, int n) {
+    size_t depth = (size_t)(c->m->config.layers - (t ? t->first : 0) + extra);
+    for (int r = 0; r < n && t && to && b >= t->first; r++) {
         int tape_row = rows[c->order[r]].tape;
-        float *slot = to + ((size_t)(tape_row - 1) * depth + b) * d;
-        if (tape_row) memcpy(slot, x + (size_t)r * d, sizeof(float) * d);
+        float *slot = to + ((size_t)(tape_row - 1) * depth + (size_t)(b - t->first)) * (size_t)width;
+        if (tape_row) memcpy(slot, x + (size_t)r * (size_t)width, sizeof(float) * (size_t)width);
+    }
+}
+
+/* EDIT, cut edges (paper section 4, method 4.2). The residual stream carries every node's own
+ * output; a slot v reads it with the twin's output in place of each node whose edge is cut,
+ *     x_v = x + sum_{u: cut[v][u]} delta_u,   delta_u = twin's u - own u,
+ * through a norm of its own. Into y [cuts][d]. */
+static void read_slot(steer_context *c, float *y, int slot, const float *norm) {
+    const steer_config *m = &c->m->config;
+    int n = senders(&c->graph, slot);
+    PARALLEL_FOR
+    for (int i = 0; i < c->cuts; i++) {
+        steer_plan *p = plan_at(c, c->rows, c->cut_place[i]);
+        const unsigned char *cut = p->cut + (size_t)slot * c->graph.nodes;
+        const float *delta = row_at(c->delta, i * c->graph.nodes, m->d);
+        float *x = row_at(y, i, m->d);
+        memcpy(x, row_at(c->x, c->cut_place[i], m->d), sizeof(float) * (size_t)m->d);
+        for (int u = 0; u < n; u++, delta += m->d)
+            for (int k = 0; k < m->d && cut[u]; k++) x[k] += delta[k];
+        rmsnorm(x, x, norm, m->norm_offset, m->norm_eps, m->d);
+    }
+}
+/* Queries, keys and values of the rows with cut edges, each head's and group's from its slot. */
+static void cut_attention_inputs(steer_context *c, int b) {
+    const steer_config *m = &c->m->config;
+    const block *w = &c->m->blocks[b];
+    int hd = m->head_dim, H = m->heads, K = m->kv_heads;
+    for (int i = 0; i < H + 2 * K; i++) {
+        int kind = i < H ? 0 : i < H + K ? 1 : 2, h = i - (kind ? H : 0) - (kind == 2 ? K : 0);
+        const weight *of = kind == 0 ? &w->q : kind == 1 ? &w->k : &w->v;
+        const float *bias = kind == 0 ? w->q_bias : kind == 1 ? w->k_bias : w->v_bias;
+        float *to = kind == 0 ? c->q : kind == 1 ? c->k : c->v;
+        read_slot(c, c->slot_x, slot_of(&c->graph, b, i), w->attn_norm);
+        linear(c->slot_y, hd, c->slot_x, m->d, of, (part){h * hd, hd, 0, m->d}, 0,
+               bias ? bias + h * hd : NULL, c->cuts);
+        for (int r = 0; r < c->cuts; r++)
+            memcpy(row_at(to, c->cut_place[r], kind ? K * hd : H * hd) + h * hd,
+                   row_at(c->slot_y, r, hd), sizeof(float) * (size_t)hd);
+    }
+}
+/* delta of the heads of block b, before the post-norm: each run's own scalar r multiplies its heads'
+ * shares (method 3.6a), the gain is linear. */
+static void cut_head_deltas(steer_context *c, int b) {
+    const steer_config *m = &c->m->config;
+    const block *w = &c->m->blocks[b];
+    int hd = m->head_dim, qd = m->heads * hd, stride = c->graph.nodes * m->d;
+    for (int i = 0; i < c->cuts; i++) {
+        int own = c->cut_place[i], twin = c->twin_place[own];
+        float r = 1, s = 1;
+        if (m->post_norms)
+            r = inverse_rms(row_at(c->out, own, m->d), m->d, m->norm_eps),
+            s = inverse_rms(row_at(c->out, twin, m->d), m->d, m->norm_eps);
+        for (int k = 0; k < qd; k++)
+            row_at(c->slot_y, i, qd)[k] = s * row_at(c->z, twin, qd)[k] - r * row_at(c->z, own, qd)[k];
+    }
+    for (int h = 0; h < m->heads; h++) {
+        float *to = row_at(c->delta, node_of(&c->graph, b, h), m->d);
+        linear(to, stride, c->slot_y + h * hd, qd, &w->o, (part){0, m->d, h * hd, hd}, 0, NULL,
+               c->cuts);
+        for (int i = 0; i < c->cuts && m->post_norms; i++)
+            for (int k = 0; k < m->d; k++)
+                to[(size_t)i * stride + k] *= m->norm_offset + w->post_attn_norm[k];
+    }
+}
+/* delta of one whole node: the difference of two rows of x [.][d]. */
+static void cut_delta(steer_context *c, int node, const float *x) {
+    size_t d = (size_t)c->m->config.d;
+    for (int i = 0; i < c->cuts; i++) {
+        size_t own = (size_t)c->cut_place[i], twin = (size_t)c->twin_place[own];
+        float *delta = c->delta + ((size_t)i * c->graph.nodes + (size_t)node) * d;
+        for (size_t k = 0; k < d; k++) delta[k] = x[twin * d + k] - x[own * d + k];
     }
 }
 
@@ -1495,7 +1698,9 @@ static void run_block(steer_context *c, const steer_row *rows, int b, int n,
         p->hits[0]++;
     }
     ablate_rows(c, rows, c->x, 0, b, n);
-    if (tape) record(c, rows, tape->resid, c->x, m->layers + 1, b, n);
+    if (tape) record(c, rows, tape, tape->resid, c->x, m->d, 1, b, n);
+    int cuts = b >= c->graph.layer && c->cuts;
+    if (cuts && b == c->graph.layer) cut_delta(c, 0, c->x);
 
     norm_rows(c, c->xn, c->x, w->attn_norm, n);
     const float *value_input = c->xn;
@@ -1507,7 +1712,13 @@ static void run_block(steer_context *c, const steer_row *rows, int b, int n,
     matmul(c->q, c->xn, &w->q, w->q_bias, n);
     matmul(c->k, c->xn, &w->k, w->k_bias, n);
     matmul(c->v, value_input, &w->v, w->v_bias, n);
+    if (cuts) cut_attention_inputs(c, b);
     store_keys_and_values(c, rows, b, n);
+    if (tape) {
+        record(c, rows, tape, tape->q, c->q, m->heads * m->head_dim, 0, b, n);
+        record(c, rows, tape, tape->k, c->k, m->kv_heads * m->head_dim, 0, b, n);
+        record(c, rows, tape, tape->v, c->v, m->kv_heads * m->head_dim, 0, b, n);
+    }
     PARALLEL_FOR_OF(c->threads)
     for (int i = 0; i < n * m->kv_heads; i++) {
         int r = i / m->kv_heads;
@@ -1515,23 +1726,35 @@ static void run_block(steer_context *c, const steer_row *rows, int b, int n,
                c->scores + (size_t)thread_number() * c->score_size);
     }
     matmul(c->out, c->z, &w->o, NULL, n);
-    if (tape) record(c, rows, tape->attn, c->out, m->layers, b, n);
+    if (tape) record(c, rows, tape, tape->z, c->z, m->heads * m->head_dim, 0, b, n);
+    if (tape) record(c, rows, tape, tape->attn, c->out, m->d, 0, b, n);
+    if (cuts) cut_head_deltas(c, b);
     ablate_rows(c, rows, c->out, 1, b, n);
     if (m->post_norms) norm_rows(c, c->out, c->out, w->post_attn_norm, n);
     for (size_t i = 0; i < d * (size_t)n; i++)
         c->x[i] += c->out[i];
+    if (tape) record(c, rows, tape, tape->mid, c->x, m->d, 0, b, n);
 
     norm_rows(c, c->xn, c->x, w->mlp_norm, n);
+    if (cuts) {
+        read_slot(c, c->slot_x, slot_of(&c->graph, b, m->heads + 2 * m->kv_heads), w->mlp_norm);
+        for (int i = 0; i < c->cuts; i++)
+            memcpy(row_at(c->xn, c->cut_place[i], m->d), row_at(c->slot_x, i, m->d),
+                   sizeof(float) * d);
+    }
     remove_image(c, rows, STEER_MLP_DIRECT, c->xn, w->mlp_norm, b, n);
     matmul(c->gate, c->xn, &w->gate, NULL, n);
     matmul(c->up, c->xn, &w->up, NULL, n);
+    if (tape) record(c, rows, tape, tape->gate, c->gate, m->ff, 0, b, n);
+    if (tape) record(c, rows, tape, tape->up, c->up, m->ff, 0, b, n);
     PARALLEL_FOR
     for (int r = 0; r < n; r++)
         gated(c->gate + (size_t)r * m->ff, c->up + (size_t)r * m->ff, m->ff, m->gelu);
     matmul(c->out, c->gate, &w->down, NULL, n);
-    if (tape) record(c, rows, tape->mlp, c->out, m->layers, b, n);
+    if (tape) record(c, rows, tape, tape->mlp, c->out, m->d, 0, b, n);
     ablate_rows(c, rows, c->out, 2, b, n);
     if (m->post_norms) norm_rows(c, c->out, c->out, w->post_mlp_norm, n);
+    if (cuts) cut_delta(c, node_of(&c->graph, b, m->heads), c->out);
     for (int r = 0; r < n; r++) {
         const steer_plan *p = plan_at(c, rows, r);
         int from = p && p->freeze & STEER_MLP ? c->twin_place[r] : r; /* EDIT: the twin's MLP */
@@ -1595,7 +1818,23 @@ static steer_status plan_batch(steer_context *c, const steer_row *rows, int n,
         }
         c->twin_place[c->place[i]] = j < 0 ? -1 : c->place[j];
     }
+    c->rows = rows, c->cuts = 0;
+    for (int r = 0; r < n; r++) {
+        steer_plan *p = plan_at(c, rows, r);
+        if (!p || !p->cut) continue;
+        if (c->cuts == c->limit.cut_rows)
+            return fail(e, STEER_EARG, "a run with more than %d rows with cut edges", c->cuts);
+        c->cut_place[c->cuts++] = r, p->hits[4]++;
+    }
     return STEER_OK;
+}
+/* RN(x_L) of the caller's row i of the last run: its logits are W_U times it, soft-capped. */
+static void final_norm(steer_context *c, int i, float *y) {
+    const steer_config *m = &c->m->config;
+    int r = c->place[i], cut = 0;
+    rmsnorm(y, row_at(c->x, r, m->d), c->m->final_norm, m->norm_offset, m->norm_eps, m->d);
+    while (cut < c->cuts && c->cut_place[cut] != r) cut++;
+    if (cut < c->cuts) memcpy(y, row_at(c->slot_x, cut, m->d), sizeof(float) * (size_t)m->d);
 }
 
 steer_status steer_run(steer_context *c, const steer_row *rows, int n, const steer_tape *tape,
@@ -1604,20 +1843,16 @@ steer_status steer_run(steer_context *c, const steer_row *rows, int n, const ste
     int wanted = 0;
     steer_status s = plan_batch(c, rows, n, tape, e);
     if (s) return s;
-    for (int r = 0; r < c->count[0]; r++)
-        for (int i = 0; i < m->d; i++)
-            row_at(c->x, r, m->d)[i] =
-                weight1(&c->m->embed, (size_t)rows[c->order[r]].token, (size_t)i) * m->embed_scale;
     for (int b = 0; b < m->layers; b++) {
-        enter_rows(c, b, c->count[b]);
+        enter_rows(c, rows, b, c->count[b]);
         if (c->count[b]) run_block(c, rows, b, c->count[b], tape);
     }
-    if (tape) record(c, rows, tape->resid, c->x, m->layers + 1, m->layers, n);
+    if (tape) record(c, rows, tape, tape->resid, c->x, m->d, 1, m->layers, n);
+    if (c->cuts) read_slot(c, c->slot_x, c->graph.slots - 1, c->m->final_norm);
     for (int i = 0; i < n; i++) { /* logits = cap(W_U RN(x_L)), in the caller's order */
         c->streams[rows[i].stream].length = rows[i].pos + 1;
         if (c->logit_row[i] < 0) continue;
-        rmsnorm(row_at(c->xn, wanted++, m->d), row_at(c->x, c->place[i], m->d), c->m->final_norm,
-                m->norm_offset, m->norm_eps, m->d);
+        final_norm(c, i, row_at(c->xn, wanted++, m->d));
     }
     if (wanted) matmul(c->logits, c->xn, &c->m->unembed, NULL, wanted);
     PARALLEL_FOR
@@ -1739,9 +1974,11 @@ static steer_status start_job(steer_context *c, const steer_job *jobs, int n, in
 
 static steer_status check_hits(const steer_plan *p, steer_error *e) {
     static const char *const what[] = {"the vector was added to no row", "nothing was frozen",
-                                       "nothing was removed", "nothing was ablated"};
-    int wanted[] = {p->add != NULL, p->freeze != 0, p->remove != 0, p->ablate != NULL};
-    for (int i = 0; i < 4; i++)
+                                       "nothing was removed", "nothing was ablated",
+                                       "no row had cut edges"};
+    int wanted[] = {p->add != NULL, p->freeze != 0, p->remove != 0, p->ablate != NULL,
+                    p->cut != NULL};
+    for (int i = 0; i < 5; i++)
         if (wanted[i] && !p->hits[i])
             return fail(e, STEER_ENOHIT,
                         "an edit never fired: %s; look at the plan's block and positions", what[i]);
@@ -1767,7 +2004,7 @@ static steer_status walk(steer_context *c, steer_job *jobs, int n, visitor visit
                         "freezing needs a context of at least two streams and two rows");
     }
     for (int i = 0; i < n; i++) /* hits count this walk's rows */
-        for (int k = 0; k < 4 && jobs[i].plan; k++) jobs[i].plan->hits[k] = 0;
+        for (int k = 0; k < 5 && jobs[i].plan; k++) jobs[i].plan->hits[k] = 0;
     for (int i = 0; i < c->limit.streams; i++)
         c->slots[i].job = FREE;
     for (int running = n > 0; running && !s;) {
@@ -1886,7 +2123,196 @@ steer_status steer_generate(steer_context *c, steer_job *jobs, int n, int (*tick
     return s;
 }
 
-/* ======================================================================================= 8 vectors
+/* ====================================================================================== 8 backward
+ * The gradient of a number m with respect to activations, through the blocks >= l of one sequence
+ * whose run a tape remembers; weights never get one. From dm/dx_{b+1} to dm/dx_b:
+ *
+ *     forward                                   backward, read upwards
+ *     x_mid   = x_b + P(W_O z)                  dx_b    = dx_mid + J^T (sum of G of q, k, v slots)
+ *     z       = A v                             dz      = P^T dx_mid W_O;  G_q = dq W_Q, ...
+ *     x_{b+1} = x_mid + P(W_down h)             dx_mid  = dx + J^T G_mlp
+ *     h       = act(g) · u                      dh      = P^T dx W_down;  G_mlp = dg W_gate + du W_up
+ *
+ * P is Gemma's post-norm or nothing, J the Jacobian of the norm before a slot. G of a slot is the
+ * gradient at its input, after the norm (method 3.6b): W_Q,h^T dq_h for the query of head h, and so
+ * on. J^T G is what the norm-aware edge score wants (3.8), and the sum of all J^T G is the gradient
+ * itself: attribution is the backward with its terms kept apart. */
+typedef struct {
+    int n;              /* positions */
+    float share;        /* of this pass in the sums: 1 / steps */
+    float *out;         /* [1 + 2 blocks][n][d] sums of dm/d(what is added to the stream): the
+                           residual at the start, then attention and MLP of each block */
+    float *in, *aware;  /* [slots][n][d] sums of G and of J^T G */
+} gradients;
+typedef struct { /* scratch of a backward pass over n positions */
+    float *g, *pulled, *t; /* [n][d] */
+    float *dh, *du;        /* [n][ff] */
+    float *dz, *dq, *dk, *dv; /* [n][heads * head_dim]; dk and dv by query head, then summed */
+    float *capped, *p, *dp; /* [heads][n] one row of each head's scores, pattern, gradient */
+    void *memory;
+} back_scratch;
+
+static size_t back_sizes(const steer_config *m, int n, size_t size[12]) {
+    size_t rows = (size_t)n, d = rows * (size_t)m->d, ff = rows * (size_t)m->ff,
+           q = rows * (size_t)(m->heads * m->head_dim), a = rows * (size_t)m->heads, total = 0;
+    size_t sizes[12] = {d, d, d, ff, ff, q, q, q, q, a, a, a};
+    for (int i = 0; i < 12; i++) total += size[i] = sizes[i];
+    return total;
+}
+static steer_status new_back_scratch(back_scratch *s, const steer_config *m, int n,
+                                     steer_error *e) {
+    size_t size[12], total = back_sizes(m, n, size);
+    float **to[12] = {&s->g, &s->pulled, &s->t, &s->dh, &s->du, &s->dz, &s->dq, &s->dk, &s->dv,
+                      &s->capped, &s->p, &s->dp};
+    float *at = s->memory = zeros(total, sizeof(float));
+    if (!at) return fail(e, STEER_ENOMEM, "no memory for the backward of %d positions", n);
+    for (int i = 0; i < 12; at += size[i++]) *to[i] = at;
+    return STEER_OK;
+}
+
+/* Row t of a tape's array at its block index i. */
+static float *tape_at(float *x, int depth, int i, int t, int width) {
+    return x + ((size_t)t * (size_t)depth + (size_t)i) * (size_t)width;
+}
+/* sum += share * G and aware += share * J^T G of one slot; dx += J^T G. slot < 0: only dx. */
+static void leave_slot(const steer_model *m, back_scratch *s, gradients *g, int slot,
+                       const float *x, size_t stride, const float *norm, float *dx, int n) {
+    const steer_config *c = &m->config;
+    PARALLEL_FOR
+    for (int t = 0; t < n; t++) {
+        const float *G = row_at(s->g, t, c->d);
+        float *pulled = row_at(s->pulled, t, c->d);
+        memset(pulled, 0, sizeof(float) * (size_t)c->d);
+        rmsnorm_back(pulled, G, x + (size_t)t * stride, norm, c->norm_offset, c->norm_eps, c->d);
+        for (int k = 0; k < c->d; k++) row_at(dx, t, c->d)[k] += pulled[k];
+        if (!g || slot < 0) continue;
+        size_t at = ((size_t)slot * (size_t)g->n + (size_t)t) * (size_t)c->d;
+        for (int k = 0; k < c->d; k++)
+            g->in[at + k] += g->share * G[k], g->aware[at + k] += g->share * pulled[k];
+    }
+}
+static void keep_out(gradients *g, int i, const float *dx, int n, int d) {
+    if (g)
+        for (size_t k = 0; k < (size_t)n * d; k++)
+            g->out[(size_t)i * g->n * d + k] += g->share * dx[k];
+}
+/* to = P^T dx, or dx where there is no post-norm. */
+static void post_norm_back(const steer_config *c, float *to, const float *dx, const float *x,
+                           size_t stride, const float *norm, int n) {
+    if (!c->post_norms) memcpy(to, dx, sizeof(float) * (size_t)n * c->d);
+    else memset(to, 0, sizeof(float) * (size_t)n * c->d);
+    for (int t = 0; t < n && c->post_norms; t++)
+        rmsnorm_back(row_at(to, t, c->d), row_at((float *)dx, t, c->d), x + (size_t)t * stride,
+                     norm, c->norm_offset, c->norm_eps, c->d);
+}
+
+/* Of z[t] = sum_u p[t][u] v[u], p = softmax(cap(scale q[t] · k[u])), for head h at all positions:
+ * dq, and the head's share of dk and dv. */
+static void attend_back(const steer_model *m, const steer_tape *tape, back_scratch *s, int b, int h,
+                        int n) {
+    const steer_config *c = &m->config;
+    int hd = c->head_dim, depth = c->layers - tape->first, i = b - tape->first, H = c->heads,
+        g = h / (H / c->kv_heads), K = c->kv_heads;
+    int local = c->window && b % c->window_every != c->window_every - 1;
+    float *capped = s->capped + (size_t)h * n, *p = s->p + (size_t)h * n,
+          *dp = s->dp + (size_t)h * n;
+    for (int t = 0; t < n; t++) {
+        const float *q = tape_at(tape->q, depth, i, t, H * hd) + h * hd;
+        const float *dz = row_at(s->dz, t, H * hd) + h * hd;
+        float *dq = row_at(s->dq, t, H * hd) + h * hd;
+        int first = local ? max_int(0, t - c->window + 1) : 0;
+        size_t width = (size_t)(t - first + 1);
+        for (int u = first; u <= t; u++) {
+            capped[u] = c->query_scale * dot(q, tape_at(tape->k, depth, i, u, K * hd) + g * hd, hd);
+            dp[u] = dot(dz, tape_at(tape->v, depth, i, u, K * hd) + g * hd, hd);
+        }
+        softcap(capped + first, width, c->attn_cap);
+        memcpy(p + first, capped + first, sizeof(float) * width);
+        softmax(p + first, (int)width);
+        softmax_back(dp + first, p + first, (int)width);
+        softcap_back(dp + first, capped + first, width, c->attn_cap);
+        for (int k = 0; k < hd; k++) dq[k] = 0;
+        for (int u = first; u <= t; u++) {
+            const float *key = tape_at(tape->k, depth, i, u, K * hd) + g * hd;
+            float *dk = row_at(s->dk, u, H * hd) + h * hd, *dv = row_at(s->dv, u, H * hd) + h * hd;
+            float ds = dp[u] * c->query_scale;
+            for (int k = 0; k < hd && u == t; k++) dk[k] = dv[k] = 0; /* its first query */
+            for (int k = 0; k < hd; k++)
+                dq[k] += ds * key[k], dk[k] += ds * q[k], dv[k] += p[u] * dz[k];
+        }
+    }
+}
+/* The gradients of the slots of q, k and v of block b from dz, each into s->g, then on. */
+static void attention_slots_back(const steer_model *m, const steer_tape *tape, back_scratch *s,
+                                 const float *cosine, const float *sine, gradients *g,
+                                 const steer_graph *graph, int b, float *dx, int n) {
+    const steer_config *c = &m->config;
+    const block *w = &m->blocks[b];
+    int hd = c->head_dim, H = c->heads, K = c->kv_heads, group = H / K, d = c->d,
+        depth = c->layers - tape->first;
+    const float *x = tape_at(tape->resid, depth + 1, b - tape->first, 0, d);
+    PARALLEL_FOR
+    for (int h = 0; h < H; h++) attend_back(m, tape, s, b, h, n);
+    PARALLEL_FOR
+    for (int t = 0; t < n; t++)
+        for (int h = 0; h < H; h++) { /* k and v of a group: the sum over its heads, in place */
+            const float *cos_t = cosine + (size_t)t * (hd / 2), *sin_t = sine + (size_t)t * (hd / 2);
+            float *dk = row_at(s->dk, t, H * hd) + h * hd, *dv = row_at(s->dv, t, H * hd) + h * hd;
+            rope_back(row_at(s->dq, t, H * hd) + h * hd, cos_t, sin_t, hd / 2);
+            for (int k = 0; k < hd && h % group; k++)
+                dk[k - h % group * hd] += dk[k], dv[k - h % group * hd] += dv[k];
+            if (h % group == group - 1)
+                rope_back(dk - h % group * hd, cos_t, sin_t, hd / 2);
+        }
+    for (int i = 0; i < H + 2 * K; i++) {
+        int kind = i < H ? 0 : i < H + K ? 1 : 2, h = i - (kind ? H : 0) - (kind == 2 ? K : 0);
+        const weight *of = kind == 0 ? &w->q : kind == 1 ? &w->k : &w->v;
+        const float *dy = (kind == 0 ? s->dq : kind == 1 ? s->dk : s->dv) +
+                          h * hd * (kind ? group : 1);
+        linear(s->g, d, dy, H * hd, of, (part){h * hd, hd, 0, d}, 1, NULL, n);
+        leave_slot(m, s, g, g ? slot_of(graph, b, i) : -1, x, (size_t)(depth + 1) * d, w->attn_norm,
+                   dx, n);
+    }
+}
+/* dx: in, dm/d(output of the final norm) [n][d]; out, dm/dx_l, what is added to x_l included, l =
+ * tape->first. The tape's rows 0 .. n-1 are the sequence's positions. g: NULL, or sums to add to. */
+static void backward(const steer_context *ctx, const steer_tape *tape, int n, float *dx,
+                     back_scratch *s, gradients *g) {
+    const steer_model *m = ctx->m;
+    const steer_config *c = &m->config;
+    int d = c->d, depth = c->layers - tape->first;
+    size_t rows = (size_t)n * (size_t)d, stride = (size_t)depth * (size_t)d;
+    steer_graph graph = steer_graph_of(m, tape->first);
+    memcpy(s->g, dx, sizeof(float) * rows);
+    memset(dx, 0, sizeof(float) * rows);
+    leave_slot(m, s, g, graph.slots - 1, tape_at(tape->resid, depth + 1, depth, 0, d), stride + d,
+               m->final_norm, dx, n);
+    for (int b = c->layers - 1; b >= tape->first; b--) {
+        const block *w = &m->blocks[b];
+        int i = b - tape->first;
+        keep_out(g, 2 + 2 * i, dx, n, d); /* x_{b+1} = x_mid + P(W_down(act(gate) · up)) */
+        post_norm_back(c, s->t, dx, tape_at(tape->mlp, depth, i, 0, d), stride, w->post_mlp_norm, n);
+        matmul_back(s->dh, s->t, &w->down, n);
+        PARALLEL_FOR
+        for (int t = 0; t < n; t++)
+            gated_back(row_at(s->dh, t, c->ff), row_at(s->du, t, c->ff),
+                       tape_at(tape->gate, depth, i, t, c->ff),
+                       tape_at(tape->up, depth, i, t, c->ff), c->ff, c->gelu);
+        matmul_back(s->g, s->dh, &w->gate, n);
+        matmul_back(s->t, s->du, &w->up, n);
+        for (size_t k = 0; k < rows; k++) s->g[k] += s->t[k];
+        leave_slot(m, s, g, slot_of(&graph, b, c->heads + 2 * c->kv_heads),
+                   tape_at(tape->mid, depth, i, 0, d), stride, w->mlp_norm, dx, n);
+        keep_out(g, 1 + 2 * i, dx, n, d); /* x_mid = x_b + P(W_O z) */
+        post_norm_back(c, s->t, dx, tape_at(tape->attn, depth, i, 0, d), stride, w->post_attn_norm,
+                       n);
+        matmul_back(s->dz, s->t, &w->o, n);
+        attention_slots_back(m, tape, s, ctx->cosine, ctx->sine, g, &graph, b, dx, n);
+    }
+    keep_out(g, 0, dx, n, d);
+}
+
+/* ======================================================================================= 9 vectors
  * Difference in means (paper 2.1):  v[b][i] = mean_harmful x_b[i] - mean_harmless x_b[i],  the
  * residual entering block b at end-of-instruction position i, sums in double, not normalised. A
  * vector file states what it is: 256 bytes of header, v [d], keep [3][layers], all f32, with a
@@ -2180,8 +2606,9 @@ int steer_means(steer_context *c, const steer_prompts *p, int sign, double *mean
     const steer_config *m = &c->m->config;
     enum { AT_ONCE = 64 };
     size_t d = (size_t)m->d, L = (size_t)m->layers, eoi = (size_t)c->m->eoi, rows = AT_ONCE * eoi;
-    steer_tape tape = {zeros(rows * (L + 1) * d, sizeof(float)), zeros(rows * L * d, sizeof(float)),
-                       zeros(rows * L * d, sizeof(float)), (int)rows};
+    steer_tape tape = {.resid = zeros(rows * (L + 1) * d, sizeof(float)),
+                       .attn = zeros(rows * L * d, sizeof(float)),
+                       .mlp = zeros(rows * L * d, sizeof(float)), .rows = (int)rows};
     steer_job jobs[AT_ONCE];
     double scores[AT_ONCE];
     first_token f = {c->m, jobs, scores, NULL, NULL};
@@ -2239,6 +2666,428 @@ steer_status steer_dim(steer_vector *v, const steer_model *m, const double *harm
             v->keep[site * L + b] = (float)along;
         }
     return s;
+}
+
+/* ====================================================================== 11 patching and circuits
+ * Multi-token activation patching (paper section 4, method 3). One EXAMPLE is a prompt with a
+ * response, teacher-forced: a base run and a run with a s added at the input of block l read the
+ * same tokens. One of them is the SOURCE, the other, whose own greedy response the text is, the
+ * DESTINATION. With y and y* their greedy tokens at a position, the metric
+ *
+ *     m = mean over positions of interest of  z[y] - z[y*]           (logit; z before any soft-cap)
+ *
+ * grows towards the source, and a node u or an edge u -> v is worth what m gains when it carries
+ * the source's activation. Integrated gradients estimate that for all edges at once:
+ *
+ *     IE(u -> v) = sum_t < Delta_u[t], mean_i G_v,i[t] >,   Delta_u = u in source - u in destination,
+ *
+ * G_v,i the gradient at slot v in a run with alpha_i a s, alpha_i = (i + 1/2) / T. The official
+ * form takes G after the slot's norm; the norm-aware form pulls it back through the norm (J^T G),
+ * into the space where Delta_u lives. */
+enum { METRIC_LOGIT, METRIC_DIR_KL, METRIC_KL };
+typedef struct {
+    const int *tokens;   /* prompt, then response; not owned */
+    int n, n_prompt;
+    float coeff;         /* of the vector in the steered run */
+    int steered_text;    /* 1: the text is the steered run's: it is the destination */
+} example;
+typedef struct { /* memory for examples of up to `max` tokens and `answers` response positions */
+    const steer_model *m;
+    steer_context *c;
+    steer_graph graph;
+    int max, answers, cut_streams;
+    steer_row *rows;
+    steer_tape tape[3];     /* base, steered, step */
+    float *start;           /* [max][d] x_l of the base run */
+    float *final[2];        /* [answers][d] RN(x_L) of base and steered at positions P-1 .. N-1 */
+    float *logits[2];       /* [answers][vocab] before the soft-cap */
+    int *greedy[2], *poi;   /* [answers] argmax of base and steered; positions of interest */
+    float *dx, *delta, *z;  /* [max][d]; [heads + 1][max][d]; [max][heads * head_dim] */
+    unsigned char *cut;     /* [cut_streams][slots][nodes] */
+    gradients grad;
+    back_scratch back;
+} tracer;
+
+static size_t tape_floats(const steer_model *m, int first, int rows) {
+    const steer_config *c = &m->config;
+    size_t q = (size_t)(c->heads * c->head_dim), k = (size_t)(c->kv_heads * c->head_dim);
+    size_t a_block = 4 * (size_t)c->d + 2 * q + 2 * k + 2 * (size_t)c->ff;
+    return mul((size_t)rows, (size_t)(c->layers - first) * a_block + (size_t)c->d);
+}
+static void place_tape(steer_tape *t, const steer_model *m, int first, int rows, float *at) {
+    const steer_config *c = &m->config;
+    size_t n = (size_t)rows * (size_t)(c->layers - first), d = n * (size_t)c->d;
+    size_t q = n * (size_t)(c->heads * c->head_dim), k = n * (size_t)(c->kv_heads * c->head_dim);
+    *t = (steer_tape){.rows = rows, .first = first, .resid = at};
+    t->attn = t->resid + d + (size_t)rows * (size_t)c->d, t->mlp = t->attn + d, t->mid = t->mlp + d;
+    t->q = t->mid + d, t->z = t->q + q, t->k = t->z + q, t->v = t->k + k;
+    t->gate = t->v + k, t->up = t->gate + n * (size_t)c->ff;
+}
+static void free_tracer(tracer *t) {
+    steer_context_free(t->c);
+    free(t->rows), free(t->tape[0].resid), free(t->start), free(t->poi), free(t->cut);
+    free(t->grad.out), free(t->back.memory);
+    memset(t, 0, sizeof *t);
+}
+/* Bytes of a tracer: what a command prints, and holds against --max-mem, before it begins. */
+static size_t tracer_bytes(const steer_model *m, const steer_graph *g, int max, int answers,
+                           int cut_streams, size_t size[6], steer_limits *l) {
+    const steer_config *c = &m->config;
+    size_t n = (size_t)max, d = (size_t)c->d, a = (size_t)answers, sizes[12], total;
+    *l = (steer_limits){.streams = cut_streams + 2, .positions = max, .logits = 1,
+                        .rows = max * (cut_streams + 1), .cut_layer = g->layer,
+                        .cut_rows = max * cut_streams};
+    size[0] = 3 * tape_floats(m, g->layer, max);
+    size[1] = n * d * (2 + (size_t)c->heads + 1) + n * (size_t)(c->heads * c->head_dim) +
+              2 * a * (d + (size_t)c->vocab);
+    size[2] = n * d * (1 + 2 * (size_t)g->blocks + 2 * (size_t)g->slots);
+    size[3] = back_sizes(c, max, sizes);
+    size[4] = (size_t)cut_streams * (size_t)g->slots * (size_t)g->nodes;
+    size[5] = steer_context_bytes(m, l);
+    total = add(mul(size[0] + size[1] + size[2] + size[3], sizeof(float)), size[4]);
+    return size[5] ? add(total, size[5]) : SIZE_MAX;
+}
+static steer_status new_tracer(tracer *t, const steer_model *m, int layer, int max, int answers,
+                               int cut_streams, steer_error *e) {
+    const steer_config *c = &m->config;
+    size_t size[6], n = (size_t)max, d = (size_t)c->d, a = (size_t)answers;
+    steer_limits l;
+    *t = (tracer){.m = m, .graph = steer_graph_of(m, layer), .max = max, .answers = answers,
+                  .cut_streams = cut_streams};
+    size_t bytes = tracer_bytes(m, &t->graph, max, answers, cut_streams, size, &l);
+    t->rows = zeros((size_t)l.rows, sizeof *t->rows);
+    float *tapes = zeros(size[0], sizeof(float));
+    for (int i = 0; i < 3 && tapes; i++) place_tape(&t->tape[i], m, layer, max, tapes + i * size[0] / 3);
+    float *f = t->start = zeros(size[1], sizeof(float));
+    t->poi = zeros(3 * a, sizeof *t->poi), t->greedy[0] = t->poi + a, t->greedy[1] = t->poi + 2 * a;
+    t->cut = zeros(size[4], 1);
+    t->grad.out = zeros(size[2], sizeof(float));
+    t->c = bytes == SIZE_MAX ? NULL : steer_context_new(m, &l, e);
+    if (!t->rows || !tapes || !f || !t->poi || !t->cut || !t->grad.out || !t->c ||
+        new_back_scratch(&t->back, c, max, e)) {
+        free_tracer(t);
+        return fail(e, STEER_ENOMEM, "no memory to patch %d tokens (%.0f MB)", max, bytes / 1e6);
+    }
+    t->dx = f + n * d, t->delta = t->dx + n * d, t->z = t->delta + n * d * (size_t)(c->heads + 1);
+    t->final[0] = t->z + n * (size_t)(c->heads * c->head_dim), t->final[1] = t->final[0] + a * d;
+    t->logits[0] = t->final[1] + a * d, t->logits[1] = t->logits[0] + a * (size_t)c->vocab;
+    t->grad.in = t->grad.out + n * d * (1 + 2 * (size_t)t->graph.blocks);
+    t->grad.aware = t->grad.in + n * d * (size_t)t->graph.slots;
+    return STEER_OK;
+}
+
+/* One run of an example on `streams` streams that all read its tokens, stream i under plans[i];
+ * streams after the first have it as twin if they need one. */
+static steer_status run_example(tracer *t, const example *x, steer_plan *const *plans, int streams,
+                                const steer_tape *tape, steer_error *e) {
+    int n = 0;
+    if (x->n > t->max || x->n_prompt < 1 || x->n - x->n_prompt + 1 > t->answers)
+        return fail(e, STEER_EARG, "an example of %d tokens, %d of them prompt, does not fit", x->n,
+                    x->n_prompt);
+    for (int i = 0; i < streams; i++) {
+        int twin = i && plans[i] && (plans[i]->cut || plans[i]->freeze) ? 0 : -1;
+        steer_status s = steer_begin(t->c, i, plans[i], twin, e);
+        if (s) return s;
+    }
+    for (int i = 0; i < streams; i++)
+        for (int p = 0; p < x->n; p++)
+            t->rows[n++] = (steer_row){i, p, x->tokens[p], 0, tape ? p + 1 : 0};
+    return steer_run(t->c, t->rows, n, tape, e);
+}
+/* Base run and steered run: their tapes, and at each response position (from P-1 on: what predicts
+ * the first response token) their final states, raw logits and greedy tokens. */
+static steer_status run_ends(tracer *t, const example *x, const float *s, steer_error *e) {
+    const steer_config *c = &t->m->config;
+    size_t d = (size_t)c->d, stride = (size_t)(t->graph.blocks + 1) * d;
+    for (int k = 0; k < 2; k++) {
+        steer_plan steered = {.add = s, .coeff = x->coeff, .layer = t->graph.layer,
+                              .start = t->start}, *plan = k ? &steered : NULL;
+        steer_status status = run_example(t, x, &plan, 1, &t->tape[k], e);
+        if (status) return status;
+        for (int i = 0; i <= x->n - x->n_prompt; i++)
+            final_norm(t->c, x->n_prompt - 1 + i, row_at(t->final[k], i, c->d));
+        matmul(t->logits[k], t->final[k], &t->m->unembed, NULL, x->n - x->n_prompt + 1);
+        for (int i = 0; i <= x->n - x->n_prompt; i++)
+            t->greedy[k][i] = argmax(row_at(t->logits[k], i, c->vocab), c->vocab);
+        for (int p = 0; p < x->n && !k; p++)
+            memcpy(t->start + (size_t)p * d, t->tape[0].resid + (size_t)p * stride, d * sizeof(float));
+    }
+    return STEER_OK;
+}
+/* z[id] of a final state, before the soft-cap. */
+static double logit_of(const steer_model *m, const float *final, int id) {
+    double sum = 0;
+    for (int k = 0; k < m->config.d; k++)
+        sum += (double)final[k] * weight1(&m->unembed, (size_t)id, (size_t)k);
+    return sum;
+}
+/* KL(softmax a || softmax b) */
+static double kl_of(const float *a, const float *b, int n) {
+    double za = log_sum_exp(a, n), zb = log_sum_exp(b, n), sum = 0;
+    for (int i = 0; i < n; i++) {
+        double la = a[i] - za;
+        sum += exp(la) * (la - (b[i] - zb));
+    }
+    return fmax(0, sum);
+}
+/* Positions of interest, as response positions 0 ..: for the logit metric where source and
+ * destination predict different tokens, else all. */
+static int find_poi(tracer *t, const example *x, int metric) {
+    int n = 0;
+    for (int i = 0; i <= x->n - x->n_prompt; i++)
+        if (metric != METRIC_LOGIT || t->greedy[0][i] != t->greedy[1][i]) t->poi[n++] = i;
+    return n;
+}
+/* The metric of final states at the positions of interest, [n][d]. source: index of the source. */
+static double metric_of(tracer *t, int metric, int source, const float *final, int n, float *scratch) {
+    const steer_config *c = &t->m->config;
+    double sum = 0;
+    for (int j = 0; j < n; j++) {
+        int i = t->poi[j];
+        const float *y = final + (size_t)i * (size_t)c->d;
+        if (metric == METRIC_LOGIT) {
+            sum += logit_of(t->m, y, t->greedy[source][i]) - logit_of(t->m, y, t->greedy[!source][i]);
+            continue;
+        }
+        matmul(scratch, y, &t->m->unembed, NULL, 1);
+        sum += kl_of(row_at(t->logits[!source], i, c->vocab), scratch, c->vocab);
+        if (metric == METRIC_DIR_KL)
+            sum -= kl_of(row_at(t->logits[source], i, c->vocab), scratch, c->vocab);
+    }
+    return sum / n;
+}
+/* t->dx = dm/d(final state), [n][d]. The logit metric's and the directed KL's do not depend on the
+ * run: dm/dz is +-1/T at two tokens, or (P_source - P_destination) / T. The plain KL's is
+ * (P - P_destination) / T. */
+static void metric_gradient(tracer *t, const example *x, int metric, int source, int n_poi,
+                            float *scratch) {
+    const steer_config *c = &t->m->config;
+    memset(t->dx, 0, sizeof(float) * (size_t)x->n * (size_t)c->d);
+    for (int j = 0; j < n_poi; j++) {
+        int i = t->poi[j];
+        float *dx = row_at(t->dx, x->n_prompt - 1 + i, c->d), *p = scratch, *q = scratch + c->vocab;
+        if (metric == METRIC_LOGIT) {
+            size_t up = (size_t)t->greedy[source][i], down = (size_t)t->greedy[!source][i];
+            for (size_t k = 0; k < (size_t)c->d; k++)
+                dx[k] = (weight1(&t->m->unembed, up, k) - weight1(&t->m->unembed, down, k)) /
+                        (float)n_poi;
+            continue;
+        }
+        if (metric == METRIC_KL) {
+            final_norm(t->c, x->n_prompt - 1 + i, q);
+            matmul(p, q, &t->m->unembed, NULL, 1);
+        } else memcpy(p, row_at(t->logits[source], i, c->vocab), sizeof(float) * (size_t)c->vocab);
+        memcpy(q, row_at(t->logits[!source], i, c->vocab), sizeof(float) * (size_t)c->vocab);
+        softmax(p, c->vocab), softmax(q, c->vocab);
+        for (int k = 0; k < c->vocab; k++) p[k] = (p[k] - q[k]) / (float)n_poi;
+        matmul_back(dx, p, &t->m->unembed, 1);
+    }
+}
+/* t->delta = source minus destination of the nodes of block b, [heads + 1][n][d]. Heads share the
+ * post-norm's scalar of their own run's whole sum; the split of its change among them is a
+ * convention, its sum is exact. */
+static void node_deltas(tracer *t, int source, int b, int n) {
+    const steer_config *c = &t->m->config;
+    const block *w = &t->m->blocks[b];
+    int depth = t->graph.blocks, i = b - t->graph.layer, qd = c->heads * c->head_dim, d = c->d;
+    const steer_tape *from[2] = {&t->tape[source], &t->tape[!source]};
+    size_t plane = (size_t)n * (size_t)d;
+    memset(t->z, 0, sizeof(float) * (size_t)n * (size_t)qd);
+    float *mlp = t->delta + plane * (size_t)c->heads;
+    memset(mlp, 0, sizeof(float) * plane);
+    for (int k = 0; k < 2; k++)
+        for (int p = 0; p < n; p++) {
+            const float *z = tape_at(from[k]->z, depth, i, p, qd);
+            const float *out = tape_at(from[k]->mlp, depth, i, p, d);
+            float r = 1, s = 1;
+            if (c->post_norms)
+                r = inverse_rms(tape_at(from[k]->attn, depth, i, p, d), d, c->norm_eps),
+                s = inverse_rms(out, d, c->norm_eps);
+            for (int j = 0; j < qd; j++) row_at(t->z, p, qd)[j] += (k ? -r : r) * z[j];
+            for (int j = 0; j < d; j++)
+                row_at(mlp, p, d)[j] +=
+                    (k ? -s : s) * out[j] *
+                    (c->post_norms ? c->norm_offset + w->post_mlp_norm[j] : 1);
+        }
+    for (int h = 0; h < c->heads; h++) {
+        float *to = t->delta + plane * (size_t)h;
+        linear(to, d, t->z + h * c->head_dim, qd, &w->o,
+               (part){0, d, h * c->head_dim, c->head_dim}, 0, NULL, n);
+        for (size_t j = 0; j < plane && c->post_norms; j++)
+            to[j] *= c->norm_offset + w->post_attn_norm[j % (size_t)d];
+    }
+}
+/* <Delta_u, G_v> of nodes u = first .. first + count - 1, whose Deltas lie in t->delta, with all
+ * later slots' sums `in`, into score[slot][node]. */
+static void score_edges(tracer *t, const float *in, int first, int count, int n, double *score) {
+    int d = t->m->config.d, nodes = t->graph.nodes;
+    size_t plane = (size_t)n * (size_t)d;
+    PARALLEL_FOR
+    for (int v = 0; v < t->graph.slots; v++)
+        for (int u = first; u < first + count && u < senders(&t->graph, v); u++) {
+            double sum = 0;
+            for (int p = 0; p < n; p++)
+                sum += dot(t->delta + (size_t)(u - first) * plane + (size_t)p * (size_t)d,
+                           in + (size_t)v * plane + (size_t)p * (size_t)d, d);
+            score[(size_t)v * (size_t)nodes + (size_t)u] = sum;
+        }
+}
+
+/* What one example says, as a row of doubles: positions of interest, total effect m(source) -
+ * m(destination), its estimate (the sum of dvector), node[nodes], dvector[d], official[slots *
+ * nodes], aware[slots * nodes]. */
+enum { S_POI, S_TOTAL, S_FOUND, S_NODES };
+static size_t scores_width(const tracer *t) {
+    return S_NODES + (size_t)t->graph.nodes + (size_t)t->m->config.d +
+           2 * (size_t)t->graph.slots * (size_t)t->graph.nodes;
+}
+static double *dvector_of(const tracer *t, double *scores) {
+    return scores + S_NODES + t->graph.nodes;
+}
+static double *edges_of(const tracer *t, double *scores, int aware) {
+    return dvector_of(t, scores) + t->m->config.d +
+           (aware ? (size_t)t->graph.slots * (size_t)t->graph.nodes : 0);
+}
+/* Scores of all nodes and edges of one example (method 3.6, 3.8). scores[S_POI] is 0, and nothing
+ * else is set, when source and destination predict the same tokens everywhere. */
+static steer_status attribute(tracer *t, const example *x, const float *s, int metric, int steps,
+                              double *scores, steer_error *e) {
+    const steer_config *c = &t->m->config;
+    int source = !x->steered_text, n = x->n, d = c->d, n_poi;
+    size_t plane = (size_t)n * (size_t)d, stride = (size_t)(t->graph.blocks + 1) * (size_t)d;
+    memset(scores, 0, scores_width(t) * sizeof *scores);
+    steer_status status = run_ends(t, x, s, e);
+    if (status || !(n_poi = find_poi(t, x, metric))) return status;
+    float *scratch = zeros(2 * (size_t)max_int(c->vocab, d), sizeof(float));
+    if (!scratch) return fail(e, STEER_ENOMEM, "no memory for logits");
+    scores[S_POI] = n_poi;
+    scores[S_TOTAL] = metric_of(t, metric, source, t->final[source], n_poi, scratch) -
+                      metric_of(t, metric, source, t->final[!source], n_poi, scratch);
+    t->grad.n = n, t->grad.share = 1.0f / (float)steps;
+    t->grad.in = t->grad.out + plane * (1 + 2 * (size_t)t->graph.blocks);
+    t->grad.aware = t->grad.in + plane * (size_t)t->graph.slots;
+    memset(t->grad.out, 0, sizeof(float) * plane *
+                               (1 + 2 * (size_t)t->graph.blocks + 2 * (size_t)t->graph.slots));
+    for (int i = 0; i < steps && !status; i++) {
+        float alpha = ((float)i + 0.5f) / (float)steps;
+        steer_plan step = {.add = s, .coeff = alpha * x->coeff, .layer = t->graph.layer,
+                           .start = t->start}, *plan = &step;
+        status = run_example(t, x, &plan, 1, &t->tape[2], e);
+        if (status) break;
+        metric_gradient(t, x, metric, source, n_poi, scratch);
+        backward(t->c, &t->tape[2], n, t->dx, &t->back, &t->grad);
+    }
+    free(scratch);
+    if (status) return status;
+    double *node = scores + S_NODES, *dvector = dvector_of(t, scores);
+    for (int p = 0; p < n; p++) /* Delta of the steering site: +-a s in every row */
+        for (int k = 0; k < d; k++)
+            row_at(t->delta, p, d)[k] = t->tape[source].resid[(size_t)p * stride + (size_t)k] -
+                                        t->tape[!source].resid[(size_t)p * stride + (size_t)k];
+    for (size_t k = 0; k < plane; k++) dvector[k % (size_t)d] += (double)t->delta[k] * t->grad.out[k];
+    for (int k = 0; k < d; k++) node[0] += dvector[k];
+    scores[S_FOUND] = node[0];
+    for (int aware = 0; aware < 2; aware++)
+        score_edges(t, aware ? t->grad.aware : t->grad.in, 0, 1, n, edges_of(t, scores, aware));
+    for (int b = t->graph.layer; b < c->layers; b++) {
+        int first = node_of(&t->graph, b, 0);
+        node_deltas(t, source, b, n);
+        for (int h = 0; h <= c->heads; h++) {
+            const float *g = t->grad.out + plane * (size_t)(1 + 2 * (b - t->graph.layer) +
+                                                            (h == c->heads));
+            for (int p = 0; p < n; p++)
+                node[first + h] += dot(t->delta + plane * (size_t)h + (size_t)p * (size_t)d,
+                                       g + (size_t)p * (size_t)d, d);
+        }
+        for (int aware = 0; aware < 2; aware++)
+            score_edges(t, aware ? t->grad.aware : t->grad.in, first, c->heads + 1, n,
+                        edges_of(t, scores, aware));
+    }
+    return STEER_OK;
+}
+
+/* Cuts: every slot's edge from node u (slot < 0), or one edge. */
+static void cut_edges(const steer_graph *g, unsigned char *cut, int slot, int node) {
+    memset(cut, 0, (size_t)g->slots * (size_t)g->nodes);
+    for (int v = 0; v < g->slots; v++)
+        cut[v * g->nodes + node] = (slot < 0 || v == slot) && node < senders(g, v);
+}
+/* Exact patching (method 3.9), the oracle of the estimates: the destination is run again with one
+ * node (node[nodes]) or one edge (edge[slots][nodes], or NULL) reading the source at all positions;
+ * m(patched) - m(destination), for the logit metric. */
+static steer_status patch_exactly(tracer *t, const example *x, const float *s, double *node,
+                                  double *edge, steer_error *e) {
+    int source = !x->steered_text, nodes = t->graph.nodes, n_poi, k = 0, d = t->m->config.d;
+    size_t graph = (size_t)t->graph.slots * (size_t)nodes;
+    steer_plan ends[2] = {{.layer = t->graph.layer, .start = t->start},
+                          {.layer = t->graph.layer, .start = t->start, .add = s, .coeff = x->coeff}};
+    steer_status status = run_ends(t, x, s, e);
+    if (status || !(n_poi = find_poi(t, x, METRIC_LOGIT))) return status;
+    double before = metric_of(t, METRIC_LOGIT, source, t->final[!source], n_poi, NULL);
+    steer_plan *plans = zeros((size_t)t->cut_streams + 1, sizeof *plans), **list =
+                                   zeros((size_t)t->cut_streams + 1, sizeof *list);
+    double **to = zeros((size_t)t->cut_streams, sizeof *to);
+    float *final = zeros((size_t)t->answers * (size_t)d, sizeof *final);
+    if (!plans || !list || !to || !final)
+        status = fail(e, STEER_ENOMEM, "no memory for %d plans", t->cut_streams);
+    for (size_t i = 0; i < (size_t)nodes + (edge ? graph : 0) && !status; i++) {
+        int u = (int)(i < (size_t)nodes ? i : (i - (size_t)nodes) % (size_t)nodes);
+        int v = i < (size_t)nodes ? -1 : (int)((i - (size_t)nodes) / (size_t)nodes);
+        if (v < 0 || u < senders(&t->graph, v)) {
+            cut_edges(&t->graph, t->cut + (size_t)k * graph, v, u);
+            plans[k + 1] = ends[!source], plans[k + 1].cut = t->cut + (size_t)k * graph;
+            list[k + 1] = &plans[k + 1];
+            to[k++] = v < 0 ? &node[u] : &edge[(size_t)v * (size_t)nodes + (size_t)u];
+        }
+        if (k < t->cut_streams && i + 1 < (size_t)nodes + (edge ? graph : 0)) continue;
+        plans[0] = ends[source], list[0] = &plans[0];
+        status = run_example(t, x, list, k + 1, NULL, e);
+        for (int j = 0; j < k && !status; j++) {
+            for (int p = 0; p < n_poi; p++)
+                final_norm(t->c, (j + 1) * x->n + x->n_prompt - 1 + t->poi[p],
+                           row_at(final, t->poi[p], d));
+            *to[j] = metric_of(t, METRIC_LOGIT, source, final, n_poi, NULL) - before;
+        }
+        k = 0;
+    }
+    free(plans), free(list), free(to), free(final);
+    return status;
+}
+
+/* Faithfulness (method 4.2, 4.3) of plans on a steered response: with b_t and s_t the greedy tokens
+ * of base and steered run,
+ *     D = sum over predictions of response tokens of  z[s_t] - z[b_t],   F = (D - D_base) / (D_steer
+ * - D_base):
+ * 0 for the base run, 1 for the steered. plans[i].coeff is set here. D_steer = D_base gives NAN. */
+static steer_status faithfulness(tracer *t, const example *x, const float *s, steer_plan *plans,
+                                 int n, double *F, steer_error *e) {
+    int d = t->m->config.d, answers = x->n - x->n_prompt;
+    double D[2] = {0, 0};
+    float *final = zeros((size_t)d, sizeof *final);
+    steer_plan base = {.layer = t->graph.layer, .start = t->start}, *list[64] = {&base};
+    steer_status status = final ? run_ends(t, x, s, e) : fail(e, STEER_ENOMEM, "no memory");
+    for (int k = 0; k < 2 && !status; k++)
+        for (int i = 0; i < answers; i++)
+            D[k] += logit_of(t->m, row_at(t->final[k], i, d), t->greedy[1][i]) -
+                    logit_of(t->m, row_at(t->final[k], i, d), t->greedy[0][i]);
+    for (int from = 0, k; from < n && !status; from += k) {
+        k = min_int(min_int(n - from, t->cut_streams), 63);
+        for (int i = 0; i < k; i++) {
+            steer_plan *p = list[i + 1] = &plans[from + i];
+            p->add = s, p->coeff = x->coeff, p->layer = t->graph.layer, p->start = t->start;
+        }
+        status = run_example(t, x, list, k + 1, NULL, e);
+        for (int i = 0; i < k && !status; i++) {
+            double sum = 0;
+            for (int j = 0; j < answers; j++) {
+                if (t->greedy[0][j] == t->greedy[1][j]) continue;
+                final_norm(t->c, (i + 1) * x->n + x->n_prompt - 1 + j, final);
+                sum += logit_of(t->m, final, t->greedy[1][j]) - logit_of(t->m, final, t->greedy[0][j]);
+            }
+            F[from + i] = D[1] == D[0] ? NAN : (sum - D[0]) / (D[1] - D[0]);
+        }
+    }
+    return free(final), status;
 }
 
 #ifndef STEER_NO_MAIN /* from here on, what only the program needs */
@@ -3013,7 +3862,7 @@ static int command_info(const steer_model *m, const options *o, steer_error *e) 
                c->site_pos, (double)c->site_coeff);
     printf("  default system prompt: %s\n", *m->piece[SYSTEM] ? m->piece[SYSTEM] : "none");
     for (int t = 128; t <= min_int(c->max_seq, 4096); t *= 2) {
-        steer_limits l = {1, t, min_int(t, 256)};
+        steer_limits l = {.positions = t, .rows = min_int(t, 256)};
         printf("  a run of %4d tokens: %.1f MB beside the file\n", t,
                steer_context_bytes(m, &l) / 1e6);
     }
@@ -3094,7 +3943,7 @@ static int command_logits(const steer_model *m, const options *o, steer_error *e
             ids[count++] = (int)id;
         }
         if (!count || s) continue;
-        steer_limits l = {1, count, min_int(count, 256)};
+        steer_limits l = {.positions = count, .rows = min_int(count, 256)};
         steer_context *c = steer_context_new(m, &l, e);
         steer_job job = {.prompt = ids, .n_prompt = 1, .out = ids + 1, .n_out = count - 1};
         s = c ? walk(c, &job, 1, logits_visit, &out, NULL, e) : STEER_ENOMEM;
@@ -3232,8 +4081,8 @@ static int command_generate(const steer_model *m, const options *o, steer_error 
                               .out = out + i * (size_t)max_new};
         longest = max_int(longest, p.lengths[k]);
     }
-    steer_limits l = {min_int(2 * n + 8, 264), min_int(longest + (int)max_new, m->config.max_seq),
-                      512};
+    steer_limits l = {.streams = min_int(2 * n + 8, 264), .rows = 512,
+                      .positions = min_int(longest + (int)max_new, m->config.max_seq)};
     steer_context *c = s ? NULL : steer_context_new(m, &l, e);
     streamer out_stream = {.m = m};
     double started = seconds(), made = 0;
@@ -3292,7 +4141,7 @@ static int command_chat(const steer_model *m, const options *o, steer_error *e) 
     steer_vector v = {0};
     steer_plan plan = {0};
     if ((result = plan_of(m, o, &v, &plan, e))) return result;
-    steer_limits l = {2, min_int(m->config.max_seq, 4096), 256};
+    steer_limits l = {.streams = 2, .positions = min_int(m->config.max_seq, 4096), .rows = 256};
     steer_context *c = steer_context_new(m, &l, e);
     while (c) {
         if (isatty(0)) fputs("> ", stdout), fflush(stdout);
@@ -3360,8 +4209,8 @@ static int open_study(study *s, const steer_model *m, const options *o, report *
             const steer_prompts *p = i == 0 ? &s->train[k] : i == 1 ? &s->val[k] : &s->test[k];
             for (int j = 0; j < p->n; j++) longest = max_int(longest, p->lengths[j]);
         }
-    steer_limits l = {2 * min_int(s->n_test, 100) + 8,
-                      min_int(longest + s->max_new, m->config.max_seq), 512};
+    steer_limits l = {.streams = 2 * min_int(s->n_test, 100) + 8, .rows = 512,
+                      .positions = min_int(longest + s->max_new, m->config.max_seq)};
     while (l.streams > 16 && steer_context_bytes(m, &l) > (size_t)3 << 30) l.streams /= 2;
     if (!(s->c = steer_context_new(m, &l, e))) return clear_study(s), error_of(e);
     fprintf(stderr, "%s: %.0f MB of memory beside the file\n", m->config.name,

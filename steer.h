@@ -89,14 +89,30 @@ typedef struct {
     const float *ablate; /* [d] direction whose component is set, at block inputs and at attention
                             and MLP outputs, to 0 or to keep[] */
     const float *keep;   /* [3][layers]: input, attention, MLP; or NULL */
-    int64_t hits[4];     /* out: rows changed by add, freeze, remove, ablate; steer_generate sets
-                            them to 0 first */
+    const float *start;  /* [positions][d] residual entering block `layer`, before the vector is
+                            added: blocks below are not run; or NULL */
+    const unsigned char *cut; /* [slots][nodes] of the graph below; 1: along this edge the slot
+                                 reads the twin's node instead of the stream's own; or NULL */
+    int64_t hits[5];     /* out: rows changed by add, freeze, remove, ablate, cut; steer_generate
+                            sets them to 0 first */
 } steer_plan;
+
+/* ---- The graph of the blocks >= layer (paper section 4) ----
+ * NODES send. 0: the residual entering block `layer`, the vector included; then for each block its
+ * heads and its MLP. A node's output is what it adds to the residual stream. SLOTS receive: for
+ * each block the query of each head, the key and the value of each kv group, the MLP; at last the
+ * unembedding (lm_head). An edge leads from every node to every later slot. */
+typedef struct {
+    int layer, blocks, heads, kv_heads;
+    int nodes, slots, edges;
+} steer_graph;
 
 /* ---- Runs ---- */
 typedef struct steer_context steer_context;
 typedef struct {
     int streams, positions, rows; /* sequences at once, positions a sequence, rows a run */
+    int logits;                   /* rows a run whose logits are wanted */
+    int cut_rows, cut_layer;      /* rows a run with cut edges, and the graph's first block */
 } steer_limits;
 typedef struct {
     int stream, pos, token;
@@ -104,9 +120,13 @@ typedef struct {
     int tape;            /* n > 0: this row is recorded as row n - 1 of the tape */
 } steer_row;
 typedef struct {         /* what a run remembers of chosen rows; any pointer may be NULL */
-    float *resid;        /* [rows][layers + 1][d] residual entering each block, after the edits */
-    float *attn, *mlp;   /* [rows][layers][d] module outputs, before Gemma's post-norms */
-    int rows;
+    float *resid;        /* [rows][depth + 1][d] residual entering each block, after the edits */
+    float *attn, *mlp;   /* [rows][depth][d] module outputs, before Gemma's post-norms */
+    float *mid;          /* [rows][depth][d] residual between attention and MLP */
+    float *q, *k, *v;    /* [rows][depth][heads or kv_heads * head_dim], q and k after rope */
+    float *z;            /* [rows][depth][heads * head_dim] values mixed by the patterns */
+    float *gate, *up;    /* [rows][depth][ff] */
+    int rows, first;     /* depth = layers - first: blocks below `first` are not recorded */
 } steer_tape;
 
 size_t steer_context_bytes(const steer_model *m, const steer_limits *l); /* 0: too large */

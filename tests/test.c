@@ -148,6 +148,16 @@ static int parse_ints(const char *s, int *out, int cap) {
     }
     return n;
 }
+/* The numbers of a line "random SEED BASE ...". */
+static steer_config random_config(const float *p) {
+    return (steer_config){.d = (int)p[2], .layers = (int)p[3], .heads = (int)p[4],
+                          .kv_heads = (int)p[5], .head_dim = (int)p[6], .ff = (int)p[7],
+                          .vocab = (int)p[8], .qkv_bias = (int)p[9], .post_norms = (int)p[10],
+                          .gelu = (int)p[11], .tied = (int)p[12], .window = (int)p[13],
+                          .window_every = (int)p[14], .norm_eps = p[15], .norm_offset = p[16],
+                          .attn_cap = p[17], .final_cap = p[18], .embed_scale = p[19],
+                          .query_scale = p[20]};
+}
 static double worst; /* the largest error seen by a golden test */
 
 /* Logits at position pos, teacher-forced under the case's plan. A float32 has 24 bits: logits of
@@ -211,13 +221,7 @@ static int golden_file(const char *path, double tolerance) {
                        "%s: a random model of other than 21 numbers", g.name);
             char *type = getline(&line, &size, f) > 0 ? line : NULL;
             dtype t = type && strstr(type, "bf16") ? BF16 : type && strstr(type, "q8") ? Q8 : F32;
-            steer_config c = {.d = (int)p[2], .layers = (int)p[3], .heads = (int)p[4],
-                              .kv_heads = (int)p[5], .head_dim = (int)p[6], .ff = (int)p[7],
-                              .vocab = (int)p[8], .qkv_bias = (int)p[9], .post_norms = (int)p[10],
-                              .gelu = (int)p[11], .tied = (int)p[12], .window = (int)p[13],
-                              .window_every = (int)p[14], .norm_eps = p[15], .norm_offset = p[16],
-                              .attn_cap = p[17], .final_cap = p[18], .embed_scale = p[19],
-                              .query_scale = p[20]};
+            steer_config c = random_config(p);
             if (!random || memcmp(p, last, sizeof p) || t != last_type)
                 random = random_model((int)p[0], (double)p[1], c, t);
             memcpy(last, p, sizeof p), last_type = t;
@@ -258,6 +262,187 @@ static int golden_file(const char *path, double tolerance) {
 static void test_golden_random(void) { golden_file("tests/golden/random.txt", 1e-4); }
 static void test_golden_box(void) { golden_file("tests/golden/box.txt", 1e-4); }
 static void test_golden_exact(void) { golden_file("tests/golden/exact64.txt", 1e-4); }
+
+/* ---------------------------------------------------------------- patching against PyTorch */
+
+typedef struct { /* one case of patch.txt */
+    char name[128], metric[16];
+    steer_model *m;
+    int own, tokens[512], n, prompt, layer, flag, steps, ran;
+    float coeff, *vector;
+    tracer t;
+    example x;
+    double *scores, *node, *edge;
+    unsigned char *keep;
+} patch_case;
+typedef struct { double largest, error; } fit; /* of a list of numbers: relative to its largest */
+
+static void compare(fit *f, double got, double expected) {
+    f->largest = fmax(f->largest, fabs(expected)), f->error = fmax(f->error, fabs(got - expected));
+}
+/* Run the case when its first result is read. */
+static int run_case(patch_case *p) {
+    steer_error e = {0};
+    int metric = !strcmp(p->metric, "logit")   ? METRIC_LOGIT
+                 : !strcmp(p->metric, "dirkl") ? METRIC_DIR_KL
+                                               : METRIC_KL;
+    if (p->ran) return p->ran > 0;
+    p->ran = -1;
+    steer_status s = new_tracer(&p->t, p->m, p->layer, p->n, p->n - p->prompt + 1, 5, &e);
+    p->x = (example){p->tokens, p->n, p->prompt, p->coeff, p->flag};
+    if (!s) {
+        size_t graph = (size_t)p->t.graph.slots * (size_t)p->t.graph.nodes;
+        p->scores = calloc(scores_width(&p->t), sizeof(double));
+        p->node = calloc((size_t)p->t.graph.nodes, sizeof(double));
+        p->edge = calloc(graph, sizeof(double));
+        p->keep = calloc(graph, 1);
+        s = attribute(&p->t, &p->x, p->vector, metric, p->steps, p->scores, &e);
+    }
+    CHECK_THAT(!s, "%s: %s", p->name, e.text);
+    if (!s) p->ran = 1;
+    return !s;
+}
+/* The circuit's logits at one position, all streams of cut edges in one batch. */
+static void circuit_logits(patch_case *p, int pos, const double *expected, int n, fit *f) {
+    steer_plan base = {.layer = p->layer, .start = p->t.start};
+    steer_plan circuit = {.layer = p->layer, .start = p->t.start, .add = p->vector,
+                          .coeff = p->coeff, .cut = p->keep}, *plans[2] = {&base, &circuit};
+    steer_error e = {0};
+    float final[512], *logits = malloc(sizeof(float) * (size_t)n);
+    CHECK_THAT(!run_example(&p->t, &p->x, plans, 2, NULL, &e), "%s: %s", p->name, e.text);
+    final_norm(p->t.c, p->n + pos, final);
+    matmul(logits, final, &p->m->unembed, NULL, 1);
+    for (int i = 0; i < n; i++) compare(f, (double)logits[i], expected[i]);
+    free(logits);
+}
+static int parse_doubles(const char *s, double *out, int cap) {
+    int n = 0;
+    for (char *end; n < cap; s = end, n++) {
+        out[n] = strtod(s, &end);
+        if (end == s) break;
+    }
+    return n;
+}
+/* Gradients at every site, IG scores of nodes and edges in both forms, exact patching, circuits:
+ * tools/oracle_patch.py in float64, brute force with hooks. Errors relative to the largest number of
+ * a line (scores: of a case), 1e-4; edge scores 1e-3 above the median, Pearson 0.99999. */
+static void test_golden_patch(void) {
+    FILE *f = fopen("tests/golden/patch.txt", "r");
+    char *line = NULL;
+    size_t size = 0;
+    int cases = 0, d, nodes, n_lines = 0;
+    double *v = malloc(sizeof *v * 40000), worst_gradient = 0, worst_score = 0, worst_exact = 0,
+           worst_circuit = 0, gap10 = 0;
+    fit score[2] = {{0, 0}, {0, 0}}, exact = {0, 0}, circuit = {0, 0};
+    patch_case p = {0};
+    CHECK_THAT(f, "tests/golden/patch.txt is missing");
+    while (f && getline(&line, &size, f) > 0) {
+        char word[32] = "";
+        int at = 0, i;
+        sscanf(line, "%31s%n", word, &at);
+        char *rest = line + at;
+        rest[strcspn(rest, "\n")] = 0;
+        int n = parse_doubles(rest, v, 40000);
+        i = n ? (int)v[0] : 0, n_lines++;
+        if (!strcmp(word, "case")) {
+            memset(&p, 0, sizeof p), cases++;
+            memset(score, 0, sizeof score), memset(&exact, 0, sizeof exact),
+                memset(&circuit, 0, sizeof circuit);
+            snprintf(p.name, sizeof p.name, "%s", rest + 1);
+        } else if (!strcmp(word, "random")) {
+            float numbers[24] = {0};
+            parse_floats(rest, numbers, 24);
+            p.m = random_model((int)numbers[0], (double)numbers[1], random_config(numbers), F32);
+            p.own = 1;
+        } else if (!strcmp(word, "model")) p.m = open_or_fail(rest + 1);
+        else if (!strcmp(word, "layer")) p.layer = i;
+        else if (!strcmp(word, "coeff")) p.coeff = (float)v[0];
+        else if (!strcmp(word, "tokens")) p.n = parse_ints(rest, p.tokens, 512);
+        else if (!strcmp(word, "prompt")) p.prompt = i;
+        else if (!strcmp(word, "flag")) p.flag = i;
+        else if (!strcmp(word, "steps")) p.steps = i;
+        else if (!strcmp(word, "metric")) sscanf(rest, "%15s", p.metric);
+        else if (!strcmp(word, "vector")) {
+            p.vector = malloc(sizeof(float) * (size_t)n);
+            for (int k = 0; k < n; k++) p.vector[k] = (float)v[k];
+        }
+        if (!p.steps || !strcmp(word, "steps") || !run_case(&p)) continue; /* the head of a case */
+        d = p.m->config.d, nodes = p.t.graph.nodes;
+        if (!strcmp(word, "poi")) {
+            CHECK_THAT(n == (int)p.scores[S_POI], "%s: %d positions of interest", p.name,
+                       (int)p.scores[S_POI]);
+            for (int k = 0; k < n && k < (int)p.scores[S_POI]; k++)
+                CHECK_THAT(p.t.poi[k] == (int)v[k] - p.prompt + 1, "%s: position %d", p.name, k);
+        } else if (!strcmp(word, "total")) {
+            CHECK_THAT(fabs(p.scores[S_TOTAL] - v[0]) <= 1e-4 * fmax(1, fabs(v[0])),
+                       "%s: total effect %.7g, not %.7g", p.name, p.scores[S_TOTAL], v[0]);
+            if (p.steps == 10) gap10 = fmax(gap10, fabs(p.scores[S_FOUND] / v[0] - 1));
+        } else if (!strcmp(word, "gout") || !strcmp(word, "gin")) {
+            fit g = {0, 0};
+            const float *mine = (word[1] == 'o' ? p.t.grad.out : p.t.grad.in) + i * p.n * d;
+            CHECK_THAT(n == 1 + p.n * d, "%s: %s %d has %d numbers", p.name, word, i, n - 1);
+            for (int k = 1; k < n; k++) compare(&g, (double)mine[k - 1], v[k]);
+            double off = g.error / fmax(g.largest, 1e-3);
+            worst_gradient = fmax(worst_gradient, off);
+            CHECK_THAT(off <= 1e-4, "%s: %s %d: relative error %.3g", p.name, word, i, off);
+        } else if (!strcmp(word, "node") || !strcmp(word, "dvector")) {
+            const double *mine = *word == 'n' ? p.scores + S_NODES : dvector_of(&p.t, p.scores);
+            fit g = {0, 0};
+            CHECK_THAT(n == (*word == 'n' ? nodes : d), "%s: %s of %d", p.name, word, n);
+            for (int k = 0; k < n; k++) compare(&g, mine[k], v[k]);
+            worst_score = fmax(worst_score, g.error / g.largest);
+            CHECK_THAT(g.error <= 1e-4 * g.largest, "%s: %s: error %.3g", p.name, word,
+                       g.error / g.largest);
+        } else if (!strcmp(word, "official") || !strcmp(word, "aware")) {
+            CHECK_THAT(n == 1 + nodes, "%s: %s %d has %d numbers", p.name, word, i, n - 1);
+            for (int u = 0; u < nodes; u++)
+                compare(&score[*word == 'a'], edges_of(&p.t, p.scores, *word == 'a')[i * nodes + u],
+                        v[1 + u]);
+        } else if (!strcmp(word, "exactnode")) {
+            steer_error e = {0};
+            CHECK_THAT(!patch_exactly(&p.t, &p.x, p.vector, p.node, p.edge, &e), "%s: %s", p.name,
+                       e.text);
+            CHECK_THAT(n == nodes, "%s: %d exact nodes", p.name, n);
+            for (int u = 0; u < nodes; u++) compare(&exact, p.node[u], v[u]);
+        } else if (!strcmp(word, "exact")) {
+            for (int u = 0; u < nodes; u++)
+                compare(&exact, p.edge[i * nodes + u], v[1 + u]);
+        } else if (!strcmp(word, "keep")) { /* cut: causal edges that are not kept */
+            const char *bits = rest + 1 + strcspn(rest + 1, " ") + 1;
+            CHECK_THAT((int)strlen(bits) == nodes, "%s: keep %d: %s", p.name, i, bits);
+            for (int u = 0; u < nodes; u++)
+                p.keep[i * nodes + u] = u < senders(&p.t.graph, i) && bits[u] == '0';
+        } else if (!strcmp(word, "circuit")) circuit_logits(&p, i, v + 1, n - 1, &circuit);
+        else if (!strcmp(word, "faith")) {
+            steer_plan plan = {.cut = p.keep};
+            steer_error e = {0};
+            double F = 0;
+            CHECK_THAT(!faithfulness(&p.t, &p.x, p.vector, &plan, 1, &F, &e), "%s: %s", p.name,
+                       e.text);
+            CHECK_THAT(fabs(F - v[0]) <= 1e-4 * fmax(1, fabs(v[0])), "%s: faithfulness %.7g not %.7g",
+                       p.name, F, v[0]);
+        } else if (!strcmp(word, "end")) {
+            for (int k = 0; k < 2; k++) {
+                double off = score[k].error / fmax(score[k].largest, 1e-9);
+                worst_score = fmax(worst_score, off);
+                CHECK_THAT(off <= 1e-4, "%s: edge scores %d: relative error %.3g", p.name, k, off);
+            }
+            worst_exact = fmax(worst_exact, exact.error), worst_circuit = fmax(worst_circuit, circuit.error);
+            CHECK_THAT(exact.error <= 1e-4, "%s: exact patching: error %.3g", p.name, exact.error);
+            CHECK_THAT(circuit.error <= 1e-4, "%s: circuit logits: error %.3g", p.name,
+                       circuit.error);
+            free_tracer(&p.t), free(p.scores), free(p.node), free(p.edge), free(p.keep);
+            free(p.vector);
+            if (!p.own) steer_close(p.m);
+        }
+    }
+    if (f) fclose(f);
+    free(line), free(v);
+    printf("  patch.txt: %d cases; largest errors: gradients %.2g, scores %.2g (relative), exact "
+           "patching %.2g, circuit logits %.2g; completeness gap at 10 steps %.2g\n",
+           cases, worst_gradient, worst_score, worst_exact, worst_circuit, gap10);
+    CHECK_THAT(cases > 0 && n_lines > 100, "no cases");
+}
 
 /* PyTorch's difference-in-means vectors in float64, and what they do to refusal scores. */
 static void test_golden_dim(void) {
@@ -1391,12 +1576,12 @@ static void test_vector_files(void) {
     /* Paths that can't be written or read; nothing is left behind. */
     const char *const places[] = {temporary, in_temporary("no/such/folder.vec"), "/dev/null/x", ""};
     for (int i = 0; i < 4; i++) {
-        char part[200];
-        snprintf(part, sizeof part, "%s.part", places[i]);
+        char partial[200];
+        snprintf(partial, sizeof partial, "%s.part", places[i]);
         memset(&e, 0, sizeof e);
         CHECK_THAT(steer_vector_save(&v, places[i], &e) == STEER_EIO && *e.text, "\"%s\": %s",
                    places[i], e.text);
-        CHECK_THAT(!exists(part), "%s is left", part);
+        CHECK_THAT(!exists(partial), "%s is left", partial);
     }
     CHECK_THAT(steer_vector_load(&w, in_temporary("missing.vec"), m, &e) == STEER_EIO, "%s",
                e.text);
@@ -1853,9 +2038,11 @@ static steer_status walk_jobs(const steer_model *m, steer_limits l, job_set *s, 
     return status;
 }
 static void test_batches(void) {
-    static const steer_limits limits[] = {{64, 32, 512}, {64, 32, 64}, {40, 32, 33}, {16, 32, 100},
-                                          {8, 32, 16},   {5, 32, 9},   {4, 30, 64},  {3, 32, 7},
-                                          {2, 32, 32},   {2, 30, 2},   {12, 32, 3}};
+    #define LIMITS(s, p, r) {.streams = s, .positions = p, .rows = r}
+    static const steer_limits limits[] = {
+        LIMITS(64, 32, 512), LIMITS(64, 32, 64), LIMITS(40, 32, 33), LIMITS(16, 32, 100),
+        LIMITS(8, 32, 16),   LIMITS(5, 32, 9),   LIMITS(4, 30, 64),  LIMITS(3, 32, 7),
+        LIMITS(2, 32, 32),   LIMITS(2, 30, 2),   LIMITS(12, 32, 3)};
     static job_set alone, together;
     for (int k = 0; k < MODELS; k++) {
         steer_model *m = test_model(k);
@@ -1864,7 +2051,7 @@ static void test_batches(void) {
         make_jobs(&alone, m, v);
         int64_t steered = 0; /* rows, when no job shares anything */
         for (int i = 0; i < JOBS; i++) {
-            CHECK_THAT(!walk_jobs(m, (steer_limits){2, 32, 64}, &alone, i, 1, &e), "%s", e.text);
+            CHECK_THAT(!walk_jobs(m, (steer_limits)LIMITS(2, 32, 64), &alone, i, 1, &e), "%s", e.text);
             if (alone.jobs[i].plan == &alone.plans[1]) steered += alone.plans[1].hits[0];
         }
         CHECK_THAT(alone.jobs[5].n_out > 0 && alone.sums[0] != alone.sums[6] &&
@@ -1891,7 +2078,8 @@ static void test_batches(void) {
                            (long long)steered);
         }
         /* A context of a single stream, or of a single row. */
-        static const steer_limits tight[] = {{1, 32, 32}, {1, 32, 1}, {4, 32, 1}, {9, 32, 1}};
+        static const steer_limits tight[] = {LIMITS(1, 32, 32), LIMITS(1, 32, 1), LIMITS(4, 32, 1),
+                                             LIMITS(9, 32, 1)};
         for (size_t i = 0; i < sizeof tight / sizeof *tight; i++) {
             make_jobs(&together, m, v);
             steer_status s = walk_jobs(m, tight[i], &together, 0, 6, &e);
@@ -2012,7 +2200,7 @@ static void check_identities(const steer_model *m, const char *name) {
     size_t d = (size_t)g->d, L = (size_t)g->layers;
     int tokens[N], layer = g->layers / 2;
     steer_error e = {0};
-    steer_tape plain = {malloc(sizeof(float) * 2 * N * (L + 1) * d), NULL, NULL, 2 * N},
+    steer_tape plain = {.resid = malloc(sizeof(float) * 2 * N * (L + 1) * d), .rows = 2 * N},
                other = plain;
     other.resid = malloc(sizeof(float) * 2 * N * (L + 1) * d);
     float *v = malloc(sizeof *v * d), *keep = malloc(sizeof *keep * 3 * L);
@@ -2222,7 +2410,7 @@ static void test_plan_errors(void) {
                    "%s: without an error to fill in", batches[i].what);
     }
     float resid[5 * 64];
-    steer_tape tape = {resid, NULL, NULL, 1};
+    steer_tape tape = {.resid = resid, .rows = 1};
     steer_row row = {2, 0, 1, 0, 2};
     steer_begin(c, 2, NULL, -1, NULL);
     CHECK_THAT(steer_run(c, &row, 1, &tape, &e) == STEER_EARG, "row 2 of a tape of 1");
@@ -2236,8 +2424,8 @@ static void test_plan_errors(void) {
                    "fork %zu", i);
     (void)other;
     steer_context_free(c);
-    const steer_limits sizes[] = {{1, 513, 4}, {-1, 8, 4},      {1, -8, 4},
-                                  {1, 8, -4},  {1 << 21, 8, 4}, {1, 1 << 25, 4}};
+    const steer_limits sizes[] = {LIMITS(1, 513, 4),     LIMITS(-1, 8, 4), LIMITS(1, -8, 4), LIMITS(1, 8, -4),
+                                  LIMITS(1 << 21, 8, 4), LIMITS(1, 1 << 25, 4)};
     for (size_t i = 0; i < sizeof sizes / sizeof *sizes; i++) {
         memset(&e, 0, sizeof e);
         c = steer_context_new(m, &sizes[i], &e);
@@ -2726,6 +2914,7 @@ static const test tests[] = {
     {"golden-box", test_golden_box, "logits of the models in the box equal PyTorch's"},
     {"golden-exact", test_golden_exact, "and PyTorch's in float64"},
     {"golden-dim", test_golden_dim, "DIM vectors and their scores equal PyTorch's"},
+    {"golden-patch", test_golden_patch, "gradients, patching and circuits equal PyTorch's"},
     {"golden-tokens", test_golden_tokens, "token ids equal those of the tokenizers library"},
     {"golden-split", test_golden_split, "so do the pieces of both pre-tokenizer rules"},
     {"matmul", test_matmul, "the blocked product equals a double loop"},

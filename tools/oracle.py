@@ -1,6 +1,6 @@
 """The reference that steer.c is judged against: it writes tests/golden/*.txt.
 
-    python tools/oracle.py [random box dim tokens split exact64]   writes these files (all of them)
+    python tools/oracle.py [random box dim tokens split exact64 patch train]   writes these files (all)
     python tools/oracle.py --check random                          compares with the files on disk
 
 The networks are transformers' own LlamaForCausalLM, Qwen2ForCausalLM and Gemma2ForCausalLM with eager
@@ -583,6 +583,10 @@ def differences(old, new, tolerance):
 
 
 def main():
+    sys.modules.setdefault("oracle", sys.modules["__main__"])      # which is what oracle_patch imports
+    from oracle_patch import patch_group
+    from oracle_train import train_group
+    GROUPS.update(patch=patch_group, train=train_group)
     p = argparse.ArgumentParser(description="Write or check tests/golden/*.txt.")
     p.add_argument("groups", nargs="*", default=list(GROUPS), metavar=" ".join(GROUPS))
     p.add_argument("--check", action="store_true", help="compare with the files on disk, write nothing")
