@@ -3074,7 +3074,8 @@ static steer_status faithfulness(tracer *t, const example *x, const float *s, st
         k = min_int(min_int(n - from, t->cut_streams), 63);
         for (int i = 0; i < k; i++) {
             steer_plan *p = list[i + 1] = &plans[from + i];
-            p->add = s, p->coeff = x->coeff, p->layer = t->graph.layer, p->start = t->start;
+            p->add = p->add ? p->add : s; /* a sparse vector stays */
+            p->coeff = x->coeff, p->layer = t->graph.layer, p->start = t->start;
         }
         status = run_example(t, x, list, k + 1, NULL, e);
         for (int i = 0; i < k && !status; i++) {
@@ -3088,6 +3089,92 @@ static steer_status faithfulness(tracer *t, const example *x, const float *s, st
         }
     }
     return free(final), status;
+}
+
+/* ---- Circuits: sets of edges, as bytes [slots][nodes] (method 4.1). A slot's readers are the nodes
+ * behind it: the query's its head, a key's or value's the heads of its group, the MLP's itself; behind
+ * lm_head is the output. */
+static int readers(const steer_graph *g, int slot, int *first) {
+    int width = g->heads + 2 * g->kv_heads + 1, b = g->layer + slot / width, i = slot % width,
+        group = g->heads / g->kv_heads;
+    if (slot == g->slots - 1) return 0;
+    *first = i < g->heads ? i : i == width - 1 ? g->heads : (i - g->heads) % g->kv_heads * group;
+    *first = node_of(g, b, *first);
+    return i < g->heads || i == width - 1 ? 1 : group;
+}
+/* Keep only edges on a path from the steering site to the output; returns how many. */
+static int prune(const steer_graph *g, unsigned char *keep) {
+    unsigned char reached[4096] = {1}, needed[4096] = {0};
+    int count = 0, first;
+    for (int v = 0; v < g->slots; v++)
+        for (int u = 0, n = readers(g, v, &first); u < senders(g, v); u++)
+            for (int k = 0; k < n && reached[u] && keep[v * g->nodes + u]; k++)
+                reached[first + k] = 1;
+    for (int v = g->slots - 1; v >= 0; v--) {
+        int n = readers(g, v, &first), wanted = !n;
+        for (int k = 0; k < n; k++) wanted |= needed[first + k];
+        for (int u = 0; u < senders(g, v); u++) {
+            unsigned char *edge = &keep[v * g->nodes + u];
+            needed[u] |= wanted && *edge;
+            *edge = *edge && wanted && reached[u];
+        }
+    }
+    for (int i = 0; i < g->slots * g->nodes; i++) count += keep[i];
+    return count;
+}
+typedef struct { double value; int i; } ranked;
+static int by_rank(const void *a, const void *b) {
+    const ranked *x = a, *y = b;
+    return x->value != y->value ? (x->value > y->value ? 1 : -1) : x->i - y->i;
+}
+/* Edges by falling |score|, or in random order; order[g->edges]. */
+static void order_edges(const steer_graph *g, const double *score, uint64_t seed, ranked *order) {
+    uint64_t state = seed * 0x9E3779B97F4A7C15ull + 1;
+    int n = 0;
+    for (int v = 0; v < g->slots; v++)
+        for (int u = 0; u < senders(g, v); u++, n++)
+            order[n] = (ranked){score ? -fabs(score[v * g->nodes + u]) : random_unit(&state),
+                                v * g->nodes + u};
+    qsort(order, (size_t)n, sizeof *order, by_rank);
+}
+/* The paper's simple selection: the top c edges, pruned, c the least that leaves n. */
+static int select_simple(const steer_graph *g, const ranked *order, int n, unsigned char *keep) {
+    int kept = 0;
+    for (int c = min_int(n, g->edges); kept < n && c <= g->edges; c++) {
+        memset(keep, 0, (size_t)g->slots * (size_t)g->nodes);
+        for (int i = 0; i < c; i++) keep[order[i].i] = 1;
+        kept = prune(g, keep);
+    }
+    return kept;
+}
+/* Greedy: n times the strongest edge that ends where the circuit already is (backward, from lm_head)
+ * or begins there (forward, from the steering site). */
+static int select_greedy(const steer_graph *g, const ranked *order, int n, int forward,
+                         unsigned char *keep) {
+    unsigned char inside[4096] = {0};
+    int kept = 0, first;
+    inside[0] = (unsigned char)forward;
+    memset(keep, 0, (size_t)g->slots * (size_t)g->nodes);
+    for (int found = 1; found && kept < n; kept += found) {
+        found = 0;
+        for (int i = 0; i < g->edges && !found; i++) {
+            int v = order[i].i / g->nodes, u = order[i].i % g->nodes, k = readers(g, v, &first),
+                touches = forward ? inside[u] : !k;
+            for (int j = 0; j < k && !forward; j++) touches |= inside[first + j];
+            if (keep[order[i].i] || !touches) continue;
+            found = keep[order[i].i] = 1;
+            if (!forward) inside[u] = 1;
+            for (int j = 0; j < k && forward; j++) inside[first + j] = 1;
+        }
+    }
+    return kept;
+}
+/* What is cut when a circuit is kept, or, with `complement`, when it alone is removed. */
+static void cuts_of(const steer_graph *g, const unsigned char *keep, int complement,
+                    unsigned char *cut) {
+    for (int v = 0; v < g->slots; v++)
+        for (int u = 0; u < g->nodes; u++)
+            cut[v * g->nodes + u] = u < senders(g, v) && keep[v * g->nodes + u] == complement;
 }
 
 #ifndef STEER_NO_MAIN /* from here on, what only the program needs */
@@ -3146,9 +3233,14 @@ static int repeated_4grams(const int *t, int n, int *total) {
 /* ============================================================================= 10 measuring
  * A CELL is a set of prompts answered under one plan: the unit of every table. `evaluate` runs many
  * cells in one walk, so that all their streams share batches. */
+typedef struct { /* of a cell, kept for teacher forcing */
+    int *tokens, *n, max;        /* [prompts][max], without end-of-turn tokens; [prompts] */
+    unsigned char *refused;      /* [prompts] */
+} answers;
 typedef struct {
     const steer_prompts *prompts;
     int n;                       /* the first n of them are answered */
+    answers *kept;               /* NULL: not kept; else the caller's, to be freed by free_answers */
     steer_plan plan;             /* all zero: unsteered */
     double refused, coherent, perplexity, repeats, log_odds; /* coherent NAN: no grammar */
     int n_refused;
@@ -3205,18 +3297,35 @@ static int nll_visit(void *user, int job, int pos, const float *logits) {
     return NONE;
 }
 
+static void free_answers(answers *a) {
+    free(a->tokens), free(a->n), free(a->refused);
+    *a = (answers){0};
+}
 static int cell_size(const cell *x) { return min_int(x->n, x->prompts->n); }
 /* Share and mean of what the answers of one cell show. */
 static steer_status judge(const steer_model *m, cell *x, const steer_job *jobs, const double *score,
                           steer_error *e) {
     int n = cell_size(x), fine = 0, total = 0, repeated = 0, has_tasks = m->grammar_size > 0;
     x->n_refused = 0, x->log_odds = 0;
+    if (x->kept) {
+        int max = jobs[0].max_new;
+        *x->kept = (answers){zeros((size_t)n * (size_t)max, sizeof(int)),
+                             zeros((size_t)n, sizeof(int)), max, zeros((size_t)n, 1)};
+        if (!x->kept->tokens || !x->kept->n || !x->kept->refused)
+            return fail(e, STEER_ENOMEM, "no memory for %d answers", n);
+        for (int i = 0; i < n; i++) {
+            int k = jobs[i].n_out;
+            x->kept->n[i] = k - (k && is_eot(&m->config, jobs[i].out[k - 1]));
+            memcpy(x->kept->tokens + (size_t)i * (size_t)max, jobs[i].out, sizeof(int) * (size_t)k);
+        }
+    }
     for (int i = 0; i < n; i++) {
         char *text = answer_text(m, &jobs[i]);
         const char *task = x->prompts->task[i];
         if (!text) return fail(e, STEER_ENOMEM, "no memory for an answer");
         int refused = steer_is_refusal(text);
         x->n_refused += refused, x->log_odds += score[i] / n;
+        if (x->kept) x->kept->refused[i] = (unsigned char)refused;
         has_tasks = has_tasks && task;
         fine += !refused && has_tasks && is_coherent(m, text, task);
         repeated += repeated_4grams(jobs[i].out, jobs[i].n_out, &total);
@@ -3283,112 +3392,877 @@ static steer_status score_prompts(steer_context *c, const steer_prompts *p,
     return free(jobs), s;
 }
 
+/* ======================================================================================= 12 report
+ * THE REPORT keeps its sentences and tables: as text they appear on f as they come, and report_json
+ * and report_html give all of it at any time. Buffers move when they grow, so strings are known by
+ * offsets. A buffer that once found no memory stays failed: what follows is lost, see `lost`. */
+typedef struct { char *p; size_t n, size; int failed; } buffer;
+enum { ENTRY_MODEL, ENTRY_NOTE, ENTRY_FINDING, ENTRY_TABLE };
+typedef struct { /* text: a table's title, a model's fingerprint; first: of its data */
+    int kind, n_columns, n_rows;
+    size_t name, text, first;
+} entry;
+typedef struct { double value; size_t text; } datum; /* in a head: decimals (-1: text) and name */
+typedef struct {
+    FILE *f;  /* NULL: nothing is printed */
+    int json; /* JSON on f, at the end, instead of text */
+    buffer strings, entries, data;
+} report;
+enum { PLAIN, JSON, HTML, ANSWER }; /* ANSWER: HTML with its line ends */
+#define AT(b, type, i) (&((type *)(void *)(b).p)[i])
+
+/* n more bytes at the end of a buffer, or NULL. */
+static void *extend(buffer *b, size_t n) {
+    size_t size = add(add(b->size, b->size), add(n, 256));
+    if (!b->failed && n > b->size - b->n) {
+        void *p = size < SIZE_MAX ? realloc(b->p, size) : NULL;
+        if (!p) b->failed = 1;
+        else b->p = p, b->size = size;
+    }
+    if (b->failed) return NULL;
+    b->n += n;
+    return b->p + b->n - n;
+}
+static void append(buffer *b, const void *from, size_t n) {
+    void *p = extend(b, n);
+    if (p) memcpy(p, from, n);
+}
+static void put_format(buffer *b, const char *format, va_list args) {
+    va_list again;
+    va_copy(again, args);
+    int n = vsnprintf(NULL, 0, format, again);
+    char *p = extend(b, (size_t)max_int(n, 0) + 1);
+    va_end(again);
+    if (p) vsnprintf(p, (size_t)max_int(n, 0) + 1, format, args), b->n--;
+}
+static void put(buffer *b, const char *format, ...) __attribute__((format(printf, 2, 3)));
+static void put(buffer *b, const char *format, ...) {
+    va_list args;
+    va_start(args, format), put_format(b, format, args), va_end(args);
+}
+/* n bytes from anywhere, model files and answers too: what is not UTF-8 becomes U+FFFD, and so do
+ * control characters outside JSON. */
+static void put_part(buffer *b, const char *s, size_t n, int mode) {
+    for (const char *end = s + n; s < end;) {
+        int length;
+        long c = code_point(s, end, &length);
+        int control = (c >= 0 && c < 32) || (c >= 127 && c < 160), space = c == '\n' || c == '\t';
+        if (c < 0 || (control && mode != JSON && !space)) put(b, "\xEF\xBF\xBD");
+        else if (mode == JSON && c < 32) put(b, "\\u%04lx", c);
+        else if (mode == JSON && (c == '"' || c == '\\')) put(b, "\\%c", (char)c);
+        else if (mode < ANSWER && space) put(b, c == '\n' ? "\\n" : "\\t");
+        else if (mode >= HTML && c < 128 && strchr("&<>\"", (int)c)) put(b, "&#%ld;", c);
+        else append(b, s, (size_t)length);
+        s += length;
+    }
+}
+static void put_safe(buffer *b, const char *s, int mode) { put_part(b, s, strlen(s), mode); }
+static void json_text(FILE *f, const char *s) {
+    buffer b = {0};
+    put_safe(&b, s, JSON), put(&b, "%s", "");
+    fprintf(f, "\"%s\"", b.failed ? "" : b.p);
+    free(b.p);
+}
+
+static int lost(const report *r) {
+    return r->strings.failed | r->entries.failed | r->data.failed;
+}
+static void free_report(report *r) {
+    free(r->strings.p), free(r->entries.p), free(r->data.p);
+    *r = (report){0};
+}
+static size_t n_entries(const report *r) { return r->entries.n / sizeof(entry); }
+static const char *string_of(const report *r, size_t at) { return r->strings.p + at; }
+/* Of row i, or of the head (i -1), column k; column 0 is the label. */
+static const datum *datum_of(const report *r, const entry *t, int i, int k) {
+    return AT(r->data, datum, t->first + (size_t)(i + 1) * (size_t)t->n_columns + (size_t)k);
+}
+static const char *text_of(const report *r, const entry *t, int i, int k) {
+    return string_of(r, datum_of(r, t, i, k)->text);
+}
+/* The column of that name, or 0, whose values are all NAN. */
+static int find_column(const report *r, const entry *t, const char *name) {
+    int k = t->n_columns - 1;
+    while (k > 0 && strcmp(text_of(r, t, -1, k), name)) k--;
+    return k;
+}
+static double value_of(const report *r, const entry *t, int i, const char *name) {
+    return datum_of(r, t, i, find_column(r, t, name))->value;
+}
+static void put_datum(buffer *b, const report *r, const entry *t, int i, int k, int mode) {
+    const char *name = text_of(r, t, -1, k), *quote = mode == JSON ? "\"" : "";
+    double decimals = datum_of(r, t, -1, k)->value, x = datum_of(r, t, i, k)->value;
+    int n = (int)strlen(name), width = mode ? 0 : k ? max_int(n, 5) + 2 : max_int(n, 26);
+    char number[64];
+    if (i < 0 || !k || decimals < 0) {
+        const char *s = text_of(r, t, i, k);
+        if (mode == PLAIN && k) put(b, "%*s", decimals < 0 ? 2 : width - n, "");
+        put(b, "%s", quote), put_safe(b, s, mode), put(b, "%s", quote);
+        if (mode == PLAIN && !k) put(b, "%*s", max_int(width - (int)strlen(s), 0), "");
+        return;
+    }
+    if (!isfinite(x)) strcpy(number, mode == JSON ? "null" : "-");
+    else if (mode == JSON) snprintf(number, sizeof number, "%.6g", x);
+    else snprintf(number, sizeof number, "%.*f", (int)decimals, x + 0.0);
+    put(b, "%*s", width, number);
+}
+static void put_row(buffer *b, const report *r, const entry *t, int i, int mode) {
+    for (int k = 0; k < t->n_columns; k++) {
+        if (mode == JSON) put(b, k ? ", " : "[");
+        put_datum(b, r, t, i, k, mode);
+    }
+    put(b, mode == JSON ? "]" : "\n");
+}
+
+static size_t keep(report *r, const char *s, size_t n) {
+    append(&r->strings, s, n), append(&r->strings, "", 1);
+    return r->strings.n - n - 1;
+}
+static void print_buffer(report *r, buffer *b) {
+    if (r->f && b->n) fwrite(b->p, 1, b->n, r->f);
+    free(b->p);
+}
+static void add_entry(report *r, entry x) {
+    buffer b = {0};
+    append(&r->entries, &x, sizeof x);
+    if (r->json || lost(r)) return;
+    put(&b, x.kind == ENTRY_TABLE ? "\n" : x.kind == ENTRY_MODEL ? "\n==== " : "");
+    put_safe(&b, string_of(r, x.kind == ENTRY_TABLE ? x.text : x.name), PLAIN);
+    put(&b, x.kind == ENTRY_MODEL ? " ====\n" : "\n");
+    if (x.kind == ENTRY_TABLE) put_row(&b, r, &x, -1, PLAIN);
+    print_buffer(r, &b);
+}
+/* say: a sentence. finding: one that the page shows first, "claim: verdict; numbers". */
+static void sentence(report *r, int kind, const char *, ...) __attribute__((format(printf, 3, 4)));
+static void sentence(report *r, int kind, const char *format, ...) {
+    entry x = {.kind = kind, .name = r->strings.n};
+    va_list args;
+    va_start(args, format), put_format(&r->strings, format, args), va_end(args);
+    append(&r->strings, "", 1);
+    add_entry(r, x);
+}
+#define say(r, ...) sentence(r, ENTRY_NOTE, __VA_ARGS__)
+#define finding(r, ...) sentence(r, ENTRY_FINDING, __VA_ARGS__)
+static void open_report(report *r, const steer_model *m) {
+    char print[17];
+    snprintf(print, sizeof print, "%016llx", (unsigned long long)m->config.fingerprint);
+    size_t name = keep(r, m->config.name, strlen(m->config.name));
+    add_entry(r, (entry){ENTRY_MODEL, .name = name, .text = keep(r, print, 16)});
+}
+/* columns: "name#decimals" between '|', #t for text, nothing for 0; the first is the label's. */
+static void open_table(report *r, const char *name, const char *title, const char *columns) {
+    entry t = {ENTRY_TABLE, .first = r->data.n / sizeof(datum)};
+    t.name = keep(r, name, strlen(name)), t.text = keep(r, title, strlen(title));
+    for (const char *end = columns; *end; columns = end + 1, t.n_columns++) {
+        size_t n = strcspn(columns, "|#");
+        int c = columns[n] == '#' ? columns[n + 1] : '0';
+        datum x = {c == 't' ? -1 : c - '0', keep(r, columns, n)};
+        append(&r->data, &x, sizeof x);
+        end = columns + strcspn(columns, "|");
+    }
+    add_entry(r, t);
+}
+/* Numbers fill the columns that are not text; NAN (printed "-", null) those that are left. */
+static void row_text(report *r, const char *label, const double *values, int n, const char *text) {
+    buffer b = {0};
+    if (lost(r)) return;
+    entry *t = AT(r->entries, entry, n_entries(r) - 1);
+    for (int k = 0, used = 0; k < t->n_columns && !lost(r); k++) {
+        int words = datum_of(r, t, -1, k)->value < 0 || !k;
+        const char *s = !words ? "" : k ? text : label;
+        datum x = {words || used == n ? NAN : values[used++], keep(r, s, strlen(s))};
+        append(&r->data, &x, sizeof x);
+    }
+    if (lost(r)) return;
+    t->n_rows++;
+    if (!r->json) put_row(&b, r, t, t->n_rows - 1, PLAIN);
+    print_buffer(r, &b);
+}
+static void row_of(report *r, const char *label, const double *values) {
+    row_text(r, label, values, 1 << 20, "");
+}
+#define ROW(r, label, ...) row_of(r, label, (const double[]){__VA_ARGS__})
+static void close_table(report *r) {
+    if (r->f) fflush(r->f);
+}
+static void close_report(report *r) { close_table(r); }
+
+/* A buffer's text, *n bytes and a 0, to be freed; NULL where memory lacked. */
+static char *finished(const report *r, buffer *b, size_t *n) {
+    *n = b->n;
+    append(b, "", 1);
+    if (!b->failed && !lost(r)) return b->p;
+    return free(b->p), NULL;
+}
+static char *report_json(const report *r, size_t *n) {
+    static const char *const kinds[] = {"model", "note", "finding", "table"},
+                      *const texts[] = {"fingerprint", NULL, NULL, "title"};
+    buffer b = {0};
+    for (size_t i = 0; i < n_entries(r) && !lost(r); i++) {
+        const entry *x = AT(r->entries, entry, i);
+        if (x->kind == ENTRY_MODEL) put(&b, i ? "\n]},\n" : "[");
+        else put(&b, i && x[-1].kind != ENTRY_MODEL ? ",\n  " : "\n  ");
+        put(&b, "{\"%s\": \"", kinds[x->kind]), put_safe(&b, string_of(r, x->name), JSON);
+        if (texts[x->kind]) {
+            put(&b, "\", \"%s\": \"", texts[x->kind]);
+            put_safe(&b, string_of(r, x->text), JSON);
+        }
+        put(&b, x->kind == ENTRY_MODEL ? "\", \"report\": [" : "\"");
+        if (x->kind == ENTRY_TABLE) {
+            put(&b, ", \"columns\": "), put_row(&b, r, x, -1, JSON), put(&b, ", \"rows\": [");
+            for (int k = 0; k < x->n_rows; k++)
+                put(&b, k ? ",\n    " : "\n    "), put_row(&b, r, x, k, JSON);
+        }
+        put(&b, x->kind == ENTRY_TABLE ? "]}" : x->kind == ENTRY_MODEL ? "" : "}");
+    }
+    put(&b, n_entries(r) ? "\n]}]\n" : "[]\n");
+    return finished(r, &b, n);
+}
+/* After the last model. */
+static void end_report(report *r) {
+    size_t n;
+    char *json = r->json ? report_json(r, &n) : NULL;
+    if (json && r->f) fputs(json, r->f);
+    free(json);
+}
+
+/* THE PAGE. Pictures are drawn for the tables in `pictures`, from columns by their names, 540 wide,
+ * so that their type can be read on a phone. Colours are CSS classes c0, c1, ..., each with a mark
+ * of its own for those who do not see colours. */
+static const char *const style[] = {
+    ":root{color-scheme:light dark;--bg:#fff;--ink:#1b1f24;--soft:#57606a;--grid:#d5dae0;"
+    "--panel:#f4f6f8;--c0:#0b62a8;--c1:#b5470c;--c2:#1a7a4c;--c3:#7547ad;--c4:#5f666e;"
+    "--c5:#836400;--c6:#b3261e}\n@media(prefers-color-scheme:dark){:root{--bg:#14171b;"
+    "--ink:#e6e8eb;--soft:#a3acb6;--grid:#3a424b;--panel:#1d2127;--c0:#6db3f2;--c1:#f79457;"
+    "--c2:#5fc995;--c3:#c3a0f0;--c4:#a9b1ba;--c5:#e0bd4e;--c6:#ff8a80}}\n"
+    "*{box-sizing:border-box}body{margin:0 auto;padding:16px;max-width:920px;background:"
+    "var(--bg);color:var(--ink);font:16px/1.5 system-ui,sans-serif;overflow-wrap:anywhere}"
+    "h1{line-height:1.25}h2{margin-top:3rem;border-bottom:2px solid var(--grid)}"
+    "h3{margin:2rem 0 .25rem}p,li{margin:.4rem 0}a{color:var(--c0)}nav a{margin-right:.9rem}"
+    "ul{padding-left:1.2rem}figure{margin:.75rem 0}.soft,figcaption,summary{color:var(--soft)}"
+    "figcaption,summary,.key{font-size:.9rem}summary{cursor:pointer}\n"
+    ".pill{border-radius:1em;padding:.1em .6em;font-weight:600;white-space:nowrap;"
+    "color:var(--bg)}.v0{background:var(--c5)}.v1{background:var(--c2)}"
+    ".v2{background:var(--c6)}.v3{background:var(--c4)}\n"
+    ".scroll{overflow-x:auto}svg{display:block;width:100%;height:auto}text{font-size:15px;"
+    "fill:var(--ink)}.m{text-anchor:middle}.e{text-anchor:end}text.soft{fill:var(--soft)}"
+    ".rule{stroke:var(--grid)}.ink{stroke:var(--ink);stroke-width:1.5}.line{stroke:var(--c);"
+    "stroke-width:2}.dash{stroke-dasharray:6 4}.mark{fill:var(--c);stroke:var(--bg)}.bar{"
+    "fill:var(--c);fill-opacity:.65}.node{fill:var(--bg);stroke:var(--ink);stroke-width:1.5}"
+    ".edge{fill:none;stroke:var(--c);opacity:.6}\n",
+    ".c0{--c:var(--c0)}.c1{--c:var(--c1)}.c2{--c:var(--c2)}.c3{--c:var(--c3)}"
+    ".c4{--c:var(--c4)}.c5{--c:var(--c5)}\n.key{display:inline-block;margin-right:1rem}"
+    ".key svg{display:inline-block;width:32px;height:14px;vertical-align:-2px;margin-right:.3rem}\n"
+    "table{border-collapse:collapse;font-size:.875rem;font-variant-numeric:tabular-nums}"
+    "th,td{padding:.2rem .55rem;text-align:right;white-space:nowrap;"
+    "border-bottom:1px solid var(--grid)}th{background:var(--panel)}th:first-child{"
+    "text-align:left;position:sticky;left:0}.text{text-align:left;white-space:pre-wrap;"
+    "min-width:14rem}.heat td{text-align:center;min-width:3.6rem;height:3.2rem}.heat thead th{"
+    "white-space:normal;overflow-wrap:normal;text-align:center}.answer{white-space:pre-wrap;"
+    "line-height:1.8;padding:.75rem;background:var(--panel)}.answer span{unicode-bidi:isolate}\n"};
+typedef struct { double x0, x1, y0, y1, left, width, top, height; int root; } axes;
+static double across(const axes *a, double x) { /* root: of the square root of x */
+    double t = fmin(fmax((x - a->x0) / (a->x1 - a->x0), 0), 1);
+    return a->left + a->width * (a->root ? sqrt(t) : t);
+}
+static double down(const axes *a, double y) {
+    return a->top + a->height * (1 - fmin(fmax((y - a->y0) / (a->y1 - a->y0), 0), 1));
+}
+static void open_svg(buffer *b, const char *title, double width, double height) {
+    put(b, "<div class=\"scroll\"><svg viewBox=\"0 0 %.0f %.0f\" role=\"img\" ", width, height);
+    put(b, "style=\"max-width:%.0fpx;min-width:%.0fpx\"><title>", 1.2 * width, 0.68 * width);
+    put_safe(b, title, HTML), put(b, "</title>\n");
+}
+static void put_label(buffer *b, double x, double y, const char *kind, const char *text) {
+    put(b, "<text x=\"%.1f\" y=\"%.1f\" class=\"%s\">", x, y, kind);
+    put_safe(b, text, HTML), put(b, "</text>\n");
+}
+static void put_number(buffer *b, double x, double y, const char *kind, double v) {
+    put(b, "<text x=\"%.1f\" y=\"%.1f\" class=\"%s\">", x, y, kind);
+    put(b, "%.3g</text>\n", fabs(v) < 1e-9 ? 0 : v);
+}
+static void put_rule(buffer *b, double x0, double y0, double x1, double y1, const char *kind) {
+    put(b, "<path d=\"M%.1f,%.1fL%.1f,%.1f\" class=\"%s\"/>\n", x0, y0, x1, y1, kind);
+}
+static void put_mark(buffer *b, double x, double y, int series) {
+    static const char *const shapes[] = {"-4.5,0a4.5,4.5 0 1,0 9,0a4.5,4.5 0 1,0 -9,0",
+                                         "-4,-4h8v8h-8", "0,-5.5l5.5,10h-11", "0,-6l6,6l-6,6l-6,-6",
+                                         "0,5.5l5.5,-10h-11", "-2,-5.5h4v11h-4"};
+    put(b, "<path class=\"mark c%d\" transform=\"translate(%.1f,%.1f)\" ", series, x, y);
+    put(b, "d=\"M%sz\"/>\n", shapes[series]);
+}
+static void put_whisker(buffer *b, double x0, double x1, double y) {
+    put_rule(b, x0, y, x1, y, "ink");
+    put_rule(b, x0, y - 4, x0, y + 4, "ink"), put_rule(b, x1, y - 4, x1, y + 4, "ink");
+}
+/* Into the legend: 'b'ar, 'w'hisker, 't'hreshold, 'l'ine with its mark, 'd'ashed line, 'm'ark. */
+static void put_key(buffer *b, int kind, int series, const char *text) {
+    put(b, "<span class=\"key c%d\"><svg viewBox=\"0 0 32 14\" aria-hidden=\"true\">", series);
+    if (kind == 'b') put(b, "<path d=\"M2,1h28v12h-28z\" class=\"bar\"/>");
+    if (kind == 'w') put_whisker(b, 2, 30, 7);
+    if (kind == 't') put_rule(b, 0, 7, 32, 7, "ink dash");
+    if (kind == 'l' || kind == 'd') put_rule(b, 0, 7, 32, 7, kind == 'd' ? "line dash" : "line");
+    if (kind == 'l' || kind == 'm') put_mark(b, 16, 7, series);
+    put(b, "</svg>"), put_safe(b, text, HTML), put(b, "</span>\n");
+}
+static double tick_step(double span) {
+    double ten = pow(10, floor(log10(span / 5))), rest = span / 5 / ten;
+    return ten * (rest < 1.5 ? 1 : rest < 3.5 ? 2 : rest < 7.5 ? 5 : 10);
+}
+static void put_axes(buffer *b, const axes *a, const char *x_name, const char *y_name) {
+    static const double roots[] = {0, 0.01, 0.05, 0.1, 0.2, 0.35, 0.5, 0.75, 1, INFINITY};
+    double bottom = a->top + a->height, right = a->left + a->width, dx = tick_step(a->x1 - a->x0),
+           dy = tick_step(a->y1 - a->y0);
+    for (double y = ceil(a->y0 / dy) * dy; *y_name && y <= a->y1 + dy / 9; y += dy) {
+        put_rule(b, a->left, down(a, y), right, down(a, y), "rule");
+        put_number(b, a->left - 8, down(a, y) + 5, "e soft", y);
+    }
+    for (int i = 0;; i++) {
+        double x = a->root ? roots[i] : (ceil(a->x0 / dx) + i) * dx;
+        if (!(x <= a->x1 + dx / 9)) break;
+        put_rule(b, across(a, x), *y_name ? bottom : a->top, across(a, x), bottom + 4, "rule");
+        put_number(b, across(a, x), bottom + 19, "m soft", x);
+    }
+    put_label(b, (a->left + right) / 2, bottom + 38, "m soft", x_name);
+    put_label(b, 2, 15, "soft", y_name);
+}
+/* *low..*high widened to a column's finite values. */
+static void widen(const report *r, const entry *t, int k, double *low, double *high) {
+    for (int i = 0; i < t->n_rows; i++) {
+        double x = datum_of(r, t, i, k)->value;
+        if (isfinite(x)) *low = fmin(*low, x), *high = fmax(*high, x);
+    }
+}
+typedef struct picture {
+    const char *table;
+    void (*draw)(buffer *, const report *, const entry *, const struct picture *);
+    const char *caption, *x, *x_name, *y_name, *columns[7]; /* x "": the label */
+} picture;
+/* The mark of a column that holds the paper's values, or 0. */
+static int paper_mark(const report *r, const entry *t, int k) {
+    const char *name = text_of(r, t, -1, k);
+    return strstr(name, "Gemma") ? 4 : strstr(name, "Llama") || !strcmp(name, "paper") ? 2 : 0;
+}
+/* Bars of a column, with intervals and the values of the paper. */
+static void draw_bars(buffer *b, const report *r, const entry *t, const picture *p) {
+    int col = find_column(r, t, p->columns[0]), limit = find_column(r, t, "at most"), n = 0, mark;
+    static const char *const names[] = {"paper Llama", "paper Gemma"};
+    axes a = {.x1 = 1, .y1 = 1, .top = 4};
+    for (int k = 0; k < t->n_columns; k++)
+        if (k == col || k == limit || paper_mark(r, t, k)) widen(r, t, k, &a.x0, &a.x1);
+    for (int i = 0; i < t->n_rows; i++)
+        if (isfinite(datum_of(r, t, i, col)->value))
+            a.left = fmax(a.left, 8.3 * (double)strlen(text_of(r, t, i, 0)) + 8), n++;
+    a.left = fmin(a.left, 240), a.width = 484 - a.left, a.height = 34 * n;
+    open_svg(b, string_of(r, t->text), 540, a.height + 48), put_axes(b, &a, p->x_name, "");
+    for (int i = 0, y = 4; i < t->n_rows; i++) {
+        const char *label = text_of(r, t, i, 0);
+        double x = datum_of(r, t, i, col)->value, from = across(&a, fmin(x, 0)),
+               low = value_of(r, t, i, "low"), high = value_of(r, t, i, "high"),
+               margin = value_of(r, t, i, "+-"), most = datum_of(r, t, i, limit)->value;
+        if (!isfinite(x)) continue;
+        if (isfinite(margin)) low = x - margin, high = x + margin;
+        put(b, "<path d=\"M%.1f,%dv16H%.1fv-16z\" class=\"bar c%d\"/>\n", from, y + 9,
+            fmax(across(&a, fmax(x, 0)), from + 1), strstr(label, "harmful") != NULL);
+        put_label(b, 0, y + 22, "", label);
+        put(b, "<text x=\"538\" y=\"%d\" class=\"e\">", y + 22);
+        put_datum(b, r, t, i, col, HTML), put(b, "</text>\n");
+        if (isfinite(low)) put_whisker(b, across(&a, low), across(&a, high), y + 17);
+        if (isfinite(most)) put_rule(b, across(&a, most), y, across(&a, most), y + 34, "ink dash");
+        for (int k = 1; k < t->n_columns; k++)
+            if ((mark = paper_mark(r, t, k)) && isfinite(x = datum_of(r, t, i, k)->value))
+                put_mark(b, across(&a, x), mark == 4 ? y + 6 : y + 28, mark);
+        y += 34;
+    }
+    put(b, "</svg></div>\n");
+    if (!limit) put_key(b, 'b', 0, "harmless prompts"), put_key(b, 'b', 1, "harmful prompts");
+    put_key(b, 'w', 0, "95 % interval");
+    if (limit) put_key(b, 't', 0, "at most: all that steering did");
+    for (int k = 1; k < t->n_columns; k++) {
+        const char *name = text_of(r, t, -1, k);
+        if ((mark = paper_mark(r, t, k)))
+            put_key(b, 'm', mark, strstr(name, "paper") ? name : names[mark / 4]);
+    }
+}
+/* Columns as curves; or one column, a curve for each method that the labels begin with, of
+ * renormalised vectors solid, of others dashed. */
+static void draw_curves(buffer *b, const report *r, const entry *t, const picture *p) {
+    static const char *const methods[] = {"gradient", "IE", "magnitude", "dropout", ""};
+    struct { int begun; double x, y; } pens[2][6] = {0}, *pen;
+    int single = !p->columns[1], col = find_column(r, t, p->x), s, dashed = 0;
+    axes a = {col ? 0 : INFINITY, col ? 1 : -INFINITY, 0, 1, 44, 482, 28, 200, 0};
+    a.root = !strcmp(p->x, "share"), a.height -= single && strchr(p->columns[0], ' ') ? 90 : 0;
+    for (int i = 0; i < t->n_rows && !col; i++)
+        a.x0 = fmin(a.x0, atof(text_of(r, t, i, 0))), a.x1 = fmax(a.x1, atof(text_of(r, t, i, 0)));
+    for (int k = 0; p->columns[k]; k++) widen(r, t, find_column(r, t, p->columns[k]), &a.y0, &a.y1);
+    a.x1 += a.x1 <= a.x0, a.y0 = fmax(a.y0, -1), a.y1 = fmin(a.y1, 2);
+    open_svg(b, p->caption, 540, a.height + 72), put_axes(b, &a, p->x_name, p->y_name);
+    if (a.root) put_rule(b, a.left, down(&a, 0.85), 526, down(&a, 0.85), "ink dash");
+    for (int k = 0; p->columns[k]; k++)
+        for (int i = 0; i < t->n_rows; i++) {
+            const char *label = text_of(r, t, i, 0);
+            double x = col ? datum_of(r, t, i, col)->value : atof(label),
+                   y = value_of(r, t, i, p->columns[k]),
+                   margin = a.height > 150 ? value_of(r, t, i, "+-") : 0;
+            if (!isfinite(x) || !isfinite(y)) continue;
+            for (s = single ? 0 : k; single && strncmp(label, methods[s], strlen(methods[s]));) s++;
+            dashed = single && value_of(r, t, i, "norm") == 0, pen = &pens[dashed][s];
+            double px = across(&a, x), py = down(&a, y);
+            put(b, "<g class=\"c%d\">", s);
+            if (pen->begun) put_rule(b, pen->x, pen->y, px, py, dashed ? "line dash" : "line");
+            if (margin > 0) put_rule(b, px, down(&a, y - margin), px, down(&a, y + margin), "line");
+            put_mark(b, px, py, s), put(b, "</g>");
+            pen->begun = 1, pen->x = px, pen->y = py;
+        }
+    put(b, "</svg></div>\n");
+    for (s = 0; s < 6; s++)
+        if (pens[0][s].begun || pens[1][s].begun)
+            put_key(b, 'l', s, single ? methods[s] : p->columns[s]);
+    if (single) put_key(b, 'd', 4, "not renormalised");
+    if (a.root) put_key(b, 't', 0, "0.85");
+}
+/* The circuit's strongest edges: blocks from left to right, in each its MLP and, below, the
+ * key/value groups and heads that they touch. A key is block + 1, type and index in decimals. */
+enum { AT_MLP, AT_GROUP, AT_HEAD, AT_SITE, AT_LOGITS };
+typedef struct { long key; double x, y; } place;
+static long place_key(const report *r, const entry *t, int i, int to) {
+    static const int types[] = {AT_HEAD, AT_GROUP, AT_GROUP, AT_MLP, AT_LOGITS};
+    double layer = value_of(r, t, i, to ? "to layer" : "from layer"),
+           head = value_of(r, t, i, to ? "to head" : "from head"),
+           kind = value_of(r, t, i, "to kind");
+    int type = head < 0 ? AT_MLP : AT_HEAD;
+    if (to) type = types[(int)fmin(fmax(kind, 0), 4)];
+    else if (layer < 0) type = AT_SITE;
+    layer = type == AT_SITE ? 0 : type == AT_LOGITS ? 1000 : fmin(fmax(layer, 0), 998) + 1;
+    head = type == AT_GROUP || type == AT_HEAD ? fmin(fmax(head, 0), 999) : 0;
+    return (long)layer * 10000 + type * 1000 + (long)head;
+}
+static void draw_circuit(buffer *b, const report *r, const entry *t, const picture *p) {
+    static const char *const names[] = {"M", "", "", "resid", "logits"}, *const outlines[] = {
+        "-13,-12h26v24h-26", "0,-15l15,15l-15,15l-15,-15",
+        "-12,0a12,12 0 1,0 24,0a12,12 0 1,0 -24,0", "-23,-12h46v24h-46", "-23,-12h46v24h-46"};
+    size_t size = sizeof(place), n = 0, all = 2 * (size_t)t->n_rows;
+    place *at = calloc(all, size), *u, *v;
+    long first = 0;
+    double low = 0, high = 1e-30, width = 0, height = 0;
+    if (!at) b->failed = 1;
+    if (!at) return;
+    for (size_t i = 0; i < all; i++) at[i].key = place_key(r, t, (int)i / 2, (int)i % 2);
+    qsort(at, all, size, by_long);
+    for (size_t i = 0; i < all; i++) {
+        long key = at[i].key, layer = key / 10000, type = key / 1000 % 10;
+        if (n && at[n - 1].key == key) continue;
+        if (!first && type != AT_SITE) first = layer;
+        double x = 92 + 54 * (double)(layer - first), y = type == AT_MLP ? 76 : 114;
+        if (type >= AT_SITE) x = type == AT_SITE ? 24 : width + 56;
+        else if (type != AT_MLP)
+            y = n && at[n - 1].key / 10000 == layer && at[n - 1].y > 80 ? at[n - 1].y + 28 : 150;
+        at[n++] = (place){key, x, y};
+        width = fmax(width, x), height = fmax(height, y);
+    }
+    open_svg(b, p->caption, width + 26, height + 20);
+    widen(r, t, find_column(r, t, "score"), &low, &high);
+    for (int i = t->n_rows - 1; i >= 0; i--) { /* the strongest on top */
+        place from = {place_key(r, t, i, 0), 0, 0}, to = {place_key(r, t, i, 1), 0, 0};
+        double score = value_of(r, t, i, "score");
+        u = bsearch(&from, at, n, size, by_long), v = bsearch(&to, at, n, size, by_long);
+        if (!u || !v || !isfinite(score)) continue;
+        double reach = (v->x - u->x) / 2, bend = 0; /* past what lies between, not through it */
+        if (u->y == v->y && reach > 30) bend = u->y < 100 ? -fmin(8 + reach / 9, 56) : -14;
+        put(b, "<path class=\"edge c%d%s\" stroke-width=\"%.1f\" ", score < 0,
+            value_of(r, t, i, "to kind") == 1 ? " dash" : "",
+            1 + 5 * fabs(score) / fmax(high, -low));
+        put(b, "d=\"M%.1f,%.1fC%.1f,%.1f ", u->x, u->y, u->x + (reach > 0 ? reach : 30),
+            u->y + bend);
+        put(b, "%.1f,%.1f %.1f,%.1f\"><title>", reach > 0 ? u->x + reach : v->x + 30, v->y + bend,
+            v->x, v->y);
+        put_safe(b, text_of(r, t, i, 0), HTML), put(b, " %.3f</title></path>\n", score);
+    }
+    for (size_t i = 0; i < n; i++) {
+        long type = at[i].key / 1000 % 10, layer = at[i].key / 10000;
+        put(b, "<path class=\"node\" transform=\"translate(%.1f,%.1f)\" d=\"M%sz\"/>", at[i].x,
+            at[i].y, outlines[type]);
+        if (*names[type]) put_label(b, at[i].x, at[i].y + 5, "m", names[type]);
+        else put_number(b, at[i].x, at[i].y + 5, "m", (double)(at[i].key % 1000));
+        if (type < AT_SITE && (!i || at[i - 1].key / 10000 != layer))
+            put_number(b, at[i].x, 16, "m soft", (double)(layer - 1));
+    }
+    put_label(b, 0, 16, "soft", "block"), put(b, "</svg></div>\n"), free(at);
+    put_key(b, 'b', 0, "score above 0"), put_key(b, 'b', 1, "below 0");
+    put(b, "<span class=\"key\">&#9675; head (in: to its query)</span><span class=\"key\">&#9671; "
+           "key/value group (value solid, key dashed)</span><span class=\"key\">M: MLP</span>\n");
+}
+/* An answer's tokens, clear up to a KL of 0.001 and dark from 10 on. */
+static void put_token(buffer *b, double kl, const char *text, int mode) {
+    double shade = kl > 0 ? 0.7 * fmin(fmax((log10(kl) + 3) / 4, 0), 1) : 0;
+    put(b, "<span style=\"background:rgba(181,71,12,%.2f)\" title=\"KL %.3g\">", shade, kl);
+    put_safe(b, text, mode), put(b, "</span>");
+}
+static void draw_shaded(buffer *b, const report *r, const entry *t, const picture *p) {
+    put(b, "<div class=\"answer\">");
+    for (int i = 0; i < t->n_rows; i++)
+        put_token(b, value_of(r, t, i, "KL"), text_of(r, t, i, find_column(r, t, p->x)), ANSWER);
+    put(b, "</div>\n<p>KL");
+    for (int k = -3; k < 2; k++) {
+        char text[16];
+        snprintf(text, sizeof text, " %g ", pow(10, k));
+        put(b, " "), put_token(b, pow(10, k), text, ANSWER);
+    }
+    put(b, "</p>\n");
+}
+static const picture pictures[] = {
+    {"steering", draw_bars, "Answers that refuse, with and without the vector.", "",
+     "share of answers that refuse", "", {"refused"}},
+    {"methods", draw_bars, "Answers that refuse, for vectors made in different ways.", "",
+     "share of answers that refuse", "", {"refused"}},
+    {"freezing", draw_bars, "What steering loses when a path is frozen or removed.", "",
+     "points of refusal lost", "", {"loss"}},
+    {"dose", draw_curves, "Refusals against the coefficient.", "", "coefficient",
+     "share of answers that refuse", {"harmless +", "harmful -"}},
+    {"faithfulness", draw_curves, "How much of the effect circuits of each size keep.", "share",
+     "share of edges kept (square root scale)", "faithfulness",
+     {"simple", "complement", "random", "backward", "forward", "norm-aware"}},
+    {"circuit", draw_circuit, "The strongest edges; the wider, the stronger.", "", "", "",
+     {"score"}},
+    {"sparsity", draw_curves, "What is left when most of the vector's entries are zero.",
+     "sparsity", "sparsity", "faithfulness", {"faithfulness"}},
+    {"sparsity", draw_curves, "Harmless prompts refused under such vectors.",
+     "sparsity", "sparsity", "share refused", {"harmless +"}},
+    {"sparsity", draw_curves, "Harmful prompts refused under such vectors.",
+     "sparsity", "sparsity", "share refused", {"harmful -"}},
+    {"shaded", draw_shaded, "An answer, shaded by how far steering moves each token's odds.",
+     "text", "", "", {"KL"}},
+    {0}};
+
+/* Heat maps are shaded by their values, value vectors by their heads' effects. */
+static void put_table(buffer *b, const report *r, const entry *t) {
+    const char *name = string_of(r, t->name);
+    int heat = !strcmp(name, "overlap") || !strcmp(name, "interchange");
+    int effect = strcmp(name, "svv") ? 0 : find_column(r, t, "node effect");
+    int open = heat || effect || t->n_rows * t->n_columns <= 120;
+    double low = 0, high = 1e-30;
+    for (int k = 1; k < t->n_columns; k++)
+        if (heat || k == effect) widen(r, t, k, &low, &high);
+    put(b, "<details%s><summary>Table, rows: %d</summary>", open ? " open" : "", t->n_rows);
+    put(b, "<div class=\"scroll\"><table%s>\n", heat ? " class=\"heat\"" : "");
+    for (int i = -1; i < t->n_rows; i++) {
+        put(b, i < 0 ? "<thead><tr>" : "<tr>");
+        for (int k = 0; k < t->n_columns; k++) {
+            double x = i < 0 || !k ? NAN : datum_of(r, t, i, heat ? k : effect)->value;
+            const char *tag = i < 0 || !k ? "th" : "td";
+            put(b, "<%s%s", tag, i < 0 ? " scope=\"col\"" : k ? "" : " scope=\"row\"");
+            if (datum_of(r, t, -1, k)->value < 0) put(b, " class=\"text\"");
+            if (isfinite(x))
+                put(b, " style=\"background:rgba(%s,%.2f)\"", x < 0 ? "181,71,12" : "11,98,168",
+                    0.6 * fabs(x) / fmax(high, -low));
+            put(b, ">"), put_datum(b, r, t, i, k, HTML), put(b, "</%s>", tag);
+        }
+        put(b, i < 0 ? "</tr></thead>\n" : "</tr>\n");
+    }
+    put(b, "</table></div></details>\n");
+}
+/* A table's heading is its title up to the first colon outside brackets; its pictures are those of
+ * its name up to a '-'. */
+static void put_section(buffer *b, const report *r, size_t i) {
+    const entry *t = AT(r->entries, entry, i);
+    const char *name = string_of(r, t->name), *title = string_of(r, t->text), *s = title;
+    size_t n = strcspn(name, "-");
+    for (int depth = 0; *s && (*s != ':' || depth); s++) depth += (*s == '(') - (*s == ')');
+    put(b, "<h3 id=\"t%zu\">", i), put_part(b, title, (size_t)(s - title), HTML);
+    put(b, "</h3>\n");
+    if (*s) put(b, "<p>"), put_safe(b, s + strspn(s, ": "), HTML), put(b, "</p>\n");
+    for (const picture *p = pictures; p->table; p++) {
+        double low = INFINITY, high = -INFINITY;
+        for (int k = 0; p->columns[k]; k++)
+            widen(r, t, find_column(r, t, p->columns[k]), &low, &high);
+        if (strlen(p->table) != n || strncmp(name, p->table, n) || low > high) continue;
+        put(b, "<figure>"), p->draw(b, r, t, p);
+        put(b, "<figcaption>%s</figcaption></figure>\n", p->caption);
+    }
+    put_table(b, r, t);
+}
+/* The verdict of a finding stands after a colon. */
+static void put_finding(buffer *b, const char *text) {
+    static const char *const words[] = {": holds in part", ": holds", ": fails", ": can't be told"};
+    const char *at = NULL;
+    int k = -1;
+    while (!at && ++k < 4) at = strstr(text, words[k]);
+    put(b, "<li>");
+    if (at) {
+        put_part(b, text, (size_t)(at + 2 - text), HTML);
+        put(b, "<span class=\"pill v%d\">%s</span>", k, words[k] + 2);
+        text = at + strlen(words[k]);
+    }
+    put_safe(b, text, HTML), put(b, "</li>\n");
+}
+static char *report_html(const report *r, size_t *n) {
+    buffer b = {0};
+    size_t end = lost(r) ? 0 : n_entries(r);
+    put(&b, "<!DOCTYPE html>\n<html lang=\"en\"><head><meta charset=\"utf-8\"><meta name="
+            "\"viewport\" content=\"width=device-width, initial-scale=1\">\n"
+            "<title>What drives representation steering?</title>\n<style>\n");
+    for (size_t i = 0; i < sizeof style / sizeof *style; i++) put(&b, "%s", style[i]);
+    put(&b, "</style></head><body>\n<h1>What drives representation steering?</h1>\n<ul>\n");
+    for (size_t i = 0; i < end; i++) {
+        const entry *x = AT(r->entries, entry, i);
+        if (x->kind == ENTRY_FINDING) put_finding(&b, string_of(r, x->name));
+        if (x->kind != ENTRY_MODEL) continue;
+        put(&b, "</ul>\n<p><b><a href=\"#t%zu\">", i), put_safe(&b, string_of(r, x->name), HTML);
+        put(&b, "</a></b></p>\n<ul>\n");
+    }
+    put(&b, "</ul>\n<p class=\"soft\">The experiments of <a href="
+            "\"https://arxiv.org/abs/2604.08524\">arXiv 2604.08524</a>, repeated by steer.c. A "
+            "vector added to the residual stream makes a model refuse harmless prompts (+) or "
+            "answer harmful ones (-). What is called the paper's was measured there, on its "
+            "models.</p>\n");
+    for (size_t i = 0; i < end; i++) {
+        const entry *x = AT(r->entries, entry, i);
+        if (x->kind == ENTRY_TABLE) put_section(&b, r, i);
+        if (x->kind == ENTRY_NOTE || x->kind == ENTRY_MODEL) {
+            put(&b, x->kind == ENTRY_NOTE ? "<p>" : "<h2 id=\"t%zu\">", i);
+            put_safe(&b, string_of(r, x->name), HTML);
+            put(&b, x->kind == ENTRY_NOTE ? "</p>\n" : "</h2>\n<nav>");
+        }
+        if (x->kind != ENTRY_MODEL) continue;
+        for (size_t k = i + 1; k < end && (++x)->kind != ENTRY_MODEL; k++) {
+            if (x->kind != ENTRY_TABLE) continue;
+            put(&b, "<a href=\"#t%zu\">", k), put_safe(&b, string_of(r, x->name), HTML);
+            put(&b, "</a>\n");
+        }
+        put(&b, "</nav>\n");
+    }
+    put(&b, "</body></html>\n");
+    return finished(r, &b, n);
+}
+
+/* ======================================================== 12 trained, decomposed, sparsified vectors
+ * NTP and PO vectors (paper section 3, method 2.5-2.11): the d numbers of v, trained while the model
+ * stays as it is. In a run with c f v added at the input of block l (c = +1: refuse, -1: comply; f a
+ * factor drawn per sample), over a window of at most 64 predictions of response tokens,
+ *
+ *     L_ntp = mean of -ln p(y_w)            L_po = -ln sigmoid(Delta)
+ *     Delta = beta / n_w ln p(y_w) - 1 / n_l ln p(y_l)
+ *     beta  = max(phi (ln p_ref(y_l) - ln p_ref(y_w)), 1)
+ *
+ * with y_w the wanted and y_l the unwanted response, p_ref the unsteered model. dL/dv is c f times
+ * the sum over positions of dL/dx_l: the backward's last line. */
+typedef struct {
+    int *tokens[2], n[2], n_prompt; /* prompt and response: [0] wanted, [1] unwanted; owned */
+    float sign;                     /* c */
+    float *start[2];                /* [n][d] the unsteered run's x_l, owned */
+    double reference[2];            /* ln p_ref over the window */
+} training_pair;
+typedef struct { int epochs, batch, window; double lr, phi; uint64_t seed; } training;
+static const training standard_training = {10, 6, 64, 0.01, 2e-2, 42}; /* method 2.10 */
+
+/* ln p of one response over its window under coeff * v, how many tokens that is, the share of the
+ * whole response that greedy decoding would choose, and d(ln p)/d(coeff v), added to grad [d]. */
+static steer_status response_logp(tracer *t, const training_pair *p, int which, const float *v,
+                                  float coeff, int window, double *logp, int *counted,
+                                  double *match, double *grad, steer_error *e) {
+    const steer_config *c = &t->m->config;
+    int P = p->n_prompt, n = p->n[which], d = c->d, hits = 0;
+    example x = {p->tokens[which], n, P, coeff, 1};
+    steer_plan plan = {.start = p->start[which], .layer = t->graph.layer, .coeff = coeff,
+                       .add = coeff != 0 ? v : NULL}, *plans = &plan;
+    steer_status s = run_example(t, &x, &plans, 1, grad ? &t->tape[2] : NULL, e);
+    if (s) return s;
+    *counted = min_int(window, n - P), *logp = 0;
+    int all = match ? n - P : *counted;
+    for (int i = 0; i < all; i++) final_norm(t->c, P - 1 + i, row_at(t->final[0], i, d));
+    matmul(t->logits[0], t->final[0], &t->m->unembed, NULL, all);
+    memset(t->dx, 0, sizeof(float) * (size_t)n * (size_t)d);
+    for (int i = 0; i < all; i++) {
+        float *z = row_at(t->logits[0], i, c->vocab), *dz = row_at(t->logits[1], i, c->vocab);
+        int token = p->tokens[which][P + i];
+        hits += argmax(z, c->vocab) == token;
+        softcap(z, (size_t)c->vocab, c->final_cap);
+        if (i >= *counted) continue;
+        double total = log_sum_exp(z, c->vocab);
+        *logp += z[token] - total;
+        if (!grad) continue;
+        for (int k = 0; k < c->vocab; k++) /* d(ln p)/dz = one-hot - p */
+            dz[k] = (float)(k == token) - (float)exp(z[k] - total);
+        softcap_back(dz, z, (size_t)c->vocab, c->final_cap);
+    }
+    if (match) *match = (double)hits / (n - P);
+    if (!grad) return STEER_OK;
+    matmul_back(row_at(t->dx, P - 1, d), t->logits[1], &t->m->unembed, *counted);
+    backward(t->c, &t->tape[2], n, t->dx, &t->back, NULL);
+    for (int i = 0; i < n; i++)
+        for (int k = 0; k < d; k++) grad[k] += row_at(t->dx, i, d)[k];
+    return STEER_OK;
+}
+/* Loss of one pair under factor f, and, added to grad [d], dL/dv. */
+static steer_status pair_loss(tracer *t, const training_pair *p, int po, const training *how,
+                              const float *v, double f, double *loss, double *match, double *grad,
+                              steer_error *e) {
+    int d = t->m->config.d, n[2] = {1, 1};
+    double logp[2] = {0, 0}, scale[2] = {-1, 0}; /* dL / d ln p */
+    double *g = grad ? zeros(2 * (size_t)d, sizeof *g) : NULL;
+    if (grad && !g) return fail(e, STEER_ENOMEM, "no memory for gradients");
+    for (int k = 0; k <= po; k++) {
+        steer_status s = response_logp(t, p, k, v, (float)(p->sign * f), how->window, &logp[k],
+                                       &n[k], k ? NULL : match, g ? g + k * d : NULL, e);
+        if (s) return free(g), s;
+    }
+    *loss = -logp[0] / n[0], scale[0] = -1.0 / n[0];
+    if (po) {
+        double beta = fmax(how->phi * (p->reference[1] - p->reference[0]), 1);
+        double delta = beta / n[0] * logp[0] - logp[1] / n[1], rest = 1 / (1 + exp(delta));
+        *loss = delta > 0 ? log1p(exp(-delta)) : log1p(exp(delta)) - delta;
+        scale[0] = -rest * beta / n[0], scale[1] = rest / n[1];
+    }
+    for (int k = 0; k < (1 + po) * d && grad; k++) grad[k % d] += p->sign * f * scale[k / d] * g[k];
+    return free(g), STEER_OK;
+}
+/* AdamW without weight decay: one step on v from gradient g, whose norm is first cut to 1. */
+static void adam_step(float *v, double *g, double *mean, double *square, int d, int step, double lr) {
+    double norm = 0;
+    for (int k = 0; k < d; k++) norm += g[k] * g[k];
+    double clip = fmin(1, 1 / (sqrt(norm) + 1e-6));
+    for (int k = 0; k < d; k++) {
+        g[k] *= clip;
+        mean[k] = 0.9 * mean[k] + 0.1 * g[k], square[k] = 0.999 * square[k] + 0.001 * g[k] * g[k];
+        v[k] -= (float)(lr * (mean[k] / (1 - pow(0.9, step))) /
+                        (sqrt(square[k] / (1 - pow(0.999, step))) + 1e-8));
+    }
+}
+static double norm_of(const float *v, int d) { return sqrt((double)dot(v, v, d)); }
+static double random_normal(uint64_t *state) {
+    double u = 1 - random_unit(state);
+    return sqrt(-2 * log(u)) * cos(2 * 3.14159265358979323846 * random_unit(state));
+}
+/* Train v [d] on n pairs; the epoch is chosen on n_val others with |f v| = norm: NTP by the sum of
+ * the ranks of loss and match, PO by the loss. v comes back with that norm. log[epochs][2]: loss and
+ * match on validation. Returns the epoch chosen, or -1. */
+static int train_vector(tracer *t, const training_pair *pairs, int n, const training_pair *val,
+                        int n_val, int po, const training *how, double norm, float *v,
+                        double (*record_of)[2], progress *bar, steer_error *e) {
+    int d = t->m->config.d, step = 0, best = -1;
+    uint64_t state = how->seed * 0x9E3779B97F4A7C15ull + 1;
+    float *each = zeros((size_t)how->epochs * (size_t)d, sizeof *each);
+    double *adam = zeros(3 * (size_t)d, sizeof *adam), least = INFINITY;
+    int *order = zeros((size_t)n, sizeof *order);
+    steer_status s = each && adam && order ? STEER_OK : fail(e, STEER_ENOMEM, "no memory to train");
+    for (int k = 0; k < d && !s; k++) v[k] = (float)(0.01 * random_normal(&state));
+    for (int i = 0; i < n && !s; i++) order[i] = i;
+    for (int epoch = 0; epoch < how->epochs && !s; epoch++) {
+        double lr = how->lr * (1 - (double)epoch / how->epochs), loss, match;
+        for (int i = n - 1; i > 0; i--) {
+            int j = (int)(random_unit(&state) * (i + 1)), swap = order[i];
+            order[i] = order[j], order[j] = swap;
+        }
+        for (int i = 0; i < n && !s; i += how->batch) { /* the last batch may be smaller */
+            int size = min_int(how->batch, n - i);
+            memset(adam, 0, sizeof *adam * (size_t)d);
+            for (int j = i; j < i + size && !s; j++) {
+                double f = 2 * (1 + (int)(random_unit(&state) * 10)); /* 2, 4, .. 20 */
+                s = pair_loss(t, &pairs[order[j]], po, how, v, f, &loss, NULL, adam, e);
+                show_progress(bar, 1 + po);
+            }
+            for (int k = 0; k < d; k++) adam[k] /= size;
+            adam_step(v, adam, adam + d, adam + 2 * d, d, ++step, lr);
+        }
+        double f = norm / norm_of(v, d), *r = record_of[epoch];
+        r[0] = r[1] = 0;
+        for (int i = 0; i < n_val && !s; i++) {
+            s = pair_loss(t, &val[i], po, how, v, f, &loss, &match, NULL, e);
+            r[0] += loss / n_val, r[1] += match / n_val;
+        }
+        memcpy(row_at(each, epoch, d), v, sizeof *v * (size_t)d);
+    }
+    for (int i = 0; i < how->epochs && !s; i++) {
+        double value = record_of[i][0];
+        for (int j = value = po ? value : 0; j < how->epochs && !po; j++) /* ranks */
+            value += (record_of[j][0] < record_of[i][0]) + (record_of[j][1] > record_of[i][1]);
+        if (value < least) least = value, best = i;
+    }
+    for (int k = 0; k < d && best >= 0; k++)
+        v[k] = (float)(row_at(each, best, d)[k] * (norm / norm_of(row_at(each, best, d), d)));
+    return free(each), free(adam), free(order), s ? -1 : best;
+}
+
+/* Steering value vectors (paper section 5, method 6): the direct image of v on a head's output,
+ *     svv_h = W_O,h W_V,g(h) (gain_b · v),
+ * Gemma's post-norm gain included; the norms' scalars are left out. to [d]. */
+static void value_vector(const steer_model *m, const float *v, int b, int h, float *to) {
+    const steer_config *c = &m->config;
+    const block *w = &m->blocks[b];
+    float x[1 << 14], value[1 << 10];
+    int hd = c->head_dim, g = h / (c->heads / c->kv_heads);
+    for (int k = 0; k < c->d; k++) x[k] = v[k] * (c->norm_offset + w->attn_norm[k]);
+    linear(value, hd, x, c->d, &w->v, (part){g * hd, hd, 0, c->d}, 0, NULL, 1);
+    linear(to, c->d, value, hd, &w->o, (part){0, c->d, h * hd, hd}, 0, NULL, 1);
+    for (int k = 0; k < c->d && c->post_norms; k++) to[k] *= c->norm_offset + w->post_attn_norm[k];
+}
+/* The logit lens: the n tokens that W_U RN_final(sign * v / rms(v)) raises most, and their logits. */
+static void logit_lens(const steer_model *m, const float *v, float sign, int n, int *ids,
+                       float *logits, float *scratch) {
+    const steer_config *c = &m->config;
+    float x[1 << 14];
+    double rms = norm_of(v, c->d) / sqrt(c->d);
+    for (int k = 0; k < c->d; k++)
+        x[k] = rms > 0 ? (float)(sign * v[k] / rms) * (c->norm_offset + m->final_norm[k]) : 0;
+    matmul(scratch, x, &m->unembed, NULL, 1);
+    for (int i = 0; i < n; i++) {
+        ids[i] = argmax(scratch, c->vocab), logits[i] = scratch[ids[i]];
+        scratch[ids[i]] = -INFINITY;
+    }
+}
+
+/* Sparsification (paper section 7, method 7.1): which dimensions of v stay. The gradient rule drops
+ * |e_i| / |e| < tau |v_i| / |v|, e the node effect of the steering site by dimension; the others
+ * drop as many: the smallest |e_i|, the smallest |v_i|, or any. Returns how many stay. */
+enum { BY_GRADIENT, BY_EFFECT, BY_MAGNITUDE, BY_CHANCE };
+static int sparsify(const float *v, const double *effect, int d, double tau, int rule, uint64_t seed,
+                    int renormalise, float *to, ranked *scratch) {
+    double v_norm = norm_of(v, d), e_norm = 0, left = 0;
+    int dropped = 0;
+    uint64_t state = seed * 0x9E3779B97F4A7C15ull + 1;
+    for (int i = 0; i < d; i++) e_norm += effect[i] * effect[i];
+    e_norm = sqrt(e_norm);
+    for (int i = 0; i < d; i++) {
+        int drop = fabs(effect[i]) / e_norm < tau * fabs((double)v[i]) / v_norm;
+        double by = rule == BY_EFFECT      ? fabs(effect[i])
+                    : rule == BY_MAGNITUDE ? fabs((double)v[i])
+                                           : random_unit(&state);
+        scratch[i] = (ranked){rule == BY_GRADIENT ? !drop : by, i};
+        dropped += drop;
+    }
+    qsort(scratch, (size_t)d, sizeof *scratch, by_rank);
+    for (int i = 0; i < d; i++) to[scratch[i].i] = i < dropped ? 0 : v[scratch[i].i];
+    for (int i = 0; i < d; i++) left += (double)to[i] * to[i];
+    for (int i = 0; i < d && renormalise && left > 0; i++) to[i] = (float)(to[i] * v_norm / sqrt(left));
+    return d - dropped;
+}
+/* P(overlap >= k) of two random sets of n1 and n2 among d: the hypergeometric tail. */
+static double chance_of_overlap(int d, int n1, int n2, int k) {
+    double sum = 0;
+#define LOG_CHOOSE(n, j) (lgamma((n) + 1.0) - lgamma((j) + 1.0) - lgamma((n) - (j) + 1.0))
+    for (int i = max_int(k, n1 + n2 - d); i <= min_int(n1, n2); i++)
+        sum += exp(LOG_CHOOSE(n1, i) + LOG_CHOOSE(d - n1, n2 - i) - LOG_CHOOSE(d, n2));
+#undef LOG_CHOOSE
+    return fmin(1, sum);
+}
+
 /* ========================================================================= 11 the experiments
  * Each is a function over cells, to be held against the paper's section named above it. A STUDY is
  * one model with its prompts: [0] harmful, [1] harmless. Tables go to a report, as text or as JSON.
  */
 enum { HARMFUL, HARMLESS };
-typedef struct { /* prints tables: text, or one JSON object */
-    FILE *f;
-    int json, models, tables, rows, n_columns;
-    int width[2 * MAX_EOI + 1], decimals[2 * MAX_EOI + 1];
-} report;
 typedef struct {
     const steer_model *m;
     steer_context *c;
     steer_prompts train[2], val[2], test[2];
-    int n_val, n_test, max_new,
-        read; /* limits a side; answers' tokens; texts read for perplexity */
+    int n_train, n_val, n_test;       /* limits a side */
+    int max_new, read;                /* tokens of an answer; texts read for perplexity */
+    size_t max_bytes, context_bytes;  /* --max-mem, 0: any; what the study's context takes */
     double *mean[2];                  /* [3][eoi][layers][d], see steer_means */
     steer_vector v;
     report *out;
     progress bar;
 } study;
-
-static void json_text(FILE *f, const char *s) {
-    fputc('"', f);
-    for (; *s; s++)
-        if (*s == '"' || *s == '\\') fprintf(f, "\\%c", *s);
-        else if ((unsigned char)*s < 32) fprintf(f, "\\u%04x", *s);
-        else fputc(*s, f);
-    fputc('"', f);
-}
-/* A sentence of the report. */
-static void say(report *r, const char *format, ...) __attribute__((format(printf, 2, 3)));
-static void say(report *r, const char *format, ...) {
-    char text[2000];
-    va_list args;
-    va_start(args, format);
-    vsnprintf(text, sizeof text, format, args);
-    va_end(args);
-    if (!r->json) {
-        fprintf(r->f, "%s\n", text);
-        return;
-    }
-    fprintf(r->f, "%s\n  {\"note\": ", r->tables++ ? "," : "");
-    json_text(r->f, text), fputc('}', r->f);
-}
-/* columns: "name#decimals" separated by '|'; the first is the label's. */
-static void open_table(report *r, const char *name, const char *title, const char *columns) {
-    const char *s = columns;
-    char head[64];
-    r->n_columns = r->rows = 0;
-    if (r->json) {
-        fprintf(r->f, "%s\n  {\"table\": \"%s\", \"title\": ", r->tables++ ? "," : "", name);
-        json_text(r->f, title), fprintf(r->f, ", \"columns\": [");
-    } else
-        fprintf(r->f, "\n%s\n", title);
-    for (int i = 0; *s; i++) {
-        size_t n = strcspn(s, "|#");
-        snprintf(head, sizeof head, "%.*s", (int)n, s);
-        s += n;
-        r->decimals[i] = *s == '#' ? s[1] - '0' : 0;
-        s += *s == '#' ? 2 : 0;
-        s += *s == '|';
-        r->width[i] = i ? max_int((int)n, 5) + 2 : max_int((int)n, 26);
-        r->n_columns++;
-        if (r->json) {
-            fputs(i ? ", " : "", r->f);
-            json_text(r->f, head);
-        } else
-            fprintf(r->f, i ? "%*s" : "%-*s", r->width[i], head);
-    }
-    fputs(r->json ? "], \"rows\": [" : "\n", r->f);
-}
-static void open_report(report *r, const steer_model *m) {
-    if (!r->json) fprintf(r->f, "\n==== %s ====\n", m->config.name);
-    else {
-        fputs(r->models++ ? ",\n{\"model\": " : "{\"model\": ", r->f),
-            json_text(r->f, m->config.name);
-        fprintf(r->f, ", \"fingerprint\": \"%016llx\", \"report\": [",
-                (unsigned long long)m->config.fingerprint);
-    }
-    r->tables = 0;
-}
-static void close_report(report *r) {
-    if (r->json) fputs("\n]}", r->f);
-}
-/* NAN prints as "-" (null). */
-static void row_of(report *r, const char *label, const double *values) {
-    if (r->json) {
-        fputs(r->rows++ ? ",\n    [" : "\n    [", r->f);
-        json_text(r->f, label);
-    } else
-        fprintf(r->f, "%-*s", r->width[0], label);
-    for (int i = 1; i < r->n_columns; i++)
-        if (isnan(values[i - 1]))
-            fprintf(r->f, r->json ? ", null" : "%*s", r->width[i], "-");
-        else if (r->json)
-            fprintf(r->f, ", %.6g", values[i - 1]);
-        else
-            fprintf(r->f, "%*.*f", r->width[i], r->decimals[i], values[i - 1] + 0.0);
-    fputs(r->json ? "]" : "\n", r->f);
-}
-#define ROW(r, label, ...) row_of(r, label, (const double[]){__VA_ARGS__})
-static void close_table(report *r) {
-    if (r->json) fputs("]}", r->f);
-    fflush(r->f);
-}
 
 static void clear_study(study *s) {
     for (int k = 0; k < 2; k++) {
@@ -3627,92 +4501,6 @@ static steer_status set_site(study *s, int given, int asked, int layer, int pos,
     return STEER_OK;
 }
 
-/* Paper, Table 2, DIM rows: Gemma 2 2B and Llama 3.2 3B; fractions refused (1 - ASR). The harmful
- * side of the paper is judged by Llama Guard 2, ours by substrings. */
-static const double paper_table2[2][2][2] = {{{1.00, 0.98}, {0.01, 0.00}},
-                                             {{0.20, 0.15}, {1.00, 0.97}}};
-/* Paper, Table 1: mean loss in points (SVV: 53.75 printed, 54.75 from its own cells). */
-static const double paper_table1[] = {8.75, 71.75, 54.75, 44.50, NAN};
-
-/* Refusal without steering, with the vector, with its direction ablated (paper Table 2, section 5).
- */
-static steer_status steering_table(study *s, cell plain[2], cell steered[2], steer_error *e) {
-    static const char *const names[] = {"unsteered", "steered", "ablated to zero",
-                                        "ablated to mean"};
-    cell cells[8];
-    char title[200], label[64];
-    s->bar.what = "steering and ablation";
-    both(s, s->test, s->n_test, 0, 0, 0, cells);
-    both(s, s->test, s->n_test, s->v.coeff, 0, 0, cells + 2);
-    for (int i = 4; i < 8; i++) {
-        cells[i] = cell_of(s, &s->test[i % 2], s->n_test, 0);
-        cells[i].plan = (steer_plan){.ablate = s->v.v, .keep = i < 6 ? NULL : s->v.keep};
-    }
-    steer_status status = evaluate(s->c, cells, 8, s->max_new, s->read, &s->bar, e);
-    if (status) return status;
-    snprintf(title, sizeof title,
-             "Steering (paper: Table 2): block %d, position %d, coefficient %g; test prompts, "
-             "fraction refused",
-             s->v.layer, s->v.pos, (double)s->v.coeff);
-    open_table(s->out, "steering", title,
-               "|n#0|refused#2|low#2|high#2|log-odds#1|coherent#2|perplexity#1|"
-               "repeats#2|Gemma#2|Llama#2");
-    for (int i = 0; i < 8; i++) {
-        const cell *x = &cells[i];
-        const double *paper = i < 4 ? paper_table2[i / 2][i % 2] : (const double[]){NAN, NAN};
-        interval w = wilson(x->n_refused, cell_size(x));
-        snprintf(label, sizeof label, "%s %s%s", i % 2 ? "harmless" : "harmful", names[i / 2],
-                 i / 2 == 1 ? (i % 2 ? " +" : " -") : "");
-        ROW(s->out, label, cell_size(x), x->refused, w.low, w.high, x->log_odds, x->coherent,
-            x->perplexity, x->repeats, paper[0], paper[1]);
-    }
-    close_table(s->out);
-    if (cells[HARMFUL].refused < 0.1)
-        say(s->out,
-            "this model hardly refuses: %d of %d harmful prompts; rates with -a say little here, "
-            "look at "
-            "the log-odds",
-            cells[HARMFUL].n_refused, cell_size(&cells[HARMFUL]));
-    memcpy(plain, cells, 2 * sizeof *cells), memcpy(steered, cells + 2, 2 * sizeof *cells);
-    return STEER_OK;
-}
-
-/* Freezing (paper section 6, Table 1): what steering loses when blocks >= l read the unsteered
- * twin's attention patterns (QK) or values (OV), when the vector's direct image is taken out of the
- * values (SVV) or of the MLP inputs, and when MLP outputs are the twin's. */
-static steer_status freezing_table(study *s, const cell plain[2], const cell steered[2],
-                                   steer_error *e) {
-    static const struct { const char *name; unsigned freeze, remove;
-    } kinds[] = {{"patterns frozen (QK)", STEER_QK, 0},
-                 {"values frozen (OV)", STEER_V, 0},
-                 {"SVV removed", 0, STEER_SVV},
-                 {"MLP direct removed", 0, STEER_MLP_DIRECT},
-                 {"MLP outputs frozen", STEER_MLP, 0}};
-    cell cells[10];
-    s->bar.what = "freezing";
-    for (int i = 0; i < 5; i++)
-        both(s, s->test, s->n_test, s->v.coeff, kinds[i].freeze, kinds[i].remove, cells + 2 * i);
-    steer_status status = evaluate(s->c, cells, 10, s->max_new, s->read, &s->bar, e);
-    if (status) return status;
-    open_table(s->out, "freezing",
-               "Freezing (paper: Table 1): fraction refused; loss in points, mean of both "
-               "directions",
-               "|harmless +#2|harmful -#2|loss#1|+-#1|at most#1|paper#2|perpl. +#1|perpl. -#1|"
-               "coherent -#2");
-    for (int i = -2; i < 5; i++) {
-        const cell *x = i == -2 ? plain : i == -1 ? steered : cells + 2 * i;
-        ROW(s->out,
-            i == -2   ? "unsteered"
-            : i == -1 ? "steered"
-                      : kinds[i].name,
-            x[1].refused, x[0].refused, i < 0 ? NAN : loss(steered, x),
-            i < 0 ? NAN : loss_margin(steered, x), i < 0 ? NAN : loss(steered, plain),
-            i < 0 ? NAN : paper_table1[i], x[1].perplexity, x[0].perplexity, x[0].coherent);
-    }
-    close_table(s->out);
-    return STEER_OK;
-}
-
 /* The site decides the mechanism: at every site whose vector steers at the reported coefficient,
  * what freezing patterns and values costs there. Sites where the log-odds with +v stay 2 below
  * those with -v are not generated from. */
@@ -3756,14 +4544,915 @@ static steer_status site_map(study *s, const site_score *all, int per_site, stee
     return status;
 }
 
+/* ---- The rest of the paper: one function an experiment. METHODS are ways to make a vector for the
+ * same site. The coefficient is folded in: a is +1 or -1 from here on. */
+enum { DIM, NTP, PO, METHODS };
+static const char *const method_names[] = {"DIM", "NTP", "PO"};
+typedef struct {
+    float *v;                    /* [d] */
+    cell steered[2];
+    answers kept[2];
+    example *list;               /* [harmful, harmless][base text, steered text], in that order */
+    int *tokens, n, count[2];    /* all their tokens; examples; prompts a side that flip */
+    double *scores, *exact;      /* see attribute: mean over positions of interest; [slots][nodes] */
+    double gap[3], fit[2][3];    /* completeness: mean, min, max; both forms against exact patching:
+                                    Pearson, Spearman, overlap of the top 10% */
+    unsigned char *keep;         /* the smallest circuit with faithfulness 0.85 */
+    int edges;                   /* its size; 0: none */
+} method;
+typedef struct {
+    study *s;
+    tracer t;
+    method of[METHODS];
+    int methods;                 /* DIM alone, or all */
+    answers base[2];             /* of the unsteered model to the test prompts */
+    int n_patch, n_faith, n_exact, n_sparse, steps; /* examples a dataset, a side; prompts a side */
+    ranked *order;               /* [edges] */
+    unsigned char *cuts;         /* [MAX_CUTS][slots][nodes] */
+} paper;
+enum { MAX_CUTS = 64 };
+static const double threshold = 0.85; /* of a faithful circuit: paper section 4.3 */
+
+static void free_paper(paper *p) {
+    for (int i = 0; i < METHODS; i++) {
+        method *x = &p->of[i];
+        free(x->v), free(x->list), free(x->tokens), free(x->scores), free(x->exact), free(x->keep);
+        free_answers(&x->kept[0]), free_answers(&x->kept[1]);
+    }
+    free_answers(&p->base[0]), free_answers(&p->base[1]);
+    free(p->order), free(p->cuts), free_tracer(&p->t);
+}
+static size_t graph_size(const paper *p) {
+    return (size_t)p->t.graph.slots * (size_t)p->t.graph.nodes;
+}
+/* Cells of one vector on the test prompts, answers kept. */
+static void steer_cells(paper *p, method *x, int n) {
+    for (int k = 0; k < 2; k++) {
+        x->steered[k] = cell_of(p->s, &p->s->test[k], n, 0);
+        x->steered[k].plan = (steer_plan){.add = x->v, .coeff = k ? 1 : -1,
+                                          .layer = p->s->v.layer};
+        free_answers(&x->kept[k]);
+        x->steered[k].kept = &x->kept[k];
+    }
+}
+/* The four datasets of a vector (method 3.1): prompts whose answer it flips, with the base's and with
+ * the steered answer as text, at most n_patch each. */
+static steer_status collect_examples(paper *p, method *x, steer_error *e) {
+    size_t tokens = 0;
+    x->n = 0;
+    for (int pass = 0; pass < 2; pass++) { /* count, then fill */
+        for (int k = 0; k < 2; k++)
+            for (int text = 0; text < 2; text++)
+                for (int i = x->count[k] = 0; i < cell_size(&x->steered[k]); i++) {
+                    const answers *a = text ? &x->kept[k] : &p->base[k];
+                    int P = p->s->test[k].lengths[i];
+                    if (p->base[k].refused[i] == x->kept[k].refused[i] ||
+                        p->base[k].refused[i] != (k == HARMFUL) || !p->base[k].n[i] ||
+                        !x->kept[k].n[i] || x->count[k] == p->n_patch)
+                        continue;
+                    x->count[k]++;
+                    if (pass) {
+                        int *at = x->tokens + tokens;
+                        memcpy(at, p->s->test[k].tokens[i], sizeof *at * (size_t)P);
+                        memcpy(at + P, a->tokens + (size_t)i * (size_t)a->max,
+                               sizeof *at * (size_t)a->n[i]);
+                        x->list[x->n++] = (example){at, P + a->n[i], P, k ? 1 : -1, text};
+                    }
+                    tokens += (size_t)(P + a->n[i]);
+                }
+        if (pass) break;
+        x->tokens = zeros(tokens, sizeof *x->tokens);
+        x->list = zeros(2 * (size_t)(x->count[0] + x->count[1]), sizeof *x->list);
+        if (!x->tokens || !x->list) return fail(e, STEER_ENOMEM, "no memory for examples");
+        tokens = 0;
+    }
+    return STEER_OK;
+}
+static int side_of(const example *x) { return x->coeff > 0; }
+/* Mean faithfulness of n plans over a vector's steered texts, the mean of both sides. */
+static steer_status mean_faithfulness(paper *p, const method *x, const steer_plan *plans, int n,
+                                      double *F, steer_error *e) {
+    double each[MAX_CUTS];
+    steer_plan copy[MAX_CUTS];
+    int used[2] = {0, 0}, both_sides = 0;
+    for (int k = 0; k < 2; k++)
+        for (int i = 0; i < x->n; i++)
+            used[k] += x->list[i].steered_text && side_of(&x->list[i]) == k && used[k] < p->n_faith;
+    both_sides = (used[0] > 0) + (used[1] > 0);
+    for (int i = 0; i < n; i++) F[i] = both_sides ? 0 : NAN;
+    int done[2] = {0, 0};
+    for (int i = 0; i < x->n; i++) {
+        const example *ex = &x->list[i];
+        int k = side_of(ex);
+        if (!ex->steered_text || done[k] == p->n_faith) continue;
+        memcpy(copy, plans, sizeof *copy * (size_t)n);
+        steer_status s = faithfulness(&p->t, ex, x->v, copy, n, each, e);
+        if (s) return s;
+        done[k]++;
+        for (int j = 0; j < n; j++) F[j] += isnan(each[j]) ? 0 : each[j] / used[k] / both_sides;
+    }
+    return STEER_OK;
+}
+
+/* NTP and PO (paper section 3): pairs from the train prompts, made by the model itself, filtered by
+ * what they show; trained, rescaled to the DIM vector's norm. */
+static void free_pairs(training_pair *pairs, int n) {
+    for (int i = 0; pairs && i < 2 * n; i++) free(pairs[i / 2].tokens[i % 2]), free(pairs[i / 2].start[i % 2]);
+    free(pairs);
+}
+static training_pair *make_pairs(paper *p, const steer_prompts from[2], int most, int *count,
+                                 const char *what, steer_error *e) {
+    study *s = p->s;
+    cell cells[4];
+    answers kept[4] = {0};
+    int d = s->m->config.d;
+    training_pair *pairs = zeros(2 * (size_t)most, sizeof *pairs);
+    *count = 0;
+    for (int i = 0; i < 4; i++) { /* unsteered, then steered */
+        int k = i % 2;
+        cells[i] = cell_of(s, &from[k], most, 0);
+        cells[i].kept = &kept[i];
+        if (i > 1)
+            cells[i].plan = (steer_plan){.add = p->of[DIM].v, .coeff = k ? 1 : -1,
+                                         .layer = s->v.layer};
+    }
+    steer_status status = pairs ? evaluate(s->c, cells, 4, s->max_new, 0, &s->bar, e)
+                                : fail(e, STEER_ENOMEM, "no memory for pairs");
+    int used[2] = {0, 0};
+    for (int k = 0; k < 2 && !status; k++)
+        for (int i = 0; i < cell_size(&cells[k]) && !status; i++) {
+            const answers *base = &kept[k], *steered = &kept[2 + k];
+            if (base->refused[i] != (k == HARMFUL) || steered->refused[i] == base->refused[i] ||
+                !base->n[i] || !steered->n[i])
+                continue;
+            training_pair *x = &pairs[*count];
+            *x = (training_pair){.n_prompt = from[k].lengths[i], .sign = k ? 1 : -1};
+            used[k]++, ++*count;
+            for (int w = 0; w < 2 && !status; w++) {
+                const answers *a = w ? base : steered;
+                int n = x->n[w] = x->n_prompt + a->n[i], counted;
+                int *t = x->tokens[w] = zeros((size_t)n, sizeof *t);
+                x->start[w] = zeros((size_t)n * (size_t)d, sizeof(float));
+                if (!t || !x->start[w]) {
+                    status = fail(e, STEER_ENOMEM, "no memory for a pair");
+                    break;
+                }
+                memcpy(t, from[k].tokens[i], sizeof *t * (size_t)x->n_prompt);
+                memcpy(t + x->n_prompt, a->tokens + (size_t)i * (size_t)a->max,
+                       sizeof *t * (size_t)a->n[i]);
+                steer_plan *none = NULL;
+                example ex = {t, n, x->n_prompt, 1, 1};
+                status = run_example(&p->t, &ex, &none, 1, &p->t.tape[0], e);
+                for (int r = 0; r < n && !status; r++)
+                    memcpy(row_at(x->start[w], r, d),
+                           tape_at(p->t.tape[0].resid, p->t.graph.blocks + 1, 0, r, d),
+                           sizeof(float) * (size_t)d);
+                if (!status)
+                    status = response_logp(&p->t, x, w, NULL, 0, standard_training.window,
+                                           &x->reference[w], &counted, NULL, NULL, e);
+            }
+        }
+    for (int i = 0; i < 4; i++) free_answers(&kept[i]);
+    if (!status)
+        say(s->out, "%s pairs: %d of %d harmful (refused unsteered, answered with -s) and %d of %d "
+            "harmless (answered, refused with +s) show the behaviour", what, used[0],
+            cell_size(&cells[0]), used[1], cell_size(&cells[1]));
+    if (!status) return pairs;
+    free_pairs(pairs, *count);
+    return NULL;
+}
+static steer_status train_methods(paper *p, int n_train, int n_val, steer_error *e) {
+    int d = p->s->m->config.d, n, nv = 0;
+    training how = standard_training;
+    double epochs[16][2], norm = norm_of(p->of[DIM].v, d);
+    training_pair *pairs = make_pairs(p, p->s->train, n_train, &n, "train", e);
+    training_pair *val = pairs ? make_pairs(p, p->s->val, n_val, &nv, "validation", e) : NULL;
+    steer_status status = pairs && val ? STEER_OK : e->code;
+    if (!status && (n < 8 || nv < 2)) {
+        say(p->s->out, "too few pairs to train on: NTP and PO are left out");
+        p->methods = 1;
+    }
+    for (int i = NTP; i < p->methods && !status; i++) {
+        method *x = &p->of[i];
+        p->s->bar.what = i == NTP ? "training NTP" : "training PO";
+        x->v = zeros((size_t)d, sizeof *x->v);
+        int best = x->v ? train_vector(&p->t, pairs, n, val, nv, i == PO, &how, norm, x->v, epochs,
+                                       &p->s->bar, e)
+                        : -1;
+        if (best < 0) status = x->v ? e->code : fail(e, STEER_ENOMEM, "no memory for a vector");
+        else
+            say(p->s->out,
+                "%s: %d pairs, AdamW %g, %d epochs of batches of %d, seed %d; epoch %d chosen: "
+                "validation loss %.3f, match %.3f", method_names[i], n, how.lr, how.epochs, how.batch,
+                (int)how.seed, best, epochs[best][0], epochs[best][1]);
+    }
+    free_pairs(pairs, n), free_pairs(val, nv);
+    return status;
+}
+static double cosine_of(const float *a, const float *b, int d) {
+    return dot(a, b, d) / (norm_of(a, d) * norm_of(b, d));
+}
+/* Fractions refused with each vector (paper Table 2). */
+static steer_status methods_table(paper *p, steer_error *e) {
+    static const double gemma[] = {0.20, 1.00, 0.16, 0.97, 0.20, 1.00},
+                        llama[] = {0.15, 0.97, 0.17, 1.00, 0.19, 1.00};
+    char label[32];
+    int d = p->s->m->config.d;
+    for (int i = 1; i < p->methods; i++) {
+        p->s->bar.what = "trained vectors";
+        steer_cells(p, &p->of[i], p->s->n_test);
+        steer_status s = evaluate(p->s->c, p->of[i].steered, 2, p->s->max_new, 0, &p->s->bar, e);
+        if (s) return s;
+    }
+    open_table(p->s->out, "methods", "Vectors by method (paper: Table 2): test prompts, fraction "
+               "refused", "|n#0|refused#2|low#2|high#2|coherent#2|paper Gemma#2|paper Llama#2");
+    for (int i = 0; i < 2 * p->methods; i++) {
+        const cell *x = &p->of[i / 2].steered[i % 2];
+        interval w = wilson(x->n_refused, cell_size(x));
+        snprintf(label, sizeof label, "%s %s", method_names[i / 2], i % 2 ? "harmless +" : "harmful -");
+        ROW(p->s->out, label, cell_size(x), x->refused, w.low, w.high, x->coherent, gemma[i], llama[i]);
+    }
+    close_table(p->s->out);
+    for (int i = 0; i + 1 < p->methods; i++)
+        for (int j = i + 1; j < p->methods; j++)
+            say(p->s->out, "cosine of %s and %s: %.2f (paper: 0.10 to 0.42)", method_names[i],
+                method_names[j], cosine_of(p->of[i].v, p->of[j].v, d));
+    return STEER_OK;
+}
+
+/* Pearson and, of ranks, Spearman correlation; overlap of the strongest tenth by magnitude. */
+static void compare_scores(const paper *p, const double *a, const double *b, double out[3]) {
+    const steer_graph *g = &p->t.graph;
+    int E = g->edges, top = max_int(1, E / 10), shared = 0;
+    ranked *of[2] = {zeros((size_t)E, sizeof(ranked)), zeros((size_t)E, sizeof(ranked))};
+    double *rank[2] = {zeros(graph_size(p), sizeof(double)), zeros(graph_size(p), sizeof(double))};
+    unsigned char *in = zeros(graph_size(p), 1);
+    for (int i = 0; i < 3; i++) out[i] = NAN;
+    if (of[0] && of[1] && rank[0] && rank[1] && in) {
+        for (int kind = 0; kind < 2; kind++) {
+            double m[2] = {0, 0}, s[3] = {0, 0, 0};
+            const double *x[2] = {kind ? rank[0] : a, kind ? rank[1] : b};
+            for (int k = 0; k < 2 && kind; k++) {
+                int n = 0;
+                for (int v = 0; v < g->slots; v++)
+                    for (int u = 0; u < senders(g, v); u++, n++)
+                        of[k][n] = (ranked){(k ? b : a)[v * g->nodes + u], v * g->nodes + u};
+                qsort(of[k], (size_t)E, sizeof *of[k], by_rank);
+                for (int i = 0; i < E; i++) rank[k][of[k][i].i] = i;
+            }
+            for (int v = 0; v < g->slots; v++)
+                for (int u = 0; u < senders(g, v); u++)
+                    for (int k = 0; k < 2; k++) m[k] += x[k][v * g->nodes + u] / E;
+            for (int v = 0; v < g->slots; v++)
+                for (int u = 0; u < senders(g, v); u++) {
+                    double i = x[0][v * g->nodes + u] - m[0], j = x[1][v * g->nodes + u] - m[1];
+                    s[0] += i * i, s[1] += j * j, s[2] += i * j;
+                }
+            out[kind] = s[2] / sqrt(s[0] * s[1]);
+        }
+        order_edges(g, a, 0, of[0]), order_edges(g, b, 0, of[1]);
+        for (int i = 0; i < top; i++) in[of[0][i].i] = 1;
+        for (int i = 0; i < top; i++) shared += in[of[1][i].i];
+        out[2] = (double)shared / top;
+    }
+    free(of[0]), free(of[1]), free(rank[0]), free(rank[1]), free(in);
+}
+/* Node and edge scores of a vector (paper section 4.1; method 3.7): the mean over the positions of
+ * interest of all its examples; and exact patching of the first n_exact of each dataset. */
+static steer_status patch_method(paper *p, method *x, steer_error *e) {
+    size_t width = scores_width(&p->t), graph = graph_size(p);
+    double *one = zeros(width, sizeof *one), *estimate = zeros(2 * graph, sizeof *estimate), poi = 0,
+           exact_poi = 0;
+    double *edge = zeros(graph, sizeof *edge), *node = zeros((size_t)p->t.graph.nodes, sizeof *node);
+    int counted = 0, in_dataset = 0, was = -1;
+    x->scores = zeros(width, sizeof *x->scores), x->exact = zeros(graph, sizeof *x->exact);
+    x->keep = zeros(graph, 1);
+    steer_status s = one && estimate && edge && node && x->scores && x->exact && x->keep
+                         ? STEER_OK
+                         : fail(e, STEER_ENOMEM, "no memory for scores");
+    x->gap[0] = 0, x->gap[1] = INFINITY, x->gap[2] = -INFINITY;
+    for (int i = 0; i < x->n && !s; i++) {
+        int dataset = 2 * side_of(&x->list[i]) + x->list[i].steered_text;
+        in_dataset = dataset == was ? in_dataset + 1 : 0, was = dataset;
+        s = attribute(&p->t, &x->list[i], x->v, METRIC_LOGIT, p->steps, one, e);
+        show_progress(&p->s->bar, 2);
+        if (s || !one[S_POI]) continue; /* the same tokens everywhere: no effect to explain */
+        double T = one[S_POI], ratio = one[S_FOUND] / one[S_TOTAL];
+        poi += T, counted++;
+        for (size_t k = 0; k < width; k++) x->scores[k] += k == S_POI ? T : T * one[k];
+        x->gap[0] += ratio, x->gap[1] = fmin(x->gap[1], ratio), x->gap[2] = fmax(x->gap[2], ratio);
+        if (in_dataset >= p->n_exact) continue;
+        s = patch_exactly(&p->t, &x->list[i], x->v, node, edge, e);
+        for (size_t k = 0; k < graph && !s; k++) {
+            x->exact[k] += T * edge[k];
+            estimate[k] += T * edges_of(&p->t, one, 0)[k];
+            estimate[graph + k] += T * edges_of(&p->t, one, 1)[k];
+        }
+        exact_poi += T;
+    }
+    for (size_t k = S_TOTAL; k < width && poi > 0; k++) x->scores[k] /= poi;
+    if (counted) x->gap[0] /= counted;
+    for (int form = 0; form < 2 && !s; form++)
+        if (exact_poi > 0) compare_scores(p, estimate + (size_t)form * graph, x->exact, x->fit[form]);
+        else x->fit[form][0] = x->fit[form][1] = x->fit[form][2] = NAN;
+    if (!s && !counted) s = fail(e, STEER_EARG, "no example has a position of interest: nothing to patch");
+    free(one), free(estimate), free(edge), free(node);
+    return s;
+}
+static steer_status patching_table(paper *p, steer_error *e) {
+    for (int i = 0; i < p->methods; i++) {
+        p->s->bar.what = "patching";
+        steer_status s = collect_examples(p, &p->of[i], e);
+        if (!s && !p->of[i].n) s = fail(e, STEER_EARG, "%s flips no answer: nothing to patch", method_names[i]);
+        if (!s) s = patch_method(p, &p->of[i], e);
+        if (s) return s;
+    }
+    open_table(p->s->out, "patching", "Patching (paper section 4.1): integrated gradients, logit metric; "
+               "their sum beside the total effect (1 is complete), and both forms of the edge scores "
+               "beside exact patching of every edge",
+               "|harmful#0|harmless#0|positions#0|total#2|complete#4|least#4|most#4|Pearson#3|aware#3|"
+               "Spearman#3|aware#3|top 10%#2|aware#2");
+    for (int i = 0; i < p->methods; i++) {
+        const method *x = &p->of[i];
+        ROW(p->s->out, method_names[i], x->count[0], x->count[1], x->scores[S_POI], x->scores[S_TOTAL],
+            x->gap[0], x->gap[1], x->gap[2], x->fit[0][0], x->fit[1][0], x->fit[0][1], x->fit[1][1],
+            x->fit[0][2], x->fit[1][2]);
+    }
+    close_table(p->s->out);
+    return STEER_OK;
+}
+
+static unsigned char *cut_at(paper *p, int i) { return p->cuts + (size_t)i * graph_size(p); }
+static void order_by(paper *p, const method *x, int aware, uint64_t seed) {
+    order_edges(&p->t.graph, x ? edges_of(&p->t, x->scores, aware) : NULL, seed, p->order);
+}
+/* The smallest simple circuit with faithfulness 0.85: three rounds over a grid of seven sizes. Of
+ * aware scores when asked; keep: the circuit. Returns its edges through *edges, 0 if none. */
+static steer_status smallest_circuit(paper *p, const method *x, int aware, unsigned char *keep,
+                                     int *edges, steer_error *e) {
+    enum { GRID = 7 };
+    int low = 0, high = p->t.graph.edges;
+    *edges = 0;
+    order_by(p, x, aware, 0);
+    for (int round = 0; round < 3 && high - low > 1; round++) {
+        steer_plan plans[GRID] = {{0}};
+        int size[GRID], first = GRID, at_low = low, at_high = high;
+        double F[GRID];
+        for (int i = 0; i < GRID; i++) {
+            size[i] = at_low + (at_high - at_low) * (i + 1) / (GRID + 1);
+            select_simple(&p->t.graph, p->order, max_int(1, size[i]), keep);
+            cuts_of(&p->t.graph, keep, 0, cut_at(p, i));
+            plans[i].cut = cut_at(p, i);
+        }
+        steer_status s = mean_faithfulness(p, x, plans, GRID, F, e);
+        if (s) return s;
+        for (int i = GRID - 1; i >= 0; i--) if (F[i] >= threshold) first = i;
+        if (first < GRID) high = size[first];
+        if (first > 0) low = size[first - 1];
+    }
+    *edges = select_simple(&p->t.graph, p->order, max_int(1, high), keep);
+    return STEER_OK;
+}
+static const double shares[] = {0.01, 0.02, 0.05, 0.10, 0.15, 0.20, 0.30, 0.50, 0.75};
+enum { SHARES = sizeof shares / sizeof *shares };
+/* Faithfulness against circuit size (paper section 4.3, Figure 3). */
+static steer_status faithfulness_table(paper *p, double curve[SHARES][6], steer_error *e) {
+    const steer_graph *g = &p->t.graph;
+    const method *x = &p->of[DIM];
+    unsigned char *keep = zeros(graph_size(p), 1);
+    char title[200], label[16];
+    double F[6];
+    steer_status s = keep ? STEER_OK : fail(e, STEER_ENOMEM, "no memory for circuits");
+    p->s->bar.what = "circuits";
+    snprintf(title, sizeof title, "Faithfulness of circuits (paper: Figure 3): DIM, of %d edges; "
+             "simple selection, its complement, random, greedy", g->edges);
+    open_table(p->s->out, "faithfulness", title,
+               "edges|share#3|simple#3|complement#3|random#3|backward#3|forward#3|norm-aware#3");
+    for (int i = 0; i < SHARES && !s; i++) {
+        int n = max_int(1, (int)(shares[i] * g->edges + 0.5));
+        steer_plan plans[6] = {{0}};
+        for (int kind = 0; kind < 6; kind++) {
+            order_by(p, kind == 2 ? NULL : x, kind == 5, 42);
+            if (kind == 3 || kind == 4) select_greedy(g, p->order, n, kind == 4, keep);
+            else select_simple(g, p->order, n, keep);
+            cuts_of(g, keep, kind == 1, cut_at(p, kind));
+            plans[kind].cut = cut_at(p, kind);
+        }
+        s = mean_faithfulness(p, x, plans, 6, F, e);
+        memcpy(curve[i], F, sizeof F);
+        snprintf(label, sizeof label, "%d", n);
+        if (!s) ROW(p->s->out, label, shares[i], F[0], F[1], F[2], F[3], F[4], F[5]);
+        show_progress(&p->s->bar, 4);
+    }
+    close_table(p->s->out);
+    return free(keep), s;
+}
+/* |A and B| / min(|A|, |B|), and |A and B| / |A or B|. */
+static double overlap_of(const unsigned char *a, const unsigned char *b, size_t n, int iou) {
+    int in_a = 0, in_b = 0, in_both = 0;
+    for (size_t i = 0; i < n; i++) in_a += a[i], in_b += b[i], in_both += a[i] && b[i];
+    return (double)in_both / max_int(1, iou ? in_a + in_b - in_both : min_int(in_a, in_b));
+}
+/* Smallest circuits, overlap over sizes, interchange and kinds of edges (paper sections 4.3, 5). */
+static steer_status circuits_tables(paper *p, double interchange[4][METHODS], double overlap[2],
+                                    steer_error *e) {
+    static const double sizes[] = {0.034, 0.068, 0.102, 0.137}; /* the paper's Figure 4 */
+    const steer_graph *g = &p->t.graph;
+    int M = p->methods, n = 4 * M, aware_edges = 0;
+    size_t graph = graph_size(p);
+    char columns[512] = "", label[32];
+    double F[4];
+    steer_status s = STEER_OK;
+    for (int i = 0; i < M && !s; i++)
+        s = smallest_circuit(p, &p->of[i], 0, p->of[i].keep, &p->of[i].edges, e);
+    if (!s) s = smallest_circuit(p, &p->of[DIM], 1, cut_at(p, MAX_CUTS - 1), &aware_edges, e);
+    if (s) return s;
+    for (int i = 0; i < M; i++)
+        say(p->s->out, "smallest circuit of %s with faithfulness %.2f: %d edges, %.1f%% of %d (paper: "
+            "10.2%% Gemma, 10.8%% Llama)", method_names[i], threshold, p->of[i].edges,
+            100.0 * p->of[i].edges / g->edges, g->edges);
+    say(p->s->out, "DIM's by norm-aware scores: %d edges, %.1f%%", aware_edges,
+        100.0 * aware_edges / g->edges);
+
+    for (int i = 0; i < n; i++) { /* overlap */
+        order_by(p, &p->of[i / 4], 0, 0);
+        select_simple(g, p->order, max_int(1, (int)(sizes[i % 4] * g->edges + 0.5)), cut_at(p, i));
+        snprintf(columns + strlen(columns), sizeof columns - strlen(columns), "|%s %.1f%%#2",
+                 method_names[i / 4], 100 * sizes[i % 4]);
+    }
+    overlap[0] = overlap[1] = 0;
+    if (M > 1) {
+        open_table(p->s->out, "overlap", "Overlap of circuits (paper: Figure 4), by share of the edges: "
+                   "|A and B| / min(|A|, |B|)", columns);
+        for (int i = 0; i < n; i++) {
+            double values[4 * METHODS];
+            for (int j = 0; j < n; j++) {
+                values[j] = overlap_of(cut_at(p, i), cut_at(p, j), graph, 0);
+                if (i % 4 == 2 && j % 4 == 2 && i < j)
+                    overlap[0] += values[j] / (M * (M - 1) / 2.0),
+                        overlap[1] += overlap_of(cut_at(p, i), cut_at(p, j), graph, 1) / (M * (M - 1) / 2.0);
+            }
+            snprintf(label, sizeof label, "%s %.1f%%", method_names[i / 4], 100 * sizes[i % 4]);
+            row_of(p->s->out, label, values);
+        }
+        close_table(p->s->out);
+        say(p->s->out, "overlap at 10.2%%: mean %.2f, intersection over union %.2f (paper: overlap about "
+            "0.9; two random circuits of that size would share a tenth)", overlap[0], overlap[1]);
+    }
+    for (int i = 0; i < M; i++) { /* interchange: method 4.6 */
+        snprintf(i ? columns + strlen(columns) : columns, sizeof columns - (i ? strlen(columns) : 0),
+                 "%s|with %s#3", i ? "" : "circuit of", method_names[i]);
+        cuts_of(g, p->of[i].keep, 0, cut_at(p, i));
+    }
+    order_by(p, NULL, 0, 42);
+    select_simple(g, p->order, min_int(g->edges, 2 * p->of[DIM].edges), cut_at(p, MAX_CUTS - 1));
+    cuts_of(g, cut_at(p, MAX_CUTS - 1), 0, cut_at(p, M));
+    for (int j = 0; j < M; j++) {
+        steer_plan plans[4] = {{0}};
+        for (int i = 0; i <= M; i++) plans[i].cut = cut_at(p, i);
+        if ((s = mean_faithfulness(p, &p->of[j], plans, M + 1, F, e))) return s;
+        for (int i = 0; i <= M; i++) interchange[i][j] = F[i];
+    }
+    open_table(p->s->out, "interchange", "Interchange (paper section 5.2): faithfulness of one vector's "
+               "smallest circuit under another vector", columns);
+    for (int i = 0; i <= M; i++)
+        row_of(p->s->out, i < M ? method_names[i] : "random, twice DIM's size", interchange[i]);
+    close_table(p->s->out);
+
+    open_table(p->s->out, "kinds", "Kinds of edges in the smallest circuits, percent (paper: Tables 5 to 8; "
+               "Gemma's DIM circuit has q 9.1, k 0.6, v 36.6, MLP 43.6, head 10.2)",
+               "|edges#0|q#1|k#1|v#1|mlp#1|lm_head#1|from s#1|from heads#1|from mlp#1");
+    for (int i = 0; i < 2 * M; i++) {
+        const method *x = &p->of[i / 2];
+        double share[8] = {0};
+        int left = i % 2 ? max_int(1, x->edges / 10) : x->edges, total = left;
+        order_by(p, x, 0, 0);
+        for (int k = 0; k < g->edges && left; k++) {
+            int v = p->order[k].i / g->nodes, u = p->order[k].i % g->nodes;
+            int width = g->heads + 2 * g->kv_heads + 1, at = v % width;
+            if (!x->keep[p->order[k].i]) continue;
+            share[v == g->slots - 1                   ? 4
+                  : at == width - 1                   ? 3
+                  : at < g->heads                     ? 0
+                  : at < g->heads + g->kv_heads       ? 1
+                                                      : 2] += 100.0 / total;
+            share[!u ? 5 : (u - 1) % (g->heads + 1) == g->heads ? 7 : 6] += 100.0 / total;
+            left--;
+        }
+        snprintf(label, sizeof label, "%s%s", method_names[i / 2], i % 2 ? ", strongest tenth" : "");
+        ROW(p->s->out, label, total, share[0], share[1], share[2], share[3], share[4], share[5], share[6],
+            share[7]);
+    }
+    close_table(p->s->out);
+
+    open_table(p->s->out, "circuit", "The strongest edges of DIM's smallest circuit, by norm-free score",
+               "edge|score#3|from layer#0|from head#0|to layer#0|to kind#0|to head#0|rank#0");
+    order_by(p, &p->of[DIM], 0, 0);
+    for (int k = 0, rank = 1; k < g->edges && rank <= 60; k++) {
+        int v = p->order[k].i / g->nodes, u = p->order[k].i % g->nodes;
+        int width = g->heads + 2 * g->kv_heads + 1, at = v % width, kind = at < g->heads ? 0
+                    : at == width - 1 ? 3 : 1 + (at - g->heads) / g->kv_heads;
+        int from = u ? g->layer + (u - 1) / (g->heads + 1) : -1,
+            head = u && (u - 1) % (g->heads + 1) < g->heads ? (u - 1) % (g->heads + 1) : -1;
+        char end[32], begin[32];
+        if (!p->of[DIM].keep[p->order[k].i]) continue;
+        if (v == g->slots - 1) kind = 4, at = 0, snprintf(end, sizeof end, "lm_head");
+        else if (kind == 3) snprintf(end, sizeof end, "mlp %d", g->layer + v / width);
+        else
+            snprintf(end, sizeof end, "%c %d.%d", "qkv"[kind], g->layer + v / width,
+                     kind ? (at - g->heads) % g->kv_heads : at);
+        if (!u) snprintf(begin, sizeof begin, "s");
+        else if (head < 0) snprintf(begin, sizeof begin, "mlp %d", from);
+        else snprintf(begin, sizeof begin, "head %d.%d", from, head);
+        char text[80];
+        snprintf(text, sizeof text, "%s > %s", begin, end);
+        ROW(p->s->out, text, edges_of(&p->t, p->of[DIM].scores, 0)[p->order[k].i], from, head,
+            kind == 4 ? g->layer + g->blocks : g->layer + v / width, kind,
+            kind == 3 || kind == 4 ? 0 : kind ? (at - g->heads) % g->kv_heads : at, rank);
+        rank++;
+    }
+    close_table(p->s->out);
+    return STEER_OK;
+}
+
+/* What the vector's direct image says through the logit lens (paper section 6): the sum over all
+ * heads, the vector itself, and the heads with the largest node effects; a head that works against the
+ * vector is shown with its sign turned. */
+static steer_status value_vectors_table(paper *p, steer_error *e) {
+    const steer_graph *g = &p->t.graph;
+    const steer_model *m = p->s->m;
+    enum { TOKENS = 8, HEADS = 6 };
+    int d = m->config.d, heads = m->config.heads, ids[TOKENS];
+    float *x = zeros(4 * (size_t)d, sizeof *x), *scratch = zeros((size_t)m->config.vocab, sizeof *x);
+    float logits[TOKENS], *sum = x + d, *unit = x + 2 * d, *two = x + 3 * d;
+    if (!x || !scratch) return free(x), free(scratch), fail(e, STEER_ENOMEM, "no memory");
+    open_table(p->s->out, "svv", "Steering value vectors through the logit lens (paper section 6): tokens "
+               "that each raises most; (-): shown with the sign turned; head a > b: a's image read by b",
+               "head|node effect#3|share#2|tokens#t");
+    for (int i = 0; i < p->methods; i++) {
+        const double *node = p->of[i].scores + S_NODES;
+        ranked best[1024];
+        int n = 0;
+        double all = 0;
+        for (int k = 0; k < d; k++) unit[k] = (float)(p->of[i].v[k] / norm_of(p->of[i].v, d)), sum[k] = 0;
+        for (int b = g->layer; b < m->config.layers; b++)
+            for (int h = 0; h < heads && n < 1024; h++) {
+                value_vector(m, unit, b, h, x);
+                for (int k = 0; k < d; k++) sum[k] += x[k];
+                best[n++] = (ranked){-fabs(node[node_of(g, b, h)]), node_of(g, b, h)};
+                all += fabs(node[node_of(g, b, h)]);
+            }
+        qsort(best, (size_t)n, sizeof *best, by_rank);
+        for (int j = 0; j < HEADS + 3 && j < n + 3; j++) {
+            char label[64], text[TOKENS * 48] = "";
+            int u = j > 1 ? best[j == HEADS + 2 ? 0 : j - 2].i : 0, b = g->layer + (u - 1) / (heads + 1),
+                h = u ? (u - 1) % (heads + 1) : 0, flip = u && node[u] < 0;
+            double effect = u ? node[u] : NAN;
+            if (u) value_vector(m, unit, b, h, x);
+            const float *show = j == 0 ? sum : j == 1 ? unit : x;
+            snprintf(label, sizeof label, j == 0 ? "%s SUM" : j == 1 ? "%s SV" : "%s %s%d.%d",
+                     method_names[i], flip ? "(-) " : "", b, h);
+            if (j == HEADS + 2) { /* two hops: the strongest head's image through the next block */
+                int to = 0;
+                if (b + 1 >= m->config.layers) continue;
+                for (int k = 1; k < heads; k++)
+                    if (fabs(node[node_of(g, b + 1, k)]) > fabs(node[node_of(g, b + 1, to)])) to = k;
+                value_vector(m, x, b + 1, to, two);
+                snprintf(label, sizeof label, "%s %s%d.%d > %d.%d", method_names[i], flip ? "(-) " : "", b,
+                         h, b + 1, to);
+                show = two, effect = NAN;
+            }
+            logit_lens(m, show, flip ? -1 : 1, TOKENS, ids, logits, scratch);
+            for (int k = 0; k < TOKENS; k++) {
+                size_t bytes, at = strlen(text);
+                const char *piece = steer_piece(m, ids[k], &bytes);
+                snprintf(text + at, sizeof text - at, "%s'%.*s' %.1f", k ? ", " : "", min_int((int)bytes, 24),
+                         piece, (double)logits[k]);
+            }
+            double values[2] = {effect, u && j < HEADS + 2 ? fabs(node[u]) / all : NAN};
+            row_text(p->s->out, label, values, 2, text);
+        }
+    }
+    close_table(p->s->out);
+    free(x), free(scratch);
+    return STEER_OK;
+}
+
+/* Sparsified vectors (paper section 7, Tables 10 and 11). */
+static const double taus[] = {0.1, 0.3, 0.5, 1, 1.5, 2, 2.5};
+enum { TAUS = sizeof taus / sizeof *taus, SEEDS = 5 };
+static steer_status sparsity_table(paper *p, const method *x, const char *name, int generate,
+                                   double best[2], steer_error *e) {
+    static const char *const rules[] = {"gradient", "IE", "magnitude", "dropout"};
+    int d = p->s->m->config.d;
+    float *v = zeros(SEEDS * (size_t)d, sizeof *v);
+    ranked *scratch = zeros((size_t)d, sizeof *scratch);
+    char title[200], label[48];
+    steer_status s = v && scratch ? STEER_OK : fail(e, STEER_ENOMEM, "no memory");
+    p->s->bar.what = "sparsity";
+    best[0] = best[1] = 0;
+    snprintf(title, sizeof title, "Sparse vectors (paper section 7): %s; dimensions kept of %d, fraction "
+             "refused, teacher-forced faithfulness (+-: standard deviation over %d seeds)", name, d, SEEDS);
+    snprintf(label, sizeof label, "sparsity-%s", name);
+    open_table(p->s->out, strcmp(name, "DIM") ? label : "sparsity", title,
+               "method, kept|kept dims#0|sparsity#3|harmless +#2|harmful -#2|faithfulness#3|+-#3|norm#0");
+    for (int i = 0; i < 5 * TAUS && !s; i++) { /* the gradient rule without renormalising comes last */
+        int rule = i / TAUS % 4, norm = i < 4 * TAUS, seeds = rule == BY_CHANCE ? SEEDS : 1, kept = 0;
+        double tau = taus[i % TAUS], F[SEEDS], mean = 0, spread = 0, refused[2] = {0, 0};
+        steer_plan plans[SEEDS] = {{0}};
+        cell cells[2 * SEEDS];
+        for (int k = 0; k < seeds; k++) {
+            kept = sparsify(x->v, dvector_of(&p->t, x->scores), d, tau, rule, 42 + (uint64_t)k, norm,
+                            row_at(v, k, d), scratch);
+            plans[k].add = row_at(v, k, d);
+            for (int j = 0; j < 2; j++) {
+                cells[2 * k + j] = cell_of(p->s, &p->s->test[j], p->n_sparse, 0);
+                cells[2 * k + j].plan = (steer_plan){.add = row_at(v, k, d), .coeff = j ? 1 : -1,
+                                                     .layer = p->s->v.layer};
+            }
+        }
+        if (kept && dot(v, v, d) > 0) {
+            s = mean_faithfulness(p, x, plans, seeds, F, e);
+            if (!s && generate) s = evaluate(p->s->c, cells, 2 * seeds, p->s->max_new, 0, &p->s->bar, e);
+        } else for (int k = 0; k < seeds; k++) F[k] = 0, cells[2 * k].refused = cells[2 * k + 1].refused = NAN;
+        for (int k = 0; k < seeds && !s; k++) {
+            mean += F[k] / seeds, spread += F[k] * F[k] / seeds;
+            for (int j = 0; j < 2; j++) refused[j] += cells[2 * k + j].refused / seeds;
+        }
+        if (!generate) refused[0] = refused[1] = NAN;
+        double sparsity = 1 - (double)kept / d;
+        if (rule == BY_GRADIENT && norm && mean >= threshold) best[0] = fmax(best[0], sparsity);
+        if (rule == BY_GRADIENT && norm && generate && x->steered[1].refused - refused[1] <= 0.1 &&
+            refused[0] - x->steered[0].refused <= 0.1)
+            best[1] = fmax(best[1], sparsity);
+        snprintf(label, sizeof label, "%s tau %g", rules[rule], tau);
+        if (!s)
+            ROW(p->s->out, label, kept, sparsity, refused[1], refused[0], mean,
+                seeds > 1 ? sqrt(fmax(0, spread - mean * mean)) : NAN, norm);
+    }
+    close_table(p->s->out);
+    return free(v), free(scratch), s;
+}
+/* Do methods keep the same dimensions (paper section 7, Figure 7)? */
+static void agreement_table(paper *p, int *significant, int *tested) {
+    int d = p->s->m->config.d;
+    float *v = zeros(2 * (size_t)d, sizeof *v);
+    ranked *scratch = zeros((size_t)d, sizeof *scratch);
+    *significant = *tested = 0;
+    if (v && scratch && p->methods > 1) {
+        open_table(p->s->out, "agreement", "Dimensions that two methods keep (gradient rule): intersection over "
+                   "union, what chance gives, and the probability of as many by chance",
+                   "|tau#1|kept A#0|kept B#0|both#0|IoU#3|chance#3|log10 p#1");
+        for (int pair = 0; pair < 3 * TAUS; pair++) {
+            int a = pair / TAUS == 2, b = pair / TAUS == 0 ? 1 : 2, n[2], shared = 0;
+            char label[32];
+            for (int k = 0; k < 2; k++) {
+                const method *x = &p->of[k ? b : a];
+                n[k] = sparsify(x->v, dvector_of(&p->t, x->scores), d, taus[pair % TAUS], BY_GRADIENT, 0, 0,
+                                v + k * d, scratch);
+            }
+            for (int k = 0; k < d; k++) shared += v[k] != 0 && v[d + k] != 0;
+            double chance = (double)n[0] * n[1] / d, tail = chance_of_overlap(d, n[0], n[1], shared);
+            snprintf(label, sizeof label, "%s and %s", method_names[a], method_names[b]);
+            ROW(p->s->out, label, taus[pair % TAUS], n[0], n[1], shared,
+                (double)shared / max_int(1, n[0] + n[1] - shared), chance / fmax(1, n[0] + n[1] - chance),
+                log10(fmax(tail, 1e-300)));
+            *significant += tail < 0.05, ++*tested;
+        }
+        close_table(p->s->out);
+    }
+    free(v), free(scratch);
+}
+/* One induced refusal, each token with the KL between the steered and the base prediction of it. */
+static steer_status shaded_response(paper *p, steer_error *e) {
+    const method *x = &p->of[DIM];
+    const steer_config *c = &p->s->m->config;
+    int i = 0;
+    while (i < x->n && !(x->list[i].steered_text && side_of(&x->list[i]) == HARMLESS)) i++;
+    if (i == x->n) return STEER_OK;
+    steer_status s = run_ends(&p->t, &x->list[i], x->v, e);
+    if (s) return s;
+    open_table(p->s->out, "shaded", "One answer to a harmless request with +s: KL(steered || base) at each "
+               "token", "token|KL#3|text#t");
+    for (int j = 0; j < x->list[i].n - x->list[i].n_prompt; j++) {
+        size_t bytes;
+        char label[16], text[128];
+        int id = x->list[i].tokens[x->list[i].n_prompt + j];
+        for (int k = 0; k < 2; k++) softcap(row_at(p->t.logits[k], j, c->vocab), (size_t)c->vocab, c->final_cap);
+        double kl = kl_of(row_at(p->t.logits[1], j, c->vocab), row_at(p->t.logits[0], j, c->vocab), c->vocab);
+        const char *piece = steer_piece(p->s->m, id, &bytes);
+        snprintf(label, sizeof label, "%d", j);
+        snprintf(text, sizeof text, "%.*s", min_int((int)bytes, 100), piece);
+        row_text(p->s->out, label, &kl, 1, text);
+    }
+    close_table(p->s->out);
+    return STEER_OK;
+}
+
+/* Paper, Table 2, DIM rows: Gemma 2 2B and Llama 3.2 3B; fractions refused (1 - ASR). The harmful
+ * side of the paper is judged by Llama Guard 2, ours by substrings. */
+static const double paper_table2[2][2][2] = {{{1.00, 0.98}, {0.01, 0.00}},
+                                             {{0.20, 0.15}, {1.00, 0.97}}};
+/* Paper, Table 1: mean loss in points (SVV: 53.75 printed, 54.75 from its own cells). */
+static const double paper_table1[] = {8.75, 71.75, 54.75, 44.50, NAN};
+
+/* Refusal without steering, with the vector, with its direction ablated (paper Table 2, section 5).
+ */
+static steer_status steering_table(paper *p, cell plain[2], cell steered[2], steer_error *e) {
+    study *s = p->s;
+    static const char *const names[] = {"unsteered", "steered", "ablated to zero",
+                                        "ablated to mean"};
+    cell cells[8];
+    char title[200], label[64];
+    s->bar.what = "steering and ablation";
+    both(s, s->test, s->n_test, 0, 0, 0, cells);
+    both(s, s->test, s->n_test, s->v.coeff, 0, 0, cells + 2);
+    for (int i = 4; i < 8; i++) {
+        cells[i] = cell_of(s, &s->test[i % 2], s->n_test, 0);
+        cells[i].plan = (steer_plan){.ablate = s->v.v, .keep = i < 6 ? NULL : s->v.keep};
+    }
+    for (int i = 0; i < 4; i++) cells[i].kept = i < 2 ? &p->base[i] : &p->of[DIM].kept[i - 2];
+    steer_status status = evaluate(s->c, cells, 8, s->max_new, s->read, &s->bar, e);
+    if (status) return status;
+    snprintf(title, sizeof title,
+             "Steering (paper: Table 2): block %d, position %d, coefficient %g; test prompts, "
+             "fraction refused",
+             s->v.layer, s->v.pos, (double)s->v.coeff);
+    open_table(s->out, "steering", title,
+               "|n#0|refused#2|low#2|high#2|log-odds#1|coherent#2|perplexity#1|"
+               "repeats#2|Gemma#2|Llama#2");
+    for (int i = 0; i < 8; i++) {
+        const cell *x = &cells[i];
+        const double *theirs = i < 4 ? paper_table2[i / 2][i % 2] : (const double[]){NAN, NAN};
+        interval w = wilson(x->n_refused, cell_size(x));
+        snprintf(label, sizeof label, "%s %s%s", i % 2 ? "harmless" : "harmful", names[i / 2],
+                 i / 2 == 1 ? (i % 2 ? " +" : " -") : "");
+        ROW(s->out, label, cell_size(x), x->refused, w.low, w.high, x->log_odds, x->coherent,
+            x->perplexity, x->repeats, theirs[0], theirs[1]);
+    }
+    close_table(s->out);
+    if (cells[HARMFUL].refused < 0.1)
+        say(s->out,
+            "this model hardly refuses: %d of %d harmful prompts; rates with -a say little here, "
+            "look at "
+            "the log-odds",
+            cells[HARMFUL].n_refused, cell_size(&cells[HARMFUL]));
+    memcpy(plain, cells, 2 * sizeof *cells), memcpy(steered, cells + 2, 2 * sizeof *cells);
+    return STEER_OK;
+}
+
+/* Freezing (paper section 6, Table 1): what steering loses when blocks >= l read the unsteered
+ * twin's attention patterns (QK) or values (OV), when the vector's direct image is taken out of the
+ * values (SVV) or of the MLP inputs, and when MLP outputs are the twin's. */
+static steer_status freezing_table(paper *p, const cell plain[2], const cell steered[2],
+                                   double losses[5], double F[5], steer_error *e) {
+    study *s = p->s;
+    steer_plan plans[5] = {{0}};
+    static const struct { const char *name; unsigned freeze, remove;
+    } kinds[] = {{"patterns frozen (QK)", STEER_QK, 0},
+                 {"values frozen (OV)", STEER_V, 0},
+                 {"SVV removed", 0, STEER_SVV},
+                 {"MLP direct removed", 0, STEER_MLP_DIRECT},
+                 {"MLP outputs frozen", STEER_MLP, 0}};
+    cell cells[10];
+    s->bar.what = "freezing";
+    for (int i = 0; i < 5; i++) {
+        both(s, s->test, s->n_test, s->v.coeff, kinds[i].freeze, kinds[i].remove, cells + 2 * i);
+        plans[i].freeze = kinds[i].freeze, plans[i].remove = kinds[i].remove, F[i] = NAN;
+    }
+    steer_status status = evaluate(s->c, cells, 10, s->max_new, s->read, &s->bar, e);
+    if (!status && p->t.m) status = mean_faithfulness(p, &p->of[DIM], plans, 5, F, e);
+    if (status) return status;
+    for (int i = 0; i < 5; i++) losses[i] = loss(steered, cells + 2 * i);
+    open_table(s->out, "freezing",
+               "Freezing (paper: Table 1): fraction refused; loss in points, mean of both "
+               "directions; teacher-forced faithfulness (base 0, steered 1)",
+               "|harmless +#2|harmful -#2|loss#1|+-#1|at most#1|paper#2|perpl. +#1|perpl. -#1|"
+               "coherent -#2|faithfulness#3");
+    for (int i = -2; i < 5; i++) {
+        const cell *x = i == -2 ? plain : i == -1 ? steered : cells + 2 * i;
+        ROW(s->out,
+            i == -2   ? "unsteered"
+            : i == -1 ? "steered"
+                      : kinds[i].name,
+            x[1].refused, x[0].refused, i < 0 ? NAN : loss(steered, x),
+            i < 0 ? NAN : loss_margin(steered, x), i < 0 ? NAN : loss(steered, plain),
+            i < 0 ? NAN : paper_table1[i], x[1].perplexity, x[0].perplexity, x[0].coherent,
+            i == -2 ? 0 : i == -1 ? 1 : F[i]);
+    }
+    close_table(s->out);
+    return STEER_OK;
+}
+
+/* What the vector's file, or the report's site, gives the paper's experiments: DIM with its
+ * coefficient folded in, examples, memory. */
+static steer_status open_paper(paper *p, study *s, steer_error *e) {
+    int longest = 1, d = s->m->config.d;
+    size_t sizes[6];
+    steer_limits l;
+    for (int k = 0; k < 2; k++)
+        for (int i = 0; i < 3; i++) {
+            const steer_prompts *from = i == 0 ? &s->train[k] : i == 1 ? &s->val[k] : &s->test[k];
+            for (int j = 0; j < from->n; j++) longest = max_int(longest, from->lengths[j]);
+        }
+    steer_graph g = steer_graph_of(s->m, s->v.layer);
+    int max = longest + s->max_new, streams = s->m->grammar_size ? 7 : 3;
+    size_t bytes = tracer_bytes(s->m, &g, max, s->max_new + 1, streams, sizes, &l);
+    fprintf(stderr, "%s: patching takes %.0f MB: three tapes %.0f, gradients of %d slots %.0f, circuits "
+            "%.0f\n", s->m->config.name, bytes / 1e6, 4e-6 * sizes[0], g.slots, 4e-6 * sizes[2],
+            1e-6 * sizes[5]);
+    if (s->max_bytes && add(bytes, s->context_bytes) > s->max_bytes)
+        return fail(e, STEER_ENOMEM, "%.0f MB are wanted beside the file, --max-mem allows %.0f; give "
+                    "shorter prompts or --max-new", add(bytes, s->context_bytes) / 1e6, s->max_bytes / 1e6);
+    steer_status status = new_tracer(&p->t, s->m, s->v.layer, max, s->max_new + 1, streams, e);
+    if (status) return status;
+    method *x = &p->of[DIM];
+    x->v = zeros((size_t)d, sizeof *x->v);
+    p->order = zeros((size_t)g.edges, sizeof *p->order);
+    p->cuts = zeros(mul(MAX_CUTS, graph_size(p)), 1);
+    if (!x->v || !p->order || !p->cuts) return fail(e, STEER_ENOMEM, "no memory for circuits");
+    for (int k = 0; k < d; k++) x->v[k] = s->v.coeff * s->v.v[k];
+    return STEER_OK;
+}
+static const char *verdict(double x, double good, double fair) { /* the larger the better */
+    return isnan(x) ? "can't be told" : x >= good ? "holds" : x >= fair ? "holds in part" : "fails";
+}
+/* Everything on one study whose vector is set: tables in the paper's order, then what they say. */
+static steer_status whole_paper(paper *p, const site_score *all, int map, steer_error *e) {
+    study *s = p->s;
+    cell plain[2], *steered = p->of[DIM].steered;
+    double losses[5], F[5], curve[SHARES][6], change[4][METHODS], overlap[2], best[2] = {NAN, NAN}, other[2];
+    int significant = 0, tested = 0, full = p->methods > 1;
+    steer_status status = open_paper(p, s, e);
+    if (!status) status = steering_table(p, plain, steered, e);
+    if (!status) status = collect_examples(p, &p->of[DIM], e);
+    if (!status) status = freezing_table(p, plain, steered, losses, F, e);
+    if (!status && map) status = site_map(s, all, map, e);
+    if (status) return status;
+    double most = loss(steered, plain);
+    finding(s->out, "Steering acts through values, hardly through attention patterns: %s; frozen patterns lose "
+            "%.1f points, frozen values %.1f, of at most %.1f (paper: 8.75 and 71.75)",
+            most < 20 ? verdict(NAN, 0, 0) : verdict(losses[1] - losses[0], 0.4 * most, 0.15 * most), losses[0],
+            losses[1], most);
+    finding(s->out, "The vector's direct image in the values is most of that: %s; removing it loses %.1f points, "
+            "%.0f%% of what frozen values lose (paper: 76%%)",
+            verdict(losses[1] < 10 ? NAN : losses[2] / losses[1], 0.5, 0.25), losses[2],
+            100 * losses[2] / losses[1]);
+    finding(s->out, "The continuous measure says the same: %s; teacher-forced faithfulness is %.2f with patterns "
+            "frozen and %.2f with values frozen", verdict(F[0] - F[1], 0.4, 0.15), F[0], F[1]);
+    if (!p->of[DIM].n) {
+        say(s->out, "the vector flips no answer of the test prompts: there is nothing to patch");
+        return STEER_OK;
+    }
+    if (full) status = train_methods(p, s->n_train, s->n_val, e);
+    full = p->methods > 1;
+    if (!status) status = methods_table(p, e);
+    if (!status) status = patching_table(p, e);
+    if (!status) status = faithfulness_table(p, curve, e);
+    if (!status) status = circuits_tables(p, change, overlap, e);
+    if (!status) status = value_vectors_table(p, e);
+    if (!status) status = sparsity_table(p, &p->of[DIM], "DIM", p->n_sparse > 0, best, e);
+    for (int i = NTP; i < p->methods && !status; i++)
+        status = sparsity_table(p, &p->of[i], method_names[i], 0, other, e);
+    if (status) return status;
+    agreement_table(p, &significant, &tested);
+    status = shaded_response(p, e);
+    double share = (double)p->of[DIM].edges / p->t.graph.edges, apart = 0, least = INFINITY, chance = -INFINITY;
+    for (int i = NTP; i < p->methods; i++)
+        for (int k = 0; k < 2; k++)
+            apart = fmax(apart, fabs(p->of[i].steered[k].refused - steered[k].refused));
+    for (int i = 0; i <= p->methods; i++)
+        for (int j = 0; j < p->methods; j++)
+            if (i == p->methods) chance = fmax(chance, change[i][j]);
+            else if (i != j) least = fmin(least, change[i][j]);
+    if (full) finding(s->out, "Trained vectors steer as the difference in means does: %s; refusal rates differ by at "
+            "most %.0f points", verdict(-apart, -0.1, -0.3), 100 * apart);
+    finding(s->out, "A tenth of the edges carries 85%% of the effect: %s; the smallest such circuit has %.1f%% (paper: "
+            "10.2%% and 10.8%%)", verdict(-share, -0.13, -0.25), 100 * share);
+    finding(s->out, "Random circuits of twice that size carry less than a tenth: %s; %.2f at most",
+            verdict(-chance, -0.1, -0.3), chance);
+    if (full) finding(s->out, "Vectors made by different methods use interchangeable circuits: %s; under another vector a "
+            "smallest circuit keeps at least %.2f; circuits of 10.2%% overlap by %.2f (paper: 0.9)",
+            verdict(fmin(least / 0.75, overlap[0] / 0.75), 1, 0.7), least, overlap[0]);
+    finding(s->out, "Most of the vector can be zeroed: %s; by the gradient rule, renormalised, up to %.0f%% with "
+            "faithfulness 0.85%s%.0f%s (paper: 90%% and more)", verdict(fmax(best[0], p->n_sparse ? best[1] : 0), 0.85, 0.6),
+            100 * best[0], p->n_sparse ? ", up to " : " (", p->n_sparse ? 100 * best[1] : 0.0,
+            p->n_sparse ? "% within 10 points of both refusal rates" : " prompts generated)");
+    if (full) finding(s->out, "Methods keep the same dimensions more than chance would: %s; %d of %d comparisons have p < "
+            "0.05", verdict((double)significant / max_int(1, tested), 0.9, 0.5), significant, tested);
+    finding(s->out, "Steering value vectors decode to meaningful tokens: can't be told by a number; read the table of "
+            "tokens");
+    return status;
+}
+
 /* ============================================================================== 12 command line
  * Everything that reads arguments or exits is below this line. */
 /* Every option of every command, NULL or 0 when it is not given. */
 #define OPTIONS(X) \
     X(vector) X(coeff) X(freeze) X(remove) X(ablate) X(site) X(system) X(tokens) X(tokens_file) \
     X(raw) X(prompts) X(jsonl) X(hex_lines) X(chat) X(data) X(out) X(max_new) X(temp) X(top_p) \
-    X(seed) X(train) X(limit) X(val) X(map)
-#define FLAGS(X) X(compare) X(quiet) X(verify) X(json)
+    X(seed) X(train) X(limit) X(val) X(map) X(patch) X(pairs) X(max_mem) X(report)
+#define FLAGS(X) X(compare) X(quiet) X(verify) X(json) X(quick)
 typedef struct {
 #define X(field) const char *field;
     OPTIONS(X)
@@ -4213,8 +5902,9 @@ static int open_study(study *s, const steer_model *m, const options *o, report *
                       .positions = min_int(longest + s->max_new, m->config.max_seq)};
     while (l.streams > 16 && steer_context_bytes(m, &l) > (size_t)3 << 30) l.streams /= 2;
     if (!(s->c = steer_context_new(m, &l, e))) return clear_study(s), error_of(e);
+    s->context_bytes = steer_context_bytes(m, &l);
     fprintf(stderr, "%s: %.0f MB of memory beside the file\n", m->config.name,
-            steer_context_bytes(m, &l) / 1e6);
+            s->context_bytes / 1e6);
     s->bar = (progress){.started = seconds(), .total = 1, .show = isatty(2)};
     return 0;
 }
@@ -4249,17 +5939,24 @@ static int command_vector(const steer_model *m, const options *o, steer_error *e
 /* The whole paper, as far as it is built, on one model. */
 static int reproduce_model(const steer_model *m, const options *o, report *out, steer_error *e) {
     study s;
-    double map, a, started = seconds();
+    double map, a, patch, pairs, memory, started = seconds();
     int layer = 0, pos = 0, given = parse_site(o->site, &layer, &pos), result,
         sites = m->eoi * m->config.layers;
     if (given < 0 || !number(o->map, "map", 0, 1e6, m->grammar_size ? 20 : 8, &map) ||
-        !number(o->coeff, "coeff", -1e6, 1e6, 0, &a))
+        !number(o->coeff, "coeff", -1e6, 1e6, 0, &a) ||
+        !number(o->patch, "patch", 1, 1e6, o->quick ? 3 : m->grammar_size ? 10 : 20, &patch) ||
+        !number(o->pairs, "pairs", 4, 1e6, 32, &pairs) ||
+        !number(o->max_mem, "max-mem", 1, 1e9, 0, &memory))
         return 2;
     if ((result = open_study(&s, m, o, out, e))) return result;
+    s.n_train = (int)pairs, s.max_bytes = (size_t)(memory * 1e6);
     s.bar.total = s.train[0].n + s.train[1].n + 0.8 * sites * min_int(SITE_PROMPTS, s.n_val) +
                   2 * DOSES * s.n_val + 18.0 * s.test[0].n + 4 * map * m->eoi;
     site_score *all = zeros((size_t)sites, sizeof *all), picked = {0};
-    cell plain[2], steered[2];
+    int box = m->grammar_size > 0;
+    paper p = {.s = &s, .methods = o->quick ? 1 : METHODS, .steps = 10};
+    p.n_patch = p.n_faith = (int)patch, p.n_exact = !box ? 0 : o->quick ? 1 : 2;
+    p.n_sparse = o->quick ? 0 : box ? 30 : 20;
     open_report(out, m);
     say(out,
         "judge: the paper's 12 refusal substrings; coherence: %sthe unsteered model's perplexity "
@@ -4271,19 +5968,17 @@ static int reproduce_model(const steer_model *m, const options *o, report *out, 
     if (!status) status = choose_site(&s, &picked, all, e);
     if (!status)
         status = set_site(&s, given, o->site != NULL, layer, pos, (float)a, &picked, all, e);
-    if (!status) status = steering_table(&s, plain, steered, e);
-    if (!status) status = freezing_table(&s, plain, steered, e);
-    if (!status && map >= 1) status = site_map(&s, all, (int)map, e);
+    if (!status) status = whole_paper(&p, all, (int)map, e);
     if (s.bar.show) fputs("\r\033[K", stderr);
     if (!status) say(out, "%s: %.0f s", m->config.name, seconds() - started);
     close_report(out);
-    clear_study(&s), free(all);
+    free_paper(&p), clear_study(&s), free(all);
     return status ? error_of(e) : 0;
 }
 static int command_reproduce(const options *o, steer_error *e) {
     report out = {.f = stdout, .json = o->json};
+    char path[2048];
     int result = o->n_arguments ? 0 : usage("reproduce needs a model");
-    if (out.json) fputs("[", out.f);
     for (int i = 0; i < o->n_arguments && !result; i++) {
         options one = *o;
         one.argument[0] = o->argument[i];
@@ -4291,7 +5986,17 @@ static int command_reproduce(const options *o, steer_error *e) {
         result = m ? reproduce_model(m, &one, &out, e) : error_of(e);
         steer_close(m);
     }
-    if (out.json) fputs("]\n", out.f);
+    end_report(&out);
+    for (int html = 0; html < 2 && !result && o->report; html++) {
+        size_t n;
+        char *text = html ? report_html(&out, &n) : report_json(&out, &n);
+        snprintf(path, sizeof path, "%s%s", o->report, html ? ".html" : ".json");
+        if (!text) fail(e, STEER_ENOMEM, "no memory for the report");
+        if (!text || write_file(path, text, n, e)) result = error_of(e);
+        else fprintf(stderr, "%s written\n", path);
+        free(text);
+    }
+    free_report(&out);
     return result;
 }
 

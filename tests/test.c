@@ -444,6 +444,137 @@ static void test_golden_patch(void) {
     CHECK_THAT(cases > 0 && n_lines > 100, "no cases");
 }
 
+/* Losses and gradients of NTP and PO, AdamW's steps, steering value vectors and their logit lens,
+ * sparse vectors: tools/oracle_patch.py in float64. Relative errors of whole lines. */
+static double relative(const double *expected, int n, const float *f, const double *g) {
+    double off = 0, all = 0;
+    for (int i = 0; i < n; i++) {
+        double x = f ? (double)f[i] : g[i];
+        off += (x - expected[i]) * (x - expected[i]), all += expected[i] * expected[i];
+    }
+    return sqrt(off / fmax(all, 1e-30));
+}
+static void test_golden_train(void) {
+    enum { MAX = 1024 };
+    FILE *f = fopen("tests/golden/train.txt", "r");
+    char *line = NULL, name[128] = "";
+    size_t size = 0;
+    double v[MAX], grad[MAX], s[MAX], effect[MAX], adam[2 * MAX], lr0 = 0;
+    float vector[MAX], now[MAX], sum[MAX], logits[8], scratch[MAX], tau = 0;
+    ranked order[MAX];
+    int ids[8], layer = 0, window = 0, d = 0, dropped = 0, lines = 0, wrong = 0;
+    double factor = 0, worst_loss = 0, worst_gradient = 0, worst_adam = 0, worst_svv = 0;
+    training_pair p = {0};
+    training how = standard_training;
+    steer_model *m = NULL;
+    tracer t = {0};
+    steer_error e = {0};
+    CHECK_THAT(f, "tests/golden/train.txt is missing");
+    while (f && getline(&line, &size, f) > 0) {
+        char word[32] = "";
+        int at = 0;
+        sscanf(line, "%31s%n", word, &at);
+        char *rest = line + at;
+        rest[strcspn(rest, "\n")] = 0;
+        int n = parse_doubles(rest, v, MAX);
+        lines++;
+        if (!strcmp(word, "case")) snprintf(name, sizeof name, "%s", rest + 1);
+        else if (!strcmp(word, "random")) {
+            float numbers[24] = {0};
+            parse_floats(rest, numbers, 24);
+            m = random_model((int)numbers[0], (double)numbers[1], random_config(numbers), F32);
+            d = m->config.d, memset(sum, 0, sizeof sum);
+        } else if (!strcmp(word, "layer")) layer = (int)v[0];
+        else if (!strcmp(word, "sign")) p.sign = (float)v[0];
+        else if (!strcmp(word, "factor")) factor = v[0];
+        else if (!strcmp(word, "phi")) how.phi = v[0];
+        else if (!strcmp(word, "window")) how.window = window = (int)v[0];
+        else if (!strcmp(word, "prompt")) p.n_prompt = (int)v[0];
+        else if (!strcmp(word, "win") || !strcmp(word, "lose")) {
+            int k = *word == 'l';
+            p.tokens[k] = malloc(sizeof(int) * 64), p.n[k] = parse_ints(rest, p.tokens[k], 64);
+        } else if (!strcmp(word, "vector"))
+            for (int i = 0; i < n; i++) vector[i] = (float)v[i];
+        else if (!strcmp(word, "ntp") || !strcmp(word, "po")) {
+            double loss = 0, match;
+            int po = *word == 'p', counted;
+            if (!po) {
+                CHECK_THAT(!new_tracer(&t, m, layer, 64, 64, 1, &e), "%s", e.text);
+                for (int k = 0; k < 2; k++) { /* where the blocks above the layer begin */
+                    example x = {p.tokens[k], p.n[k], p.n_prompt, 1, 1};
+                    CHECK_THAT(!run_ends(&t, &x, vector, &e), "%s", e.text);
+                    p.start[k] = malloc(sizeof(float) * 64 * (size_t)d);
+                    memcpy(p.start[k], t.start, sizeof(float) * (size_t)p.n[k] * (size_t)d);
+                    CHECK_THAT(!response_logp(&t, &p, k, vector, 0, window, &p.reference[k],
+                                              &counted, &match, NULL, &e), "%s", e.text);
+                }
+            }
+            memset(grad, 0, sizeof grad);
+            CHECK_THAT(!pair_loss(&t, &p, po, &how, vector, factor, &loss, &match, grad, &e), "%s",
+                       e.text);
+            worst_loss = fmax(worst_loss, fabs(loss / v[0] - 1));
+            CHECK_THAT(fabs(loss / v[0] - 1) <= 1e-5, "%s: %s loss %.8g, not %.8g", name, word, loss,
+                       v[0]);
+        } else if (!strcmp(word, "ref"))
+            CHECK_THAT(relative(v, 2, NULL, p.reference) <= 1e-5, "%s: references", name);
+        else if (!strcmp(word, "ntpgrad") || !strcmp(word, "pograd")) {
+            double off = relative(v, n, NULL, grad);
+            worst_gradient = fmax(worst_gradient, off);
+            CHECK_THAT(n == d && off <= 1e-4, "%s: %s: relative error %.3g", name, word, off);
+        } else if (!strcmp(word, "lr")) lr0 = v[0], memset(adam, 0, sizeof adam);
+        else if (!strcmp(word, "start"))
+            for (int i = 0; i < n; i++) now[i] = (float)v[i];
+        else if (!strcmp(word, "grad")) memcpy(grad, v + 1, sizeof *v * (size_t)(n - 1));
+        else if (!strcmp(word, "after")) {
+            adam_step(now, grad, adam, adam + MAX, n - 1, (int)v[0] + 1, lr0 * (1 - v[0] / 10));
+            double off = relative(v + 1, n - 1, now, NULL);
+            worst_adam = fmax(worst_adam, off);
+            CHECK_THAT(off <= 1e-5, "%s: step %d: relative error %.3g", name, (int)v[0], off);
+        } else if (!strcmp(word, "svv")) {
+            double norm = norm_of(vector, d); /* the display is of v / |v| (method 6.2) */
+            for (int i = 0; i < d; i++) vector[i] = (float)(vector[i] / norm);
+            value_vector(m, vector, (int)v[0], (int)v[1], now);
+            for (int i = 0; i < d; i++) sum[i] += now[i];
+            double off = relative(v + 2, n - 2, now, NULL);
+            worst_svv = fmax(worst_svv, off);
+            CHECK_THAT(off <= 1e-5, "%s: head %g.%g: relative error %.3g", name, v[0], v[1], off);
+        } else if (!strcmp(word, "svvsum"))
+            CHECK_THAT(relative(v, n, sum, NULL) <= 1e-5, "%s: the sum", name);
+        else if (!strcmp(word, "lens")) {
+            if (v[0] >= 0) value_vector(m, vector, (int)v[0], (int)v[1], now);
+            int skip = n - 8;
+            logit_lens(m, v[0] < 0 ? sum : now, 1, 8, ids, logits, scratch);
+            for (int i = 0; i < 8; i++) wrong += ids[i] != (int)v[skip + i];
+        } else if (!strcmp(word, "lensv")) {
+            double off = relative(v + n - 8, 8, logits, NULL);
+            CHECK_THAT(off <= 1e-4, "%s: lens: relative error %.3g", name, off);
+        } else if (!strcmp(word, "s")) memcpy(s, v, sizeof s), d = n;
+        else if (!strcmp(word, "e")) memcpy(effect, v, sizeof effect);
+        else if (!strcmp(word, "tau")) tau = (float)v[0], dropped = (int)v[1];
+        else if (strstr(word, "mask") || !strcmp(word, "renorm")) {
+            int rule = *word == 'i' ? BY_EFFECT : *word == 'm' ? BY_MAGNITUDE : BY_GRADIENT;
+            double taus[] = {0, 0.1, 0.3, 0.5, 1, 1.5, 2, 2.5}, exactly = tau;
+            for (int i = 0; i < 8; i++)
+                if (fabs(taus[i] - (double)tau) < 1e-6) exactly = taus[i];
+            for (int i = 0; i < d; i++) vector[i] = (float)s[i];
+            int kept = sparsify(vector, effect, d, exactly, rule, 1, *word == 'r', now, order);
+            CHECK_THAT(kept == d - dropped, "tau %g: %d of %d stay", exactly, kept, d);
+            for (int i = 0; i < d && *word != 'r'; i++)
+                if (s[i] != 0) wrong += (now[i] != 0) != (rest[1 + i] == '1');
+            if (*word == 'r') CHECK_THAT(relative(v, n, now, NULL) <= 1e-5, "tau %g: norm", exactly);
+        } else if (!strcmp(word, "end")) {
+            for (int k = 0; k < 2; k++) free(p.tokens[k]), free(p.start[k]);
+            memset(&p, 0, sizeof p);
+            free_tracer(&t);
+        }
+    }
+    if (f) fclose(f);
+    free(line);
+    printf("  train.txt: %d lines; relative errors: losses %.2g, gradients %.2g, AdamW %.2g, value "
+           "vectors %.2g\n", lines, worst_loss, worst_gradient, worst_adam, worst_svv);
+    CHECK_THAT(lines > 100 && !wrong, "%d wrong tokens or dimensions", wrong);
+}
+
 /* PyTorch's difference-in-means vectors in float64, and what they do to refusal scores. */
 static void test_golden_dim(void) {
     static const char *const files[] = {"weights/harmful-train.txt", "weights/harmless-train.txt",
@@ -2560,7 +2691,7 @@ static void test_generation(void) {
     steer_context_free(c);
     float *v = (float *)random_vector(83, 1, 0, config->d, 0, 1);
     steer_plan frozen = test_plan(FREEZE_V, v, NULL);
-    const steer_limits small[] = {{1, 64, 64}, {2, 64, 1}};
+    const steer_limits small[] = {LIMITS(1, 64, 64), LIMITS(2, 64, 1)};
     prompt[2] = 0;
     for (int i = 0; i < 2; i++) {
         c = steer_context_new(m, &small[i], &e);
@@ -2915,6 +3046,7 @@ static const test tests[] = {
     {"golden-exact", test_golden_exact, "and PyTorch's in float64"},
     {"golden-dim", test_golden_dim, "DIM vectors and their scores equal PyTorch's"},
     {"golden-patch", test_golden_patch, "gradients, patching and circuits equal PyTorch's"},
+    {"golden-train", test_golden_train, "training, value vectors, sparse vectors equal PyTorch's"},
     {"golden-tokens", test_golden_tokens, "token ids equal those of the tokenizers library"},
     {"golden-split", test_golden_split, "so do the pieces of both pre-tokenizer rules"},
     {"matmul", test_matmul, "the blocked product equals a double loop"},

@@ -2,29 +2,26 @@
 
     python tools/oracle.py [--check] patch
 
-Float64 and PyTorch's autograd on the networks of oracle.py, written from the paper (arXiv 2604.08524)
-and the code published with it. Vectors and weights are float32 numbers, so steer.c can have the same.
-
-Nodes: 0 the residual entering block l, the vector included; then for every block b >= l its heads and
-its MLP: head h is 1 + (b-l)(H+1) + h, the MLP 1 + (b-l)(H+1) + H. A node's output is what it adds to the
-residual. Slots: for every block b >= l from (b-l)(H+2K+1): the queries of H heads, the keys and then the
-values of K groups, the MLP; last the unembedding.
+Float64 and PyTorch's autograd on the networks of oracle.py, written from the paper (2604.08524)
+and the code published with it. Vectors and weights are float32 numbers, so steer.c can have the
+same. How the numbers of nodes and slots run is said at class Graph.
 
 patch.txt, a case: the lines "random", "dtype" or "model", "tokens", "vector" of oracle.py, then
-    layer l, coeff a, prompt P      the vector times a is added at the input of block l; P prompt tokens
-    flag 0|1                        0: destination = base run, source = steered run; 1: the reverse
-    metric logit|dirkl|nodirkl      of raw logits, before the final soft-cap; its mean over positions
-    steps T                         of integrated gradients: midpoints from the base run to the steered
-    poi t...                        the positions over which the metric is the mean
-    total y, source m, dest m       y = m(source) - m(dest)
-    gout I V...                     [N*d] dm/d(I), mean over steps; I = 0 the residual entering block l,
-                                    1+2(b-l) what attention of block b adds, 2+2(b-l) what its MLP adds
-    gin V V...                      [N*d] dm/d(input of slot V, after the norm), mean over steps
-    node V...                       [U] the nodes' scores            dvector V...   [d] node 0's, by dimension
-    official V V..., aware V V...   [U] scores of the edges into slot V: without and with the norm's Jacobian
-    exactnode V..., exact V V...    [U] the change of m in the destination run when one node or edge is patched
-    keep V BITS                     [U] a circuit: 1 = the edge is live, 0 = it carries the base run's value
-    circuit t V...                  [vocab] its raw logits at position t
+    layer l, coeff a, prompt P   a times the vector is added to block l's input; P prompt tokens
+    flag 0|1                     0: destination = base run, source = steered run; 1: the reverse
+    metric logit|dirkl|nodirkl   of raw logits (before the final soft-cap), mean over positions
+    steps T                      of integrated gradients: midpoints, base run to steered run
+    poi t...                     the positions over which the metric is the mean
+    total y, source m, dest m    y = m(source) - m(dest)
+    gout I V...                  [N*d] dm/d(I), mean over steps. I = 0: residual entering block l;
+                                 1+2(b-l): what attention of block b adds; 2+2(b-l): its MLP
+    gin V V...                   [N*d] dm/d(input of slot V, after the norm), mean over steps
+    node V...                    [U] the nodes' scores;   dvector V...  [d] node 0's, by dimension
+    official V V...              [U] scores of the edges into slot V, without the norm's Jacobian
+    aware V V...                 [U] the same with it
+    exactnode V..., exact V V... [U] change of m in the destination run, one node or edge patched
+    keep V BITS                  [U] a circuit: 1 = live edge, 0 = it carries the base run's value
+    circuit t V...               [vocab] its raw logits at position t
     faith F, dcircuit D, dbase D, dsteer D      F = (dcircuit - dbase) / (dsteer - dbase)
 """
 import pathlib
@@ -33,8 +30,8 @@ import numpy as np
 import torch
 
 import binfile
-from oracle import (BOX, Reference, Text, far, from_file, line, make_vector, prompts, random_tensors,
-                    sizes)
+from oracle import (BOX, Reference, Text, far, from_file, line, make_vector, prompts,
+                    random_tensors, sizes)
 
 # name: (seed, rope base, shape, tokens, prompt tokens)
 FAMILY = {
@@ -48,7 +45,8 @@ FAMILY = {
 def family(name):
     """(network, its lines in the golden file, random tokens, prompt tokens)"""
     seed, base, c, n, p = FAMILY[name]
-    numbers = " ".join(f"{c[k]:.9g}" for k in binfile.CONFIG_INT + binfile.CONFIG_FLT if k != "max_seq")
+    keys = [k for k in binfile.CONFIG_INT + binfile.CONFIG_FLT if k != "max_seq"]
+    numbers = " ".join(f"{c[k]:.9g}" for k in keys)
     ids = np.random.RandomState(seed).randint(c["vocab"], size=n).tolist()
     ref = Reference(c, random_tensors(seed, base, c, "f32"), torch.float64)
     return ref, [f"random {seed} {base:.9g} {numbers}", "dtype f32"], ids, p
@@ -64,14 +62,20 @@ def clear(z):
     return float((top[..., 0] - top[..., 1]).min() / z.abs().max()) > 2e-4
 
 
-# ---- the graph ---------------------------------------------------------------------------------------
+# ---- the graph ----------------------------------------------------------------------------------
 
 def same(site, i, x):
     return x
 
 
 class Graph:
-    """A network with a place for edits at every node and slot of the blocks >= layer."""
+    """A network with a place for edits at every node and slot of the blocks >= layer.
+
+    Nodes: 0 the residual entering block l, the vector included; then for every block b >= l its
+    heads and its MLP: head h is 1 + (b-l)(H+1) + h, the MLP 1 + (b-l)(H+1) + H. A node's output is
+    what it adds to the residual. Slots: for every block b >= l from (b-l)(H+2K+1) on the queries of
+    H heads, the keys and then the values of K groups, the MLP; last the unembedding.
+    """
 
     def __init__(self, ref, layer):
         self.ref, self.layer, c = ref, layer, ref.c
@@ -91,9 +95,9 @@ class Graph:
         return ("resid", 0) if u == 0 else ("mlp" if h == self.H else "attn", b)
 
     def run(self, ids, delta=0.0, edit=same):
-        """One pass with `delta` added at the input of block `layer`. edit(site, i, x) returns a new x:
+        """One pass with `delta` added at the input of block `layer`. edit(site, i, x) -> a new x:
             resid 0, attn j, mlp j      what enters block l; what block l+j's attention and MLP add
-            pre v, post v               [slots, N, d] inputs of slots v, v+1...: before and after the norm
+            pre v, post v               [slots, N, d] inputs of slots v...: before, after the norm
             node u                      outputs of nodes u, u+1... (to look at)
         Returns a tape: raw logits, logits, node [U, N, d], x {slot: residual before its norm}."""
         tape, handles, seen, net = {"node": [], "x": {}}, [], {}, self.ref.net
@@ -127,8 +131,9 @@ class Graph:
             def hook(m, _, y):
                 x = y[0] if isinstance(y, tuple) else y
                 z = seen[attn.o_proj][0].unflatten(-1, (self.H, -1))
-                heads = torch.einsum("thc,dhc->htd", z, attn.o_proj.weight.unflatten(-1, (self.H, -1)))
-                if post:                                # every head times this run's scalar for the sum
+                w = attn.o_proj.weight.unflatten(-1, (self.H, -1))
+                heads = torch.einsum("thc,dhc->htd", z, w)
+                if post:                                # times this run's scalar for the heads' sum
                     heads = heads * self.ref.rms(heads.sum(0)) * (1 + post.weight)
                 nodes(heads)
                 x = edit("attn", j, x)
@@ -192,7 +197,8 @@ class Graph:
             by_slot = self.by_slot(dict(zip(probes, grads)))
             for v in range(self.S):                     # autograd against the formula of the norm
                 norm, x = self.norm(v), tape["x"][v]
-                r, g = self.ref.rms(x), by_slot["post"][v] * (norm.weight + self.ref.c["norm_offset"])
+                g = by_slot["post"][v] * (norm.weight + self.ref.c["norm_offset"])
+                r = self.ref.rms(x)
                 pulled = r * g - r ** 3 / self.d * x * (x * g).sum(-1, keepdim=True)
                 assert torch.allclose(pulled, by_slot["pre"][v], rtol=1e-8, atol=1e-11)
         return total | self.by_slot(total)
@@ -210,8 +216,8 @@ class Graph:
                 for site in ("pre", "post")}
 
     def exact(self, ids, dest, change, metric):
-        """m(patched) - m(dest) of every node [U] and every edge [S, U]: the pass with `dest` added, with
-        change[u] added to a node's output or to what one slot sees of it."""
+        """m(patched) - m(dest) of every node [U] and every edge [S, U]: the pass with `dest` added,
+        with change[u] added to a node's output or to what one slot sees of it."""
         def effect(site, at, i, x):
             def edit(s, a, y):
                 if (s, a) != (site, at):
@@ -240,12 +246,13 @@ class Graph:
             if site == "pre":
                 gone = torch.cat(behind)
                 assert all(self.senders(v) == len(gone) for v in range(i, i + len(x)))
-                return x + torch.einsum("vu,utd->vtd", (~keep[i:i + len(x), :len(gone)]).double(), gone)
+                out = ~keep[i:i + len(x), :len(gone)]
+                return x + torch.einsum("vu,utd->vtd", out.double(), gone)
             return x
         return self.run(ids, delta, edit)["raw"]
 
 
-# ---- patch.txt ---------------------------------------------------------------------------------------
+# ---- patch.txt ----------------------------------------------------------------------------------
 
 def metric_of(kind, poi, src, dest):
     """m(raw logits), larger = closer to the source run."""
@@ -295,10 +302,11 @@ def patch_case(name, ref, head, ids, p, layer, coeff, vector, flag, kind, steps,
     base, steered = g.run(ids), g.run(ids, delta)
     src, dest = (base, steered) if flag else (steered, base)
     close("plain run", base["logits"], ref.run(ids)[0], 1e-12)      # the hooks change nothing
-    close("steered run", steered["logits"], ref.run(ids, vector=vector, add=(layer, coeff))[0], 1e-12)
+    add = {"vector": vector, "add": (layer, coeff)}
+    close("steered run", steered["logits"], ref.run(ids, **add)[0], 1e-12)
     y0, y1 = (run["raw"].argmax(-1) for run in (base, steered))
     poi = [t for t in range(p - 1, len(ids)) if kind != "logit" or y0[t] != y1[t]]
-    assert poi and clear(base["raw"][p - 1:]) and clear(steered["raw"][p - 1:]), f"{name}: another seed"
+    assert poi and all(clear(run["raw"][p - 1:]) for run in (base, steered)), f"{name}: new seed"
     m = metric_of(kind, poi, src["raw"], dest["raw"])
     m_src, m_dest = float(m(src["raw"])), float(m(dest["raw"]))
     y, change, U = m_src - m_dest, src["node"] - dest["node"], g.U
@@ -317,15 +325,15 @@ def patch_case(name, ref, head, ids, p, layer, coeff, vector, flag, kind, steps,
     official, aware = (torch.einsum("utd,vtd->vu", change, grads[k]) for k in ("post", "pre"))
     for v in range(g.S):
         official[v, g.senders(v):] = aware[v, g.senders(v):] = 0
-    whole = torch.stack([((src["x"][v] - dest["x"][v]) * grads["pre"][v]).sum() for v in range(g.S)])
-    close("aware scores add up", aware.sum(1), whole)
+    moved = torch.stack([src["x"][v] - dest["x"][v] for v in range(g.S)])
+    close("aware scores add up", aware.sum(1), (moved * grads["pre"]).sum((1, 2)))
     by_dim = change * torch.cat([grads[g.place(u)] for u in range(g.U)])
     print(f"  {name}: N {len(ids)}, poi {len(poi)}, y {y:.4g}"
           + (", completeness T=10 {:.1e}, T=64 {:.1e}".format(*errors) if errors else ""))
     out = [f"case {name}", *head, f"layer {layer}", f"coeff {coeff:.9g}",
-           "tokens " + " ".join(map(str, ids)), f"prompt {p}", line("vector", vector), f"flag {flag}",
-           f"metric {kind}", f"steps {steps}", line("poi", poi), line("total", [y]),
-           line("source", [m_src]), line("dest", [m_dest])]
+           "tokens " + " ".join(map(str, ids)), f"prompt {p}", line("vector", vector),
+           f"flag {flag}", f"metric {kind}", f"steps {steps}", line("poi", poi),
+           line("total", [y]), line("source", [m_src]), line("dest", [m_dest])]
     if gradients:
         gout = [grads["resid", 0]] + [grads[k, j] for j in range(g.n) for k in ("attn", "mlp")]
         out += [line(f"gout {i}", x.flatten()) for i, x in enumerate(gout)]
@@ -337,12 +345,13 @@ def patch_case(name, ref, head, ids, p, layer, coeff, vector, flag, kind, steps,
         there = delta if flag else 0.0 * delta
         node, edge = g.exact(ids, there, change, m)
         assert abs(float(node[0]) - y) < 1e-9           # node 0 carries everything
-        if small:                                       # a small change has the effect of the gradient
-            little, local = g.exact(ids, there, 1e-5 * change, m), g.gradients(ids, 2 * there, 1, m)
-            want = torch.einsum("utd,vtd->vu", 1e-5 * change, local["pre"])
-            close("small edges", little[1], want * (edge != 0), 1e-3)
-            want = 1e-5 * change * torch.cat([local[g.place(u)] for u in range(g.U)])
-            close("small nodes", little[0], want.sum((1, 2)), 1e-3)
+        if small:                                       # a small change acts as the gradient says
+            tiny, local = 1e-5 * change, g.gradients(ids, 2 * there, 1, m)
+            nodes, edges = g.exact(ids, there, tiny, m)
+            want = torch.einsum("utd,vtd->vu", tiny, local["pre"])
+            close("small edges", edges, want * (edge != 0), 1e-3)
+            want = tiny * torch.cat([local[g.place(u)] for u in range(g.U)])
+            close("small nodes", nodes, want.sum((1, 2)), 1e-3)
         out += [line("exactnode", node)] + [line(f"exact {v}", edge[v]) for v in range(g.S)]
         for what, score in ("official", official), ("aware", aware):
             mine, right = score.abs().flatten().argsort(), edge.abs().flatten().argsort()
@@ -358,27 +367,30 @@ def patch_group():
     for name in FAMILY:
         ref, head, ids, p = family(name)
         vector = make_vector(ref, ids, 1, FAMILY[name][0])[0]
-        every = [("logit", 0, 1, 1.0, {"gradients": True}), ("logit", 1, 1, -1.0, {"gradients": True}),
-                 ("logit", 0, 10, 1.0, {"exact": True, "small": True, "circuit": [1, p, len(ids) - 1]}),
-                 ("logit", 1, 10, -1.0, {"exact": True, "small": True, "circuit": [p - 1, len(ids) - 1]}),
+        full, last = {"gradients": True}, len(ids) - 1
+        check = {"exact": True, "small": True}
+        every = [("logit", 0, 1, 1.0, full), ("logit", 1, 1, -1.0, full),
+                 ("logit", 0, 10, 1.0, check | {"circuit": [1, p, last]}),
+                 ("logit", 1, 10, -1.0, check | {"circuit": [p - 1, last]}),
                  ("dirkl", 0, 2, 0.75, {}), ("nodirkl", 1, 2, -1.25, {})]
         for kind, flag, steps, coeff, more in every:
-            out += patch_case(f"{name}/{kind}-{flag}-T{steps}", ref, head, ids, p, 1, coeff, vector, flag,
-                              kind, steps, **more)
+            out += patch_case(f"{name}/{kind}-{flag}-T{steps}", ref, head, ids, p, 1, coeff, vector,
+                              flag, kind, steps, **more)
     for path, at in zip(BOX, (-4, -3)):
         ref, ids, p, vector = box_answer(path, at)
-        out += patch_case(pathlib.Path(path).stem, ref, [f"model {path}"], ids, p, 1, -1.0, vector, 1,
-                          "logit", 10, exact=True, circuit=[p, len(ids) - 1])
+        out += patch_case(pathlib.Path(path).stem, ref, [f"model {path}"], ids, p, 1, -1.0, vector,
+                          1, "logit", 10, exact=True, circuit=[p, len(ids) - 1])
     return out
 
 
 def box_answer(path, at, layer=1, coeff=-1.0, n=20):
-    """A request, a box model's greedy steered answer, and the difference in means that steered it."""
+    """A request, a box model's greedy steered answer, the difference in means that steered it."""
     ref, t = from_file(path, torch.float64)
     text = Text(t)
 
     def mean(name):
-        return sum(ref.run(text.chat(q))[1]["block_in"][layer][0, at] for q, _ in prompts(name, 24)) / 24
+        tapes = [ref.run(text.chat(q))[1] for q, _ in prompts(name, 24)]
+        return sum(tape["block_in"][layer][0, at] for tape in tapes) / len(tapes)
     vector = (mean("harmful-train") - mean("harmless-train")).numpy().astype(np.float32)
     ids = text.chat(prompts("harmful-test", 1)[0][0])
     p = len(ids)

@@ -5,12 +5,15 @@
 Float64 and PyTorch's autograd, like oracle_patch.py, whose random networks it uses.
 
 train.txt, by the first word of the case's name:
-    train/  layer l, sign c, factor f, phi, window W, prompt P, win ID..., lose ID... (prompt included), vector v;
-            ntp LOSS, ntpgrad V..., ref W L (log-probabilities), beta, po LOSS, pograd V...
+    train/  layer l, sign c, factor f, phi, window W, prompt P, win ID..., lose ID... (prompt
+            included), vector v; then ntp LOSS, ntpgrad V..., ref W L (sums of log-probabilities of
+            the unsteered run), beta, po LOSS, pograd V...
     adam    lr, start V..., then for e = 0, 1...: grad e V..., after e V...
-    svv/    layer l, vector s, bias 0|1 (is the bias of the value projection in?); svv b h V..., svvsum V...;
-            lens b h ID... the top tokens, lensv b h V... their raw logits (of the sum: lens -1 0)
-    sparse  s V..., e V..., then for every tau: tau TAU k, gradmask, iemask, magmask BITS (1 = kept), renorm V...
+    svv/    layer l, vector s, bias 0|1 (1: the bias of the value projection is in); svv b h V...,
+            svvsum V...; lens b h ID... the top tokens, lensv b h V... their raw logits; the sum's
+            are lens -1 0
+    sparse  s V..., e V..., then for every tau: tau TAU k, gradmask, iemask, magmask BITS (1: kept),
+            renorm V... of the gradient rule's
 """
 import numpy as np
 import torch
@@ -47,7 +50,7 @@ def train_case(name, ref, head, sign, factor, phi, width, win, lose, p, v):
 
 
 def adam_case(d=8, lr=0.01):
-    """AdamW as 2.10 has it: no decay, the gradient clipped to norm 1, a step's rate lr * (1 - e/10)."""
+    """AdamW without decay, the gradient clipped to norm 1, the rate lr * (1 - e/10) in step e."""
     rng = np.random.RandomState(41)
     x = torch.tensor(rng.standard_normal(d).astype(np.float32) * 0.01, dtype=torch.float64)
     x.requires_grad_(True)
@@ -79,13 +82,15 @@ def svv_case(name, ref, head, ids, vector, layer, bias):
         if ref.gemma:
             svv = svv * (1 + block.post_attention_layernorm.weight)
         every += [(layer + j, h, x) for h, x in enumerate(svv)]
-    if not bias or not ref.c["qkv_bias"]:               # 6.6: what removing the vector takes from the heads
+    if not bias:                                    # what removing the vector takes from the heads
         plan, attn = {"vector": vector, "add": (layer, 1.0)}, net.model.layers[layer].self_attn
         (_, on), (_, off) = ref.run(ids, **plan), ref.run(ids, **plan, remove="svv")
         pattern = on["pattern"][layer][0] @ ref.rms(on["attn_norm_in"][layer])[0]        # [H, N, 1]
-        want = torch.einsum("hto,hd->td", pattern, torch.stack([x for _, _, x in every[:g.H]])) * norm
+        heads = torch.stack([x for _, _, x in every[:g.H]]) * norm
+        want = torch.einsum("hto,hd->td", pattern, heads)
         gain = 1 + net.model.layers[layer].post_attention_layernorm.weight if ref.gemma else 1.0
-        close("steering value vectors", (on["attn_out"][layer] - off["attn_out"][layer])[0] * gain, want)
+        have = on["attn_out"][layer] - off["attn_out"][layer]
+        close("steering value vectors", have[0] * gain, want)
     total = sum(x for _, _, x in every)
     out = [f"case {name}", *head, f"layer {layer}", line("vector", vector), f"bias {int(bias)}"]
     out += [line(f"svv {b} {h}", x) for b, h, x in every] + [line("svvsum", total)]
@@ -117,13 +122,14 @@ def sparse_case(d=32):
             masks[-1][np.argsort(x, kind="stable")[:k]] = False
         left = np.where(gone, 0, s64)
         assert all(k + m.sum() == d for m in masks) and k < d
-        out += [f"tau {tau:.9g} {k}"] + [f"{n}mask {bits(m)}" for n, m in zip(("grad", "ie", "mag"), masks)]
+        out += [f"tau {tau:.9g} {k}"]
+        out += [f"{rule}mask {bits(m)}" for rule, m in zip(("grad", "ie", "mag"), masks)]
         out += [line("renorm", left * np.linalg.norm(s64) / np.linalg.norm(left))]
     return out + ["end"]
 
 
 def train_group():
-    out, betas = ["# Training, optimiser, value vectors, sparse vectors: see tools/oracle_patch.py."], []
+    out, betas = ["# Training, value vectors, sparse vectors: see tools/oracle_train.py."], []
     plans = [("llama", "llama", 1, 4, 0.02, 64), ("qwen", "qwen", -1, 2, 0.5, 64),
              ("gemma", "gemma", -1, 10, 1e-5, 64), ("llama-window", "llama", -1, 20, 1.0, 3),
              ("gemma-window", "gemma", 1, 8, 1.5, 3)]
@@ -135,7 +141,8 @@ def train_group():
         if phi > 0.1:                                   # so that beta is over its floor of 1
             sums = [float(window_logp(Graph(ref, 1), r, p, width).sum()) for r in (win, lose)]
             win, lose = (win, lose) if sums[0] < sums[1] else (lose, win)
-        lines, beta = train_case(f"train/{case}", ref, head, sign, factor, phi, width, win, lose, p, v)
+        lines, beta = train_case(f"train/{case}", ref, head, sign, factor, phi, width, win, lose, p,
+                                 v)
         out, betas = out + lines, betas + [beta]
     assert sum(b > 1 for b in betas) > 1 and sum(b == 1 for b in betas) > 1
     out += adam_case()
