@@ -1267,7 +1267,7 @@ struct steer_context {
     steer_graph graph;   /* of cut edges */
     int *cut_place, cuts; /* [cut_rows] places of the batch whose plans cut edges, and how many */
     float *delta;        /* [cut_rows][nodes][d] the twin's node minus the stream's own */
-    float *slot_x, *slot_y; /* [cut_rows][d] a slot's input; [cut_rows][heads * head_dim] */
+    float *slot_x, *slot_y; /* [slots of a block][cut_rows][d] inputs; [cut_rows][heads * head_dim] */
     steer_row *batch;    /* [rows] the scheduler's (section 7) */
     struct slot *slots;  /* [streams] */
     void *memory;        /* the one allocation behind all of the above */
@@ -1339,7 +1339,7 @@ static size_t lay_out(steer_context *c, char *base) {
         size_t cut = (size_t)c->limit.cut_rows;
         ARRAY(cut_place, cut);
         ARRAY(delta, mul(mul(cut, (size_t)c->graph.nodes), d));
-        ARRAY(slot_x, mul(cut, d));
+        ARRAY(slot_x, mul(mul(cut, (size_t)(m->heads + 2 * m->kv_heads)), d));
         ARRAY(slot_y, mul(cut, qd));
     }
     ARRAY(logits, mul((size_t)c->logit_rows, (size_t)m->vocab));
@@ -1612,20 +1612,27 @@ static void record(const steer_context *c, const steer_row *rows, const steer_ta
 /* EDIT, cut edges (paper section 4, method 4.2). The residual stream carries every node's own
  * output; a slot v reads it with the twin's output in place of each node whose edge is cut,
  *     x_v = x + sum_{u: cut[v][u]} delta_u,   delta_u = twin's u - own u,
- * through a norm of its own. Into y [cuts][d]. */
-static void read_slot(steer_context *c, float *y, int slot, const float *norm) {
+ * through a norm of its own. Slots first .. first + n - 1, which all have the same senders, into
+ * slot_x [n][cuts][d]. */
+static void read_slots(steer_context *c, int first, int n, const float *norm) {
     const steer_config *m = &c->m->config;
-    int n = senders(&c->graph, slot);
     PARALLEL_FOR
     for (int i = 0; i < c->cuts; i++) {
-        steer_plan *p = plan_at(c, c->rows, c->cut_place[i]);
-        const unsigned char *cut = p->cut + (size_t)slot * c->graph.nodes;
+        const unsigned char *cut = plan_at(c, c->rows, c->cut_place[i])->cut;
         const float *delta = row_at(c->delta, i * c->graph.nodes, m->d);
-        float *x = row_at(y, i, m->d);
-        memcpy(x, row_at(c->x, c->cut_place[i], m->d), sizeof(float) * (size_t)m->d);
-        for (int u = 0; u < n; u++, delta += m->d)
-            for (int k = 0; k < m->d && cut[u]; k++) x[k] += delta[k];
-        rmsnorm(x, x, norm, m->norm_offset, m->norm_eps, m->d);
+        for (int j = 0; j < n; j++)
+            memcpy(row_at(c->slot_x, j * c->cuts + i, m->d), row_at(c->x, c->cut_place[i], m->d),
+                   sizeof(float) * (size_t)m->d);
+        for (int u = 0; u < senders(&c->graph, first); u++, delta += m->d)
+            for (int j = 0; j < n; j++) {
+                float *x = row_at(c->slot_x, j * c->cuts + i, m->d);
+                if (!cut[(size_t)(first + j) * (size_t)c->graph.nodes + (size_t)u]) continue;
+                for (int k = 0; k < m->d; k++) x[k] += delta[k];
+            }
+        for (int j = 0; j < n; j++) {
+            float *x = row_at(c->slot_x, j * c->cuts + i, m->d);
+            rmsnorm(x, x, norm, m->norm_offset, m->norm_eps, m->d);
+        }
     }
 }
 /* Queries, keys and values of the rows with cut edges, each head's and group's from its slot. */
@@ -1633,14 +1640,14 @@ static void cut_attention_inputs(steer_context *c, int b) {
     const steer_config *m = &c->m->config;
     const block *w = &c->m->blocks[b];
     int hd = m->head_dim, H = m->heads, K = m->kv_heads;
+    read_slots(c, slot_of(&c->graph, b, 0), H + 2 * K, w->attn_norm);
     for (int i = 0; i < H + 2 * K; i++) {
         int kind = i < H ? 0 : i < H + K ? 1 : 2, h = i - (kind ? H : 0) - (kind == 2 ? K : 0);
         const weight *of = kind == 0 ? &w->q : kind == 1 ? &w->k : &w->v;
         const float *bias = kind == 0 ? w->q_bias : kind == 1 ? w->k_bias : w->v_bias;
         float *to = kind == 0 ? c->q : kind == 1 ? c->k : c->v;
-        read_slot(c, c->slot_x, slot_of(&c->graph, b, i), w->attn_norm);
-        linear(c->slot_y, hd, c->slot_x, m->d, of, (part){h * hd, hd, 0, m->d}, 0,
-               bias ? bias + h * hd : NULL, c->cuts);
+        linear(c->slot_y, hd, row_at(c->slot_x, i * c->cuts, m->d), m->d, of,
+               (part){h * hd, hd, 0, m->d}, 0, bias ? bias + h * hd : NULL, c->cuts);
         for (int r = 0; r < c->cuts; r++)
             memcpy(row_at(to, c->cut_place[r], kind ? K * hd : H * hd) + h * hd,
                    row_at(c->slot_y, r, hd), sizeof(float) * (size_t)hd);
@@ -1737,7 +1744,7 @@ static void run_block(steer_context *c, const steer_row *rows, int b, int n,
 
     norm_rows(c, c->xn, c->x, w->mlp_norm, n);
     if (cuts) {
-        read_slot(c, c->slot_x, slot_of(&c->graph, b, m->heads + 2 * m->kv_heads), w->mlp_norm);
+        read_slots(c, slot_of(&c->graph, b, m->heads + 2 * m->kv_heads), 1, w->mlp_norm);
         for (int i = 0; i < c->cuts; i++)
             memcpy(row_at(c->xn, c->cut_place[i], m->d), row_at(c->slot_x, i, m->d),
                    sizeof(float) * d);
@@ -1848,7 +1855,7 @@ steer_status steer_run(steer_context *c, const steer_row *rows, int n, const ste
         if (c->count[b]) run_block(c, rows, b, c->count[b], tape);
     }
     if (tape) record(c, rows, tape, tape->resid, c->x, m->d, 1, m->layers, n);
-    if (c->cuts) read_slot(c, c->slot_x, c->graph.slots - 1, c->m->final_norm);
+    if (c->cuts) read_slots(c, c->graph.slots - 1, 1, c->m->final_norm);
     for (int i = 0; i < n; i++) { /* logits = cap(W_U RN(x_L)), in the caller's order */
         c->streams[rows[i].stream].length = rows[i].pos + 1;
         if (c->logit_row[i] < 0) continue;
@@ -4564,7 +4571,7 @@ typedef struct {
     study *s;
     tracer t;
     method of[METHODS];
-    int methods;                 /* DIM alone, or all */
+    int methods, epochs;         /* DIM alone, or all; of training */
     answers base[2];             /* of the unsteered model to the test prompts */
     int n_patch, n_faith, n_exact, n_sparse, steps; /* examples a dataset, a side; prompts a side */
     ranked *order;               /* [edges] */
@@ -4724,6 +4731,7 @@ static training_pair *make_pairs(paper *p, const steer_prompts from[2], int most
 static steer_status train_methods(paper *p, int n_train, int n_val, steer_error *e) {
     int d = p->s->m->config.d, n, nv = 0;
     training how = standard_training;
+    how.epochs = p->epochs;
     double epochs[16][2], norm = norm_of(p->of[DIM].v, d);
     training_pair *pairs = make_pairs(p, p->s->train, n_train, &n, "train", e);
     training_pair *val = pairs ? make_pairs(p, p->s->val, n_val, &nv, "validation", e) : NULL;
@@ -4921,28 +4929,26 @@ static steer_status faithfulness_table(paper *p, double curve[SHARES][6], steer_
     const method *x = &p->of[DIM];
     unsigned char *keep = zeros(graph_size(p), 1);
     char title[200], label[16];
-    double F[6];
+    steer_plan plans[6 * SHARES] = {{0}};
     steer_status s = keep ? STEER_OK : fail(e, STEER_ENOMEM, "no memory for circuits");
     p->s->bar.what = "circuits";
     snprintf(title, sizeof title, "Faithfulness of circuits (paper: Figure 3): DIM, of %d edges; "
              "simple selection, its complement, random, greedy", g->edges);
     open_table(p->s->out, "faithfulness", title,
                "edges|share#3|simple#3|complement#3|random#3|backward#3|forward#3|norm-aware#3");
+    for (int i = 0; i < 6 * SHARES && !s; i++) {
+        int n = max_int(1, (int)(shares[i / 6] * g->edges + 0.5)), kind = i % 6;
+        order_by(p, kind == 2 ? NULL : x, kind == 5, 42);
+        if (kind == 3 || kind == 4) select_greedy(g, p->order, n, kind == 4, keep);
+        else select_simple(g, p->order, n, keep);
+        cuts_of(g, keep, kind == 1, cut_at(p, i));
+        plans[i].cut = cut_at(p, i);
+    }
+    if (!s) s = mean_faithfulness(p, x, plans, 6 * SHARES, curve[0], e);
     for (int i = 0; i < SHARES && !s; i++) {
-        int n = max_int(1, (int)(shares[i] * g->edges + 0.5));
-        steer_plan plans[6] = {{0}};
-        for (int kind = 0; kind < 6; kind++) {
-            order_by(p, kind == 2 ? NULL : x, kind == 5, 42);
-            if (kind == 3 || kind == 4) select_greedy(g, p->order, n, kind == 4, keep);
-            else select_simple(g, p->order, n, keep);
-            cuts_of(g, keep, kind == 1, cut_at(p, kind));
-            plans[kind].cut = cut_at(p, kind);
-        }
-        s = mean_faithfulness(p, x, plans, 6, F, e);
-        memcpy(curve[i], F, sizeof F);
-        snprintf(label, sizeof label, "%d", n);
-        if (!s) ROW(p->s->out, label, shares[i], F[0], F[1], F[2], F[3], F[4], F[5]);
-        show_progress(&p->s->bar, 4);
+        const double *F = curve[i];
+        snprintf(label, sizeof label, "%d", max_int(1, (int)(shares[i] * g->edges + 0.5)));
+        ROW(p->s->out, label, shares[i], F[0], F[1], F[2], F[3], F[4], F[5]);
     }
     close_table(p->s->out);
     return free(keep), s;
@@ -5145,53 +5151,57 @@ static steer_status sparsity_table(paper *p, const method *x, const char *name, 
                                    double best[2], steer_error *e) {
     static const char *const rules[] = {"gradient", "IE", "magnitude", "dropout"};
     int d = p->s->m->config.d;
-    float *v = zeros(SEEDS * (size_t)d, sizeof *v);
+    enum { ROWS = 5 * TAUS, ALL = 4 * TAUS + SEEDS * TAUS }; /* rules x taus; dropout has seeds */
+    float *v = zeros(ALL * (size_t)d, sizeof *v);
     ranked *scratch = zeros((size_t)d, sizeof *scratch);
+    cell *cells = zeros(2 * ALL, sizeof *cells);
+    steer_plan plans[ALL] = {{0}};
+    int kept[ROWS], first[ROWS + 1], n = 0;
+    double F[ALL];
     char title[200], label[48];
-    steer_status s = v && scratch ? STEER_OK : fail(e, STEER_ENOMEM, "no memory");
+    steer_status s = v && scratch && cells ? STEER_OK : fail(e, STEER_ENOMEM, "no memory");
     p->s->bar.what = "sparsity";
     best[0] = best[1] = 0;
-    snprintf(title, sizeof title, "Sparse vectors (paper section 7): %s; dimensions kept of %d, fraction "
-             "refused, teacher-forced faithfulness (+-: standard deviation over %d seeds)", name, d, SEEDS);
-    snprintf(label, sizeof label, "sparsity-%s", name);
-    open_table(p->s->out, strcmp(name, "DIM") ? label : "sparsity", title,
-               "method, kept|kept dims#0|sparsity#3|harmless +#2|harmful -#2|faithfulness#3|+-#3|norm#0");
-    for (int i = 0; i < 5 * TAUS && !s; i++) { /* the gradient rule without renormalising comes last */
-        int rule = i / TAUS % 4, norm = i < 4 * TAUS, seeds = rule == BY_CHANCE ? SEEDS : 1, kept = 0;
-        double tau = taus[i % TAUS], F[SEEDS], mean = 0, spread = 0, refused[2] = {0, 0};
-        steer_plan plans[SEEDS] = {{0}};
-        cell cells[2 * SEEDS];
+    for (int i = 0; i < ROWS && !s; i++) { /* the gradient rule without renormalising comes last */
+        int rule = i / TAUS % 4, seeds = rule == BY_CHANCE ? SEEDS : 1;
+        first[i] = n;
         for (int k = 0; k < seeds; k++) {
-            kept = sparsify(x->v, dvector_of(&p->t, x->scores), d, tau, rule, 42 + (uint64_t)k, norm,
-                            row_at(v, k, d), scratch);
-            plans[k].add = row_at(v, k, d);
+            kept[i] = sparsify(x->v, dvector_of(&p->t, x->scores), d, taus[i % TAUS], rule,
+                               42 + (uint64_t)k, i < 4 * TAUS, row_at(v, n, d), scratch);
+            if (dot(row_at(v, n, d), row_at(v, n, d), d) == 0) continue; /* no vector is left */
+            plans[n].add = row_at(v, n, d);
             for (int j = 0; j < 2; j++) {
-                cells[2 * k + j] = cell_of(p->s, &p->s->test[j], p->n_sparse, 0);
-                cells[2 * k + j].plan = (steer_plan){.add = row_at(v, k, d), .coeff = j ? 1 : -1,
+                cells[2 * n + j] = cell_of(p->s, &p->s->test[j], p->n_sparse, 0);
+                cells[2 * n + j].plan = (steer_plan){.add = row_at(v, n, d), .coeff = j ? 1 : -1,
                                                      .layer = p->s->v.layer};
             }
+            n++;
         }
-        if (kept && dot(v, v, d) > 0) {
-            s = mean_faithfulness(p, x, plans, seeds, F, e);
-            if (!s && generate) s = evaluate(p->s->c, cells, 2 * seeds, p->s->max_new, 0, &p->s->bar, e);
-        } else for (int k = 0; k < seeds; k++) F[k] = 0, cells[2 * k].refused = cells[2 * k + 1].refused = NAN;
-        for (int k = 0; k < seeds && !s; k++) {
+    }
+    first[ROWS] = n;
+    if (!s) s = mean_faithfulness(p, x, plans, n, F, e);
+    if (!s && generate) s = evaluate(p->s->c, cells, 2 * n, p->s->max_new, 0, &p->s->bar, e);
+    snprintf(title, sizeof title, "Sparse vectors (paper section 7): %s; dimensions kept of %d, fraction "
+             "refused, teacher-forced faithfulness (+-: standard deviation over %d seeds)", name, d, SEEDS);
+    snprintf(label, sizeof label, "sparsity%s%s", strcmp(name, "DIM") ? "-" : "", strcmp(name, "DIM") ? name : "");
+    open_table(p->s->out, label, title,
+               "method, kept|kept dims#0|sparsity#3|harmless +#2|harmful -#2|faithfulness#3|+-#3|norm#0");
+    for (int i = 0; i < ROWS && !s; i++) {
+        int seeds = first[i + 1] - first[i], norm = i < 4 * TAUS;
+        double mean = seeds ? 0 : NAN, spread = 0, refused[2] = {mean, mean}, sparsity = 1 - (double)kept[i] / d;
+        for (int k = first[i]; k < first[i + 1]; k++) {
             mean += F[k] / seeds, spread += F[k] * F[k] / seeds;
-            for (int j = 0; j < 2; j++) refused[j] += cells[2 * k + j].refused / seeds;
+            for (int j = 0; j < 2; j++) refused[j] += generate ? cells[2 * k + j].refused / seeds : NAN;
         }
-        if (!generate) refused[0] = refused[1] = NAN;
-        double sparsity = 1 - (double)kept / d;
-        if (rule == BY_GRADIENT && norm && mean >= threshold) best[0] = fmax(best[0], sparsity);
-        if (rule == BY_GRADIENT && norm && generate && x->steered[1].refused - refused[1] <= 0.1 &&
-            refused[0] - x->steered[0].refused <= 0.1)
+        if (i < TAUS && mean >= threshold) best[0] = fmax(best[0], sparsity);
+        if (i < TAUS && x->steered[1].refused - refused[1] <= 0.1 && refused[0] - x->steered[0].refused <= 0.1)
             best[1] = fmax(best[1], sparsity);
-        snprintf(label, sizeof label, "%s tau %g", rules[rule], tau);
-        if (!s)
-            ROW(p->s->out, label, kept, sparsity, refused[1], refused[0], mean,
-                seeds > 1 ? sqrt(fmax(0, spread - mean * mean)) : NAN, norm);
+        snprintf(label, sizeof label, "%s tau %g", rules[i / TAUS % 4], taus[i % TAUS]);
+        ROW(p->s->out, label, kept[i], sparsity, refused[1], refused[0], mean,
+            seeds > 1 ? sqrt(fmax(0, spread - mean * mean)) : NAN, norm);
     }
     close_table(p->s->out);
-    return free(v), free(scratch), s;
+    return free(v), free(scratch), free(cells), s;
 }
 /* Do methods keep the same dimensions (paper section 7, Figure 7)? */
 static void agreement_table(paper *p, int *significant, int *tested) {
@@ -5404,7 +5414,7 @@ static steer_status whole_paper(paper *p, const site_score *all, int map, steer_
         say(s->out, "the vector flips no answer of the test prompts: there is nothing to patch");
         return STEER_OK;
     }
-    if (full) status = train_methods(p, s->n_train, s->n_val, e);
+    if (full) status = train_methods(p, s->n_train, max_int(4, s->n_train / 4), e);
     full = p->methods > 1;
     if (!status) status = methods_table(p, e);
     if (!status) status = patching_table(p, e);
@@ -5451,8 +5461,8 @@ static steer_status whole_paper(paper *p, const site_score *all, int map, steer_
 #define OPTIONS(X) \
     X(vector) X(coeff) X(freeze) X(remove) X(ablate) X(site) X(system) X(tokens) X(tokens_file) \
     X(raw) X(prompts) X(jsonl) X(hex_lines) X(chat) X(data) X(out) X(max_new) X(temp) X(top_p) \
-    X(seed) X(train) X(limit) X(val) X(map) X(patch) X(pairs) X(max_mem) X(report)
-#define FLAGS(X) X(compare) X(quiet) X(verify) X(json) X(quick)
+    X(seed) X(train) X(limit) X(val) X(map) X(patch) X(pairs) X(max_mem) X(report) X(epochs)
+#define FLAGS(X) X(compare) X(quiet) X(verify) X(json) X(quick) X(no_scores)
 typedef struct {
 #define X(field) const char *field;
     OPTIONS(X)
@@ -5939,13 +5949,14 @@ static int command_vector(const steer_model *m, const options *o, steer_error *e
 /* The whole paper, as far as it is built, on one model. */
 static int reproduce_model(const steer_model *m, const options *o, report *out, steer_error *e) {
     study s;
-    double map, a, patch, pairs, memory, started = seconds();
+    double map, a, patch, pairs, memory, epochs, started = seconds();
     int layer = 0, pos = 0, given = parse_site(o->site, &layer, &pos), result,
         sites = m->eoi * m->config.layers;
     if (given < 0 || !number(o->map, "map", 0, 1e6, m->grammar_size ? 20 : 8, &map) ||
         !number(o->coeff, "coeff", -1e6, 1e6, 0, &a) ||
         !number(o->patch, "patch", 1, 1e6, o->quick ? 3 : m->grammar_size ? 10 : 20, &patch) ||
         !number(o->pairs, "pairs", 4, 1e6, 32, &pairs) ||
+        !number(o->epochs, "epochs", 1, 16, 10, &epochs) ||
         !number(o->max_mem, "max-mem", 1, 1e9, 0, &memory))
         return 2;
     if ((result = open_study(&s, m, o, out, e))) return result;
@@ -5954,9 +5965,11 @@ static int reproduce_model(const steer_model *m, const options *o, report *out, 
                   2 * DOSES * s.n_val + 18.0 * s.test[0].n + 4 * map * m->eoi;
     site_score *all = zeros((size_t)sites, sizeof *all), picked = {0};
     int box = m->grammar_size > 0;
-    paper p = {.s = &s, .methods = o->quick ? 1 : METHODS, .steps = 10};
-    p.n_patch = p.n_faith = (int)patch, p.n_exact = !box ? 0 : o->quick ? 1 : 2;
-    p.n_sparse = o->quick ? 0 : box ? 30 : 20;
+    paper p = {.s = &s, .methods = o->quick ? 1 : METHODS, .steps = 10,
+               .epochs = (int)epochs};
+    p.n_patch = (int)patch, p.n_faith = box ? (int)patch : min_int((int)patch, 6);
+    p.n_exact = !box ? 0 : o->quick ? 1 : 2;
+    p.n_sparse = o->quick ? 0 : box ? 30 : 10;
     open_report(out, m);
     say(out,
         "judge: the paper's 12 refusal substrings; coherence: %sthe unsteered model's perplexity "
@@ -5965,8 +5978,14 @@ static int reproduce_model(const steer_model *m, const options *o, report *out, 
         m->grammar_size ? "answer grammar (of those that do not refuse), " : "", s.read);
     steer_status status =
         all ? extract_means(&s, e) : fail(e, STEER_ENOMEM, "no memory for %d sites", sites);
-    if (!status) status = choose_site(&s, &picked, all, e);
-    if (!status)
+    int skip = o->no_scores && given && a != 0;
+    if (!status && skip) {
+        map = 0;
+        status = take_site(&s, layer, pos, (float)a, e);
+        say(out, "block %d, position %d, coefficient %g, as given; the scores of other sites were not asked "
+            "for; norm of the vector %.2f", layer, pos, a, status ? 0 : norm_of(s.v.v, s.v.d));
+    } else if (!status) status = choose_site(&s, &picked, all, e);
+    if (!status && !skip)
         status = set_site(&s, given, o->site != NULL, layer, pos, (float)a, &picked, all, e);
     if (!status) status = whole_paper(&p, all, (int)map, e);
     if (s.bar.show) fputs("\r\033[K", stderr);
