@@ -3112,7 +3112,7 @@ static int readers(const steer_graph *g, int slot, int *first) {
 /* Keep only edges on a path from the steering site to the output; returns how many. */
 static int prune(const steer_graph *g, unsigned char *keep) {
     unsigned char reached[4096] = {1}, needed[4096] = {0};
-    int count = 0, first;
+    int count = 0, first = 0;
     for (int v = 0; v < g->slots; v++)
         for (int u = 0, n = readers(g, v, &first); u < senders(g, v); u++)
             for (int k = 0; k < n && reached[u] && keep[v * g->nodes + u]; k++)
@@ -3240,6 +3240,118 @@ static int repeated_4grams(const int *t, int n, int *total) {
 /* ============================================================================= 10 measuring
  * A CELL is a set of prompts answered under one plan: the unit of every table. `evaluate` runs many
  * cells in one walk, so that all their streams share batches. */
+/* RECORDS. What a unit of work gave (an answer, an example's scores, its faithfulness under some
+ * plans) is kept in a file under the hash of everything that determines it, and looked up before it
+ * is done again: with --store FILE a stopped run goes on where it was. With --shard i/n a run does
+ * its share of the units that are missing and ends before the table that needs the others';
+ * `steer merge` joins such files, and the same command then prints from them, bit for bit what one
+ * run would have printed. */
+typedef struct { uint64_t key; uint32_t n, crc; } record_head; /* n doubles follow */
+typedef struct { uint64_t key; long at; } record_place;
+typedef struct {
+    FILE *f;              /* NULL: nothing is kept */
+    const char *path;
+    record_place *place;  /* [capacity], a power of two; at 0: free */
+    size_t count, capacity;
+    int shard, shards;    /* shards 0: all units are this run's */
+    long unit, missing;   /* units met that were not on file; those of other shards */
+} records;
+typedef struct { char magic[8]; uint64_t version, fingerprint; } records_header;
+
+static uint64_t hash_of(uint64_t h, const void *data, size_t n) { /* FNV-1a, 64 bits */
+    const unsigned char *p = data;
+    h = h ? h : 0xCBF29CE484222325ull;
+    for (size_t i = 0; i < n && p; i++) h = (h ^ p[i]) * 0x100000001B3ull;
+    return h;
+}
+static uint64_t hash_plan(uint64_t h, const steer_model *m, const steer_plan *p, int cuts) {
+    size_t d = sizeof(float) * (size_t)m->config.d;
+    if (!p) return hash_of(h, "none", 4);
+    h = hash_of(h, &p->coeff, offsetof(steer_plan, ablate) - offsetof(steer_plan, coeff));
+    h = hash_of(hash_of(h, p->add, d), p->ablate, d);
+    if (p->keep) h = hash_of(h, p->keep, 3 * sizeof(float) * (size_t)m->config.layers);
+    return hash_of(h, p->cut, p->cut ? (size_t)cuts : 0);
+}
+static record_place *find_place(const records *r, uint64_t key) {
+    size_t i = (size_t)key & (r->capacity - 1);
+    while (r->place[i].at && r->place[i].key != key) i = (i + 1) & (r->capacity - 1);
+    return &r->place[i];
+}
+static int add_place(records *r, uint64_t key, long at) {
+    if (2 * r->count >= r->capacity) {
+        records grown = {.capacity = r->capacity ? 2 * r->capacity : 1024};
+        if (!(grown.place = zeros(grown.capacity, sizeof *grown.place))) return 0;
+        for (size_t i = 0; i < r->capacity; i++)
+            if (r->place[i].at) *find_place(&grown, r->place[i].key) = r->place[i];
+        free(r->place);
+        r->place = grown.place, r->capacity = grown.capacity;
+    }
+    record_place *to = find_place(r, key);
+    r->count += !to->at;
+    *to = (record_place){key, at};
+    return 1;
+}
+/* Open or create a store; what a killed run left unfinished at its end is cut off. */
+static steer_status open_records(records *r, const char *path, uint64_t fingerprint,
+                                 steer_error *e) {
+    records_header h = {.version = 0}, wanted = {"STEERREC", STEER_VERSION, fingerprint};
+    record_head head;
+    r->path = path;
+    if (!(r->f = fopen(path, "r+b"))) r->f = fopen(path, "w+b");
+    if (!r->f) return fail(e, STEER_EIO, "%s: %s", path, strerror(errno));
+    if (fread(&h, 1, sizeof h, r->f) == 0 && fwrite(&wanted, sizeof wanted, 1, r->f) == 1) h = wanted;
+    if (memcmp(h.magic, wanted.magic, 8) || h.version != wanted.version)
+        return fail(e, STEER_EFORMAT, "%s: not a store of records of this version", path);
+    if (h.fingerprint != fingerprint)
+        return fail(e, STEER_EMISMATCH, "%s: made with another model; take another --store", path);
+    fseek(r->f, 0, SEEK_END);
+    long end = ftell(r->f), at = (long)sizeof h;
+    for (; at + (long)sizeof head <= end; at += (long)sizeof head + 8 * (long)head.n) {
+        fseek(r->f, at, SEEK_SET);
+        if (fread(&head, sizeof head, 1, r->f) != 1 || 8 * (long)head.n > end - at - (long)sizeof head)
+            break;
+        if (!add_place(r, head.key, at)) return fail(e, STEER_ENOMEM, "no memory for records");
+    }
+    if (at < end && ftruncate(fileno(r->f), at)) return fail(e, STEER_EIO, "%s: %s", path, strerror(errno));
+    return STEER_OK;
+}
+static void close_records(records *r) {
+    if (r->f) fclose(r->f);
+    free(r->place);
+    *r = (records){0};
+}
+enum { DONE, OURS, OTHERS };
+/* DONE: values [n] hold the unit. OURS: it is to be done, and remembered. OTHERS: another shard's. */
+static int recall(records *r, uint64_t key, double *values, size_t n) {
+    record_place *place = r->f && r->capacity ? find_place(r, key) : NULL;
+    record_head head;
+    if (place && place->at && !fseek(r->f, place->at, SEEK_SET) &&
+        fread(&head, sizeof head, 1, r->f) == 1 && head.n == n &&
+        fread(values, sizeof *values, n, r->f) == n && head.crc == crc32_of(0, values, 8 * n))
+        return DONE;
+    int ours = !r->shards || r->unit % r->shards == r->shard;
+    r->unit++, r->missing += !ours;
+    return ours ? OURS : OTHERS;
+}
+static steer_status remember(records *r, uint64_t key, const double *values, size_t n,
+                             steer_error *e) {
+    record_head head = {key, (uint32_t)n, crc32_of(0, values, 8 * n)};
+    if (!r->f) return STEER_OK;
+    fseek(r->f, 0, SEEK_END);
+    long at = ftell(r->f);
+    if (fwrite(&head, sizeof head, 1, r->f) != 1 || fwrite(values, sizeof *values, n, r->f) != n ||
+        fflush(r->f))
+        return fail(e, STEER_EIO, "%s: %s", r->path, strerror(errno));
+    return add_place(r, key, at) ? STEER_OK : fail(e, STEER_ENOMEM, "no memory for records");
+}
+/* STEER_EPART when other shards' units are missing from what was just computed. */
+static steer_status whole_so_far(const records *r, steer_error *e) {
+    if (!r->missing) return STEER_OK;
+    return fail(e, STEER_EPART, "shard %d of %d is in %s; %ld units are for the others: `steer merge` the "
+                "stores, then run this command with --store and without --shard", r->shard + 1, r->shards,
+                r->path, r->missing);
+}
+
 typedef struct { /* of a cell, kept for teacher forcing */
     int *tokens, *n, max;        /* [prompts][max], without end-of-turn tokens; [prompts] */
     unsigned char *refused;      /* [prompts] */
@@ -3343,10 +3455,63 @@ static steer_status judge(const steer_model *m, cell *x, const steer_job *jobs, 
     x->repeats = total ? (double)repeated / total : 0;
     return STEER_OK;
 }
+/* The jobs (order[0 .. n)) that no record has are walked, then recorded: [n_out, log-odds, tokens],
+ * or, with `read`, [-ln p] of their answers by the unsteered model. */
+static steer_status walk_cells(steer_context *c, steer_job *jobs, int n, scorer *sc, int read,
+                               records *r, steer_error *e) {
+    int max_new = n ? jobs[0].max_new : 0, k = 0;
+    size_t width = read ? 1 : 2 + (size_t)max_new;
+    uint64_t *key = zeros((size_t)n, sizeof *key);
+    steer_job *todo = zeros((size_t)n, sizeof *todo);
+    int *from = zeros((size_t)n, sizeof *from);
+    double *score = zeros((size_t)n, sizeof *score), *nll = zeros((size_t)n, sizeof *nll);
+    double *values = zeros(width, sizeof *values);
+    steer_status s = key && todo && from && score && nll && values
+                         ? STEER_OK
+                         : fail(e, STEER_ENOMEM, "no memory for %d answers", n);
+    for (int i = 0; i < n && !s; i++) {
+        steer_job *j = &jobs[i];
+        if (r->f || r->shards) { /* the key costs more than a tiny model's token */
+            key[i] = hash_of(0, read ? "read" : "answer", 4);
+            key[i] = hash_of(key[i], &j->max_new, sizeof j->max_new);
+            key[i] = hash_of(key[i], j->prompt, sizeof(int) * (size_t)j->n_prompt);
+            if (read) key[i] = hash_of(key[i], j->out, sizeof(int) * (size_t)j->n_out);
+            else key[i] = hash_plan(key[i], c->m, j->plan, 0);
+        }
+        int shards = r->shards;
+        if (read) r->shards = 0; /* whose answer it is reads it */
+        int state = recall(r, key[i], values, width);
+        r->shards = shards;
+        if (state == OURS) todo[k] = *j, from[k++] = i;
+        if (state != DONE) continue;
+        if (read) sc->nll[i] = values[0];
+        else {
+            j->n_out = (int)values[0], sc->score[i] = values[1];
+            for (int t = 0; t < j->n_out; t++) j->out[t] = (int)values[2 + t];
+            show_progress(sc->bar, 1);
+        }
+    }
+    scorer own = *sc;
+    own.g.jobs = todo, own.jobs = todo, own.nll = nll, own.score = score;
+    if (!s && k) s = walk(c, todo, k, read ? nll_visit : answer_visit, &own, NULL, e);
+    for (int i = 0; i < k && !s; i++) {
+        steer_job *j = &jobs[from[i]];
+        memset(values, 0, width * sizeof *values);
+        if (read) sc->nll[from[i]] = values[0] = nll[i];
+        else {
+            j->n_out = todo[i].n_out;
+            values[0] = j->n_out, sc->score[from[i]] = values[1] = score[i];
+            for (int t = 0; t < j->n_out; t++) values[2 + t] = j->out[t];
+        }
+        s = remember(r, key[from[i]], values, width, e);
+    }
+    free(key), free(todo), free(from), free(score), free(nll), free(values);
+    return s;
+}
 /* Answer all cells' prompts greedily, at most max_new tokens each, and judge them. The perplexity
  * is that of the first `read` answers of each cell (0: none), read by the unsteered model. */
 static steer_status evaluate(steer_context *c, cell *cells, int n_cells, int max_new, int read,
-                             progress *bar, steer_error *e) {
+                             progress *bar, records *r, steer_error *e) {
     const steer_model *m = c->m;
     size_t n = 0, k = 0, kept = 0;
     for (int i = 0; i < n_cells; i++) n += (size_t)cell_size(&cells[i]);
@@ -3363,7 +3528,7 @@ static steer_status evaluate(steer_context *c, cell *cells, int n_cells, int max
                 .max_new = max_new, .out = out + k * (size_t)max_new,
                 .plan = cells[i].plan.add || cells[i].plan.ablate ? &cells[i].plan : NULL};
     scorer sc = {m, {m, jobs, NULL, NULL, NULL, 0}, jobs, nll, score, bar};
-    if (!s) s = walk(c, jobs, (int)n, answer_visit, &sc, NULL, e);
+    if (!s) s = walk_cells(c, jobs, (int)n, &sc, 0, r, e);
     for (int i = k = 0; i < n_cells && !s; k += (size_t)cell_size(&cells[i++]))
         s = judge(m, &cells[i], jobs + k, score + k, e);
     for (int i = k = 0; i < n_cells && !s; k += (size_t)cell_size(&cells[i++]))
@@ -3371,7 +3536,8 @@ static steer_status evaluate(steer_context *c, cell *cells, int n_cells, int max
             jobs[kept] = jobs[k + j]; /* kept <= k + j */
             jobs[kept++].plan = NULL;
         }
-    if (kept && !s) s = walk(c, jobs, (int)kept, nll_visit, &sc, NULL, e);
+    if (!s) s = whole_so_far(r, e);
+    if (kept && !s) s = walk_cells(c, jobs, (int)kept, &sc, 1, r, e);
     for (int i = k = 0; i < n_cells && !s; i++) {
         double sum = 0, tokens = 0;
         for (int j = 0; j < min_int(read, cell_size(&cells[i])); j++, k++)
@@ -4155,7 +4321,7 @@ static int train_vector(tracer *t, const training_pair *pairs, int n, const trai
     for (int k = 0; k < d && !s; k++) v[k] = (float)(0.01 * random_normal(&state));
     for (int i = 0; i < n && !s; i++) order[i] = i;
     for (int epoch = 0; epoch < how->epochs && !s; epoch++) {
-        double lr = how->lr * (1 - (double)epoch / how->epochs), loss, match;
+        double lr = how->lr * (1 - (double)epoch / how->epochs), loss = 0, match = 0;
         for (int i = n - 1; i > 0; i--) {
             int j = (int)(random_unit(&state) * (i + 1)), swap = order[i];
             order[i] = order[j], order[j] = swap;
@@ -4269,6 +4435,7 @@ typedef struct {
     steer_vector v;
     report *out;
     progress bar;
+    records *store;
 } study;
 
 static void clear_study(study *s) {
@@ -4462,7 +4629,7 @@ static steer_status dose_curve(study *s, float *smallest, steer_error *e) {
     *smallest = 0;
     s->bar.what = "dose curve";
     for (int i = 0; i < DOSES; i++) both(s, s->val, s->n_val, doses[i], 0, 0, cells + 2 * i);
-    steer_status status = evaluate(s->c, cells, 2 * DOSES, s->max_new, s->read, &s->bar, e);
+    steer_status status = evaluate(s->c, cells, 2 * DOSES, s->max_new, s->read, &s->bar, s->store, e);
     if (status) return status;
     snprintf(title, sizeof title,
              "Dose: block %d, position %d, %d + %d validation prompts, fraction refused",
@@ -4519,7 +4686,7 @@ static steer_status site_map(study *s, const site_score *all, int per_site, stee
     int found = 0, eoi = s->m->eoi;
     s->v = (steer_vector){0}, s->bar.what = "site map";
     both(s, s->val, per_site, 0, 0, 0, plain);
-    steer_status status = evaluate(s->c, plain, 2, s->max_new, 0, &s->bar, e);
+    steer_status status = evaluate(s->c, plain, 2, s->max_new, 0, &s->bar, s->store, e);
     snprintf(text, sizeof text,
              "Site map: sites that steer at coefficient %g (induce >= 0.9, bypass <= 0.1), "
              "%d + %d validation prompts",
@@ -4533,11 +4700,11 @@ static steer_status site_map(study *s, const site_score *all, int per_site, stee
         if (!(site->induce >= site->bypass - 2)) continue;
         status = take_site(s, layer, pos, a, e);
         both(s, s->val, per_site, a, 0, 0, x);
-        if (!status) status = evaluate(s->c, x, 2, s->max_new, 0, &s->bar, e);
+        if (!status) status = evaluate(s->c, x, 2, s->max_new, 0, &s->bar, s->store, e);
         if (status || !steers(x)) continue;
         both(s, s->val, per_site, a, STEER_QK, 0, x + 2);
         both(s, s->val, per_site, a, STEER_V, 0, x + 4);
-        status = evaluate(s->c, x + 2, 4, s->max_new, 0, &s->bar, e);
+        status = evaluate(s->c, x + 2, 4, s->max_new, 0, &s->bar, s->store, e);
         snprintf(text, sizeof text, "%d, %d", layer, pos);
         if (!status)
             ROW(s->out, text, x[1].refused, x[0].refused, loss(x, x + 2), loss(x, x + 4),
@@ -4572,12 +4739,14 @@ typedef struct {
     tracer t;
     method of[METHODS];
     int methods, epochs;         /* DIM alone, or all; of training */
+    int stages;                  /* what to do; EVERYTHING: the whole paper */
     answers base[2];             /* of the unsteered model to the test prompts */
     int n_patch, n_faith, n_exact, n_sparse, steps; /* examples a dataset, a side; prompts a side */
     ranked *order;               /* [edges] */
     unsigned char *cuts;         /* [MAX_CUTS][slots][nodes] */
 } paper;
 enum { MAX_CUTS = 64 };
+enum { FREEZE = 1, MAP = 2, TRAIN = 4, PATCH = 8, CIRCUIT = 16, OV = 32, SPARSIFY = 64, EVERYTHING = 127 };
 static const double threshold = 0.85; /* of a faithful circuit: paper section 4.3 */
 
 static void free_paper(paper *p) {
@@ -4636,6 +4805,16 @@ static steer_status collect_examples(paper *p, method *x, steer_error *e) {
     return STEER_OK;
 }
 static int side_of(const example *x) { return x->coeff > 0; }
+/* The key of an example's records: what it is of, vector, block, sign, text. */
+static uint64_t hash_example(const paper *p, const method *x, const example *ex, const char *what) {
+    const float *v = x->v;
+    uint64_t h = hash_of(0, what, strlen(what));
+    h = hash_of(h, v, sizeof *v * (size_t)p->s->m->config.d);
+    h = hash_of(hash_of(h, &p->t.graph.layer, sizeof(int)), &p->steps, sizeof p->steps);
+    h = hash_of(hash_of(h, &ex->coeff, sizeof ex->coeff), &ex->steered_text, sizeof(int));
+    h = hash_of(h, &ex->n_prompt, sizeof ex->n_prompt);
+    return hash_of(h, ex->tokens, sizeof *ex->tokens * (size_t)ex->n);
+}
 /* Mean faithfulness of n plans over a vector's steered texts, the mean of both sides. */
 static steer_status mean_faithfulness(paper *p, const method *x, const steer_plan *plans, int n,
                                       double *F, steer_error *e) {
@@ -4653,9 +4832,16 @@ static steer_status mean_faithfulness(paper *p, const method *x, const steer_pla
         int k = side_of(ex);
         if (!ex->steered_text || done[k] == p->n_faith) continue;
         memcpy(copy, plans, sizeof *copy * (size_t)n);
-        steer_status s = faithfulness(&p->t, ex, x->v, copy, n, each, e);
-        if (s) return s;
+        uint64_t key = hash_example(p, x, ex, "faith");
+        for (int j = 0; j < n; j++) key = hash_plan(key, p->s->m, &plans[j], (int)graph_size(p));
+        int state = recall(p->s->store, key, each, (size_t)n);
+        steer_status s = STEER_OK;
         done[k]++;
+        if (state == OTHERS) continue;
+        if (state == OURS) s = faithfulness(&p->t, ex, x->v, copy, n, each, e);
+        if (state == OURS && !s) s = remember(p->s->store, key, each, (size_t)n, e);
+        if (s) return s;
+        show_progress(&p->s->bar, 0.3 * n);
         for (int j = 0; j < n; j++) F[j] += isnan(each[j]) ? 0 : each[j] / used[k] / both_sides;
     }
     return STEER_OK;
@@ -4683,7 +4869,7 @@ static training_pair *make_pairs(paper *p, const steer_prompts from[2], int most
             cells[i].plan = (steer_plan){.add = p->of[DIM].v, .coeff = k ? 1 : -1,
                                          .layer = s->v.layer};
     }
-    steer_status status = pairs ? evaluate(s->c, cells, 4, s->max_new, 0, &s->bar, e)
+    steer_status status = pairs ? evaluate(s->c, cells, 4, s->max_new, 0, &s->bar, s->store, e)
                                 : fail(e, STEER_ENOMEM, "no memory for pairs");
     int used[2] = {0, 0};
     for (int k = 0; k < 2 && !status; k++)
@@ -4744,10 +4930,24 @@ static steer_status train_methods(paper *p, int n_train, int n_val, steer_error 
         method *x = &p->of[i];
         p->s->bar.what = i == NTP ? "training NTP" : "training PO";
         x->v = zeros((size_t)d, sizeof *x->v);
-        int best = x->v ? train_vector(&p->t, pairs, n, val, nv, i == PO, &how, norm, x->v, epochs,
-                                       &p->s->bar, e)
-                        : -1;
-        if (best < 0) status = x->v ? e->code : fail(e, STEER_ENOMEM, "no memory for a vector");
+        double kept[3 + (1 << 14)]; /* the epoch chosen, its loss and match, the vector */
+        uint64_t key = hash_of(hash_of(0, method_names[i], 3), &how, sizeof how);
+        for (int k = 0; k < 2 * n; k++)
+            key = hash_of(key, pairs[k / 2].tokens[k % 2], sizeof(int) * (size_t)pairs[k / 2].n[k % 2]);
+        key = hash_of(key, &norm, sizeof norm);
+        int state = x->v ? recall(p->s->store, key, kept, 3 + (size_t)d) : OTHERS, best = -1;
+        for (int k = 0; k < d && state == DONE; k++) x->v[k] = (float)kept[3 + k];
+        if (state == DONE)
+            best = (int)kept[0], epochs[best][0] = kept[1], epochs[best][1] = kept[2];
+        if (state == OURS)
+            best = train_vector(&p->t, pairs, n, val, nv, i == PO, &how, norm, x->v, epochs,
+                                &p->s->bar, e);
+        if (state == OURS && best >= 0) {
+            kept[0] = best, kept[1] = epochs[best][0], kept[2] = epochs[best][1];
+            for (int k = 0; k < d; k++) kept[3 + k] = (double)x->v[k];
+            status = remember(p->s->store, key, kept, 3 + (size_t)d, e);
+        }
+        if (best < 0) status = state == OTHERS && x->v ? whole_so_far(p->s->store, e) : x->v ? e->code : fail(e, STEER_ENOMEM, "no memory for a vector");
         else
             say(p->s->out,
                 "%s: %d pairs, AdamW %g, %d epochs of batches of %d, seed %d; epoch %d chosen: "
@@ -4769,7 +4969,7 @@ static steer_status methods_table(paper *p, steer_error *e) {
     for (int i = 1; i < p->methods; i++) {
         p->s->bar.what = "trained vectors";
         steer_cells(p, &p->of[i], p->s->n_test);
-        steer_status s = evaluate(p->s->c, p->of[i].steered, 2, p->s->max_new, 0, &p->s->bar, e);
+        steer_status s = evaluate(p->s->c, p->of[i].steered, 2, p->s->max_new, 0, &p->s->bar, p->s->store, e);
         if (s) return s;
     }
     open_table(p->s->out, "methods", "Vectors by method (paper: Table 2): test prompts, fraction "
@@ -4833,6 +5033,7 @@ static steer_status patch_method(paper *p, method *x, steer_error *e) {
            exact_poi = 0;
     double *edge = zeros(graph, sizeof *edge), *node = zeros((size_t)p->t.graph.nodes, sizeof *node);
     int counted = 0, in_dataset = 0, was = -1;
+    records *store = p->s->store;
     x->scores = zeros(width, sizeof *x->scores), x->exact = zeros(graph, sizeof *x->exact);
     x->keep = zeros(graph, 1);
     steer_status s = one && estimate && edge && node && x->scores && x->exact && x->keep
@@ -4842,15 +5043,21 @@ static steer_status patch_method(paper *p, method *x, steer_error *e) {
     for (int i = 0; i < x->n && !s; i++) {
         int dataset = 2 * side_of(&x->list[i]) + x->list[i].steered_text;
         in_dataset = dataset == was ? in_dataset + 1 : 0, was = dataset;
-        s = attribute(&p->t, &x->list[i], x->v, METRIC_LOGIT, p->steps, one, e);
+        uint64_t key = hash_example(p, x, &x->list[i], "scores");
+        int state = recall(store, key, one, width);
+        if (state == OURS) s = attribute(&p->t, &x->list[i], x->v, METRIC_LOGIT, p->steps, one, e);
+        if (state == OURS && !s) s = remember(store, key, one, width, e);
         show_progress(&p->s->bar, 2);
-        if (s || !one[S_POI]) continue; /* the same tokens everywhere: no effect to explain */
+        if (s || state == OTHERS || !one[S_POI]) continue; /* the same tokens everywhere: no effect to explain */
         double T = one[S_POI], ratio = one[S_FOUND] / one[S_TOTAL];
         poi += T, counted++;
         for (size_t k = 0; k < width; k++) x->scores[k] += k == S_POI ? T : T * one[k];
         x->gap[0] += ratio, x->gap[1] = fmin(x->gap[1], ratio), x->gap[2] = fmax(x->gap[2], ratio);
         if (in_dataset >= p->n_exact) continue;
-        s = patch_exactly(&p->t, &x->list[i], x->v, node, edge, e);
+        key = hash_example(p, x, &x->list[i], "exact");
+        if ((state = recall(store, key, edge, graph)) == OTHERS) continue;
+        if (state == OURS) s = patch_exactly(&p->t, &x->list[i], x->v, node, edge, e);
+        if (state == OURS && !s) s = remember(store, key, edge, graph, e);
         for (size_t k = 0; k < graph && !s; k++) {
             x->exact[k] += T * edge[k];
             estimate[k] += T * edges_of(&p->t, one, 0)[k];
@@ -4863,6 +5070,7 @@ static steer_status patch_method(paper *p, method *x, steer_error *e) {
     for (int form = 0; form < 2 && !s; form++)
         if (exact_poi > 0) compare_scores(p, estimate + (size_t)form * graph, x->exact, x->fit[form]);
         else x->fit[form][0] = x->fit[form][1] = x->fit[form][2] = NAN;
+    if (!s) s = whole_so_far(store, e);
     if (!s && !counted) s = fail(e, STEER_EARG, "no example has a position of interest: nothing to patch");
     free(one), free(estimate), free(edge), free(node);
     return s;
@@ -4913,6 +5121,7 @@ static steer_status smallest_circuit(paper *p, const method *x, int aware, unsig
             plans[i].cut = cut_at(p, i);
         }
         steer_status s = mean_faithfulness(p, x, plans, GRID, F, e);
+        if (!s) s = whole_so_far(p->s->store, e);
         if (s) return s;
         for (int i = GRID - 1; i >= 0; i--) if (F[i] >= threshold) first = i;
         if (first < GRID) high = size[first];
@@ -4945,6 +5154,7 @@ static steer_status faithfulness_table(paper *p, double curve[SHARES][6], steer_
         plans[i].cut = cut_at(p, i);
     }
     if (!s) s = mean_faithfulness(p, x, plans, 6 * SHARES, curve[0], e);
+    if (!s) s = whole_so_far(p->s->store, e);
     for (int i = 0; i < SHARES && !s; i++) {
         const double *F = curve[i];
         snprintf(label, sizeof label, "%d", max_int(1, (int)(shares[i] * g->edges + 0.5)));
@@ -5016,7 +5226,9 @@ static steer_status circuits_tables(paper *p, double interchange[4][METHODS], do
     for (int j = 0; j < M; j++) {
         steer_plan plans[4] = {{0}};
         for (int i = 0; i <= M; i++) plans[i].cut = cut_at(p, i);
-        if ((s = mean_faithfulness(p, &p->of[j], plans, M + 1, F, e))) return s;
+        s = mean_faithfulness(p, &p->of[j], plans, M + 1, F, e);
+        if (!s) s = whole_so_far(p->s->store, e);
+        if (s) return s;
         for (int i = 0; i <= M; i++) interchange[i][j] = F[i];
     }
     open_table(p->s->out, "interchange", "Interchange (paper section 5.2): faithfulness of one vector's "
@@ -5180,7 +5392,8 @@ static steer_status sparsity_table(paper *p, const method *x, const char *name, 
     }
     first[ROWS] = n;
     if (!s) s = mean_faithfulness(p, x, plans, n, F, e);
-    if (!s && generate) s = evaluate(p->s->c, cells, 2 * n, p->s->max_new, 0, &p->s->bar, e);
+    if (!s && generate) s = evaluate(p->s->c, cells, 2 * n, p->s->max_new, 0, &p->s->bar, p->s->store, e);
+    if (!s) s = whole_so_far(p->s->store, e);
     snprintf(title, sizeof title, "Sparse vectors (paper section 7): %s; dimensions kept of %d, fraction "
              "refused, teacher-forced faithfulness (+-: standard deviation over %d seeds)", name, d, SEEDS);
     snprintf(label, sizeof label, "sparsity%s%s", strcmp(name, "DIM") ? "-" : "", strcmp(name, "DIM") ? name : "");
@@ -5282,7 +5495,7 @@ static steer_status steering_table(paper *p, cell plain[2], cell steered[2], ste
         cells[i].plan = (steer_plan){.ablate = s->v.v, .keep = i < 6 ? NULL : s->v.keep};
     }
     for (int i = 0; i < 4; i++) cells[i].kept = i < 2 ? &p->base[i] : &p->of[DIM].kept[i - 2];
-    steer_status status = evaluate(s->c, cells, 8, s->max_new, s->read, &s->bar, e);
+    steer_status status = evaluate(s->c, cells, 8, s->max_new, s->read, &s->bar, s->store, e);
     if (status) return status;
     snprintf(title, sizeof title,
              "Steering (paper: Table 2): block %d, position %d, coefficient %g; test prompts, "
@@ -5330,8 +5543,8 @@ static steer_status freezing_table(paper *p, const cell plain[2], const cell ste
         both(s, s->test, s->n_test, s->v.coeff, kinds[i].freeze, kinds[i].remove, cells + 2 * i);
         plans[i].freeze = kinds[i].freeze, plans[i].remove = kinds[i].remove, F[i] = NAN;
     }
-    steer_status status = evaluate(s->c, cells, 10, s->max_new, s->read, &s->bar, e);
-    if (!status && p->t.m) status = mean_faithfulness(p, &p->of[DIM], plans, 5, F, e);
+    steer_status status = mean_faithfulness(p, &p->of[DIM], plans, 5, F, e);
+    if (!status) status = evaluate(s->c, cells, 10, s->max_new, s->read, &s->bar, s->store, e);
     if (status) return status;
     for (int i = 0; i < 5; i++) losses[i] = loss(steered, cells + 2 * i);
     open_table(s->out, "freezing",
@@ -5387,71 +5600,92 @@ static steer_status open_paper(paper *p, study *s, steer_error *e) {
 static const char *verdict(double x, double good, double fair) { /* the larger the better */
     return isnan(x) ? "can't be told" : x >= good ? "holds" : x >= fair ? "holds in part" : "fails";
 }
-/* Everything on one study whose vector is set: tables in the paper's order, then what they say. */
+/* What the tables say, in words that the numbers choose: paper's findings, one a sentence. */
+typedef struct {
+    double losses[5], F[5], most;                       /* freezing */
+    double curve[SHARES][6], change[4][METHODS], overlap[2], best[2];
+    int significant, tested;
+} results;
+static void conclude(paper *p, const results *x) {
+    report *out = p->s->out;
+    int full = p->methods > 1, generated = p->n_sparse > 0;
+    double share = (double)p->of[DIM].edges / p->t.graph.edges, apart = 0, least = INFINITY,
+           chance = -INFINITY, most = x->most;
+    for (int i = NTP; i < p->methods; i++)
+        for (int k = 0; k < 2; k++)
+            apart = fmax(apart, fabs(p->of[i].steered[k].refused - p->of[DIM].steered[k].refused));
+    for (int i = 0; i <= p->methods; i++)
+        for (int j = 0; j < p->methods; j++)
+            if (i == p->methods) chance = fmax(chance, x->change[i][j]);
+            else if (i != j) least = fmin(least, x->change[i][j]);
+    finding(out, "Steering acts through values, hardly through attention patterns: %s; frozen patterns "
+            "lose %.1f points, frozen values %.1f, of at most %.1f (paper: 8.75 and 71.75)",
+            most < 20 ? verdict(NAN, 0, 0)
+                      : verdict(x->losses[1] - x->losses[0], 0.4 * most, 0.15 * most),
+            x->losses[0], x->losses[1], most);
+    finding(out, "The vector's direct image in the values is most of that: %s; removing it loses %.1f "
+            "points, %.0f%% of what frozen values lose (paper: 76%%)",
+            verdict(x->losses[1] < 10 ? NAN : x->losses[2] / x->losses[1], 0.5, 0.25), x->losses[2],
+            100 * x->losses[2] / x->losses[1]);
+    finding(out, "The continuous measure says the same: %s; teacher-forced faithfulness is %.2f with "
+            "patterns frozen and %.2f with values frozen", verdict(x->F[0] - x->F[1], 0.4, 0.15),
+            x->F[0], x->F[1]);
+    if (full)
+        finding(out, "Trained vectors steer as the difference in means does: %s; refusal rates differ by "
+                "at most %.0f points", verdict(-apart, -0.1, -0.3), 100 * apart);
+    finding(out, "A tenth of the edges carries 85%% of the effect: %s; the smallest such circuit has "
+            "%.1f%% (paper: 10.2%% and 10.8%%)", verdict(-share, -0.13, -0.25), 100 * share);
+    finding(out, "Random circuits of twice that size carry less than a tenth: %s; %.2f at most",
+            verdict(-chance, -0.1, -0.3), chance);
+    if (full)
+        finding(out, "Vectors made by different methods use interchangeable circuits: %s; under another "
+                "vector a smallest circuit keeps at least %.2f; circuits of 10.2%% overlap by %.2f "
+                "(paper: 0.9)", verdict(fmin(least, x->overlap[0]) / 0.75, 1, 0.7), least, x->overlap[0]);
+    finding(out, "Most of the vector can be zeroed: %s; by the gradient rule, renormalised, up to %.0f%% "
+            "with faithfulness 0.85%s%.0f%s (paper: 90%% and more)",
+            verdict(fmax(x->best[0], generated ? x->best[1] : 0), 0.85, 0.6), 100 * x->best[0],
+            generated ? ", up to " : " (", generated ? 100 * x->best[1] : 0.0,
+            generated ? "% within 10 points of both refusal rates" : " prompts generated)");
+    if (full)
+        finding(out, "Methods keep the same dimensions more than chance would: %s; %d of %d comparisons "
+                "have p < 0.05", verdict((double)x->significant / max_int(1, x->tested), 0.9, 0.5),
+                x->significant, x->tested);
+    finding(out, "Steering value vectors decode to meaningful tokens: can't be told by a number; read "
+            "the table of tokens");
+}
+/* The stages asked for, on a study whose vector is set: tables in the paper's order, then what they
+ * say. Shards share a command's own stage; what it needs before that, each does. */
 static steer_status whole_paper(paper *p, const site_score *all, int map, steer_error *e) {
     study *s = p->s;
     cell plain[2], *steered = p->of[DIM].steered;
-    double losses[5], F[5], curve[SHARES][6], change[4][METHODS], overlap[2], best[2] = {NAN, NAN}, other[2];
-    int significant = 0, tested = 0, full = p->methods > 1;
+    results x = {.best = {NAN, NAN}};
+    double other[2];
+    int shards = s->store->shards, todo = p->stages;
+#define STAGE(bits) (!status && (s->store->shards = (todo & (bits)) ? shards : 0, todo & (bits)))
     steer_status status = open_paper(p, s, e);
+    if (todo != EVERYTHING && todo) s->store->shards = 0;
     if (!status) status = steering_table(p, plain, steered, e);
     if (!status) status = collect_examples(p, &p->of[DIM], e);
-    if (!status) status = freezing_table(p, plain, steered, losses, F, e);
-    if (!status && map) status = site_map(s, all, map, e);
-    if (status) return status;
-    double most = loss(steered, plain);
-    finding(s->out, "Steering acts through values, hardly through attention patterns: %s; frozen patterns lose "
-            "%.1f points, frozen values %.1f, of at most %.1f (paper: 8.75 and 71.75)",
-            most < 20 ? verdict(NAN, 0, 0) : verdict(losses[1] - losses[0], 0.4 * most, 0.15 * most), losses[0],
-            losses[1], most);
-    finding(s->out, "The vector's direct image in the values is most of that: %s; removing it loses %.1f points, "
-            "%.0f%% of what frozen values lose (paper: 76%%)",
-            verdict(losses[1] < 10 ? NAN : losses[2] / losses[1], 0.5, 0.25), losses[2],
-            100 * losses[2] / losses[1]);
-    finding(s->out, "The continuous measure says the same: %s; teacher-forced faithfulness is %.2f with patterns "
-            "frozen and %.2f with values frozen", verdict(F[0] - F[1], 0.4, 0.15), F[0], F[1]);
-    if (!p->of[DIM].n) {
+    x.most = loss(steered, plain);
+    if (STAGE(FREEZE)) status = freezing_table(p, plain, steered, x.losses, x.F, e);
+    if (STAGE(MAP) && map) status = site_map(s, all, map, e);
+    if (!status && !p->of[DIM].n && todo & (TRAIN | PATCH | CIRCUIT | OV | SPARSIFY)) {
         say(s->out, "the vector flips no answer of the test prompts: there is nothing to patch");
         return STEER_OK;
     }
-    if (full) status = train_methods(p, s->n_train, max_int(4, s->n_train / 4), e);
-    full = p->methods > 1;
-    if (!status) status = methods_table(p, e);
-    if (!status) status = patching_table(p, e);
-    if (!status) status = faithfulness_table(p, curve, e);
-    if (!status) status = circuits_tables(p, change, overlap, e);
-    if (!status) status = value_vectors_table(p, e);
-    if (!status) status = sparsity_table(p, &p->of[DIM], "DIM", p->n_sparse > 0, best, e);
-    for (int i = NTP; i < p->methods && !status; i++)
+    if (STAGE(TRAIN) && p->methods > 1) status = train_methods(p, s->n_train, max_int(4, s->n_train / 4), e);
+    if (STAGE(TRAIN)) status = methods_table(p, e);
+    if (STAGE(PATCH) || (!status && todo & (CIRCUIT | OV | SPARSIFY))) status = patching_table(p, e);
+    if (STAGE(CIRCUIT)) status = faithfulness_table(p, x.curve, e);
+    if (STAGE(CIRCUIT)) status = circuits_tables(p, x.change, x.overlap, e);
+    if (STAGE(OV)) status = value_vectors_table(p, e);
+    if (STAGE(SPARSIFY)) status = sparsity_table(p, &p->of[DIM], "DIM", p->n_sparse > 0, x.best, e);
+    for (int i = NTP; i < p->methods && STAGE(SPARSIFY); i++)
         status = sparsity_table(p, &p->of[i], method_names[i], 0, other, e);
-    if (status) return status;
-    agreement_table(p, &significant, &tested);
-    status = shaded_response(p, e);
-    double share = (double)p->of[DIM].edges / p->t.graph.edges, apart = 0, least = INFINITY, chance = -INFINITY;
-    for (int i = NTP; i < p->methods; i++)
-        for (int k = 0; k < 2; k++)
-            apart = fmax(apart, fabs(p->of[i].steered[k].refused - steered[k].refused));
-    for (int i = 0; i <= p->methods; i++)
-        for (int j = 0; j < p->methods; j++)
-            if (i == p->methods) chance = fmax(chance, change[i][j]);
-            else if (i != j) least = fmin(least, change[i][j]);
-    if (full) finding(s->out, "Trained vectors steer as the difference in means does: %s; refusal rates differ by at "
-            "most %.0f points", verdict(-apart, -0.1, -0.3), 100 * apart);
-    finding(s->out, "A tenth of the edges carries 85%% of the effect: %s; the smallest such circuit has %.1f%% (paper: "
-            "10.2%% and 10.8%%)", verdict(-share, -0.13, -0.25), 100 * share);
-    finding(s->out, "Random circuits of twice that size carry less than a tenth: %s; %.2f at most",
-            verdict(-chance, -0.1, -0.3), chance);
-    if (full) finding(s->out, "Vectors made by different methods use interchangeable circuits: %s; under another vector a "
-            "smallest circuit keeps at least %.2f; circuits of 10.2%% overlap by %.2f (paper: 0.9)",
-            verdict(fmin(least / 0.75, overlap[0] / 0.75), 1, 0.7), least, overlap[0]);
-    finding(s->out, "Most of the vector can be zeroed: %s; by the gradient rule, renormalised, up to %.0f%% with "
-            "faithfulness 0.85%s%.0f%s (paper: 90%% and more)", verdict(fmax(best[0], p->n_sparse ? best[1] : 0), 0.85, 0.6),
-            100 * best[0], p->n_sparse ? ", up to " : " (", p->n_sparse ? 100 * best[1] : 0.0,
-            p->n_sparse ? "% within 10 points of both refusal rates" : " prompts generated)");
-    if (full) finding(s->out, "Methods keep the same dimensions more than chance would: %s; %d of %d comparisons have p < "
-            "0.05", verdict((double)significant / max_int(1, tested), 0.9, 0.5), significant, tested);
-    finding(s->out, "Steering value vectors decode to meaningful tokens: can't be told by a number; read the table of "
-            "tokens");
+    if (STAGE(SPARSIFY)) agreement_table(p, &x.significant, &x.tested);
+    if (STAGE(PATCH)) status = shaded_response(p, e);
+#undef STAGE
+    if (!status && todo == EVERYTHING) conclude(p, &x);
     return status;
 }
 
@@ -5461,7 +5695,7 @@ static steer_status whole_paper(paper *p, const site_score *all, int map, steer_
 #define OPTIONS(X) \
     X(vector) X(coeff) X(freeze) X(remove) X(ablate) X(site) X(system) X(tokens) X(tokens_file) \
     X(raw) X(prompts) X(jsonl) X(hex_lines) X(chat) X(data) X(out) X(max_new) X(temp) X(top_p) \
-    X(seed) X(train) X(limit) X(val) X(map) X(patch) X(pairs) X(max_mem) X(report) X(epochs)
+    X(seed) X(train) X(limit) X(val) X(map) X(patch) X(pairs) X(max_mem) X(report) X(epochs) X(store) X(shard)
 #define FLAGS(X) X(compare) X(quiet) X(verify) X(json) X(quick) X(no_scores)
 typedef struct {
 #define X(field) const char *field;
@@ -5470,7 +5704,7 @@ typedef struct {
 #define X(field) int field;
     FLAGS(X)
 #undef X
-    const char *argument[8]; /* what is not an option; the model first */
+    const char *argument[64]; /* what is not an option; the model first */
     int n_arguments;
 } options;
 
@@ -5503,7 +5737,7 @@ static int parse_options(int argc, char **argv, options *o) {
         const char *name = argv[i] + 2, **value = NULL;
         int *flag = NULL;
         if (strncmp(argv[i], "--", 2)) {
-            if (o->n_arguments == 8) return usage("too many arguments");
+            if (o->n_arguments == 64) return usage("too many arguments");
             o->argument[o->n_arguments++] = argv[i];
             continue;
         }
@@ -5946,55 +6180,96 @@ static int command_vector(const steer_model *m, const options *o, steer_error *e
     clear_study(&s);
     return status ? error_of(e) : 0;
 }
-/* The whole paper, as far as it is built, on one model. */
-static int reproduce_model(const steer_model *m, const options *o, report *out, steer_error *e) {
+/* The paper, or some of its stages, on one model: `reproduce` makes the vector itself, the other
+ * commands take --vector. */
+static int reproduce_model(const steer_model *m, const options *o, int stages, report *out,
+                           steer_error *e) {
     study s;
+    records store = {.f = NULL};
+    steer_vector v = {0};
     double map, a, patch, pairs, memory, epochs, started = seconds();
-    int layer = 0, pos = 0, given = parse_site(o->site, &layer, &pos), result,
+    int layer = 0, pos = 0, given = parse_site(o->site, &layer, &pos), result, box = m->grammar_size > 0,
         sites = m->eoi * m->config.layers;
-    if (given < 0 || !number(o->map, "map", 0, 1e6, m->grammar_size ? 20 : 8, &map) ||
+    char end;
+    if (given < 0 || !number(o->map, "map", 0, 1e6, box ? 20 : 8, &map) ||
         !number(o->coeff, "coeff", -1e6, 1e6, 0, &a) ||
-        !number(o->patch, "patch", 1, 1e6, o->quick ? 3 : m->grammar_size ? 10 : 20, &patch) ||
+        !number(o->patch, "patch", 1, 1e6, o->quick ? 3 : box ? 10 : 20, &patch) ||
         !number(o->pairs, "pairs", 4, 1e6, 32, &pairs) ||
         !number(o->epochs, "epochs", 1, 16, 10, &epochs) ||
         !number(o->max_mem, "max-mem", 1, 1e9, 0, &memory))
         return 2;
-    if ((result = open_study(&s, m, o, out, e))) return result;
-    s.n_train = (int)pairs, s.max_bytes = (size_t)(memory * 1e6);
+    if (o->shard && (sscanf(o->shard, "%d/%d%c", &store.shard, &store.shards, &end) != 2 ||
+                     store.shard-- < 1 || store.shard >= store.shards))
+        return usage("--shard takes i/n with 1 <= i <= n, such as 2/4");
+    if (o->shard && !o->store) return usage("--shard needs --store FILE for its records");
+    if (stages != EVERYTHING && !o->vector) return usage("a vector is needed: --vector V");
+    if (o->vector && steer_vector_load(&v, o->vector, m, e)) return error_of(e);
+    if (o->store && open_records(&store, o->store, m->config.fingerprint, e)) return error_of(e);
+    if ((result = open_study(&s, m, o, out, e))) return steer_vector_free(&v), close_records(&store), result;
+    s.n_train = (int)pairs, s.max_bytes = (size_t)(memory * 1e6), s.store = &store;
     s.bar.total = s.train[0].n + s.train[1].n + 0.8 * sites * min_int(SITE_PROMPTS, s.n_val) +
                   2 * DOSES * s.n_val + 18.0 * s.test[0].n + 4 * map * m->eoi;
     site_score *all = zeros((size_t)sites, sizeof *all), picked = {0};
-    int box = m->grammar_size > 0;
-    paper p = {.s = &s, .methods = o->quick ? 1 : METHODS, .steps = 10,
-               .epochs = (int)epochs};
+    paper p = {.s = &s, .methods = o->quick || o->vector ? 1 : METHODS, .steps = 10,
+               .epochs = (int)epochs, .stages = stages};
     p.n_patch = (int)patch, p.n_faith = box ? (int)patch : min_int((int)patch, 6);
-    p.n_exact = !box ? 0 : o->quick ? 1 : 2;
-    p.n_sparse = o->quick ? 0 : box ? 30 : 10;
+    p.n_exact = !box ? 0 : o->quick ? 1 : 2, p.n_sparse = o->quick ? 0 : box ? 30 : 10;
     open_report(out, m);
     say(out,
-        "judge: the paper's 12 refusal substrings; coherence: %sthe unsteered model's perplexity "
-        "of the "
+        "judge: the paper's 12 refusal substrings; coherence: %sthe unsteered model's perplexity of the "
         "first %d answers, share of repeated 4-grams",
-        m->grammar_size ? "answer grammar (of those that do not refuse), " : "", s.read);
-    steer_status status =
-        all ? extract_means(&s, e) : fail(e, STEER_ENOMEM, "no memory for %d sites", sites);
-    int skip = o->no_scores && given && a != 0;
+        box ? "answer grammar (of those that do not refuse), " : "", s.read);
+    steer_status status = all ? STEER_OK : fail(e, STEER_ENOMEM, "no memory for %d sites", sites);
+    int skip = o->vector || (o->no_scores && given && a != 0);
+    if (!status && !o->vector) status = extract_means(&s, e);
     if (!status && skip) {
         map = 0;
-        status = take_site(&s, layer, pos, (float)a, e);
-        say(out, "block %d, position %d, coefficient %g, as given; the scores of other sites were not asked "
-            "for; norm of the vector %.2f", layer, pos, a, status ? 0 : norm_of(s.v.v, s.v.d));
+        if (o->vector) s.v = v, v = (steer_vector){0}, s.v.coeff = a != 0 ? (float)a : s.v.coeff;
+        else status = take_site(&s, layer, pos, (float)a, e);
+        if (!status)
+            say(out, "vector by %s, block %d, position %d, coefficient %g, as given; norm %.2f", s.v.method,
+                s.v.layer, s.v.pos, (double)s.v.coeff, norm_of(s.v.v, s.v.d));
     } else if (!status) status = choose_site(&s, &picked, all, e);
     if (!status && !skip)
         status = set_site(&s, given, o->site != NULL, layer, pos, (float)a, &picked, all, e);
     if (!status) status = whole_paper(&p, all, (int)map, e);
     if (s.bar.show) fputs("\r\033[K", stderr);
-    if (!status) say(out, "%s: %.0f s", m->config.name, seconds() - started);
+    if (!status) fprintf(stderr, "%s: %.0f s\n", m->config.name, seconds() - started);
     close_report(out);
-    free_paper(&p), clear_study(&s), free(all);
+    free_paper(&p), clear_study(&s), free(all), steer_vector_free(&v), close_records(&store);
+    if (status == STEER_EPART) return fprintf(stderr, "steer: %s\n", e->text), 0;
     return status ? error_of(e) : 0;
 }
-static int command_reproduce(const options *o, steer_error *e) {
+/* steer merge PART... --out STORE: all records of all parts. */
+static int command_merge(const options *o, steer_error *e) {
+    records to = {.f = NULL}, from = {.f = NULL};
+    steer_status s = STEER_OK;
+    if (!o->n_arguments || !o->out) return usage("merge needs parts and --out STORE");
+    for (int i = 0; i < o->n_arguments && !s; i++) {
+        records_header h = {.version = 0};
+        FILE *f = fopen(o->argument[i], "rb");
+        if (!f) return fail(e, STEER_EIO, "%s: %s", o->argument[i], strerror(errno)), error_of(e);
+        if (fread(&h, sizeof h, 1, f) != 1) h.fingerprint = 0;
+        fclose(f);
+        s = open_records(&from, o->argument[i], h.fingerprint, e);
+        if (!s && !to.f) s = open_records(&to, o->out, h.fingerprint, e);
+        for (size_t k = 0; k < from.capacity && !s; k++) {
+            record_head head;
+            if (!from.place[k].at || (to.capacity && find_place(&to, from.place[k].key)->at)) continue;
+            fseek(from.f, from.place[k].at, SEEK_SET);
+            double *values = fread(&head, sizeof head, 1, from.f) == 1 ? zeros(head.n, sizeof *values) : NULL;
+            if (!values || fread(values, sizeof *values, head.n, from.f) != head.n)
+                s = fail(e, STEER_EIO, "%s: can't be read", o->argument[i]);
+            else s = remember(&to, head.key, values, head.n, e);
+            free(values);
+        }
+        close_records(&from);
+    }
+    if (!s) printf("%s: %zu records\n", o->out, to.count);
+    close_records(&to);
+    return s ? error_of(e) : 0;
+}
+static int command_reproduce(const options *o, int stages, steer_error *e) {
     report out = {.f = stdout, .json = o->json};
     char path[2048];
     int result = o->n_arguments ? 0 : usage("reproduce needs a model");
@@ -6002,7 +6277,7 @@ static int command_reproduce(const options *o, steer_error *e) {
         options one = *o;
         one.argument[0] = o->argument[i];
         steer_model *m = steer_open(o->argument[i], e);
-        result = m ? reproduce_model(m, &one, &out, e) : error_of(e);
+        result = m ? reproduce_model(m, &one, stages, &out, e) : error_of(e);
         steer_close(m);
     }
     end_report(&out);
@@ -6026,13 +6301,18 @@ int main(int argc, char **argv) {
     } commands[] = {{"info", command_info},         {"tokenize", command_tokenize},
                     {"logits", command_logits},     {"generate", command_generate},
                     {"chat", command_chat},         {"vector", command_vector}};
+    static const struct { const char *name; int bits; } stages[] = {
+        {"reproduce", EVERYTHING}, {"evaluate", 0}, {"freeze", FREEZE}, {"patch", PATCH},
+        {"circuit", CIRCUIT}, {"ov", OV}, {"sparsify", SPARSIFY}};
     options o = {0};
     steer_error e = {0};
     const char *command = argc > 1 ? argv[1] : "";
     int result = argc > 2 ? parse_options(argc - 2, argv + 2, &o) : 0;
     if (result) return result;
     if (!strcmp(command, "help") || !strcmp(command, "--help")) return usage(NULL), 0;
-    if (!strcmp(command, "reproduce")) return command_reproduce(&o, &e);
+    for (size_t i = 0; i < sizeof stages / sizeof *stages; i++)
+        if (!strcmp(command, stages[i].name)) return command_reproduce(&o, stages[i].bits, &e);
+    if (!strcmp(command, "merge")) return command_merge(&o, &e);
     for (size_t i = 0; i < sizeof commands / sizeof *commands; i++) {
         if (strcmp(command, commands[i].name)) continue;
         if (!o.n_arguments) return usage("a model file is needed");

@@ -29,7 +29,8 @@ typedef enum {
     STEER_EARG,      /* an argument is out of range */
     STEER_EMISMATCH, /* a vector made for another model, template or block */
     STEER_ENOHIT,    /* a plan holds an edit that changed nothing */
-    STEER_ENONFINITE /* a NaN or an infinity appeared */
+    STEER_ENONFINITE, /* a NaN or an infinity appeared */
+    STEER_EPART      /* what is missing is the work of other shards */
 } steer_status;
 typedef struct {
     steer_status code;
