@@ -2703,6 +2703,7 @@ typedef struct { /* memory for examples of up to `max` tokens and `answers` resp
     steer_context *c;
     steer_graph graph;
     int max, answers, cut_streams;
+    double kl_min;          /* positions of interest of the KL metrics have at least this */
     steer_row *rows;
     steer_tape tape[3];     /* base, steered, step */
     float *start;           /* [max][d] x_l of the base run */
@@ -2759,7 +2760,7 @@ static steer_status new_tracer(tracer *t, const steer_model *m, int layer, int m
     const steer_config *c = &m->config;
     size_t size[6], n = (size_t)max, d = (size_t)c->d, a = (size_t)answers;
     steer_limits l;
-    *t = (tracer){.m = m, .graph = steer_graph_of(m, layer), .max = max, .answers = answers,
+    *t = (tracer){.kl_min = t->kl_min, .m = m, .graph = steer_graph_of(m, layer), .max = max, .answers = answers,
                   .cut_streams = cut_streams};
     size_t bytes = tracer_bytes(m, &t->graph, max, answers, cut_streams, size, &l);
     t->rows = zeros((size_t)l.rows, sizeof *t->rows);
@@ -2838,11 +2839,17 @@ static double kl_of(const float *a, const float *b, int n) {
     return fmax(0, sum);
 }
 /* Positions of interest, as response positions 0 ..: for the logit metric where source and
- * destination predict different tokens, else all. */
+ * destination predict different tokens, else where KL(destination || source) >= kl_min. */
 static int find_poi(tracer *t, const example *x, int metric) {
     int n = 0;
-    for (int i = 0; i <= x->n - x->n_prompt; i++)
-        if (metric != METRIC_LOGIT || t->greedy[0][i] != t->greedy[1][i]) t->poi[n++] = i;
+    int destination = x->steered_text, vocab = t->m->config.vocab;
+    for (int i = 0; i <= x->n - x->n_prompt; i++) {
+        const float *to = row_at(t->logits[destination], i, vocab),
+                    *from = row_at(t->logits[!destination], i, vocab);
+        if (metric == METRIC_LOGIT ? t->greedy[0][i] != t->greedy[1][i]
+                                   : !(t->kl_min > 0) || kl_of(to, from, vocab) >= t->kl_min)
+            t->poi[n++] = i;
+    }
     return n;
 }
 /* The metric of final states at the positions of interest, [n][d]. source: index of the source. */
@@ -4677,43 +4684,56 @@ static steer_status set_site(study *s, int given, int asked, int layer, int pos,
 
 /* The site decides the mechanism: at every site whose vector steers at the reported coefficient,
  * what freezing patterns and values costs there. Sites where the log-odds with +v stay 2 below
- * those with -v are not generated from. */
+ * those with -v are not generated from. Groups of sites share batches. */
 static steer_status site_map(study *s, const site_score *all, int per_site, steer_error *e) {
-    steer_vector chosen = s->v;
+    enum { GROUP = 6 };
+    steer_vector chosen = s->v, v[GROUP] = {{0}};
     float a = chosen.coeff;
-    cell plain[2], x[6];
+    cell plain[2], steered[2 * GROUP], frozen[4 * GROUP];
     char text[160];
-    int found = 0, eoi = s->m->eoi;
-    s->v = (steer_vector){0}, s->bar.what = "site map";
+    int found = 0, eoi = s->m->eoi, sites = s->m->config.layers * eoi, n = 0, kept;
+    s->bar.what = "site map";
     both(s, s->val, per_site, 0, 0, 0, plain);
     steer_status status = evaluate(s->c, plain, 2, s->max_new, 0, &s->bar, s->store, e);
     snprintf(text, sizeof text,
              "Site map: sites that steer at coefficient %g (induce >= 0.9, bypass <= 0.1), "
              "%d + %d validation prompts",
              (double)a, cell_size(&plain[1]), cell_size(&plain[0]));
-    open_table(s->out, "map", text,
-               "block, position|induce#2|bypass#2|QK loss#1|OV loss#1|at most#1");
-    for (int i = 0; i < s->m->config.layers * eoi && !status; i++) {
+    open_table(s->out, "map", text, "block, position|induce#2|bypass#2|QK loss#1|OV loss#1|at most#1");
+    for (int i = 0; i < sites && !status; i++) {
         int layer = i / eoi, pos = i % eoi - eoi;
         const site_score *site = all;
         while (site->layer != layer || site->pos != pos) site++;
-        if (!(site->induce >= site->bypass - 2)) continue;
-        status = take_site(s, layer, pos, a, e);
-        both(s, s->val, per_site, a, 0, 0, x);
-        if (!status) status = evaluate(s->c, x, 2, s->max_new, 0, &s->bar, s->store, e);
-        if (status || !steers(x)) continue;
-        both(s, s->val, per_site, a, STEER_QK, 0, x + 2);
-        both(s, s->val, per_site, a, STEER_V, 0, x + 4);
-        status = evaluate(s->c, x + 2, 4, s->max_new, 0, &s->bar, s->store, e);
-        snprintf(text, sizeof text, "%d, %d", layer, pos);
-        if (!status)
-            ROW(s->out, text, x[1].refused, x[0].refused, loss(x, x + 2), loss(x, x + 4),
+        if (site->induce >= site->bypass - 2) {
+            s->v = (steer_vector){0};
+            status = take_site(s, layer, pos, a, e);
+            v[n] = s->v;
+            both(s, s->val, per_site, a, 0, 0, steered + 2 * n++);
+        }
+        if (status || !n || (n < GROUP && i + 1 < sites)) continue;
+        status = evaluate(s->c, steered, 2 * n, s->max_new, 0, &s->bar, s->store, e);
+        kept = 0;
+        for (int k = 0; k < n && !status; k++) { /* those that steer move up, and are frozen */
+            if (!steers(steered + 2 * k)) continue;
+            steer_vector swap = v[kept];
+            v[kept] = s->v = v[k], v[k] = swap;
+            memcpy(steered + 2 * kept, steered + 2 * k, 2 * sizeof *steered);
+            both(s, s->val, per_site, a, STEER_QK, 0, frozen + 4 * kept);
+            both(s, s->val, per_site, a, STEER_V, 0, frozen + 4 * kept++ + 2);
+        }
+        if (!status && kept) status = evaluate(s->c, frozen, 4 * kept, s->max_new, 0, &s->bar, s->store, e);
+        for (int k = 0; k < kept && !status; k++, found++) {
+            const cell *x = steered + 2 * k;
+            snprintf(text, sizeof text, "%d, %d", v[k].layer, v[k].pos);
+            ROW(s->out, text, x[1].refused, x[0].refused, loss(x, frozen + 4 * k), loss(x, frozen + 4 * k + 2),
                 loss(x, plain));
-        found++;
+        }
+        for (int k = 0; k < n; k++) steer_vector_free(&v[k]);
+        n = 0;
     }
+    for (int k = 0; k < n; k++) steer_vector_free(&v[k]);
     close_table(s->out);
     if (!found && !status) say(s->out, "no site steers both ways at coefficient %g", (double)a);
-    steer_vector_free(&s->v);
     s->v = chosen;
     return status;
 }
@@ -4742,6 +4762,7 @@ typedef struct {
     int stages;                  /* what to do; EVERYTHING: the whole paper */
     answers base[2];             /* of the unsteered model to the test prompts */
     int n_patch, n_faith, n_exact, n_sparse, steps; /* examples a dataset, a side; prompts a side */
+    int metric;
     ranked *order;               /* [edges] */
     unsigned char *cuts;         /* [MAX_CUTS][slots][nodes] */
 } paper;
@@ -4810,7 +4831,8 @@ static uint64_t hash_example(const paper *p, const method *x, const example *ex,
     const float *v = x->v;
     uint64_t h = hash_of(0, what, strlen(what));
     h = hash_of(h, v, sizeof *v * (size_t)p->s->m->config.d);
-    h = hash_of(hash_of(h, &p->t.graph.layer, sizeof(int)), &p->steps, sizeof p->steps);
+    h = hash_of(hash_of(h, &p->t.graph.layer, sizeof(int)), &p->steps, 2 * sizeof(int)); /* metric */
+    h = hash_of(h, &p->t.kl_min, sizeof p->t.kl_min);
     h = hash_of(hash_of(h, &ex->coeff, sizeof ex->coeff), &ex->steered_text, sizeof(int));
     h = hash_of(h, &ex->n_prompt, sizeof ex->n_prompt);
     return hash_of(h, ex->tokens, sizeof *ex->tokens * (size_t)ex->n);
@@ -5045,7 +5067,7 @@ static steer_status patch_method(paper *p, method *x, steer_error *e) {
         in_dataset = dataset == was ? in_dataset + 1 : 0, was = dataset;
         uint64_t key = hash_example(p, x, &x->list[i], "scores");
         int state = recall(store, key, one, width);
-        if (state == OURS) s = attribute(&p->t, &x->list[i], x->v, METRIC_LOGIT, p->steps, one, e);
+        if (state == OURS) s = attribute(&p->t, &x->list[i], x->v, p->metric, p->steps, one, e);
         if (state == OURS && !s) s = remember(store, key, one, width, e);
         show_progress(&p->s->bar, 2);
         if (s || state == OTHERS || !one[S_POI]) continue; /* the same tokens everywhere: no effect to explain */
@@ -5075,6 +5097,40 @@ static steer_status patch_method(paper *p, method *x, steer_error *e) {
     free(one), free(estimate), free(edge), free(node);
     return s;
 }
+static void name_node(const steer_graph *g, int u, char *to, size_t size) {
+    int b = u ? g->layer + (u - 1) / (g->heads + 1) : 0, h = u ? (u - 1) % (g->heads + 1) : 0;
+    snprintf(to, size, !u ? "s" : h == g->heads ? "mlp %d" : "head %d.%d", b, h);
+}
+/* The coarse graph's strongest edges: the slots of a block's queries, keys or values taken as one, whose
+ * gradient is the sum of the heads' (method 3.6b). */
+static void coarse_table(paper *p) {
+    const steer_graph *g = &p->t.graph;
+    int H = g->heads, K = g->kv_heads, width = H + 2 * K + 1, n = 0;
+    const double *score = edges_of(&p->t, p->of[DIM].scores, 0);
+    ranked *best = zeros(4 * (size_t)g->blocks * (size_t)g->nodes + (size_t)g->nodes, sizeof *best);
+    for (int v = 0; v < 4 * g->blocks + 1 && best; v++) {
+        int b = v / 4, kind = v % 4, first = b * width + (kind == 0 ? 0 : kind == 3 ? width - 1 : H + (kind - 1) * K);
+        int slots = kind == 0 ? H : kind == 3 || b == g->blocks ? 1 : K;
+        for (int u = 0; u < senders(g, first); u++, n++) {
+            best[n].i = v * g->nodes + u;
+            for (int k = 0; k < slots; k++) best[n].value -= score[(first + k) * g->nodes + u];
+        }
+    }
+    if (best) qsort(best, (size_t)n, sizeof *best, by_rank);
+    open_table(p->s->out, "coarse", "The strongest edges of the coarse graph, by signed score (the paper's Gemma: "
+               "mlp21 > lm_head 8.0, s > v15 7.8, mlp22 > lm_head 6.5, s > v16 6.5)", "edge|score#3");
+    for (int i = 0; i < 10 && i < n && best; i++) {
+        int v = best[i].i / g->nodes, u = best[i].i % g->nodes, b = g->layer + v / 4;
+        char text[80], begin[32];
+        name_node(g, u, begin, sizeof begin);
+        if (v == 4 * g->blocks) snprintf(text, sizeof text, "%s > lm_head", begin);
+        else snprintf(text, sizeof text, "%s > %s %d", begin, (const char *const[]){"q", "k", "v", "mlp"}[v % 4], b);
+        ROW(p->s->out, text, -best[i].value);
+    }
+    close_table(p->s->out);
+    free(best);
+}
+
 static steer_status patching_table(paper *p, steer_error *e) {
     for (int i = 0; i < p->methods; i++) {
         p->s->bar.what = "patching";
@@ -5083,7 +5139,7 @@ static steer_status patching_table(paper *p, steer_error *e) {
         if (!s) s = patch_method(p, &p->of[i], e);
         if (s) return s;
     }
-    open_table(p->s->out, "patching", "Patching (paper section 4.1): integrated gradients, logit metric; "
+    open_table(p->s->out, "patching", "Patching (paper section 4.1): integrated gradients; "
                "their sum beside the total effect (1 is complete), and both forms of the edge scores "
                "beside exact patching of every edge",
                "|harmful#0|harmless#0|positions#0|total#2|complete#4|least#4|most#4|Pearson#3|aware#3|"
@@ -5095,6 +5151,7 @@ static steer_status patching_table(paper *p, steer_error *e) {
             x->fit[0][2], x->fit[1][2]);
     }
     close_table(p->s->out);
+    coarse_table(p);
     return STEER_OK;
 }
 
@@ -5279,9 +5336,7 @@ static steer_status circuits_tables(paper *p, double interchange[4][METHODS], do
         else
             snprintf(end, sizeof end, "%c %d.%d", "qkv"[kind], g->layer + v / width,
                      kind ? (at - g->heads) % g->kv_heads : at);
-        if (!u) snprintf(begin, sizeof begin, "s");
-        else if (head < 0) snprintf(begin, sizeof begin, "mlp %d", from);
-        else snprintf(begin, sizeof begin, "head %d.%d", from, head);
+        name_node(g, u, begin, sizeof begin);
         char text[80];
         snprintf(text, sizeof text, "%s > %s", begin, end);
         ROW(p->s->out, text, edges_of(&p->t, p->of[DIM].scores, 0)[p->order[k].i], from, head,
@@ -5695,7 +5750,7 @@ static steer_status whole_paper(paper *p, const site_score *all, int map, steer_
 #define OPTIONS(X) \
     X(vector) X(coeff) X(freeze) X(remove) X(ablate) X(site) X(system) X(tokens) X(tokens_file) \
     X(raw) X(prompts) X(jsonl) X(hex_lines) X(chat) X(data) X(out) X(max_new) X(temp) X(top_p) \
-    X(seed) X(train) X(limit) X(val) X(map) X(patch) X(pairs) X(max_mem) X(report) X(epochs) X(store) X(shard)
+    X(seed) X(train) X(limit) X(val) X(map) X(patch) X(pairs) X(max_mem) X(report) X(epochs) X(store) X(shard) X(metric) X(kl_min) X(method)
 #define FLAGS(X) X(compare) X(quiet) X(verify) X(json) X(quick) X(no_scores)
 typedef struct {
 #define X(field) const char *field;
@@ -5717,9 +5772,14 @@ static int usage(const char *why) {
              "      [--vector V --ablate zero|mean] [--compare] [--max-new N] [--temp T]\n"
              "      [--top-p P] [--seed S] [--system TEXT] [--quiet]\n"
              "steer chat MODEL [--vector V] [--system TEXT]\n"
-             "steer vector MODEL --out V [--site L,P] [--coeff A] [--data DIR]\n"
-             "steer reproduce MODEL... [--data DIR] [--site L,P|auto] [--coeff A] [--limit N]\n"
-             "      [--train N] [--val N] [--map N] [--max-new N] [--json]\n"
+             "steer vector MODEL --out V [--method dim|ntp|po] [--site L,P] [--coeff A] [STUDY]\n"
+             "steer evaluate | freeze | patch | circuit | ov | sparsify MODEL --vector V [STUDY]\n"
+             "steer reproduce MODEL... [--site L,P|auto] [--coeff A] [--no-scores] [--map N] [--quick]\n"
+             "      [--report NAME] [--json] [STUDY]: the whole paper; NAME.json, NAME.html\n"
+             "  STUDY: [--data DIR] [--limit N] [--train N] [--val N] [--max-new N] [--patch N]\n"
+             "      [--pairs N] [--epochs N] [--metric logit|dirkl|kl [--kl-min X]] [--max-mem MB]\n"
+             "      [--store FILE [--shard i/n]]\n"
+             "steer merge PART... --out STORE\n"
              "steer tokenize MODEL TEXT | --chat TEXT [--system TEXT] | --hex-lines FILE\n"
              "steer logits MODEL --tokens \"1 2 3\" | --tokens-file FILE [--raw OUT]");
     return 2;
@@ -6159,27 +6219,6 @@ static int parse_site(const char *text, int *layer, int *pos) {
     if (sscanf(text, "%d,%d%c", layer, pos, &end) == 2) return 1;
     return usage("--site takes block,position, such as 14,-4, or auto"), -1;
 }
-static int command_vector(const steer_model *m, const options *o, steer_error *e) {
-    int layer = m->config.site_layer, pos = m->config.site_pos, result;
-    double a;
-    study s;
-    report out = {.f = stdout};
-    if (!o->out) return usage("vector needs --out FILE");
-    if ((result = parse_site(o->site, &layer, &pos)) < 0) return 2;
-    if (!result && !layer) return usage("this model names no site: give --site L,P");
-    if (!number(o->coeff, "coeff", -1e6, 1e6,
-                layer == m->config.site_layer ? (double)m->config.site_coeff : 1, &a))
-        return 2;
-    if ((result = open_study(&s, m, o, &out, e))) return result;
-    s.bar.total = s.train[0].n + s.train[1].n;
-    steer_status status = extract_means(&s, e);
-    if (!status) status = take_site(&s, layer, pos, (float)a, e);
-    if (!status) status = steer_vector_save(&s.v, o->out, e);
-    if (s.bar.show) fputs("\r\033[K", stderr);
-    if (!status) printf("%s: block %d, position %d, coefficient %g\n", o->out, layer, pos, a);
-    clear_study(&s);
-    return status ? error_of(e) : 0;
-}
 /* The paper, or some of its stages, on one model: `reproduce` makes the vector itself, the other
  * commands take --vector. */
 static int reproduce_model(const steer_model *m, const options *o, int stages, report *out,
@@ -6187,23 +6226,35 @@ static int reproduce_model(const steer_model *m, const options *o, int stages, r
     study s;
     records store = {.f = NULL};
     steer_vector v = {0};
-    double map, a, patch, pairs, memory, epochs, started = seconds();
+    double map, a, patch, pairs, memory, epochs, kl_min, started = seconds();
     int layer = 0, pos = 0, given = parse_site(o->site, &layer, &pos), result, box = m->grammar_size > 0,
         sites = m->eoi * m->config.layers;
+    int metric = 0, wanted = DIM;
+    static const char *const metrics[] = {"logit", "dirkl", "kl"};
     char end;
     if (given < 0 || !number(o->map, "map", 0, 1e6, box ? 20 : 8, &map) ||
         !number(o->coeff, "coeff", -1e6, 1e6, 0, &a) ||
         !number(o->patch, "patch", 1, 1e6, o->quick ? 3 : box ? 10 : 20, &patch) ||
         !number(o->pairs, "pairs", 4, 1e6, 32, &pairs) ||
         !number(o->epochs, "epochs", 1, 16, 10, &epochs) ||
+        !number(o->kl_min, "kl-min", 0, 1e9, 0, &kl_min) ||
         !number(o->max_mem, "max-mem", 1, 1e9, 0, &memory))
         return 2;
+    while (o->metric && metric < 3 && strcmp(o->metric, metrics[metric])) metric++;
+    if (metric == 3) return usage("--metric takes logit, dirkl or kl");
     if (o->shard && (sscanf(o->shard, "%d/%d%c", &store.shard, &store.shards, &end) != 2 ||
                      store.shard-- < 1 || store.shard >= store.shards))
         return usage("--shard takes i/n with 1 <= i <= n, such as 2/4");
     if (o->shard && !o->store) return usage("--shard needs --store FILE for its records");
-    if (stages != EVERYTHING && !o->vector) return usage("a vector is needed: --vector V");
+    if (stages != EVERYTHING && stages != TRAIN && !o->vector) return usage("a vector is needed: --vector V");
     if (o->vector && steer_vector_load(&v, o->vector, m, e)) return error_of(e);
+    if (stages == TRAIN) { /* steer vector */
+        while (wanted < METHODS && strcasecmp(o->method, method_names[wanted])) wanted++;
+        if (wanted == METHODS || !o->out) return usage("vector takes --method dim|ntp|po and --out FILE");
+        if (!given && !m->config.site_layer) return usage("this model names no site: give --site L,P");
+        if (!given) layer = m->config.site_layer, pos = m->config.site_pos;
+        if (a == 0) a = layer == m->config.site_layer ? (double)m->config.site_coeff : 1;
+    }
     if (o->store && open_records(&store, o->store, m->config.fingerprint, e)) return error_of(e);
     if ((result = open_study(&s, m, o, out, e))) return steer_vector_free(&v), close_records(&store), result;
     s.n_train = (int)pairs, s.max_bytes = (size_t)(memory * 1e6), s.store = &store;
@@ -6211,7 +6262,7 @@ static int reproduce_model(const steer_model *m, const options *o, int stages, r
                   2 * DOSES * s.n_val + 18.0 * s.test[0].n + 4 * map * m->eoi;
     site_score *all = zeros((size_t)sites, sizeof *all), picked = {0};
     paper p = {.s = &s, .methods = o->quick || o->vector ? 1 : METHODS, .steps = 10,
-               .epochs = (int)epochs, .stages = stages};
+               .epochs = (int)epochs, .stages = stages, .metric = metric, .t = {.kl_min = kl_min}};
     p.n_patch = (int)patch, p.n_faith = box ? (int)patch : min_int((int)patch, 6);
     p.n_exact = !box ? 0 : o->quick ? 1 : 2, p.n_sparse = o->quick ? 0 : box ? 30 : 10;
     open_report(out, m);
@@ -6220,7 +6271,7 @@ static int reproduce_model(const steer_model *m, const options *o, int stages, r
         "first %d answers, share of repeated 4-grams",
         box ? "answer grammar (of those that do not refuse), " : "", s.read);
     steer_status status = all ? STEER_OK : fail(e, STEER_ENOMEM, "no memory for %d sites", sites);
-    int skip = o->vector || (o->no_scores && given && a != 0);
+    int skip = o->vector || stages == TRAIN || (o->no_scores && given && a != 0);
     if (!status && !o->vector) status = extract_means(&s, e);
     if (!status && skip) {
         map = 0;
@@ -6232,7 +6283,15 @@ static int reproduce_model(const steer_model *m, const options *o, int stages, r
     } else if (!status) status = choose_site(&s, &picked, all, e);
     if (!status && !skip)
         status = set_site(&s, given, o->site != NULL, layer, pos, (float)a, &picked, all, e);
-    if (!status) status = whole_paper(&p, all, (int)map, e);
+    if (!status && (stages != TRAIN || wanted != DIM)) status = whole_paper(&p, all, (int)map, e);
+    if (!status && stages == TRAIN) { /* |a| stays: a trained vector has the norm of a times DIM */
+        const float *trained = p.of[wanted].v;
+        for (int k = 0; k < s.v.d && trained && wanted != DIM; k++) s.v.v[k] = trained[k] / s.v.coeff;
+        if (!trained && wanted != DIM) status = fail(e, STEER_EARG, "no %s vector: see above; give more --pairs", o->method);
+        snprintf(s.v.method, sizeof s.v.method, "%s", o->method);
+        if (!status) status = steer_vector_save(&s.v, o->out, e);
+        if (!status) say(out, "%s: %s, block %d, position %d, coefficient %g", o->out, o->method, layer, pos, a);
+    }
     if (s.bar.show) fputs("\r\033[K", stderr);
     if (!status) fprintf(stderr, "%s: %.0f s\n", m->config.name, seconds() - started);
     close_report(out);
@@ -6300,11 +6359,11 @@ int main(int argc, char **argv) {
         int (*run)(const steer_model *, const options *, steer_error *);
     } commands[] = {{"info", command_info},         {"tokenize", command_tokenize},
                     {"logits", command_logits},     {"generate", command_generate},
-                    {"chat", command_chat},         {"vector", command_vector}};
+                    {"chat", command_chat}};
     static const struct { const char *name; int bits; } stages[] = {
-        {"reproduce", EVERYTHING}, {"evaluate", 0}, {"freeze", FREEZE}, {"patch", PATCH},
+        {"reproduce", EVERYTHING}, {"evaluate", 0}, {"vector", TRAIN}, {"freeze", FREEZE}, {"patch", PATCH},
         {"circuit", CIRCUIT}, {"ov", OV}, {"sparsify", SPARSIFY}};
-    options o = {0};
+    options o = {.method = "dim"};
     steer_error e = {0};
     const char *command = argc > 1 ? argv[1] : "";
     int result = argc > 2 ? parse_options(argc - 2, argv + 2, &o) : 0;
