@@ -9,7 +9,7 @@ train.txt, by the first word of the case's name:
             included), vector v; then ntp LOSS, ntpgrad V..., ref W L (sums of log-probabilities of
             the unsteered run), beta, po LOSS, pograd V...
     adam    lr, start V..., then for e = 0, 1...: grad e V..., after e V...
-    svv/    layer l, vector s, bias 0|1 (1: the bias of the value projection is in); svv b h V...,
+    svv/    layer l, vector s; svv b h V... of s / |s| (no bias: the image is linear in s),
             svvsum V...; lens b h ID... the top tokens, lensv b h V... their raw logits; the sum's
             are lens -1 0
     sparse  s V..., e V..., then for every tau: tau TAU k, gradmask, iemask, magmask BITS (1: kept),
@@ -67,7 +67,7 @@ def adam_case(d=8, lr=0.01):
     return out + ["end"]
 
 
-def svv_case(name, ref, head, ids, vector, layer, bias):
+def svv_case(name, ref, head, ids, vector, layer):
     """What the vector becomes behind each head's value and output matrices, and its tokens."""
     g, net = Graph(ref, layer), ref.net
     s = torch.tensor(vector, dtype=torch.float64)
@@ -75,24 +75,22 @@ def svv_case(name, ref, head, ids, vector, layer, bias):
     for j, block in enumerate(net.model.layers[layer:]):
         attn, gain = block.self_attn, ref.gains["svv"][layer + j]
         value = attn.v_proj.weight @ (s / norm * gain)
-        if bias and attn.v_proj.bias is not None:
-            value = value + attn.v_proj.bias
         value = value.view(g.K, -1).repeat_interleave(g.H // g.K, 0)
         svv = torch.einsum("hc,dhc->hd", value, attn.o_proj.weight.unflatten(-1, (g.H, -1)))
         if ref.gemma:
             svv = svv * (1 + block.post_attention_layernorm.weight)
         every += [(layer + j, h, x) for h, x in enumerate(svv)]
-    if not bias:                                    # what removing the vector takes from the heads
-        plan, attn = {"vector": vector, "add": (layer, 1.0)}, net.model.layers[layer].self_attn
-        (_, on), (_, off) = ref.run(ids, **plan), ref.run(ids, **plan, remove="svv")
-        pattern = on["pattern"][layer][0] @ ref.rms(on["attn_norm_in"][layer])[0]        # [H, N, 1]
-        heads = torch.stack([x for _, _, x in every[:g.H]]) * norm
-        want = torch.einsum("hto,hd->td", pattern, heads)
-        gain = 1 + net.model.layers[layer].post_attention_layernorm.weight if ref.gemma else 1.0
-        have = on["attn_out"][layer] - off["attn_out"][layer]
-        close("steering value vectors", have[0] * gain, want)
+    # What removing the vector takes from the heads.
+    plan, attn = {"vector": vector, "add": (layer, 1.0)}, net.model.layers[layer].self_attn
+    (_, on), (_, off) = ref.run(ids, **plan), ref.run(ids, **plan, remove="svv")
+    pattern = on["pattern"][layer][0] @ ref.rms(on["attn_norm_in"][layer])[0]        # [H, N, 1]
+    heads = torch.stack([x for _, _, x in every[:g.H]]) * norm
+    want = torch.einsum("hto,hd->td", pattern, heads)
+    gain = 1 + net.model.layers[layer].post_attention_layernorm.weight if ref.gemma else 1.0
+    have = on["attn_out"][layer] - off["attn_out"][layer]
+    close("steering value vectors", have[0] * gain, want)
     total = sum(x for _, _, x in every)
-    out = [f"case {name}", *head, f"layer {layer}", line("vector", vector), f"bias {int(bias)}"]
+    out = [f"case {name}", *head, f"layer {layer}", line("vector", vector)]
     out += [line(f"svv {b} {h}", x) for b, h, x in every] + [line("svvsum", total)]
     for b, h, x in [*every, (-1, 0, total)]:
         unit = x / x.pow(2).mean().sqrt()
@@ -149,7 +147,5 @@ def train_group():
     for name in FAMILY:
         ref, head, ids, p = family(name)
         vector = make_vector(ref, ids, 1, FAMILY[name][0])[0]
-        out += svv_case(f"svv/{name}", ref, head, ids, vector, 1, bool(ref.c["qkv_bias"]))
-        if ref.c["qkv_bias"]:
-            out += svv_case(f"svv/{name}-nobias", ref, head, ids, vector, 1, False)
+        out += svv_case(f"svv/{name}", ref, head, ids, vector, 1)
     return out + sparse_case()
