@@ -15,9 +15,11 @@ BOX = weights/tiny-llama.bin weights/tiny-gemma.bin weights/tiny-llama-plain.bin
 steer: steer.c steer.h Makefile
 	$(CC) $(FLAGS) $(WARN) steer.c -lm -o steer
 
-# The paper on the models in the box, in about a minute.
+# The paper on the models in the box: a short form within a minute, and all of it, with report.html.
 run: steer
-	./steer reproduce $(BOX)
+	./steer reproduce $(BOX) --quick
+paper: steer
+	./steer reproduce weights/tiny-llama.bin weights/tiny-gemma.bin --report report
 
 # Speed of the kernels against this machine's peak.
 bench: tests/bench
@@ -56,4 +58,4 @@ smollm2 qwen qwen-1.5b: .venv/done
 clean:
 	rm -rf steer tests/test tests/bench tests/user tests/*-sanitized
 
-.PHONY: run bench test sanitize smollm2 qwen qwen-1.5b clean
+.PHONY: run paper bench test sanitize smollm2 qwen qwen-1.5b clean

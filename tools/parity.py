@@ -4,6 +4,8 @@
                                                            PyTorch (float32, eager attention)
     python3 tools/parity.py tokens MODEL.bin FILE.gguf     10,000 strings and some conversations; the
                                                            reference is built from the GGUF, not from MODEL
+    python3 tools/parity.py patch MODEL.bin --vector V     scores of all edges of one example, both forms,
+                                                           against oracle_patch.py in float64
 
 Exit status 1 if logits differ by more than 1e-3, an argmax differs, or any token differs. Use a
 MODEL.bin in f32 (export.py --dtype f32) to compare arithmetic alone; bf16 files are widened for
@@ -282,6 +284,60 @@ def tokens(args):
     return not bad and not wrong
 
 
+# ---- patching ------------------------------------------------------------------------------------
+
+def patch(args):
+    """Integrated gradients of one example: ./steer patch --raw against PyTorch's autograd."""
+    import json
+
+    import torch
+
+    import oracle_patch
+    from oracle import from_file
+
+    head = np.fromfile(args.vector, dtype=np.int32, count=13)
+    layer, coeff = int(head[10]), float(head[12:13].view(np.float32)[0])
+    with tempfile.TemporaryDirectory() as folder:
+        prompt, answer, raw = (Path(folder) / name for name in ("prompt", "answer", "raw"))
+        prompt.write_text(args.prompt + "\n")
+        run = [args.steer, "generate", args.model, "--prompts", prompt, "--vector", args.vector,
+               "--max-new", str(args.length), "--jsonl", answer, "--quiet"]
+        subprocess.run(run, check=True)
+        start = subprocess.run([args.steer, "tokenize", args.model, "--chat", args.prompt, "--quiet"],
+                               check=True, capture_output=True, text=True).stdout.split()
+        ids = [int(i) for i in start] + json.loads(answer.read_text())["ids"][:-1]
+        subprocess.run([args.steer, "patch", args.model, "--vector", args.vector, "--tokens",
+                        " ".join(map(str, ids)), "--n-prompt", str(len(start)), "--raw", raw],
+                       check=True)
+        got = torch.from_numpy(np.fromfile(raw))
+    torch.set_num_threads(args.threads)
+    ref = from_file(args.model, torch.float64)
+    g = oracle_patch.Graph(ref, layer)
+    v = np.fromfile(args.vector, dtype=np.float32, count=g.d, offset=256)
+    delta = coeff * torch.from_numpy(v).double()
+    base, steered = g.run(ids), g.run(ids, delta)       # the text is steered: it is the destination
+    poi = [t for t in range(len(start) - 1, len(ids))
+           if base["raw"][t].argmax() != steered["raw"][t].argmax()]
+    m = oracle_patch.metric_of("logit", poi, base["raw"], steered["raw"])
+    change, grads = base["node"] - steered["node"], g.gradients(ids, delta, 10, m)
+    total = float(m(base["raw"]) - m(steered["raw"]))
+    print(f"{len(ids)} tokens, {len(poi)} positions of interest, {int(got[0])} found; total effect "
+          f"{total:.6f}, {float(got[1]):.6f} found")
+    size, good = g.S * g.U, int(got[0]) == len(poi)
+    for k, form in enumerate(("post", "pre")):
+        want = torch.einsum("utd,vtd->vu", change, grads[form])
+        mine = got[3 + g.U + g.d + k * size:][:size].view(g.S, g.U)
+        causal = torch.tensor([[u < g.senders(v) for u in range(g.U)] for v in range(g.S)])
+        a, b = mine[causal], want[causal]
+        r = float(torch.corrcoef(torch.stack([a, b]))[0, 1])
+        strong = b.abs() > b.abs().median()
+        off = float(((a - b).abs() / b.abs())[strong].max())
+        good &= r >= 0.9999
+        print(f"{('official', 'norm-aware')[k]}: {len(a)} edges, Pearson {r:.8f}, largest relative error above "
+              f"the median {off:.2g}")
+    return good
+
+
 def main():
     ap = argparse.ArgumentParser(description="./steer against transformers and tokenizers")
     sub = ap.add_subparsers(dest="what", required=True)
@@ -299,12 +355,18 @@ def main():
     b.add_argument("--count", type=int, default=10000)
     b.add_argument("--show", type=int, default=5, help="differences to print")
     b.add_argument("--dry", action="store_true", help="the reference alone")
-    for p in (a, b):
+    c = sub.add_parser("patch")
+    c.add_argument("model")
+    c.add_argument("--vector", required=True)
+    c.add_argument("--prompt", default="Write a short poem about the sea.")
+    c.add_argument("--length", type=int, default=24)
+    c.add_argument("--threads", type=int, default=2)
+    for p in (a, b, c):
         p.add_argument("--steer", default="./steer")
     args = ap.parse_args()
     if getattr(args, "reuse", False) and not args.raw:
         ap.error("--reuse needs --raw FILE")
-    sys.exit(0 if {"logits": logits, "tokens": tokens}[args.what](args) else 1)
+    sys.exit(0 if {"logits": logits, "tokens": tokens, "patch": patch}[args.what](args) else 1)
 
 
 if __name__ == "__main__":
