@@ -575,6 +575,11 @@ static void test_golden_train(void) {
     CHECK_THAT(lines > 100 && !wrong, "%d wrong tokens or dimensions", wrong);
 }
 
+static double mean_of(const double *x, int n) {
+    double sum = 0;
+    for (int i = 0; i < n; i++) sum += x[i];
+    return sum / n;
+}
 /* PyTorch's difference-in-means vectors in float64, and what they do to refusal scores. */
 static void test_golden_dim(void) {
     static const char *const files[] = {"weights/harmful-train.txt", "weights/harmless-train.txt",

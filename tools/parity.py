@@ -311,7 +311,7 @@ def patch(args):
                        check=True)
         got = torch.from_numpy(np.fromfile(raw))
     torch.set_num_threads(args.threads)
-    ref = from_file(args.model, torch.float64)
+    ref, _ = from_file(args.model, torch.float64)
     g = oracle_patch.Graph(ref, layer)
     v = np.fromfile(args.vector, dtype=np.float32, count=g.d, offset=256)
     delta = coeff * torch.from_numpy(v).double()
