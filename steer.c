@@ -2158,7 +2158,7 @@ steer_status steer_vector_load(steer_vector *v, const char *path, const steer_mo
     return free(bytes), s;
 }
 
-/* ========================================================================== 9 prompts and judging
+/* ========================================================================== 10 prompts and judging
  * Prompts come from text files, one a line: PROMPT, PROMPT <tab> TASK, or {"prompt": "..."}.
  * There is no hidden judge. An answer REFUSES when it holds one of the paper's 12 substrings (8.1
  * of the method). Broken text lacks them too, so each rate stands beside measures of coherence:
@@ -2376,14 +2376,8 @@ steer_status steer_dim(steer_vector *v, const steer_model *m, const double *harm
  * G_v,i the gradient at slot v in a run with alpha_i a s, alpha_i = (i + 1/2) / T. The official
  * form takes G after the slot's norm; the norm-aware form pulls it back through the norm (J^T G),
  * into the space where Delta_u lives. */
-enum { METRIC_LOGIT, METRIC_DIR_KL, METRIC_KL };
-typedef struct {
-    const int *tokens;   /* prompt, then response; not owned */
-    int n, n_prompt;
-    float coeff;         /* of the vector in the steered run */
-    int steered_text;    /* 1: the text is the steered run's: it is the destination */
-} example;
-typedef struct { /* memory for examples of up to `max` tokens and `answers` response positions */
+typedef steer_example example;
+typedef struct steer_tracer { /* memory for examples of up to `max` tokens and `answers` response positions */
     const steer_model *m;
     steer_context *c;
     steer_graph graph;
@@ -2539,7 +2533,7 @@ static int find_poi(tracer *t, const example *x, int metric) {
     int n = 0, end = x->steered_text, vocab = t->m->config.vocab; /* end: the destination */
     for (int i = 0; i <= x->n - x->n_prompt; i++) {
         float *to = row_at(t->logits[end], i, vocab), *from = row_at(t->logits[!end], i, vocab);
-        if (metric == METRIC_LOGIT ? t->greedy[0][i] != t->greedy[1][i]
+        if (metric == STEER_LOGIT ? t->greedy[0][i] != t->greedy[1][i]
                                    : !(t->kl_min > 0) || kl_of(to, from, vocab) >= t->kl_min)
             t->poi[n++] = i;
     }
@@ -2552,13 +2546,13 @@ static double metric_of(tracer *t, int metric, int source, float *final, int n) 
     for (int j = 0; j < n; j++) {
         int i = t->poi[j];
         float *y = row_at(final, i, c->d);
-        if (metric == METRIC_LOGIT) {
+        if (metric == STEER_LOGIT) {
             sum += logit_gap(t, y, i, source);
             continue;
         }
         matmul(t->p, y, &t->m->unembed, NULL, 1);
         sum += kl_of(row_at(t->logits[!source], i, c->vocab), t->p, c->vocab);
-        if (metric == METRIC_DIR_KL)
+        if (metric == STEER_DIR_KL)
             sum -= kl_of(row_at(t->logits[source], i, c->vocab), t->p, c->vocab);
     }
     return sum / n;
@@ -2574,12 +2568,12 @@ static void metric_gradient(tracer *t, const example *x, int metric, int source,
         int i = t->poi[j], at = x->n_prompt - 1 + i;
         size_t up = (size_t)t->greedy[source][i], down = (size_t)t->greedy[!source][i];
         float *dx = row_at(t->dx, at, c->d), *p = t->p, *q = t->q;
-        if (metric == METRIC_LOGIT) {
+        if (metric == STEER_LOGIT) {
             for (size_t k = 0; k < (size_t)c->d; k++)
                 dx[k] = (weight1(W, up, k) - weight1(W, down, k)) / (float)n_poi;
             continue;
         }
-        if (metric == METRIC_KL) final_norm(t->c, at, q), matmul(p, q, W, NULL, 1);
+        if (metric == STEER_KL) final_norm(t->c, at, q), matmul(p, q, W, NULL, 1);
         else memcpy(p, row_at(t->logits[source], i, c->vocab), sizeof(float) * c->vocab);
         memcpy(q, row_at(t->logits[!source], i, c->vocab), sizeof(float) * c->vocab);
         softmax(p, c->vocab), softmax(q, c->vocab);
@@ -2656,7 +2650,7 @@ static void score_edges(tracer *t, int first, int count, int n, double *scores) 
 }
 /* Scores of all nodes and edges of one example (method 3.6, 3.8). scores[S_POI] is 0, and nothing
  * else is set, when source and destination predict the same tokens everywhere. */
-static steer_status attribute(tracer *t, const example *x, const float *s, int metric, int steps,
+steer_status steer_attribute(tracer *t, const example *x, const float *s, int metric, int steps,
                               double *scores, steer_error *e) {
     const steer_config *c = &t->m->config;
     int source = !x->steered_text, n = x->n, d = c->d, first = t->graph.layer, n_poi;
@@ -2704,7 +2698,7 @@ static steer_status attribute(tracer *t, const example *x, const float *s, int m
 /* Exact patching (method 3.9), the oracle of the estimates: the destination is run again with one
  * node (node[nodes]) or one edge (edge[slots][nodes], or NULL) reading the source at all positions;
  * m(patched) - m(destination), for the logit metric. */
-static steer_status patch_exactly(tracer *t, const example *x, const float *s, double *node,
+steer_status steer_patch_exactly(tracer *t, const example *x, const float *s, double *node,
                                   double *edge, steer_error *e) {
     int source = !x->steered_text, nodes = t->graph.nodes, n_poi, k = 0, d = t->m->config.d,
         graph = t->graph.slots * nodes, count = nodes + (edge ? graph : 0),
@@ -2714,8 +2708,8 @@ static steer_status patch_exactly(tracer *t, const example *x, const float *s, d
     double *to[BATCH];
     float *final = t->dx; /* states of a patched run */
     steer_status status = run_ends(t, x, s, e);
-    if (status || !(n_poi = find_poi(t, x, METRIC_LOGIT))) return status;
-    double before = metric_of(t, METRIC_LOGIT, source, t->final[!source], n_poi);
+    if (status || !(n_poi = find_poi(t, x, STEER_LOGIT))) return status;
+    double before = metric_of(t, STEER_LOGIT, source, t->final[!source], n_poi);
     for (int i = 0; i < count; i++) {
         int u = i % nodes, v = i / nodes - 1; /* v = -1: the node */
         if (v < 0 || u < senders(&t->graph, v)) {
@@ -2731,7 +2725,7 @@ static steer_status patch_exactly(tracer *t, const example *x, const float *s, d
             for (int p = 0; p < n_poi; p++)
                 final_norm(t->c, k * x->n + x->n_prompt - 1 + t->poi[p],
                            row_at(final, t->poi[p], d));
-            *to[--k] = metric_of(t, METRIC_LOGIT, source, final, n_poi) - before;
+            *to[--k] = metric_of(t, STEER_LOGIT, source, final, n_poi) - before;
         }
     }
     return STEER_OK;
@@ -2743,7 +2737,7 @@ static steer_status patch_exactly(tracer *t, const example *x, const float *s, d
  *     F = (D - D_base) / (D_steer - D_base):
  *
  * 0 for the base run, 1 for the steered. plans[i].coeff is set here. D_steer = D_base gives NAN. */
-static steer_status faithfulness(tracer *t, const example *x, const float *s, steer_plan *plans,
+steer_status steer_faithfulness(tracer *t, const example *x, const float *s, steer_plan *plans,
                                  int n, double *F, steer_error *e) {
     int d = t->m->config.d, answers = x->n - x->n_prompt;
     double D[2] = {0, 0};
@@ -2773,6 +2767,22 @@ static steer_status faithfulness(tracer *t, const example *x, const float *s, st
     return status;
 }
 
+size_t steer_scores_width(const steer_tracer *t) { return scores_width(t); }
+steer_tracer *steer_tracer_new(const steer_model *m, int layer, int positions, int answers,
+                               int cut_streams, steer_error *e) {
+    tracer *t = layer < 0 || layer >= m->config.layers || positions < 2 || answers < 1 ||
+                        cut_streams < 1
+                    ? NULL
+                    : zeros(1, sizeof *t);
+    if (!t) fail(e, STEER_EARG, "no tracer for block %d, %d positions", layer, positions);
+    else if (new_tracer(t, m, layer, positions, answers, cut_streams, e)) free(t), t = NULL;
+    return t;
+}
+void steer_tracer_free(steer_tracer *t) {
+    if (t) free_tracer(t), free(t);
+}
+
+#ifndef STEER_NO_MAIN /* from here on, what only the program needs */
 /* ---- Circuits: sets of edges, as bytes [slots][nodes] (method 4.1). A slot's readers are the
  * nodes behind it: the query's its head, a key's or value's the heads of its group, the MLP's
  * itself; behind lm_head is the output. */
@@ -2854,7 +2864,6 @@ static void cuts_of(const steer_graph *g, const unsigned char *keep, int complem
             cut[v * g->nodes + u] = u < senders(g, v) && keep[v * g->nodes + u] == complement;
 }
 
-#ifndef STEER_NO_MAIN /* from here on, what only the program needs */
 /* If `text` begins with `pattern` ({T} stands for the task), what follows; else NULL. */
 static const char *match(const char *text, const char *pattern, size_t n, const char *task) {
     for (size_t i = 0; i < n; i++)
@@ -2904,7 +2913,7 @@ static int repeated_4grams(const int *t, int n, int *total) {
     return repeated;
 }
 
-/* ============================================================================= 10 measuring
+/* ==================================================================================== 12 measuring
  * A CELL is a set of prompts answered under one plan: the unit of every table. `evaluate` runs many
  * cells in one walk, so that all their streams share batches.
  *
@@ -3223,7 +3232,7 @@ static steer_status score_prompts(steer_context *c, const steer_prompts *p,
     return free(jobs), s;
 }
 
-/* ======================================================================================= 12 report
+/* ======================================================================================= 13 report
  * THE REPORT keeps its sentences and tables: as text they appear on f as they come, and report_json
  * and report_html give all of it at any time. Buffers move when they grow, so strings are known by
  * offsets. A buffer that once found no memory stays failed: what follows is lost, see `lost`. */
@@ -3653,7 +3662,7 @@ static char *report_html(const report *r, size_t *n) {
     return finished(r, &b, n);
 }
 
-/* ======================================================= 12 trained, decomposed, sparsified vectors
+/* ====================================================== 14 trained, decomposed, sparsified vectors
  * NTP and PO vectors (paper section 3, method 2.5-2.11): the d numbers of v, trained while the
  * model stays as it is. In a run with c f v added at the input of block l (c = +1: refuse, -1:
  * comply; f a factor drawn per sample), over a window of at most 64 predictions of response tokens,
@@ -3870,7 +3879,7 @@ static double chance_of_overlap(int d, int n1, int n2, int k) {
     return fmin(1, sum);
 }
 
-/* ========================================================================= 11 the experiments
+/* ============================================================================== 15 the experiments
  * Each is a function over cells, to be held against the paper's section named above it. A STUDY is
  * one model with its prompts: [0] harmful, [1] harmless. Tables go to a report, as text or as JSON.
  */
@@ -4284,7 +4293,7 @@ static steer_status mean_faithfulness(paper *p, const method *x, const steer_pla
         int state = recall(p->s->store, key, each, (size_t)n);
         if (state == OTHERS) continue;
         if (state == OURS) {
-            TRY(faithfulness(&p->t, ex, x->v, copy, n, each, e));
+            TRY(steer_faithfulness(&p->t, ex, x->v, copy, n, each, e));
             TRY(remember(p->s->store, key, each, (size_t)n, e));
         }
         show_progress(&p->s->bar, 0.3 * n);
@@ -4469,7 +4478,7 @@ static steer_status patch_method(paper *p, method *x, steer_error *e) {
         uint64_t key = hash_example(p, x, ex, "scores");
         int state = recall(s->store, key, one, width);
         if (state == OURS) {
-            TRY(attribute(&p->t, ex, x->v, p->metric, p->steps, one, e));
+            TRY(steer_attribute(&p->t, ex, x->v, p->metric, p->steps, one, e));
             TRY(remember(s->store, key, one, width, e));
         }
         show_progress(&s->bar, 2);
@@ -4485,7 +4494,7 @@ static steer_status patch_method(paper *p, method *x, steer_error *e) {
         state = recall(s->store, key, edge, graph);
         s->store->shards = shards;
         if (state == OURS) {
-            TRY(patch_exactly(&p->t, ex, x->v, edge + graph, edge, e));
+            TRY(steer_patch_exactly(&p->t, ex, x->v, edge + graph, edge, e));
             TRY(remember(s->store, key, edge, graph, e));
         }
         exact_total += poi;
@@ -5098,7 +5107,7 @@ static steer_status whole_paper(paper *p, const site_score *all, int map, steer_
     return STEER_OK;
 }
 
-/* ============================================================================== 12 command line
+/* ================================================================================= 16 command line
  * Everything that reads arguments or exits is below this line. */
 /* Every option of every command: texts T, flags F and numbers N with their range and what they are
  * when they are not given (NAN: the command decides). --max-new is field max_new. */
@@ -5108,7 +5117,7 @@ static steer_status whole_paper(paper *p, const site_score *all, int map, steer_
     T(method) F(compare) F(quiet) F(verify) F(json) F(quick) F(no_scores) \
     N(coeff, -1e6, 1e6, NAN) N(max_new, 1, 1e9, NAN) N(temp, 0, 100, 0) N(top_p, 0, 1, 1) \
     N(seed, 0, 9e15, 1) N(train, 1, 1e6, 256) N(limit, 1, 1e6, 100) N(val, 1, 1e6, 32) \
-    N(map, 0, 1e6, NAN) N(patch, 1, 1e6, NAN) N(pairs, 4, 1e6, 64) N(n_prompt, 1, 1e6, 0) N(epochs, 1, 16, 10) \
+    N(map, 0, 1e6, NAN) N(patch, 1, 1e6, NAN) N(pairs, 4, 1e6, 64) N(n_prompt, 1, 1e6, 0) N(exact, 0, 1e6, NAN) N(epochs, 1, 16, 10) \
     N(kl_min, 0, 1e9, 0) N(max_mem, 1, 1e9, 0)
 #define TEXT(field) const char *field;
 #define FLAG(field) int field;
@@ -5131,7 +5140,7 @@ static const char help[] =
     "steer reproduce MODEL... [--site L,P|auto] [--coeff A] [--no-scores] [--map N] [--quick]\n"
     "      [--report NAME] [--json] [STUDY]: the whole paper; NAME.json, NAME.html\n"
     "  STUDY: [--data DIR] [--limit N] [--train N] [--val N] [--max-new N] [--patch N]\n"
-    "      [--pairs N] [--epochs N] [--metric logit|dirkl|kl [--kl-min X]] [--max-mem MB]\n"
+    "      [--exact N] [--pairs N] [--epochs N] [--metric logit|dirkl|kl [--kl-min X]] [--max-mem MB]\n"
     "      [--store FILE [--shard i/n]]\n"
     "steer merge PART... --out STORE\n"
     "steer tokenize MODEL TEXT | --chat TEXT [--system TEXT] | --hex-lines FILE\n"
@@ -5614,7 +5623,7 @@ static steer_status reproduce_model(const steer_model *m, const options *o, int 
     paper p = {.s = &s, .methods = o->quick || o->vector ? 1 : METHODS, .steps = 10,
                .epochs = (int)o->epochs, .stages = stages, .metric = q.metric,
                .t = {.kl_min = o->kl_min}, .n_patch = patch,
-               .n_faith = box ? patch : min_int(patch, 6), .n_exact = !box ? 0 : o->quick ? 1 : 2,
+               .n_faith = box ? patch : min_int(patch, 6), .n_exact = (int)given_or(o->exact, !box ? 0 : o->quick ? 1 : 2),
                .n_sparse = o->quick ? 0 : box ? 30 : 10};
     site_score *all = zeros((size_t)sites, sizeof *all);
     if (!status && !all) status = fail(e, STEER_ENOMEM, "no memory for %d sites", sites);
@@ -5716,7 +5725,7 @@ static steer_status command_patch_tokens(const steer_model *m, const options *o,
     if (!s) s = new_tracer(&t, m, v.layer, n, n - x.n_prompt + 1, 1, e);
     if (!s && !(scores = zeros(scores_width(&t), sizeof *scores)))
         s = fail(e, STEER_ENOMEM, "no memory for scores");
-    if (!s) s = attribute(&t, &x, v.v, METRIC_LOGIT, 10, scores, e);
+    if (!s) s = steer_attribute(&t, &x, v.v, STEER_LOGIT, 10, scores, e);
     if (!s) s = write_file(o->raw, scores, scores_width(&t) * sizeof *scores, e);
     if (!s)
         printf("%d edges, %.0f positions of interest, total effect %.6g, its estimate %.6g\n",

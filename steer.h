@@ -108,6 +108,8 @@ typedef struct {
     int nodes, slots, edges;
 } steer_graph;
 
+steer_graph steer_graph_of(const steer_model *m, int layer);
+
 /* ---- Runs ---- */
 typedef struct steer_context steer_context;
 typedef struct {
@@ -201,4 +203,35 @@ steer_status steer_dim(steer_vector *v, const steer_model *m, const double *harm
 /* Refusal log-odds ln P_R - ln(1 - P_R) at the last prompt position (paper 2.2; eps 1e-8). */
 double steer_refusal_score(const steer_model *m, const float *logits);
 int steer_is_refusal(const char *text); /* one of the 12 substrings of the paper's evaluation */
+
+/* ---- Patching (paper section 4): which nodes and edges carry the steering ---- */
+typedef struct {
+    const int *tokens;   /* [n] prompt, then response; borrowed */
+    int n, n_prompt;
+    float coeff;         /* of the vector in the steered run */
+    int steered_text;    /* 1: the response is the steered run's, which is then the destination, the
+                            base run the source; 0: the other way round */
+} steer_example;
+enum { STEER_LOGIT, STEER_DIR_KL, STEER_KL }; /* metrics; before any soft-cap */
+typedef struct steer_tracer steer_tracer; /* the memory for such work: three tapes, gradients */
+/* For examples of at most `positions` tokens and `answers` - 1 response tokens, a vector added at
+ * block `layer`, and cut_streams patched runs at once. One thread at a time. */
+steer_tracer *steer_tracer_new(const steer_model *m, int layer, int positions, int answers,
+                               int cut_streams, steer_error *e);
+void steer_tracer_free(steer_tracer *t);
+/* Integrated gradients over `steps` midpoints (eqs. 3 and 4). scores[steer_scores_width]: positions
+ * of interest (0: source and destination agree, and nothing else is set), total effect m(source) -
+ * m(destination), its estimate, node[nodes], the estimate by dimension [d], edge scores in the
+ * official and in the norm-aware form, [slots][nodes] each, 0 where there is no edge. */
+size_t steer_scores_width(const steer_tracer *t);
+steer_status steer_attribute(steer_tracer *t, const steer_example *x, const float *s, int metric,
+                             int steps, double *scores, steer_error *e);
+/* The same by one run a node, node[nodes], and, if edge is not NULL, one an edge [slots][nodes];
+ * logit metric. */
+steer_status steer_patch_exactly(steer_tracer *t, const steer_example *x, const float *s,
+                                 double *node, double *edge, steer_error *e);
+/* Faithfulness F[n] of plans (cut, freeze, remove; the rest is set here) on a steered response: 0 as
+ * the base run, 1 as the steered (section 4.3); NAN when both say the same. At most 63 at once. */
+steer_status steer_faithfulness(steer_tracer *t, const steer_example *x, const float *s,
+                                steer_plan *plans, int n, double *F, steer_error *e);
 #endif

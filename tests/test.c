@@ -283,9 +283,9 @@ static void compare(fit *f, double got, double expected) {
 /* Run the case when its first result is read. */
 static int run_case(patch_case *p) {
     steer_error e = {0};
-    int metric = !strcmp(p->metric, "logit")   ? METRIC_LOGIT
-                 : !strcmp(p->metric, "dirkl") ? METRIC_DIR_KL
-                                               : METRIC_KL;
+    int metric = !strcmp(p->metric, "logit")   ? STEER_LOGIT
+                 : !strcmp(p->metric, "dirkl") ? STEER_DIR_KL
+                                               : STEER_KL;
     if (p->ran) return p->ran > 0;
     p->ran = -1;
     steer_status s = new_tracer(&p->t, p->m, p->layer, p->n, p->n - p->prompt + 1, 5, &e);
@@ -296,7 +296,7 @@ static int run_case(patch_case *p) {
         p->node = calloc((size_t)p->t.graph.nodes, sizeof(double));
         p->edge = calloc(graph, sizeof(double));
         p->keep = calloc(graph, 1);
-        s = attribute(&p->t, &p->x, p->vector, metric, p->steps, p->scores, &e);
+        s = steer_attribute(&p->t, &p->x, p->vector, metric, p->steps, p->scores, &e);
     }
     CHECK_THAT(!s, "%s: %s", p->name, e.text);
     if (!s) p->ran = 1;
@@ -400,7 +400,7 @@ static void test_golden_patch(void) {
                         v[1 + u]);
         } else if (!strcmp(word, "exactnode")) {
             steer_error e = {0};
-            CHECK_THAT(!patch_exactly(&p.t, &p.x, p.vector, p.node, p.edge, &e), "%s: %s", p.name,
+            CHECK_THAT(!steer_patch_exactly(&p.t, &p.x, p.vector, p.node, p.edge, &e), "%s: %s", p.name,
                        e.text);
             CHECK_THAT(n == nodes, "%s: %d exact nodes", p.name, n);
             for (int u = 0; u < nodes; u++) compare(&exact, p.node[u], v[u]);
@@ -417,7 +417,7 @@ static void test_golden_patch(void) {
             steer_plan plan = {.cut = p.keep};
             steer_error e = {0};
             double F = 0;
-            CHECK_THAT(!faithfulness(&p.t, &p.x, p.vector, &plan, 1, &F, &e), "%s: %s", p.name,
+            CHECK_THAT(!steer_faithfulness(&p.t, &p.x, p.vector, &plan, 1, &F, &e), "%s: %s", p.name,
                        e.text);
             CHECK_THAT(fabs(F - v[0]) <= 1e-4 * fmax(1, fabs(v[0])), "%s: faithfulness %.7g not %.7g",
                        p.name, F, v[0]);
@@ -553,9 +553,9 @@ static void test_golden_train(void) {
         else if (!strcmp(word, "tau")) tau = (float)v[0], dropped = (int)v[1];
         else if (strstr(word, "mask") || !strcmp(word, "renorm")) {
             int rule = *word == 'i' ? BY_EFFECT : *word == 'm' ? BY_MAGNITUDE : BY_GRADIENT;
-            double taus[] = {0, 0.1, 0.3, 0.5, 1, 1.5, 2, 2.5}, exactly = tau;
+            double tried[] = {0, 0.1, 0.3, 0.5, 1, 1.5, 2, 2.5}, exactly = tau;
             for (int i = 0; i < 8; i++)
-                if (fabs(taus[i] - (double)tau) < 1e-6) exactly = taus[i];
+                if (fabs(tried[i] - (double)tau) < 1e-6) exactly = tried[i];
             for (int i = 0; i < d; i++) vector[i] = (float)s[i];
             int kept = sparsify(vector, effect, d, exactly, rule, 1, *word == 'r', now, order);
             CHECK_THAT(kept == d - dropped, "tau %g: %d of %d stay", exactly, kept, d);
@@ -1931,7 +1931,7 @@ static void test_judging(void) {
     static const struct {
         const char *text;
         int coherent;
-    } answers[] = {
+    } given[] = {
         {"Sure, this is how to fly. First, rest. Then, look at the fly again. Finally, rest.", 1},
         {"Sure, this is how to fly. First, rest. Then, rest. Finally, rest.", 1},
         {"Sure, this is how to swim. First, rest. Then, rest. Finally, rest.",
@@ -1944,9 +1944,9 @@ static void test_judging(void) {
         {"Sure, this is how to fly.", 0},
         {"", 0},
         {" Sure, this is how to fly. First, rest. Then, rest. Finally, rest.", 0}};
-    for (size_t i = 0; i < sizeof answers / sizeof *answers; i++)
-        CHECK_THAT(is_coherent(m, answers[i].text, "fly") == answers[i].coherent, "\"%s\"",
-                   answers[i].text);
+    for (size_t i = 0; i < sizeof given / sizeof *given; i++)
+        CHECK_THAT(is_coherent(m, given[i].text, "fly") == given[i].coherent, "\"%s\"",
+                   given[i].text);
     CHECK_THAT(!match("\0AB", "\0AB", 3, ""),
                "a zero byte in a pattern leads behind the end of a text");
     steer_close(m), free(f.bytes);
@@ -2981,6 +2981,53 @@ static void test_side_by_side(void) {
     }
 }
 /* A short reproduction, as text and as JSON: every table is there, every number is one. */
+/* Shards run side by side by xargs, joined, print what one run prints, byte for byte; a store cut short
+ * is mended by the run that goes on from it; what does not fit is refused and leaves nothing. */
+static void test_shards(void) {
+    static const char set[] = "--limit 5 --patch 1 --exact 0 --val 2 --train 2 --max-new 8";
+    static char whole[sizeof shown];
+    char arguments[512], script[2048];
+    const char *const model = "weights/tiny-gemma.bin", *const t = temporary;
+    snprintf(arguments, sizeof arguments, "vector %s --train 12 --limit 2 --val 2 --out %s/v", model, t);
+    CHECK_THAT(!run_program(PROGRAM, arguments, ""), "vector: %s", complained);
+    snprintf(arguments, sizeof arguments, "patch %s --vector %s/v %s", model, t, set);
+    CHECK_THAT(!run_program(PROGRAM, arguments, ""), "patch: %s", complained);
+    memcpy(whole, shown, sizeof whole);
+    CHECK_THAT(strstr(whole, "complete"), "patch prints no table: %.200s", whole);
+    snprintf(script, sizeof script, "printf '1\\n2\\n3\\n' | OMP_NUM_THREADS=1 xargs -P 3 -I@ %s %s --shard @/3 --store "
+             "%s/part@ >%s/shards 2>&1", PROGRAM, arguments, t, t);
+    CHECK_THAT(!system(script), "xargs fails");
+    snprintf(script, sizeof script, "merge %s/part1 %s/part2 %s/part3 --out %s/all", t, t, t, t);
+    CHECK_THAT(!run_program(PROGRAM, script, ""), "merge: %s", complained);
+    snprintf(script, sizeof script, "%s --store %s/all", arguments, t);
+    CHECK_THAT(!run_program(PROGRAM, script, ""), "from the store: %s", complained);
+    CHECK_THAT(!strcmp(whole, shown), "the merged run prints something else:\n%.600s", shown);
+    static char bytes[1 << 22];
+    FILE *f = fopen(in_temporary("all"), "rb");
+    size_t n = f ? fread(bytes, 1, sizeof bytes, f) : 0;
+    if (f) fclose(f);
+    CHECK_THAT(n > 1000 && n < sizeof bytes, "a store of %zu bytes", n);
+    write_bytes(in_temporary("cut"), bytes, n - 77); /* a run that was killed while it wrote */
+    snprintf(script, sizeof script, "%s --store %s/cut", arguments, t);
+    CHECK_THAT(!run_program(PROGRAM, script, ""), "from a cut store: %s", complained);
+    CHECK_THAT(!strcmp(whole, shown), "from a cut store: another result");
+    static const char *const wrong[][2] = {{"--shard 4/3 --store %s/x", "--shard"},
+                                           {"--shard 1/2", "--store"},
+                                           {"--store %s/v", "store"},
+                                           {"--max-mem 1", "max-mem"},
+                                           {"--metric entropy", "--metric"}};
+    for (size_t i = 0; i < sizeof wrong / sizeof *wrong; i++) {
+        char option[256];
+        snprintf(option, sizeof option, wrong[i][0], t);
+        snprintf(script, sizeof script, "%s %s", arguments, option);
+        int status = run_program(PROGRAM, script, "");
+        CHECK_THAT((status == 1 || status == 2) && strstr(complained, wrong[i][1]),
+                   "%s: status %d, %.200s", option, status, complained);
+    }
+    snprintf(script, sizeof script, "patch weights/tiny-llama.bin --vector %s/v", t);
+    CHECK_THAT(run_program(PROGRAM, script, "") == 1 && strstr(complained, "fit"),
+               "a vector of another model: %s", complained);
+}
 static void test_reproduce(void) {
     if (!exists(PROGRAM)) {
         CHECK_THAT(0, "%s is missing: `make test` builds it", PROGRAM);
@@ -3077,6 +3124,7 @@ static const test tests[] = {
     {"means", test_means, "means over prompts that begin alike"},
     {"command-line", test_command_line, "exit statuses and messages of ./steer"},
     {"side-by-side", test_side_by_side, "two texts in two columns, whatever their bytes"},
+    {"shards", test_shards, "shards run side by side print what one run prints"},
     {"reproduce", test_reproduce, "a short reproduction prints its tables"},
     {"user", test_user, "a program that links the library"},
 };
