@@ -3306,10 +3306,12 @@ static const datum *datum_of(const report *r, const entry *t, int i, int k) {
 static const char *text_of(const report *r, const entry *t, int i, int k) {
     return r->strings.p + datum_of(r, t, i, k)->text;
 }
+/* A number of a row by its column's name; NAN: none, or none that an axis can hold. */
 static double value_of(const report *r, const entry *t, int i, const char *column) {
     int k = t->n_columns - 1;
     while (k >= 0 && strcmp(text_of(r, t, -1, k), column)) k--;
-    return k < 0 ? NAN : datum_of(r, t, i, k)->value;
+    double x = k < 0 ? NAN : datum_of(r, t, i, k)->value;
+    return fabs(x) < 1e15 ? x : NAN;
 }
 static void put_datum(buffer *b, const report *r, const entry *t, int i, int k, int mode) {
     const char *s = text_of(r, t, i, k);
@@ -4362,9 +4364,9 @@ static steer_status train_method(paper *p, int which, const pair_list *pairs, co
     training how = standard_training;
     how.epochs = p->epochs;
     double epochs[16][2], norm = norm_of(p->of[DIM].v, d);
-    double row[3 + (1 << 14)]; /* the epoch chosen, its loss and match, the vector */
+    double *row; /* the epoch chosen, its loss and match, the vector */
     float *v = GET(p->of[which].v, d);
-    if (!v) return e->code;
+    if (!v || !GET(row, 3 + d)) return e->code;
     s->bar.what = which == NTP ? "training NTP" : "training PO";
     uint64_t key = hash_of(hash_of(0, method_names[which], 3), &how, sizeof how);
     for (int k = 0; k < 2 * n; k++) {

@@ -3087,6 +3087,8 @@ static void test_user(void) {
     steer_vector_free(&v), steer_close(m);
 }
 
+#include "paper.inc.c"
+
 typedef struct {
     const char *name;
     void (*run)(void);
@@ -3124,6 +3126,14 @@ static const test tests[] = {
     {"means", test_means, "means over prompts that begin alike"},
     {"command-line", test_command_line, "exit statuses and messages of ./steer"},
     {"side-by-side", test_side_by_side, "two texts in two columns, whatever their bytes"},
+    {"kernels-back", test_kernels_back, "each kernel's backward against central differences"},
+    {"backward-whole", test_backward_whole, "completeness, sums of edges, heads and groups, threads"},
+    {"circuits", test_circuits, "empty, full, pruned, selected, complementary circuits"},
+    {"value-vectors", test_value_vectors, "what removing the vector takes from a head (6.6)"},
+    {"sparse", test_sparse, "which dimensions stay, and what chance would keep"},
+    {"training", test_training, "training lowers the loss; the seed decides the bits"},
+    {"patch-errors", test_patch_errors, "wrong plans and examples of patching"},
+    {"report", test_report, "the page and the JSON are well formed and escape their text"},
     {"shards", test_shards, "shards run side by side print what one run prints"},
     {"reproduce", test_reproduce, "a short reproduction prints its tables"},
     {"user", test_user, "a program that links the library"},
