@@ -17,7 +17,7 @@ steer: steer.c steer.h Makefile
 
 # The paper on the models in the box: a short form within a minute, and all of it, with report.html.
 run: steer
-	./steer reproduce $(BOX) --quick
+	./steer reproduce $(BOX) --quick --limit 60 --map 10
 paper: steer
 	./steer reproduce weights/tiny-llama.bin weights/tiny-gemma.bin --report report
 

@@ -3040,8 +3040,8 @@ static void test_reproduce(void) {
     char arguments[512];
     for (int k = 0; k < 2; k++) {
         snprintf(arguments, sizeof arguments,
-                 "reproduce %s --train 12 --limit 3 --val 4 --map %d --max-new 12 %s", models[k],
-                 1 - k, k ? "--json" : "");
+                 "reproduce %s --train 12 --limit 3 --val 4 --map %d --max-new 12 --patch 1 --exact 0 %s",
+                 models[k], 1 - k, k ? "--pairs 6 --epochs 1 --json" : "--quick");
         int status = run_program(PROGRAM, arguments, "");
         CHECK_THAT(status == 0, "`steer %s`: status %d, \"%.300s\"", arguments, status, complained);
         CHECK_THAT(!strstr(shown, "nan") && !strstr(shown, "inf,"),
