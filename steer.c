@@ -1167,11 +1167,12 @@ static size_t lay_out(steer_context *c, char *base) {
 steer_graph steer_graph_of(const steer_model *m, int layer) {
     const steer_config *c = &m->config;
     steer_graph g = {layer, c->layers - layer, c->heads, c->kv_heads, 1, 1, 0};
+    int64_t edges = 0; /* too many for an int in models that only a made-up file describes */
     for (int b = layer; b < c->layers; b++) {
-        g.edges += (c->heads + 2 * c->kv_heads) * g.nodes + g.nodes + c->heads;
+        edges += (c->heads + 2 * c->kv_heads + 1) * (int64_t)g.nodes + c->heads;
         g.nodes += c->heads + 1, g.slots += c->heads + 2 * c->kv_heads + 1;
     }
-    g.edges += g.nodes;
+    g.edges = edges + g.nodes < INT32_MAX ? (int)(edges + g.nodes) : INT32_MAX;
     return g;
 }
 /* Head h (h = heads: the MLP) of block b. */
@@ -2449,21 +2450,25 @@ static void free_tracer(tracer *t) {
     steer_context_free(t->c), free(t->memory);
     memset(t, 0, sizeof *t);
 }
+/* *t comes zeroed, but for kl_min, which stays. */
 static steer_status new_tracer(tracer *t, const steer_model *m, int layer, int max, int answers,
                                int cut_streams, steer_error *e) {
     size_t size[6];
     steer_limits l;
     *t = (tracer){.kl_min = t->kl_min, .m = m, .graph = steer_graph_of(m, layer), .max = max,
                   .answers = answers, .cut_streams = cut_streams};
+    if (cut_streams < 1)
+        return fail(e, STEER_EARG, "patching with %d streams: at least one", cut_streams);
     if (t->graph.nodes > MAX_NODES)
         return fail(e, STEER_EARG, "a graph of %d nodes; patching takes at most %d", t->graph.nodes,
                     MAX_NODES);
     size_t bytes = tracer_bytes(m, &t->graph, max, answers, cut_streams, size, &l);
     char *memory = t->memory = bytes == SIZE_MAX ? NULL : zeros(bytes - size[5] + ALIGN, 1);
-    if (!memory || !(t->c = steer_context_new(m, &l, e))) {
-        free_tracer(t);
-        return fail(e, STEER_ENOMEM, "no memory to patch %d tokens (%.0f MB)", max, bytes / 1e6);
-    }
+    steer_error why = {0};
+    if (!memory)
+        fail(&why, STEER_ENOMEM, "no memory to patch %d tokens (%.0f MB)", max, bytes / 1e6);
+    else t->c = steer_context_new(m, &l, &why);
+    if (!t->c) return free_tracer(t), fail(e, why.code, "%s", why.text);
     lay_out_tracer(t, memory + (ALIGN - (uintptr_t)memory % ALIGN), size);
     return STEER_OK;
 }
@@ -2473,17 +2478,22 @@ static steer_status new_tracer(tracer *t, const steer_model *m, int layer, int m
 static steer_status run_example(tracer *t, const example *x, steer_plan *const *plans, int streams,
                                 const steer_tape *tape, steer_error *e) {
     int n = 0;
-    if (x->n > t->max || x->n_prompt < 1 || x->n - x->n_prompt + 1 > t->answers)
+    if (x->n > t->max || x->n_prompt < 1 || x->n < x->n_prompt ||
+        x->n - x->n_prompt + 1 > t->answers)
         return fail(e, STEER_EARG, "an example of %d tokens, %d of them prompt, does not fit", x->n,
                     x->n_prompt);
     for (int i = 0; i < streams; i++) {
         int twin = i && plans[i] && (plans[i]->cut || plans[i]->freeze) ? 0 : -1;
         steer_status s = steer_begin(t->c, i, plans[i], twin, e);
         if (s) return s;
+        if (plans[i]) memset(plans[i]->hits, 0, sizeof plans[i]->hits);
         for (int p = 0; p < x->n; p++)
             t->rows[n++] = (steer_row){i, p, x->tokens[p], 0, tape ? p + 1 : 0};
     }
-    return steer_run(t->c, t->rows, n, tape, e);
+    steer_status s = steer_run(t->c, t->rows, n, tape, e);
+    for (int i = 0; i < streams && !s; i++)
+        if (plans[i]) s = check_hits(plans[i], e);
+    return s;
 }
 /* A plan that starts from the base run's x_l and adds c s, if there is an s. */
 static steer_plan plan_from(const tracer *t, const float *s, float c) {
@@ -2655,6 +2665,9 @@ steer_status steer_attribute(tracer *t, const example *x, const float *s, int me
     const steer_config *c = &t->m->config;
     int source = !x->steered_text, n = x->n, d = c->d, first = t->graph.layer, n_poi;
     size_t plane = sizeof(float) * n * d;
+    if (steps < 1 || metric < STEER_LOGIT || metric > STEER_KL)
+        return fail(e, STEER_EARG, "%d steps of metric %d: at least one, metrics are 0 to %d", steps,
+                    metric, STEER_KL);
     memset(scores, 0, scores_width(t) * sizeof *scores);
     steer_status status = run_ends(t, x, s, e);
     if (status || !(n_poi = find_poi(t, x, metric))) return status;
@@ -3160,8 +3173,15 @@ static steer_status walk_cells(steer_context *c, steer_job *jobs, int n, double 
         if (state != DONE) continue;
         value[i] = kept[!read];
         if (read) continue;
-        j->n_out = (int)kept[0];
-        for (int t = 0; t < j->n_out; t++) j->out[t] = (int)kept[2 + t];
+        int sound = kept[0] >= 0 && kept[0] <= j->max_new; /* a store may come from anywhere */
+        j->n_out = sound ? (int)kept[0] : 0;
+        for (int t = 0; t < j->n_out && sound; t++) {
+            sound = kept[2 + t] >= 0 && kept[2 + t] < c->m->config.vocab;
+            j->out[t] = sound ? (int)kept[2 + t] : 0;
+        }
+        if (!sound)
+            s = fail(e, STEER_EFORMAT, "%s: an answer that this model can't have given; take "
+                     "another --store", r->path);
         show_progress(bar, 1);
     }
     r->shards = shards;
@@ -4764,6 +4784,7 @@ static void lens_row(paper *p, string label, const float *v, float sign, double 
         const char *piece = steer_piece(p->s->m, ids[k], &bytes);
         at += snprintf(text + at, sizeof text - (size_t)at, "%s'%.*s' %.1f", k ? ", " : "",
                        min_int((int)bytes, 24), piece, (double)logits[k]);
+        at = min_int(at, (int)sizeof text - 1); /* a huge logit has many digits: cut */
     }
     row_text(p->s->out, label.s, (const double[]){effect, share}, 2, text);
 }

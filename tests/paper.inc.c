@@ -1,5 +1,5 @@
-/* Tests of the paper's second half: the backward pass, patching, circuits, value vectors, sparse and
- * trained vectors, the report. tests/test.c includes this file before its table. Formulas are
+/* Tests of the paper's second half: the backward pass, patching, circuits, value vectors, sparse
+ * and trained vectors, the report. tests/test.c includes this file before its table. Formulas are
  * written out again here, in double and the plain way; a gradient is held against central
  * differences, a circuit against every path, a probability against every subset. */
 
@@ -29,8 +29,16 @@ enum { FAMILIES = 3 };
 static const char *const family_names[] = {"llama", "qwen2", "gemma"};
 static steer_model *family(int kind) {
     static steer_model *made[FAMILIES];
-    steer_config c = {.d = 16, .layers = 4, .heads = 4, .kv_heads = 2, .head_dim = 8, .ff = 32,
-                      .vocab = 48, .tied = 1, .norm_eps = 1e-5f, .embed_scale = 1,
+    steer_config c = {.d = 16,
+                      .layers = 4,
+                      .heads = 4,
+                      .kv_heads = 2,
+                      .head_dim = 8,
+                      .ff = 32,
+                      .vocab = 48,
+                      .tied = 1,
+                      .norm_eps = 1e-5f,
+                      .embed_scale = 1,
                       .query_scale = 0.353553391f};
     if (kind == 1)
         c.d = 20, c.layers = 3, c.kv_heads = 1, c.head_dim = 6, c.ff = 36, c.vocab = 61,
@@ -208,7 +216,8 @@ static double check_elementwise(void) {
     char what[128];
     for (int i = 0; i < 16; i++) { /* norms: offsets 0 and 1, small and large eps */
         int d = sizes[i % 4];
-        steer_config c = {.d = d, .norm_offset = (float)(i / 4 % 2), .norm_eps = i < 8 ? 1e-5f : 0.3f};
+        steer_config c = {
+            .d = d, .norm_offset = (float)(i / 4 % 2), .norm_eps = i < 8 ? 1e-5f : 0.3f};
         float *x = floats(1, i, (size_t)d, 2), *w = floats(2, i, (size_t)d, 1),
               *dy = floats(3, i, (size_t)d, 1), *dx = floats(4, i, (size_t)d, 0.5),
               *before = floats(4, i, (size_t)d, 0.5);
@@ -263,7 +272,8 @@ static double check_elementwise(void) {
     CHECK_THAT(one == 0, "a softmax of one is constant: %g", (double)one);
     for (int half = 1; half <= 64; half = 3 * half + 1) {
         float cosine[64], sine[64], *x = floats(11, half, 2 * (size_t)half, 1),
-              *dy = floats(12, half, 2 * (size_t)half, 1), *back = malloc(sizeof(float) * 128);
+                                    *dy = floats(12, half, 2 * (size_t)half, 1),
+                                    *back = malloc(sizeof(float) * 128);
         double *x64 = doubles(x, 2 * (size_t)half), *dy64 = doubles(dy, 2 * (size_t)half);
         for (int i = 0; i < half; i++)
             cosine[i] = cosf(2.1f * (float)i + 0.4f), sine[i] = sinf(2.1f * (float)i + 0.4f);
@@ -281,12 +291,13 @@ static double check_elementwise(void) {
 static double check_linear(const weight *w, part p, int rows) {
     double most = 0, *M = malloc(sizeof *M * (size_t)p.rows * (size_t)p.cols);
     for (int j = 0; j < p.rows; j++)
-        for (int c = 0; c < p.cols; c++)
-            M[j * p.cols + c] = weight_value(w, p.row + j, p.col + c);
+        for (int c = 0; c < p.cols; c++) M[j * p.cols + c] = weight_value(w, p.row + j, p.col + c);
     for (int back = 0; back < 2; back++) {
         int in = back ? p.rows : p.cols, out = back ? p.cols : p.rows, xs = in + 3, ys = out + 5;
-        float *x = floats(13, back, (size_t)rows * (size_t)xs, 1), *y = malloc(4 * (size_t)rows * (size_t)ys);
-        double *expected = malloc(sizeof *expected * (size_t)out), *weights = doubles(NULL, (size_t)out);
+        float *x = floats(13, back, (size_t)rows * (size_t)xs, 1),
+              *y = malloc(4 * (size_t)rows * (size_t)ys);
+        double *expected = malloc(sizeof *expected * (size_t)out),
+               *weights = doubles(NULL, (size_t)out);
         fit off = {0, 0};
         int spilt = 0;
         char what[96];
@@ -298,12 +309,13 @@ static double check_linear(const weight *w, part p, int rows) {
             for (int j = 0; j < out; j++) expected[j] = 0;
             for (int j = 0; j < p.rows; j++)
                 for (int c = 0; c < p.cols; c++)
-                    expected[back ? c : j] += M[j * p.cols + c] * (double)x[r * xs + (back ? j : c)];
+                    expected[back ? c : j] +=
+                        M[j * p.cols + c] * (double)x[r * xs + (back ? j : c)];
             for (int j = 0; j < out; j++) hold(&off, (double)y[r * ys + j], expected[j]);
             for (int j = out; j < ys; j++) spilt += y[r * ys + j] != 77;
         }
-        CHECK_THAT(misfit(&off) <= 1e-5 && !spilt, "%s: relative error %.3g, %d numbers behind rows",
-                   what, misfit(&off), spilt);
+        CHECK_THAT(misfit(&off) <= 1e-5 && !spilt,
+                   "%s: relative error %.3g, %d numbers behind rows", what, misfit(&off), spilt);
         if (back) { /* x is dy: the slopes of x M v in v, wherever v is */
             double *dy = doubles(x + (rows - 1) * xs, (size_t)in);
             kernel k = {.dy = dy, .matrix = M, .rows = p.rows, .n = p.cols};
@@ -318,11 +330,14 @@ static double check_linear(const weight *w, part p, int rows) {
     return most;
 }
 static double check_parts(void) {
-    static const struct { int rows, cols; part p; } cases[] = {
-        {1, 1, {0, 1, 0, 1}},       {3, 5, {0, 3, 0, 5}},        {17, 33, {2, 13, 5, 27}},
-        {31, 64, {1, 29, 3, 61}},   {300, 64, {0, 300, 0, 64}},  {300, 64, {7, 290, 33, 31}},
+    static const struct {
+        int rows, cols;
+        part p;
+    } cases[] = {
+        {1, 1, {0, 1, 0, 1}},       {3, 5, {0, 3, 0, 5}},         {17, 33, {2, 13, 5, 27}},
+        {31, 64, {1, 29, 3, 61}},   {300, 64, {0, 300, 0, 64}},   {300, 64, {7, 290, 33, 31}},
         {70, 320, {0, 70, 0, 320}}, {70, 320, {11, 58, 30, 289}}, {24, 32, {18, 6, 0, 32}},
-        {32, 96, {0, 32, 90, 6}},   {32, 96, {0, 32, 6, 6}},     {128, 96, {64, 64, 0, 96}},
+        {32, 96, {0, 32, 90, 6}},   {32, 96, {0, 32, 6, 6}},      {128, 96, {64, 64, 0, 96}},
         {96, 128, {0, 96, 64, 64}}, {65, 32, {64, 1, 31, 1}}};
     double most = 0;
     for (size_t i = 0; i < sizeof cases / sizeof *cases; i++)
@@ -330,7 +345,7 @@ static double check_parts(void) {
             if (type == Q8 && cases[i].cols % 32) continue;
             weight w = random_matrix(60, (int)type, (int)i, cases[i].rows, cases[i].cols, 1, type);
             CHECK_THAT(w.type == type, "type %d", (int)w.type);
-            for (int rows = 1; rows <= 30; rows += 1 + 28 * (rows > 1))
+            for (int rows = 1; rows <= 30; rows += rows == 1 ? 1 : 28)
                 most = fmax(most, check_linear(&w, cases[i].p, rows));
             free((void *)w.data), free((void *)w.scale);
         }
@@ -347,15 +362,24 @@ static double check_parts(void) {
     return most;
 }
 static double check_attention(void) {
-    static const struct { int heads, kv, hd, n, window, block; double cap; } cases[] = {
-        {1, 1, 6, 7, 0, 1, 0},  {4, 2, 6, 9, 0, 1, 1.5}, {4, 1, 6, 9, 3, 2, 0},
-        {4, 2, 6, 9, 3, 2, 2},  {4, 2, 6, 9, 3, 1, 2}, /* every second block sees all */
-        {2, 1, 64, 4, 0, 2, 0}, {3, 3, 8, 6, 1, 2, 4}};
+    static const struct {
+        int heads, kv, hd, n, window, block;
+        double cap;
+    } cases[] = {{1, 1, 6, 7, 0, 1, 0},  {4, 2, 6, 9, 0, 1, 1.5}, {4, 1, 6, 9, 3, 2, 0},
+                 {4, 2, 6, 9, 3, 2, 2},  {4, 2, 6, 9, 3, 1, 2}, /* every second block sees all */
+                 {2, 1, 64, 4, 0, 2, 0}, {3, 3, 8, 6, 1, 2, 4}};
     double most = 0;
     for (int i = 0; i < (int)(sizeof cases / sizeof *cases); i++) {
-        int H = cases[i].heads, K = cases[i].kv, hd = cases[i].hd, n = cases[i].n, b = cases[i].block;
-        steer_model m = {.config = {.d = 8, .layers = 3, .heads = H, .kv_heads = K, .head_dim = hd,
-                                    .ff = 8, .window = cases[i].window, .window_every = 2,
+        int H = cases[i].heads, K = cases[i].kv, hd = cases[i].hd, n = cases[i].n,
+            b = cases[i].block;
+        steer_model m = {.config = {.d = 8,
+                                    .layers = 3,
+                                    .heads = H,
+                                    .kv_heads = K,
+                                    .head_dim = hd,
+                                    .ff = 8,
+                                    .window = cases[i].window,
+                                    .window_every = 2,
                                     .attn_cap = (float)cases[i].cap,
                                     .query_scale = 1.3f / sqrtf((float)hd)}};
         size_t q = (size_t)(n * H * hd), kv = (size_t)(n * K * hd), all = q + 2 * kv;
@@ -384,7 +408,8 @@ static double check_attention(void) {
                    group = (size_t)(H / K);
             double sum = 0;
             for (size_t h = g * group; h < (g + 1) * group; h++)
-                sum += (double)(j < kv ? s.dk : s.dv)[(t * (size_t)H + h) * (size_t)hd + at % (size_t)hd];
+                sum += (double)(j < kv ? s.dk
+                                       : s.dv)[(t * (size_t)H + h) * (size_t)hd + at % (size_t)hd];
             got[q + j] = (float)sum;
         }
         double *dz64 = doubles(dz, q);
@@ -414,20 +439,24 @@ static double check_attention(void) {
 static void test_kernels_back(void) {
     double elementwise = check_elementwise(), parts = check_parts(), attention = check_attention();
     printf("  relative errors against central differences: norms, gates, caps, softmax, rope %.2g; "
-           "linear %.2g; attention %.2g\n", elementwise, parts, attention);
+           "linear %.2g; attention %.2g\n",
+           elementwise, parts, attention);
 }
 
 /* ---------------------------------------------------------------- the backward of whole models */
 
 /* The blocks >= layer in double, from start [n][d] to the product of RN(x_L) with weights [n][d];
  * `push` [n][d] is added to a contribution (index as in gradients.out), to a slot's input, or to
- * what that slot's norm reads. */
+ * what that slot's norm reads. Where edges are cut, slots read the nodes of another run. */
 enum { PUSH_OUT, PUSH_IN, PUSH_STREAM };
 enum { MOST_N = 12, MOST_D = 20, MOST_Q = 32, MOST_FF = 36 };
 typedef struct {
     const steer_model *m;
     int layer, n, kind, index;
     const double *start, *weights, *push;
+    const unsigned char *cut; /* [slots][nodes], or NULL */
+    const double *other;      /* [nodes][n][d] what cut edges bring instead of `nodes` */
+    double *nodes, *final;    /* out: [nodes][n][d], RN(x_L) [n][d]; or NULL */
 } pushed;
 static void push(const pushed *p, int kind, int index, int t, double step, double *to) {
     int d = p->m->config.d;
@@ -436,11 +465,20 @@ static void push(const pushed *p, int kind, int index, int t, double step, doubl
 }
 static void slot_input64(const pushed *p, int slot, int t, double step, const double *x,
                          const float *norm, double *in) {
+    const steer_config *c = &p->m->config;
     double at[MOST_D];
-    memcpy(at, x, sizeof *at * (size_t)p->m->config.d);
+    int nodes = 1 + (c->layers - p->layer) * (c->heads + 1);
+    memcpy(at, x, sizeof *at * (size_t)c->d);
+    for (int u = 0; u < nodes && p->cut; u++)
+        for (int i = (u * p->n + t) * c->d, k = 0; k < c->d && p->cut[slot * nodes + u]; k++)
+            at[k] += p->other[i + k] - p->nodes[i + k];
     push(p, PUSH_STREAM, slot, t, step, at);
-    norm64(in, at, norm, &p->m->config);
+    norm64(in, at, norm, c);
     push(p, PUSH_IN, slot, t, step, in);
+}
+static void keep_node(const pushed *p, int u, int t, const double *x) {
+    size_t d = (size_t)p->m->config.d;
+    if (p->nodes) memcpy(p->nodes + (size_t)(u * p->n + t) * d, x, sizeof *x * d);
 }
 static double pushed_value(const pushed *p, double step) {
     const steer_model *m = p->m;
@@ -451,6 +489,7 @@ static double pushed_value(const pushed *p, double step) {
     for (int t = 0; t < p->n; t++) {
         memcpy(x[t], p->start + t * d, sizeof **x * (size_t)d);
         push(p, PUSH_OUT, 0, t, step, x[t]);
+        keep_node(p, 0, t, x[t]);
     }
     for (int b = p->layer; b < c->layers; b++) {
         const block *w = &m->blocks[b];
@@ -458,10 +497,17 @@ static double pushed_value(const pushed *p, double step) {
         for (int t = 0; t < p->n; t++)
             for (int s = 0; s < width - 1; s++) {
                 int g = s < H ? s : (s - H) % K, kind = s < H ? 0 : 1 + (s - H) / K;
-                double *to = kind == 0 ? q + (t * H + g) * hd : (kind == 1 ? k : v) + (t * K + g) * hd;
+                double *to =
+                    kind == 0 ? q + (t * H + g) * hd : (kind == 1 ? k : v) + (t * K + g) * hd;
                 slot_input64(p, i * width + s, t, step, x[t], w->attn_norm, in);
-                product64(to, kind == 0 ? &w->q : kind == 1 ? &w->k : &w->v, g * hd, hd, in,
-                          kind == 0 ? w->q_bias : kind == 1 ? w->k_bias : w->v_bias);
+                product64(to,
+                          kind == 0   ? &w->q
+                          : kind == 1 ? &w->k
+                                      : &w->v,
+                          g * hd, hd, in,
+                          kind == 0   ? w->q_bias
+                          : kind == 1 ? w->k_bias
+                                      : w->v_bias);
                 for (int j = 0; j < hd / 2 && kind < 2; j++) {
                     double angle = t * (double)m->rope_freq[j], a = to[j], e = to[j + hd / 2];
                     to[j] = a * cos(angle) - e * sin(angle);
@@ -471,21 +517,37 @@ static double pushed_value(const pushed *p, double step) {
         attention64(c, b, p->n, q, k, v, z);
         for (int t = 0; t < p->n; t++) {
             product64(out, &w->o, 0, d, z + t * H * hd, NULL);
+            double r = c->post_norms ? inverse_rms64(out, (double)c->norm_eps, d) : 1,
+                   share[MOST_D];
+            for (int h = 0; h < H && p->nodes;
+                 h++) { /* each head's part, under the whole's scalar */
+                for (int j = 0; j < d; j++) {
+                    share[j] = 0;
+                    for (int s = 0; s < hd; s++)
+                        share[j] += weight_value(&w->o, j, h * hd + s) * z[(t * H + h) * hd + s];
+                    if (c->post_norms)
+                        share[j] *= r * ((double)c->norm_offset + (double)w->post_attn_norm[j]);
+                }
+                keep_node(p, 1 + i * (H + 1) + h, t, share);
+            }
             if (c->post_norms) norm64(out, out, w->post_attn_norm, c);
             for (int j = 0; j < d; j++) x[t][j] += out[j];
             push(p, PUSH_OUT, 1 + 2 * i, t, step, x[t]);
             slot_input64(p, i * width + width - 1, t, step, x[t], w->mlp_norm, in);
-            product64(gate, &w->gate, 0, c->ff, in, NULL), product64(up, &w->up, 0, c->ff, in, NULL);
+            product64(gate, &w->gate, 0, c->ff, in, NULL),
+                product64(up, &w->up, 0, c->ff, in, NULL);
             for (int j = 0; j < c->ff; j++) gate[j] = act64(gate[j], c->gelu) * up[j];
             product64(out, &w->down, 0, d, gate, NULL);
             if (c->post_norms) norm64(out, out, w->post_mlp_norm, c);
+            keep_node(p, 1 + i * (H + 1) + H, t, out);
             for (int j = 0; j < d; j++) x[t][j] += out[j];
             push(p, PUSH_OUT, 2 + 2 * i, t, step, x[t]);
         }
     }
     for (int t = 0; t < p->n; t++) {
         slot_input64(p, (c->layers - p->layer) * width, t, step, x[t], m->final_norm, in);
-        for (int j = 0; j < d; j++) sum += p->weights[t * d + j] * in[j];
+        for (int j = 0; j < d && p->weights; j++) sum += p->weights[t * d + j] * in[j];
+        if (p->final) memcpy(p->final + t * d, in, sizeof *in * (size_t)d);
     }
     return sum;
 }
@@ -511,7 +573,9 @@ static double check_backward(int kind) {
     backward(t->c, &t->tape[2], N, t->dx, &t->back, &t->grad);
     pushed p = {.m = w.m, .layer = 1, .n = N, .start = start, .weights = weights64};
     for (p.kind = PUSH_OUT; p.kind <= PUSH_STREAM; p.kind++) {
-        const float *all = p.kind == PUSH_OUT ? t->grad.out : p.kind == PUSH_IN ? t->grad.in : t->grad.aware;
+        const float *all = p.kind == PUSH_OUT  ? t->grad.out
+                           : p.kind == PUSH_IN ? t->grad.in
+                                               : t->grad.aware;
         int n = p.kind == PUSH_OUT ? 1 + 2 * blocks : t->graph.slots;
         for (p.index = 0; p.index < n; p.index++) {
             const float *g = all + plane * (size_t)p.index;
@@ -527,8 +591,10 @@ static double check_backward(int kind) {
             }
             most = fmax(most, misfit(&off));
             CHECK_THAT(misfit(&off) <= 2e-5, "%s: %s %d: relative error %.3g", family_names[kind],
-                       p.kind == PUSH_OUT ? "out" : p.kind == PUSH_IN ? "in" : "aware", p.index,
-                       misfit(&off));
+                       p.kind == PUSH_OUT  ? "out"
+                       : p.kind == PUSH_IN ? "in"
+                                           : "aware",
+                       p.index, misfit(&off));
         }
     }
     CHECK_THAT(!memcmp(t->dx, t->grad.out, sizeof(float) * plane), "dx is not the site's gradient");
@@ -548,11 +614,13 @@ static double check_attribution(tracer *t, const example *x, double *scores, con
     size_t plane = (size_t)(n * d), at_block = (size_t)(blocks + 1) * (size_t)d,
            at_mid = (size_t)blocks * (size_t)d;
     const steer_tape *src = &t->tape[source], *dst = &t->tape[!source];
-    fit aware = {0, 0}, split = {0, 0}, coarse[3] = {{0, 0}, {0, 0}, {0, 0}};
-    /* 3.8: all scores into a slot add up to <x_src - x_dst, J^T G> */
-    for (int v = 0; v < t->graph.slots; v++) {
+    fit into = {0, 0}, split = {0, 0}, node = {0, 0}, coarse[3] = {{0, 0}, {0, 0}, {0, 0}};
+    /* 3.8: all scores into a slot add up to <x_src - x_dst, J^T G>, the official ones to <.., G> */
+    for (int i = 0; i < 2 * t->graph.slots; i++) {
+        int v = i / 2, form = i % 2;
         double found = 0, expected = 0;
-        for (int u = 0; u < nodes; u++) found += edges_of(t, scores, 1)[v * nodes + u];
+        const float *G = form ? t->grad.aware : t->grad.in;
+        for (int u = 0; u < nodes; u++) found += edges_of(t, scores, form)[v * nodes + u];
         for (int p = 0; p < n; p++)
             for (int k = 0; k < d; k++) {
                 int b = v / width, mlp = v % width == width - 1;
@@ -560,13 +628,13 @@ static double check_attribution(tracer *t, const example *x, double *scores, con
                 at += (size_t)b * (size_t)d + (size_t)k;
                 double shift = mlp ? (double)src->mid[at] - (double)dst->mid[at]
                                    : (double)src->resid[at] - (double)dst->resid[at];
-                expected += shift * (double)t->grad.aware[(size_t)v * plane + (size_t)(p * d + k)];
+                expected += shift * (double)G[(size_t)v * plane + (size_t)(p * d + k)];
             }
-        hold(&aware, found, expected);
+        hold(&into, found, expected);
     }
-    CHECK_THAT(misfit(&aware) <= 2e-5 && aware.largest > 1e-3,
-               "%s: aware scores into a slot: relative error %.3g of %.3g", name, misfit(&aware),
-               aware.largest);
+    CHECK_THAT(misfit(&into) <= 2e-5 && into.largest > 1e-3,
+               "%s: scores into a slot: relative error %.3g of %.3g", name, misfit(&into),
+               into.largest);
     /* The gradient is the sum of its parts, and no part is counted twice. */
     fit whole = {0, 0};
     for (size_t k = 0; k < plane; k++) {
@@ -576,41 +644,62 @@ static double check_attribution(tracer *t, const example *x, double *scores, con
         for (int b = 0; b < blocks; b++) {
             size_t slot = (size_t)(b * width);
             double sum = (double)out[plane * (size_t)(1 + 2 * b)];
-            hold(&whole, sum, (double)out[plane * (size_t)(2 + 2 * b)] +
-                                  (double)in[plane * (slot + (size_t)width - 1)]);
+            hold(&whole, sum,
+                 (double)out[plane * (size_t)(2 + 2 * b)] +
+                     (double)in[plane * (slot + (size_t)width - 1)]);
             for (int i = 0; i < width - 1; i++) sum += (double)in[plane * (slot + (size_t)i)];
             hold(&whole, (double)out[plane * (size_t)(2 * b)], sum);
         }
     }
     CHECK_THAT(misfit(&whole) <= 2e-5, "%s: gradients are not the sum of their parts: %.3g", name,
                misfit(&whole));
-    /* 3.10.2: heads and MLPs add up to what the residual gains, at every boundary. */
+    /* 3.10.2: heads and MLPs add up to what the residual gains, at every boundary; a node's effect
+     * is <Delta, out>, the site's dimension by dimension. */
+    for (int k = 0; k < d; k++) {
+        double sum = 0;
+        for (int p = 0; p < n; p++)
+            sum += ((double)src->resid[(size_t)p * at_block + (size_t)k] -
+                    (double)dst->resid[(size_t)p * at_block + (size_t)k]) *
+                   (double)t->grad.out[p * d + k];
+        hold(&node, dvector_of(t, scores)[k], sum);
+    }
     for (int b = 0; b < blocks; b++) {
         node_deltas(t, source, t->graph.layer + b, n);
+        for (int h = 0; h <= H; h++) {
+            double sum = 0;
+            for (size_t k = 0; k < plane; k++)
+                sum += (double)t->delta[plane * (size_t)h + k] *
+                       (double)t->grad.out[plane * (size_t)(1 + 2 * b + (h == H)) + k];
+            hold(&node, scores[S_NODES + 1 + b * (H + 1) + h], sum);
+        }
         for (int p = 0; p < n; p++)
             for (int k = 0; k < d; k++) {
                 size_t here = (size_t)p * at_block + (size_t)(b * d + k), i = (size_t)(p * d + k),
                        mid = (size_t)p * at_mid + (size_t)(b * d + k);
                 double sum = 0, before = (double)src->resid[here] - (double)dst->resid[here],
                        between = (double)src->mid[mid] - (double)dst->mid[mid],
-                       after = (double)src->resid[here + (size_t)d] - (double)dst->resid[here + (size_t)d];
+                       after = (double)src->resid[here + (size_t)d] -
+                               (double)dst->resid[here + (size_t)d];
                 for (int h = 0; h < H; h++) sum += (double)t->delta[plane * (size_t)h + i];
                 hold(&split, before + sum, between);
                 hold(&split, between + (double)t->delta[plane * (size_t)H + i], after);
             }
     }
+    CHECK_THAT(misfit(&node) <= 2e-5, "%s: effects of nodes: relative error %.3g", name,
+               misfit(&node));
     CHECK_THAT(misfit(&split) <= 2e-5, "%s: deltas do not add up to the residual: %.3g", name,
                misfit(&split));
     /* 3.10.4: after the last step the first block's dq, dk, dv are still there; the coarse slot's
      * gradient is their product with the whole matrix. */
-    double most = fmax(fmax(misfit(&aware), misfit(&split)), misfit(&whole));
+    double most = fmax(fmax(misfit(&into), misfit(&split)), fmax(misfit(&whole), misfit(&node)));
     if (t->grad.share == 1) {
         const block *w = &m->blocks[t->graph.layer];
         int first[4] = {0, H, H + K, H + 2 * K};
         for (int kind = 0; kind < 3; kind++) {
             int heads = first[kind + 1] - first[kind];
             const float *from = kind == 0 ? t->back.dq : kind == 1 ? t->back.dk : t->back.dv;
-            float *dy = malloc(sizeof(float) * (size_t)(n * heads * hd)), *G = malloc(sizeof(float) * plane);
+            float *dy = malloc(sizeof(float) * (size_t)(n * heads * hd)),
+                  *G = malloc(sizeof(float) * plane);
             for (int p = 0; p < n; p++)
                 for (int h = 0; h < heads; h++)
                     memcpy(dy + (p * heads + h) * hd, from + (p * H + h * (H / heads)) * hd,
@@ -652,7 +741,8 @@ static int open_boxed(boxed *b, const char *path, int layer, int pos) {
     for (int k = 0; k < 3; k++)
         CHECK_THAT(!steer_prompts_load(&p[k], b->m, files[k], 16, &e), "%s", e.text);
     for (int k = 0; k < 2; k++) {
-        mean[k] = zeros(3 * (size_t)(b->m->eoi * b->m->config.layers * b->m->config.d), sizeof(double));
+        mean[k] =
+            zeros(3 * (size_t)(b->m->eoi * b->m->config.layers * b->m->config.d), sizeof(double));
         CHECK_THAT(steer_means(c, &p[k], 0, mean[k], NULL, &e) == 16, "%s", e.text);
     }
     CHECK_THAT(!steer_dim(&b->v, b->m, mean[0], mean[1], layer, pos, 1, &e), "%s", e.text);
@@ -661,8 +751,11 @@ static int open_boxed(boxed *b, const char *path, int layer, int pos) {
     b->prompt = p[2].lengths[3];
     for (int k = 0; k < 2; k++) {
         memcpy(b->tokens[k], p[2].tokens[3], sizeof(int) * (size_t)b->prompt);
-        jobs[k] = (steer_job){.prompt = p[2].tokens[3], .n_prompt = b->prompt, .max_new = FRESH,
-                              .out = b->tokens[k] + b->prompt, .plan = k ? &plan : NULL};
+        jobs[k] = (steer_job){.prompt = p[2].tokens[3],
+                              .n_prompt = b->prompt,
+                              .max_new = FRESH,
+                              .out = b->tokens[k] + b->prompt,
+                              .plan = k ? &plan : NULL};
     }
     CHECK_THAT(b->prompt < 100 && !steer_generate(c, jobs, 2, NULL, NULL, &e), "%s", e.text);
     for (int k = 0; k < 2; k++) b->n[k] = b->prompt + jobs[k].n_out;
@@ -673,8 +766,10 @@ static int open_boxed(boxed *b, const char *path, int layer, int pos) {
 static void close_boxed(boxed *b) { steer_vector_free(&b->v), steer_close(b->m); }
 
 static void test_backward_whole(void) {
-    static const struct { const char *path; int layer, pos; } sites[] = {
-        {"weights/tiny-llama.bin", 1, -4}, {"weights/tiny-gemma.bin", 1, -3}};
+    static const struct {
+        const char *path;
+        int layer, pos;
+    } sites[] = {{"weights/tiny-llama.bin", 1, -4}, {"weights/tiny-gemma.bin", 1, -3}};
     double gradients_off = 0, identity = 0, gap[2] = {0, 0}, whole = 0;
     steer_error e = {0};
     for (int kind = 0; kind < FAMILIES; kind++) {
@@ -683,11 +778,15 @@ static void test_backward_whole(void) {
             traced w = {0};
             if (!open_traced(&w, kind, 11, 4, 7, text)) continue;
             size_t width = scores_width(&w.t);
-            double *scores[2] = {zeros(width, sizeof(double)), zeros(width, sizeof(double))}, node[2][64] = {{0}};
+            double *scores[2] = {zeros(width, sizeof(double)), zeros(width, sizeof(double))},
+                   node[2][64] = {{0}};
             for (int steps = 3; steps; steps = steps == 3 ? 1 : 0) {
-                CHECK_THAT(!steer_attribute(&w.t, &w.x, w.v, STEER_LOGIT, steps, scores[0], &e), "%s", e.text);
-                CHECK_THAT(scores[0][S_POI] > 0, "%s: no positions of interest", family_names[kind]);
-                identity = fmax(identity, check_attribution(&w.t, &w.x, scores[0], family_names[kind]));
+                CHECK_THAT(!steer_attribute(&w.t, &w.x, w.v, STEER_LOGIT, steps, scores[0], &e),
+                           "%s", e.text);
+                CHECK_THAT(scores[0][S_POI] > 0, "%s: no positions of interest",
+                           family_names[kind]);
+                identity =
+                    fmax(identity, check_attribution(&w.t, &w.x, scores[0], family_names[kind]));
             }
             /* 3.10.3: m(source) >= 0 >= m(destination) */
             int n_poi = find_poi(&w.t, &w.x, STEER_LOGIT), source = !text;
@@ -701,9 +800,10 @@ static void test_backward_whole(void) {
                 set_threads(1 << i);
                 traced again = {0};
                 if (!open_traced(&again, kind, 11, 4, 7, text)) continue;
-                CHECK_THAT(!steer_attribute(&again.t, &again.x, again.v, STEER_LOGIT, 1, scores[1], &e) &&
-                               !steer_patch_exactly(&again.t, &again.x, again.v, node[i > 0], NULL, &e),
-                           "%s", e.text);
+                CHECK_THAT(
+                    !steer_attribute(&again.t, &again.x, again.v, STEER_LOGIT, 1, scores[1], &e) &&
+                        !steer_patch_exactly(&again.t, &again.x, again.v, node[i > 0], NULL, &e),
+                    "%s", e.text);
                 CHECK_THAT(!memcmp(scores[0], scores[1], width * sizeof(double)) &&
                                (!i || !memcmp(node[0], node[1], sizeof node[0])),
                            "%s: scores differ on %d threads", family_names[kind], 1 << i);
@@ -712,8 +812,8 @@ static void test_backward_whole(void) {
             set_threads(1);
             double off = fabs(node[0][0] / scores[0][S_TOTAL] - 1);
             whole = fmax(whole, off);
-            CHECK_THAT(off <= 1e-4, "%s: the vector's node, patched, gives %g of %g", family_names[kind],
-                       node[0][0], scores[0][S_TOTAL]);
+            CHECK_THAT(off <= 1e-4, "%s: the vector's node, patched, gives %g of %g",
+                       family_names[kind], node[0][0], scores[0][S_TOTAL]);
             free(scores[0]), free(scores[1]), free_tracer(&w.t);
         }
     }
@@ -721,27 +821,35 @@ static void test_backward_whole(void) {
         boxed b = {0};
         if (!open_boxed(&b, sites[i].path, sites[i].layer, sites[i].pos)) continue;
         for (int text = 0; text < 2; text++) {
-            tracer t;
+            tracer t = {0};
             example x = {b.tokens[text], b.n[text], b.prompt, 1, text};
-            CHECK_THAT(!new_tracer(&t, b.m, sites[i].layer, x.n, x.n - x.n_prompt + 1, 1, &e), "%s", e.text);
+            CHECK_THAT(!new_tracer(&t, b.m, sites[i].layer, x.n, x.n - x.n_prompt + 1, 1, &e), "%s",
+                       e.text);
             double *scores = zeros(scores_width(&t), sizeof *scores);
             for (int k = 0; k < 2; k++) {
-                CHECK_THAT(!steer_attribute(&t, &x, b.v.v, STEER_LOGIT, k ? 64 : 10, scores, &e), "%s", e.text);
+                int steps = !k ? 10 : SANITIZED ? 24 : 64;
+                CHECK_THAT(!steer_attribute(&t, &x, b.v.v, STEER_LOGIT, steps, scores, &e), "%s",
+                           e.text);
                 double off = fabs(scores[S_FOUND] / scores[S_TOTAL] - 1), sum = 0;
                 for (int j = 0; j < b.m->config.d; j++) sum += dvector_of(&t, scores)[j];
                 gap[k] = fmax(gap[k], isnan(off) ? INFINITY : off);
-                CHECK_THAT(scores[S_POI] > 0 && scores[S_TOTAL] > 0.5 && fabs(sum - scores[S_FOUND]) < 1e-9,
-                           "%s: %g positions, total %g", sites[i].path, scores[S_POI], scores[S_TOTAL]);
-                CHECK_THAT(off <= (k ? 1e-3 : 1e-2), "%s, %s text, %d steps: %g of %g", sites[i].path,
-                           text ? "steered" : "base", k ? 64 : 10, scores[S_FOUND], scores[S_TOTAL]);
+                CHECK_THAT(scores[S_POI] > 0 && scores[S_TOTAL] > 0.5 &&
+                               fabs(sum - scores[S_FOUND]) < 1e-9,
+                           "%s: %g positions, total %g", sites[i].path, scores[S_POI],
+                           scores[S_TOTAL]);
+                CHECK_THAT(off <= (k ? 1e-3 : 1e-2), "%s, %s text, %d steps: %g of %g",
+                           sites[i].path, text ? "steered" : "base", steps, scores[S_FOUND],
+                           scores[S_TOTAL]);
                 if (!k) identity = fmax(identity, check_attribution(&t, &x, scores, sites[i].path));
             }
             free(scores), free_tracer(&t);
         }
         close_boxed(&b);
     }
-    printf("  relative errors: gradients %.2g, identities %.2g, the vector's own node %.2g; completeness "
-           "gap %.2g at 10 steps, %.2g at 64\n", gradients_off, identity, whole, gap[0], gap[1]);
+    printf("  relative errors: gradients %.2g, identities %.2g, the vector's own node %.2g; "
+           "completeness "
+           "gap %.2g at 10 steps, %.2g at 64 (24 when slow)\n",
+           gradients_off, identity, whole, gap[0], gap[1]);
 }
 
 /* ---------------------------------------------------------------- circuits */
@@ -759,11 +867,13 @@ static int is_edge(const steer_graph *g, int u, int v) {
 }
 /* The nodes behind slot v, into behind[]; how many. 0: the output. */
 static int nodes_behind(const steer_graph *g, int v, int *behind) {
-    int width = g->heads + 2 * g->kv_heads + 1, base = 1 + v / width * (g->heads + 1), i = v % width, n = 0;
+    int width = g->heads + 2 * g->kv_heads + 1, base = 1 + v / width * (g->heads + 1),
+        i = v % width, n = 0;
     if (v == g->slots - 1) return 0;
     for (int h = 0; h < g->heads; h++)
-        if (i < g->heads ? h == i
-                         : i < width - 1 && h / (g->heads / g->kv_heads) == (i - g->heads) % g->kv_heads)
+        if (i < g->heads
+                ? h == i
+                : i < width - 1 && h / (g->heads / g->kv_heads) == (i - g->heads) % g->kv_heads)
             behind[n++] = base + h;
     if (i == width - 1) behind[n++] = base + g->heads;
     return n;
@@ -786,9 +896,20 @@ static int count_of(const unsigned char *a, int n) {
     return sum;
 }
 static void check_counts(void) {
-    static const struct { const char *name; int L, l, H, K, nodes, edges, kind[5], from[3]; } known[] = {
+    static const struct {
+        const char *name;
+        int L, l, H, K, nodes, edges, kind[5], from[3];
+    } known[] = {
         {"Gemma 2 2B", 26, 15, 8, 4, 100, 8790, {4048, 2024, 2024, 594, 100}, {188, 7656, 946}},
-        {"Llama 3.2 3B", 28, 12, 24, 8, 401, 124441, {72384, 24128, 24128, 3400, 401}, {657, 118848, 4936}},
+        {"Llama 3.2 3B",
+         28,
+         12,
+         24,
+         8,
+         401,
+         124441,
+         {72384, 24128, 24128, 3400, 401},
+         {657, 118848, 4936}},
         {"Qwen3 8B", 36, 20, 32, 8, 529, 195865, {127232, 31808, 31808, 4488, 529}, {0, 0, 0}}};
     for (int i = 0; i < 3; i++) {
         steer_graph g = graph_of(known[i].L, known[i].l, known[i].H, known[i].K);
@@ -801,24 +922,33 @@ static void check_counts(void) {
                 int at = v % width, edge = u < senders(&g, v);
                 wrong += edge != is_edge(&g, u, v);
                 if (!edge) continue;
-                kind[v == g.slots - 1 ? 4 : at < g.heads ? 0 : at < g.heads + g.kv_heads ? 1
-                     : at < width - 1 ? 2 : 3]++;
+                kind[v == g.slots - 1            ? 4
+                     : at < g.heads              ? 0
+                     : at < g.heads + g.kv_heads ? 1
+                     : at < width - 1            ? 2
+                                                 : 3]++;
                 from[!u ? 0 : 1 + ((u - 1) % (g.heads + 1) == g.heads)]++;
             }
         for (int k = 0; k < 5; k++)
-            CHECK_THAT(kind[k] == known[i].kind[k], "%s: %d edges of kind %d", known[i].name, kind[k], k);
+            CHECK_THAT(kind[k] == known[i].kind[k], "%s: %d edges of kind %d", known[i].name,
+                       kind[k], k);
         for (int k = 0; k < 3 && known[i].from[0]; k++)
-            CHECK_THAT(from[k] == known[i].from[k], "%s: %d edges from %d", known[i].name, from[k], k);
-        CHECK_THAT(!wrong, "%s: %d pairs are edges for one and not for the other", known[i].name, wrong);
+            CHECK_THAT(from[k] == known[i].from[k], "%s: %d edges from %d", known[i].name, from[k],
+                       k);
+        CHECK_THAT(!wrong, "%s: %d pairs are edges for one and not for the other", known[i].name,
+                   wrong);
     }
     for (int i = 0; i < 60; i++) { /* method 3.5's formula, and who reads what */
         int K = 1 + roll(3), H = K * (1 + roll(3)), L = 1 + roll(5), l = roll(L), edges = 0, A = 1;
         steer_graph g = graph_of(L, l, H, K);
         for (int b = l; b < L; b++, A += H + 1) edges += (H + 2 * K) * A + A + H;
-        CHECK_THAT(g.edges == edges + A && g.nodes == A, "L %d, l %d, H %d, K %d: %d edges", L, l, H, K, g.edges);
+        CHECK_THAT(g.edges == edges + A && g.nodes == A, "L %d, l %d, H %d, K %d: %d edges", L, l,
+                   H, K, g.edges);
         for (int v = 0; v < g.slots; v++) {
-            int behind[64], n = nodes_behind(&g, v, behind), first = 0, got = readers(&g, v, &first);
-            CHECK_THAT(got == n && (!n || first == behind[0]) && (n < 2 || behind[n - 1] == first + n - 1),
+            int behind[64], n = nodes_behind(&g, v, behind), first = 0,
+                            got = readers(&g, v, &first);
+            CHECK_THAT(got == n && (!n || first == behind[0]) &&
+                           (n < 2 || behind[n - 1] == first + n - 1),
                        "slot %d: %d readers from %d", v, got, first);
         }
     }
@@ -839,9 +969,9 @@ static void check_selection(int L, int H, int K, double density, int round) {
     enum { MOST = 4096 };
     steer_graph g = graph_of(L, 0, H, K);
     int size = g.slots * g.nodes, behind[64], n;
-    unsigned char kept[MOST], pruned[MOST], on_path[MOST], rest[MOST];
-    double score[MOST];
-    ranked order[MOST];
+    unsigned char kept[MOST] = {0}, pruned[MOST] = {0}, on_path[MOST] = {0}, rest[MOST] = {0};
+    double score[MOST] = {0};
+    ranked order[MOST] = {{0, 0}};
     for (int i = 0; i < size; i++) {
         kept[i] = is_edge(&g, i % g.nodes, i / g.nodes) && random_unit(&dice) < density;
         score[i] = round % 3 ? 2 * random_unit(&dice) - 1 : roll(5) - 2; /* with many ties */
@@ -862,7 +992,8 @@ static void check_selection(int L, int H, int K, double density, int round) {
         if (order[i].i != at) break;
     }
     /* Simple: the least c whose pruned top c has n edges. */
-    int want = 1 + roll(g.edges), got = select_simple(&g, order, want, kept), c = want - 1, least = 0;
+    int want = 1 + roll(g.edges), got = select_simple(&g, order, want, kept), c = want - 1,
+        least = 0;
     while (least < want && c++ < g.edges) {
         memset(rest, 0, sizeof rest), memset(on_path, 0, sizeof on_path);
         for (int i = 0; i < c; i++) rest[order[i].i] = 1;
@@ -901,19 +1032,22 @@ static void check_selection(int L, int H, int K, double density, int round) {
     int wrong = 0;
     for (int i = 0; i < size; i++)
         wrong += is_edge(&g, i % g.nodes, i / g.nodes) ? rest[i] != kept[i] || pruned[i] != !kept[i]
-                                                        : pruned[i] || rest[i];
+                                                       : pruned[i] || rest[i];
     CHECK_THAT(!wrong, "%d cuts are wrong", wrong);
     /* Random order: a permutation that its seed repeats. */
     ranked again[MOST], other[MOST];
-    order_edges(&g, NULL, 42, order), order_edges(&g, NULL, 42, again), order_edges(&g, NULL, 5, other);
+    order_edges(&g, NULL, 42, order), order_edges(&g, NULL, 42, again),
+        order_edges(&g, NULL, 5, other);
     memset(rest, 0, sizeof rest);
     int same = 0, equal = 1;
     for (int i = 0; i < g.edges; i++) {
         equal &= order[i].i == again[i].i, same += order[i].i == other[i].i;
         wrong += rest[order[i].i]++ || !is_edge(&g, order[i].i % g.nodes, order[i].i / g.nodes);
     }
-    CHECK_THAT(equal && !wrong && (same < g.edges / 2 || g.edges < 20), "random orders: %d wrong, %d in "
-               "the same place under another seed", wrong, same);
+    CHECK_THAT(equal && !wrong && (same < g.edges / 2 || g.edges < 20),
+               "random orders: %d wrong, %d in "
+               "the same place under another seed",
+               wrong, same);
 }
 static double check_faithful(int kind, int text) {
     enum { SETS = 9 };
@@ -921,7 +1055,8 @@ static double check_faithful(int kind, int text) {
     steer_error e = {0};
     if (!open_traced(&w, kind, 12, 4, 7, text)) return INFINITY;
     tracer *t = &w.t;
-    int d = w.m->config.d, size = t->graph.slots * t->graph.nodes, answers_n = w.x.n - w.x.n_prompt + 1;
+    int d = w.m->config.d, size = t->graph.slots * t->graph.nodes,
+        answers_n = w.x.n - w.x.n_prompt + 1;
     unsigned char *cut = zeros(SETS * (size_t)size, 1), *kept = zeros((size_t)size, 1);
     ranked *order = zeros((size_t)t->graph.edges, sizeof *order);
     float *final = malloc(sizeof *final * (size_t)d);
@@ -938,16 +1073,18 @@ static double check_faithful(int kind, int text) {
         int used = t->cut_streams;
         t->cut_streams = streams;
         for (int i = 0; i < SETS; i++) plans[i] = (steer_plan){.cut = cut + i * size};
-        CHECK_THAT(!steer_faithfulness(t, &w.x, w.v, plans, SETS, F[streams != 7], &e), "%s", e.text);
+        CHECK_THAT(!steer_faithfulness(t, &w.x, w.v, plans, SETS, F[streams != 7], &e), "%s",
+                   e.text);
         t->cut_streams = used;
         CHECK_THAT(streams == 7 || !memcmp(F[0], F[1], sizeof F[0]), "%s: F depends on the batch",
                    family_names[kind]);
         for (int i = 0; i < SETS; i++)
-            CHECK_THAT(plans[i].hits[4] == w.x.n, "plan %d: %lld rows with cuts", i, (long long)plans[i].hits[4]);
+            CHECK_THAT(plans[i].hits[4] == w.x.n, "plan %d: %lld rows with cuts", i,
+                       (long long)plans[i].hits[4]);
     }
     most = fmax(fabs(F[0][0]), fabs(F[0][1] - 1));
-    CHECK_THAT(most <= 1e-4 && F[0][1] == 1, "%s: empty %.8g, full %.8g", family_names[kind], F[0][0],
-               F[0][1]);
+    CHECK_THAT(most <= 1e-4 && F[0][1] == 1, "%s: empty %.8g, full %.8g", family_names[kind],
+               F[0][0], F[0][1]);
     int alike = 0;
     for (int i = 2; i < SETS; i++) alike += fabs(F[0][i]) < 1e-3 || fabs(F[0][i] - 1) < 1e-3;
     CHECK_THAT(alike < SETS / 2, "%s: %d partial circuits are like the empty or the full one",
@@ -963,12 +1100,39 @@ static double check_faithful(int kind, int text) {
             final_norm(t->c, k * w.x.n + w.x.n_prompt - 1 + i, final);
             const float *expected = row_at(t->final[k == 2], i, d);
             if (k != 1) differ += !!memcmp(final, expected, sizeof *final * (size_t)d);
-            for (int j = 0; j < d; j++) hold(&off, (double)final[j], (double)expected[j]);
+            for (int j = 0; j < d; j++) hold(&off, (double) final[j], (double)expected[j]);
         }
-    CHECK_THAT(!differ, "%s: uncut rows have other bits at %d positions", family_names[kind], differ);
-    CHECK_THAT(misfit(&off) <= 1e-4, "%s: the empty circuit's states: %.3g", family_names[kind], misfit(&off));
+    CHECK_THAT(!differ, "%s: uncut rows have other bits at %d positions", family_names[kind],
+               differ);
+    CHECK_THAT(misfit(&off) <= 1e-4, "%s: the empty circuit's states: %.3g", family_names[kind],
+               misfit(&off));
+    /* Circuits in between, side by side, against the same in double. */
+    fit partial = {0, 0};
+    size_t plane = (size_t)(w.x.n * d);
+    double *start = doubles(t->start, plane), *states = doubles(NULL, plane),
+           *nodes[2] = {doubles(NULL, plane * (size_t)t->graph.nodes),
+                        doubles(NULL, plane * (size_t)t->graph.nodes)};
+    pushed p = {.m = w.m, .layer = 1, .n = w.x.n, .kind = -1, .start = start, .nodes = nodes[0]};
+    steer_plan *all[SETS - 1] = {&base};
+    pushed_value(&p, 0);
+    for (size_t i = 0; i < plane; i++) start[i] += (double)w.x.coeff * (double)w.v[i % (size_t)d];
+    for (int i = 2; i < SETS; i++) all[i - 1] = &plans[i];
+    CHECK_THAT(!run_example(t, &w.x, all, SETS - 1, NULL, &e), "%s", e.text);
+    p.nodes = nodes[1], p.other = nodes[0], p.final = states;
+    for (int i = 2; i < SETS; i++) {
+        p.cut = cut + i * size;
+        pushed_value(&p, 0);
+        for (int k = 0; k < answers_n; k++) {
+            int at = w.x.n_prompt - 1 + k;
+            final_norm(t->c, (i - 1) * w.x.n + at, final);
+            for (int j = 0; j < d; j++) hold(&partial, (double) final[j], states[at * d + j]);
+        }
+    }
+    CHECK_THAT(misfit(&partial) <= 1e-5, "%s: circuits in between: relative error %.3g",
+               family_names[kind], misfit(&partial));
+    free(start), free(states), free(nodes[0]), free(nodes[1]);
     free(cut), free(kept), free(order), free(final), free_tracer(t);
-    return fmax(most, misfit(&off));
+    return fmax(fmax(most, misfit(&off)), misfit(&partial));
 }
 static void test_circuits(void) {
     static const unsigned char a[] = {1, 1, 1, 0, 0, 1}, b[] = {0, 1, 1, 1, 1, 1}, none[6] = {0};
@@ -982,19 +1146,21 @@ static void test_circuits(void) {
         check_selection(3, 2, 2, 0.12 + 0.03 * (round % 3), round);
     }
     CHECK_THAT(fabs(overlap_of(a, b, 6, 0) - 0.75) < 1e-12 && overlap_of(a, b, 6, 1) == 0.5 &&
-                   overlap_of(b, a, 6, 0) == overlap_of(a, b, 6, 0) && overlap_of(a, a, 6, 1) == 1 &&
-                   overlap_of(a, a, 6, 0) == 1 && overlap_of(a, none, 6, 0) == 0 &&
-                   overlap_of(none, none, 6, 1) == 0,
+                   overlap_of(b, a, 6, 0) == overlap_of(a, b, 6, 0) &&
+                   overlap_of(a, a, 6, 1) == 1 && overlap_of(a, a, 6, 0) == 1 &&
+                   overlap_of(a, none, 6, 0) == 0 && overlap_of(none, none, 6, 1) == 0,
                "overlaps");
     for (int kind = 0; kind < FAMILIES; kind++)
         for (int text = 0; text < 2; text++) most = fmax(most, check_faithful(kind, text));
-    printf("  empty circuits are the base run, full ones the steered: largest error %.2g\n", most);
+    printf("  empty circuits are the base run, full ones the steered, others as in double: largest "
+           "error %.2g\n",
+           most);
 }
 
 /* ---------------------------------------------------------------- steering value vectors */
 
-/* Method 6.6: z of a run under the vector, and of one from whose values its image is removed, differ
- * in block l by what a (sum_u A[t,u] c_u) svv_h(s) says, whatever the text. */
+/* Method 6.6: z of a run under the vector, and of one from whose values its image is removed,
+ * differ in block l by what a (sum_u A[t,u] c_u) svv_h(s) says, whatever the text. */
 static double check_removal(int kind, int from) {
     enum { N = 10, LAYER = 1 };
     traced w = {0};
@@ -1003,8 +1169,8 @@ static double check_removal(int kind, int from) {
     const steer_config *c = &w.m->config;
     const block *b = &w.m->blocks[LAYER];
     int d = c->d, H = c->heads, K = c->kv_heads, hd = c->head_dim, depth = c->layers - LAYER;
-    steer_plan plain = {.add = w.v, .coeff = w.x.coeff, .layer = LAYER, .from = from}, removed = plain,
-               *plans[2] = {&plain, &removed};
+    steer_plan plain = {.add = w.v, .coeff = w.x.coeff, .layer = LAYER, .from = from},
+               removed = plain, *plans[2] = {&plain, &removed};
     removed.remove = STEER_SVV;
     for (int k = 0; k < 2; k++)
         CHECK_THAT(!run_example(&w.t, &w.x, &plans[k], 1, &w.t.tape[k], &e), "%s", e.text);
@@ -1019,9 +1185,11 @@ static double check_removal(int kind, int from) {
         for (int i = 0; i < K * hd; i++)
             key[t * K * hd + i] = (double)tape_at(w.t.tape[0].k, depth, 0, t, K * hd)[i];
         CHECK_THAT(!memcmp(tape_at(w.t.tape[0].q, depth, 0, t, H * hd),
-                           tape_at(w.t.tape[1].q, depth, 0, t, H * hd), sizeof(float) * (size_t)(H * hd)) &&
+                           tape_at(w.t.tape[1].q, depth, 0, t, H * hd),
+                           sizeof(float) * (size_t)(H * hd)) &&
                        !memcmp(tape_at(w.t.tape[0].k, depth, 0, t, K * hd),
-                               tape_at(w.t.tape[1].k, depth, 0, t, K * hd), sizeof(float) * (size_t)(K * hd)),
+                               tape_at(w.t.tape[1].k, depth, 0, t, K * hd),
+                               sizeof(float) * (size_t)(K * hd)),
                    "removal touches queries or keys at %d", t);
     }
     fit off = {0, 0};
@@ -1043,8 +1211,9 @@ static double check_removal(int kind, int from) {
             }
         }
     }
-    CHECK_THAT(misfit(&off) <= 1e-5 && off.largest > 0.01, "%s from %d: relative error %.3g of %.3g",
-               family_names[kind], from, misfit(&off), off.largest);
+    CHECK_THAT(misfit(&off) <= 1e-5 && off.largest > 0.01,
+               "%s from %d: relative error %.3g of %.3g", family_names[kind], from, misfit(&off),
+               off.largest);
     free_tracer(&w.t);
     return misfit(&off);
 }
@@ -1053,7 +1222,7 @@ static void test_value_vectors(void) {
     double most = 0;
     for (int kind = 0; kind < FAMILIES; kind++) {
         for (int from = 0; from < 6; from += 3) most = fmax(most, check_removal(kind, from));
-        /* The lens: the n largest of W_U RN(v), falling; no matter how long v is; its sign counts. */
+        /* The lens: the n largest of W_U RN(v), falling, however long v is; its sign counts. */
         const steer_model *m = family(kind);
         int d = m->config.d, vocab = m->config.vocab, ids[2][TOP];
         float *v = floats(101, kind, (size_t)d, 1), *far = floats(101, kind, (size_t)d, 1e-4),
@@ -1070,10 +1239,12 @@ static void test_value_vectors(void) {
             for (int i = 0; i < TOP; i++) {
                 int above = 0;
                 for (int j = 0; j < vocab; j++) above += z[j] > z[ids[0][i]];
-                CHECK_THAT(above == i && ids[0][i] == ids[1][i], "lens: token %d is number %d", ids[0][i], above);
+                CHECK_THAT(above == i && ids[0][i] == ids[1][i], "lens: token %d is number %d",
+                           ids[0][i], above);
                 CHECK_THAT(fabs((double)logits[0][i] - z[ids[0][i]]) < 1e-5 &&
                                fabs((double)logits[1][i] - z[ids[0][i]]) < 1e-5,
-                           "lens: %g and %g, not %g", (double)logits[0][i], (double)logits[1][i], z[ids[0][i]]);
+                           "lens: %g and %g, not %g", (double)logits[0][i], (double)logits[1][i],
+                           z[ids[0][i]]);
             }
         }
         free(v), free(far);
@@ -1104,9 +1275,11 @@ static void check_rules(int d, int round) {
             expected += gone[i] = fabs(effect[i]) * v_norm < tau * fabs((double)v[i]) * e_norm;
         for (int rule = 0; rule < 4; rule++)
             for (int renormalise = 0; renormalise < 2; renormalise++) {
-                int kept = sparsify(v, effect, d, tau, rule, 42, renormalise, to, scratch), zeroed = 0;
+                int kept = sparsify(v, effect, d, tau, rule, 42, renormalise, to, scratch),
+                    zeroed = 0;
                 double left = 0, dropped_most = -1, kept_least = INFINITY;
-                CHECK_THAT(kept == d - expected, "rule %d, tau %g: %d stay, not %d", rule, tau, kept, d - expected);
+                CHECK_THAT(kept == d - expected, "rule %d, tau %g: %d stay, not %d", rule, tau,
+                           kept, d - expected);
                 double scale = 0;
                 for (int i = 0; i < d; i++) {
                     double by = rule == BY_EFFECT ? fabs(effect[i]) : fabs((double)v[i]);
@@ -1116,22 +1289,29 @@ static void check_rules(int d, int round) {
                     if (to[i] != 0 && scale == 0) scale = (double)to[i] / (double)v[i];
                     if (to[i] == 0) dropped_most = fmax(dropped_most, by);
                     else kept_least = fmin(kept_least, by);
-                    CHECK_THAT(rule != BY_GRADIENT || gone[i] == (to[i] == 0), "tau %g: dimension %d", tau, i);
-                    CHECK_THAT(to[i] == 0 || fabs((double)to[i] - scale * (double)v[i]) < 1e-6 * fabs((double)to[i]),
+                    CHECK_THAT(rule != BY_GRADIENT || gone[i] == (to[i] == 0),
+                               "tau %g: dimension %d", tau, i);
+                    CHECK_THAT(to[i] == 0 || fabs((double)to[i] - scale * (double)v[i]) <
+                                                 1e-6 * fabs((double)to[i]),
                                "rule %d: %g became %g", rule, (double)v[i], (double)to[i]);
                 }
-                if (!(round % 2)) CHECK_THAT(zeroed == expected, "rule %d: %d zeros of %d", rule, zeroed, expected);
+                if (!(round % 2))
+                    CHECK_THAT(zeroed == expected, "rule %d: %d zeros of %d", rule, zeroed,
+                               expected);
                 if (rule == BY_EFFECT || rule == BY_MAGNITUDE)
-                    CHECK_THAT(dropped_most <= kept_least, "rule %d drops %g, keeps %g", rule, dropped_most, kept_least);
+                    CHECK_THAT(dropped_most <= kept_least, "rule %d drops %g, keeps %g", rule,
+                               dropped_most, kept_least);
                 if (zeroed < count_of(gone, d) || left > 0)
-                    CHECK_THAT(renormalise ? fabs(sqrt(left) / v_norm - 1) < 1e-6 : scale == 1 || left == 0,
+                    CHECK_THAT(renormalise ? fabs(sqrt(left) / v_norm - 1) < 1e-6
+                                           : scale == 1 || left == 0,
                                "rule %d, tau %g: norm %g of %g", rule, tau, sqrt(left), v_norm);
                 CHECK_THAT(isfinite(left) && (tau > 0 || kept == d), "tau 0 keeps all: %d", kept);
                 if (rule != BY_CHANCE || tau > 1 || tau < 0.5) continue;
                 sparsify(v, effect, d, tau, rule, 42, renormalise, again, scratch);
                 CHECK_THAT(!memcmp(to, again, sizeof *to * (size_t)d), "a seed repeats itself");
                 sparsify(v, effect, d, tau, rule, 43, renormalise, again, scratch);
-                CHECK_THAT(memcmp(to, again, sizeof *to * (size_t)d) || d < 20, "another seed drops the same");
+                CHECK_THAT(memcmp(to, again, sizeof *to * (size_t)d) || d < 20,
+                           "another seed drops the same");
             }
     }
 }
@@ -1154,9 +1334,11 @@ static void check_agreement(void) {
     p.t.m = &m, p.t.graph = steer_graph_of(&m, 1);
     steer_error e = {0};
     for (int k = 0; k < 3; k++) {
-        p.of[k].v = floats(110, k, D, 1), p.of[k].scores = zeros(scores_width(&p.t), sizeof(double));
+        p.of[k].v = floats(110, k, D, 1),
+        p.of[k].scores = zeros(scores_width(&p.t), sizeof(double));
         double *by = dvector_of(&p.t, p.of[k].scores);
-        for (int i = 0; i < D; i++) /* the first half matters to two of them, the second to the third */
+        for (int i = 0; i < D;
+             i++) /* the first half matters to two of them, the second to the third */
             by[i] = (double)p.of[k].v[i] * ((i < D / 2) == (k < 2) ? 2 : 0.01);
     }
     int tested = agreement_table(&p, &e) ? -1 : p.found.tested;
@@ -1167,10 +1349,15 @@ static void check_agreement(void) {
             double tau = value_of(&out, t, r, "tau"), iou = value_of(&out, t, r, "IoU"),
                    both = value_of(&out, t, r, "both"), p10 = value_of(&out, t, r, "log10 p");
             if (tau < 0.4 || tau > 1.2) continue; /* half of the dimensions stay */
-            CHECK_THAT(value_of(&out, t, r, "kept A") == D / 2 && value_of(&out, t, r, "kept B") == D / 2,
+            CHECK_THAT(value_of(&out, t, r, "kept A") == D / 2 &&
+                           value_of(&out, t, r, "kept B") == D / 2,
                        "tau %g keeps %g", tau, value_of(&out, t, r, "kept A"));
-            if (r < TAUS) CHECK_THAT(both == D / 2 && iou == 1 && p10 < -50, "alike: %g shared, p 10^%g", both, p10);
-            else CHECK_THAT(both == 0 && iou == 0 && p10 > -0.01, "apart: %g shared, p 10^%g", both, p10);
+            if (r < TAUS)
+                CHECK_THAT(both == D / 2 && iou == 1 && p10 < -50, "alike: %g shared, p 10^%g",
+                           both, p10);
+            else
+                CHECK_THAT(both == 0 && iou == 0 && p10 > -0.01, "apart: %g shared, p 10^%g", both,
+                           p10);
             CHECK_THAT(fabs(value_of(&out, t, r, "chance") - 1 / 3.0) < 1e-9, "chance");
         }
     }
@@ -1186,28 +1373,34 @@ static void test_sparse(void) {
     double effect[8] = {3, 6, -12, 1.5, 24, 0, 48, 5};
     ranked scratch[8];
     effect[7] = 0;
-    CHECK_THAT(sparsify(v, effect, 8, 1, BY_GRADIENT, 1, 1, to, scratch) == 8 && !memcmp(v, to, sizeof v),
+    CHECK_THAT(sparsify(v, effect, 8, 1, BY_GRADIENT, 1, 1, to, scratch) == 8 &&
+                   !memcmp(v, to, sizeof v),
                "all are exactly at tau 1");
-    CHECK_THAT(sparsify(v, effect, 8, 1.0000001, BY_GRADIENT, 1, 1, to, scratch) == 2 && to[4] == 0 && to[0] == 0,
+    CHECK_THAT(sparsify(v, effect, 8, 1.0000001, BY_GRADIENT, 1, 1, to, scratch) == 2 &&
+                   to[4] == 0 && to[0] == 0,
                "all but the zeros are below tau 1.0000001");
     for (int i = 0; i < 8; i++)
-        CHECK_THAT(to[i] == 0, "no dimension is left, and nothing is divided by 0: %g", (double)to[i]);
+        CHECK_THAT(to[i] == 0, "no dimension is left, and nothing is divided by 0: %g",
+                   (double)to[i]);
     effect[1] = 5.99; /* now one is below; by magnitude the first of the smallest goes, a zero */
-    CHECK_THAT(sparsify(v, effect, 8, 0.9999, BY_GRADIENT, 1, 0, to, scratch) == 7 && to[1] == 0 && to[0] == 1,
+    CHECK_THAT(sparsify(v, effect, 8, 0.9999, BY_GRADIENT, 1, 0, to, scratch) == 7 && to[1] == 0 &&
+                   to[0] == 1,
                "one is below");
-    CHECK_THAT(sparsify(v, effect, 8, 0.9999, BY_MAGNITUDE, 1, 0, to, scratch) == 7 && !memcmp(v, to, sizeof v),
+    CHECK_THAT(sparsify(v, effect, 8, 0.9999, BY_MAGNITUDE, 1, 0, to, scratch) == 7 &&
+                   !memcmp(v, to, sizeof v),
                "the smallest magnitude is a zero");
     float flat[6] = {1, 1, 1, 1, 1, 1}, left[6];
     double tied[6] = {1, 1, 1, 0.1, 0.1, 0.1};
-    CHECK_THAT(sparsify(flat, tied, 6, 0.5, BY_MAGNITUDE, 1, 0, left, scratch) == 3 && left[0] == 0 &&
-                   left[2] == 0 && left[3] == 1,
+    CHECK_THAT(sparsify(flat, tied, 6, 0.5, BY_MAGNITUDE, 1, 0, left, scratch) == 3 &&
+                   left[0] == 0 && left[2] == 0 && left[3] == 1,
                "of equals the first go");
 
     for (int d = 1; d <= 11; d++)
         for (int n1 = 0; n1 <= d; n1++)
             for (int n2 = 0; n2 <= n1; n2++)
                 for (int k = 0; k <= n2 + 1; k++) {
-                    double got = chance_of_overlap(d, n1, n2, k), off = fabs(got - counted_overlap(d, n1, n2, k));
+                    double got = chance_of_overlap(d, n1, n2, k),
+                           off = fabs(got - counted_overlap(d, n1, n2, k));
                     most = fmax(most, isnan(off) ? INFINITY : off);
                     CHECK_THAT(off < 1e-12 && fabs(got - chance_of_overlap(d, n2, n1, k)) < 1e-12,
                                "%d of %d and %d share %d: %g", n1, d, n2, k, got);
@@ -1218,7 +1411,8 @@ static void test_sparse(void) {
         below = chance_of_overlap(2304, n1, 700, mean + 150);
         CHECK_THAT(fabs(all - 1) < 1e-9 && below < 1e-9 &&
                        fabs(chance_of_overlap(2304, n1, 700, mean) - 0.5) < 0.5 &&
-                       fabs(chance_of_overlap(2304, 700, n1, mean) - chance_of_overlap(2304, n1, 700, mean)) < 1e-9,
+                       fabs(chance_of_overlap(2304, 700, n1, mean) -
+                            chance_of_overlap(2304, n1, 700, mean)) < 1e-9,
                    "%d of 2304 and 700: %g, %g", n1, all, below);
     }
     check_agreement();
@@ -1227,6 +1421,19 @@ static void test_sparse(void) {
 
 /* ---------------------------------------------------------------- training */
 
+/* The epoch chosen has the least loss (PO), or the least sum of the ranks of loss and match. */
+static void check_chosen(double (*log_of)[2], int epochs, int chosen, int po, const char *what) {
+    double best = INFINITY, value[16];
+    for (int i = 0; i < epochs; i++) {
+        value[i] = po ? log_of[i][0] : 0;
+        for (int j = 0; j < epochs && !po; j++)
+            value[i] += (log_of[j][0] < log_of[i][0]) + (log_of[j][1] > log_of[i][1]);
+        best = fmin(best, value[i]);
+    }
+    CHECK_THAT(chosen >= 0 && chosen < epochs && value[chosen] == best,
+               "%s: epoch %d was chosen, value %g, not %g", what, chosen,
+               chosen < 0 ? NAN : value[chosen], best);
+}
 /* Pairs whose wanted answers use the lower tokens for one sign, the upper for the other. */
 static int make_toy(tracer *t, training_pair *pairs, int n, int prompt, int answer) {
     int d = t->m->config.d, half = t->m->config.vocab / 2;
@@ -1240,16 +1447,19 @@ static int make_toy(tracer *t, training_pair *pairs, int n, int prompt, int answ
             p->n[k] = p->n_prompt + answer + k;
             p->tokens[k] = malloc(sizeof(int) * (size_t)p->n[k]);
             for (int j = 0; j < p->n[k]; j++)
-                p->tokens[k][j] = j < p->n_prompt ? context[j] : roll(half) % 6 + (i % 2 == k ? half : 0);
+                p->tokens[k][j] =
+                    j < p->n_prompt ? context[j] : roll(half) % 6 + (i % 2 == k ? half : 0);
             steer_plan *none = NULL;
             example x = {p->tokens[k], p->n[k], p->n_prompt, 1, 1};
             int counted;
             p->start[k] = malloc(sizeof(float) * (size_t)(p->n[k] * d));
             if (run_example(t, &x, &none, 1, &t->tape[0], &e)) return 0;
             for (int j = 0; j < p->n[k]; j++)
-                memcpy(row_at(p->start[k], j, d), tape_at(t->tape[0].resid, t->graph.blocks + 1, 0, j, d),
+                memcpy(row_at(p->start[k], j, d),
+                       tape_at(t->tape[0].resid, t->graph.blocks + 1, 0, j, d),
                        sizeof(float) * (size_t)d);
-            if (response_logp(t, p, k, NULL, 0, 64, &p->reference[k], &counted, NULL, NULL, &e)) return 0;
+            if (response_logp(t, p, k, NULL, 0, 64, &p->reference[k], &counted, NULL, NULL, &e))
+                return 0;
         }
     }
     return 1;
@@ -1269,7 +1479,7 @@ static void test_training(void) {
     for (int kind = 0; kind < FAMILIES; kind += 2)
         for (int po = 0; po < 2; po++) {
             steer_error e = {0};
-            tracer t;
+            tracer t = {0};
             const steer_model *m = family(kind);
             int d = m->config.d, best = 0;
             CHECK_THAT(!new_tracer(&t, m, 1, 16, 12, 1, &e), "%s", e.text);
@@ -1285,34 +1495,41 @@ static void test_training(void) {
             for (int i = 0; i < 4; i++) { /* untrained; trained; the same again; another seed */
                 v[i] = malloc(sizeof(float) * (size_t)d);
                 how.seed = i == 3 ? 42 : 5;
-                int chosen = train_vector(&t, pairs, PAIRS, pairs, PAIRS, po, i ? &how : &still, norm, v[i],
-                                          i == 1 ? log_of : again, &bar, &e);
+                int chosen = train_vector(&t, pairs, PAIRS, pairs, PAIRS, po, i ? &how : &still,
+                                          norm, v[i], i == 1 ? log_of : again, &bar, &e);
                 CHECK_THAT(chosen >= 0 && chosen < EPOCHS, "%d: %s", chosen, e.text);
-                CHECK_THAT(fabs(norm_of(v[i], d) / norm - 1) < 1e-6, "norm %g, not %g", norm_of(v[i], d), norm);
+                CHECK_THAT(fabs(norm_of(v[i], d) / norm - 1) < 1e-6, "norm %g, not %g",
+                           norm_of(v[i], d), norm);
                 if (i == 1) best = chosen;
-                if (i == 2) CHECK_THAT(chosen == best && !memcmp(log_of, again, sizeof again), "another epoch");
+                if (i == 2)
+                    CHECK_THAT(chosen == best && !memcmp(log_of, again, sizeof again),
+                               "another epoch");
             }
-            CHECK_THAT(!memcmp(v[1], v[2], sizeof(float) * (size_t)d), "the same seed gives another vector");
-            CHECK_THAT(memcmp(v[1], v[3], sizeof(float) * (size_t)d), "another seed gives the same vector");
+            CHECK_THAT(!memcmp(v[1], v[2], sizeof(float) * (size_t)d),
+                       "the same seed gives another vector");
+            CHECK_THAT(memcmp(v[1], v[3], sizeof(float) * (size_t)d),
+                       "another seed gives the same vector");
             double before = mean_loss(&t, pairs, PAIRS, po, &how, v[0]),
                    after = mean_loss(&t, pairs, PAIRS, po, &how, v[1]);
-            CHECK_THAT(after < (po ? 0.8 : 0.95) * before, "%s, %s: loss %g, untrained %g", family_names[kind],
-                       po ? "PO" : "NTP", after, before);
+            CHECK_THAT(after < (po ? 0.8 : 0.97) * before, "%s, %s: loss %g, untrained %g",
+                       family_names[kind], po ? "PO" : "NTP", after, before);
             CHECK_THAT(fabs(after / log_of[best][0] - 1) < 1e-5, "the loss on file is %g, not %g",
                        log_of[best][0], after);
-            for (int i = 0; i < EPOCHS; i++) { /* the epoch chosen has the least loss, or rank sum */
-                int rank[2] = {0, 0};
-                for (int j = 0; j < EPOCHS; j++) {
-                    rank[0] += (log_of[j][0] < log_of[best][0]) + (log_of[j][1] > log_of[best][1]);
-                    rank[1] += (log_of[j][0] < log_of[i][0]) + (log_of[j][1] > log_of[i][1]);
-                }
-                CHECK_THAT(po ? log_of[best][0] <= log_of[i][0] : rank[0] <= rank[1], "epoch %d was chosen, %d is "
-                           "better", best, i);
+            check_chosen(log_of, EPOCHS, best, po, "the training pairs");
+            /* On pairs half of which have the other sign, the last epoch need not be the best. */
+            training_pair other[PAIRS];
+            for (int i = 0; i < PAIRS; i++)
+                other[i] = pairs[i], other[i].sign *= i < PAIRS / 2 ? -1 : 1;
+            for (how.seed = 1; how.seed < 5; how.seed++) {
+                int chosen = train_vector(&t, pairs, PAIRS, other, PAIRS, po, &how, norm, v[3],
+                                          again, &bar, &e);
+                check_chosen(again, EPOCHS, chosen, po, "the opposite pairs");
             }
-            printf("  %s, %s: loss %.3f of the untrained vector, %.3f trained\n", family_names[kind],
-                   po ? "PO" : "NTP", before, after);
+            printf("  %s, %s: loss %.3f of the untrained vector, %.3f trained\n",
+                   family_names[kind], po ? "PO" : "NTP", before, after);
             for (int i = 0; i < 4; i++) free(v[i]);
-            for (int i = 0; i < 2 * PAIRS; i++) free(pairs[i / 2].tokens[i % 2]), free(pairs[i / 2].start[i % 2]);
+            for (int i = 0; i < 2 * PAIRS; i++)
+                free(pairs[i / 2].tokens[i % 2]), free(pairs[i / 2].start[i % 2]);
             free_tracer(&t);
         }
 }
@@ -1347,56 +1564,67 @@ static void test_patch_errors(void) {
         memset(&e, 0, sizeof e);
         CHECK_THAT(!steer_begin(t->c, 0, NULL, -1, &e), "%s", e.text);
         steer_status s = steer_begin(t->c, 1, &p, wrong[i].twin, &e);
-        CHECK_THAT(s == STEER_EARG && e.code == s && strstr(e.text, wrong[i].word), "%s: status %d, \"%s\"",
-                   wrong[i].what, (int)s, e.text);
+        CHECK_THAT(s == STEER_EARG && e.code == s && strstr(e.text, wrong[i].word),
+                   "%s: status %d, \"%s\"", wrong[i].what, (int)s, e.text);
     }
     CHECK_THAT(!steer_begin(t->c, 1, &right, 0, &e), "a right cut: %s", e.text);
     steer_plan alone = {.layer = 1, .cut = cut}; /* the twin may be the steered one */
     CHECK_THAT(!steer_begin(t->c, 1, &alone, 0, &e), "a cut without a vector: %s", e.text);
-    steer_limits l = {.streams = 2, .positions = 16, .rows = 32};
+    steer_limits l = {.streams = 2, .positions = 16, .rows = 32, .cut_layer = 1};
     steer_context *none = steer_context_new(w.m, &l, &e);
-    l.cut_rows = 10, l.cut_layer = 1;
+    l.cut_rows = 10;
     steer_context *some = steer_context_new(w.m, &l, &e);
-    CHECK_THAT(none && steer_begin(none, 1, &right, 0, &e) == STEER_EARG && strstr(e.text, "not made for"),
+    CHECK_THAT(none && steer_begin(none, 1, &right, 0, &e) == STEER_EARG &&
+                   strstr(e.text, "not made for"),
                "a context without cut rows: %s", e.text);
     /* Eleven rows with cuts where ten fit; ten are no trouble; a twin without its rows is. */
     for (int n = 10; n <= 11 && some; n++) {
         steer_row rows[22];
         for (int i = 0; i < 2 * n; i++) rows[i] = (steer_row){i / n, i % n, 1 + i % n, 0, 0};
-        CHECK_THAT(!steer_begin(some, 0, NULL, -1, &e) && !steer_begin(some, 1, &right, 0, &e), "%s", e.text);
+        CHECK_THAT(!steer_begin(some, 0, NULL, -1, &e) && !steer_begin(some, 1, &right, 0, &e),
+                   "%s", e.text);
         steer_status s = steer_run(some, rows, 2 * n, NULL, &e);
-        CHECK_THAT(n == 10 ? !s : s == STEER_EARG && strstr(e.text, "more than 10 rows"), "%d rows: %s", n, e.text);
-        CHECK_THAT(!steer_begin(some, 0, NULL, -1, &e) && !steer_begin(some, 1, &right, 0, &e), "%s", e.text);
-        CHECK_THAT(steer_run(some, rows + n, n, NULL, &e) == STEER_EARG && strstr(e.text, "twin"), "%s", e.text);
+        CHECK_THAT(n == 10 ? !s : s == STEER_EARG && strstr(e.text, "more than 10 rows"),
+                   "%d rows: %s", n, e.text);
+        CHECK_THAT(!steer_begin(some, 0, NULL, -1, &e) && !steer_begin(some, 1, &right, 0, &e),
+                   "%s", e.text);
+        CHECK_THAT(steer_run(some, rows + n, n, NULL, &e) == STEER_EARG && strstr(e.text, "twin"),
+                   "%s", e.text);
     }
     l.cut_layer = w.m->config.layers;
-    CHECK_THAT(!steer_context_new(w.m, &l, &e) && !steer_context_bytes(w.m, &l), "a graph above the last block");
+    CHECK_THAT(!steer_context_new(w.m, &l, &e) && !steer_context_bytes(w.m, &l),
+               "a graph above the last block");
     l.cut_layer = 1, l.cut_rows = -1;
-    CHECK_THAT(!steer_context_new(w.m, &l, &e) && !steer_context_bytes(w.m, &l), "less than no rows");
+    CHECK_THAT(!steer_context_new(w.m, &l, &e) && !steer_context_bytes(w.m, &l),
+               "less than no rows");
     steer_context_free(none), steer_context_free(some);
 
     /* Examples that do not fit, each through everything that takes one. */
     double F[1], *scores = zeros(scores_width(t), sizeof *scores), node[64],
-           *edge = zeros((size_t)size, sizeof *edge);
+                 *edge = zeros((size_t)size, sizeof *edge);
     int tokens[12] = {1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12};
-    for (int i = 0; i < 4; i++) {
+    for (int i = 0; i < 4; i++) { /* too long; no prompt; too long an answer; less than no prompt */
+        static const int sizes[][2] = {{11, 6}, {6, 0}, {10, 3}, {3, -2}};
         steer_plan p = {.cut = cut};
-        example x = {tokens, i == 0 ? 11 : 10, i == 1 ? 0 : i == 2 ? 3 : 4, 1, 1};
-        if (i == 3) x.n = 10, x.n_prompt = -3;
+        example x = {tokens, sizes[i][0], sizes[i][1], 1, 1};
         for (int k = 0; k < 3; k++) {
             memset(&e, 0, sizeof e);
             steer_status s = k == 0   ? steer_attribute(t, &x, w.v, STEER_LOGIT, 1, scores, &e)
                              : k == 1 ? steer_patch_exactly(t, &x, w.v, node, edge, &e)
                                       : steer_faithfulness(t, &x, w.v, &p, 1, F, &e);
-            CHECK_THAT(s == STEER_EARG && e.code == s && strstr(e.text, "does not fit"), "example %d: status %d, "
-                       "\"%s\"", i, (int)s, e.text);
+            CHECK_THAT(s == STEER_EARG && e.code == s && strstr(e.text, "does not fit"),
+                       "example %d: status %d, "
+                       "\"%s\"",
+                       i, (int)s, e.text);
         }
     }
     tokens[5] = w.m->config.vocab;
     example foreign = {tokens, 10, 4, 1, 1};
-    CHECK_THAT(steer_attribute(t, &foreign, w.v, STEER_LOGIT, 1, scores, &e) == STEER_EARG, "a token outside");
+    CHECK_THAT(steer_attribute(t, &foreign, w.v, STEER_LOGIT, 1, scores, &e) == STEER_EARG,
+               "a token outside");
     float *zero = zeros((size_t)w.m->config.d, sizeof *zero);
-    CHECK_THAT(steer_attribute(t, &w.x, zero, STEER_LOGIT, 1, scores, &e) == STEER_EARG && strstr(e.text, "zero"),
+    CHECK_THAT(steer_attribute(t, &w.x, zero, STEER_LOGIT, 1, scores, &e) == STEER_EARG &&
+                   strstr(e.text, "zero"),
                "a vector that changes nothing: %s", e.text);
 
     /* Where both runs predict the same, there is nothing to patch, and it is said so. */
@@ -1408,13 +1636,16 @@ static void test_patch_errors(void) {
     for (size_t i = 0; i < scores_width(t); i++) sum += fabs(scores[i]);
     CHECK_THAT(scores[S_POI] == 0 && sum == 0, "%g positions, %g in all", scores[S_POI], sum);
     steer_plan p = {.cut = cut};
-    CHECK_THAT(!steer_faithfulness(t, &same, w.v, &p, 1, F, &e) && isnan(F[0]), "F of no effect is %g", F[0]);
+    CHECK_THAT(!steer_faithfulness(t, &same, w.v, &p, 1, F, &e) && isnan(F[0]),
+               "F of no effect is %g", F[0]);
     CHECK_THAT(!steer_attribute(t, &same, w.v, STEER_KL, 2, scores, &e) && scores[S_POI] == 7,
                "the KL metric has all %g positions", scores[S_POI]);
     t->kl_min = 1e9;
-    CHECK_THAT(!steer_attribute(t, &w.x, w.v, STEER_KL, 2, scores, &e) && scores[S_POI] == 0, "a KL of %g", t->kl_min);
+    CHECK_THAT(!steer_attribute(t, &w.x, w.v, STEER_KL, 2, scores, &e) && scores[S_POI] == 0,
+               "a KL of %g", t->kl_min);
     t->kl_min = 0;
-    CHECK_THAT(!steer_attribute(t, &w.x, w.v, STEER_LOGIT, 2, scores, &e) && scores[S_POI] > 0, "the vector itself");
+    CHECK_THAT(!steer_attribute(t, &w.x, w.v, STEER_LOGIT, 2, scores, &e) && scores[S_POI] > 0,
+               "the vector itself");
     free(cut), free(kept), free(scores), free(edge), free(zero), free_tracer(t);
 }
 
@@ -1476,7 +1707,8 @@ static int is_json(const char *s) {
 /* The string at s, decoded; code points below 256 of \u only. */
 static void decode_json(const char *s, char *to) {
     for (s++; *s && *s != '"'; s++)
-        if (*s == '\\' && s[1] == 'u') *to++ = (char)strtol((char[]){s[2], s[3], s[4], s[5], 0}, NULL, 16), s += 5;
+        if (*s == '\\' && s[1] == 'u')
+            *to++ = (char)strtol((char[]){s[2], s[3], s[4], s[5], 0}, NULL, 16), s += 5;
         else if (*s == '\\') *to++ = *++s == 'n' ? '\n' : *s == 't' ? '\t' : *s;
         else *to++ = *s;
     *to = 0;
@@ -1486,14 +1718,15 @@ static int occurrences(const char *s, const char *of) {
     while ((s = strstr(s, of))) n++, s++;
     return n;
 }
-/* What is wrong with a page: tags that are not closed, in order, by their names, an & that begins no
- * entity, bytes that are no UTF-8, control characters; or NULL. */
+/* What is wrong with a page: tags that are not closed, in order, by their names, an & that begins
+ * no entity, bytes that are no UTF-8, control characters; or NULL. */
 static const char *html_fault(const char *s) {
     char open[64][16];
     int depth = 0, length;
     for (const char *end = s + strlen(s); s < end; s += length) {
         long c = code_point(s, end, &length);
-        if (c < 0 || (c < 32 && c != '\n') || (c >= 127 && c < 160)) return "bytes that are no text";
+        if (c < 0 || (c < 32 && c != '\n') || (c >= 127 && c < 160))
+            return "bytes that are no text";
         if (c == '&') {
             const char *name = s + 1 + (s[1] == '#');
             size_t n = strspn(name, "0123456789abcdefghijklmnopqrstuvwxyz");
@@ -1508,7 +1741,8 @@ static const char *html_fault(const char *s) {
         for (int quoted = 0; *stop && (quoted || *stop != '>'); stop++) quoted ^= *stop == '"';
         if (!*stop || (!*name && s[1] != '!')) return "a bare <";
         length = (int)(stop + 1 - s);
-        static const char optional[] = " meta html head body p li tr td th br "; /* ends may be left out */
+        static const char optional[] =
+            " meta html head body p li tr td th br "; /* ends may be left out */
         char padded[20];
         snprintf(padded, sizeof padded, " %s ", name);
         if (s[1] == '!' || stop[-1] == '/' || strstr(optional, padded)) continue;
@@ -1525,15 +1759,16 @@ static const char *html_fault(const char *s) {
 static const char *no_number(const char *s) {
     while ((s = strstr(s, "<svg")))
         for (const char *end = strstr(s, "</svg>"); s < end; s++)
-            if ((!strncmp(s, "nan", 3) || !strncmp(s, "inf", 3)) && !isalpha((unsigned char)s[-1]) &&
-                !isalpha((unsigned char)s[3]))
+            if ((!strncmp(s, "nan", 3) || !strncmp(s, "inf", 3)) &&
+                !isalpha((unsigned char)s[-1]) && !isalpha((unsigned char)s[3]))
                 return s;
     return NULL;
 }
 static void check_report(const report *r, const char *what, char **json, char **html) {
     size_t n[2] = {0, 0};
     *json = report_json(r, &n[0]), *html = report_html(r, &n[1]);
-    CHECK_THAT(*json && *html && strlen(*json) == n[0] && strlen(*html) == n[1], "%s: nothing", what);
+    CHECK_THAT(*json && *html && strlen(*json) == n[0] && strlen(*html) == n[1], "%s: nothing",
+               what);
     if (!*json || !*html) return;
     CHECK_THAT(is_json(*json), "%s: not JSON: %.300s", what, *json);
     const char *fault = html_fault(*html);
@@ -1542,22 +1777,27 @@ static void check_report(const report *r, const char *what, char **json, char **
                    strstr(*html, "https://arxiv.org/abs/2604.08524"),
                "%s: scripts or addresses", what);
     const char *odd = no_number(*html);
-    CHECK_THAT(!odd, "%s: NaN or infinity on the page: %.120s", what, odd - min_int(80, (int)(odd - *html)));
+    CHECK_THAT(!odd, "%s: NaN or infinity on the page: %.120s", what,
+               odd - min_int(80, (int)(odd - *html)));
 }
 static void test_report(void) {
-    static const char hostile[] = "<script>alert(\"x\")</script> & </p> 'q' \\ \" \xC3\xA9 \xE2\x82\xAC",
-                      broken[] = "\xFF\xC3( \xED\xA0\x80 \xC0\xAF \xF4\x90\x80\x80 \x1B[31m \x01 \x7F \xC2\x9B end",
-                      lines[] = "two\nlines\tand a tab: \\n \"";
+    static const char
+        hostile[] = "<script>alert(\"x\")</script> & </p> 'q' \\ \" \xC3\xA9 \xE2\x82\xAC",
+        broken[] =
+            "\xFF\xC3( \xED\xA0\x80 \xC0\xAF \xF4\x90\x80\x80 \x1B[31m \x01 \x7F \xC2\x9B end",
+        lines[] = "two\nlines\tand a tab: \\n \"";
     steer_model m = {0};
     report r = {.f = tmpfile()};
     char *json, *html, *text = NULL, decoded[256];
     size_t n = 0;
-    CHECK_THAT(is_json("[{\"a\": [1, -2.5e+06, null]}, \"\\u00e9\\n\"]") && !is_json("[1,]") && !is_json("[nan]") &&
-                   !is_json("{\"a\" 1}") && !is_json("[\"\n\"]") && !is_json("[01]") && !is_json("[") &&
-                   !is_json("[\"\\x\"]") && !is_json("[\"\xFF\"]") && !is_json("[] []") && !is_json("[1 2]"),
+    CHECK_THAT(is_json("[{\"a\": [1, -2.5e+06, null]}, \"\\u00e9\\n\"]") && !is_json("[1,]") &&
+                   !is_json("[nan]") && !is_json("{\"a\" 1}") && !is_json("[\"\n\"]") &&
+                   !is_json("[01]") && !is_json("[") && !is_json("[\"\\x\"]") &&
+                   !is_json("[\"\xFF\"]") && !is_json("[] []") && !is_json("[1 2]"),
                "the checker of JSON");
     CHECK_THAT(!html_fault("<p>a &#60; b</p><meta x=\">\"><path d=\"\"/>") && html_fault("<b>") &&
-                   html_fault("a & b") && html_fault("<i></b>") && html_fault("a < b") && html_fault("\xFF"),
+                   html_fault("a & b") && html_fault("<i></b>") && html_fault("a < b") &&
+                   html_fault("\xFF"),
                "the checker of pages");
     report empty = {0};
     check_report(&empty, "an empty report", &json, &html);
@@ -1577,18 +1817,23 @@ static void test_report(void) {
     close_table(&r);
     check_report(&r, "hostile text", &json, &html);
     if (json && html) {
-        CHECK_THAT(occurrences(json, "null") == 5 && strstr(json, "123456789abcdef"), "%d nulls: %s",
-                   occurrences(json, "null"), json);
+        CHECK_THAT(occurrences(json, "null") == 5 && strstr(json, "123456789abcdef"),
+                   "%d nulls: %s", occurrences(json, "null"), json);
         const char *at = strstr(json, "{\"note\": ");
         decode_json(at ? at + 9 : "\"", decoded);
         CHECK_THAT(!strcmp(decoded, hostile), "\"%s\" came back", decoded);
         at = at ? strstr(at + 9, "{\"note\": \"two") : NULL;
         decode_json(at ? at + 9 : "\"", decoded);
         CHECK_THAT(!strcmp(decoded, lines), "\"%s\" came back", decoded);
-        CHECK_THAT(occurrences(json, "\xEF\xBF\xBD") >= 20 && occurrences(html, "\xEF\xBF\xBD") >= 20, "what is "
-                   "broken is shown as such: %d, %d", occurrences(json, "\xEF\xBF\xBD"), occurrences(html, "\xEF\xBF\xBD"));
+        CHECK_THAT(occurrences(json, "\xEF\xBF\xBD") >= 20 &&
+                       occurrences(html, "\xEF\xBF\xBD") >= 20,
+                   "what is "
+                   "broken is shown as such: %d, %d",
+                   occurrences(json, "\xEF\xBF\xBD"), occurrences(html, "\xEF\xBF\xBD"));
         CHECK_THAT(!strstr(html, "<b>\"") && !strstr(html, "<it>") && !strstr(html, "<is>") &&
-                       occurrences(html, ">holds in part</b>") == 1 && occurrences(html, ">fails</b>") == 1,
+                       occurrences(html, ">holds in part</b>") == 1 &&
+                       occurrences(html, ">fails</b>") == 1 &&
+                       occurrences(html, "holds in part") == 1,
                    "markup of others, or verdicts");
     }
     free(json), free(html);
@@ -1599,8 +1844,10 @@ static void test_report(void) {
         n = fread(text, 1, (1 << 16) - 1, r.f);
         fclose(r.f);
         int controls = 0;
-        for (size_t i = 0; i < n; i++) controls += ((unsigned char)text[i] < 32 && text[i] != '\n') || text[i] == 127;
-        CHECK_THAT(n > 500 && !controls && !strstr(text, "\xC2\x9B") && strstr(text, "a claim: fails; 100% of <it>"),
+        for (size_t i = 0; i < n; i++)
+            controls += ((unsigned char)text[i] < 32 && text[i] != '\n') || text[i] == 127;
+        CHECK_THAT(n > 500 && !controls && !strstr(text, "\xC2\x9B") &&
+                       strstr(text, "a claim: fails; 100% of <it>"),
                    "%zu bytes, %d control characters", n, controls);
         free(text);
     }
@@ -1614,17 +1861,24 @@ static void test_report(void) {
             snprintf(what, sizeof what, "pictures %d with %d rows", kind, rows);
             open_report(&all, &m);
             static const char *const tables[][2] = {
-                {"steering", "|n#0|refused#2|low#2|high#2|log-odds#1|coherent#2|perplexity#1|repeats#2|"
-                             "Gemma#2|Llama#2"},
+                {"steering",
+                 "|n#0|refused#2|low#2|high#2|log-odds#1|coherent#2|perplexity#1|repeats#2|"
+                 "Gemma#2|Llama#2"},
                 {"methods", "|n#0|refused#2|low#2|high#2|coherent#2|paper Gemma#2|paper Llama#2"},
                 {"dose", "coefficient|harmless +#2|perplexity#1|repeats#2|harmful -#2|coherent#2"},
-                {"freezing", "|harmless +#2|harmful -#2|loss#1|+-#1|at most#1|paper#2|faithfulness#3"},
-                {"faithfulness", "edges|share#3|simple#3|complement#3|random#3|backward#3|forward#3"},
-                {"overlap", "|c1#2|c2#2"}, {"interchange", "circuit of|with DIM#3|with NTP#3"},
-                {"circuit", "edge|score#3|from layer#0|from head#0|to layer#0|to kind#0|to head#0|rank#0"},
-                {"svv", "head|node effect#3|share#2|tokens#t"}, {"plain", "<&>|a#1"},
-                {"sparsity", "method, kept|kept dims#0|sparsity#3|harmless +#2|harmful -#2|faithfulness#3|"
-                             "+-#3|norm#0"},
+                {"freezing",
+                 "|harmless +#2|harmful -#2|loss#1|+-#1|at most#1|paper#2|faithfulness#3"},
+                {"faithfulness",
+                 "edges|share#3|simple#3|complement#3|random#3|backward#3|forward#3"},
+                {"overlap", "|c1#2|c2#2"},
+                {"interchange", "circuit of|with DIM#3|with NTP#3"},
+                {"circuit",
+                 "edge|score#3|from layer#0|from head#0|to layer#0|to kind#0|to head#0|rank#0"},
+                {"svv", "head|node effect#3|share#2|tokens#t"},
+                {"plain", "<&>|a#1"},
+                {"sparsity",
+                 "method, kept|kept dims#0|sparsity#3|harmless +#2|harmful -#2|faithfulness#3|"
+                 "+-#3|norm#0"},
                 {"sparsity-NTP", "method, kept|kept dims#0|sparsity#3|harmless +#2|harmful -#2|"
                                  "faithfulness#3|+-#3|norm#0"},
                 {"shaded", "token|KL#3|text#t"}};
@@ -1633,19 +1887,23 @@ static void test_report(void) {
                 for (int i = 0; i < rows; i++) {
                     double x[32];
                     char label[32];
-                    snprintf(label, sizeof label, i % 2 ? "gradient %d harmful" : "%d <dropout>", i);
+                    snprintf(label, sizeof label, i % 2 ? "gradient %d harmful" : "%d <dropout>",
+                             i);
                     for (int k = 0; k < 32; k++)
-                        x[k] = kind == 0   ? (i * 7 + k * 3) % 11 / 10.0
-                               : kind == 1 ? 0
-                               : kind == 2 ? NAN
-                               : kind == 3 ? (k + i) % 3 * 1e300 - 1e300
-                                           : (k + i) % 4 ? -(double)(i + k) : INFINITY;
+                        x[k] = kind == 0     ? (i * 7 + k * 3) % 11 / 10.0
+                               : kind == 1   ? 0
+                               : kind == 2   ? NAN
+                               : kind == 3   ? (k + i) % 3 * 1e300 - 1e300
+                               : (k + i) % 4 ? -(double)(i + k)
+                               : k % 2       ? NAN
+                                             : INFINITY;
                     row_text(&all, label, x, 32, hostile);
                 }
                 close_table(&all);
             }
             check_report(&all, what, &json, &html);
-            if (html && rows > 1 && kind == 0) CHECK_THAT(occurrences(html, "<figure>") >= 10, "pictures are missing");
+            if (html && rows > 1 && kind == 0)
+                CHECK_THAT(occurrences(html, "<figure>") >= 10, "pictures are missing");
             free(json), free(html), free_report(&all);
         }
 }

@@ -278,7 +278,9 @@ typedef struct { /* one case of patch.txt */
 typedef struct { double largest, error; } fit; /* of a list of numbers: relative to its largest */
 
 static void compare(fit *f, double got, double expected) {
-    f->largest = fmax(f->largest, fabs(expected)), f->error = fmax(f->error, fabs(got - expected));
+    double off = fabs(got - expected);
+    f->largest = fmax(f->largest, fabs(expected));
+    f->error = fmax(f->error, isnan(off) ? INFINITY : off); /* fmax alone drops a NaN */
 }
 /* Run the case when its first result is read. */
 static int run_case(patch_case *p) {
