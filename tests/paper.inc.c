@@ -1646,6 +1646,26 @@ static void test_patch_errors(void) {
     t->kl_min = 0;
     CHECK_THAT(!steer_attribute(t, &w.x, w.v, STEER_LOGIT, 2, scores, &e) && scores[S_POI] > 0,
                "the vector itself");
+
+    /* What can't be meant is refused: no steps, unknown metrics, an edit that never fires, an
+     * example that ends inside its prompt, more positions than the model has. */
+    for (int i = 0; i < 4; i++)
+        CHECK_THAT(steer_attribute(t, &w.x, w.v, i < 2 ? STEER_LOGIT : i == 2 ? 7 : -1,
+                                   i == 0   ? 0
+                                   : i == 1 ? -3
+                                            : 2, scores, &e) == STEER_EARG,
+                   "steps or metric %d", i);
+    steer_plan late = {.from = 1000};
+    CHECK_THAT(steer_faithfulness(t, &w.x, w.v, &late, 1, F, &e) == STEER_ENOHIT,
+               "a vector that acts after the end");
+    example inside = w.x;
+    inside.n = inside.n_prompt - 1;
+    CHECK_THAT(steer_attribute(t, &inside, w.v, STEER_LOGIT, 1, scores, &e) == STEER_EARG,
+               "an example that ends inside its prompt");
+    memset(&e, 0, sizeof e);
+    CHECK_THAT(!steer_tracer_new(w.m, 1, w.m->config.max_seq + 88, 4, 1, &e) &&
+                   e.code == STEER_EARG && strstr(e.text, "positions"),
+               "more positions than the model has: %s", e.text);
     free(cut), free(kept), free(scores), free(edge), free(zero), free_tracer(t);
 }
 

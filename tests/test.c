@@ -3013,6 +3013,20 @@ static void test_shards(void) {
     snprintf(script, sizeof script, "%s --store %s/cut", arguments, t);
     CHECK_THAT(!run_program(PROGRAM, script, ""), "from a cut store: %s", complained);
     CHECK_THAT(!strcmp(whole, shown), "from a cut store: another result");
+    /* An answer of a million tokens, its checksum right: refused, not believed. */
+    for (size_t at = 24, k; at + 16 <= n; at += 16 + 8 * k) {
+        uint32_t count, crc;
+        double first = 1e6;
+        memcpy(&count, bytes + at + 8, sizeof count), k = count;
+        if (k != 10 || at + 16 + 8 * k > n) continue; /* 2 + --max-new numbers: an answer */
+        memcpy(bytes + at + 16, &first, sizeof first);
+        crc = crc32_of(0, bytes + at + 16, 8 * k);
+        memcpy(bytes + at + 12, &crc, sizeof crc);
+    }
+    write_bytes(in_temporary("unsound"), bytes, n);
+    snprintf(script, sizeof script, "%s --store %s/unsound", arguments, t);
+    CHECK_THAT(run_program(PROGRAM, script, "") == 1 && strstr(complained, "--store"),
+               "an unsound store: %s", complained);
     static const char *const wrong[][2] = {{"--shard 4/3 --store %s/x", "--shard"},
                                            {"--shard 1/2", "--store"},
                                            {"--store %s/v", "store"},
