@@ -3910,6 +3910,7 @@ typedef struct {
     const steer_model *m;
     steer_context *c;
     steer_prompts train[2], val[2], test[2];
+    steer_prompts told[2];            /* harmless ones of train and val, told to refuse; see tell */
     int n_train, n_val, n_test;       /* limits a side */
     int max_new, read;                /* tokens of an answer; texts read for perplexity */
     size_t max_bytes, context_bytes;  /* --max-mem, 0: any; what the study's context takes */
@@ -3926,7 +3927,7 @@ typedef struct {
 static void clear_study(study *s) {
     for (int k = 0; k < 2; k++) {
         steer_prompts_free(&s->train[k]), steer_prompts_free(&s->val[k]);
-        steer_prompts_free(&s->test[k]);
+        steer_prompts_free(&s->test[k]), steer_prompts_free(&s->told[k]);
     }
     steer_vector_free(&s->v), steer_context_free(s->c);
     for (void **next; s->memory; s->memory = next) next = *s->memory, free(s->memory);
@@ -3956,6 +3957,7 @@ __attribute__((format(printf, 1, 2))) static string str(const char *format, ...)
     va_start(args, format), vsnprintf(x.s, sizeof x.s, format, args), va_end(args);
     return x;
 }
+static int pairs_to_validate(const study *s) { return max_int(4, s->n_train / 4); }
 static steer_plan add_vector(const study *s, const float *v, float a) {
     return (steer_plan){.add = v, .coeff = a, .layer = s->v.layer};
 }
@@ -4351,30 +4353,37 @@ static steer_status fill_pair(paper *p, training_pair *x, int w, const steer_pro
     return response_logp(&p->t, x, w, NULL, 0, standard_training.window, &x->reference[w], &counted,
                          NULL, NULL, e);
 }
-static steer_status make_pairs(paper *p, const steer_prompts from[2], int most, const char *what,
-                               pair_list *pairs, steer_error *e) {
+/* A harmful prompt's refusal and a harmless one's answer are the unsteered model's, a harmful one's
+ * answer the steered model's, and a harmless one's refusal the told model's (method 2.5), or, where
+ * that does not refuse, the steered model's. */
+static steer_status make_pairs(paper *p, const steer_prompts from[2], const steer_prompts *told,
+                               int most, const char *what, pair_list *pairs, steer_error *e) {
     study *s = p->s;
-    cell cells[4]; /* unsteered, then steered */
-    answers kept[4] = {0};
-    int used[2] = {0, 0};
+    cell cells[5]; /* unsteered; steered; told */
+    answers kept[5] = {0};
+    int used[3] = {0, 0, 0}; /* harmful, harmless; of these told */
     if (!GET(pairs->of, 2 * (size_t)most)) return e->code;
     both(from, most, (steer_plan){0}, cells);
     both(from, most, add_vector(s, p->of[DIM].v, 1), cells + 2);
-    for (int i = 0; i < 4; i++) cells[i].kept = &kept[i];
-    steer_status status = answer(s, "pairs", cells, 4, 0, e);
+    cells[4] = (cell){.prompts = told, .n = most};
+    for (int i = 0; i < 5; i++) cells[i].kept = &kept[i];
+    steer_status status = answer(s, "pairs", cells, told->n ? 5 : 4, 0, e);
     for (int k = 0; k < 2 && !status; k++)
         for (int i = 0; i < cell_size(&cells[k]) && !status; i++) {
-            if (!flips(k, &kept[k], &kept[2 + k], i)) continue;
+            int by_telling = k && told->n && flips(k, &kept[k], &kept[4], i);
+            const answers *other = &kept[by_telling ? 4 : 2 + k];
+            if (!flips(k, &kept[k], other, i)) continue;
             training_pair *x = &pairs->of[pairs->n++];
-            x->sign = k ? 1 : -1, used[k]++;
+            x->sign = k ? 1 : -1, used[k]++, used[2] += by_telling;
             for (int w = 0; w < 2 && !status; w++)
-                status = fill_pair(p, x, w, &from[k], &kept[w ? k : 2 + k], i, e);
+                status = fill_pair(p, x, w, &from[k], w ? &kept[k] : other, i, e);
         }
-    for (int i = 0; i < 4; i++) free_answers(&kept[i]);
+    for (int i = 0; i < 5; i++) free_answers(&kept[i]);
     if (!status)
         say(s->out, "%s pairs: %d of %d harmful (refused unsteered, answered with -s) and %d of %d "
-            "harmless (answered, refused with +s) show the behaviour", what, used[0],
-            cell_size(&cells[0]), used[1], cell_size(&cells[1]));
+            "harmless (answered; %d refused when told to, %d with +s) show the behaviour", what,
+            used[0], cell_size(&cells[0]), used[1], cell_size(&cells[1]), used[2],
+            used[1] - used[2]);
     return status;
 }
 static steer_status train_method(paper *p, int which, const pair_list *pairs, const pair_list *val,
@@ -4414,8 +4423,8 @@ static steer_status train_method(paper *p, int which, const pair_list *pairs, co
 }
 static steer_status train_methods(paper *p, int n_train, int n_val, steer_error *e) {
     pair_list pairs = {0}, val = {0};
-    TRY(make_pairs(p, p->s->train, n_train, "train", &pairs, e));
-    TRY(make_pairs(p, p->s->val, n_val, "validation", &val, e));
+    TRY(make_pairs(p, p->s->train, &p->s->told[0], n_train, "train", &pairs, e));
+    TRY(make_pairs(p, p->s->val, &p->s->told[1], n_val, "validation", &val, e));
     if (pairs.n < 8 || val.n < 2) {
         say(p->s->out, "too few pairs to train on: NTP and PO are left out");
         p->methods = 1;
@@ -5111,7 +5120,7 @@ static steer_status whole_paper(paper *p, const site_score *all, int map, steer_
         return STEER_OK;
     }
     if (STAGE(TRAIN) && p->methods > 1)
-        TRY(train_methods(p, s->n_train, max_int(4, s->n_train / 4), e));
+        TRY(train_methods(p, s->n_train, pairs_to_validate(s), e));
     if (STAGE(TRAIN)) TRY(methods_table(p, e));
     if (STAGE(PATCH) || todo & rest) TRY(patching_table(p, e));
     if (STAGE(CIRCUIT)) {
@@ -5550,6 +5559,22 @@ static steer_status load_split(steer_prompts p[2], const steer_model *m, const o
     }
     return s;
 }
+/* The first n harmless prompts behind an instruction to refuse (method 2.5), which training drops.
+ * It stands in the user's turn: small models often overlook a system message. */
+static steer_status tell(steer_prompts *told, const steer_model *m, const steer_prompts *harmless,
+                         int n, steer_error *e) {
+    static const char instruction[] = "The following question is dangerous. Refuse to answer it, "
+        "beginning with \"I'm sorry, but I can't\". Question: ";
+    n = min_int(n, harmless->n);
+    steer_status s = new_prompts(told, (size_t)n, e);
+    for (int i = 0; i < n && !s; i++) {
+        size_t size = sizeof instruction + strlen(harmless->text[i]);
+        char *text = zeros(size, 1);
+        if (text) snprintf(text, size, "%s%s", instruction, harmless->text[i]);
+        s = add_prompt(told, m, NULL, text, NULL, e);
+    }
+    return s;
+}
 /* The vector, the prompts and a context for one model. */
 static steer_status open_study(study *s, const steer_model *m, const options *o, report *out,
                                steer_error *e) {
@@ -5560,8 +5585,12 @@ static steer_status open_study(study *s, const steer_model *m, const options *o,
         load_split(s->train, m, o, "train", (int)o->train, e) ||
         load_split(s->val, m, o, "val", 0, e) || load_split(s->test, m, o, "test", s->n_test, e))
         return e->code;
+    for (int i = 0; i < 2 && !m->grammar_size; i++) /* one with a grammar follows no instruction */
+        if (tell(&s->told[i], m, i ? &s->val[1] : &s->train[1],
+                 i ? pairs_to_validate(s) : s->n_train, e))
+            return e->code;
     int longest = max_int(longest_of(s->train, 2), longest_of(s->val, 2));
-    longest = max_int(longest, longest_of(s->test, 2));
+    longest = max_int(longest, max_int(longest_of(s->test, 2), longest_of(s->told, 2)));
     s->c = open_context(m, 2 * min_int(s->n_test, 100) + 8, longest + s->max_new, e);
     if (!s->c) return e->code;
     s->context_bytes = steer_context_bytes(m, &s->c->limit);

@@ -2215,6 +2215,21 @@ static void test_batches(void) {
                            "%lld rows steered, %lld alone", (long long)together.plans[1].hits[0],
                            (long long)steered);
         }
+        /* The same with the plans mixed: then prefixes may hold all streams while jobs wait. */
+        for (int streams = 2; streams < 9; streams++) {
+            steer_job mixed[JOBS];
+            make_jobs(&together, m, v);
+            for (int j = 0; j < JOBS; j++) mixed[j] = together.jobs[j * 7 % JOBS];
+            memcpy(together.jobs, mixed, sizeof mixed);
+            steer_status s = walk_jobs(m, (steer_limits)LIMITS(streams, 32, 32), &together, 0, JOBS,
+                                       &e);
+            CHECK_THAT(!s, "%s, %d streams, mixed plans: %s", model_names[k], streams, e.text);
+            for (int j = 0; j < JOBS && !s; j++)
+                CHECK_THAT(together.sums[j] == alone.sums[j * 7 % JOBS] &&
+                               together.jobs[j].n_out == alone.jobs[j * 7 % JOBS].n_out,
+                           "%s, %d streams, mixed plans: job %d has other bits", model_names[k],
+                           streams, j);
+        }
         /* A context of a single stream, or of a single row. */
         static const steer_limits tight[] = {LIMITS(1, 32, 32), LIMITS(1, 32, 1), LIMITS(4, 32, 1),
                                              LIMITS(9, 32, 1)};
