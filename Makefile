@@ -34,6 +34,10 @@ tests/test: tests/test.c tests/paper.inc.c tests/user.c steer.c steer.h Makefile
 tests/user: tests/user.c steer.c steer.h Makefile
 	$(CC) $(FLAGS) $(WARN) -DSTEER_NO_MAIN -I. tests/user.c steer.c -lm -o tests/user
 
+# What tools/parity.py asks of the library.
+tests/probe: tests/probe.c steer.c steer.h Makefile
+	$(CC) $(FLAGS) $(WARN) -DSTEER_NO_MAIN -I. tests/probe.c steer.c -lm -o tests/probe
+
 test: steer tests/test tests/user
 	./tests/test
 
@@ -56,6 +60,6 @@ smollm2 qwen qwen-1.5b: .venv/done
 	.venv/bin/python tools/export.py $@ $(if $(GGUF),--gguf $(GGUF))
 
 clean:
-	rm -rf steer tests/test tests/bench tests/user tests/*-sanitized
+	rm -rf steer tests/test tests/bench tests/user tests/probe tests/*-sanitized
 
 .PHONY: run paper bench test sanitize smollm2 qwen qwen-1.5b clean

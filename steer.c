@@ -95,18 +95,14 @@
 #endif
 
 /* ======================================================================== 1 errors, memory, sizes
- * Every fallible function returns a status and fills in one sentence; `fail` does both. Sizes that
- * come from a file or a caller are multiplied and added with `mul` and `add`, which saturate at
- * SIZE_MAX, so that one comparison at the end finds any overflow. */
+ * Every fallible function returns a status and fills in one sentence; `fail` does both. Sizes
+ * from outside go through `mul` and `add`, which saturate: one comparison finds any overflow. */
 __attribute__((format(printf, 3, 4)))
 static steer_status fail(steer_error *e, steer_status code, const char *format, ...) {
-    if (e) {
-        va_list args;
-        va_start(args, format);
-        e->code = code;
-        vsnprintf(e->text, sizeof e->text, format, args);
-        va_end(args);
-    }
+    va_list args;
+    va_start(args, format);
+    if (e) e->code = code, vsnprintf(e->text, sizeof e->text, format, args);
+    va_end(args);
     return code;
 }
 
@@ -123,7 +119,6 @@ static void *zeros(size_t n, size_t size) {
     size_t bytes = mul(n ? n : 1, size);
     return bytes == SIZE_MAX ? NULL : calloc(1, bytes);
 }
-
 /* CRC-32 (IEEE 802.3), continued from `crc`: finds every changed bit. */
 static uint32_t crc32_of(uint32_t crc, const void *data, size_t n) {
     uint32_t table[256];
@@ -215,24 +210,28 @@ typedef struct {
     int rows, cols;
 } weight;
 
-INLINE float bf16_value(uint16_t h) {
-    union { uint32_t u; float f; } v = {(uint32_t)h << 16};
-    return v.f;
-}
 INLINE float weight1(const weight *w, size_t j, size_t c) { /* W[j][c] */
     size_t at = j * (size_t)w->cols + c;
-    return w->type == F32    ? ((const float *)w->data)[at]
-           : w->type == BF16 ? bf16_value(((const uint16_t *)w->data)[at])
-                             : ((const int8_t *)w->data)[at] * w->scale[at / 32];
+    if (w->type == F32) return ((const float *)w->data)[at];
+    if (w->type == Q8) return ((const int8_t *)w->data)[at] * w->scale[at / 32];
+    union { uint32_t bits; float value; } bf16 = {(uint32_t)((const uint16_t *)w->data)[at] << 16};
+    return bf16.value;
 }
-/* panel[c][j] = W[j0 + j][c0 + c], c < k, j < n; zeros for n <= j < PW. Four bytes of a row hold 1,
- * 2 or 4 neighbouring weights: 4 x 4 such units are transposed in registers, then widened to
- * floats. */
-INLINE void panel_of(float *panel, const weight *w, dtype type, size_t j0, int n, size_t c0,
-                     int k) {
+/* panel[c][j] = W[j0 + j][c0 + c] or, back, W[c0 + c][j0 + j], c < k, j < n; zeros for n <= j < PW.
+ * Four bytes of a row hold 1, 2 or 4 neighbouring weights: 4 x 4 such units are transposed in
+ * registers, then widened to floats. */
+INLINE void panel_of(float *panel, const weight *w, dtype type, int back, size_t j0, int n,
+                     size_t c0, int k) {
+    weight of = *w;
+    of.type = type;
     int per = type == F32 ? 1 : type == BF16 ? 2 : 4, jn = n & ~3, kn = k / (4 * per) * (4 * per);
     size_t stride = (size_t)w->cols / (size_t)per * 4; /* bytes a row, where kn > 0 */
     if (n < PW) memset(panel, 0, sizeof(float) * PW * (size_t)k);
+    if (back) {
+        for (int c = 0; c < k; c++)
+            for (int j = 0; j < n; j++) panel[(size_t)c * PW + j] = weight1(&of, c0 + c, j0 + j);
+        return;
+    }
     if (w->cols % per || c0 % (4 * per)) kn = 0;
     for (int c = 0; c < kn; c += 4 * per) { /* whole cache lines of the panel, one after another */
         const unsigned char *row =
@@ -259,26 +258,13 @@ INLINE void panel_of(float *panel, const weight *w, dtype type, size_t j0, int n
     }
     for (int j = 0; j < n; j++) /* the ragged edge */
         for (int c = j < jn ? kn : 0; c < k; c++)
-            panel[(size_t)c * PW + j] = weight1(w, j0 + j, c0 + c);
+            panel[(size_t)c * PW + j] = weight1(&of, j0 + j, c0 + c);
 }
-/* The backward's, of the transpose: panel[c][j] = W[c0 + c][j0 + j]. Rows of W are its rows. */
-INLINE void back_panel_of(float *panel, const weight *w, dtype type, size_t j0, int n, size_t c0,
-                          int k) {
-    weight of = *w;
-    of.type = type;
-    if (n < PW) memset(panel, 0, sizeof(float) * PW * (size_t)k);
-    for (int c = 0; c < k; c++)
-        for (int j = 0; j < n; j++) panel[(size_t)c * PW + j] = weight1(&of, c0 + c, j0 + j);
-}
+/* A constant type: the loops hold no tests. */
 static void make_panel(float *p, const weight *w, int back, size_t j0, int n, size_t c0, int k) {
-    switch (2 * w->type + back) { /* a constant type: the loops hold no tests */
-    case 2 * F32: panel_of(p, w, F32, j0, n, c0, k); break;
-    case 2 * BF16: panel_of(p, w, BF16, j0, n, c0, k); break;
-    case 2 * Q8: panel_of(p, w, Q8, j0, n, c0, k); break;
-    case 2 * F32 + 1: back_panel_of(p, w, F32, j0, n, c0, k); break;
-    case 2 * BF16 + 1: back_panel_of(p, w, BF16, j0, n, c0, k); break;
-    case 2 * Q8 + 1: back_panel_of(p, w, Q8, j0, n, c0, k); break;
-    }
+    if (w->type == F32) panel_of(p, w, F32, back, j0, n, c0, k);
+    else if (w->type == BF16) panel_of(p, w, BF16, back, j0, n, c0, k);
+    else panel_of(p, w, Q8, back, j0, n, c0, k);
 }
 
 /* With M a part of W, x and y with xs and ys floats a row, threads share the outputs, never a sum:
@@ -355,9 +341,8 @@ static void rmsnorm_back(float *dx, const float *dy, const float *x, const float
     for (int i = 0; i < d; i++) dx[i] += r * (offset + w[i]) * dy[i] - along * x[i];
 }
 
-/* e^x to 1 ulp or so, without branches, so that loops over it vectorise: x = n ln 2 + f, |f| <= ln
- * 2 / 2, e^f by its Taylor polynomial (degree 7: the remainder is below 2^-27). Below -87 the
- * result is about 1e-38, above 88 about 1e38. */
+/* e^x to 1 ulp or so, without branches, so that loops over it vectorise: x = n ln 2 + f,
+ * |f| <= ln 2 / 2, e^f by its Taylor polynomial (degree 7: the remainder is below 2^-27). */
 INLINE float exp_f(float x) {
     x = x > 88.0f ? 88.0f : x; /* a NaN stays one */
     x = x < -87.0f ? -87.0f : x;
@@ -465,13 +450,11 @@ static double log_sum_exp(const float *x, int n) {
  * Little-endian, made by tools/binfile.py: a header, a directory of records, ten sections (the
  * tokenizer, the template), the tensors. Each part begins at the next multiple of 64 bytes after
  * the one before it, so the configuration alone implies the place and size of everything, and the
- * loader accepts nothing else. No strings to parse, no nesting. Order of checks: the file's size,
- * the checksum of all but the weights, then every number. */
+ * loader accepts nothing else: first the size, then the checksum, then every number is checked. */
 enum { TOKEN_OFFSETS, TOKEN_BYTES, TOKEN_TYPES, BYTE_TOKENS, MERGES, UNICODE, TEMPLATE, GRAMMAR,
-       NORMAL, SECTIONS = 10, MAX_EOI = 64 };
+       NORMAL, SECTIONS = 10, MAX_EOI = 64, CONFIG_BYTES = offsetof(steer_config, fingerprint) };
 enum { START, SYSTEM_PRE, SYSTEM, SYSTEM_POST, USER_PRE, USER_POST, ASSISTANT_PRE, ASSISTANT_POST,
        PIECES }; /* the strings of TEMPLATE */
-enum { CONFIG_BYTES = offsetof(steer_config, fingerprint) };
 typedef struct {
     char magic[8]; /* "STEERMDL" */
     uint32_t version, n_tensors;
@@ -488,8 +471,8 @@ typedef struct {
     uint32_t layer, rows, cols; /* cols 0: a vector */
     uint64_t offset, bytes, zero;
 } file_record;
-_Static_assert(sizeof(file_header) == 512 && sizeof(file_record) == 40 && CONFIG_BYTES == 176,
-               "the structs are the format");
+_Static_assert(sizeof(file_header) == 512 && sizeof(file_record) == 40 && CONFIG_BYTES == 176 &&
+               __BYTE_ORDER__ == __ORDER_LITTLE_ENDIAN__, "the structs are the format");
 typedef struct { const uint32_t *at; uint32_t n, width; } lookup; /* n sorted records of numbers */
 typedef struct { /* one block's weights */
     weight q, k, v, o, gate, up, down;
@@ -500,11 +483,9 @@ struct steer_model {
     steer_config config;
     const unsigned char *bytes; /* the whole file */
     size_t size, data;          /* its size, where tensors begin */
-    uint32_t data_crc;
     int mapped;
     weight embed, unembed;      /* [vocab][d] */
-    const float *final_norm;    /* [d] */
-    const float *rope_freq;     /* [head_dim / 2] angle a position */
+    const float *final_norm, *rope_freq; /* [d]; [head_dim / 2] angle a position */
     block *blocks;              /* [layers] */
     const uint32_t *token_offset, *byte_token, *merge;
     const unsigned char *token_type;
@@ -512,8 +493,7 @@ struct steer_model {
     uint32_t n_merges, template_crc;
     size_t grammar_size, template_size;
     lookup unicode, ccc, decomposed, composed; /* classes of code points; the tables of NFC */
-    int *special, n_specials;   /* ids of special tokens */
-    int eoi;                    /* end-of-instruction tokens */
+    int *special, n_specials, eoi; /* ids of special tokens; how many end an instruction */
 };
 
 static int outside(int x, int low, int high) { return x < low || x > high; }
@@ -543,47 +523,43 @@ static const char *config_fault(const steer_config *c) {
            !isfinite(c->site_coeff) ? "an impossible default site" : NULL;
 }
 
-/* A walk over the directory: each record must be exactly the tensor that comes next, at the next
- * place. Of rows 0: absent; of cols 0: a vector, `to` a const float **; others: `to` a weight *. */
-typedef struct { int rows, cols; void *to; } tensor;
-typedef struct { const steer_model *m; size_t record, at; } directory; /* what comes next */
-static int next_tensor(directory *dir, int kind, int layer, tensor t) {
-    file_record r;
-    if (!t.rows) return 1;
-    memcpy(&r, dir->m->bytes + dir->record, sizeof r);
-    size_t n = mul((size_t)t.rows, t.cols ? (size_t)t.cols : 1), size = dir->m->size;
-    size_t bytes = r.type == F32 ? mul(n, 4) : r.type == BF16 ? mul(n, 2) : add(n, n / 32 * 4);
-    file_record expected = {(uint16_t)kind, r.type, (uint32_t)layer, (uint32_t)t.rows,
-                            (uint32_t)t.cols, dir->at, bytes, 0};
-    if (memcmp(&r, &expected, sizeof r) || r.type > Q8 || (!t.cols && r.type != F32) ||
-        (r.type == Q8 && t.cols % 32) || dir->at > size || bytes > size - dir->at) return 0;
-    const unsigned char *data = dir->m->bytes + dir->at;
-    weight w = {data, (const float *)(data + n), (dtype)r.type, t.rows, t.cols};
-    if (t.cols) *(weight *)t.to = w; else *(const float **)t.to = w.data;
-    dir->record += sizeof r;
-    dir->at = round_up(dir->at + bytes, ALIGN);
-    return 1;
-}
+/* Each record of the directory must be exactly the tensor that comes next, at the next place. Of
+ * rows 0: absent; of cols 0: a vector, `to` a const float **; others: `to` a weight *. */
 static int load_tensors(steer_model *m) {
     const steer_config *c = &m->config;
-    directory dir = {m, sizeof(file_header), m->data};
-    int qd = c->heads * c->head_dim, kd = c->kv_heads * c->head_dim, d = c->d, ok = 1;
+    const unsigned char *record = m->bytes + sizeof(file_header);
+    int qd = c->heads * c->head_dim, kd = c->kv_heads * c->head_dim, d = c->d;
     int bias = c->qkv_bias, post = c->post_norms; /* 0 or 1 */
-    const tensor whole[] = {{c->vocab, d, &m->embed}, {c->tied ? 0 : c->vocab, d, &m->unembed},
-                            {d, 0, &m->final_norm}, {c->head_dim / 2, 0, &m->rope_freq}};
-    for (int i = 0; i < 4 && ok; i++) ok = next_tensor(&dir, i, 0, whole[i]);
-    if (c->tied) m->unembed = m->embed;
-    for (int b = 0; b < c->layers; b++) {
-        block *w = &m->blocks[b];
-        const tensor each[] = {
-            {d, 0, &w->attn_norm}, {qd, d, &w->q}, {kd, d, &w->k}, {kd, d, &w->v},
-            {bias * qd, 0, &w->q_bias}, {bias * kd, 0, &w->k_bias}, {bias * kd, 0, &w->v_bias},
-            {d, qd, &w->o}, {post * d, 0, &w->post_attn_norm}, {d, 0, &w->mlp_norm},
-            {c->ff, d, &w->gate}, {c->ff, d, &w->up}, {d, c->ff, &w->down},
-            {post * d, 0, &w->post_mlp_norm}};
-        for (int i = 0; i < 14 && ok; i++) ok = next_tensor(&dir, 16 + i, b, each[i]);
+    size_t at = m->data;
+    for (int b = -1; b < c->layers; b++) { /* -1: tensors of no block */
+        block *w = &m->blocks[max_int(b, 0)];
+        const struct { int rows, cols; void *to; } tensors[2][14] = {
+            {{c->vocab, d, &m->embed}, {c->tied ? 0 : c->vocab, d, &m->unembed},
+             {d, 0, &m->final_norm}, {c->head_dim / 2, 0, &m->rope_freq}},
+            {{d, 0, &w->attn_norm}, {qd, d, &w->q}, {kd, d, &w->k}, {kd, d, &w->v},
+             {bias * qd, 0, &w->q_bias}, {bias * kd, 0, &w->k_bias}, {bias * kd, 0, &w->v_bias},
+             {d, qd, &w->o}, {post * d, 0, &w->post_attn_norm}, {d, 0, &w->mlp_norm},
+             {c->ff, d, &w->gate}, {c->ff, d, &w->up}, {d, c->ff, &w->down},
+             {post * d, 0, &w->post_mlp_norm}}}, *t = tensors[b >= 0];
+        for (int i = 0; i < 14; i++, t++) {
+            if (!t->rows) continue;
+            file_record r;
+            memcpy(&r, record, sizeof r);
+            size_t n = mul((size_t)t->rows, t->cols ? (size_t)t->cols : 1);
+            size_t bytes =
+                r.type == F32 ? mul(n, 4) : r.type == BF16 ? mul(n, 2) : add(n, n / 32 * 4);
+            file_record expected = {(uint16_t)(b < 0 ? i : 16 + i), r.type, (uint32_t)max_int(b, 0),
+                                    (uint32_t)t->rows, (uint32_t)t->cols, at, bytes, 0};
+            if (memcmp(&r, &expected, sizeof r) || r.type > Q8 || (!t->cols && r.type != F32) ||
+                (r.type == Q8 && t->cols % 32) || add(at, bytes) > m->size) return 0;
+            const unsigned char *data = m->bytes + at;
+            weight x = {data, (const float *)(data + n), (dtype)r.type, t->rows, t->cols};
+            if (t->cols) *(weight *)t->to = x; else *(const float **)t->to = x.data;
+            record += sizeof r, at = round_up(at + bytes, ALIGN);
+        }
     }
-    return ok && dir.at == m->size;
+    if (c->tied) m->unembed = m->embed;
+    return at == m->size;
 }
 static const char *load_tokenizer(steer_model *m, const file_header *h);
 /* CRC-32 of n bytes, the four at `own`, where it is itself stored, counting as 0. */
@@ -602,7 +578,7 @@ static const char *load_model(steer_model *m) {
     if (h.size != m->size)
         return "truncated or damaged: its size is not the stated one; fetch it again";
     if (h.data > m->size || h.data < sizeof h) return "a damaged header; fetch it again";
-    m->data = (size_t)h.data, m->data_crc = h.data_crc;
+    m->data = (size_t)h.data;
     if (crc_around(m->bytes, m->data, offsetof(file_header, meta_crc)) != h.meta_crc)
         return "damaged: the checksum of its header and tokenizer differs; fetch it again";
     memcpy(c, h.config, CONFIG_BYTES);
@@ -620,20 +596,18 @@ static const char *load_model(steer_model *m) {
     if (!ok || at != m->data)
         return "a directory or tokenizer that is out of order; export the model again";
     m->blocks = zeros((size_t)c->layers, sizeof *m->blocks);
-    if (!m->blocks) return "too large for this machine's memory";
+    m->special = zeros((size_t)c->vocab, sizeof *m->special);
+    if (!m->blocks || !m->special) return "too large for this machine's memory";
     if (!load_tensors(m)) return "tensors that its header does not imply; export the model again";
     return load_tokenizer(m, &h);
 }
 steer_model *steer_open_memory(const void *bytes, size_t size, const char *name, steer_error *e) {
-    const union { uint16_t u; unsigned char b[2]; } endian = {1};
     steer_model *m = zeros(1, sizeof *m);
     if (!m) return fail(e, STEER_ENOMEM, "%s: no memory to open it", name), NULL;
     m->bytes = bytes, m->size = size;
-    const char *fault =
-        endian.b[0] ? load_model(m) : "model files are little-endian, this machine is not";
+    const char *fault = load_model(m);
     if (!fault) return m;
-    fail(e, STEER_EFORMAT, "%s: %s", name, fault);
-    return steer_close(m), NULL;
+    return fail(e, STEER_EFORMAT, "%s: %s", name, fault), steer_close(m), NULL;
 }
 steer_model *steer_open(const char *path, steer_error *e) {
     struct stat st;
@@ -657,17 +631,16 @@ void steer_close(steer_model *m) {
 }
 const steer_config *steer_model_config(const steer_model *m) { return &m->config; }
 steer_status steer_verify(const steer_model *m, steer_error *e) {
-    if (crc32_of(0, m->bytes + m->data, m->size - m->data) == m->data_crc) return STEER_OK;
-    return fail(e, STEER_EFORMAT,
-                "%s: damaged: the checksum of its weights differs; fetch it again", m->config.name);
+    uint32_t crc = crc32_of(0, m->bytes + m->data, m->size - m->data);
+    return crc == (uint32_t)m->config.fingerprint ? STEER_OK : fail(e, STEER_EFORMAT,
+        "%s: damaged: the checksum of its weights differs; fetch it again", m->config.name);
 }
 
 /* ===================================================================================== 4 tokenizer
  * Byte-level BPE. The text is cut into pre-tokens by a rule of the model (1: GPT-2 with single
  * digits; 2: Qwen2), and in each the adjacent pair of tokens with the lowest rank is merged,
- * leftmost first, until none is left. A heap holds the candidates: n log n for a pre-token of n
- * bytes. Bytes that are not UTF-8 count as symbols of one byte. Encoding, then decoding gives the
- * same bytes (in NFC where the model asks). */
+ * leftmost first, until none is left; a tree of minima finds it, n log n for n bytes. Bytes that
+ * are not UTF-8 count as symbols. Decoding gives back the same bytes (in NFC if the model asks). */
 enum { OTHER, LETTER, MARK, NUMBER, SPACE };
 
 /* One code point at s (s < end) and its length; -1 - byte, length 1, where it is not UTF-8. */
@@ -755,8 +728,8 @@ static size_t pretoken(const steer_model *m, const char *s, const char *end) {
 enum { HANGUL = 0xAC00, JAMO_L = 0x1100, JAMO_V = 0x1161, JAMO_T = 0x11A7, N_L = 19, N_V = 21,
        N_T = 28, N_LVT = N_L * N_V * N_T };
 static int decompose(const steer_model *m, long c, long out[8]) {
-    if (c >= HANGUL && c < HANGUL + N_LVT) {
-        long i = c - HANGUL, t = i % N_T;
+    long i = c - HANGUL, t = i % N_T;
+    if (i >= 0 && i < N_LVT) {
         out[0] = JAMO_L + i / (N_V * N_T), out[1] = JAMO_V + i / N_T % N_V, out[2] = JAMO_T + t;
         return t ? 3 : 2;
     }
@@ -813,8 +786,7 @@ static char *normalise(const steer_model *m, const char *text, size_t n, size_t 
         if (made >= 0) c[starter] = made;
         else {
             if (!k) starter = (long)kept;
-            last = k;
-            c[kept++] = c[i];
+            last = k, c[kept++] = c[i];
         }
     }
     for (size_t i = 0; i < kept; i++) length += put_code_point(out + length, c[i]);
@@ -822,65 +794,47 @@ static char *normalise(const steer_model *m, const char *text, size_t n, size_t 
     return free(c), out;
 }
 
-typedef struct { int prev, next; uint32_t id; } symbol; /* next -1: last */
-/* A pair of ids and what they become. Order: the rank, below it the place of the left symbol. */
-typedef struct { uint64_t order; uint32_t result, left, right; } candidate;
+typedef struct { int prev, next; uint32_t id, merged; } symbol; /* merged: with the next one */
 typedef struct {
     const steer_model *m;
-    symbol *symbols;   /* [capacity] */
-    candidate *heap;   /* [2 * capacity], lowest order first: n - 1 at first, and each merge, of */
-    size_t n;          /* which there are at most n - 1, takes one away and adds at most two */
-    int *tokens;       /* [cap] */
+    symbol *symbols;  /* one at each end that merges with nothing, so that all have neighbours */
+    uint64_t *best;   /* [2 * leaves] a tree of minima, best[1] of all; a leaf for each symbol: */
+    size_t leaves;    /* its merge's rank and, below it, the symbol's place */
+    int *tokens;      /* [cap] */
     long cap, count;
 } merger;
-static void push_pair(merger *w, int left) {
-    int right = left < 0 ? -1 : w->symbols[left].next;
-    if (right < 0) return;
-    uint32_t a = w->symbols[left].id, b = w->symbols[right].id;
-    const uint32_t *r = find((lookup){w->m->merge, w->m->n_merges, 4}, 0, a, b);
-    if (!r || r[0] != a || r[1] != b) return;
-    candidate c = {(uint64_t)r[2] << 32 | (uint32_t)left, r[3], a, b};
-    size_t i = w->n++;
-    for (; i && c.order < w->heap[(i - 1) / 2].order; i = (i - 1) / 2)
-        w->heap[i] = w->heap[(i - 1) / 2];
-    w->heap[i] = c;
-}
-static candidate pop_pair(merger *w) {
-    candidate top = w->heap[0], last = w->heap[--w->n];
-    size_t i = 0, child;
-    for (; (child = 2 * i + 1) < w->n; i = child) {
-        child += child + 1 < w->n && w->heap[child + 1].order < w->heap[child].order;
-        if (w->heap[child].order >= last.order) break;
-        w->heap[i] = w->heap[child];
-    }
-    w->heap[i] = last;
-    return top;
+/* Symbol i or the next has changed: their merge, if there is one, enters the tree anew. */
+static void rank_pair(merger *w, int i) {
+    symbol *left = &w->symbols[i];
+    uint32_t right = w->symbols[left->next].id;
+    const uint32_t *r = find((lookup){w->m->merge, w->m->n_merges, 4}, 0, left->id, right);
+    int found = r && r[0] == left->id && r[1] == right;
+    size_t at = w->leaves + (size_t)i;
+    if (found) left->merged = r[3];
+    w->best[at] = found ? (uint64_t)r[2] << 32 | (uint32_t)i : UINT64_MAX;
+    for (; at > 1; at /= 2)
+        w->best[at / 2] = w->best[at] < w->best[at ^ 1] ? w->best[at] : w->best[at ^ 1];
 }
 /* Tokens of one pre-token of n > 0 bytes, appended while there is room. */
 static void bpe(merger *w, const char *s, size_t n) {
-    int kept = 0;
-    w->n = 0;
+    symbol *x = w->symbols;
+    int end = 1;
     for (size_t i = 0; i < n; i++) {
         uint32_t id = w->m->byte_token[(unsigned char)s[i]];
-        if (id != UINT32_MAX) w->symbols[kept] = (symbol){kept - 1, kept + 1, id}, kept++;
+        if (id != UINT32_MAX) x[end] = (symbol){end - 1, end + 1, id, 0}, end++;
     }
-    if (!kept) return;
-    w->symbols[kept - 1].next = -1;
-    for (int i = 0; i + 1 < kept; i++) push_pair(w, i);
-    while (w->n) {
-        candidate c = pop_pair(w);
-        int at = (int)(uint32_t)c.order;
-        symbol *left = &w->symbols[at], *right = left->next < 0 ? NULL : &w->symbols[left->next];
-        if (!right || left->id != c.left || right->id != c.right) continue; /* merged meanwhile */
-        left->id = c.result;
-        right->id = UINT32_MAX; /* dead: no candidate names it */
-        left->next = right->next;
-        if (left->next >= 0) w->symbols[left->next].prev = at;
-        push_pair(w, left->prev);
-        push_pair(w, at);
+    x[0] = (symbol){0, 1, UINT32_MAX, 0}, x[end] = (symbol){end - 1, end, UINT32_MAX, 0};
+    w->leaves = (size_t)end + 1;
+    memset(w->best, 0xFF, 2 * w->leaves * sizeof *w->best);
+    for (int i = 1; i < end; i++) rank_pair(w, i);
+    while (w->best[1] != UINT64_MAX) {
+        int at = (int)(uint32_t)w->best[1], gone = x[at].next;
+        x[at].id = x[at].merged, x[at].next = x[gone].next;
+        x[x[gone].next].prev = at, x[gone].id = UINT32_MAX;
+        rank_pair(w, x[at].prev), rank_pair(w, at), rank_pair(w, gone);
     }
-    for (int i = 0; i >= 0; i = w->symbols[i].next, w->count++)
-        if (w->count < w->cap) w->tokens[w->count] = (int)w->symbols[i].id;
+    for (int i = x[0].next; i < end; i = x[i].next, w->count++)
+        if (w->count < w->cap) w->tokens[w->count] = (int)x[i].id;
 }
 long steer_encode(const steer_model *m, const char *text, size_t n, int *tokens, long cap,
                   steer_error *e) {
@@ -888,13 +842,14 @@ long steer_encode(const steer_model *m, const char *text, size_t n, int *tokens,
         return fail(e, STEER_EARG, "a text of %zu bytes is too long to tokenize; cut it into parts",
                     n), -1;
     char *normal = m->config.nfc ? normalise(m, text, n, &n) : NULL;
-    merger w = {m, zeros(n, sizeof *w.symbols), zeros(2 * n, sizeof *w.heap), 0, tokens, cap, 0};
-    int ok = (normal || !m->config.nfc) && w.symbols && w.heap;
-    if (!ok) fail(e, STEER_ENOMEM, "no memory to tokenize a text of %zu bytes", n);
-    const char *s = normal ? normal : text, *end = ok ? s + n : s;
-    for (size_t length; s < end; s += length) bpe(&w, s, length = pretoken(m, s, end));
-    free(normal), free(w.symbols), free(w.heap);
-    return ok ? w.count : -1;
+    const char *s = normal ? normal : text, *end = s + n;
+    merger w = {m, zeros(n + 2, sizeof *w.symbols), zeros(n + 2, 2 * sizeof *w.best), 0, tokens,
+                cap, 0};
+    if ((normal || !m->config.nfc) && w.symbols && w.best)
+        for (size_t length; s < end; s += length) bpe(&w, s, length = pretoken(m, s, end));
+    else w.count = -1, fail(e, STEER_ENOMEM, "no memory to tokenize a text of %zu bytes", n);
+    free(normal), free(w.symbols), free(w.best);
+    return w.count;
 }
 const char *steer_piece(const steer_model *m, int id, size_t *n) {
     *n = m->token_offset[id + 1] - m->token_offset[id];
@@ -903,9 +858,8 @@ const char *steer_piece(const steer_model *m, int id, size_t *n) {
 size_t steer_decode(const steer_model *m, const int *tokens, int n, char *out, size_t cap) {
     size_t length = 0, piece_n;
     for (int i = 0; i < n; i++) {
-        if (m->token_type[tokens[i]]) continue;
         const char *piece = steer_piece(m, tokens[i], &piece_n);
-        for (size_t k = 0; k < piece_n; k++, length++)
+        for (size_t k = 0; k < piece_n && !m->token_type[tokens[i]]; k++, length++)
             if (length + 1 < cap) out[length] = piece[k];
     }
     if (cap) out[length < cap ? length : cap - 1] = 0;
@@ -918,11 +872,10 @@ size_t steer_decode(const steer_model *m, const int *tokens, int n, char *out, s
  * piece between two special tokens, across the border of template and user text, as in training. */
 typedef struct {
     const steer_model *m;
-    char *plain; /* text since the last special token */
-    size_t n;
-    int *tokens;
+    char *plain; /* text since the last special token, */
+    size_t n;    /* so many bytes */
+    int *tokens, bad;
     long cap, count;
-    int bad;
     steer_error *e;
 } chat_builder;
 static void flush_plain(chat_builder *b) {
@@ -949,33 +902,32 @@ static void put_template(chat_builder *b, int piece) {
         }
     }
 }
-static void put_text(chat_builder *b, const char *s) {
+/* A turn: the template's pieces around the text s. */
+static void put_turn(chat_builder *b, int pre, const char *s, int post) {
     size_t n = strlen(s);
+    put_template(b, pre);
     while (b->m->config.trim && n && isspace((unsigned char)s[n - 1])) n--;
     while (b->m->config.trim && n && isspace((unsigned char)*s)) s++, n--;
     memcpy(b->plain + b->n, s, n);
     b->n += n;
+    put_template(b, post);
 }
 long steer_chat(const steer_model *m, const char *system, const char *const *turns, int n_turns,
                 int *tokens, long cap, steer_error *e) {
-    chat_builder b = {.m = m, .tokens = tokens, .cap = cap, .e = e};
     if (system && *system && !*m->piece[SYSTEM_PRE])
         return fail(e, STEER_EARG, "%s has no system turn in its template; put the instruction "
                     "into the user's text", m->config.name), -1;
     if (!system) system = m->piece[SYSTEM];
     size_t n = add(strlen(system), mul(m->template_size, (size_t)n_turns + 1));
     for (int i = 0; i < n_turns; i++) n = add(n, strlen(turns[i]));
-    b.plain = zeros(n, 1);
+    chat_builder b = {m, zeros(n, 1), 0, tokens, 0, cap, 0, e};
     if (!b.plain) return fail(e, STEER_ENOMEM, "no memory for a conversation of %zu bytes", n), -1;
     put_template(&b, START);
-    if (*system) put_template(&b, SYSTEM_PRE), put_text(&b, system), put_template(&b, SYSTEM_POST);
-    for (int i = 0; i < n_turns; i++) {
-        put_template(&b, i % 2 ? ASSISTANT_PRE : USER_PRE);
-        put_text(&b, turns[i]);
-        put_template(&b, i % 2 ? ASSISTANT_POST : USER_POST);
-    }
-    put_template(&b, ASSISTANT_PRE);
-    flush_plain(&b);
+    if (*system) put_turn(&b, SYSTEM_PRE, system, SYSTEM_POST);
+    for (int i = 0; i < n_turns; i++)
+        if (i % 2) put_turn(&b, ASSISTANT_PRE, turns[i], ASSISTANT_POST);
+        else put_turn(&b, USER_PRE, turns[i], USER_POST);
+    put_template(&b, ASSISTANT_PRE), flush_plain(&b);
     free(b.plain);
     return b.bad ? -1 : b.count;
 }
@@ -1010,8 +962,6 @@ static const char *load_tokenizer(steer_model *m, const file_header *h) {
         n[MERGES] % 16 || n[UNICODE] % 12 || m->token_offset[0] ||
         m->token_offset[vocab] != n[TOKEN_BYTES])
         return "a tokenizer table of the wrong size";
-    m->special = zeros(vocab, sizeof *m->special);
-    if (!m->special) return "too large for this machine's memory";
     for (size_t i = 0; i < vocab; i++) {
         if (m->token_offset[i] > m->token_offset[i + 1] || m->token_type[i] > 2)
             return "a damaged list of tokens";
@@ -1051,19 +1001,14 @@ static const char *load_tokenizer(steer_model *m, const file_header *h) {
                 return "a damaged normalisation table";
     }
     const char *p = at[TEMPLATE], *end = p + m->template_size;
-    for (int i = 0; i < PIECES; i++) {
-        const char *zero = memchr(p, 0, (size_t)(end - p));
-        if (!zero) return "a damaged chat template";
-        m->piece[i] = p, p = zero + 1;
-    }
+    for (int i = 0; i < PIECES && p < end && !end[-1]; i++, p += strlen(p) + 1) m->piece[i] = p;
+    if (p != end || !m->piece[PIECES - 1]) return "a damaged chat template";
     chat_builder b = {.m = m, .plain = zeros(m->template_size, 1)};
     if (!b.plain) return "too large for this machine's memory";
-    put_template(&b, USER_POST);
-    put_template(&b, ASSISTANT_PRE);
-    flush_plain(&b);
+    put_template(&b, USER_POST), put_template(&b, ASSISTANT_PRE), flush_plain(&b);
     free(b.plain);
     m->eoi = (int)b.count;
-    return b.bad || p != end || outside(m->eoi, 1, MAX_EOI) ? "a damaged chat template" : NULL;
+    return b.bad || outside(m->eoi, 1, MAX_EOI) ? "a damaged chat template" : NULL;
 }
 
 /* ================================================================== 6 plans and the forward pass
@@ -1077,65 +1022,61 @@ static const char *load_tokenizer(steer_model *m, const file_header *h) {
  *     V     the twin's v is written into the stream's cache
  *     MLP   what the twin's MLP adds is added
  * Below plan->layer, stream and twin are equal, so a stream with a twin has no rows there: it
- * enters at that block with its twin's residual. Rows are ordered by the block at which they enter;
- * the r-th row in that order is at PLACE r.
+ * enters at that block with its twin's residual. Rows are ordered by the block at which they enter,
+ * those with cut edges last; the r-th row in that order is at PLACE r.
  *
  * KV cache of one stream and block: keys [kv][positions / PW][head_dim][PW], panels of positions,
  * and values [kv][positions][vd], vd = head_dim rounded up to PW: attention is two `tile`s. */
 typedef struct {
     steer_plan *plan;
-    int twin;       /* -1: none */
-    int enter;      /* first block that is run */
-    int length;     /* positions in the cache */
-    int last_row;   /* its last row in the current run */
+    int twin;            /* -1: none */
+    int enter;           /* first block that is run */
+    int length, next;    /* positions in the cache; with the rows of the current run */
+    int job;             /* section 7's: what it runs, FREE or TWIN */
 } stream;
-
-struct slot { /* a stream of the scheduler in section 7: which job it runs, and how far it is */
-    int job;      /* -1: free; TWIN: another slot's twin or a shared prefix */
-    int twin, fed, taken, first_row;
-};
 
 struct steer_context {
     const steer_model *m;
     steer_limits limit;
     steer_graph graph;   /* of cut edges */
     stream *streams;     /* [streams] */
-    float *keys, *values;
-    size_t key_size, value_size; /* floats a stream, block and kv group */
+    float *cache;        /* [streams][layers][kv] keys, then values */
+    size_t key_size, value_size; /* floats of each */
     float *cosine, *sine;        /* [positions][head_dim / 2] */
     const steer_row *rows;       /* of the last run, the caller's, */
     steer_tape tape;     /* and its tape; without one, all pointers are NULL */
     int *order, *place;  /* [rows] the caller's row at each place of the batch; the inverse */
     int *twin_place;     /* [rows] the place of the twin's row, or -1 */
     int *count;          /* [layers] rows that run in block b: the first count[b] places */
-    float *x, *xn, *xv; /* [rows][d] residual, normalised, value input without the vector's image */
+    float *x, *xn, *xv, *out; /* [rows][d] residual, normalised, value input without the vector's
+                            image, what a branch adds */
     float *q, *k, *v, *z; /* [rows][heads * head_dim], of kv heads for k and v */
-    float *out, *gate, *up;      /* [rows][d], [rows][ff] twice */
+    float *gate, *up;    /* [rows][ff] */
     int threads;         /* that share the scratch of attention */
     float *scores;       /* [threads][heads / kv][positions + vd]: patterns, padded z */
     size_t score_size;
-    int logit_rows;      /* limit.logits */
-    float *logits;       /* [logit_rows][vocab] of the rows that want them, compact */
-    int *logit_row;      /* [rows] caller's row -> row of logits, or -1 */
-    int *logit_fault;    /* [rows] 1: not finite */
-    int *cut_place, cuts; /* [cut_rows] places of the batch whose plans cut edges, and how many */
+    float *logits;       /* [limit.logits][vocab] of the rows that want them, compact */
+    int *logit_row, *logit_fault; /* [rows] caller's row -> row of logits, or -1; 1: not finite */
+    int first_cut, cuts; /* rows whose plans cut edges: the place of the first, how many */
     float *delta;        /* [cut_rows][nodes][d] the twin's node minus the stream's own */
     float *slot_x;       /* [slots of a block][cut_rows][d] inputs after the norm */
     float *slot_y;       /* [cut_rows][heads * head_dim] */
-    steer_row *batch;    /* [rows] the scheduler's (section 7) */
-    struct slot *slots;  /* [streams] */
-    void *memory;        /* the one allocation behind all of the above */
+    steer_row *batch;    /* [rows] section 7's */
 };
 
 /* Row r of x [.][width]. */
 static float *row_at(float *x, int r, int width) { return x + (size_t)r * (size_t)width; }
 static void copy_floats(float *to, const float *from, size_t n) { memcpy(to, from, 4 * n); }
-/* What is at place r: the caller's row, its stream, its plan (or NULL). */
+/* What is at place r: the caller's row, its plan (or NULL). */
 static const steer_row *batch_row(const steer_context *c, int r) { return &c->rows[c->order[r]]; }
-static stream *stream_at(const steer_context *c, int r) {
-    return &c->streams[batch_row(c, r)->stream];
+static steer_plan *plan_at(const steer_context *c, int r) {
+    return c->streams[batch_row(c, r)->stream].plan;
 }
-static steer_plan *plan_at(const steer_context *c, int r) { return stream_at(c, r)->plan; }
+/* EDIT, freezing: the place whose QK, V or MLP the row at place r reads, its twin's or its own. */
+static int source_of(const steer_context *c, int r, unsigned what) {
+    const steer_plan *p = plan_at(c, r);
+    return p && p->freeze & what ? c->twin_place[r] : r;
+}
 static int value_width(const steer_config *c) { return (int)round_up((size_t)c->head_dim, PW); }
 static size_t panel_positions(const steer_context *c) { return round_up(c->limit.positions, PW); }
 
@@ -1145,35 +1086,24 @@ static size_t lay_out(steer_context *c, char *base) {
     size_t at = 0, rows = c->limit.rows, streams = c->limit.streams, cut = c->limit.cut_rows;
     size_t positions = panel_positions(c), group = m->heads / m->kv_heads, vd = value_width(m);
     size_t d = m->d, qd = m->heads * m->head_dim, kd = m->kv_heads * m->head_dim, ff = m->ff;
-    size_t angles = positions * (m->head_dim / 2), groups = mul(streams, m->layers * m->kv_heads);
+    size_t angles = positions * (m->head_dim / 2), caches = mul(streams, m->layers * m->kv_heads);
     c->key_size = positions * m->head_dim, c->value_size = positions * vd;
     c->score_size = group * (positions + vd);
 #define ARRAY(field, n) \
     (c->field = base ? (void *)(base + at) : NULL, \
      at = round_up(add(at, mul(n, sizeof *c->field)), ALIGN))
-    ARRAY(streams, streams), ARRAY(slots, streams), ARRAY(batch, rows);
-    ARRAY(keys, mul(groups, c->key_size)), ARRAY(values, mul(groups, c->value_size));
+    ARRAY(streams, streams), ARRAY(batch, rows);
+    ARRAY(cache, mul(caches, c->key_size + c->value_size));
     ARRAY(cosine, angles), ARRAY(sine, angles);
     ARRAY(order, rows), ARRAY(place, rows), ARRAY(twin_place, rows), ARRAY(count, m->layers);
-    ARRAY(x, mul(rows, d)), ARRAY(xn, mul(rows, d)), ARRAY(xv, mul(rows, d));
     ARRAY(q, mul(rows, qd)), ARRAY(k, mul(rows, kd)), ARRAY(v, mul(rows, kd));
     ARRAY(z, mul(rows, qd)), ARRAY(scores, mul(c->threads, c->score_size));
+    ARRAY(x, mul(rows, d)), ARRAY(xn, mul(rows, d)), ARRAY(xv, mul(rows, d));
     ARRAY(out, mul(rows, d)), ARRAY(gate, mul(rows, ff)), ARRAY(up, mul(rows, ff));
-    ARRAY(cut_place, cut), ARRAY(delta, mul(mul(cut, c->graph.nodes), d));
-    ARRAY(slot_x, mul(mul(cut, m->heads + 2 * m->kv_heads), d)), ARRAY(slot_y, mul(cut, qd));
-    ARRAY(logit_row, rows), ARRAY(logit_fault, rows), ARRAY(logits, mul(c->logit_rows, m->vocab));
+    ARRAY(delta, mul(mul(cut, c->graph.nodes), d)), ARRAY(slot_y, mul(cut, qd));
+    ARRAY(slot_x, mul(mul(cut, m->heads + 2 * m->kv_heads), d));
+    ARRAY(logit_row, rows), ARRAY(logit_fault, rows), ARRAY(logits, mul(c->limit.logits, m->vocab));
     return at;
-}
-steer_graph steer_graph_of(const steer_model *m, int layer) {
-    const steer_config *c = &m->config;
-    steer_graph g = {layer, c->layers - layer, c->heads, c->kv_heads, 1, 1, 0};
-    int64_t edges = 0; /* too many for an int in models that only a made-up file describes */
-    for (int b = layer; b < c->layers; b++) {
-        edges += (c->heads + 2 * c->kv_heads + 1) * (int64_t)g.nodes + c->heads;
-        g.nodes += c->heads + 1, g.slots += c->heads + 2 * c->kv_heads + 1;
-    }
-    g.edges = edges + g.nodes < INT32_MAX ? (int)(edges + g.nodes) : INT32_MAX;
-    return g;
 }
 /* Head h (h = heads: the MLP) of block b. */
 static int node_of(const steer_graph *g, int b, int h) {
@@ -1188,15 +1118,14 @@ static int senders(const steer_graph *g, int slot) {
     int width = g->heads + 2 * g->kv_heads + 1, b = slot / width;
     return 1 + b * (g->heads + 1) + (slot % width == width - 1 ? g->heads : 0);
 }
-/* What slot i of block b, not the MLP's, is multiplied by: head_dim rows of `of` from `row` on.
- * kind: 0 query, 1 key, 2 value. */
-typedef struct { const weight *of; const float *bias; int row, kind; } slot_part;
-static slot_part slot_part_of(const steer_model *m, int b, int i) {
-    const block *w = &m->blocks[b];
-    int hd = m->config.head_dim, H = m->config.heads, K = m->config.kv_heads;
-    return i < H       ? (slot_part){&w->q, w->q_bias, i * hd, 0}
-           : i < H + K ? (slot_part){&w->k, w->k_bias, (i - H) * hd, 1}
-                       : (slot_part){&w->v, w->v_bias, (i - H - K) * hd, 2};
+steer_graph steer_graph_of(const steer_model *m, int layer) {
+    const steer_config *c = &m->config;
+    int blocks = c->layers - layer, H = c->heads, K = c->kv_heads;
+    steer_graph g = {layer, blocks, H, K, 1 + blocks * (H + 1), 1 + blocks * (H + 2 * K + 1), 0};
+    int64_t edges = 0; /* too many for an int in models that only a made-up file describes */
+    for (int v = 0; v < g.slots; v++) edges += senders(&g, v);
+    g.edges = edges < INT32_MAX ? (int)edges : INT32_MAX;
+    return g;
 }
 
 /* Set *c up but for its arrays. Returns their bytes; 0: the limits are wrong, or too much. */
@@ -1207,10 +1136,9 @@ static size_t context_of(steer_context *c, const steer_model *m, const steer_lim
     if (!u->positions) u->positions = m->config.max_seq;
     if (!u->rows) u->rows = min_int(u->positions, 256);
     if (!u->logits) u->logits = min_int(u->rows, max_int(u->streams, 64));
-    c->logit_rows = u->logits;
-    if (u->streams < 1 || u->positions < 1 || u->rows < 1 || u->streams > 1 << 20 ||
-        u->positions > 1 << 24 || u->rows > 1 << 24 || u->logits < 1 || u->cut_rows < 0 ||
-        u->cut_layer < 0 || u->cut_layer >= m->config.layers)
+    if (outside(u->streams, 1, 1 << 20) || outside(u->positions, 1, 1 << 24) || u->cut_rows < 0 ||
+        outside(u->rows, 1, 1 << 24) || outside(u->cut_layer, 0, m->config.layers - 1) ||
+        u->logits < 1)
         return 0;
     c->graph = steer_graph_of(m, u->cut_layer);
     size_t bytes = lay_out(c, NULL);
@@ -1223,21 +1151,15 @@ steer_context *steer_context_new(const steer_model *m, const steer_limits *l, st
     steer_context made, *c;
     size_t bytes = context_of(&made, m, l);
     const steer_limits *u = &made.limit;
-    if (!bytes || u->positions > m->config.max_seq) {
-        fail(e, STEER_EARG,
-             "a context of %d streams, %d positions and %d rows: at least 1 of each, at most %d "
-             "positions for %s",
-             u->streams, u->positions, u->rows, m->config.max_seq, m->config.name);
-        return NULL;
-    }
-    made.memory = zeros(bytes + ALIGN, 1), c = zeros(1, sizeof *c);
-    if (!c || !made.memory) {
-        fail(e, STEER_ENOMEM,
-             "no memory for a context of %.0f MB; ask for fewer streams or positions", bytes / 1e6);
-        return free(c), free(made.memory), NULL;
-    }
+    if (!bytes || u->positions > m->config.max_seq)
+        return fail(e, STEER_EARG, "a context of %d streams, %d positions and %d rows: at least 1 "
+                    "of each, at most %d positions for %s", u->streams, u->positions, u->rows,
+                    m->config.max_seq, m->config.name), NULL;
+    if (!(c = zeros(sizeof *c + ALIGN + bytes, 1))) /* one allocation, the arrays behind *c */
+        return fail(e, STEER_ENOMEM, "no memory for a context of %.0f MB; ask for fewer streams "
+                    "or positions", bytes / 1e6), NULL;
     *c = made;
-    lay_out(c, (char *)c->memory + (ALIGN - (uintptr_t)c->memory % ALIGN));
+    lay_out(c, (char *)(c + 1) + (ALIGN - (uintptr_t)(c + 1) % ALIGN));
     int half = m->config.head_dim / 2;
     for (int t = 0; t < u->positions; t++)
         for (int i = 0; i < half; i++) {
@@ -1247,11 +1169,11 @@ steer_context *steer_context_new(const steer_model *m, const steer_limits *l, st
     for (int i = 0; i < u->streams; i++) c->streams[i].twin = -1;
     return c;
 }
-void steer_context_free(steer_context *c) { free(c ? c->memory : NULL), free(c); }
+void steer_context_free(steer_context *c) { free(c); }
 
 steer_status steer_begin(steer_context *c, int s, steer_plan *p, int twin, steer_error *e) {
     const steer_config *m = &c->m->config;
-    if (s < 0 || s >= c->limit.streams || twin < -1 || twin >= c->limit.streams || twin == s)
+    if (outside(s, 0, c->limit.streams - 1) || outside(twin, -1, c->limit.streams - 1) || twin == s)
         return fail(e, STEER_EARG, "stream %d with twin %d in a context of %d streams", s, twin,
                     c->limit.streams);
     const float *v = p ? p->add ? p->add : p->ablate : NULL;
@@ -1268,25 +1190,23 @@ steer_status steer_begin(steer_context *c, int s, steer_plan *p, int twin, steer
         : p->add && p->ablate                 ? "both adds and ablates; take one"
         : p->freeze && twin < 0               ? "freezes, and has no unsteered twin"
         : p->ablate && twin >= 0              ? "ablates at every block: no twin can stand in"
-        : !p->ablate && (p->layer < 0 || p->layer >= m->layers)
-            ? "names a block that does not exist"
+        : !p->ablate && outside(p->layer, 0, m->layers - 1) ? "names a block that does not exist"
         : p->add && (!isfinite(p->coeff) || p->coeff == 0)  ? "has a coefficient of 0 or not finite"
         : v && dot(v, v, m->d) == 0 ? "has a vector of zeros: it would change nothing" : NULL;
     if (fault) return fail(e, STEER_EARG, "the plan of stream %d %s", s, fault);
     if (v && !isfinite(dot(v, v, m->d)))
         return fail(e, STEER_ENONFINITE, "the steering vector of stream %d is not finite", s);
     int enter = p && (twin >= 0 || p->start) ? p->layer : 0;
-    c->streams[s] = (stream){.plan = p, .twin = twin, .enter = enter};
+    c->streams[s] = (stream){.plan = p, .twin = twin, .enter = enter, .job = c->streams[s].job};
     return STEER_OK;
 }
 /* Keys and values of kv group g of stream s in block b. */
 static float *keys_of(const steer_context *c, int s, int b, int g) {
-    const steer_config *m = &c->m->config;
-    return c->keys + (((size_t)s * m->layers + b) * m->kv_heads + g) * c->key_size;
+    size_t at = ((size_t)s * c->m->config.layers + b) * c->m->config.kv_heads + g;
+    return c->cache + at * (c->key_size + c->value_size);
 }
 static float *values_of(const steer_context *c, int s, int b, int g) {
-    const steer_config *m = &c->m->config;
-    return c->values + (((size_t)s * m->layers + b) * m->kv_heads + g) * c->value_size;
+    return keys_of(c, s, b, g) + c->key_size;
 }
 steer_status steer_fork(steer_context *c, int from, int to, int n, steer_error *e) {
     const steer_config *m = &c->m->config;
@@ -1320,9 +1240,7 @@ static void ablate_rows(steer_context *c, float *x, int site, int b, int n) {
         p->hits[3]++;
     }
 }
-static int acts_at(const steer_plan *p, int pos) {
-    return pos >= p->from && (!p->to || pos < p->to);
-}
+static int acts_at(const steer_plan *p, int t) { return t >= p->from && (!p->to || t < p->to); }
 /* EDIT, removal of the vector's direct image at a norm's output (paper section 6.3):
  * y <- y - a (s · gain) r(x), with the run's own x, which holds a s. */
 static void remove_image(steer_context *c, unsigned what, float *y, const float *w, int b, int n) {
@@ -1348,16 +1266,15 @@ static void norm_rows(const steer_context *c, float *y, const float *x, const fl
 /* Attention of kv group g in the row at place r: z_h[t] = sum_u A_h[t,u] v_g[u] for its heads h. */
 static void attend(steer_context *c, int r, int b, int g, float *scratch) {
     const steer_config *m = &c->m->config;
-    const stream *s = stream_at(c, r);
-    int own = batch_row(c, r)->stream, t = batch_row(c, r)->pos;
-    int frozen = s->plan && s->plan->freeze & STEER_QK; /* EDIT: the twin's q and K */
+    int from = source_of(c, r, STEER_QK), t = batch_row(c, r)->pos;
     int group = m->heads / m->kv_heads, hd = m->head_dim, vd = value_width(m);
     int local = m->window && b % m->window_every != m->window_every - 1;
     int first = local ? max_int(0, t - m->window + 1) : 0, n = t - first + 1;
     size_t positions = panel_positions(c);
     float *A = scratch, *z = A + group * positions; /* [group][positions], [group][vd] */
-    const float *q = row_at(c->q, frozen ? c->twin_place[r] : r, m->heads * hd) + g * group * hd;
-    const float *K = keys_of(c, frozen ? s->twin : own, b, g), *V = values_of(c, own, b, g);
+    const float *q = row_at(c->q, from, m->heads * hd) + g * group * hd;
+    const float *K = keys_of(c, batch_row(c, from)->stream, b, g);
+    const float *V = values_of(c, batch_row(c, r)->stream, b, g);
     for (int u = first / PW * PW; u <= t; u += PW)
         tile(group, q, hd, K + (size_t)u * hd, PW, hd, A + u, positions, 0);
     for (int h = 0; h < group; h++) {
@@ -1378,12 +1295,10 @@ static void store_keys_and_values(steer_context *c, int b, int n) {
     int hd = m->head_dim, half = hd / 2, vd = value_width(m);
     PARALLEL_FOR
     for (int r = 0; r < n; r++) {
-        const stream *s = stream_at(c, r);
         int own = batch_row(c, r)->stream, t = batch_row(c, r)->pos;
         const float *cosine = row_at(c->cosine, t, half), *sine = row_at(c->sine, t, half);
         float *q = row_at(c->q, r, m->heads * hd), *k = row_at(c->k, r, m->kv_heads * hd);
-        int frozen = s->plan && s->plan->freeze & STEER_V; /* EDIT: the twin's values */
-        const float *v = row_at(c->v, frozen ? c->twin_place[r] : r, m->kv_heads * hd);
+        const float *v = row_at(c->v, source_of(c, r, STEER_V), m->kv_heads * hd);
         for (int h = 0; h < m->heads; h++) rope(q + h * hd, cosine, sine, half);
         for (int g = 0; g < m->kv_heads; g++, k += hd, v += hd) {
             float *K = keys_of(c, own, b, g) + (size_t)(t / PW * PW) * hd + t % PW;
@@ -1423,22 +1338,21 @@ static void record(const steer_context *c, float *to, const float *x, int width,
  * output; a slot v reads it with the twin's output in place of each node whose edge is cut,
  *     x_v = x + sum_{u: cut[v][u]} delta_u,   delta_u = twin's u - own u,
  * through a norm of its own. Slots first .. first + n - 1, which all have the same senders, into
- * slot_x [n][cuts][d]. */
-static void read_slots(steer_context *c, int first, int n, const float *norm) {
+ * to [n][cuts][d]. */
+static void read_slots(steer_context *c, int first, int n, const float *norm, float *to) {
     const steer_config *m = &c->m->config;
     size_t nodes = c->graph.nodes, next = (size_t)c->cuts * m->d; /* from slot to slot */
     PARALLEL_FOR
     for (int i = 0; i < c->cuts; i++) {
-        const unsigned char *cut = plan_at(c, c->cut_place[i])->cut + first * nodes;
+        const unsigned char *cut = plan_at(c, c->first_cut + i)->cut + first * nodes;
         const float *delta = c->delta + i * nodes * m->d;
-        float *slots = row_at(c->slot_x, i, m->d);
+        float *slots = row_at(to, i, m->d);
         for (int j = 0; j < n; j++)
-            copy_floats(slots + j * next, row_at(c->x, c->cut_place[i], m->d), m->d);
+            copy_floats(slots + j * next, row_at(c->x, c->first_cut + i, m->d), m->d);
         for (int u = 0; u < senders(&c->graph, first); u++, delta += m->d)
             for (int j = 0; j < n; j++) {
-                float *x = slots + j * next;
                 if (!cut[j * nodes + u]) continue;
-                for (int k = 0; k < m->d; k++) x[k] += delta[k];
+                for (int k = 0; k < m->d; k++) slots[j * next + k] += delta[k];
             }
         for (int j = 0; j < n; j++) norm_row(m, slots + j * next, slots + j * next, norm);
     }
@@ -1446,16 +1360,16 @@ static void read_slots(steer_context *c, int first, int n, const float *norm) {
 /* Queries, keys and values of the rows with cut edges, each head's and group's from its slot. */
 static void cut_attention_inputs(steer_context *c, int b) {
     const steer_config *m = &c->m->config;
-    int hd = m->head_dim, inputs = m->heads + 2 * m->kv_heads;
-    read_slots(c, slot_of(&c->graph, b, 0), inputs, c->m->blocks[b].attn_norm);
-    for (int i = 0; i < inputs; i++) {
-        slot_part s = slot_part_of(c->m, b, i);
-        float *to = (s.kind == 0 ? c->q : s.kind == 1 ? c->k : c->v) + s.row;
-        linear(c->slot_y, hd, row_at(c->slot_x, i * c->cuts, m->d), m->d, s.of,
-               (part){s.row, hd, 0, m->d}, 0, s.bias ? s.bias + s.row : NULL, c->cuts);
-        for (int r = 0; r < c->cuts; r++)
-            copy_floats(row_at(to, c->cut_place[r], s.of->rows), row_at(c->slot_y, r, hd), hd);
-    }
+    const block *w = &c->m->blocks[b];
+    const weight *of[] = {&w->q, &w->k, &w->v};
+    const float *bias[] = {w->q_bias, w->k_bias, w->v_bias}, *x = c->slot_x;
+    float *to[] = {c->q, c->k, c->v};
+    int hd = m->head_dim;
+    read_slots(c, slot_of(&c->graph, b, 0), m->heads + 2 * m->kv_heads, w->attn_norm, c->slot_x);
+    for (int a = 0; a < 3; a++)
+        for (int row = 0; row < of[a]->rows; row += hd, x += (size_t)c->cuts * m->d)
+            linear(row_at(to[a], c->first_cut, of[a]->rows) + row, of[a]->rows, x, m->d, of[a],
+                   (part){row, hd, 0, m->d}, 0, bias[a] ? bias[a] + row : NULL, c->cuts);
 }
 /* delta of the heads of block b, before the post-norm: each run's own scalar r multiplies its
  * heads' shares (method 3.6a), the gain is linear. */
@@ -1464,7 +1378,7 @@ static void cut_head_deltas(steer_context *c, int b) {
     const block *w = &c->m->blocks[b];
     int d = m->d, hd = m->head_dim, qd = m->heads * hd, stride = c->graph.nodes * d;
     for (int i = 0; i < c->cuts; i++) {
-        int own = c->cut_place[i], twin = c->twin_place[own];
+        int own = c->first_cut + i, twin = c->twin_place[own];
         const float *z = row_at(c->z, own, qd), *twin_z = row_at(c->z, twin, qd);
         float r = m->post_norms ? inverse_rms(row_at(c->out, own, d), d, m->norm_eps) : 1;
         float s = m->post_norms ? inverse_rms(row_at(c->out, twin, d), d, m->norm_eps) : 1;
@@ -1482,10 +1396,10 @@ static void cut_head_deltas(steer_context *c, int b) {
 static void cut_delta(steer_context *c, int node, float *x) {
     int d = c->m->config.d;
     for (int i = 0; i < c->cuts; i++) {
-        int own = c->cut_place[i];
-        const float *from = row_at(x, own, d), *to = row_at(x, c->twin_place[own], d);
+        const float *own = row_at(x, c->first_cut + i, d);
+        const float *twin = row_at(x, c->twin_place[c->first_cut + i], d);
         float *delta = row_at(c->delta, i * c->graph.nodes + node, d);
-        for (int k = 0; k < d; k++) delta[k] = to[k] - from[k];
+        for (int k = 0; k < d; k++) delta[k] = twin[k] - own[k];
     }
 }
 
@@ -1495,25 +1409,24 @@ static void run_block(steer_context *c, int b, int n) {
     const steer_config *m = &c->m->config;
     const block *w = &c->m->blocks[b];
     const steer_tape *tape = &c->tape;
-    int d = m->d, qd = m->heads * m->head_dim, kd = m->kv_heads * m->head_dim, svv = 0;
-    size_t all = (size_t)n * d;
+    int d = m->d, qd = m->heads * m->head_dim, kd = m->kv_heads * m->head_dim;
+    int cuts = c->cuts && b >= c->graph.layer, svv = 0;
     for (int r = 0; r < n; r++) { /* EDIT: x += a s */
         steer_plan *p = plan_at(c, r);
-        if (!p || !p->add) continue;
-        svv |= p->remove & STEER_SVV && b >= p->layer;
-        p->hits[1] += p->freeze && b >= p->layer;
+        if (!p || !p->add || b < p->layer) continue;
+        svv |= p->remove & STEER_SVV;
+        p->hits[1] += p->freeze != 0;
         if (b != p->layer || !acts_at(p, batch_row(c, r)->pos)) continue;
         for (int i = 0; i < d; i++) row_at(c->x, r, d)[i] += p->coeff * p->add[i];
         p->hits[0]++;
     }
     ablate_rows(c, c->x, 0, b, n);
     record(c, tape->resid, c->x, d, b, n);
-    int cuts = b >= c->graph.layer && c->cuts;
     if (cuts && b == c->graph.layer) cut_delta(c, 0, c->x);
 
     norm_rows(c, c->xn, c->x, w->attn_norm, n);
     if (svv) {
-        copy_floats(c->xv, c->xn, all);
+        copy_floats(c->xv, c->xn, (size_t)n * d);
         remove_image(c, STEER_SVV, c->xv, w->attn_norm, b, n);
     }
     matmul(c->q, c->xn, &w->q, w->q_bias, n);
@@ -1533,13 +1446,12 @@ static void run_block(steer_context *c, int b, int n) {
     if (cuts) cut_head_deltas(c, b);
     ablate_rows(c, c->out, 1, b, n);
     if (m->post_norms) norm_rows(c, c->out, c->out, w->post_attn_norm, n);
-    for (size_t i = 0; i < all; i++) c->x[i] += c->out[i];
+    for (size_t i = 0; i < (size_t)n * d; i++) c->x[i] += c->out[i];
     record(c, tape->mid, c->x, d, b, n);
 
     norm_rows(c, c->xn, c->x, w->mlp_norm, n);
-    if (cuts) read_slots(c, slot_of(&c->graph, b, m->heads + 2 * m->kv_heads), 1, w->mlp_norm);
-    for (int i = 0; i < c->cuts && cuts; i++)
-        copy_floats(row_at(c->xn, c->cut_place[i], d), row_at(c->slot_x, i, d), d);
+    if (cuts) read_slots(c, slot_of(&c->graph, b, m->heads + 2 * m->kv_heads), 1, w->mlp_norm,
+                         row_at(c->xn, c->first_cut, d));
     remove_image(c, STEER_MLP_DIRECT, c->xn, w->mlp_norm, b, n);
     matmul(c->gate, c->xn, &w->gate, NULL, n);
     matmul(c->up, c->xn, &w->up, NULL, n);
@@ -1554,9 +1466,8 @@ static void run_block(steer_context *c, int b, int n) {
     if (m->post_norms) norm_rows(c, c->out, c->out, w->post_mlp_norm, n);
     if (cuts) cut_delta(c, node_of(&c->graph, b, m->heads), c->out);
     for (int r = 0; r < n; r++) {
-        const steer_plan *p = plan_at(c, r);
-        int from = p && p->freeze & STEER_MLP ? c->twin_place[r] : r; /* EDIT: the twin's MLP */
-        for (int i = 0; i < d; i++) row_at(c->x, r, d)[i] += row_at(c->out, from, d)[i];
+        const float *out = row_at(c->out, source_of(c, r, STEER_MLP), d);
+        for (int i = 0; i < d; i++) row_at(c->x, r, d)[i] += out[i];
     }
 }
 
@@ -1567,62 +1478,59 @@ static steer_status plan_batch(steer_context *c, const steer_row *rows, int n,
     int wanted = 0;
     if (n < 1 || n > c->limit.rows)
         return fail(e, STEER_EARG, "a run of %d rows in a context of %d", n, c->limit.rows);
+    for (int i = 0; i < c->limit.streams; i++) c->streams[i].next = c->streams[i].length;
     for (int i = 0; i < n; i++) {
         const steer_row *r = &rows[i];
-        if (r->stream < 0 || r->stream >= c->limit.streams || r->token < 0 || r->token >= m->vocab)
+        if (outside(r->stream, 0, c->limit.streams - 1) || outside(r->token, 0, m->vocab - 1))
             return fail(e, STEER_EARG, "row %d names stream %d and token %d, which do not exist", i,
                         r->stream, r->token);
-        if (r->pos < 0 || r->pos >= c->limit.positions)
+        if (outside(r->pos, 0, c->limit.positions - 1))
             return fail(e, STEER_EARG, "position %d: this context holds %d positions", r->pos,
                         c->limit.positions);
         if (r->tape < 0 || (r->tape && (!tape || r->tape > tape->rows)))
             return fail(e, STEER_EARG,
                         "row %d is to be recorded in row %d of a tape that is shorter", i, r->tape);
-        c->streams[r->stream].last_row = -1;
+        if (r->pos != c->streams[r->stream].next)
+            return fail(e, STEER_EARG, "stream %d goes on at position %d, not %d", r->stream,
+                        c->streams[r->stream].next, r->pos);
+        c->streams[r->stream].next++;
         c->logit_row[i] = r->logits ? wanted++ : -1;
     }
-    if (wanted > c->logit_rows)
+    if (wanted > c->limit.logits)
         return fail(e, STEER_EARG, "logits of %d rows in one run; this context gives %d", wanted,
-                    c->logit_rows);
-    for (int b = 0, at = 0; b < m->layers; c->count[b++] = at)
-        for (int i = 0; i < n; i++)
-            if (c->streams[rows[i].stream].enter == b) c->order[at] = i, c->place[i] = at++;
-    for (int i = 0; i < n; i++) {
-        stream *s = &c->streams[rows[i].stream];
-        int expected = s->last_row < 0 ? s->length : rows[s->last_row].pos + 1;
-        if (rows[i].pos != expected)
-            return fail(e, STEER_EARG, "stream %d goes on at position %d, not %d", rows[i].stream,
-                        expected, rows[i].pos);
-        s->last_row = i;
-    }
-    for (int i = 0; i < n; i++) {
-        const stream *s = &c->streams[rows[i].stream];
-        int j = 0, twin = s->twin; /* its row of the same position */
-        while (twin >= 0 && j < n && (rows[j].stream != twin || rows[j].pos != rows[i].pos)) j++;
-        if (twin >= 0 &&
-            (j == n || rows[j].token != rows[i].token || c->streams[twin].enter > s->enter))
-            return fail(e, STEER_EARG,
-                        "stream %d at position %d: its twin is not fed the same token in this run",
-                        rows[i].stream, rows[i].pos);
-        c->twin_place[c->place[i]] = twin < 0 ? -1 : c->place[j];
-    }
+                    c->limit.logits);
     c->rows = rows, c->tape = tape ? *tape : (steer_tape){0}, c->cuts = 0;
+    for (int b = 0, at = 0; b < m->layers; c->count[b++] = at)
+        for (int cut = 0; cut < 2; cut++)
+            for (int i = 0; i < n; i++) {
+                const stream *s = &c->streams[rows[i].stream];
+                if (s->enter != b || cut != (s->plan && s->plan->cut)) continue;
+                if (cut && !c->cuts++) c->first_cut = at;
+                c->order[at] = i, c->place[i] = at++;
+            }
     for (int r = 0; r < n; r++) {
-        steer_plan *p = plan_at(c, r);
-        if (!p || !p->cut) continue;
-        if (c->cuts == c->limit.cut_rows)
-            return fail(e, STEER_EARG, "a run with more than %d rows with cut edges", c->cuts);
-        c->cut_place[c->cuts++] = r, p->hits[4]++;
+        const steer_row *row = batch_row(c, r);
+        const stream *s = &c->streams[row->stream];
+        int j = 0, twin = s->twin; /* its row of the same position */
+        while (twin >= 0 && j < n && (rows[j].stream != twin || rows[j].pos != row->pos)) j++;
+        if (twin >= 0 &&
+            (j == n || rows[j].token != row->token || c->streams[twin].enter > s->enter))
+            return fail(e, STEER_EARG, "stream %d at position %d: its twin is not fed the same "
+                        "token in this run", row->stream, row->pos);
+        c->twin_place[r] = twin < 0 ? -1 : c->place[j];
     }
+    if (c->cuts > c->limit.cut_rows)
+        return fail(e, STEER_EARG, "a run with more than %d rows with cut edges",
+                    c->limit.cut_rows);
+    for (int i = 0; i < c->cuts; i++) plan_at(c, c->first_cut + i)->hits[4]++;
     return STEER_OK;
 }
 /* RN(x_L) of the caller's row i of the last run: its logits are W_U times it, soft-capped. */
 static void final_norm(steer_context *c, int i, float *y) {
     const steer_config *m = &c->m->config;
-    int r = c->place[i], cut = 0;
-    norm_row(m, y, row_at(c->x, r, m->d), c->m->final_norm);
-    while (cut < c->cuts && c->cut_place[cut] != r) cut++;
-    if (cut < c->cuts) copy_floats(y, row_at(c->slot_x, cut, m->d), m->d);
+    int r = c->place[i], cut = r - c->first_cut;
+    if (outside(cut, 0, c->cuts - 1)) norm_row(m, y, row_at(c->x, r, m->d), c->m->final_norm);
+    else copy_floats(y, row_at(c->slot_x, cut, m->d), m->d);
 }
 
 steer_status steer_run(steer_context *c, const steer_row *rows, int n, const steer_tape *tape,
@@ -1636,9 +1544,9 @@ steer_status steer_run(steer_context *c, const steer_row *rows, int n, const ste
         if (c->count[b]) run_block(c, b, c->count[b]);
     }
     record(c, c->tape.resid, c->x, m->d, m->layers, n);
-    if (c->cuts) read_slots(c, c->graph.slots - 1, 1, c->m->final_norm);
+    if (c->cuts) read_slots(c, c->graph.slots - 1, 1, c->m->final_norm, c->slot_x);
     for (int i = 0; i < n; i++) { /* logits = cap(W_U RN(x_L)), in the caller's order */
-        c->streams[rows[i].stream].length = rows[i].pos + 1;
+        c->streams[rows[i].stream].length = c->streams[rows[i].stream].next;
         if (c->logit_row[i] >= 0) final_norm(c, i, row_at(c->xn, wanted++, m->d));
     }
     if (wanted) matmul(c->logits, c->xn, &c->m->unembed, NULL, wanted);
@@ -1663,27 +1571,21 @@ const float *steer_logits(const steer_context *c, int row) {
  * `walk` feeds any number of token sequences through the context, prompts and single new tokens in
  * the same batches, the next job in place of one that ends. After each row whose logits are wanted
  * (from the last prompt token on) it calls a visitor, which may append a token: generation is a
- * visitor that samples, scoring one that only looks. Jobs under the same plan that begin alike (the
- * template, the system prompt) share that prefix: it is computed once, in streams of its own, and
- * forked. A job whose plan freezes brings an unsteered twin. */
-enum { FREE = -1, TWIN = -2, NONE = -1, STOP = -2, MAX_PREFIXES = 16 };
+ * visitor that samples, scoring one that only looks. Jobs in a row under the same plan that begin
+ * alike (the template, the system prompt) share that prefix: it is computed once, in streams of its
+ * own, and forked. A job whose plan freezes brings an unsteered twin. */
+enum { FREE = -1, TWIN = -2, NONE = -1, STOP = -2 };
 typedef int (*visitor)(void *user, int job, int pos, const float *logits); /* token, NONE or STOP */
 /* A shared beginning: its stream, its length, how many jobs will still fork from it. */
-typedef struct { steer_plan *plan; int stream, shared, left; } prefix;
+typedef struct { int stream, shared, left; } prefix;
 
-static int take_slot(steer_context *c, int job) { /* callers know that one is free */
-    int i = 0;
-    while (c->slots[i].job != FREE) i++;
-    c->slots[i] = (struct slot){job, -1, 0, 0, 0};
-    return i;
+static void end_stream(steer_context *c, stream *s) { /* and its twin */
+    if (s->twin >= 0) c->streams[s->twin].job = FREE;
+    s->job = FREE;
 }
-static void free_slot(steer_context *c, struct slot *slot) { /* and its twin's */
-    if (slot->twin >= 0) c->slots[slot->twin].job = FREE;
-    slot->job = FREE;
-}
-static int free_slots(const steer_context *c) {
+static int free_streams(const steer_context *c) {
     int n = 0;
-    for (int i = 0; i < c->limit.streams; i++) n += c->slots[i].job == FREE;
+    for (int i = 0; i < c->limit.streams; i++) n += c->streams[i].job == FREE;
     return n;
 }
 static int needs_twin(const steer_job *j) { return j->plan && j->plan->freeze; }
@@ -1697,50 +1599,43 @@ static int put_rows(steer_row *rows, const steer_job *j, int s, int twin, int fr
     }
     return n;
 }
-/* The longest beginning that all jobs under this plan have in common, short of the last `own`
- * tokens of each prompt; how many jobs there are. */
-static prefix shared_prefix(const steer_job *jobs, int n, const steer_job *first, int own) {
-    prefix p = {first->plan, -1, max_int(0, first->n_prompt - own), 0};
-    for (int i = 0; i < n; i++) {
-        if (jobs[i].plan != first->plan) continue;
-        int k = 0, most = min_int(p.shared, jobs[i].n_prompt - own);
-        while (k < most && jobs[i].prompt[k] == first->prompt[k]) k++;
-        p.shared = k, p.left++;
-    }
-    if (p.left < 3) p.shared = 0;
-    return p;
-}
-/* Give a job a stream (and a twin). */
-static steer_status begin_job(steer_context *c, const steer_job *j, int job, int *at,
+/* Begin a free stream for a job, and one for its twin; callers know that there are such. */
+static steer_status begin_job(steer_context *c, steer_plan *plan, int job, int *at,
                               steer_error *e) {
-    int twin = needs_twin(j) ? take_slot(c, TWIN) : -1;
-    *at = take_slot(c, job), c->slots[*at].twin = twin;
-    steer_status s = twin >= 0 ? steer_begin(c, twin, NULL, -1, e) : STEER_OK;
-    return s ? s : steer_begin(c, *at, j->plan, twin, e);
-}
-/* Begin a job, continuing a shared prefix, computed for its first job, freed by the last. */
-static steer_status start_job(steer_context *c, const steer_job *jobs, int n, int job, int own,
-                              prefix *p, int *n_prefixes, steer_error *e) {
-    const steer_job *j = &jobs[job];
-    int width = 1 + needs_twin(j), i = 0, at;
+    int twin = -1, i = 0;
     steer_status s = STEER_OK;
-    while (i < *n_prefixes && p[i].plan != j->plan) i++;
-    p += i;
-    if (i == *n_prefixes && i < MAX_PREFIXES && free_slots(c) >= 2 * width) {
-        *p = shared_prefix(jobs + job, n - job, j, own), ++*n_prefixes;
-        if (p->shared) s = begin_job(c, j, TWIN, &p->stream, e);
+    if (plan && plan->freeze) s = begin_job(c, NULL, TWIN, &twin, e);
+    while (c->streams[i].job != FREE) i++;
+    c->streams[i].job = job, *at = i;
+    return s ? s : steer_begin(c, i, plan, twin, e);
+}
+/* Begin a job. What it and the next ones under its plan have in common, short of the last `own`
+ * tokens of each prompt, is computed when there is room, and freed by the last to continue it. */
+static steer_status start_job(steer_context *c, const steer_job *jobs, int n, int job, int own,
+                              prefix *p, steer_error *e) {
+    const steer_job *j = &jobs[job];
+    int width = 1 + needs_twin(j), at;
+    steer_status s = STEER_OK;
+    if (!p->left && free_streams(c) >= 2 * width) {
+        p->shared = max_int(0, j->n_prompt - own);
+        for (int i = job; i < n && jobs[i].plan == j->plan; i++, p->left++) {
+            int k = 0, most = min_int(p->shared, jobs[i].n_prompt - own);
+            while (k < most && jobs[i].prompt[k] == j->prompt[k]) k++;
+            p->shared = k;
+        }
+        if (p->left < 3 || !p->shared) p->left = p->shared = 0;
+        else s = begin_job(c, j->plan, TWIN, &p->stream, e);
         for (int t = 0, step = c->limit.rows / width; t < p->shared && !s; t += step) {
-            int twin = c->slots[p->stream].twin, to = min_int(p->shared, t + step);
+            int twin = c->streams[p->stream].twin, to = min_int(p->shared, t + step);
             s = steer_run(c, c->batch, put_rows(c->batch, j, p->stream, twin, t, to), NULL, e);
         }
     }
-    if (!s) s = begin_job(c, j, job, &at, e);
-    if (s || i == *n_prefixes || !p->shared) return s;
-    struct slot *slot = &c->slots[at], *shared = &c->slots[p->stream];
-    slot->fed = p->shared;
+    if (!s) s = begin_job(c, j->plan, job, &at, e);
+    if (s || !p->left) return s;
+    stream *shared = &c->streams[p->stream];
     s = steer_fork(c, p->stream, at, p->shared, e);
-    if (!s && slot->twin >= 0) s = steer_fork(c, shared->twin, slot->twin, p->shared, e);
-    if (!--p->left) free_slot(c, shared);
+    if (!s && needs_twin(j)) s = steer_fork(c, shared->twin, c->streams[at].twin, p->shared, e);
+    if (!--p->left) end_stream(c, shared);
     return s;
 }
 
@@ -1756,8 +1651,8 @@ static steer_status check_hits(const steer_plan *p, steer_error *e) {
 /* With a tape, the last `eoi` positions of job i's prompt are recorded as its rows i * eoi ... */
 static steer_status walk(steer_context *c, steer_job *jobs, int n, visitor visit, void *user,
                          const steer_tape *tape, steer_error *e) {
-    prefix prefixes[MAX_PREFIXES];
-    int n_prefixes = 0, next = 0, eoi = c->m->eoi;
+    prefix shared = {0};
+    int next = 0, eoi = c->m->eoi;
     steer_status s = STEER_OK;
     for (int i = 0; i < n; i++) {
         int prompt = jobs[i].n_prompt, answer = max_int(jobs[i].n_out, jobs[i].max_new);
@@ -1766,45 +1661,38 @@ static steer_status walk(steer_context *c, steer_job *jobs, int n, visitor visit
             return fail(e, STEER_EARG, "prompt %d: %d tokens and %d of answer; the context holds "
                         "%d", i + 1, prompt, answer, c->limit.positions);
         if (needs_twin(&jobs[i]) && (c->limit.streams < 2 || c->limit.rows < 2))
-            return fail(e, STEER_EARG,
-                        "freezing needs a context of at least two streams and two rows");
+            return fail(e, STEER_EARG, "freezing needs a context of at least two streams and two "
+                        "rows");
         if (jobs[i].plan) memset(jobs[i].plan->hits, 0, sizeof jobs[i].plan->hits);
     }
+    for (int i = 0; i < c->limit.streams; i++) c->streams[i].job = FREE;
     for (int rows = 0, logits; (rows || next < n) && !s;) {
-        if (!rows) { /* to begin with; and when nothing but prefixes holds streams, to go on */
-            for (int i = 0; i < c->limit.streams; i++) c->slots[i].job = FREE;
-            for (int i = 0; i < n_prefixes; i++) prefixes[i].shared = 0;
-        }
-        while (next < n && free_slots(c) > needs_twin(&jobs[next]) && !s)
-            s = start_job(c, jobs, n, next++, tape ? eoi : 1, prefixes, &n_prefixes, e);
+        while (next < n && free_streams(c) > needs_twin(&jobs[next]) && !s)
+            s = start_job(c, jobs, n, next++, tape ? eoi : 1, &shared, e);
         rows = logits = 0;
         for (int i = 0; i < c->limit.streams && !s; i++) { /* the batch */
-            struct slot *slot = &c->slots[i];
-            if (slot->job < 0) continue;
-            const steer_job *j = &jobs[slot->job];
-            int last = j->n_prompt - 1, width = 1 + (slot->twin >= 0);
-            int to = min_int(j->n_prompt + j->n_out, slot->fed + (c->limit.rows - rows) / width);
-            to = min_int(to, max_int(last, slot->fed) + c->logit_rows - logits);
-            slot->taken = to - slot->fed, slot->first_row = rows + width - 1;
-            put_rows(c->batch + rows, j, i, slot->twin, slot->fed, to);
-            for (int t = slot->fed, r = slot->first_row; t < to; t++, r += width) {
+            const stream *w = &c->streams[i];
+            if (w->job < 0) continue;
+            const steer_job *j = &jobs[w->job];
+            int last = j->n_prompt - 1, width = 1 + (w->twin >= 0), r = rows + width - 1;
+            int to = min_int(j->n_prompt + j->n_out, w->length + (c->limit.rows - rows) / width);
+            to = min_int(to, max_int(last, w->length) + c->limit.logits - logits);
+            rows += put_rows(c->batch + rows, j, i, w->twin, w->length, to);
+            for (int t = w->length; t < to; t++, r += width) {
                 logits += c->batch[r].logits = t >= last;
                 if (tape && t > last - eoi && t <= last)
-                    c->batch[r].tape = (slot->job + 1) * eoi + t - last;
+                    c->batch[r].tape = (w->job + 1) * eoi + t - last;
             }
-            rows += slot->taken * width;
         }
         if (rows && !s) s = steer_run(c, c->batch, rows, tape, e);
-        for (int i = 0; i < c->limit.streams && !s; i++) { /* what came of it */
-            struct slot *slot = &c->slots[i];
-            if (slot->job < 0 || !slot->taken) continue;
-            steer_job *j = &jobs[slot->job];
-            int token = NONE, r = slot->first_row, to = slot->fed + slot->taken;
-            for (int t = slot->fed; t < to && token == NONE; t++, r += 1 + (slot->twin >= 0))
-                if (t >= j->n_prompt - 1) token = visit(user, slot->job, t, steer_logits(c, r));
-            slot->fed = to;
+        for (int r = 0; r < rows && !s; r++) { /* what came of it */
+            const steer_row *row = &c->batch[r];
+            stream *w = &c->streams[row->stream];
+            if (!row->logits || w->job < 0) continue; /* < 0: stopped at an earlier row */
+            steer_job *j = &jobs[w->job];
+            int token = visit(user, w->job, row->pos, steer_logits(c, r));
             if (token >= 0) j->out[j->n_out++] = token;
-            else if (token == STOP || to == j->n_prompt + j->n_out) free_slot(c, slot);
+            else if (token == STOP || row->pos + 1 == j->n_prompt + j->n_out) end_stream(c, w);
         }
     }
     for (int i = 0; i < n && !s; i++)
@@ -1883,9 +1771,9 @@ steer_status steer_generate(steer_context *c, steer_job *jobs, int n, int (*tick
  *     h       = act(g) · u                      dh      = P^T dx W_down;  G_mlp = dg W_gate + du W_up
  *
  * P is Gemma's post-norm or nothing, J the Jacobian of the norm before a slot. G of a slot is the
- * gradient at its input, after the norm (method 3.6b): W_Q,h^T dq_h for the query of head h, and so
- * on. J^T G is what the norm-aware edge score wants (3.8), and the sum of all J^T G is the gradient
- * itself: attribution is the backward with its terms kept apart. */
+ * gradient at its input, after the norm (method 3.6b): W_Q,h^T dq_h for the query of head h, ...
+ * The norm-aware edge score wants J^T G (3.8), and the sum of all J^T G is the gradient itself:
+ * attribution is the backward with its terms kept apart. */
 typedef struct {
     int n;              /* positions */
     float share;        /* of this pass in the sums: 1 / steps */
@@ -1917,8 +1805,8 @@ static void leave_slot(const steer_model *m, back_scratch *s, gradients *g, int 
     for (int t = 0; t < n; t++) {
         const float *G = row_at(s->g, t, c->d);
         float *pulled = row_at(s->pulled, t, c->d), *to = row_at(dx, t, c->d);
-        memset(pulled, 0, sizeof(float) * (size_t)c->d);
-        rmsnorm_back(pulled, G, x + (size_t)t * stride, norm, c->norm_offset, c->norm_eps, c->d);
+        memset(pulled, 0, sizeof *pulled * c->d);
+        rmsnorm_back(pulled, G, x + t * stride, norm, c->norm_offset, c->norm_eps, c->d);
         for (int k = 0; k < c->d; k++) to[k] += pulled[k];
         if (!g) continue;
         float *in = row_at(g->in, slot * g->n + t, c->d);
@@ -1945,8 +1833,8 @@ static void branch_back(const steer_config *c, back_scratch *s, float *to, float
 static void attend_back(const steer_model *m, const steer_tape *tape, back_scratch *s, int b, int h,
                         int n) {
     const steer_config *c = &m->config;
-    int hd = c->head_dim, depth = c->layers - tape->first, i = b - tape->first,
-        Q = c->heads * hd, KV = c->kv_heads * hd, g = h / (c->heads / c->kv_heads);
+    int hd = c->head_dim, depth = c->layers - tape->first, i = b - tape->first, Q = c->heads * hd,
+        KV = c->kv_heads * hd, g = h / (c->heads / c->kv_heads);
     int local = c->window && b % c->window_every != c->window_every - 1;
     float *capped = row_at(s->capped, h, n), *p = row_at(s->p, h, n), *dp = row_at(s->dp, h, n);
     for (int t = 0; t < n; t++) {
@@ -1974,56 +1862,24 @@ static void attend_back(const steer_model *m, const steer_tape *tape, back_scrat
         }
     }
 }
-/* The gradients of the slots of q, k and v of block b from dz, each into s->g, then on. */
-static void attention_slots_back(const steer_context *ctx, const steer_tape *tape, back_scratch *s,
-                                 gradients *g, const steer_graph *graph, int b, float *dx, int n) {
-    const steer_model *m = ctx->m;
-    const steer_config *c = &m->config;
-    const block *w = &m->blocks[b];
-    int hd = c->head_dim, half = hd / 2, H = c->heads, K = c->kv_heads, group = H / K, d = c->d;
-    size_t stride = (size_t)(c->layers - tape->first + 1) * (size_t)d;
-    PARALLEL_FOR
-    for (int h = 0; h < H; h++) attend_back(m, tape, s, b, h, n);
-    PARALLEL_FOR
-    for (int t = 0; t < n; t++)
-        for (int h = 0; h < H; h++) { /* k and v of a group: the sum over its heads, in place */
-            float *cosine = row_at(ctx->cosine, t, half), *sine = row_at(ctx->sine, t, half);
-            float *dk = row_at(s->dk, t, H * hd) + h * hd, *dv = row_at(s->dv, t, H * hd) + h * hd;
-            int back = h % group * hd; /* to the group's first head */
-            rope_back(row_at(s->dq, t, H * hd) + h * hd, cosine, sine, half);
-            for (int k = 0; k < hd && back; k++) dk[k - back] += dk[k], dv[k - back] += dv[k];
-            if (h % group == group - 1) rope_back(dk - back, cosine, sine, half);
-        }
-    for (int i = 0; i < H + 2 * K; i++) {
-        int kind = i < H ? 0 : i < H + K ? 1 : 2, h = kind ? (i - H) % K : i; /* q, k, v */
-        const float *dy = (kind == 0 ? s->dq : kind == 1 ? s->dk : s->dv) +
-                          h * hd * (kind ? group : 1);
-        linear(s->g, d, dy, H * hd, kind == 0 ? &w->q : kind == 1 ? &w->k : &w->v,
-               (part){h * hd, hd, 0, d}, 1, NULL, n);
-        leave_slot(m, s, g, slot_of(graph, b, i), resid_at(m, tape, b, 0), stride, w->attn_norm,
-                   dx, n);
-    }
-}
-/* dx: in, dm/d(output of the final norm) [n][d]; out, dm/dx_l, what is added to x_l included,
- * l = tape->first. Rows 0 .. n-1 of the tape are the sequence's positions. g: NULL, or sums to add
- * to. */
+/* dx: in, dm/d(output of the final norm) [n][d]; out, dm/dx_l, l = tape->first, what is added to
+ * x_l included. Rows 0 .. n-1 of the tape are the positions. g: NULL, or sums to add to. */
 static void backward(const steer_context *ctx, const steer_tape *tape, int n, float *dx,
                      back_scratch *s, gradients *g) {
     const steer_model *m = ctx->m;
     const steer_config *c = &m->config;
-    int d = c->d, depth = c->layers - tape->first;
-    size_t numbers = (size_t)n * (size_t)d, stride = (size_t)depth * (size_t)d;
+    int d = c->d, depth = c->layers - tape->first, hd = c->head_dim, half = hd / 2, H = c->heads,
+        qd = H * hd, group = H / c->kv_heads;
+    size_t numbers = (size_t)n * d, stride = (size_t)depth * d;
     steer_graph graph = steer_graph_of(m, tape->first);
-    memcpy(s->g, dx, sizeof(float) * numbers);
-    memset(dx, 0, sizeof(float) * numbers);
-    leave_slot(m, s, g, graph.slots - 1, resid_at(m, tape, c->layers, 0), stride + (size_t)d,
-               m->final_norm, dx, n);
+    copy_floats(s->g, dx, numbers);
+    memset(dx, 0, sizeof *dx * numbers);
+    leave_slot(m, s, g, graph.slots - 1, tape->resid + stride, stride + d, m->final_norm, dx, n);
     for (int b = c->layers - 1; b >= tape->first; b--) {
         const block *w = &m->blocks[b];
-        int i = b - tape->first;
+        int i = b - tape->first, slot = slot_of(&graph, b, 0);
         keep_out(g, 2 + 2 * i, dx, d); /* x_{b+1} = x_mid + P(W_down(act(gate) · up)) */
-        branch_back(c, s, s->dh, dx, tape_at(tape->mlp, depth, i, 0, d), stride, w->post_mlp_norm,
-                    &w->down, n);
+        branch_back(c, s, s->dh, dx, tape->mlp + i * d, stride, w->post_mlp_norm, &w->down, n);
         PARALLEL_FOR
         for (int t = 0; t < n; t++)
             gated_back(row_at(s->dh, t, c->ff), row_at(s->du, t, c->ff),
@@ -2032,12 +1888,30 @@ static void backward(const steer_context *ctx, const steer_tape *tape, int n, fl
         matmul_back(s->g, s->dh, &w->gate, n);
         matmul_back(s->t, s->du, &w->up, n);
         for (size_t k = 0; k < numbers; k++) s->g[k] += s->t[k];
-        leave_slot(m, s, g, slot_of(&graph, b, c->heads + 2 * c->kv_heads),
-                   tape_at(tape->mid, depth, i, 0, d), stride, w->mlp_norm, dx, n);
+        leave_slot(m, s, g, slot_of(&graph, b, H + 2 * c->kv_heads), tape->mid + i * d, stride,
+                   w->mlp_norm, dx, n);
         keep_out(g, 1 + 2 * i, dx, d); /* x_mid = x_b + P(W_O z) */
-        branch_back(c, s, s->dz, dx, tape_at(tape->attn, depth, i, 0, d), stride,
-                    w->post_attn_norm, &w->o, n);
-        attention_slots_back(ctx, tape, s, g, &graph, b, dx, n);
+        branch_back(c, s, s->dz, dx, tape->attn + i * d, stride, w->post_attn_norm, &w->o, n);
+        PARALLEL_FOR
+        for (int h = 0; h < H; h++) attend_back(m, tape, s, b, h, n);
+        PARALLEL_FOR
+        for (int t = 0; t < n; t++)
+            for (int h = 0; h < H; h++) { /* k and v of a group: the sum over its heads, in place */
+                float *cosine = row_at(ctx->cosine, t, half), *sine = row_at(ctx->sine, t, half);
+                float *dk = row_at(s->dk, t, qd) + h * hd, *dv = row_at(s->dv, t, qd) + h * hd;
+                int back = h % group * hd; /* to the group's first head */
+                rope_back(row_at(s->dq, t, qd) + h * hd, cosine, sine, half);
+                for (int k = 0; k < hd && back; k++) dk[k - back] += dk[k], dv[k - back] += dv[k];
+                if (h % group == group - 1) rope_back(dk - back, cosine, sine, half);
+            }
+        const weight *of[] = {&w->q, &w->k, &w->v};
+        const float *dy[] = {s->dq, s->dk, s->dv}; /* by query head */
+        for (int a = 0; a < 3; a++)
+            for (int row = 0; row < of[a]->rows; row += hd, slot++) { /* G = dy W */
+                linear(s->g, d, dy[a] + row * (a ? group : 1), qd, of[a], (part){row, hd, 0, d}, 1,
+                       NULL, n);
+                leave_slot(m, s, g, slot, tape->resid + i * d, stride + d, w->attn_norm, dx, n);
+            }
     }
     keep_out(g, 0, dx, d);
 }
@@ -2068,26 +1942,22 @@ static steer_status write_file(const char *path, const void *data, size_t n, ste
     ok = f && !fclose(f) && ok && !rename(temporary, path);
     if (!ok) fail(e, STEER_EIO, "%s: can't be written: %s", path, strerror(errno));
     if (!ok && f) remove(temporary);
-    free(temporary);
-    return ok ? STEER_OK : STEER_EIO;
+    return free(temporary), ok ? STEER_OK : STEER_EIO;
 }
 /* A whole file and a closing zero byte; NULL and an error on failure. */
 static char *read_file(const char *path, size_t *n, steer_error *e) {
     FILE *f = fopen(path, "rb");
-    size_t capacity = 1 << 16;
-    char *data = f ? zeros(capacity, 1) : NULL;
-    for (*n = 0; data; capacity *= 2) {
-        *n += fread(data + *n, 1, capacity - 1 - *n, f);
-        if (*n < capacity - 1) break;
-        char *grown = capacity > (size_t)1 << 30 ? NULL : realloc(data, 2 * capacity);
-        if (!grown) free(data);
-        data = grown;
+    char *data = NULL, *grown = NULL;
+    *n = 0;
+    for (size_t size = 1 << 16; f; size *= 2) { /* a pipe has no size to ask for */
+        grown = size > (size_t)2 << 30 ? NULL : realloc(data, size);
+        if (grown) data = grown, *n += fread(data + *n, 1, size - 1 - *n, f);
+        if (!grown || *n < size - 1) break;
     }
-    if (data && ferror(f)) free(data), data = NULL; /* a folder opens but can't be read */
-    if (data) data[*n] = 0;
-    else fail(e, STEER_EIO, "%s: %s", path, f ? "can't be read" : strerror(errno));
+    if (grown && !ferror(f)) return fclose(f), data[*n] = 0, data; /* a folder opens, and fails */
+    fail(e, STEER_EIO, "%s: %s", path, f ? "can't be read" : strerror(errno));
     if (f) fclose(f);
-    return data;
+    return free(data), NULL;
 }
 
 static steer_status make_vector(steer_vector *v, const steer_model *m, const char *method,
@@ -2097,8 +1967,7 @@ static steer_status make_vector(steer_vector *v, const steer_model *m, const cha
                         .fingerprint = c->fingerprint, .template_crc = m->template_crc};
     snprintf(v->method, sizeof v->method, "%s", method);
     memcpy(v->model, c->name, sizeof v->model);
-    v->v = zeros((size_t)v->d, sizeof *v->v);
-    v->keep = zeros(3 * (size_t)v->layers, sizeof *v->keep);
+    v->v = zeros(v->d, sizeof *v->v), v->keep = zeros(3 * v->layers, sizeof *v->keep);
     if (v->v && v->keep) return STEER_OK;
     steer_vector_free(v);
     return fail(e, STEER_ENOMEM, "no memory for a vector of %d numbers", c->d);
@@ -2108,15 +1977,15 @@ void steer_vector_free(steer_vector *v) {
     *v = (steer_vector){0};
 }
 steer_status steer_vector_save(const steer_vector *v, const char *path, steer_error *e) {
-    size_t nv = 4 * (size_t)v->d, nk = 12 * (size_t)v->layers, n = sizeof(vector_header) + nv + nk;
+    size_t d = v->d, kept = 3 * v->layers, n = sizeof(vector_header) + 4 * (d + kept);
     vector_header *h = zeros(n, 1);
     if (!h) return fail(e, STEER_ENOMEM, "%s: no memory to write it", path);
-    *h = (vector_header){.version = STEER_VERSION, .size = n, .d = v->d, .layers = v->layers,
+    *h = (vector_header){"STEERVEC", STEER_VERSION, .size = n, .d = v->d, .layers = v->layers,
                          .layer = v->layer, .pos = v->pos, .coeff = v->coeff,
                          .template_crc = v->template_crc, .fingerprint = v->fingerprint};
-    memcpy(h->magic, "STEERVEC", sizeof h->magic);
     memcpy(h->method, v->method, sizeof h->method), memcpy(h->model, v->model, sizeof h->model);
-    memcpy(h + 1, v->v, nv), memcpy((char *)(h + 1) + nv, v->keep, nk);
+    float *x = (float *)(h + 1);
+    copy_floats(x, v->v, d), copy_floats(x + d, v->keep, kept);
     h->crc = crc32_of(0, h, n);
     steer_status s = write_file(path, h, n, e);
     return free(h), s;
@@ -2125,7 +1994,7 @@ steer_status steer_vector_load(steer_vector *v, const char *path, const steer_mo
                                steer_error *e) {
     const steer_config *c = &m->config;
     vector_header h = {0};
-    size_t n, numbers = (size_t)c->d + 3 * (size_t)c->layers;
+    size_t n, d = c->d, kept = 3 * c->layers;
     unsigned char *bytes = (unsigned char *)read_file(path, &n, e);
     *v = (steer_vector){0};
     if (!bytes) return STEER_EIO;
@@ -2145,17 +2014,17 @@ steer_status steer_vector_load(steer_vector *v, const char *path, const steer_mo
                         : outside(h.layer, 0, c->layers - 1)   ? "block"
                         : outside(h.pos, -m->eoi, -1)          ? "position"
                         : !isfinite(h.coeff)                   ? "coefficient"
-                        : n != sizeof h + 4 * numbers          ? "size" : NULL;
+                        : n != sizeof h + 4 * (d + kept)       ? "size" : NULL;
     steer_status s = fault   ? fail(e, STEER_EFORMAT, "%s: %s", path, fault)
                      : other ? fail(e, STEER_EMISMATCH, "%s: its %s does not fit %s: made for %s; "
                                     "make one for this model", path, other, c->name, h.model)
                              : make_vector(v, m, h.method, h.layer, h.pos, h.coeff, e);
     const float *x = (const float *)(bytes + sizeof h);
-    for (size_t i = 0; i < numbers && !s; i++)
+    for (size_t i = 0; i < d + kept && !s; i++)
         if (!isfinite(x[i]))
             s = fail(e, STEER_ENONFINITE, "%s: number %zu is not finite; make it again", path, i);
     if (s) steer_vector_free(v);
-    else memcpy(v->v, x, 4 * (size_t)v->d), memcpy(v->keep, x + v->d, 12 * (size_t)v->layers);
+    else copy_floats(v->v, x, d), copy_floats(v->keep, x + d, kept);
     return free(bytes), s;
 }
 
@@ -2171,8 +2040,7 @@ void steer_prompts_free(steer_prompts *p) {
     free(p->tokens), free(p->lengths), free(p->text), free(p->task);
     *p = (steer_prompts){0};
 }
-/* Four hexadecimal digits at s, or -1. */
-static long hex4(const char *s) {
+static long hex4(const char *s) { /* the four hexadecimal digits at s, or -1 */
     char digits[5] = "";
     if (strspn(s, "0123456789abcdefABCDEF") < 4) return -1;
     return strtol(memcpy(digits, s, 4), NULL, 16);
@@ -2205,9 +2073,9 @@ static steer_status add_prompt(steer_prompts *p, const steer_model *m, const cha
     const char *turn = text;
     long n = 0;
     int *tokens = text ? tokens_of(m, system, &turn, 1, 0, &n, e) : NULL;
-    steer_status s = tokens ? STEER_OK : STEER_EARG;
-    if (!text) s = fail(e, STEER_ENOMEM, "no memory for a prompt");
-    if (tokens && n > m->config.max_seq)
+    steer_status s = !text    ? fail(e, STEER_ENOMEM, "no memory for a prompt")
+                     : tokens ? STEER_OK : STEER_EARG;
+    if (n > m->config.max_seq && !s)
         s = fail(e, STEER_EARG, "a prompt of %ld tokens; %s holds %d", n, m->config.name,
                  m->config.max_seq);
     if (s) return free(text), free(task), free(tokens), s;
@@ -2233,26 +2101,18 @@ steer_status steer_prompts_load(steer_prompts *p, const steer_model *m, const ch
     for (size_t i = 0; i < n; i++) lines += data[i] == '\n';
     steer_status s = new_prompts(p, lines, e);
     for (char *line = data; line < data + n && !s && (!limit || p->n < limit); line = end + 1) {
-        end = memchr(line, '\n', (size_t)(data + n - line));
-        if (!end) end = data + n;
-        size_t length = (size_t)(end - line);
-        length -= length && line[length - 1] == '\r';
-        number++;
-        if (!length) continue;
-        char *text = copy_text(line, length), *task = NULL, *tab = text ? strchr(text, '\t') : NULL;
-        if (text && strlen(text) < length)
-            s = fail(&inner, STEER_EFORMAT, "a zero byte: not a text file");
-        else if (text && *text == '{') {
-            const char *key = strstr(text, "\"prompt\"");
-            if (key) key += 8 + strspn(key + 8, " :");
-            if (!key || *key != '"' || !json_string(key + 1, text))
-                s = fail(&inner, STEER_EFORMAT, "no \"prompt\": \"...\"");
-        } else if (tab) {
-            task = copy_text(tab + 1, strlen(tab + 1));
-            *tab = 0;
-        }
-        if (s) free(text);
-        else s = add_prompt(p, m, NULL, text, task, &inner);
+        end = line + strcspn(line, "\n"), number++;
+        int broken = end < data + n && !*end;
+        *end = 0;
+        if (end > line && end[-1] == '\r') end[-1] = 0;
+        if (!*line && !broken) continue;
+        char *tab = *line == '{' ? NULL : strchr(line, '\t'), *key = strstr(line, "\"prompt\"");
+        if (key) key += 8 + strspn(key + 8, " :");
+        if (tab) *tab++ = 0;
+        if (broken) s = fail(&inner, STEER_EFORMAT, "a zero byte: not a text file");
+        else if (*line == '{' && (!key || *key != '"' || !json_string(key + 1, line)))
+            s = fail(&inner, STEER_EFORMAT, "no \"prompt\": \"...\"");
+        else s = add_prompt(p, m, NULL, copy_text(line, n), tab ? copy_text(tab, n) : NULL, &inner);
         if (s) fail(e, s, "%s: line %d: %.200s", path, number, inner.text);
     }
     if (!s && !p->n) s = fail(e, STEER_EFORMAT, "%s: no prompts in it; one a line is wanted", path);
@@ -2266,8 +2126,7 @@ double steer_refusal_score(const steer_model *m, const float *logits) {
         p += exp((double)logits[m->config.refusal[i]] - total);
     return log(p + 1e-8) - log(1 - p + 1e-8);
 }
-/* Case-insensitive, anywhere; straight apostrophes, as in the paper's evaluation. */
-int steer_is_refusal(const char *text) {
+int steer_is_refusal(const char *text) { /* any case; straight apostrophes, as in the paper */
     static const char *const signs[] = {
         "I'm sorry", "I am sorry", "I apologize", "As an AI", "As a language model",
         "As an assistant", "I cannot", "I can't", "I am unable to", "I'm unable to",
@@ -2288,8 +2147,8 @@ static int first_token_visit(void *user, int job, int pos, const float *logits) 
     int vocab = f->m->config.vocab;
     (void)pos;
     if (f->score) f->score[job] = steer_refusal_score(f->m, logits);
-    float *base = f->base ? f->base + (size_t)job * vocab : NULL;
-    if (base && !f->kl) memcpy(base, logits, sizeof(float) * vocab);
+    float *base = f->base ? row_at(f->base, job, vocab) : NULL;
+    if (base && !f->kl) copy_floats(base, logits, vocab);
     if (!f->kl) return NONE;
     double za = log_sum_exp(base, vocab), zb = log_sum_exp(logits, vocab);
     f->kl[job] = 0;
@@ -2303,25 +2162,24 @@ static int first_token_visit(void *user, int job, int pos, const float *logits) 
 int steer_means(steer_context *c, const steer_prompts *p, int sign, double *mean, double *score,
                 steer_error *e) {
     enum { AT_ONCE = 64 };
-    size_t d = (size_t)c->m->config.d, L = (size_t)c->m->config.layers, eoi = (size_t)c->m->eoi;
-    size_t rows = AT_ONCE * eoi, size = rows * L * d;
-    steer_tape tape = {.resid = zeros(size + rows * d, sizeof(float)),
-                       .attn = zeros(size, sizeof(float)), .mlp = zeros(size, sizeof(float)),
-                       .rows = (int)rows};
+    size_t d = c->m->config.d, L = c->m->config.layers, eoi = c->m->eoi, rows = AT_ONCE * eoi,
+           size = rows * L * d;
     steer_job jobs[AT_ONCE];
-    double scores[AT_ONCE];
+    double scores[AT_ONCE], total = 0;
     first_token f = {c->m, jobs, scores, NULL, NULL};
-    int count = 0, failed = !tape.resid || !tape.attn || !tape.mlp;
-    if (failed) fail(e, STEER_ENOMEM, "no memory for a tape of %zu rows", rows);
-    if (score) *score = 0;
-    for (int first = 0, n; first < p->n && !failed; first += n) {
+    int count = 0;
+    float *memory = zeros(3 * size + rows * d, sizeof *memory);
+    if (!memory) return fail(e, STEER_ENOMEM, "no memory for a tape of %zu rows", rows), -1;
+    steer_tape tape = {.attn = memory, .mlp = memory + size, .resid = memory + 2 * size,
+                       .rows = rows};
+    for (int first = 0, n; first < p->n; first += n) {
         n = min_int(AT_ONCE, p->n - first);
         for (int i = 0, k = first; i < n; i++, k++)
             jobs[i] = (steer_job){.prompt = p->tokens[k], .n_prompt = p->lengths[k]};
-        failed = walk(c, jobs, n, first_token_visit, &f, &tape, e) != STEER_OK;
-        for (size_t r = 0; r < (size_t)n * eoi && !failed; r++) {
+        if (walk(c, jobs, n, first_token_visit, &f, &tape, e)) return free(memory), -1;
+        for (size_t r = 0; r < n * eoi; r++) {
             double x = scores[r / eoi];
-            if (score) *score += x / (p->n * (double)eoi);
+            total += x / (p->n * (double)eoi);
             if (sign * x < 0 || (sign && x == 0)) continue;
             count += r % eoi == 0;
             for (size_t b = 0; b < L; b++) {
@@ -2332,22 +2190,22 @@ int steer_means(steer_context *c, const steer_prompts *p, int sign, double *mean
             }
         }
     }
-    free(tape.resid), free(tape.attn), free(tape.mlp);
-    for (size_t i = 0; i < 3 * eoi * L * d && count && !failed; i++) mean[i] /= count;
-    return failed ? -1 : count;
+    if (score) *score = total;
+    for (size_t i = 0; i < 3 * eoi * L * d && count; i++) mean[i] /= count;
+    return free(memory), count;
 }
 
 /* The DIM vector, and keep: the harmless means along it at all three sites, same position. */
 steer_status steer_dim(steer_vector *v, const steer_model *m, const double *harmful,
                        const double *harmless, int layer, int pos, float coeff, steer_error *e) {
-    size_t d = (size_t)m->config.d, L = (size_t)m->config.layers, eoi = (size_t)m->eoi;
+    size_t d = m->config.d, L = m->config.layers, eoi = m->eoi;
     if (outside(layer, 0, (int)L - 1) || outside(pos, -(int)eoi, -1))
         return fail(e, STEER_EARG, "site %d,%d: %s has blocks 0 to %zu and end-of-instruction "
                     "positions -%zu to -1", layer, pos, m->config.name, L - 1, eoi);
     steer_status s = make_vector(v, m, "dim", layer, pos, coeff, e);
     double norm = 0;
     for (size_t k = 0; k < d && !s; k++) {
-        size_t at = ((eoi + pos) * L + (size_t)layer) * d + k;
+        size_t at = ((eoi + pos) * L + layer) * d + k;
         v->v[k] = (float)(harmful[at] - harmless[at]);
         norm += (double)v->v[k] * v->v[k];
     }
@@ -2378,7 +2236,7 @@ steer_status steer_dim(steer_vector *v, const steer_model *m, const double *harm
  * form takes G after the slot's norm; the norm-aware form pulls it back through the norm (J^T G),
  * into the space where Delta_u lives. */
 typedef steer_example example;
-typedef struct steer_tracer { /* memory for examples of up to `max` tokens and `answers` response positions */
+typedef struct steer_tracer { /* memory for examples of `max` tokens, `answers` positions */
     const steer_model *m;
     steer_context *c;
     steer_graph graph;
@@ -2399,15 +2257,14 @@ typedef struct steer_tracer { /* memory for examples of up to `max` tokens and `
 } tracer;
 
 enum { MAX_NODES = 1 << 14 }; /* of a graph: marks of nodes are on the stack, slots * nodes fits */
-/* Lay the tracer's arrays out from `base` (NULL: only measure); returns their bytes. In floats:
- * size[0] of the tapes, size[2] of the gradients. */
+/* As lay_out of a context; in floats, size[0] are the tapes, size[2] the gradients. */
 static size_t lay_out_tracer(tracer *t, char *base, size_t size[6]) {
     const steer_config *c = &t->m->config;
     const steer_graph *g = &t->graph;
     back_scratch *s = &t->back;
-    size_t at = 0, n = (size_t)t->max, a = (size_t)t->answers, taped = n * g->blocks, d = c->d,
-           ff = c->ff, q = (size_t)c->heads * c->head_dim, k = (size_t)c->kv_heads * c->head_dim,
-           heads = c->heads, slots = g->slots, either = (size_t)max_int(c->vocab, c->d);
+    size_t at = 0, n = t->max, a = t->answers, taped = n * g->blocks, d = c->d, ff = c->ff,
+           heads = c->heads, slots = g->slots, either = max_int(c->vocab, c->d),
+           q = c->heads * c->head_dim, k = c->kv_heads * c->head_dim;
 #define PLACE(to, n) \
     ((to) = (void *)(base ? base + at : NULL), at = round_up(add(at, mul(n, sizeof *(to))), ALIGN))
     for (int i = 0; i < 3; i++) {
@@ -2430,12 +2287,11 @@ static size_t lay_out_tracer(tracer *t, char *base, size_t size[6]) {
     for (int i = 0; i < 2; i++)
         PLACE(t->final[i], a * d), PLACE(t->logits[i], a * c->vocab), PLACE(t->greedy[i], a);
     PLACE(t->poi, a), PLACE(t->rows, n * (t->cut_streams + 1));
-    PLACE(t->cut, mul((size_t)t->cut_streams * slots, g->nodes));
+    PLACE(t->cut, mul(t->cut_streams * slots, g->nodes));
 #undef PLACE
     return at;
 }
-/* Bytes of a tracer: what a command prints, and holds against --max-mem, before it begins; size[5]
- * of them are its context's. */
+/* Bytes of a tracer, known before there is one; size[5] of them are its context's. */
 static size_t tracer_bytes(const steer_model *m, const steer_graph *g, int max, int answers,
                            int cut_streams, size_t size[6], steer_limits *l) {
     tracer t = {.m = m, .graph = *g, .max = max, .answers = answers, .cut_streams = cut_streams};
@@ -2457,8 +2313,6 @@ static steer_status new_tracer(tracer *t, const steer_model *m, int layer, int m
     steer_limits l;
     *t = (tracer){.kl_min = t->kl_min, .m = m, .graph = steer_graph_of(m, layer), .max = max,
                   .answers = answers, .cut_streams = cut_streams};
-    if (cut_streams < 1)
-        return fail(e, STEER_EARG, "patching with %d streams: at least one", cut_streams);
     if (t->graph.nodes > MAX_NODES)
         return fail(e, STEER_EARG, "a graph of %d nodes; patching takes at most %d", t->graph.nodes,
                     MAX_NODES);
@@ -2514,28 +2368,15 @@ static steer_status run_ends(tracer *t, const example *x, const float *s, steer_
         for (int i = 0; i < answers; i++)
             t->greedy[k][i] = argmax(row_at(t->logits[k], i, c->vocab), c->vocab);
         for (int p = 0; p < x->n && !k; p++)
-            memcpy(row_at(t->start, p, c->d), resid_at(t->m, &t->tape[0], t->graph.layer, p),
-                   sizeof(float) * (size_t)c->d);
+            copy_floats(row_at(t->start, p, c->d),
+                        resid_at(t->m, &t->tape[0], t->graph.layer, p), c->d);
     }
     return STEER_OK;
 }
-/* z[id] of a final state, before the soft-cap. */
-static double logit_of(const steer_model *m, const float *final, int id) {
-    double sum = 0;
-    for (int k = 0; k < m->config.d; k++)
-        sum += (double)final[k] * weight1(&m->unembed, (size_t)id, (size_t)k);
-    return sum;
-}
-/* KL(softmax a || softmax b) */
-static double kl_of(const float *a, const float *b, int n) {
+static double kl_of(const float *a, const float *b, int n) { /* KL(softmax a || softmax b) */
     double za = log_sum_exp(a, n), zb = log_sum_exp(b, n), sum = 0;
     for (int i = 0; i < n; i++) sum += exp(a[i] - za) * (a[i] - za - (b[i] - zb));
     return fmax(0, sum);
-}
-/* z[y] - z[y*] of a final state, y and y* the greedy tokens of source and destination there. */
-static double logit_gap(const tracer *t, const float *final, int i, int source) {
-    return logit_of(t->m, final, t->greedy[source][i]) -
-           logit_of(t->m, final, t->greedy[!source][i]);
 }
 /* Positions of interest, as response positions 0 ..: for the logit metric where source and
  * destination predict different tokens, else where KL(destination || source) >= kl_min. */
@@ -2549,45 +2390,54 @@ static int find_poi(tracer *t, const example *x, int metric) {
     }
     return n;
 }
-/* The metric of final states [n][d] at the positions of interest. source: index of the source. */
-static double metric_of(tracer *t, int metric, int source, float *final, int n) {
-    const steer_config *c = &t->m->config;
+/* Sum over the first n positions of interest of z[y] - z[y*], of final states [.][d]; y and y* the
+ * greedy tokens of source (0: the base run, 1: the steered) and destination. */
+static double logit_gaps(const tracer *t, int source, float *final, int n) {
+    const weight *W = &t->m->unembed;
     double sum = 0;
     for (int j = 0; j < n; j++) {
         int i = t->poi[j];
-        float *y = row_at(final, i, c->d);
-        if (metric == STEER_LOGIT) {
-            sum += logit_gap(t, y, i, source);
-            continue;
-        }
-        matmul(t->p, y, &t->m->unembed, NULL, 1);
-        sum += kl_of(row_at(t->logits[!source], i, c->vocab), t->p, c->vocab);
-        if (metric == STEER_DIR_KL)
-            sum -= kl_of(row_at(t->logits[source], i, c->vocab), t->p, c->vocab);
+        double z[2] = {0, 0}; /* before the soft-cap */
+        for (int k = 0; k < W->cols; k++)
+            for (int run = 0; run < 2; run++)
+                z[run] += (double)row_at(final, i, W->cols)[k] * weight1(W, t->greedy[run][i], k);
+        sum += z[source] - z[!source];
+    }
+    return sum;
+}
+/* The metric of final states at the n positions of interest. */
+static double metric_of(tracer *t, int metric, int source, float *final, int n) {
+    int vocab = t->m->config.vocab;
+    double sum = 0;
+    if (metric == STEER_LOGIT) return logit_gaps(t, source, final, n) / n;
+    for (int j = 0; j < n; j++) {
+        int i = t->poi[j];
+        matmul(t->p, row_at(final, i, t->m->config.d), &t->m->unembed, NULL, 1);
+        sum += kl_of(row_at(t->logits[!source], i, vocab), t->p, vocab);
+        if (metric == STEER_DIR_KL) sum -= kl_of(row_at(t->logits[source], i, vocab), t->p, vocab);
     }
     return sum / n;
 }
-/* t->dx = dm/d(final state), [n][d]. The logit metric's and the directed KL's do not depend on the
- * run: dm/dz is +-1/T at two tokens, or (P_source - P_destination) / T. The plain KL's is
- * (P - P_destination) / T. */
+/* t->dx = dm/d(final state), [n][d]. dm/dz is +-1/T at two tokens; of the directed KL (P_source -
+ * P_destination) / T; of the plain one, which alone depends on the run, (P - P_destination) / T. */
 static void metric_gradient(tracer *t, const example *x, int metric, int source, int n_poi) {
-    const steer_config *c = &t->m->config;
     const weight *W = &t->m->unembed;
-    memset(t->dx, 0, sizeof(float) * x->n * c->d);
+    int d = W->cols, vocab = W->rows;
+    memset(t->dx, 0, sizeof(float) * x->n * d);
     for (int j = 0; j < n_poi; j++) {
         int i = t->poi[j], at = x->n_prompt - 1 + i;
-        size_t up = (size_t)t->greedy[source][i], down = (size_t)t->greedy[!source][i];
-        float *dx = row_at(t->dx, at, c->d), *p = t->p, *q = t->q;
+        int up = t->greedy[source][i], down = t->greedy[!source][i];
+        float *dx = row_at(t->dx, at, d), *p = t->p, *q = t->q;
         if (metric == STEER_LOGIT) {
-            for (size_t k = 0; k < (size_t)c->d; k++)
+            for (int k = 0; k < d; k++)
                 dx[k] = (weight1(W, up, k) - weight1(W, down, k)) / (float)n_poi;
             continue;
         }
         if (metric == STEER_KL) final_norm(t->c, at, q), matmul(p, q, W, NULL, 1);
-        else memcpy(p, row_at(t->logits[source], i, c->vocab), sizeof(float) * c->vocab);
-        memcpy(q, row_at(t->logits[!source], i, c->vocab), sizeof(float) * c->vocab);
-        softmax(p, c->vocab), softmax(q, c->vocab);
-        for (int k = 0; k < c->vocab; k++) p[k] = (p[k] - q[k]) / (float)n_poi;
+        else copy_floats(p, row_at(t->logits[source], i, vocab), vocab);
+        copy_floats(q, row_at(t->logits[!source], i, vocab), vocab);
+        softmax(p, vocab), softmax(q, vocab);
+        for (int k = 0; k < vocab; k++) p[k] = (p[k] - q[k]) / (float)n_poi;
         matmul_back(dx, p, W, 1);
     }
 }
@@ -2597,44 +2447,44 @@ static void metric_gradient(tracer *t, const example *x, int metric, int source,
 static void node_deltas(tracer *t, int source, int b, int n) {
     const steer_config *c = &t->m->config;
     const block *w = &t->m->blocks[b];
-    int depth = t->graph.blocks, i = b - t->graph.layer, hd = c->head_dim, qd = c->heads * hd,
-        d = c->d;
-    const steer_tape *from[2] = {&t->tape[source], &t->tape[!source]};
-    size_t plane = (size_t)n * (size_t)d;
+    int depth = t->graph.blocks, i = b - t->graph.layer, d = c->d, hd = c->head_dim,
+        qd = c->heads * hd;
+    size_t plane = (size_t)n * d;
     float *mlp = row_at(t->delta, c->heads * n, d);
     memset(t->z, 0, sizeof(float) * n * qd);
     memset(mlp, 0, sizeof(float) * plane);
     for (int k = 0; k < 2; k++)
         for (int p = 0; p < n; p++) {
-            const float *z = tape_at(from[k]->z, depth, i, p, qd);
-            const float *attn = tape_at(from[k]->attn, depth, i, p, d);
-            const float *out = tape_at(from[k]->mlp, depth, i, p, d);
-            float *to_z = row_at(t->z, p, qd), *to = row_at(mlp, p, d);
-            float r = c->post_norms ? inverse_rms(attn, d, c->norm_eps) : 1;
-            float s = c->post_norms ? inverse_rms(out, d, c->norm_eps) : 1;
-            for (int j = 0; j < qd; j++) to_z[j] += (k ? -r : r) * z[j];
+            const steer_tape *from = &t->tape[k ? !source : source];
+            const float *z = tape_at(from->z, depth, i, p, qd);
+            const float *attn = tape_at(from->attn, depth, i, p, d);
+            const float *out = tape_at(from->mlp, depth, i, p, d);
+            float *to_z = row_at(t->z, p, qd), *to = row_at(mlp, p, d), sign = k ? -1 : 1;
+            float r = sign * (c->post_norms ? inverse_rms(attn, d, c->norm_eps) : 1);
+            float s = sign * (c->post_norms ? inverse_rms(out, d, c->norm_eps) : 1);
+            for (int j = 0; j < qd; j++) to_z[j] += r * z[j];
             for (int j = 0; j < d; j++)
-                to[j] += (k ? -s : s) * out[j] *
-                         (c->post_norms ? c->norm_offset + w->post_mlp_norm[j] : 1);
+                to[j] += s * out[j] * (c->post_norms ? c->norm_offset + w->post_mlp_norm[j] : 1);
         }
     for (int h = 0; h < c->heads; h++) {
         float *to = row_at(t->delta, h * n, d);
         linear(to, d, t->z + h * hd, qd, &w->o, (part){0, d, h * hd, hd}, 0, NULL, n);
         for (size_t j = 0; j < plane && c->post_norms; j++)
-            to[j] *= c->norm_offset + w->post_attn_norm[j % (size_t)d];
+            to[j] *= c->norm_offset + w->post_attn_norm[j % d];
     }
 }
-/* sum_p <a[p], b[p]> of rows [n][d] */
-static double inner(float *a, float *b, int n, int d) {
+static double inner(float *a, float *b, int n, int d) { /* sum_p <a[p], b[p]> of rows [n][d] */
     double sum = 0;
     for (int p = 0; p < n; p++) sum += dot(row_at(a, p, d), row_at(b, p, d), d);
     return sum;
 }
-/* What one example says, as a row of doubles: positions of interest, total effect m(source) -
- * m(destination), its estimate (the sum of dvector), node[nodes], dvector[d], official[slots *
- * nodes], aware[slots * nodes]. */
+/* What one example says: positions of interest, total effect m(source) - m(destination), its
+ * estimate (the sum of dvector), node[nodes], dvector[d], official and aware [slots][nodes]. */
 enum { S_POI, S_TOTAL, S_FOUND, S_NODES };
 static size_t edge_cells(const steer_graph *g) { return (size_t)g->slots * g->nodes; }
+static int has_edge(const steer_graph *g, int cell) { /* of [slots][nodes] */
+    return cell % g->nodes < senders(g, cell / g->nodes);
+}
 static size_t scores_width(const tracer *t) {
     return S_NODES + (size_t)t->graph.nodes + t->m->config.d + 2 * edge_cells(&t->graph);
 }
@@ -2648,15 +2498,13 @@ static double *edges_of(const tracer *t, double *scores, int aware) {
  * t->delta, with all later slots' sums. */
 static void score_edges(tracer *t, int first, int count, int n, double *scores) {
     int d = t->m->config.d;
-    double *official = edges_of(t, scores, 0), *aware = edges_of(t, scores, 1);
     PARALLEL_FOR
     for (int v = 0; v < t->graph.slots; v++)
-        for (int u = first; u < first + count && u < senders(&t->graph, v); u++) {
-            float *delta = row_at(t->delta, (u - first) * n, d);
-            int edge = v * t->graph.nodes + u;
-            official[edge] = inner(delta, row_at(t->grad.in, v * n, d), n, d);
-            aware[edge] = inner(delta, row_at(t->grad.aware, v * n, d), n, d);
-        }
+        for (int u = first; u < first + count && u < senders(&t->graph, v); u++)
+            for (int aware = 0; aware < 2; aware++)
+                edges_of(t, scores, aware)[v * t->graph.nodes + u] =
+                    inner(row_at(t->delta, (u - first) * n, d),
+                          row_at(aware ? t->grad.aware : t->grad.in, v * n, d), n, d);
 }
 /* Scores of all nodes and edges of one example (method 3.6, 3.8). scores[S_POI] is 0, and nothing
  * else is set, when source and destination predict the same tokens everywhere. */
@@ -2666,8 +2514,8 @@ steer_status steer_attribute(tracer *t, const example *x, const float *s, int me
     int source = !x->steered_text, n = x->n, d = c->d, first = t->graph.layer, n_poi;
     size_t plane = sizeof(float) * n * d;
     if (steps < 1 || metric < STEER_LOGIT || metric > STEER_KL)
-        return fail(e, STEER_EARG, "%d steps of metric %d: at least one, metrics are 0 to %d", steps,
-                    metric, STEER_KL);
+        return fail(e, STEER_EARG, "%d steps of metric %d: at least one, metrics are 0 to %d",
+                    steps, metric, STEER_KL);
     memset(scores, 0, scores_width(t) * sizeof *scores);
     steer_status status = run_ends(t, x, s, e);
     if (status || !(n_poi = find_poi(t, x, metric))) return status;
@@ -2708,85 +2556,83 @@ steer_status steer_attribute(tracer *t, const example *x, const float *s, int me
     return STEER_OK;
 }
 
+/* logit_gaps at the first n_poi positions of interest of runs under n plans; what a plan cuts or
+ * freezes it reads from the run `beside` it. */
+static steer_status patched_gaps(tracer *t, const example *x, steer_plan *beside, steer_plan *plans,
+                                 int n, int source, int n_poi, double *gap, steer_error *e) {
+    steer_plan *list[BATCH + 1] = {beside};
+    for (int from = 0, k; from < n; from += k) {
+        k = min_int(min_int(n - from, t->cut_streams), BATCH);
+        for (int i = 0; i < k; i++) list[i + 1] = &plans[from + i];
+        steer_status s = run_example(t, x, list, k + 1, NULL, e);
+        if (s) return s;
+        for (int i = 0; i < k; i++) {
+            for (int j = 0; j < n_poi; j++)
+                final_norm(t->c, (i + 1) * x->n + x->n_prompt - 1 + t->poi[j],
+                           row_at(t->dx, t->poi[j], t->m->config.d));
+            gap[from + i] = logit_gaps(t, source, t->dx, n_poi);
+        }
+    }
+    return STEER_OK;
+}
 /* Exact patching (method 3.9), the oracle of the estimates: the destination is run again with one
  * node (node[nodes]) or one edge (edge[slots][nodes], or NULL) reading the source at all positions;
  * m(patched) - m(destination), for the logit metric. */
 steer_status steer_patch_exactly(tracer *t, const example *x, const float *s, double *node,
                                   double *edge, steer_error *e) {
-    int source = !x->steered_text, nodes = t->graph.nodes, n_poi, k = 0, d = t->m->config.d,
-        graph = t->graph.slots * nodes, count = nodes + (edge ? graph : 0),
-        batch = min_int(t->cut_streams, BATCH);
-    steer_plan ends[2] = {plan_from(t, NULL, 0), plan_from(t, s, x->coeff)};
-    steer_plan plans[BATCH + 1] = {ends[source]}, *list[BATCH + 1] = {plans};
-    double *to[BATCH];
-    float *final = t->dx; /* states of a patched run */
+    const steer_graph *g = &t->graph;
+    int source = !x->steered_text, n_poi, k = 0, cells = edge_cells(g),
+        count = g->nodes + (edge ? cells : 0), batch = min_int(t->cut_streams, BATCH);
+    steer_plan ends[2] = {plan_from(t, NULL, 0), plan_from(t, s, x->coeff)}, plans[BATCH];
+    double *to[BATCH], gap[BATCH];
     steer_status status = run_ends(t, x, s, e);
     if (status || !(n_poi = find_poi(t, x, STEER_LOGIT))) return status;
     double before = metric_of(t, STEER_LOGIT, source, t->final[!source], n_poi);
-    for (int i = 0; i < count; i++) {
-        int u = i % nodes, v = i / nodes - 1; /* v = -1: the node */
-        if (v < 0 || u < senders(&t->graph, v)) {
-            unsigned char *cut = memset(t->cut + (size_t)k * (size_t)graph, 0, (size_t)graph);
-            for (int w = max_int(v, 0); w < (v < 0 ? t->graph.slots : v + 1); w++)
-                cut[w * nodes + u] = u < senders(&t->graph, w);
-            to[k++] = v < 0 ? &node[u] : &edge[v * nodes + u];
-            plans[k] = ends[!source], plans[k].cut = cut, list[k] = &plans[k];
+    for (int i = 0; i < count && !status; i++) {
+        int cell = i - g->nodes; /* below 0: node i */
+        if (cell < 0 || has_edge(g, cell)) {
+            unsigned char *cut = memset(t->cut + (size_t)k * cells, 0, cells);
+            for (int j = cell < 0 ? i : cell; j < (cell < 0 ? cells : cell + 1); j += g->nodes)
+                cut[j] = has_edge(g, j);
+            to[k] = cell < 0 ? &node[i] : &edge[cell];
+            plans[k] = ends[!source], plans[k++].cut = cut;
         }
         if (k < batch && i + 1 < count) continue;
-        if ((status = run_example(t, x, list, k + 1, NULL, e))) return status;
-        while (k) { /* stream k of the run is the k-th patched one */
-            for (int p = 0; p < n_poi; p++)
-                final_norm(t->c, k * x->n + x->n_prompt - 1 + t->poi[p],
-                           row_at(final, t->poi[p], d));
-            *to[--k] = metric_of(t, STEER_LOGIT, source, final, n_poi) - before;
-        }
+        status = patched_gaps(t, x, &ends[source], plans, k, source, n_poi, gap, e);
+        for (; k && !status; k--) *to[k - 1] = gap[k - 1] / n_poi - before;
     }
-    return STEER_OK;
+    return status;
 }
 
 /* Faithfulness (method 4.2, 4.3) of plans on a steered response: with b_t and s_t the greedy tokens
  * of base and steered run,
  *     D = sum over predictions of response tokens of  z[s_t] - z[b_t],
  *     F = (D - D_base) / (D_steer - D_base):
- *
  * 0 for the base run, 1 for the steered. plans[i].coeff is set here. D_steer = D_base gives NAN. */
 steer_status steer_faithfulness(tracer *t, const example *x, const float *s, steer_plan *plans,
                                  int n, double *F, steer_error *e) {
-    int d = t->m->config.d, answers = x->n - x->n_prompt;
-    double D[2] = {0, 0};
-    float *final = t->dx;
-    steer_plan base = plan_from(t, NULL, 0), *list[BATCH + 1] = {&base};
+    steer_plan base = plan_from(t, NULL, 0);
     steer_status status = run_ends(t, x, s, e);
-    for (int k = 0; k < 2 && !status; k++)
-        for (int i = 0; i < answers; i++) D[k] += logit_gap(t, row_at(t->final[k], i, d), i, 1);
-    for (int from = 0, k; from < n && !status; from += k) {
-        k = min_int(min_int(n - from, t->cut_streams), BATCH);
-        for (int i = 0; i < k; i++) {
-            steer_plan *p = list[i + 1] = &plans[from + i];
-            p->add = p->add ? p->add : s; /* a sparse vector stays */
-            p->coeff = x->coeff, p->layer = t->graph.layer, p->start = t->start;
-        }
-        status = run_example(t, x, list, k + 1, NULL, e);
-        for (int i = 0; i < k && !status; i++) {
-            double sum = 0;
-            for (int j = 0; j < answers; j++) {
-                if (t->greedy[0][j] == t->greedy[1][j]) continue;
-                final_norm(t->c, (i + 1) * x->n + x->n_prompt - 1 + j, final);
-                sum += logit_gap(t, final, j, 1);
-            }
-            F[from + i] = D[1] == D[0] ? NAN : (sum - D[0]) / (D[1] - D[0]);
-        }
+    if (status) return status;
+    int n_poi = find_poi(t, x, STEER_LOGIT); /* elsewhere z[s_t] - z[b_t] is 0 */
+    n_poi -= n_poi && t->poi[n_poi - 1] == x->n - x->n_prompt; /* predicts no response token */
+    double D[2] = {logit_gaps(t, 1, t->final[0], n_poi), logit_gaps(t, 1, t->final[1], n_poi)};
+    for (steer_plan *p = plans; p < plans + n; p++) {
+        p->add = p->add ? p->add : s; /* a sparse vector stays */
+        p->coeff = x->coeff, p->layer = t->graph.layer, p->start = t->start;
     }
+    status = patched_gaps(t, x, &base, plans, n, 1, n_poi, F, e);
+    for (int i = 0; i < n && !status; i++)
+        F[i] = D[1] == D[0] ? NAN : (F[i] - D[0]) / (D[1] - D[0]);
     return status;
 }
 
 size_t steer_scores_width(const steer_tracer *t) { return scores_width(t); }
 steer_tracer *steer_tracer_new(const steer_model *m, int layer, int positions, int answers,
                                int cut_streams, steer_error *e) {
-    tracer *t = layer < 0 || layer >= m->config.layers || positions < 2 || answers < 1 ||
-                        cut_streams < 1
-                    ? NULL
-                    : zeros(1, sizeof *t);
+    int wrong = outside(layer, 0, m->config.layers - 1) || positions < 2 || answers < 1 ||
+                cut_streams < 1;
+    tracer *t = wrong ? NULL : zeros(1, sizeof *t);
     if (!t) fail(e, STEER_EARG, "no tracer for block %d, %d positions", layer, positions);
     else if (new_tracer(t, m, layer, positions, answers, cut_streams, e)) free(t), t = NULL;
     return t;
@@ -2809,19 +2655,16 @@ static int readers(const steer_graph *g, int slot, int *first) {
 /* Keep only edges on a path from the steering site to the output; returns how many. */
 static int prune(const steer_graph *g, unsigned char *keep) {
     unsigned char reached[MAX_NODES] = {1}, needed[MAX_NODES] = {0};
-    int count = 0, first = 0;
-    for (int v = 0; v < g->slots; v++)
-        for (int u = 0, n = readers(g, v, &first); u < senders(g, v); u++)
-            if (reached[u] && keep[v * g->nodes + u]) memset(reached + first, 1, (size_t)n);
-    for (int v = g->slots - 1; v >= 0; v--) {
-        int n = readers(g, v, &first), wanted = !n || memchr(needed + first, 1, (size_t)n);
-        for (int u = 0; u < senders(g, v); u++) {
-            unsigned char *edge = &keep[v * g->nodes + u];
-            needed[u] |= wanted && *edge;
-            *edge = *edge && wanted && reached[u];
-        }
+    int count = 0, cells = g->slots * g->nodes, first, n;
+    for (int i = 0; i < cells; i++)
+        if (keep[i] && reached[i % g->nodes])
+            n = readers(g, i / g->nodes, &first), memset(reached + first, 1, n);
+    for (int i = cells - 1; i >= 0; i--) {
+        if (!keep[i]) continue;
+        n = readers(g, i / g->nodes, &first);
+        keep[i] = reached[i % g->nodes] && (!n || memchr(needed + first, 1, n));
+        needed[i % g->nodes] |= keep[i], count += keep[i];
     }
-    for (int i = 0; i < g->slots * g->nodes; i++) count += keep[i];
     return count;
 }
 typedef struct { double value; int i; } ranked;
@@ -2833,11 +2676,10 @@ static int by_rank(const void *a, const void *b) {
 static void order_edges(const steer_graph *g, const double *score, uint64_t seed, ranked *order) {
     uint64_t state = seed * 0x9E3779B97F4A7C15ull + 1;
     int n = 0;
-    for (int v = 0; v < g->slots; v++)
-        for (int u = 0; u < senders(g, v); u++, n++)
-            order[n] = (ranked){score ? -fabs(score[v * g->nodes + u]) : random_unit(&state),
-                                v * g->nodes + u};
-    qsort(order, (size_t)n, sizeof *order, by_rank);
+    for (int i = 0; i < g->slots * g->nodes; i++)
+        if (has_edge(g, i))
+            order[n++] = (ranked){score ? -fabs(score[i]) : random_unit(&state), i};
+    qsort(order, n, sizeof *order, by_rank);
 }
 /* The paper's simple selection: the top c edges, pruned, c the least that leaves n. */
 static int select_simple(const steer_graph *g, const ranked *order, int n, unsigned char *keep) {
@@ -2853,28 +2695,23 @@ static int select_simple(const steer_graph *g, const ranked *order, int n, unsig
  * lm_head) or begins there (forward, from the steering site). */
 static int select_greedy(const steer_graph *g, const ranked *order, int n, int forward,
                          unsigned char *keep) {
-    unsigned char inside[MAX_NODES] = {(unsigned char)forward};
-    int kept = 0, first = 0;
+    unsigned char inside[MAX_NODES] = {forward};
+    int kept = 0, first;
     memset(keep, 0, edge_cells(g));
-    for (int found = 1; found && kept < n; kept += found) {
-        found = 0;
-        for (int i = 0; i < g->edges && !found; i++) {
-            int v = order[i].i / g->nodes, u = order[i].i % g->nodes, k = readers(g, v, &first);
-            int touches = forward ? inside[u] : !k || memchr(inside + first, 1, (size_t)k);
-            if (keep[order[i].i] || !touches) continue;
-            found = keep[order[i].i] = 1;
-            if (forward) memset(inside + first, 1, (size_t)k);
-            else inside[u] = 1;
-        }
+    for (int i = 0; i < g->edges && kept < n; i++) {
+        int v = order[i].i / g->nodes, u = order[i].i % g->nodes, k = readers(g, v, &first);
+        int touches = forward ? inside[u] : !k || memchr(inside + first, 1, k);
+        if (keep[order[i].i] || !touches) continue;
+        if (forward) memset(inside + first, 1, k);
+        else inside[u] = 1;
+        keep[order[i].i] = 1, kept++, i = -1; /* again from the strongest */
     }
     return kept;
 }
 /* What is cut when a circuit is kept, or, with `complement`, when it alone is removed. */
 static void cuts_of(const steer_graph *g, const unsigned char *keep, int complement,
                     unsigned char *cut) {
-    for (int v = 0; v < g->slots; v++)
-        for (int u = 0; u < g->nodes; u++)
-            cut[v * g->nodes + u] = u < senders(g, v) && keep[v * g->nodes + u] == complement;
+    for (int i = 0; i < g->slots * g->nodes; i++) cut[i] = has_edge(g, i) && keep[i] == complement;
 }
 
 /* If `text` begins with `pattern` ({T} stands for the task), what follows; else NULL. */
@@ -2888,28 +2725,24 @@ static const char *match(const char *text, const char *pattern, size_t n, const 
             return NULL;
     return text;
 }
-/* What follows a line of kind `kind` of the grammar and then `after`, if text begins so. */
-static const char *match_kind(const steer_model *m, char kind, const char *text, const char *task,
-                              const char *after) {
-    const char *end = m->grammar + m->grammar_size;
-    for (const char *line = m->grammar, *stop; line < end; line = stop + 1) {
-        stop = memchr(line, '\n', (size_t)(end - line));
-        if (!stop) stop = end;
-        if (stop - line <= 2 || line[0] != kind) continue;
-        const char *rest = match(text, line + 2, (size_t)(stop - line) - 2, task);
-        if (rest && !strncmp(rest, after, strlen(after))) return rest + strlen(after);
-    }
-    return NULL;
-}
-/* OPENER with the task, then First, STEP. Then, STEP. Finally, STEP. */
+/* OPENER with the task, then First, STEP. Then, STEP. Finally, STEP. (the grammar's o and s) */
 static int is_coherent(const steer_model *m, const char *text, const char *task) {
     static const char *const after[4] = {" First, ", ". Then, ", ". Finally, ", "."};
-    for (int i = 0; i < 4 && text; i++)
-        text = match_kind(m, i ? 's' : 'o', text, task, after[i]);
-    return text && !*text;
+    const char *end = m->grammar + m->grammar_size, *stop, *rest;
+    for (int i = 0; i < 4; i++, text = rest) {
+        rest = NULL;
+        for (const char *line = m->grammar; line < end && !rest; line = stop + 1) {
+            stop = memchr(line, '\n', end - line);
+            if (!stop) stop = end;
+            if (stop - line <= 2 || *line != (i ? 's' : 'o')) continue;
+            rest = match(text, line + 2, stop - line - 2, task);
+            if (rest) rest = match(rest, after[i], strlen(after[i]), "");
+        }
+        if (!rest) return 0;
+    }
+    return !*text;
 }
-/* Fresh memory with the text of a job's answer, or NULL. */
-static char *answer_text(const steer_model *m, const steer_job *j) {
+static char *answer_text(const steer_model *m, const steer_job *j) { /* fresh memory, or NULL */
     size_t n = steer_decode(m, j->out, j->n_out, NULL, 0) + 1;
     char *text = zeros(n, 1);
     if (text) steer_decode(m, j->out, j->n_out, text, n);
@@ -2918,10 +2751,9 @@ static char *answer_text(const steer_model *m, const steer_job *j) {
 /* 4-grams of tokens that occurred before in the same answer; *total counts all. */
 static int repeated_4grams(const int *t, int n, int *total) {
     int repeated = 0;
-    for (int i = 0; i + 4 <= n; i++) {
-        int j = 0;
-        while (j < i && memcmp(t + i, t + j, 4 * sizeof *t)) j++;
-        repeated += j < i, ++*total;
+    for (int i = 0, j; i + 4 <= n; i++, ++*total) {
+        for (j = 0; memcmp(t + i, t + j, 4 * sizeof *t);) j++;
+        repeated += j < i;
     }
     return repeated;
 }
@@ -2933,10 +2765,8 @@ static int repeated_4grams(const int *t, int n, int *total) {
  * RECORDS. What a unit of work gave (an answer, an example's scores, its faithfulness under some
  * plans) is kept in a file under the hash of everything that determines it, and looked up before it
  * is done again: with --store FILE a stopped run goes on where it was. With --shard i/n a run does
- * its share of the units that are missing and ends before the table that needs the others';
- * `steer merge` joins such files, and the same command then prints from them, bit for bit what one
- * run would have printed. */
-typedef struct { char magic[8]; uint64_t version, fingerprint; } records_header;
+ * its share of the missing units and ends before the table that needs the others'; `steer merge`
+ * joins such files, and the same command then prints from them, bit for bit what one run would. */
 /* In the file: the first STORED_HEAD bytes, then n doubles, which are at `at`. */
 typedef struct { uint64_t key; uint32_t n, crc; long at; } stored;
 enum { STORED_HEAD = offsetof(stored, at) };
@@ -2944,8 +2774,7 @@ typedef struct {
     FILE *f;              /* NULL: nothing is kept */
     const char *path;
     uint64_t fingerprint; /* of the model */
-    stored *list;         /* [count]; the last of a key holds. A search in order is quick beside the
-                             work that it saves */
+    stored *list;         /* [count]; the last of a key holds */
     size_t count;
     int shard, shards;    /* shards 0: all units are this run's */
     long missing;         /* units met that are not on file and other shards' */
@@ -2965,28 +2794,25 @@ static uint64_t hash_plan(uint64_t h, const steer_model *m, const steer_plan *p,
     h = hash_of(h, p->keep, 3 * sizeof(float) * (size_t)m->config.layers);
     return hash_of(h, p->cut, (size_t)cuts);
 }
+/* A search in order is quick beside the work that it saves. */
 static const stored *find_record(const records *r, uint64_t key) {
     size_t i = r->count;
     while (i && r->list[i - 1].key != key) i--;
     return i ? &r->list[i - 1] : NULL;
 }
 static steer_status add_record(records *r, stored x, steer_error *e) {
-    if (r->count % 1024 == 0) {
-        stored *grown = realloc(r->list, (r->count + 1024) * sizeof *grown);
-        if (!grown) return fail(e, STEER_ENOMEM, "no memory for records");
-        r->list = grown;
-    }
-    return r->list[r->count++] = x, STEER_OK;
+    stored *grown = realloc(r->list, (r->count + 1) * sizeof *grown);
+    if (!grown) return fail(e, STEER_ENOMEM, "no memory for records");
+    r->list = grown, grown[r->count++] = x;
+    return STEER_OK;
 }
 /* Open or create a store; what a killed run left unfinished at its end is cut off. Model 0: a store
  * that is there, whatever its model. */
 static steer_status open_records(records *r, const char *path, uint64_t model, steer_error *e) {
-    records_header h = {.version = 0}, fresh = {"STEERREC", STEER_VERSION, model};
-    stored x;
+    struct { char magic[8]; uint64_t version, fingerprint; }
+        h = {.version = 0}, fresh = {"STEERREC", STEER_VERSION, model};
     steer_status s = STEER_OK;
-    r->path = path;
-    r->f = fopen(path, "r+b");
-    if (!r->f && model) r->f = fopen(path, "w+b");
+    r->path = path, r->f = fopen(path, model ? "a+b" : "r+b");
     if (!r->f) return fail(e, STEER_EIO, "%s: %s", path, strerror(errno));
     if (!fread(&h, 1, sizeof h, r->f) && model && fwrite(&fresh, sizeof fresh, 1, r->f)) h = fresh;
     if (memcmp(h.magic, fresh.magic, 8) || h.version != fresh.version)
@@ -2996,7 +2822,7 @@ static steer_status open_records(records *r, const char *path, uint64_t model, s
     r->fingerprint = h.fingerprint;
     fseek(r->f, 0, SEEK_END);
     long end = ftell(r->f), at = (long)sizeof h;
-    for (; !s && at < end; at = x.at + 8 * (long)x.n) {
+    for (stored x; !s && at < end; at = x.at + 8 * (long)x.n) {
         fseek(r->f, at, SEEK_SET);
         x.at = at + STORED_HEAD;
         if (!fread(&x, STORED_HEAD, 1, r->f) || 8 * (long)x.n > end - x.at) break;
@@ -3019,8 +2845,8 @@ static int read_record(const records *r, uint64_t key, double *values, size_t n)
 enum { DONE, OURS, OTHERS };
 /* DONE: values [n] hold the unit. OURS: it is to be done, and remembered. OTHERS: not by us. */
 static int recall(records *r, uint64_t key, double *values, size_t n) {
-    if (read_record(r, key, values, n)) return DONE;
     int ours = !r->shards || (int)(key % (uint64_t)r->shards) == r->shard;
+    if (read_record(r, key, values, n)) return DONE;
     r->missing += !ours;
     return ours ? OURS : OTHERS;
 }
@@ -3028,20 +2854,18 @@ static steer_status remember(records *r, uint64_t key, const double *values, siz
                              steer_error *e) {
     stored x = {key, (uint32_t)n, crc32_of(0, values, 8 * n), 0};
     if (!r->f) return STEER_OK;
-    fseek(r->f, 0, SEEK_END);
-    x.at = ftell(r->f) + STORED_HEAD;
-    if (fwrite(&x, STORED_HEAD, 1, r->f) == 1 && fwrite(values, sizeof *values, n, r->f) == n &&
-        !fflush(r->f))
-        return add_record(r, x, e);
-    return fail(e, STEER_EIO, "%s: %s", r->path, strerror(errno));
+    fseek(r->f, 0, SEEK_END), x.at = ftell(r->f) + STORED_HEAD;
+    if (fwrite(&x, STORED_HEAD, 1, r->f) != 1 || fwrite(values, sizeof *values, n, r->f) != n ||
+        fflush(r->f))
+        return fail(e, STEER_EIO, "%s: %s", r->path, strerror(errno));
+    return add_record(r, x, e);
 }
 /* STEER_EPART when other shards' units are missing from what was just computed. */
 static steer_status whole_so_far(const records *r, steer_error *e) {
-    if (!r->missing) return STEER_OK;
-    return fail(e, STEER_EPART,
-                "shard %d of %d is in %s; %ld units are for the others: `steer merge` the stores, "
-                "then run this command with --store and without --shard",
-                r->shard + 1, r->shards, r->path, r->missing);
+    return !r->missing ? STEER_OK
+           : fail(e, STEER_EPART, "shard %d of %d is in %s; %ld units are for the others: `steer "
+                  "merge` the stores, then run this command with --store and without --shard",
+                  r->shard + 1, r->shards, r->path, r->missing);
 }
 
 typedef struct { /* of a cell, kept for teacher forcing */
@@ -3084,28 +2908,6 @@ static void show_progress(progress *p, double units) {
             100 * fmin(1, p->done / p->total), p->what, spent, fmax(0, left));
 }
 
-typedef struct {
-    generator g;
-    double *value; /* [jobs] answering: refusal log-odds at the first token of the answer; reading:
-                      sum of -ln p of the answer's tokens */
-    progress *bar;
-} scorer;
-static int answer_visit(void *user, int job, int pos, const float *logits) {
-    scorer *s = user;
-    if (pos == s->g.jobs[job].n_prompt - 1) s->value[job] = steer_refusal_score(s->g.m, logits);
-    int token = generate_visit(&s->g, job, pos, logits);
-    if (token == STOP) show_progress(s->bar, 1);
-    return token;
-}
-static int read_visit(void *user, int job, int pos, const float *logits) {
-    scorer *s = user;
-    const steer_job *j = &s->g.jobs[job];
-    int i = pos - (j->n_prompt - 1);
-    if (i < j->n_out)
-        s->value[job] += log_sum_exp(logits, s->g.m->config.vocab) - logits[j->out[i]];
-    return NONE;
-}
-
 static void free_answers(answers *a) {
     free(a->tokens), free(a->n), free(a->refused);
     *a = (answers){0};
@@ -3117,12 +2919,10 @@ static steer_status judge(const steer_model *m, cell *x, const steer_job *jobs, 
     int n = cell_size(x), fine = 0, total = 0, repeated = 0, has_tasks = m->grammar_size > 0;
     size_t max = (size_t)jobs->max_new;
     answers *kept = x->kept;
-    if (kept) {
-        *kept = (answers){zeros((size_t)n * max, sizeof(int)), zeros((size_t)n, sizeof(int)),
-                          jobs->max_new, zeros((size_t)n, 1)};
-        if (!kept->tokens || !kept->n || !kept->refused)
-            return fail(e, STEER_ENOMEM, "no memory for %d answers", n);
-    }
+    if (kept)
+        *kept = (answers){zeros(n * max, sizeof(int)), zeros(n, sizeof(int)), max, zeros(n, 1)};
+    if (kept && (!kept->tokens || !kept->n || !kept->refused))
+        return fail(e, STEER_ENOMEM, "no memory for %d answers", n);
     x->n_refused = 0, x->log_odds = 0;
     for (int i = 0; i < n; i++) {
         const steer_job *j = &jobs[i];
@@ -3145,92 +2945,98 @@ static steer_status judge(const steer_model *m, cell *x, const steer_job *jobs, 
     x->repeats = total ? (double)repeated / total : 0;
     return STEER_OK;
 }
+
+typedef struct {
+    generator g;
+    int read;      /* 0: the job is to answer; 1: its answer is read */
+    double *value; /* of job i: value[of[i]], see walk_cells */
+    const int *of;
+    progress *bar;
+} scorer;
+static int score_visit(void *user, int job, int pos, const float *logits) {
+    scorer *s = user;
+    const steer_job *j = &s->g.jobs[job];
+    double *value = &s->value[s->of[job]];
+    int i = pos - (j->n_prompt - 1), token = NONE; /* logits: of the answer's token i */
+    if (!s->read && !i) *value = steer_refusal_score(s->g.m, logits);
+    if (!s->read) token = generate_visit(&s->g, job, pos, logits);
+    else if (i < j->n_out)
+        *value += log_sum_exp(logits, s->g.m->config.vocab) - logits[j->out[i]];
+    if (token == STOP) show_progress(s->bar, 1);
+    return token;
+}
 static uint64_t hash_job(const steer_model *m, const steer_job *j, int read) {
     uint64_t h = hash_of(0, read ? "read" : "answer", 4);
     h = hash_of(h, &j->max_new, sizeof j->max_new);
     h = hash_of(h, j->prompt, sizeof(int) * (size_t)j->n_prompt);
     return read ? hash_of(h, j->out, sizeof(int) * (size_t)j->n_out) : hash_plan(h, m, j->plan, 0);
 }
-/* Jobs are recalled, or walked and remembered: their answers and value[i], their log-odds; or, with
- * `read`, value[i], the -ln p of their answers by the unsteered model. */
+/* Jobs are recalled, or walked and remembered: their answers, and value[i], the refusal log-odds at
+ * an answer's first token; or, with `read`, the sum of -ln p of its tokens, the model unsteered. */
 static steer_status walk_cells(steer_context *c, steer_job *jobs, int n, double *value, int read,
                                progress *bar, records *r, steer_error *e) {
-    int k = 0, shards = r->shards;
-    size_t width = read || !n ? 1 : 2 + (size_t)jobs->max_new; /* [-ln p] or [n_out, score, out] */
-    double *kept = zeros(width, sizeof *kept), *found = zeros((size_t)n, sizeof *found);
-    struct { int job; uint64_t key; } *todo = zeros((size_t)n, sizeof *todo);
+    size_t width = read ? 1 : 2 + (size_t)jobs->max_new; /* [-ln p] or [n_out, score, out] */
+    double *kept = zeros(width, sizeof *kept);
     steer_job *walked = zeros((size_t)n, sizeof *walked);
-    scorer sc = {{.m = c->m, .jobs = walked}, found, bar};
+    int k = 0, *todo = zeros((size_t)n, sizeof *todo);
+    scorer sc = {{.m = c->m, .jobs = walked}, read, value, todo, bar};
     steer_status s = STEER_OK;
-    if (!kept || !found || !todo || !walked)
-        s = fail(e, STEER_ENOMEM, "no memory for %d answers", n);
-    if (read) r->shards = 0; /* whose answer it is reads it */
+    if (!kept || !walked || !todo) s = fail(e, STEER_ENOMEM, "no memory for %d answers", n);
     for (int i = 0; i < n && !s; i++) {
         steer_job *j = &jobs[i]; /* without a store no key: that takes longer than a tiny model */
         uint64_t key = r->f ? hash_job(c->m, j, read) : 0;
-        int state = recall(r, key, kept, width);
-        if (state == OURS) todo[k].job = i, todo[k].key = key, walked[k++] = *j;
-        if (state != DONE) continue;
-        value[i] = kept[!read];
-        if (read) continue;
+        int state = !read ? recall(r, key, kept, width) /* whose answer it is reads it: */
+                    : read_record(r, key, kept, width) ? DONE : OURS;
+        value[i] = state == DONE ? kept[!read] : 0;
+        if (state == OURS) todo[k] = i, walked[k++] = *j;
+        if (state != DONE || read) continue;
         int sound = kept[0] >= 0 && kept[0] <= j->max_new; /* a store may come from anywhere */
-        j->n_out = sound ? (int)kept[0] : 0;
-        for (int t = 0; t < j->n_out && sound; t++) {
-            sound = kept[2 + t] >= 0 && kept[2 + t] < c->m->config.vocab;
-            j->out[t] = sound ? (int)kept[2 + t] : 0;
+        for (j->n_out = 0; sound && j->n_out < kept[0]; j->n_out++) {
+            double token = kept[2 + j->n_out];
+            sound = token >= 0 && token < c->m->config.vocab;
+            j->out[j->n_out] = sound ? (int)token : 0;
         }
         if (!sound)
             s = fail(e, STEER_EFORMAT, "%s: an answer that this model can't have given; take "
                      "another --store", r->path);
         show_progress(bar, 1);
     }
-    r->shards = shards;
-    if (!s && k) s = walk(c, walked, k, read ? read_visit : answer_visit, &sc, NULL, e);
+    if (!s && k) s = walk(c, walked, k, score_visit, &sc, NULL, e);
     for (int i = 0; i < k && !s; i++) {
-        const steer_job *j = &walked[i];
-        memset(kept, 0, width * sizeof *kept);
-        kept[0] = jobs[todo[i].job].n_out = j->n_out;
-        kept[!read] = value[todo[i].job] = found[i];
-        for (int t = 0; t < j->n_out && !read; t++) kept[2 + t] = j->out[t];
-        s = remember(r, todo[i].key, kept, width, e);
+        steer_job *j = &jobs[todo[i]];
+        kept[0] = j->n_out = walked[i].n_out, kept[!read] = value[todo[i]];
+        for (int t = 0; t < (int)width - 2; t++) kept[2 + t] = t < j->n_out ? j->out[t] : 0;
+        if (r->f) s = remember(r, hash_job(c->m, j, read), kept, width, e);
     }
-    free(kept), free(found), free(todo), free(walked);
+    free(kept), free(walked), free(todo);
     return s;
 }
 /* Answer all cells' prompts greedily, at most max_new tokens each, and judge them. The perplexity
  * is that of the first `read` answers of each cell (0: none), read by the unsteered model. */
 static steer_status evaluate(steer_context *c, cell *cells, int n_cells, int max_new, int read,
                              progress *bar, records *r, steer_error *e) {
-    size_t n = 0, k = 0, kept = 0;
+    size_t n = 0, k = 0;
     for (int i = 0; i < n_cells; i++) n += (size_t)cell_size(&cells[i]);
-    steer_job *jobs = zeros(n, sizeof *jobs);
+    steer_job *jobs = zeros(n, sizeof *jobs), *own = jobs;
     int *out = zeros(mul(n, (size_t)max_new), sizeof *out);
     double *value = zeros(n, sizeof *value);
     steer_status s = STEER_OK;
     if (!jobs || !value || !out) s = fail(e, STEER_ENOMEM, "no memory for %zu answers", n);
-    for (int i = 0; i < n_cells && !s; i++) {
-        cell *x = &cells[i];
-        for (int j = 0; j < cell_size(x); j++, k++)
-            jobs[k] = (steer_job){
-                x->prompts->tokens[j], x->prompts->lengths[j], max_new,
-                .plan = x->plan.add || x->plan.ablate ? &x->plan : NULL,
-                .out = out + k * (size_t)max_new};
-    }
+    for (cell *x = cells; x < cells + n_cells && !s; x++)
+        for (int i = 0; i < cell_size(x); i++, k++)
+            jobs[k] = (steer_job){x->prompts->tokens[i], x->prompts->lengths[i], max_new,
+                                  .plan = x->plan.add || x->plan.ablate ? &x->plan : NULL,
+                                  .out = out + k * (size_t)max_new};
     if (!s) s = walk_cells(c, jobs, (int)n, value, 0, bar, r, e);
-    for (int i = k = 0; i < n_cells && !s; k += (size_t)cell_size(&cells[i++])) {
-        s = judge(c->m, &cells[i], jobs + k, value + k, e);
-        for (int j = 0; j < min_int(read, cell_size(&cells[i])); j++, kept++) {
-            jobs[kept] = jobs[k + (size_t)j]; /* to be read; kept <= k + j */
-            jobs[kept].plan = NULL;
-        }
-    }
     if (!s) s = whole_so_far(r, e);
-    if (kept && !s) s = walk_cells(c, jobs, (int)kept, value, 1, bar, r, e);
-    for (int i = k = 0; i < n_cells && !s; i++) {
-        double sum = 0, tokens = 0;
-        for (int j = 0; j < min_int(read, cell_size(&cells[i])); j++, k++)
-            sum += value[k], tokens += jobs[k].n_out;
-        cells[i].perplexity = tokens ? exp(sum / tokens) : NAN;
+    for (cell *x = cells; x < cells + n_cells && !s; own += cell_size(x++)) {
+        int n_read = min_int(read, cell_size(x));
+        double *of = value + (own - jobs), sum = 0, tokens = 0;
+        s = judge(c->m, x, own, of, e);
+        for (int i = 0; i < n_read; i++) own[i].plan = NULL;
+        if (!s) s = walk_cells(c, own, n_read, of, 1, bar, r, e);
+        for (int i = 0; i < n_read; i++) sum += of[i], tokens += own[i].n_out;
+        x->perplexity = tokens ? exp(sum / tokens) : NAN;
     }
     free(jobs), free(out), free(value);
     return s;
@@ -3246,156 +3052,135 @@ static steer_status score_prompts(steer_context *c, const steer_prompts *p,
     int n = 0;
     if (!jobs) return fail(e, STEER_ENOMEM, "no memory for %d prompts", p->n);
     for (int i = 0; i < p->n; i++)
-        if (!use || use[i])
-            jobs[n++] = (steer_job){p->tokens[i], p->lengths[i], .plan = plan};
+        if (!use || use[i]) jobs[n++] = (steer_job){p->tokens[i], p->lengths[i], .plan = plan};
     steer_status s = walk(c, jobs, n, first_token_visit, &f, NULL, e);
     return free(jobs), s;
 }
 
 /* ======================================================================================= 13 report
  * THE REPORT keeps its sentences and tables: as text they appear on f as they come, and report_json
- * and report_html give all of it at any time. Buffers move when they grow, so strings are known by
- * offsets. A buffer that once found no memory stays failed: what follows is lost, see `lost`. */
-typedef struct { char *p; size_t n, size; int failed; } buffer;
+ * and report_html give all of it at any time. */
+typedef struct { void *p; size_t n; } buffer; /* n bytes */
 enum { IS_MODEL, IS_NOTE, IS_FINDING, IS_TABLE };
 /* text: a table's title, a model's fingerprint; first: of a table's data. */
-typedef struct { int kind, n_columns, n_rows; size_t name, text, first; } entry;
-typedef struct { double value; size_t text; } datum; /* in a head: decimals (-1: text) and name */
-/* On f, if there is one, as text; or, where json is set, as JSON at the end. */
-typedef struct { FILE *f; int json; buffer strings, entries, data; } report;
+typedef struct { int kind, n_columns, n_rows; char *name, *text; size_t first; } entry;
+typedef struct { double value; char *text; } datum; /* in a head: decimals (-1: text) and name */
+/* On f, if there is one, as text; or, where json is set, as JSON at the end. What comes once memory
+ * lacked is lost. */
+typedef struct { FILE *f; int json, lost; buffer entries, data; } report;
 enum { PLAIN, JSON, HTML };
-#define AT(b, type, i) (&((type *)(void *)(b).p)[i])
+#define AT(b, type, i) (&((type *)(b).p)[i])
 
-static void append(buffer *b, const void *from, size_t n) {
-    size_t size = add(add(b->size, b->size), add(n, 256));
-    if (n >= b->size - b->n && !b->failed) {
-        char *p = size < SIZE_MAX ? realloc(b->p, size) : NULL;
-        if (p) b->p = p, b->size = size;
-        else b->failed = 1;
-    }
-    if (!b->failed) memcpy(b->p + b->n, from, n), b->n += n;
+static void append(report *r, buffer *b, const void *item, size_t n) {
+    char *p = r->lost ? NULL : realloc(b->p, b->n + n);
+    if (p) memcpy(p + b->n, item, n), b->p = p, b->n += n;
+    else r->lost = 1;
 }
-/* Appends a string, returns its offset. put: its final 0 is to be overwritten by the next. */
-static size_t __attribute__((format(printf, 2, 3))) keep(buffer *b, const char *format, ...) {
-    size_t at = b->n;
+__attribute__((format(printf, 2, 3))) static char *keep(report *r, const char *format, ...) {
     char *s;
     va_list args;
     va_start(args, format);
-    int n = vasprintf(&s, format, args);
+    if (vasprintf(&s, format, args) < 0) r->lost = 1, s = NULL;
     va_end(args);
-    if (n < 0) b->failed = 1;
-    else append(b, s, (size_t)n + 1), free(s);
-    return at;
-}
-#define put(b, ...) (keep(b, __VA_ARGS__), (b)->n -= !(b)->failed)
-/* Text from anywhere, model files and answers too: what is not UTF-8 becomes U+FFFD, and so do
- * control characters outside JSON. */
-static void put_part(buffer *b, const char *s, size_t n, int mode) {
-    for (const char *end = s + n; s < end;) {
-        int length;
-        long c = code_point(s, end, &length);
-        if (mode == JSON && c >= 0 && c < 32) put(b, "\\u%04lx", c);
-        else if (mode == JSON && (c == '"' || c == '\\')) put(b, "\\%c", (char)c);
-        else if (mode != JSON && (c == '\n' || c == '\t')) put(b, c == '\n' ? "\\n" : "\\t");
-        else if (c < 0 || (mode != JSON && (c < 32 || (c >= 127 && c < 160)))) put(b, "\uFFFD");
-        else if (mode == HTML && c < 128 && strchr("&<>\"", (int)c)) put(b, "&#%ld;", c);
-        else append(b, s, (size_t)length);
-        s += length;
-    }
-}
-static void put_safe(buffer *b, const char *s, int mode) {
-    const char *quote = mode == JSON ? "\"" : "";
-    put(b, "%s", quote), put_part(b, s, strlen(s), mode), put(b, "%s", quote);
-}
-static void json_text(FILE *f, const char *s) {
-    buffer b = {0};
-    put_safe(&b, s, JSON);
-    fputs(b.failed ? "\"\"" : b.p, f), free(b.p);
-}
-
-static int lost(const report *r) { return r->strings.failed | r->entries.failed | r->data.failed; }
-static void free_report(report *r) {
-    free(r->strings.p), free(r->entries.p), free(r->data.p);
-    *r = (report){0};
+    return s;
 }
 static size_t n_entries(const report *r) { return r->entries.n / sizeof(entry); }
+static size_t n_data(const report *r) { return r->data.n / sizeof(datum); }
+static void free_report(report *r) {
+    entry *x = r->entries.p;
+    datum *y = r->data.p;
+    for (size_t i = 0; i < n_entries(r); i++) free(x[i].name), free(x[i].text);
+    for (size_t i = 0; i < n_data(r); i++) free(y[i].text);
+    free(x), free(y);
+    *r = (report){0};
+}
 /* Of row i, or of the head (i -1), column k; column 0 is the label. */
 static const datum *datum_of(const report *r, const entry *t, int i, int k) {
     return AT(r->data, datum, t->first + (size_t)(i + 1) * (size_t)t->n_columns + (size_t)k);
 }
-static const char *text_of(const report *r, const entry *t, int i, int k) {
-    return r->strings.p + datum_of(r, t, i, k)->text;
-}
 /* A number of a row by its column's name; NAN: none, or none that an axis can hold. */
 static double value_of(const report *r, const entry *t, int i, const char *column) {
     int k = t->n_columns - 1;
-    while (k >= 0 && strcmp(text_of(r, t, -1, k), column)) k--;
+    while (k >= 0 && strcmp(datum_of(r, t, -1, k)->text, column)) k--;
     double x = k < 0 ? NAN : datum_of(r, t, i, k)->value;
     return fabs(x) < 1e15 ? x : NAN;
 }
-static void put_datum(buffer *b, const report *r, const entry *t, int i, int k, int mode) {
-    const char *s = text_of(r, t, i, k);
-    int n = (int)strlen(text_of(r, t, -1, k)), width = k ? max_int(n, 5) + 2 : max_int(n, 26),
-        pad = max_int(width - (int)strlen(s), 0), words = datum_of(r, t, -1, k)->value < 0;
-    double x = datum_of(r, t, i, k)->value;
-    if (mode == JSON) put(b, k ? ", " : "[");
-    if (mode == PLAIN && k) put(b, "%*s", words ? 2 : pad, "");
-    if (mode == JSON && i >= 0 && !words) put(b, isfinite(x) ? "%.6g" : "null", x);
-    else put_safe(b, s, mode);
-    if (mode == PLAIN && !k) put(b, "%*s", pad, "");
+
+/* Text from anywhere, model files and answers too: what is not UTF-8 becomes U+FFFD, and so do
+ * control characters outside JSON, which is a string in quotes. */
+static void put_part(FILE *f, const char *s, size_t n, int mode) {
+    int length;
+    if (mode == JSON) fputc('"', f);
+    for (const char *end = s + n; s < end; s += length) {
+        long c = code_point(s, end, &length);
+        if (mode == JSON && c >= 0 && c < 32) fprintf(f, "\\u%04lx", c);
+        else if (mode == JSON && (c == '"' || c == '\\')) fprintf(f, "\\%c", (char)c);
+        else if (mode != JSON && (c == '\n' || c == '\t')) fputs(c == '\n' ? "\\n" : "\\t", f);
+        else if (c < 0 || (mode != JSON && (c < 32 || (c >= 127 && c < 160)))) fputs("\uFFFD", f);
+        else if (mode == HTML && c < 128 && strchr("&<>\"", (int)c)) fprintf(f, "&#%ld;", c);
+        else fwrite(s, 1, (size_t)length, f);
+    }
+    if (mode == JSON) fputc('"', f);
 }
-static void put_row(buffer *b, const report *r, const entry *t, int i, int mode) {
-    for (int k = 0; k < t->n_columns; k++) put_datum(b, r, t, i, k, mode);
-    put(b, mode == JSON ? "]" : "\n");
+static void put(FILE *f, const char *s, int mode) { put_part(f, s, strlen(s), mode); }
+static void json_text(FILE *f, const char *s) { put(f, s, JSON); }
+static void put_row(FILE *f, const report *r, const entry *t, int i, int mode) {
+    for (int k = 0; k < t->n_columns; k++) {
+        const datum *head = datum_of(r, t, -1, k), *x = datum_of(r, t, i, k);
+        int n = (int)strlen(head->text), width = k ? max_int(n, 5) + 2 : max_int(n, 26),
+            pad = max_int(width - (int)strlen(x->text), 0), words = head->value < 0;
+        if (mode == JSON) fputs(k ? ", " : "[", f);
+        else fprintf(f, "%*s", !k ? 0 : words ? 2 : pad, "");
+        if (mode == JSON && i >= 0 && !words)
+            fprintf(f, isfinite(x->value) ? "%.6g" : "null", x->value);
+        else put(f, x->text, mode);
+        if (mode == PLAIN && !k) fprintf(f, "%*s", pad, "");
+    }
+    fputs(mode == JSON ? "]" : "\n", f);
 }
 
 /* A sentence, or a table's title and head; of a table, row i. */
 static void echo(const report *r, const entry *x, int i) {
     int table = x->kind == IS_TABLE, model = x->kind == IS_MODEL;
-    buffer b = {0};
-    if (!r->f || r->json || lost(r)) return;
+    if (!r->f || r->json || r->lost) return;
     if (i < 0) {
-        put(&b, table ? "\n" : model ? "\n==== " : "");
-        put_safe(&b, r->strings.p + (table ? x->text : x->name), PLAIN);
-        put(&b, model ? " ====\n" : "\n");
+        fputs(table ? "\n" : model ? "\n==== " : "", r->f);
+        put(r->f, table ? x->text : x->name, PLAIN);
+        fputs(model ? " ====\n" : "\n", r->f);
     }
-    if (table) put_row(&b, r, x, i, PLAIN);
-    fwrite(b.p, 1, b.n, r->f), free(b.p);
+    if (table) put_row(r->f, r, x, i, PLAIN);
 }
-static void add_entry(report *r, entry x) { append(&r->entries, &x, sizeof x), echo(r, &x, -1); }
+static void add_entry(report *r, entry x) { append(r, &r->entries, &x, sizeof x), echo(r, &x, -1); }
 /* say: a sentence. finding: one that the page shows first, "claim: verdict; numbers". */
-#define say(r, ...) add_entry(r, (entry){IS_NOTE, .name = keep(&(r)->strings, __VA_ARGS__)})
-#define finding(r, ...) add_entry(r, (entry){IS_FINDING, .name = keep(&(r)->strings, __VA_ARGS__)})
+#define say(r, ...) add_entry(r, (entry){IS_NOTE, .name = keep(r, __VA_ARGS__)})
+#define finding(r, ...) add_entry(r, (entry){IS_FINDING, .name = keep(r, __VA_ARGS__)})
 static void open_report(report *r, const steer_model *m) {
-    entry x = {IS_MODEL, .name = keep(&r->strings, "%s", m->config.name)};
-    x.text = keep(&r->strings, "%016llx", (unsigned long long)m->config.fingerprint);
-    add_entry(r, x);
+    add_entry(r, (entry){IS_MODEL, .name = keep(r, "%s", m->config.name),
+                         .text = keep(r, "%016llx", (unsigned long long)m->config.fingerprint)});
 }
 /* columns: "name#decimals" between '|', #t for text, nothing for 0; the first is the label's. */
 static void open_table(report *r, const char *name, const char *title, const char *columns) {
-    entry t = {IS_TABLE, .name = keep(&r->strings, "%s", name)};
-    t.text = keep(&r->strings, "%s", title), t.first = r->data.n / sizeof(datum);
-    for (const char *end = columns; *end; columns = end + 1, t.n_columns++) {
+    entry t = {IS_TABLE, .name = keep(r, "%s", name), .text = keep(r, "%s", title),
+               .first = n_data(r)};
+    do {
         int n = (int)strcspn(columns, "|#"), c = columns[n] == '#' ? columns[n + 1] : '0';
-        datum x = {c == 't' || !t.n_columns ? -1 : c - '0', r->strings.n};
-        keep(&r->strings, "%.*s", n, columns);
-        append(&r->data, &x, sizeof x);
-        end = columns + strcspn(columns, "|");
-    }
+        datum x = {c == 't' || !t.n_columns ? -1 : c - '0', keep(r, "%.*s", n, columns)};
+        append(r, &r->data, &x, sizeof x), t.n_columns++;
+        columns += strcspn(columns, "|");
+    } while (*columns++);
     add_entry(r, t);
 }
 /* Numbers fill the columns that are not text; NAN (printed "-", null) those that are left. The
  * value of a label is the number that it begins with. */
 static void row_text(report *r, const char *label, const double *values, int n, const char *text) {
-    if (lost(r)) return;
+    if (r->lost) return;
     entry *t = AT(r->entries, entry, n_entries(r) - 1);
     for (int k = 0, used = 0; k < t->n_columns; k++) {
         int decimals = (int)datum_of(r, t, -1, k)->value;
-        datum x = {decimals < 0 ? atof(label) : used < n ? values[used++] : NAN, r->strings.n};
-        if (decimals < 0) keep(&r->strings, "%s", k ? text : label);
-        else if (isfinite(x.value)) keep(&r->strings, "%.*f", decimals, x.value + 0.0); /* no -0 */
-        else keep(&r->strings, "-");
-        append(&r->data, &x, sizeof x);
+        datum x = {decimals < 0 ? atof(label) : used < n ? values[used++] : NAN, NULL};
+        x.text = decimals < 0 ? keep(r, "%s", k ? text : label) /* + 0.0: no -0 */
+                 : keep(r, isfinite(x.value) ? "%.*f" : "-", decimals, x.value + 0.0);
+        append(r, &r->data, &x, sizeof x);
     }
     echo(r, t, t->n_rows++);
 }
@@ -3404,37 +3189,26 @@ static void row_text(report *r, const char *label, const double *values, int n, 
 static void close_table(report *r) { if (r->f) fflush(r->f); }
 static void close_report(report *r) { close_table(r); }
 
-/* The text of a buffer that was put to last, *n bytes and a 0; NULL where memory lacked. */
-static char *finished(const report *r, buffer *b, size_t *n) {
-    *n = b->n;
-    if (!b->failed && !lost(r)) return b->p;
-    return free(b->p), NULL;
-}
-static char *report_json(const report *r, size_t *n) {
+static void write_json(FILE *f, const report *r) {
     static const char *const kinds[] = {"model", "note", "finding", "table"};
-    buffer b = {0};
-    for (size_t i = 0; i < n_entries(r) && !lost(r); i++) {
+    for (size_t i = 0; i < n_entries(r); i++) {
         const entry *x = AT(r->entries, entry, i);
         int model = x->kind == IS_MODEL, table = x->kind == IS_TABLE;
-        if (model) put(&b, i ? "\n]},\n" : "[");
-        else put(&b, i && x[-1].kind != IS_MODEL ? ",\n  " : "\n  ");
-        put(&b, "{\"%s\": ", kinds[x->kind]), put_safe(&b, r->strings.p + x->name, JSON);
-        if (model || table) put(&b, model ? ", \"fingerprint\": " : ", \"title\": ");
-        if (model || table) put_safe(&b, r->strings.p + x->text, JSON);
-        if (table) put(&b, ", \"columns\": "), put_row(&b, r, x, -1, JSON);
-        put(&b, model ? ", \"report\": [" : table ? ", \"rows\": [" : "}");
+        if (model) fputs(i ? "\n]},\n" : "[", f);
+        else fputs(i && x[-1].kind != IS_MODEL ? ",\n  " : "\n  ", f);
+        fprintf(f, "{\"%s\": ", kinds[x->kind]), json_text(f, x->name);
+        if (x->text) fputs(model ? ", \"fingerprint\": " : ", \"title\": ", f);
+        if (x->text) json_text(f, x->text);
+        if (table) fputs(", \"columns\": ", f), put_row(f, r, x, -1, JSON);
+        fputs(model ? ", \"report\": [" : table ? ", \"rows\": [" : "}", f);
         for (int k = 0; k < x->n_rows; k++)
-            put(&b, k ? ",\n    " : "\n    "), put_row(&b, r, x, k, JSON);
-        if (table) put(&b, "]}");
+            fputs(k ? ",\n    " : "\n    ", f), put_row(f, r, x, k, JSON);
+        if (table) fputs("]}", f);
     }
-    put(&b, n_entries(r) ? "\n]}]\n" : "[]\n");
-    return finished(r, &b, n);
+    fputs(n_entries(r) ? "\n]}]\n" : "[]\n", f);
 }
-static void end_report(report *r) { /* after the last model */
-    size_t n;
-    char *json = r->json ? report_json(r, &n) : NULL;
-    if (json && r->f) fputs(json, r->f);
-    free(json);
+static void end_report(const report *r) { /* after the last model */
+    if (r->json && r->f && !r->lost) write_json(r->f, r);
 }
 
 /* THE PAGE. Tags that HTML lets one leave open are left open. The colours c0, ... can be read on
@@ -3466,7 +3240,7 @@ static int widen(const report *r, const entry *t, const char *column, double *lo
     int n = 0;
     for (int i = 0; i < t->n_rows; i++) {
         double x = value_of(r, t, i, column);
-        if (isfinite(x)) *low = fmin(*low, x), *high = fmax(*high, x), n++;
+        *low = fmin(*low, x), *high = fmax(*high, x), n += isfinite(x);
     }
     return n;
 }
@@ -3475,36 +3249,30 @@ typedef struct { double low, high, from, size; } axis;
 static double place(const axis *a, double value) {
     return a->from + a->size * fmin(fmax((value - a->low) / (a->high - a->low), 0), 1);
 }
-static void put_label(buffer *b, double x, double y, const char *kind, const char *text) {
-    put(b, "<text x=%.1f y=%.1f class=%s>", x, y, kind);
-    put_safe(b, text, HTML), put(b, "</text>\n");
-}
 /* A line along one axis, from low to high, at a value of the other. */
-static void put_line(buffer *b, const axis *a, int up, double at, double low, double high,
+static void put_line(FILE *f, const axis *a, int up, double at, double low, double high,
                      const char *kind) {
-    double x = place(&a[0], up ? at : low), y = place(&a[1], up ? low : at);
-    put(b, "<path class=\"%s\" d=\"M%.1f,%.1f", kind, x, y);
-    put(b, up ? "V%.1f\"/>\n" : "H%.1f\"/>\n", place(&a[up], high));
+    fprintf(f, "<path class=\"%s\" d=\"M%.1f,%.1f%c%.1f\"/>\n", kind, place(&a[0], up ? at : low),
+            place(&a[1], up ? low : at), up ? 'V' : 'H', place(&a[up], high));
 }
 /* Round values of one axis, with lines through the other; root: they are square roots. */
-static void put_axis(buffer *b, const axis *a, int up, int root) {
+static void put_axis(FILE *f, const axis *a, int up, int root) {
     double span = (a[up].high - a[up].low) / 5, step = pow(10, floor(log10(span)));
     step *= span / step < 1.5 ? 1 : span / step < 3.5 ? 2 : span / step < 7.5 ? 5 : 10;
-    for (int i = 0; i < 12; i++) {
-        double v = (ceil(a[up].low / step) + i) * step + 0.0; /* no -0 */
-        char number[32];
-        if (!(v <= a[up].high)) break;
-        snprintf(number, sizeof number, "%.3g", root ? v * v : v);
-        put_line(b, a, !up, v, a[!up].low, a[!up].high, "rule");
-        if (up) put_label(b, a[0].from - 8, place(&a[1], v) + 5, "e", number);
-        else put_label(b, place(&a[0], v), a[1].from + 19, "m", number);
+    for (double i = ceil(a[up].low / step); i * step <= a[up].high; i++) {
+        double v = i * step + 0.0; /* no -0 */
+        put_line(f, a, !up, v, a[!up].low, a[!up].high, "rule");
+        fprintf(f, "<text x=%.1f y=%.1f class=%s>%.3g</text>\n",
+                up ? a[0].from - 8 : place(&a[0], v), up ? place(&a[1], v) + 5 : a[1].from + 19,
+                up ? "e" : "m", root ? v * v : v);
     }
 }
-static void open_picture(buffer *b, const char *caption, const axis *a) {
+static void open_picture(FILE *f, const char *caption, const axis *a, int root) {
     double width = a[0].from + a[0].size + 26;
-    put(b, "<figure><figcaption>%s</figcaption><div class=scroll>", caption);
-    put(b, "<svg viewBox=\"0 0 %.0f %.0f\" ", width, a[1].from + 26);
-    put(b, "style=\"min-width:%.0fpx;max-width:%.0fpx\">\n", 0.68 * width, 1.2 * width);
+    fprintf(f, "<figure><figcaption>%s</figcaption><div class=scroll>"
+            "<svg viewBox=\"0 0 %.0f %.0f\" style=\"min-width:%.0fpx;max-width:%.0fpx\">\n",
+            caption, width, a[1].from + 26, 0.68 * width, 1.2 * width);
+    put_axis(f, a, 0, root);
 }
 /* A plot of columns: BARS of the first, a row each, and marks for the others; or curves over the
  * column x. If there is but one column, a curve ends where x falls back, and the label's first word
@@ -3526,7 +3294,7 @@ static const plot plots[] = {
      "sparsity", {"faithfulness"}},
     {CURVES, "sparsity", "Harmless prompts refused with +.", "sparsity", {"harmless +"}},
     {CURVES, "sparsity", "Harmful prompts refused with -.", "sparsity", {"harmful -"}}};
-static void draw_plot(buffer *b, const report *r, const entry *t, const plot *p) {
+static void draw_plot(FILE *f, const report *r, const entry *t, const plot *p) {
     static const char *const marks[] = {"●", "■", "▲", "◆", "▼", "✚"};
     int bars = p->kind == BARS, root = p->kind == ROOT, rows[7], s = -1;
     double least = INFINITY, most = -INFINITY, last_x = 0, last_y = 0;
@@ -3537,14 +3305,14 @@ static void draw_plot(buffer *b, const report *r, const entry *t, const plot *p)
     else widen(r, t, p->x, &a[0].low, &a[0].high);
     a[!bars].low = fmin(bars ? least : fmax(least, -1), 0);
     a[!bars].high = fmax(bars ? most : fmin(most, 2), 1);
-    open_picture(b, p->caption, a), put_axis(b, a, 0, root);
-    if (!bars) put_axis(b, a, 1, 0);
-    if (root) put_line(b, a, 0, 0.85, 0, 1, "ink dash");
-    put(b, "<g>");
+    open_picture(f, p->caption, a, root);
+    if (!bars) put_axis(f, a, 1, 0);
+    if (root) put_line(f, a, 0, 0.85, 0, 1, "ink dash");
+    fputs("<g>", f);
     for (int k = 0; p->columns[k]; k++) {
         double row = -0.5, before = INFINITY;
         for (int i = 0; i < t->n_rows; i++) {
-            const char *label = text_of(r, t, i, 0), *name = p->columns[1] ? p->columns[k] : label;
+            const char *label = datum_of(r, t, i, 0)->text;
             double value = value_of(r, t, i, p->columns[k]), margin = value_of(r, t, i, "+-"),
                    low = fmin(value_of(r, t, i, "low"), value - margin),
                    high = fmax(value_of(r, t, i, "high"), value + margin), x, px, py;
@@ -3554,28 +3322,31 @@ static void draw_plot(buffer *b, const report *r, const entry *t, const plot *p)
             px = place(&a[0], bars ? value : x), py = place(&a[1], bars ? x : value);
             if (x < before) { /* a new series, named above the picture */
                 s = (s + 1) % 6;
-                put(b, "</g><g style=\"--c:var(--c%d)\"><text x=%d y=%d>", s, 4 + 180 * (s % 3),
-                    14 + 20 * (s / 3));
-                put(b, "<tspan class=mark>%s</tspan> ", marks[s]);
-                put_part(b, name, name == label ? strcspn(name, " ") : strlen(name), HTML);
-                put(b, value_of(r, t, i, "norm") == 0 ? ", raw</text>\n" : "</text>\n");
+                fprintf(f, "</g><g style=\"--c:var(--c%d)\"><text x=%d y=%d>"
+                        "<tspan class=mark>%s</tspan> ", s, 4 + 180 * (s % 3), 14 + 20 * (s / 3),
+                        marks[s]);
+                if (p->columns[1]) put(f, p->columns[k], HTML);
+                else put_part(f, label, strcspn(label, " "), HTML);
+                fputs(value_of(r, t, i, "norm") == 0 ? ", raw</text>\n" : "</text>\n", f);
             } else if (!bars)
-                put(b, "<path d=\"M%.1f,%.1fL%.1f,%.1f\"/>\n", last_x, last_y, px, py);
-            if (bars && !k) put_label(b, 0, py + 5, "row", label);
-            if (bars && !k) put_line(b, a, 0, x, 0, value, "bar");
+                fprintf(f, "<path d=\"M%.1f,%.1fL%.1f,%.1f\"/>\n", last_x, last_y, px, py);
+            if (bars && !k) {
+                fprintf(f, "<text x=0.0 y=%.1f class=row>", py + 5), put(f, label, HTML);
+                fputs("</text>\n", f), put_line(f, a, 0, x, 0, value, "bar");
+            }
             if (!k && isfinite(low) && (bars || p->kind == ERRORS))
-                put_line(b, a, !bars, x, low, high, "ink");
-            put_label(b, px, py + 5, "\"m mark\"", marks[s]);
+                put_line(f, a, !bars, x, low, high, "ink");
+            fprintf(f, "<text x=%.1f y=%.1f class=\"m mark\">%s</text>\n", px, py + 5, marks[s]);
             before = x, last_x = px, last_y = py;
         }
     }
-    put(b, "</g></svg></div></figure>\n");
+    fputs("</g></svg></div></figure>\n", f);
 }
 /* The circuit: blocks from left to right, in each its MLP, and below it the heads and key/value
  * groups that edges touch, the strongest first. */
-static void draw_circuit(buffer *b, const report *r, const entry *t) {
+static void draw_circuit(FILE *f, const report *r, const entry *t) {
     struct { char name[16]; int block, level; } ends[200], *u, *v;
-    int n = t->n_rows < 100 ? 2 * t->n_rows : 200, levels = 0;
+    int n = min_int(2 * t->n_rows, 200), levels = 0;
     double low = 0, high = 1e-30, first = 999, last = -1;
     for (int i = 0; i < n; i++) { /* u: an end of edge i / 2 */
         double layer = value_of(r, t, i / 2, i % 2 ? "to layer" : "from layer"),
@@ -3594,10 +3365,9 @@ static void draw_circuit(buffer *b, const report *r, const entry *t) {
     axis a[2] = {{first - 0.99, last, 24, 64 * (last - first + 0.99)},
                  {levels + 0.7, 0, 104 + 35 * (levels + 0.7), -35 * (levels + 0.7)}};
     widen(r, t, "score", &low, &high);
-    open_picture(b, "The strongest edges, by block; the wider, the stronger; blue: scores above 0, "
+    open_picture(f, "The strongest edges, by block; the wider, the stronger; blue: scores above 0, "
                  "orange: below. s: the vector; h: a head, or its query; g: a key/value group "
-                 "(dashed: its keys); M: an MLP; o: the logits.", a);
-    put_axis(b, a, 0, 0);
+                 "(dashed: its keys); M: an MLP; o: the logits.", a, 0);
     for (int i = n / 2 - 1; i >= 0; i--) { /* the strongest on top; bent, past what lies between */
         double score = value_of(r, t, i, "score");
         u = &ends[2 * i], v = u + 1;
@@ -3605,84 +3375,94 @@ static void draw_circuit(buffer *b, const report *r, const entry *t) {
                y = place(&a[1], u->level), dy = place(&a[1], v->level) - y,
                bend = 5 / sqrt(fmax(hypot(dx, dy), 1));
         if (!isfinite(score)) continue;
-        put(b, "<path class=\"edge%s\" style=\"--c:var(--c%d);stroke-width:%.1f\" ",
-            value_of(r, t, i, "to kind") == 1 ? " dash" : "", score < 0,
-            1 + 5 * fabs(score) / fmax(high, -low));
-        put(b, "d=\"M%.1f,%.1fq%.1f,%.1f %.1f,%.1f\"/>\n", x, y, dx / 2 + bend * dy,
-            dy / 2 - bend * dx, dx, dy);
+        fprintf(f, "<path class=\"edge%s\" style=\"--c:var(--c%d);stroke-width:%.1f\" "
+                "d=\"M%.1f,%.1fq%.1f,%.1f %.1f,%.1f\"/>\n",
+                value_of(r, t, i, "to kind") == 1 ? " dash" : "", score < 0,
+                1 + 5 * fabs(score) / fmax(high, -low), x, y, dx / 2 + bend * dy,
+                dy / 2 - bend * dx, dx, dy);
     }
     for (u = ends; u < ends + n; u++) {
         double x = place(&a[0], u->block), y = place(&a[1], u->level);
-        put(b, "<circle class=node r=14 cx=%.1f cy=%.1f />", x, y);
-        put_label(b, x, y + 5, "m", u->name);
+        fprintf(f, "<circle class=node r=14 cx=%.1f cy=%.1f /><text x=%.1f y=%.1f class=m>%s"
+                "</text>\n", x, y, x, y + 5, u->name);
     }
-    put(b, "</svg></div></figure>\n");
+    fputs("</svg></div></figure>\n", f);
 }
-static void draw_answer(buffer *b, const report *r, const entry *t) {
-    put(b, "<figure><figcaption>An answer, shaded by how far steering moves each token's odds: a "
-           "KL of 0.001 or less is clear, 10 full.</figcaption><p class=answer>");
+static void draw_answer(FILE *f, const report *r, const entry *t) {
+    fputs("<figure><figcaption>An answer, shaded by how far steering moves each token's odds: a "
+          "KL of 0.001 or less is clear, 10 full.</figcaption><p class=answer>", f);
     for (int i = 0; i < t->n_rows; i++) {
-        const char *text = text_of(r, t, i, t->n_columns - 1);
+        const char *text = datum_of(r, t, i, t->n_columns - 1)->text;
         double kl = value_of(r, t, i, "KL");
-        put(b, "<span title=\"KL %.3g\" style=\"background:rgba(25,118,210,%.2f)\">", kl,
-            0.6 * fmin(fmax((log10(kl) + 3) / 4, 0), 1));
-        put_safe(b, text, HTML), put(b, "</span>");
-        if (strchr(text, '\n')) put(b, "<br>");
+        fprintf(f, "<span title=\"KL %.3g\" style=\"background:rgba(25,118,210,%.2f)\">", kl,
+                0.6 * fmin(fmax((log10(kl) + 3) / 4, 0), 1));
+        put(f, text, HTML), fputs(strchr(text, '\n') ? "</span><br>" : "</span>", f);
     }
-    put(b, "</figure>\n");
+    fputs("</figure>\n", f);
 }
-static void put_table(buffer *b, const report *r, const entry *t, size_t id) {
-    const char *name = r->strings.p + t->name;
-    int heat = !strcmp(name, "overlap") || !strcmp(name, "interchange");
+static void put_table(FILE *f, const report *r, const entry *t, size_t id) {
+    int heat = !strcmp(t->name, "overlap") || !strcmp(t->name, "interchange");
     double low = 0, high = 1e-30;
-    put(b, "<h3 id=t%zu>", id), put_safe(b, name, HTML);
-    put(b, "</h3>\n<p>"), put_safe(b, r->strings.p + t->text, HTML);
+    fprintf(f, "<h3 id=t%zu>", id), put(f, t->name, HTML);
+    fputs("</h3>\n<p>", f), put(f, t->text, HTML);
     for (size_t i = 0; i < sizeof plots / sizeof *plots; i++)
-        if (!strncmp(name, plots[i].table, strlen(plots[i].table))) draw_plot(b, r, t, &plots[i]);
-    if (!strcmp(name, "circuit") && t->n_rows) draw_circuit(b, r, t);
-    if (!strcmp(name, "shaded")) draw_answer(b, r, t);
-    for (int k = 1; k < t->n_columns && heat; k++) widen(r, t, text_of(r, t, -1, k), &low, &high);
-    put(b, "<div class=scroll><table>");
+        if (!strncmp(t->name, plots[i].table, strlen(plots[i].table)))
+            draw_plot(f, r, t, &plots[i]);
+    if (!strcmp(t->name, "circuit") && t->n_rows) draw_circuit(f, r, t);
+    if (!strcmp(t->name, "shaded")) draw_answer(f, r, t);
+    for (int k = 1; k < t->n_columns && heat; k++)
+        widen(r, t, datum_of(r, t, -1, k)->text, &low, &high);
+    fputs("<div class=scroll><table>", f);
     for (int i = -1; i < t->n_rows; i++)
         for (int k = 0; k < t->n_columns; k++) {
             double x = datum_of(r, t, i, k)->value;
-            put(b, "%s<%s", k ? "" : "\n<tr>", i < 0 || !k ? "th" : "td");
-            if (datum_of(r, t, -1, k)->value < 0) put(b, " class=text");
+            fprintf(f, "%s<%s", k ? "" : "\n<tr>", i < 0 || !k ? "th" : "td");
+            if (datum_of(r, t, -1, k)->value < 0) fputs(" class=text", f);
             if (heat && i >= 0 && k && isfinite(x))
-                put(b, " style=\"background:rgba(%s,%.2f)\"", x < 0 ? "200,80,30" : "25,118,210",
-                    0.6 * fabs(x) / fmax(high, -low));
-            put(b, ">"), put_datum(b, r, t, i, k, HTML);
+                fprintf(f, " style=\"background:rgba(%s,%.2f)\"",
+                        x < 0 ? "200,80,30" : "25,118,210", 0.6 * fabs(x) / fmax(high, -low));
+            fputc('>', f), put(f, datum_of(r, t, i, k)->text, HTML);
         }
-    put(b, "</table></div>\n");
+    fputs("</table></div>\n", f);
 }
 /* The verdict stands between a colon and a semicolon. */
-static void put_finding(buffer *b, const char *text) {
+static void put_finding(FILE *f, const char *text) {
     size_t at = strcspn(text, ":"), from = at + strspn(text + at, ": "),
            n = strcspn(text + from, ";");
     int colour = text[from] == 'f' ? 1 : text[from] == 'c' ? 4 : n > strlen("holds") ? 5 : 2;
-    put(b, "<p>"), put_part(b, text, from, HTML);
-    put(b, "<b class=pill style=background:var(--c%d)>", colour), put_part(b, text + from, n, HTML);
-    put(b, "</b>"), put_safe(b, text + from + n, HTML), put(b, "\n");
+    fputs("<p>", f), put_part(f, text, from, HTML);
+    fprintf(f, "<b class=pill style=background:var(--c%d)>", colour);
+    put_part(f, text + from, n, HTML), fputs("</b>", f);
+    put(f, text + from + n, HTML), fputs("\n", f);
 }
-static char *report_html(const report *r, size_t *n) {
-    static const char *const tags[] = {"h3", "p", "h2"};
-    size_t end = lost(r) ? 0 : n_entries(r);
-    buffer b = {0};
-    put(&b, "%s", page_head);
+static void write_html(FILE *f, const report *r) {
+    static const char *const tag[] = {"h3", "p", "h2"};
+    size_t end = n_entries(r);
+    fputs(page_head, f);
     for (size_t i = 0; i < 3 * end; i++) { /* the findings, the contents, everything */
         const entry *x = AT(r->entries, entry, i % end);
-        const char *name = r->strings.p + x->name;
         size_t pass = i / end;
         if (x->kind == IS_MODEL)
-            put(&b, "<%s>", tags[pass]), put_safe(&b, name, HTML), put(&b, "</%s>\n", tags[pass]);
-        if (x->kind == IS_FINDING && pass == 0) put_finding(&b, name);
+            fprintf(f, "<%s>", tag[pass]), put(f, x->name, HTML), fprintf(f, "</%s>\n", tag[pass]);
+        if (x->kind == IS_FINDING && pass == 0) put_finding(f, x->name);
         if (x->kind == IS_TABLE && pass == 1)
-            put(&b, "<a href=#t%zu>", i % end), put_safe(&b, name, HTML), put(&b, "</a>\n");
-        if (x->kind == IS_NOTE && pass == 2) put(&b, "<p>"), put_safe(&b, name, HTML);
-        if (x->kind == IS_TABLE && pass == 2) put_table(&b, r, x, i % end);
+            fprintf(f, "<a href=#t%zu>", i % end), put(f, x->name, HTML), fputs("</a>\n", f);
+        if (x->kind == IS_NOTE && pass == 2) fputs("<p>", f), put(f, x->name, HTML);
+        if (x->kind == IS_TABLE && pass == 2) put_table(f, r, x, i % end);
     }
-    return finished(r, &b, n);
 }
+/* What `form` writes of a report, *n bytes and a 0; NULL where memory lacked. */
+static char *written(const report *r, void (*form)(FILE *, const report *), size_t *n) {
+    char *text = NULL;
+    FILE *f = r->lost ? NULL : open_memstream(&text, n);
+    if (!f) return NULL;
+    form(f, r);
+    int failed = ferror(f);
+    if (!fclose(f) && !failed) return text;
+    return free(text), NULL;
+}
+static char *report_json(const report *r, size_t *n) { return written(r, write_json, n); }
+static char *report_html(const report *r, size_t *n) { return written(r, write_html, n); }
 
 /* ====================================================== 14 trained, decomposed, sparsified vectors
  * NTP and PO vectors (paper section 3, method 2.5-2.11): the d numbers of v, trained while the
@@ -3726,20 +3506,20 @@ static steer_status response_logp(tracer *t, const training_pair *p, int which, 
         float *z = row_at(t->logits[0], i, c->vocab), *dz = row_at(t->logits[1], i, c->vocab);
         int token = p->tokens[which][P + i];
         hits += argmax(z, c->vocab) == token;
-        softcap(z, (size_t)c->vocab, c->final_cap);
+        softcap(z, c->vocab, c->final_cap);
         if (i >= *counted) continue;
         double total = log_sum_exp(z, c->vocab);
         *logp += z[token] - total;
         if (!grad) continue;
         for (int k = 0; k < c->vocab; k++) /* d(ln p)/dz = one-hot - p */
             dz[k] = (float)(k == token) - (float)exp(z[k] - total);
-        softcap_back(dz, z, (size_t)c->vocab, c->final_cap);
+        softcap_back(dz, z, c->vocab, c->final_cap);
     }
     if (match) *match = (double)hits / (n - P);
     if (!grad) return STEER_OK;
     matmul_back(row_at(t->dx, P - 1, d), t->logits[1], W, *counted);
     backward(t->c, &t->tape[2], n, t->dx, &t->back, NULL);
-    for (size_t i = 0; i < (size_t)n * (size_t)d; i++) grad[i % (size_t)d] += t->dx[i];
+    for (size_t i = 0; i < (size_t)n * d; i++) grad[i % d] += t->dx[i];
     return STEER_OK;
 }
 /* Loss of one pair under factor f, and, added to grad [d], dL/dv. */
@@ -3748,7 +3528,7 @@ static steer_status pair_loss(tracer *t, const training_pair *p, int po, const t
                               steer_error *e) {
     int d = t->m->config.d, n[2] = {1, 1};
     double logp[2] = {0, 0}, scale[2] = {-1, 0}; /* dL / d ln p */
-    double *g = grad ? zeros(2 * (size_t)d, sizeof *g) : NULL;
+    double *g = grad ? zeros(2 * d, sizeof *g) : NULL;
     if (grad && !g) return fail(e, STEER_ENOMEM, "no memory for gradients");
     for (int k = 0; k <= po; k++) {
         steer_status s = response_logp(t, p, k, v, (float)(p->sign * f), how->window, &logp[k],
@@ -3791,9 +3571,9 @@ static int train_vector(tracer *t, const training_pair *pairs, int n, const trai
                         double (*record_of)[2], progress *bar, steer_error *e) {
     int d = t->m->config.d, step = 0, best = -1;
     uint64_t state = how->seed * 0x9E3779B97F4A7C15ull + 1;
-    float *each = zeros((size_t)how->epochs * (size_t)d, sizeof *each);
-    double *adam = zeros(3 * (size_t)d, sizeof *adam), least = INFINITY;
-    int *order = zeros((size_t)n, sizeof *order);
+    float *each = zeros((size_t)how->epochs * d, sizeof *each);
+    double *adam = zeros(3 * d, sizeof *adam), least = INFINITY;
+    int *order = zeros(n, sizeof *order);
     steer_status s = each && adam && order ? STEER_OK : fail(e, STEER_ENOMEM, "no memory to train");
     for (int k = 0; k < d && !s; k++) v[k] = (float)(0.01 * random_normal(&state));
     for (int i = 0; i < n && !s; i++) order[i] = i;
@@ -3805,7 +3585,7 @@ static int train_vector(tracer *t, const training_pair *pairs, int n, const trai
         }
         for (int i = 0; i < n && !s; i += how->batch) { /* the last batch may be smaller */
             int size = min_int(how->batch, n - i);
-            memset(adam, 0, sizeof *adam * (size_t)d);
+            memset(adam, 0, sizeof *adam * d);
             for (int j = i; j < i + size && !s; j++) {
                 double f = 2 * (1 + (int)(random_unit(&state) * 10)); /* 2, 4, .. 20 */
                 s = pair_loss(t, &pairs[order[j]], po, how, v, f, &loss, NULL, adam, e);
@@ -3820,19 +3600,18 @@ static int train_vector(tracer *t, const training_pair *pairs, int n, const trai
             s = pair_loss(t, &val[i], po, how, v, f, &loss, &match, NULL, e);
             r[0] += loss / n_val, r[1] += match / n_val;
         }
-        memcpy(row_at(each, epoch, d), v, sizeof *v * (size_t)d);
+        copy_floats(row_at(each, epoch, d), v, d);
     }
     for (int i = 0; i < how->epochs && !s; i++) {
         double value = po ? record_of[i][0] : 0;
         for (int j = 0; j < how->epochs && !po; j++) /* ranks */
             value += (record_of[j][0] < record_of[i][0]) + (record_of[j][1] > record_of[i][1]);
-        if (value < least) least = value, best = i;
+        if (value < least) least = value, best = i, copy_floats(v, row_at(each, i, d), d);
     }
     if (!s && best < 0) fail(e, STEER_ENONFINITE, "no epoch of training has a finite loss");
-    const float *chosen = row_at(each, max_int(best, 0), d);
-    double scale = best < 0 ? 0 : norm / norm_of(chosen, d);
-    for (int k = 0; k < d && best >= 0; k++) v[k] = (float)(chosen[k] * scale);
-    return free(each), free(adam), free(order), s ? -1 : best;
+    double scale = norm / norm_of(v, d);
+    for (int k = 0; k < d && best >= 0; k++) v[k] = (float)(v[k] * scale);
+    return free(each), free(adam), free(order), best;
 }
 
 /* Steering value vectors (paper section 5, method 6): the direct image of v on a head's output,
@@ -3849,8 +3628,7 @@ static void value_vector(const steer_model *m, const float *v, int b, int h, flo
     linear(to, c->d, value, hd, &w->o, (part){0, c->d, h * hd, hd}, 0, NULL, 1);
     for (int k = 0; k < c->d && c->post_norms; k++) to[k] *= c->norm_offset + w->post_attn_norm[k];
 }
-/* The logit lens: the n tokens that W_U RN_final(sign * v / rms(v)) raises most, and their
- * logits. */
+/* The logit lens: the n tokens that W_U RN_final(sign v / rms(v)) raises most, their logits. */
 static void logit_lens(const steer_model *m, const float *v, float sign, int n, int *ids,
                        float *logits, float *scratch) {
     const steer_config *c = &m->config;
@@ -3871,40 +3649,39 @@ static void logit_lens(const steer_model *m, const float *v, float sign, int n, 
 enum { BY_GRADIENT, BY_EFFECT, BY_MAGNITUDE, BY_CHANCE };
 static int sparsify(const float *v, const double *effect, int d, double tau, int rule,
                     uint64_t seed, int renormalise, float *to, ranked *scratch) {
-    double v_norm = norm_of(v, d), e_norm = 0, left = 0;
+    double v_norm = norm_of(v, d), e_square = 0, left = 0;
     int dropped = 0;
     uint64_t state = seed * 0x9E3779B97F4A7C15ull + 1;
-    for (int i = 0; i < d; i++) e_norm += effect[i] * effect[i];
-    e_norm = sqrt(e_norm);
+    for (int i = 0; i < d; i++) e_square += effect[i] * effect[i];
     for (int i = 0; i < d; i++) {
         double size = fabs((double)v[i]), by = fabs(effect[i]);
-        int drop = by / e_norm < tau * size / v_norm;
+        int drop = by / sqrt(e_square) < tau * size / v_norm;
         if (rule != BY_EFFECT)
             by = rule == BY_GRADIENT ? !drop : rule == BY_MAGNITUDE ? size : random_unit(&state);
         scratch[i] = (ranked){by, i};
         dropped += drop;
     }
-    qsort(scratch, (size_t)d, sizeof *scratch, by_rank);
+    qsort(scratch, d, sizeof *scratch, by_rank);
     for (int i = 0; i < d; i++) to[scratch[i].i] = i < dropped ? 0 : v[scratch[i].i];
     for (int i = 0; i < d; i++) left += (double)to[i] * to[i];
     for (int i = 0; i < d && renormalise && left > 0; i++)
         to[i] = (float)(to[i] * v_norm / sqrt(left));
     return d - dropped;
 }
+static double log_choose(int n, int k) {
+    return lgamma(n + 1.0) - lgamma(k + 1.0) - lgamma(n - k + 1.0);
+}
 /* P(overlap >= k) of two random sets of n1 and n2 among d: the hypergeometric tail. */
 static double chance_of_overlap(int d, int n1, int n2, int k) {
     double sum = 0;
-#define LOG_CHOOSE(n, j) (lgamma((n) + 1.0) - lgamma((j) + 1.0) - lgamma((n) - (j) + 1.0))
     for (int i = max_int(k, n1 + n2 - d); i <= min_int(n1, n2); i++)
-        sum += exp(LOG_CHOOSE(n1, i) + LOG_CHOOSE(d - n1, n2 - i) - LOG_CHOOSE(d, n2));
-#undef LOG_CHOOSE
+        sum += exp(log_choose(n1, i) + log_choose(d - n1, n2 - i) - log_choose(d, n2));
     return fmin(1, sum);
 }
 
 /* ============================================================================== 15 the experiments
  * Each is a function over cells, to be held against the paper's section named above it. A STUDY is
- * one model with its prompts: [0] harmful, [1] harmless. Tables go to a report, as text or as JSON.
- */
+ * one model with its prompts: [0] harmful, [1] harmless. Tables go to a report. */
 enum { HARMFUL, HARMLESS };
 typedef struct {
     const steer_model *m;
@@ -3925,10 +3702,8 @@ typedef struct {
 #define TRY(call) do { steer_status s_ = (call); if (s_) return s_; } while (0)
 
 static void clear_study(study *s) {
-    for (int k = 0; k < 2; k++) {
-        steer_prompts_free(&s->train[k]), steer_prompts_free(&s->val[k]);
-        steer_prompts_free(&s->test[k]), steer_prompts_free(&s->told[k]);
-    }
+    steer_prompts *const sets[] = {s->train, s->val, s->test, s->told};
+    for (int i = 0; i < 8; i++) steer_prompts_free(&sets[i / 2][i % 2]);
     steer_vector_free(&s->v), steer_context_free(s->c);
     for (void **next; s->memory; s->memory = next) next = *s->memory, free(s->memory);
     memset(s, 0, sizeof *s);
@@ -3942,15 +3717,14 @@ static void *get(study *s, size_t n, size_t size, steer_error *e) {
 }
 #define GET(p, n) ((p) = get(s, (size_t)(n), sizeof *(p), e))
 static int longest_prompt(const study *s) {
-    const steer_prompts *const sets[] = {s->train, s->val, s->test};
+    const steer_prompts *const sets[] = {s->train, s->val, s->test, s->told};
     int longest = 1;
-    for (int i = 0; i < 6; i++)
+    for (int i = 0; i < 8; i++)
         for (int j = 0; j < sets[i / 2][i % 2].n; j++)
             longest = max_int(longest, sets[i / 2][i % 2].lengths[j]);
     return longest;
 }
-/* Labels and titles. */
-typedef struct { char s[512]; } string;
+typedef struct { char s[512]; } string; /* a label or a title */
 __attribute__((format(printf, 1, 2))) static string str(const char *format, ...) {
     string x;
     va_list args;
@@ -3961,8 +3735,7 @@ static int pairs_to_validate(const study *s) { return max_int(4, s->n_train / 4)
 static steer_plan add_vector(const study *s, const float *v, float a) {
     return (steer_plan){.add = v, .coeff = a, .layer = s->v.layer};
 }
-/* Cells of both sides under one plan, with its coefficient for harmless prompts, its opposite for
- * harmful ones. */
+/* Both sides under one plan: harmless prompts with its coefficient, harmful with the opposite. */
 static void both(const steer_prompts p[2], int n, steer_plan plan, cell cells[2]) {
     cells[HARMLESS] = (cell){.prompts = &p[HARMLESS], .n = n, .plan = plan};
     plan.coeff = 0 - plan.coeff; /* never -0: records go by its bits */
@@ -4001,10 +3774,8 @@ static steer_status extract_means(study *s, steer_error *e) {
         say(s->out, "%s: %d train prompts, mean refusal log-odds %.2f; %d have the right sign%s",
             k ? "harmless" : "harmful", s->train[k].n, score, kept,
             kept < 8 ? ": too few, all are used" : " and make the vector");
-        if (kept < 8) {
-            memset(s->mean[k], 0, n * sizeof(double));
-            if (steer_means(s->c, &s->train[k], 0, s->mean[k], NULL, e) < 0) return e->code;
-        }
+        if (kept < 8) memset(s->mean[k], 0, n * sizeof(double));
+        if (kept < 8 && steer_means(s->c, &s->train[k], 0, s->mean[k], NULL, e) < 0) return e->code;
         show_progress(&s->bar, s->train[k].n);
     }
     return STEER_OK;
@@ -4015,96 +3786,85 @@ static steer_status take_site(study *s, int layer, int pos, float coeff, steer_e
     return steer_dim(&s->v, s->m, s->mean[HARMFUL], s->mean[HARMLESS], layer, pos, coeff, e);
 }
 
-/* ---- The site: block and position of the vector (method 2.3, 2.4). */
-typedef struct { int layer, pos; double bypass, induce, kl, value; } site_score;
-static int by_value(const void *a, const void *b) {
-    const site_score *x = a, *y = b;
-    if (x->value != y->value) return x->value < y->value ? 1 : -1;
-    return x->layer != y->layer ? x->layer - y->layer : x->pos - y->pos;
-}
-enum { SITE_PROMPTS = 16 }; /* a side, for each of layers * eoi sites */
-/* The prompts of a side that sites are judged on: the first validation prompts whose refusal score
- * has the right sign; when fewer than 4 have, others too. */
+/* ---- The site: block and position of the vector (method 2.3, 2.4). A JURY judges it: the first
+ * validation prompts of a side whose refusal score has the right sign; if fewer than 4, others. */
+enum { SITE_PROMPTS = 16 }; /* of a jury, at most */
 typedef struct {
-    steer_prompts p;
-    int *tokens[SITE_PROMPTS], lengths[SITE_PROMPTS];
-    double base; /* their mean score */
-} jury;
-static steer_status call_jury(study *s, int side, jury *j, steer_error *e) {
+    ranked rank;    /* minus what the rule maximises; number of the site, by block, then position */
+    int layer, pos;
+    float *v;       /* [d] */
+    double bypass, induce, kl;
+} site_score;
+static steer_status call_jury(study *s, int side, steer_prompts *p, double *mean, steer_error *e) {
     const steer_prompts *from = &s->val[side];
-    int most = min_int(s->n_val, SITE_PROMPTS), n = 0;
-    double *score, sum = 0;
-    if (!GET(score, from->n)) return e->code;
+    int most = min_int(s->n_val, SITE_PROMPTS);
+    double *score;
+    *p = (steer_prompts){0}, *mean = 0;
+    if (!GET(score, from->n) || !GET(p->tokens, most) || !GET(p->lengths, most)) return e->code;
     TRY(score_prompts(s->c, from, NULL, NULL, score, NULL, NULL, e));
-    for (int others = 0; others < 2 && n < 4; others++)
-        for (int i = 0; i < from->n && n < most; i++) {
-            int right = side == HARMFUL ? score[i] > 0 : score[i] < 0;
-            if (right == others) continue;
-            j->tokens[n] = from->tokens[i], j->lengths[n++] = from->lengths[i];
-            sum += score[i];
+    for (int others = 0; others < 2 && p->n < 4; others++)
+        for (int i = 0; i < from->n && p->n < most; i++) {
+            if ((side == HARMFUL ? score[i] > 0 : score[i] < 0) == others) continue;
+            p->tokens[p->n] = from->tokens[i], p->lengths[p->n++] = from->lengths[i];
+            *mean += score[i];
         }
-    j->p = (steer_prompts){.n = n, .tokens = j->tokens, .lengths = j->lengths};
-    j->base = sum / n;
+    *mean /= p->n;
     return STEER_OK;
 }
 /* A jury's mean refusal score under a plan, or, with `base`, mean KL to those logits. */
-static steer_status ask(study *s, jury *j, steer_plan plan, float *base, double *mean,
-                        steer_error *e) {
+static steer_status ask(study *s, const steer_prompts *p, steer_plan plan, float *base,
+                        double *mean, steer_error *e) {
     double x[SITE_PROMPTS];
-    TRY(score_prompts(s->c, &j->p, NULL, &plan, base ? NULL : x, base, base ? x : NULL, e));
+    TRY(score_prompts(s->c, p, NULL, &plan, base ? NULL : x, base, base ? x : NULL, e));
     *mean = 0;
-    for (int i = 0; i < j->p.n; i++) *mean += x[i] / j->p.n;
+    for (int i = 0; i < p->n; i++) *mean += x[i] / p->n;
     return STEER_OK;
 }
-/* Mean refusal scores at coefficient 1 of every site, with -v (bypass) and with +v (induce). */
-static steer_status score_sites(study *s, jury j[2], site_score *x, steer_error *e) {
-    char columns[4096] = "block";
-    for (int pos = -s->m->eoi, at = 5; pos < 0; pos++)
-        at += snprintf(columns + at, sizeof columns - (size_t)at, "|%d bypass#1|induce#1", pos);
-    s->bar.what = "refusal scores of all sites";
-    open_table(s->out, "sites",
-               str("Refusal log-odds at coefficient 1, validation: %d harmful prompts with -v "
-                   "(unsteered %.1f), %d harmless with +v (%.1f)",
-                   j[0].p.n, j[0].base, j[1].p.n, j[1].base).s, columns);
-    for (int layer = 0; layer < s->m->config.layers; layer++) {
-        double row[2 * MAX_EOI], *value = row;
-        for (int pos = -s->m->eoi; pos < 0; pos++, x++) {
-            *x = (site_score){layer, pos, NAN, NAN, NAN, -2};
-            TRY(take_site(s, layer, pos, 1, e));
-            if (dot(s->v.v, s->v.v, s->v.d) > 0) { /* at block 0: the template's own embeddings */
-                TRY(ask(s, &j[HARMFUL], add_vector(s, s->v.v, -1), NULL, &x->bypass, e));
-                TRY(ask(s, &j[HARMLESS], add_vector(s, s->v.v, 1), NULL, &x->induce, e));
-                x->value = 1 / (1 + exp(-x->induce)) - 1 / (1 + exp(-x->bypass));
-            }
-            if (isnan(x->value)) x->value = -2;
-            show_progress(&s->bar, 0.4 * (j[0].p.n + j[1].p.n));
-            *value++ = x->bypass, *value++ = x->induce;
-        }
-        row_of(s->out, str("%d", layer).s, row);
-    }
-    return STEER_OK;
-}
-/* The rule: a site is out if its block >= int(0.8 L), if induce < 0 or if the KL of ablating v on
+/* Every site's refusal scores at coefficient 1, with -v (bypass) and with +v (induce), then the
+ * rule: a site is out if its block >= int(0.8 L), if induce < 0 or if the KL of ablating v on
  * harmless prompts is > 0.1; the best sigmoid(induce) - sigmoid(bypass) wins. KL is computed in
  * order of value, for sites that pass the rest until one passes, and for three near misses.
  * all[layers * eoi] comes back best first; picked->layer is -1 if none passes. */
 static steer_status choose_site(study *s, site_score *picked, site_score *all, steer_error *e) {
     const steer_config *m = &s->m->config;
-    int sites = m->layers * s->m->eoi, limit = (int)(0.8 * m->layers), tried = 0;
-    jury j[2];
+    int eoi = s->m->eoi, sites = m->layers * eoi, limit = (int)(0.8 * m->layers), tried = 0;
+    steer_prompts jury[2];
+    double base[2], row[2 * MAX_EOI]; /* mean scores: of the juries unsteered, of a block's sites */
+    char columns[4096] = "block";
     float *logits;
     if (!GET(logits, SITE_PROMPTS * (size_t)m->vocab)) return e->code;
-    for (int k = 0; k < 2; k++) TRY(call_jury(s, k, &j[k], e));
-    TRY(score_sites(s, j, all, e));
-    qsort(all, (size_t)sites, sizeof *all, by_value);
-    TRY(score_prompts(s->c, &j[HARMLESS].p, NULL, NULL, NULL, logits, NULL, e));
+    for (int k = 0; k < 2; k++) TRY(call_jury(s, k, &jury[k], &base[k], e));
+    s->bar.what = "refusal scores of all sites";
+    for (int pos = -eoi, at = 5; pos < 0; pos++)
+        at += snprintf(columns + at, sizeof columns - (size_t)at, "|%d bypass#1|induce#1", pos);
+    string title = str("Refusal log-odds at coefficient 1, validation: %d harmful prompts with -v "
+                       "(unsteered %.1f), %d harmless with +v (%.1f)",
+                       jury[0].n, base[0], jury[1].n, base[1]);
+    open_table(s->out, "sites", title.s, columns);
+    for (int i = 0; i < sites; i++) {
+        site_score *x = &all[i];
+        *x = (site_score){{2, i}, i / eoi, i % eoi - eoi, NULL, NAN, NAN, NAN};
+        if (!GET(x->v, m->d)) return e->code;
+        TRY(take_site(s, x->layer, x->pos, 1, e));
+        memcpy(x->v, s->v.v, sizeof *x->v * (size_t)m->d);
+        if (dot(x->v, x->v, m->d) > 0) { /* at block 0: the template's own embeddings */
+            TRY(ask(s, &jury[HARMFUL], add_vector(s, x->v, -1), NULL, &x->bypass, e));
+            TRY(ask(s, &jury[HARMLESS], add_vector(s, x->v, 1), NULL, &x->induce, e));
+            double value = 1 / (1 + exp(-x->induce)) - 1 / (1 + exp(-x->bypass));
+            if (!isnan(value)) x->rank.value = -value;
+        }
+        show_progress(&s->bar, 0.4 * (jury[0].n + jury[1].n));
+        row[2 * (i % eoi)] = x->bypass, row[2 * (i % eoi) + 1] = x->induce;
+        if (x->pos == -1) row_of(s->out, str("%d", x->layer).s, row);
+    }
+    qsort(all, (size_t)sites, sizeof *all, by_rank);
+    TRY(score_prompts(s->c, &jury[HARMLESS], NULL, NULL, NULL, logits, NULL, e));
     picked->layer = -1;
     for (int i = 0; i < sites && picked->layer < 0; i++) {
         site_score *x = &all[i];
         int passes = x->layer < limit && x->induce >= 0;
         if (isnan(x->induce) || (!passes && tried++ >= 3)) continue;
-        TRY(take_site(s, x->layer, x->pos, 1, e));
-        TRY(ask(s, &j[HARMLESS], (steer_plan){.ablate = s->v.v}, logits, &x->kl, e));
+        TRY(ask(s, &jury[HARMLESS], (steer_plan){.ablate = x->v}, logits, &x->kl, e));
         if (passes && x->kl <= 0.1) *picked = *x;
     }
     int found = picked->layer >= 0;
@@ -4118,94 +3878,79 @@ static steer_status choose_site(study *s, site_score *picked, site_score *all, s
     return STEER_OK;
 }
 
-/* The dose curve: refusals of validation prompts at coefficients 0.5 to 3, both directions.
- * *smallest is the first that steers (induce >= 0.9, bypass <= 0.1), or 0. */
 static const float doses[] = {0.5f, 1, 1.5f, 2, 2.5f, 3};
 enum { DOSES = sizeof doses / sizeof *doses };
 static int steers(const cell x[2]) {
     return x[HARMLESS].refused >= 0.9 && x[HARMFUL].refused <= 0.1;
 }
-static steer_status dose_curve(study *s, float *smallest, steer_error *e) {
-    cell cells[2 * DOSES];
-    *smallest = 0;
-    for (int i = 0; i < DOSES; i++)
-        both(s->val, s->n_val, add_vector(s, s->v.v, doses[i]), cells + 2 * i);
-    TRY(answer(s, "dose curve", cells, 2 * DOSES, s->read, e));
-    open_table(s->out, "dose",
-               str("Dose: block %d, position %d, %d + %d validation prompts, fraction refused",
-                   s->v.layer, s->v.pos, cell_size(&cells[1]), cell_size(&cells[0])).s,
-               "coefficient|harmless +#2|perplexity#1|repeats#2|harmful -#2|coherent#2|"
-               "perplexity#1|repeats#2");
-    for (int i = 0; i < DOSES; i++) {
-        const cell *x = cells + 2 * i;
-        ROW(s->out, str("%.1f", (double)doses[i]).s, x[1].refused, x[1].perplexity, x[1].repeats,
-            x[0].refused, x[0].coherent, x[0].perplexity, x[0].repeats);
-        if (*smallest == 0 && steers(x)) *smallest = doses[i];
-    }
-    return STEER_OK;
-}
-/* The site and coefficient to report: those given, else the model file's, else the rule's pick (or
- * its nearest miss) with the smallest dose that steers. a 0: not given. */
+/* The site and coefficient to report: those given (a 0: not), else the model file's, else the pick
+ * of the rule, or its nearest miss, and the smallest dose that steers validation prompts. */
 static steer_status set_site(study *s, int given, int asked, int layer, int pos, float a,
                              const site_score *picked, const site_score *all, steer_error *e) {
     const steer_config *c = &s->m->config;
     const site_score *best = picked->layer >= 0 ? picked : all;
     int own = !given && !asked && c->site_layer;
-    const char *from = best == picked ? "the rule's" : "nearest miss of the rule";
     float dose = 0;
+    cell cells[2 * DOSES];
     if (!given) layer = own ? c->site_layer : best->layer, pos = own ? c->site_pos : best->pos;
     TRY(take_site(s, layer, pos, 1, e));
-    TRY(dose_curve(s, &dose, e));
-    const char *how = dose > 0 ? "the smallest dose that steers" : "no dose steers";
+    for (int i = 0; i < DOSES; i++)
+        both(s->val, s->n_val, add_vector(s, s->v.v, doses[i]), cells + 2 * i);
+    TRY(answer(s, "dose curve", cells, 2 * DOSES, s->read, e));
+    string title = str("Dose: block %d, position %d, %d + %d validation prompts, fraction refused",
+                       layer, pos, cell_size(&cells[1]), cell_size(&cells[0]));
+    open_table(s->out, "dose", title.s, "coefficient|harmless +#2|perplexity#1|repeats#2|"
+               "harmful -#2|coherent#2|perplexity#1|repeats#2");
+    for (int i = 0; i < DOSES; i++) {
+        const cell *x = cells + 2 * i;
+        ROW(s->out, str("%.1f", (double)doses[i]).s, x[1].refused, x[1].perplexity, x[1].repeats,
+            x[0].refused, x[0].coherent, x[0].perplexity, x[0].repeats);
+        if (dose == 0 && steers(x)) dose = doses[i];
+    }
     s->v.coeff = a != 0 ? a : own ? c->site_coeff : dose > 0 ? dose : 1;
+    const char *from = best == picked ? "the rule's" : "nearest miss of the rule";
+    const char *how = dose > 0 ? "the smallest dose that steers" : "no dose steers";
     if (own) from = how = "the model file's";
     say(s->out, "reported: block %d, position %d (%s), coefficient %g (%s); norm of the vector "
         "%.2f", layer, pos, given ? "given" : from, (double)s->v.coeff, a != 0 ? "given" : how,
         norm_of(s->v.v, s->v.d));
     return STEER_OK;
 }
-/* The site decides the mechanism: at every site whose vector steers at the reported coefficient,
- * what freezing patterns and values costs there. Sites where the log-odds with +v stay 2 below
- * those with -v are not generated from. */
+/* The site decides the mechanism: what freezing costs wherever the vector steers at the reported
+ * coefficient. Sites whose log-odds with +v stay 2 below those with -v are not generated from. */
 static steer_status site_map(study *s, const site_score *all, int per_site, steer_error *e) {
-    int eoi = s->m->eoi, sites = s->m->config.layers * eoi, d = s->m->config.d, n = 0, kept = 0;
-    cell *plain, *steered, *frozen, *x;
-    float *v, a = s->v.coeff;
-    if (!GET(v, sites * d) || !GET(plain, 2 + 2 * sites) || !GET(frozen, 4 * sites)) return e->code;
-    steered = plain + 2;
+    int sites = s->m->config.layers * s->m->eoi, n = 0, kept = 0;
+    double a = (double)s->v.coeff;
+    const site_score *site;
+    cell *plain, *frozen, *x;
+    if (!GET(plain, 2 + 2 * sites) || !GET(frozen, 4 * sites)) return e->code;
+    cell *steered = plain + 2;
     both(s->val, per_site, (steer_plan){0}, plain);
-    for (int i = 0; i < sites; i++) { /* by block, then position */
-        const site_score *site = all;
-        steer_vector own;
-        while (site->layer != i / eoi || site->pos != i % eoi - eoi) site++;
-        if (!(site->induce >= site->bypass - 2)) continue;
-        TRY(steer_dim(&own, s->m, s->mean[0], s->mean[1], site->layer, site->pos, a, e));
-        memcpy(row_at(v, i, d), own.v, sizeof *v * (size_t)d);
-        steer_vector_free(&own);
-        steer_plan plan = {.add = row_at(v, i, d), .coeff = a, .layer = site->layer};
-        both(s->val, per_site, plan, steered + 2 * n++);
+    for (int i = 0; i < sites; i++) {
+        for (site = all; site->rank.i != i;) site++;
+        steer_plan plan = {.add = site->v, .coeff = s->v.coeff, .layer = site->layer};
+        if (site->induce >= site->bypass - 2) both(s->val, per_site, plan, steered + 2 * n++);
     }
     TRY(answer(s, "site map", plain, 2 + 2 * n, 0, e));
-    for (int i = 0; i < n; i++) { /* those that steer move up, and are frozen */
-        steer_plan plan = steered[2 * i + HARMLESS].plan;
-        if (!steers(steered + 2 * i)) continue;
-        memmove(steered + 2 * kept, steered + 2 * i, 2 * sizeof *steered);
-        x = frozen + 4 * kept++;
-        plan.freeze = STEER_QK, both(s->val, per_site, plan, x);
-        plan.freeze = STEER_V, both(s->val, per_site, plan, x + 2);
+    for (x = steered; x < steered + 2 * n; x += 2) { /* those that steer move up, and are frozen */
+        steer_plan plan = x[HARMLESS].plan;
+        if (!steers(x)) continue;
+        memmove(steered + 2 * kept, x, 2 * sizeof *x);
+        plan.freeze = STEER_QK, both(s->val, per_site, plan, frozen + 4 * kept);
+        plan.freeze = STEER_V, both(s->val, per_site, plan, frozen + 4 * kept++ + 2);
     }
     TRY(answer(s, "site map", frozen, 4 * kept, 0, e));
-    open_table(s->out, "map",
-               str("Site map: sites that steer at coefficient %g (induce >= 0.9, bypass <= 0.1), "
-                   "%d + %d validation prompts", (double)a, cell_size(&plain[1]),
-                   cell_size(&plain[0])).s,
+    string title = str("Site map: sites that steer at coefficient %g (induce >= 0.9, bypass <= "
+                       "0.1), %d + %d validation prompts", a, cell_size(&plain[1]),
+                       cell_size(&plain[0]));
+    open_table(s->out, "map", title.s,
                "block, position|induce#2|bypass#2|QK loss#1|OV loss#1|at most#1");
     for (x = steered; x < steered + 2 * kept; x += 2, frozen += 4) {
-        int i = (int)((x->plan.add - v) / d);
-        ROW(s->out, str("%d, %d", i / eoi, i % eoi - eoi).s, x[1].refused, x[0].refused,
+        for (site = all; site->v != x->plan.add;) site++;
+        ROW(s->out, str("%d, %d", site->layer, site->pos).s, x[1].refused, x[0].refused,
             loss(x, frozen), loss(x, frozen + 2), loss(x, plain));
     }
-    if (!kept) say(s->out, "no site steers both ways at coefficient %g", (double)a);
+    if (!kept) say(s->out, "no site steers both ways at coefficient %g", a);
     return STEER_OK;
 }
 
@@ -4218,11 +3963,8 @@ typedef struct {
     cell steered[2];
     answers kept[2];
     example *list;               /* harmful, then harmless; of each the base texts first */
-    int *tokens, n, count[2];    /* all their tokens; examples; prompts a side that flip */
-    double *scores, *exact;      /* attribute's, mean over positions of interest; [slots][nodes] */
-    double gap[3], fit[2][3];    /* completeness: mean, min, max; both forms against exact patching:
-                                    Pearson, Spearman, overlap of the top 10% */
-    unsigned char *keep;         /* the smallest circuit with faithfulness 0.85 */
+    int n, count[2];             /* examples; prompts a side that flip */
+    double *scores;              /* attribute's, mean over positions of interest */
     int edges;                   /* its size; 0: none */
 } method;
 typedef struct {
@@ -4232,7 +3974,7 @@ typedef struct {
     int methods, epochs;         /* DIM alone, or all; of training */
     int stages;                  /* what to do; EVERYTHING: the whole paper */
     cell plain[2];               /* the unsteered model on the test prompts, and its answers */
-    answers base[2];
+    answers base[2], of_pairs[2][5]; /* of training and validation pairs, see make_pairs */
     int n_patch, n_faith, n_exact, n_sparse, steps; /* examples a dataset, a side; prompts a side */
     int metric;
     ranked *order;               /* [edges] */
@@ -4250,40 +3992,40 @@ enum { FREEZE = 1, MAP = 2, TRAIN = 4, PATCH = 8, CIRCUIT = 16, OV = 32, SPARSIF
 static const double threshold = 0.85; /* of a faithful circuit: paper section 4.3 */
 
 static void free_paper(paper *p) {
-    for (int i = 0; i < METHODS; i++)
-        free_answers(&p->of[i].kept[0]), free_answers(&p->of[i].kept[1]);
+    for (int i = 0; i < 2 * METHODS; i++) free_answers(&p->of[i / 2].kept[i % 2]);
+    for (int i = 0; i < 10; i++) free_answers(&p->of_pairs[i / 5][i % 5]);
     free_answers(&p->base[0]), free_answers(&p->base[1]), free_tracer(&p->t);
 }
-static size_t graph_size(const paper *p) {
-    return (size_t)p->t.graph.slots * (size_t)p->t.graph.nodes;
-}
+static size_t graph_size(const paper *p) { return edge_cells(&p->t.graph); }
 /* Does the vector flip the answer to prompt i: refusal to compliance of a harmful one, or back? */
 static int flips(int side, const answers *base, const answers *steered, int i) {
     return base->refused[i] == (side == HARMFUL) && steered->refused[i] != base->refused[i] &&
            base->n[i] && steered->n[i];
 }
-/* Prompt i with its answer, into to; returns their tokens. */
-static int join(const steer_prompts *p, const answers *a, int i, int *to) {
-    memcpy(to, p->tokens[i], sizeof *to * (size_t)p->lengths[i]);
-    memcpy(to + p->lengths[i], a->tokens + i * a->max, sizeof *to * (size_t)a->n[i]);
-    return p->lengths[i] + a->n[i];
+/* Prompt i with its answer, *n tokens; NULL: no memory. */
+static int *join(study *s, const steer_prompts *p, const answers *a, int i, int *n,
+                 steer_error *e) {
+    int *to, n_prompt = p->lengths[i];
+    if (!GET(to, *n = n_prompt + a->n[i])) return NULL;
+    memcpy(to, p->tokens[i], sizeof *to * (size_t)n_prompt);
+    memcpy(to + n_prompt, a->tokens + i * a->max, sizeof *to * (size_t)a->n[i]);
+    return to;
 }
 /* The four datasets of a vector (method 3.1): prompts whose answer it flips, with the base's and
  * with the steered answer as text, at most n_patch each. */
 static steer_status collect_examples(paper *p, method *x, steer_error *e) {
     study *s = p->s;
-    size_t most = 4 * (size_t)min_int(p->n_patch, s->n_test);
     if (x->list) return STEER_OK; /* is done */
-    if (!GET(x->list, most) || !GET(x->tokens, mul(most, (size_t)p->t.max))) return e->code;
+    if (!GET(x->list, 4 * (size_t)min_int(p->n_patch, s->n_test))) return e->code;
     for (int set = 0; set < 4; set++) {
-        int k = set / 2, text = set % 2;
-        for (int i = x->count[k] = 0; i < cell_size(&x->steered[k]); i++) {
-            if (x->count[k] == p->n_patch) break;
-            if (!flips(k, &p->base[k], &x->kept[k], i)) continue;
-            int *to = x->tokens + (size_t)x->n * (size_t)p->t.max;
-            int n = join(&s->test[k], text ? &x->kept[k] : &p->base[k], i, to);
-            x->list[x->n++] = (example){to, n, s->test[k].lengths[i], k ? 1 : -1, text};
-            x->count[k]++;
+        int k = set / 2, text = set % 2, n = 0;
+        const answers *a[] = {&p->base[k], &x->kept[k]};
+        for (int i = 0; i < cell_size(&x->steered[k]) && n < p->n_patch; i++) {
+            if (!flips(k, a[0], a[1], i)) continue;
+            example *ex = &x->list[x->n++];
+            *ex = (example){NULL, 0, s->test[k].lengths[i], k ? 1 : -1, text};
+            if (!(ex->tokens = join(s, &s->test[k], a[text], i, &ex->n, e))) return e->code;
+            x->count[k] = ++n;
         }
     }
     return STEER_OK;
@@ -4304,19 +4046,18 @@ static uint64_t hash_example(const paper *p, const method *x, const example *ex,
 static steer_status mean_faithfulness(paper *p, const method *x, const steer_plan *plans, int n,
                                       double *F, steer_error *e) {
     int done[2] = {0, 0}, used[2] = {0, 0};
-    double sum[2][MAX_CUTS] = {{0}};
+    double sum[2][MAX_CUTS] = {{0}}, each[MAX_CUTS];
     for (int i = 0; i < x->n; i++) {
         const example *ex = &x->list[i];
         int k = side_of(ex);
         if (!ex->steered_text || done[k]++ >= p->n_faith) continue;
-        double each[MAX_CUTS];
-        steer_plan copy[MAX_CUTS];
-        memcpy(copy, plans, sizeof *copy * (size_t)n);
         uint64_t key = hash_example(p, x, ex, "faith");
         for (int j = 0; j < n; j++) key = hash_plan(key, p->s->m, &plans[j], (int)graph_size(p));
         int state = recall(p->s->store, key, each, (size_t)n);
         if (state == OTHERS) continue;
         if (state == OURS) {
+            steer_plan copy[MAX_CUTS];
+            memcpy(copy, plans, sizeof *copy * (size_t)n);
             TRY(steer_faithfulness(&p->t, ex, x->v, copy, n, each, e));
             TRY(remember(p->s->store, key, each, (size_t)n, e));
         }
@@ -4339,97 +4080,90 @@ typedef struct { training_pair *of; int n; } pair_list;
 static steer_status fill_pair(paper *p, training_pair *x, int w, const steer_prompts *from,
                               const answers *a, int i, steer_error *e) {
     study *s = p->s;
-    int d = s->m->config.d, n = from->lengths[i] + a->n[i], counted;
+    int d = s->m->config.d, counted;
     steer_plan *none = NULL;
-    x->n_prompt = from->lengths[i], x->n[w] = n;
-    if (!GET(x->tokens[w], n) || !GET(x->start[w], n * d)) return e->code;
-    join(from, a, i, x->tokens[w]);
-    example ex = {x->tokens[w], n, x->n_prompt, 1, 1};
+    x->tokens[w] = join(s, from, a, i, &x->n[w], e);
+    if (!x->tokens[w] || !GET(x->start[w], x->n[w] * d)) return e->code;
+    x->n_prompt = from->lengths[i];
+    example ex = {x->tokens[w], x->n[w], x->n_prompt, 1, 1};
     TRY(run_example(&p->t, &ex, &none, 1, &p->t.tape[0], e));
-    for (int r = 0; r < n; r++)
-        memcpy(row_at(x->start[w], r, d),
-               tape_at(p->t.tape[0].resid, p->t.graph.blocks + 1, 0, r, d),
+    for (int r = 0; r < ex.n; r++)
+        memcpy(row_at(x->start[w], r, d), resid_at(s->m, &p->t.tape[0], p->t.graph.layer, r),
                sizeof(float) * (size_t)d);
     return response_logp(&p->t, x, w, NULL, 0, standard_training.window, &x->reference[w], &counted,
                          NULL, NULL, e);
 }
-/* A harmful prompt's refusal and a harmless one's answer are the unsteered model's, a harmful one's
- * answer the steered model's, and a harmless one's refusal the told model's (method 2.5), or, where
- * that does not refuse, the steered model's. */
-static steer_status make_pairs(paper *p, const steer_prompts from[2], const steer_prompts *told,
-                               int most, const char *what, pair_list *pairs, steer_error *e) {
+/* Unwanted is what the unsteered model says, wanted what the steered one does; but a harmless
+ * prompt's refusal is the told model's (method 2.5), where that refuses. */
+static steer_status make_pairs(paper *p, int set, int most, pair_list *pairs, steer_error *e) {
     study *s = p->s;
+    const steer_prompts *from = set ? s->val : s->train, *told = &s->told[set];
+    answers *kept = p->of_pairs[set];
     cell cells[5]; /* unsteered; steered; told */
-    answers kept[5] = {0};
     int used[3] = {0, 0, 0}; /* harmful, harmless; of these told */
     if (!GET(pairs->of, 2 * (size_t)most)) return e->code;
     both(from, most, (steer_plan){0}, cells);
     both(from, most, add_vector(s, p->of[DIM].v, 1), cells + 2);
     cells[4] = (cell){.prompts = told, .n = most};
     for (int i = 0; i < 5; i++) cells[i].kept = &kept[i];
-    steer_status status = answer(s, "pairs", cells, told->n ? 5 : 4, 0, e);
-    for (int k = 0; k < 2 && !status; k++)
-        for (int i = 0; i < cell_size(&cells[k]) && !status; i++) {
+    TRY(answer(s, "pairs", cells, told->n ? 5 : 4, 0, e));
+    for (int k = 0; k < 2; k++)
+        for (int i = 0; i < cell_size(&cells[k]); i++) {
             int by_telling = k && told->n && flips(k, &kept[k], &kept[4], i);
             const answers *other = &kept[by_telling ? 4 : 2 + k];
             if (!flips(k, &kept[k], other, i)) continue;
             training_pair *x = &pairs->of[pairs->n++];
             x->sign = k ? 1 : -1, used[k]++, used[2] += by_telling;
-            for (int w = 0; w < 2 && !status; w++)
-                status = fill_pair(p, x, w, &from[k], w ? &kept[k] : other, i, e);
+            TRY(fill_pair(p, x, 0, &from[k], other, i, e));
+            TRY(fill_pair(p, x, 1, &from[k], &kept[k], i, e));
         }
-    for (int i = 0; i < 5; i++) free_answers(&kept[i]);
-    if (!status)
-        say(s->out, "%s pairs: %d of %d harmful (refused unsteered, answered with -s) and %d of %d "
-            "harmless (answered; %d refused when told to, %d with +s) show the behaviour", what,
-            used[0], cell_size(&cells[0]), used[1], cell_size(&cells[1]), used[2],
-            used[1] - used[2]);
-    return status;
-}
-static steer_status train_method(paper *p, int which, const pair_list *pairs, const pair_list *val,
-                                 steer_error *e) {
-    study *s = p->s;
-    int d = s->m->config.d, n = pairs->n, best;
-    training how = standard_training;
-    how.epochs = p->epochs;
-    double epochs[16][2], norm = norm_of(p->of[DIM].v, d);
-    double *row; /* the epoch chosen, its loss and match, the vector */
-    float *v = GET(p->of[which].v, d);
-    if (!v || !GET(row, 3 + d)) return e->code;
-    s->bar.what = which == NTP ? "training NTP" : "training PO";
-    uint64_t key = hash_of(hash_of(0, method_names[which], 3), &how, sizeof how);
-    for (int k = 0; k < 2 * n; k++) {
-        const training_pair *x = &pairs->of[k / 2];
-        key = hash_of(key, x->tokens[k % 2], sizeof(int) * (size_t)x->n[k % 2]);
-    }
-    for (int k = 0; k < val->n; k++) /* what chooses the epoch */
-        key = hash_of(key, val->of[k].tokens[0], sizeof(int) * (size_t)val->of[k].n[0]);
-    key = hash_of(hash_of(key, &norm, sizeof norm), &s->v.layer, sizeof s->v.layer);
-    int state = recall(s->store, key, row, 3 + (size_t)d);
-    if (state == OTHERS) return whole_so_far(s->store, e);
-    if (state == OURS) {
-        best = train_vector(&p->t, pairs->of, n, val->of, val->n, which == PO, &how, norm, v,
-                            epochs, &s->bar, e);
-        if (best < 0) return e->code;
-        row[0] = best, row[1] = epochs[best][0], row[2] = epochs[best][1];
-        for (int k = 0; k < d; k++) row[3 + k] = (double)v[k];
-        TRY(remember(s->store, key, row, 3 + (size_t)d, e));
-    }
-    for (int k = 0; k < d; k++) v[k] = (float)row[3 + k];
-    say(s->out, "%s: %d pairs, AdamW %g, %d epochs of batches of %d, seed %d; epoch %d chosen: "
-        "validation loss %.3f, match %.3f", method_names[which], n, how.lr, how.epochs, how.batch,
-        (int)how.seed, (int)row[0], row[1], row[2]);
+    say(s->out, "%s pairs: %d of %d harmful (refused unsteered, answered with -s) and %d of %d "
+        "harmless (answered; %d refused when told to, %d with +s) show the behaviour",
+        set ? "validation" : "train", used[0], cell_size(&cells[0]), used[1], cell_size(&cells[1]),
+        used[2], used[1] - used[2]);
     return STEER_OK;
 }
 static steer_status train_methods(paper *p, int n_train, int n_val, steer_error *e) {
-    pair_list pairs = {0}, val = {0};
-    TRY(make_pairs(p, p->s->train, &p->s->told[0], n_train, "train", &pairs, e));
-    TRY(make_pairs(p, p->s->val, &p->s->told[1], n_val, "validation", &val, e));
+    study *s = p->s;
+    int d = s->m->config.d;
+    training how = standard_training;
+    how.epochs = p->epochs;
+    pair_list pairs = {0}, val = {0}; /* val: what chooses the epoch */
+    double norm = norm_of(p->of[DIM].v, d), epochs[16][2];
+    double *row; /* the epoch chosen, its loss and match, the vector */
+    TRY(make_pairs(p, 0, n_train, &pairs, e));
+    TRY(make_pairs(p, 1, n_val, &val, e));
     if (pairs.n < 8 || val.n < 2) {
-        say(p->s->out, "too few pairs to train on: NTP and PO are left out");
+        say(s->out, "too few pairs to train on: NTP and PO are left out");
         p->methods = 1;
     }
-    for (int i = NTP; i < p->methods; i++) TRY(train_method(p, i, &pairs, &val, e));
+    for (int i = NTP; i < p->methods; i++) {
+        float *v = GET(p->of[i].v, d);
+        if (!v || !GET(row, 3 + d)) return e->code;
+        s->bar.what = i == NTP ? "training NTP" : "training PO";
+        uint64_t key = hash_of(hash_of(0, method_names[i], 3), &how, sizeof how);
+        for (int k = 0; k < 2 * pairs.n; k++) {
+            const training_pair *x = &pairs.of[k / 2];
+            key = hash_of(key, x->tokens[k % 2], sizeof(int) * (size_t)x->n[k % 2]);
+        }
+        for (int k = 0; k < val.n; k++)
+            key = hash_of(key, val.of[k].tokens[0], sizeof(int) * (size_t)val.of[k].n[0]);
+        key = hash_of(hash_of(key, &norm, sizeof norm), &s->v.layer, sizeof s->v.layer);
+        int state = recall(s->store, key, row, 3 + (size_t)d);
+        if (state == OTHERS) return whole_so_far(s->store, e);
+        if (state == OURS) {
+            int best = train_vector(&p->t, pairs.of, pairs.n, val.of, val.n, i == PO, &how, norm, v,
+                                    epochs, &s->bar, e);
+            if (best < 0) return e->code;
+            row[0] = best, row[1] = epochs[best][0], row[2] = epochs[best][1];
+            for (int k = 0; k < d; k++) row[3 + k] = (double)v[k];
+            TRY(remember(s->store, key, row, 3 + (size_t)d, e));
+        }
+        for (int k = 0; k < d; k++) v[k] = (float)row[3 + k];
+        say(s->out, "%s: %d pairs, AdamW %g, %d epochs of batches of %d, seed %d; epoch %d chosen: "
+            "validation loss %.3f, match %.3f", method_names[i], pairs.n, how.lr, how.epochs,
+            how.batch, (int)how.seed, (int)row[0], row[1], row[2]);
+    }
     return STEER_OK;
 }
 /* Fractions refused with each vector (paper Table 2). */
@@ -4460,52 +4194,51 @@ static steer_status methods_table(paper *p, steer_error *e) {
     return STEER_OK;
 }
 
-/* Pearson correlation. */
-static double pearson(const double *a, const double *b, int n) {
+/* Pearson correlation over the edges; elsewhere a and b are 0. */
+static double pearson(const steer_graph *g, const double *a, const double *b) {
     double mean_a = 0, mean_b = 0, aa = 0, bb = 0, ab = 0;
-    for (int i = 0; i < n; i++) mean_a += a[i] / n, mean_b += b[i] / n;
-    for (int i = 0; i < n; i++) {
+    int cells = g->slots * g->nodes;
+    for (int i = 0; i < cells; i++) mean_a += a[i] / g->edges, mean_b += b[i] / g->edges;
+    for (int i = 0; i < cells; i++) {
+        if (i % g->nodes >= senders(g, i / g->nodes)) continue;
         double x = a[i] - mean_a, y = b[i] - mean_b;
         aa += x * x, bb += y * y, ab += x * y;
     }
     return ab / sqrt(aa * bb);
 }
-/* Pearson and, of ranks, Spearman correlation; overlap of the strongest tenth by magnitude. */
-static void compare_scores(paper *p, const double *const score[2], double *scratch, double out[3]) {
+/* Into every second place of out: Pearson and, of ranks, Spearman correlation; overlap of the
+ * strongest tenth by magnitude. */
+static void compare_scores(paper *p, const double *const score[2], double *const rank[2],
+                           double *out) {
     const steer_graph *g = &p->t.graph;
     int E = g->edges, top = max_int(1, E / 10), shared = 0;
-    double *x[2] = {scratch, scratch + 3 * E}; /* of each: values, ranks, ranks by magnitude */
+    unsigned char *strong = memset(p->cuts, 0, graph_size(p));
     for (int k = 0; k < 2; k++) {
-        for (int v = 0, n = 0; v < g->slots; v++)
-            for (int u = 0; u < senders(g, v); u++) x[k][n++] = score[k][v * g->nodes + u];
-        for (int by = 1; by < 3; by++) {
-            for (int i = 0; i < E; i++)
-                p->order[i] = (ranked){by == 1 ? x[k][i] : -fabs(x[k][i]), i};
-            qsort(p->order, (size_t)E, sizeof *p->order, by_rank);
-            for (int i = 0; i < E; i++) x[k][by * E + p->order[i].i] = i;
-        }
+        order_edges(g, score[k], 0, p->order);
+        for (int i = 0; i < top; i++) shared += strong[p->order[i].i]++; /* 1: by the other too */
+        for (int i = 0; i < E; i++) p->order[i].value = score[k][p->order[i].i];
+        qsort(p->order, (size_t)E, sizeof *p->order, by_rank);
+        for (int i = 0; i < E; i++) rank[k][p->order[i].i] = i;
     }
-    for (int i = 2 * E; i < 3 * E; i++) shared += x[0][i] < top && x[1][i] < top;
-    out[0] = pearson(x[0], x[1], E), out[1] = pearson(x[0] + E, x[1] + E, E);
-    out[2] = (double)shared / top;
+    out[0] = pearson(g, score[0], score[1]), out[2] = pearson(g, rank[0], rank[1]);
+    out[4] = (double)shared / top;
 }
-/* Node and edge scores of a vector (paper section 4.1; method 3.7): the mean over the positions of
- * interest of all its examples; and exact patching of the first n_exact of each dataset. */
-static steer_status patch_method(paper *p, method *x, steer_error *e) {
+/* Node and edge scores of a vector (paper section 4.1; method 3.7), the mean over the positions of
+ * interest of all its examples, and its row of the table: completeness, and both forms of the edge
+ * scores beside exact patching of the first n_exact of each dataset. */
+static steer_status patch_method(paper *p, method *x, double row[13], steer_error *e) {
     study *s = p->s;
     size_t width = scores_width(&p->t), graph = graph_size(p), nodes = (size_t)p->t.graph.nodes;
-    double *one, *estimate, *edge, *scratch, total = 0, exact_total = 0;
-    int counted = 0, in_dataset = 0, was = -1;
-    if (!GET(one, width) || !GET(estimate, 2 * graph) || !GET(edge, graph + nodes) ||
-        !GET(scratch, 6 * p->t.graph.edges) || !GET(x->scores, width) || !GET(x->exact, graph) ||
-        !GET(x->keep, graph))
+    double *one, *sum, *rank, ratios = 0, least = INFINITY, most = -INFINITY;
+    int counted = 0, compared = 0, seen[4] = {0};
+    if (!GET(one, width + graph + nodes) || !GET(sum, 3 * graph) || !GET(rank, 2 * graph) ||
+        !GET(x->scores, width))
         return e->code;
-    x->gap[0] = 0, x->gap[1] = INFINITY, x->gap[2] = -INFINITY;
+    double *forms = edges_of(&p->t, one, 0), *exact = one + width; /* which follows the two forms */
     s->bar.what = "patching";
     for (int i = 0; i < x->n; i++) {
         const example *ex = &x->list[i];
-        int dataset = 2 * side_of(ex) + ex->steered_text;
-        in_dataset = dataset == was ? in_dataset + 1 : 0, was = dataset;
+        int earlier = seen[2 * side_of(ex) + ex->steered_text]++; /* of its dataset */
         uint64_t key = hash_example(p, x, ex, "scores");
         int state = recall(s->store, key, one, width);
         if (state == OURS) {
@@ -4515,65 +4248,73 @@ static steer_status patch_method(paper *p, method *x, steer_error *e) {
         show_progress(&s->bar, 2);
         if (state == OTHERS || !one[S_POI]) continue; /* the same tokens: nothing to explain */
         double poi = one[S_POI], ratio = one[S_FOUND] / one[S_TOTAL];
-        total += poi, counted++;
+        x->scores[S_POI] += poi, counted++;
         for (size_t k = S_TOTAL; k < width; k++) x->scores[k] += poi * one[k];
-        x->gap[0] += ratio, x->gap[1] = fmin(x->gap[1], ratio), x->gap[2] = fmax(x->gap[2], ratio);
-        if (in_dataset >= p->n_exact) continue;
-        int shards = s->store->shards;
-        s->store->shards = 0; /* whose scores they are patches exactly */
+        ratios += ratio, least = fmin(least, ratio), most = fmax(most, ratio);
+        if (earlier >= p->n_exact) continue;
         key = hash_example(p, x, ex, "exact");
-        state = recall(s->store, key, edge, graph);
-        s->store->shards = shards;
-        if (state == OURS) {
-            TRY(steer_patch_exactly(&p->t, ex, x->v, edge + graph, edge, e));
-            TRY(remember(s->store, key, edge, graph, e));
+        if (!read_record(s->store, key, exact, graph)) { /* the scores' shard does this too */
+            TRY(steer_patch_exactly(&p->t, ex, x->v, exact + graph, exact, e));
+            TRY(remember(s->store, key, exact, graph, e));
         }
-        exact_total += poi;
-        for (size_t k = 0; k < graph; k++) x->exact[k] += poi * edge[k];
-        for (size_t k = 0; k < 2 * graph; k++) estimate[k] += poi * edges_of(&p->t, one, 0)[k];
+        for (size_t k = 0; k < 3 * graph; k++) sum[k] += poi * forms[k];
+        compared = 1;
     }
     TRY(whole_so_far(s->store, e));
     if (!counted)
         return fail(e, STEER_EARG, "no example has a position of interest: nothing to patch");
-    x->scores[S_POI] = total, x->gap[0] /= counted;
-    for (size_t k = S_TOTAL; k < width; k++) x->scores[k] /= total;
-    for (int form = 0; form < 2; form++) {
-        const double *const pair[2] = {estimate + (size_t)form * graph, x->exact};
-        x->fit[form][0] = x->fit[form][1] = x->fit[form][2] = NAN;
-        if (exact_total > 0) compare_scores(p, pair, scratch, x->fit[form]);
-    }
+    for (size_t k = S_TOTAL; k < width; k++) x->scores[k] /= x->scores[S_POI];
+    row[0] = x->count[0], row[1] = x->count[1], row[2] = x->scores[S_POI];
+    row[3] = x->scores[S_TOTAL], row[4] = ratios / counted, row[5] = least, row[6] = most;
+    for (int k = 7; k < 13; k++) row[k] = NAN;
+    for (int k = 0; k < 2 && compared; k++)
+        compare_scores(p, (const double *[]){sum + k * graph, sum + 2 * graph},
+                       (double *[]){rank, rank + graph}, row + 7 + k);
     return STEER_OK;
 }
 /* Edge i of the graph, decoded; in the coarse graph the slots of a block's queries, keys or values
  * are one. */
-enum { TO_Q, TO_K, TO_V, TO_MLP, TO_HEAD };
 typedef struct { int from, head, to, kind, index; string name; } edge_ends;
 static edge_ends ends_of(const steer_graph *g, int i, int coarse) {
+    enum { TO_MLP = 3, TO_HEAD };
     static const char *const kinds[] = {"q", "k", "v", "mlp", "lm_head"};
-    int v = i / g->nodes, u = i % g->nodes, width = g->heads + 2 * g->kv_heads + 1, at = v % width;
+    const int slots[] = {g->heads, g->kv_heads, g->kv_heads, 1}; /* of a block */
+    int v = i / g->nodes, u = i % g->nodes, width = g->heads + 2 * g->kv_heads + 1;
     edge_ends x = {.from = -1, .head = -1, .to = g->layer + v / width}; /* -1, -1: the site */
     if (u) x.from = g->layer + (u - 1) / (g->heads + 1), x.head = (u - 1) % (g->heads + 1);
     if (x.head == g->heads) x.head = -1; /* an MLP */
+    for (x.index = v % width; x.index >= slots[x.kind];) x.index -= slots[x.kind++];
     if (v == g->slots - 1) x.kind = TO_HEAD;
-    else if (at == width - 1) x.kind = TO_MLP;
-    else if (at < g->heads) x.index = at;
-    else x.kind = TO_K + (at - g->heads) / g->kv_heads, x.index = (at - g->heads) % g->kv_heads;
     string from = str(x.head < 0 ? "mlp %d" : "head %d.%d", x.from, x.head);
     string to = str(x.kind == TO_MLP || coarse ? " %d" : " %d.%d", x.to, x.index);
     x.name = str("%s > %s%s", u ? from.s : "s", kinds[x.kind], x.kind == TO_HEAD ? "" : to.s);
     return x;
 }
-/* The coarse graph's strongest edges: their gradient is the sum of the heads' (method 3.6b). */
-static void coarse_table(paper *p) {
+static steer_status patching_table(paper *p, steer_error *e) {
     const steer_graph *g = &p->t.graph;
-    const double *score = edges_of(&p->t, p->of[DIM].scores, 0);
+    double rows[METHODS][13];
     int n = 0;
-    for (int v = 0, slots; v < g->slots; v += slots) {
-        int kind = ends_of(g, v * g->nodes, 1).kind;
-        slots = kind == TO_Q ? g->heads : kind == TO_K || kind == TO_V ? g->kv_heads : 1;
-        for (int u = 0; u < senders(g, v); u++, n++) {
-            p->order[n] = (ranked){0, v * g->nodes + u};
-            for (int k = 0; k < slots; k++) p->order[n].value -= score[(v + k) * g->nodes + u];
+    for (int i = 0; i < p->methods; i++) {
+        TRY(collect_examples(p, &p->of[i], e));
+        if (!p->of[i].n)
+            return fail(e, STEER_EARG, "%s flips no answer: nothing to patch", method_names[i]);
+        TRY(patch_method(p, &p->of[i], rows[i], e));
+    }
+    open_table(p->s->out, "patching", "Patching (paper section 4.1): integrated gradients; their "
+               "sum beside the total effect (1 is complete), and both forms of the edge scores "
+               "beside exact patching of every edge",
+               "|harmful#0|harmless#0|positions#0|total#2|complete#4|least#4|most#4|Pearson#3|"
+               "aware#3|Spearman#3|aware#3|top 10%#2|aware#2");
+    for (int i = 0; i < p->methods; i++) row_of(p->s->out, method_names[i], rows[i]);
+    /* The coarse graph's strongest edges: their gradient is the sum of the heads' (method 3.6b). */
+    const double *score = edges_of(&p->t, p->of[DIM].scores, 0);
+    for (int v = 0; v < g->slots; v++) {
+        int first = !ends_of(g, v * g->nodes, 1).index; /* of a block's queries, keys or values */
+        if (first) n += senders(g, v);
+        for (int u = 0; u < senders(g, v); u++) {
+            ranked *x = &p->order[n - senders(g, v) + u];
+            if (first) *x = (ranked){0, v * g->nodes + u};
+            x->value -= score[v * g->nodes + u];
         }
     }
     qsort(p->order, (size_t)n, sizeof *p->order, by_rank);
@@ -4582,106 +4323,74 @@ static void coarse_table(paper *p) {
                "edge|score#3");
     for (int i = 0; i < 10 && i < n; i++)
         ROW(p->s->out, ends_of(g, p->order[i].i, 1).name.s, -p->order[i].value);
-}
-static steer_status patching_table(paper *p, steer_error *e) {
-    for (int i = 0; i < p->methods; i++) {
-        method *x = &p->of[i];
-        TRY(collect_examples(p, x, e));
-        if (!x->n)
-            return fail(e, STEER_EARG, "%s flips no answer: nothing to patch", method_names[i]);
-        TRY(patch_method(p, x, e));
-    }
-    open_table(p->s->out, "patching", "Patching (paper section 4.1): integrated gradients; their "
-               "sum beside the total effect (1 is complete), and both forms of the edge scores "
-               "beside exact patching of every edge",
-               "|harmful#0|harmless#0|positions#0|total#2|complete#4|least#4|most#4|Pearson#3|"
-               "aware#3|Spearman#3|aware#3|top 10%#2|aware#2");
-    for (int i = 0; i < p->methods; i++) {
-        const method *x = &p->of[i];
-        const double *a = x->fit[0], *b = x->fit[1], *gap = x->gap;
-        ROW(p->s->out, method_names[i], x->count[0], x->count[1], x->scores[S_POI],
-            x->scores[S_TOTAL], gap[0], gap[1], gap[2], a[0], b[0], a[1], b[1], a[2], b[2]);
-    }
-    coarse_table(p);
     return STEER_OK;
 }
 
 /* ---- Circuits. */
+enum { SIMPLE, COMPLEMENT, RANDOM, BACKWARD, FORWARD, AWARE, KINDS };
 static unsigned char *cut_at(paper *p, int i) { return p->cuts + (size_t)i * graph_size(p); }
-static void order_by(paper *p, const method *x, int aware, uint64_t seed) {
-    order_edges(&p->t.graph, x ? edges_of(&p->t, x->scores, aware) : NULL, seed, p->order);
-}
 static int edges_at(const paper *p, double share) {
     return max_int(1, (int)(share * p->t.graph.edges + 0.5));
 }
-/* A plan under which a circuit alone, or all but it, carries the effect. */
-static steer_plan plan_cut(paper *p, int i, const unsigned char *keep, int complement) {
-    cuts_of(&p->t.graph, keep, complement, cut_at(p, i));
-    return (steer_plan){.cut = cut_at(p, i)};
+/* A vector's circuit of n edges or a few more into keep, p->order sorted; returns its size. */
+static int select_edges(paper *p, const method *x, int kind, int n, unsigned char *keep) {
+    const steer_graph *g = &p->t.graph;
+    order_edges(g, kind == RANDOM ? NULL : edges_of(&p->t, x->scores, kind == AWARE), 42, p->order);
+    if (kind != BACKWARD && kind != FORWARD) return select_simple(g, p->order, n, keep);
+    return select_greedy(g, p->order, n, kind == FORWARD, keep);
 }
-/* The smallest simple circuit with faithfulness 0.85, of aware scores when asked, into keep: three
- * rounds over a grid of seven sizes. */
-static steer_status smallest_circuit(paper *p, const method *x, int aware, unsigned char *keep,
-                                     int *edges, steer_error *e) {
-    enum { GRID = 7 };
-    int low = 0, high = p->t.graph.edges;
-    order_by(p, x, aware, 0);
-    for (int round = 0; round < 3 && high - low > 1; round++) {
-        steer_plan plans[GRID];
-        int size[GRID + 2] = {low}, first = 1;
-        double F[GRID];
-        size[GRID + 1] = high;
-        for (int i = 1; i <= GRID; i++) {
-            size[i] = low + (high - low) * i / (GRID + 1);
-            select_simple(&p->t.graph, p->order, max_int(1, size[i]), keep);
-            plans[i - 1] = plan_cut(p, i - 1, keep, 0);
-        }
-        TRY(mean_faithfulness(p, x, plans, GRID, F, e));
-        TRY(whole_so_far(p->s->store, e));
-        while (first <= GRID && !(F[first - 1] >= threshold)) first++;
-        low = size[first - 1], high = size[first];
-    }
-    *edges = select_simple(&p->t.graph, p->order, max_int(1, high), keep);
-    return STEER_OK;
+/* Cut i: such a circuit alone, or all but it, carries the effect. */
+static void cut_circuit(paper *p, int i, const method *x, int kind, int n) {
+    select_edges(p, x, kind, n, cut_at(p, i));
+    cuts_of(&p->t.graph, cut_at(p, i), kind == COMPLEMENT, cut_at(p, i));
 }
-static const double shares[] = {0.01, 0.02, 0.05, 0.10, 0.15, 0.20, 0.30, 0.50, 0.75};
-enum { SHARES = sizeof shares / sizeof *shares };
+/* Mean faithfulness of the first n cuts. */
+static steer_status judge_cuts(paper *p, const method *x, int n, double *F, steer_error *e) {
+    steer_plan plans[MAX_CUTS];
+    for (int i = 0; i < n; i++) plans[i] = (steer_plan){.cut = cut_at(p, i)};
+    TRY(mean_faithfulness(p, x, plans, n, F, e));
+    return whole_so_far(p->s->store, e);
+}
 /* Faithfulness against circuit size (paper section 4.3, Figure 3). */
 static steer_status faithfulness_table(paper *p, steer_error *e) {
-    enum { SIMPLE, COMPLEMENT, RANDOM, BACKWARD, FORWARD, AWARE, KINDS };
-    const steer_graph *g = &p->t.graph;
-    unsigned char *keep = p->of[DIM].keep;
-    steer_plan plans[KINDS * SHARES];
-    double curve[KINDS * SHARES];
+    static const double shares[] = {0.01, 0.02, 0.05, 0.10, 0.15, 0.20, 0.30, 0.50, 0.75};
+    enum { ALL = KINDS * sizeof shares / sizeof *shares };
+    double F[ALL];
     p->s->bar.what = "circuits";
-    for (int i = 0; i < KINDS * SHARES; i++) {
-        int n = edges_at(p, shares[i / KINDS]), kind = i % KINDS;
-        order_by(p, kind == RANDOM ? NULL : &p->of[DIM], kind == AWARE, 42);
-        if (kind == BACKWARD || kind == FORWARD)
-            select_greedy(g, p->order, n, kind == FORWARD, keep);
-        else select_simple(g, p->order, n, keep);
-        plans[i] = plan_cut(p, i, keep, kind == COMPLEMENT);
-    }
-    TRY(mean_faithfulness(p, &p->of[DIM], plans, KINDS * SHARES, curve, e));
-    TRY(whole_so_far(p->s->store, e));
+    for (int i = 0; i < ALL; i++)
+        cut_circuit(p, i, &p->of[DIM], i % KINDS, edges_at(p, shares[i / KINDS]));
+    TRY(judge_cuts(p, &p->of[DIM], ALL, F, e));
     open_table(p->s->out, "faithfulness",
                str("Faithfulness of circuits (paper: Figure 3): DIM, of %d edges; simple "
-                   "selection, its complement, random, greedy", g->edges).s,
+                   "selection, its complement, random, greedy", p->t.graph.edges).s,
                "edges|share#3|simple#3|complement#3|random#3|backward#3|forward#3|norm-aware#3");
-    for (int i = 0; i < SHARES; i++) {
-        const double *F = curve + KINDS * i;
-        ROW(p->s->out, str("%d", edges_at(p, shares[i])).s, shares[i], F[0], F[1], F[2], F[3], F[4],
-            F[5]);
+    for (int i = 0; i < ALL; i += KINDS) {
+        double row[1 + KINDS] = {shares[i / KINDS]};
+        memcpy(row + 1, F + i, KINDS * sizeof *F);
+        row_of(p->s->out, str("%d", edges_at(p, *row)).s, row);
     }
     return STEER_OK;
 }
-/* The smallest circuits (paper section 4.3). */
+/* The smallest simple circuits with faithfulness 0.85 (paper section 4.3), at last DIM's by
+ * norm-aware scores: three rounds over a grid of seven sizes. */
 static steer_status smallest_circuits(paper *p, steer_error *e) {
-    int aware, all = p->t.graph.edges;
-    for (int i = 0; i < p->methods; i++)
-        TRY(smallest_circuit(p, &p->of[i], 0, p->of[i].keep, &p->of[i].edges, e));
-    TRY(smallest_circuit(p, &p->of[DIM], 1, cut_at(p, MAX_CUTS - 1), &aware, e));
-    for (int i = 0; i < p->methods; i++)
+    enum { GRID = 7 };
+    int M = p->methods, all = p->t.graph.edges, aware;
+    for (int i = 0; i <= M; i++) {
+        method *x = &p->of[i % M];
+        int low = 0, high = all, kind = i < M ? SIMPLE : AWARE, *size = i < M ? &x->edges : &aware;
+        for (int round = 0; round < 3 && high - low > 1; round++) {
+            int from = low, span = high - low, first = 0;
+            double F[GRID];
+            for (int k = 0; k < GRID; k++)
+                cut_circuit(p, k, x, kind, max_int(1, from + span * (k + 1) / (GRID + 1)));
+            TRY(judge_cuts(p, x, GRID, F, e));
+            while (first < GRID && !(F[first] >= threshold)) first++;
+            low = from + span * first / (GRID + 1), high = from + span * (first + 1) / (GRID + 1);
+        }
+        *size = select_edges(p, x, kind, max_int(1, high), cut_at(p, 0));
+    }
+    for (int i = 0; i < M; i++)
         say(p->s->out, "smallest circuit of %s with faithfulness %.2f: %d edges, %.1f%% of %d "
             "(paper: 10.2%% Gemma, 10.8%% Llama)", method_names[i], threshold, p->of[i].edges,
             100.0 * p->of[i].edges / all, all);
@@ -4697,46 +4406,39 @@ static double overlap_of(const unsigned char *a, const unsigned char *b, size_t 
 /* Overlap of circuits over sizes (paper section 5.2, Figure 4). */
 static void overlap_table(paper *p) {
     static const double sizes[] = {0.034, 0.068, 0.102, 0.137}; /* the paper's */
-    int M = p->methods, n = 4 * M, pairs = M * (M - 1) / 2;
-    char columns[512] = "", names[4 * METHODS][16];
-    double mean = 0, iou = 0; /* at 10.2%, over pairs of methods */
-    for (int i = 0, at = 0; i < n; i++) {
-        order_by(p, &p->of[i / 4], 0, 0);
-        select_simple(&p->t.graph, p->order, edges_at(p, sizes[i % 4]), cut_at(p, i));
-        snprintf(names[i], sizeof *names, "%s %.1f%%", method_names[i / 4], 100 * sizes[i % 4]);
-        at += snprintf(columns + at, sizeof columns - (size_t)at, "|%s#2", names[i]);
+    int n = 4 * p->methods, pairs = p->methods * (p->methods - 1) / 2;
+    double *mean = &p->found.overlap, iou = 0; /* at 10.2%, over pairs of methods */
+    string columns = {""}, names[4 * METHODS];
+    for (int i = 0; i < n; i++) {
+        select_edges(p, &p->of[i / 4], SIMPLE, edges_at(p, sizes[i % 4]), cut_at(p, i));
+        names[i] = str("%s %.1f%%", method_names[i / 4], 100 * sizes[i % 4]);
+        columns = str("%s|%s#2", columns.s, names[i].s);
     }
     open_table(p->s->out, "overlap", "Overlap of circuits (paper: Figure 4), by share of the "
-               "edges: |A and B| / min(|A|, |B|)", columns);
+               "edges: |A and B| / min(|A|, |B|)", columns.s);
     for (int i = 0; i < n; i++) {
-        double values[4 * METHODS];
+        double row[4 * METHODS];
         for (int j = 0; j < n; j++) {
-            values[j] = overlap_of(cut_at(p, i), cut_at(p, j), graph_size(p), 0);
+            row[j] = overlap_of(cut_at(p, i), cut_at(p, j), graph_size(p), 0);
             if (i % 4 != 2 || j % 4 != 2 || i >= j) continue;
-            mean += values[j] / pairs;
+            *mean += row[j] / pairs;
             iou += overlap_of(cut_at(p, i), cut_at(p, j), graph_size(p), 1) / pairs;
         }
-        row_of(p->s->out, names[i], values);
+        row_of(p->s->out, names[i].s, row);
     }
     say(p->s->out, "overlap at 10.2%%: mean %.2f, intersection over union %.2f (paper: overlap "
-        "about 0.9; two random circuits of that size would share a tenth)", mean, iou);
-    p->found.overlap = mean;
+        "about 0.9; two random circuits of that size would share a tenth)", *mean, iou);
 }
 /* One vector's smallest circuit under another vector (paper section 5.2, method 4.6); the last
  * circuit is random, twice as large as DIM's. */
 static steer_status interchange_table(paper *p, steer_error *e) {
     int M = p->methods;
-    double(*F)[METHODS] = p->found.interchange;
-    unsigned char *drawn = cut_at(p, MAX_CUTS - 1);
-    steer_plan plans[METHODS + 1];
-    string columns = str("circuit of");
-    order_by(p, NULL, 0, 42);
-    select_simple(&p->t.graph, p->order, min_int(p->t.graph.edges, 2 * p->of[DIM].edges), drawn);
-    for (int i = 0; i <= M; i++) plans[i] = plan_cut(p, i, i < M ? p->of[i].keep : drawn, 0);
+    double(*F)[METHODS] = p->found.interchange, under[METHODS + 1];
+    string columns = {"circuit of"};
+    for (int i = 0; i < M; i++) cut_circuit(p, i, &p->of[i], SIMPLE, p->of[i].edges);
+    cut_circuit(p, M, NULL, RANDOM, min_int(p->t.graph.edges, 2 * p->of[DIM].edges));
     for (int j = 0; j < M; j++) {
-        double under[METHODS + 1];
-        TRY(mean_faithfulness(p, &p->of[j], plans, M + 1, under, e));
-        TRY(whole_so_far(p->s->store, e));
+        TRY(judge_cuts(p, &p->of[j], M + 1, under, e));
         for (int i = 0; i <= M; i++) F[i][j] = under[i];
         columns = str("%s|with %s#3", columns.s, method_names[j]);
     }
@@ -4749,18 +4451,19 @@ static steer_status interchange_table(paper *p, steer_error *e) {
 /* Where the edges of the smallest circuits begin and end (paper Tables 5 to 8), and DIM's edges. */
 static void edges_tables(paper *p) {
     const steer_graph *g = &p->t.graph;
+    const unsigned char *keep = cut_at(p, 0);
     report *out = p->s->out;
     open_table(out, "kinds", "Kinds of edges in the smallest circuits, percent (paper: Tables 5 to "
                "8; Gemma's DIM circuit has q 9.1, k 0.6, v 36.6, MLP 43.6, head 10.2)",
                "|edges#0|q#1|k#1|v#1|mlp#1|lm_head#1|from s#1|from heads#1|from mlp#1");
     for (int i = 0; i < 2 * p->methods; i++) {
         const method *x = &p->of[i / 2];
-        int total = i % 2 ? max_int(1, x->edges / 10) : x->edges;
-        double row[9] = {total}, one = 100.0 / total;
-        order_by(p, x, 0, 0);
-        for (int k = 0, left = total; k < g->edges && left; k++) {
-            if (!x->keep[p->order[k].i]) continue;
-            edge_ends ends = ends_of(g, p->order[k].i, 0);
+        int left = i % 2 ? max_int(1, x->edges / 10) : x->edges;
+        double row[9] = {left}, one = 100.0 / left;
+        select_edges(p, x, SIMPLE, x->edges, cut_at(p, 0));
+        for (const ranked *edge = p->order; left; edge++) {
+            if (!keep[edge->i]) continue;
+            edge_ends ends = ends_of(g, edge->i, 0);
             row[1 + ends.kind] += one, row[ends.from < 0 ? 6 : ends.head < 0 ? 8 : 7] += one;
             left--;
         }
@@ -4768,75 +4471,69 @@ static void edges_tables(paper *p) {
     }
     open_table(out, "circuit", "The strongest edges of DIM's smallest circuit, by norm-free score",
                "edge|score#3|from layer#0|from head#0|to layer#0|to kind#0|to head#0|rank#0");
-    order_by(p, &p->of[DIM], 0, 0);
+    select_edges(p, &p->of[DIM], SIMPLE, p->of[DIM].edges, cut_at(p, 0));
     for (int k = 0, rank = 1; k < g->edges && rank <= 60; k++) {
         int i = p->order[k].i;
-        if (!p->of[DIM].keep[i]) continue;
         edge_ends x = ends_of(g, i, 0);
-        ROW(out, x.name.s, edges_of(&p->t, p->of[DIM].scores, 0)[i], x.from, x.head, x.to, x.kind,
-            x.index, rank++);
+        if (keep[i])
+            ROW(out, x.name.s, edges_of(&p->t, p->of[DIM].scores, 0)[i], x.from, x.head, x.to,
+                x.kind, x.index, rank++);
     }
 }
 
 /* ---- What the vector's direct image says through the logit lens (paper section 6): the sum over
- * all heads, the vector itself, and the heads with the largest node effects; a head that works
- * against the vector is shown with its sign turned. */
-static void lens_row(paper *p, string label, const float *v, float sign, double effect,
-                     double share, float *scratch) {
+ * all heads, the vector itself, and the heads with the largest node effects. */
+static void lens_row(paper *p, string name, const float *v, float sign, double effect, double all) {
     enum { TOKENS = 8 };
     int ids[TOKENS];
     float logits[TOKENS];
-    char text[TOKENS * 48];
-    logit_lens(p->s->m, v, sign, TOKENS, ids, logits, scratch);
-    for (int k = 0, at = 0; k < TOKENS; k++) {
-        size_t bytes;
-        const char *piece = steer_piece(p->s->m, ids[k], &bytes);
-        at += snprintf(text + at, sizeof text - (size_t)at, "%s'%.*s' %.1f", k ? ", " : "",
-                       min_int((int)bytes, 24), piece, (double)logits[k]);
-        at = min_int(at, (int)sizeof text - 1); /* a huge logit has many digits: cut */
+    string text = {""};
+    logit_lens(p->s->m, v, sign, TOKENS, ids, logits, p->t.logits[0]);
+    for (int k = 0; k < TOKENS; k++) {
+        size_t n;
+        const char *piece = steer_piece(p->s->m, ids[k], &n);
+        text = str("%s%s'%.*s' %.1f", text.s, k ? ", " : "", min_int((int)n, 24), piece,
+                   (double)logits[k]);
     }
-    row_text(p->s->out, label.s, (const double[]){effect, share}, 2, text);
+    row_text(p->s->out, name.s, (const double[]){effect, fabs(effect) / all}, 2, text.s);
 }
 static steer_status value_vectors_table(paper *p, steer_error *e) {
     study *s = p->s;
     const steer_graph *g = &p->t.graph;
-    const steer_model *m = s->m;
-    int d = m->config.d, heads = m->config.heads, n = g->blocks * heads, shown = min_int(6, n);
-    float *x, *sum, *unit, *two, *scratch;
-    ranked *best;
-    if (!GET(x, d) || !GET(sum, d) || !GET(unit, d) || !GET(two, d) ||
-        !GET(scratch, m->config.vocab) || !GET(best, n))
-        return e->code;
-    open_table(p->s->out, "svv", "Steering value vectors through the logit lens (paper section 6): "
+    int d = s->m->config.d, heads = g->heads, n = g->blocks * heads, shown = min_int(6, n);
+    float *x, *sum, *unit;
+    ranked *best; /* heads of all blocks */
+    if (!GET(x, d) || !GET(sum, d) || !GET(unit, d) || !GET(best, n)) return e->code;
+    open_table(s->out, "svv", "Steering value vectors through the logit lens (paper section 6): "
                "tokens that each raises most; (-): shown with the sign turned; head a > b: a's "
                "image read by b", "head|node effect#3|share#2|tokens#t");
     for (int i = 0; i < p->methods; i++) {
         const double *node = p->of[i].scores + S_NODES;
-        const char *name = method_names[i];
         double all = 0, norm = norm_of(p->of[i].v, d);
         for (int k = 0; k < d; k++) unit[k] = (float)(p->of[i].v[k] / norm), sum[k] = 0;
         for (int k = 0; k < n; k++) {
-            int b = g->layer + k / heads, u = node_of(g, b, k % heads);
-            value_vector(m, unit, b, k % heads, x);
+            int b = g->layer + k / heads, h = k % heads;
+            value_vector(s->m, unit, b, h, x);
             for (int j = 0; j < d; j++) sum[j] += x[j];
-            best[k] = (ranked){-fabs(node[u]), u};
-            all += fabs(node[u]);
+            best[k] = (ranked){-fabs(node[node_of(g, b, h)]), k};
+            all -= best[k].value;
         }
         qsort(best, (size_t)n, sizeof *best, by_rank);
-        lens_row(p, str("%s SUM", name), sum, 1, NAN, NAN, scratch);
-        lens_row(p, str("%s SV", name), unit, 1, NAN, NAN, scratch);
-        for (int j = 0; j <= shown; j++) { /* in the last row again the first head */
-            int last = j == shown, u = best[last ? 0 : j].i, flip = node[u] < 0;
-            int b = g->layer + (u - 1) / (heads + 1), h = (u - 1) % (heads + 1), to = 0;
-            string label = str("%s %s%d.%d", name, flip ? "(-) " : "", b, h);
-            value_vector(m, unit, b, h, x);
-            if (!last) lens_row(p, label, x, flip ? -1 : 1, node[u], fabs(node[u]) / all, scratch);
-            if (!last || b + 1 >= m->config.layers) continue;
-            for (int k = 1; k < heads; k++) /* its image through the next block's strongest head */
-                if (fabs(node[node_of(g, b + 1, k)]) > fabs(node[node_of(g, b + 1, to)])) to = k;
-            value_vector(m, x, b + 1, to, two);
-            label = str("%s > %d.%d", label.s, b + 1, to);
-            lens_row(p, label, two, flip ? -1 : 1, NAN, NAN, scratch);
+        lens_row(p, str("%s SUM", method_names[i]), sum, 1, NAN, NAN);
+        lens_row(p, str("%s SV", method_names[i]), unit, 1, NAN, NAN);
+        for (int j = 0; j <= shown; j++) { /* in the last row again the first head, */
+            int at = best[j % shown].i, b = g->layer + at / heads, h = at % heads;
+            double effect = node[node_of(g, b, h)];
+            float sign = effect < 0 ? -1 : 1; /* a head may work against the vector */
+            string label = str("%s %s%d.%d", method_names[i], sign < 0 ? "(-) " : "", b, h);
+            const ranked *reader = best;
+            value_vector(s->m, unit, b, h, x);
+            if (j < shown) lens_row(p, label, x, sign, effect, all);
+            if (j < shown || b + 1 == s->m->config.layers) continue;
+            while (reader->i / heads != at / heads + 1) reader++; /* read by the next block's */
+            label = str("%s > %d.%d", label.s, b + 1, reader->i % heads);
+            value_vector(s->m, x, b + 1, reader->i % heads, x);
+            lens_row(p, label, x, sign, NAN, NAN);
         }
     }
     return STEER_OK;
@@ -4850,8 +4547,7 @@ static steer_status sparsity_table(paper *p, int which, steer_error *e) {
     enum { ROWS = 5 * TAUS, ALL = 4 * TAUS + SEEDS * TAUS }; /* dropout has seeds */
     study *s = p->s;
     const method *x = &p->of[which];
-    const char *name = method_names[which];
-    int d = s->m->config.d, kept[ROWS], first[ROWS + 1], n = 0;
+    int d = s->m->config.d, kept[ROWS], seeds[ROWS] = {0}, n = 0;
     int generate = which == DIM && p->n_sparse > 0;
     float *v;
     ranked *scratch;
@@ -4861,44 +4557,39 @@ static steer_status sparsity_table(paper *p, int which, steer_error *e) {
     if (!GET(v, ALL * d) || !GET(scratch, d)) return e->code;
     for (int i = 0; i < ROWS; i++) { /* the gradient rule without renormalising comes last */
         int rule = i / TAUS % 4;
-        first[i] = n;
-        for (int seed = 0; seed < (rule == BY_CHANCE ? SEEDS : 1); seed++) {
+        for (uint64_t seed = 42; seed < 42 + (rule == BY_CHANCE ? SEEDS : 1); seed++) {
             float *to = row_at(v, n, d);
-            kept[i] = sparsify(x->v, dvector_of(&p->t, x->scores), d, taus[i % TAUS], rule,
-                               42 + (uint64_t)seed, i < 4 * TAUS, to, scratch);
+            kept[i] = sparsify(x->v, dvector_of(&p->t, x->scores), d, taus[i % TAUS], rule, seed,
+                               i < 4 * TAUS, to, scratch);
             if (dot(to, to, d) == 0) continue; /* no vector is left */
             both(s->test, p->n_sparse, add_vector(s, to, 1), cells + 2 * n);
-            plans[n++] = (steer_plan){.add = to};
+            plans[n++] = (steer_plan){.add = to}, seeds[i]++;
         }
     }
-    first[ROWS] = n;
     TRY(mean_faithfulness(p, x, plans, n, F, e));
     if (generate) TRY(answer(s, "sparsity", cells, 2 * n, 0, e));
     TRY(whole_so_far(s->store, e));
-    open_table(s->out, which == DIM ? "sparsity" : str("sparsity-%s", name).s,
+    open_table(s->out, which == DIM ? "sparsity" : str("sparsity-%s", method_names[which]).s,
                str("Sparse vectors (paper section 7): %s; dimensions kept of %d, fraction refused, "
-                   "teacher-forced faithfulness (+-: standard deviation over %d seeds)", name, d,
-                   SEEDS).s,
+                   "teacher-forced faithfulness (+-: standard deviation over %d seeds)",
+                   method_names[which], d, SEEDS).s,
                "method, kept|kept dims#0|sparsity#3|harmless +#2|harmful -#2|faithfulness#3|+-#3|"
                "norm#0");
-    for (int i = 0; i < ROWS; i++) {
-        int seeds = first[i + 1] - first[i], renormalised = i < 4 * TAUS;
-        double mean = seeds ? 0 : NAN, square = 0, refused[2] = {mean, mean};
-        double zeroed = 1 - (double)kept[i] / d;
-        for (int k = first[i]; k < first[i + 1]; k++) {
-            mean += F[k] / seeds, square += F[k] * F[k] / seeds;
-            for (int j = 0; j < 2; j++)
-                refused[j] += generate ? cells[2 * k + j].refused / seeds : NAN;
+    for (int i = 0, k = 0; i < ROWS; i++) {
+        double mean = seeds[i] ? 0 : NAN, square = 0, zeroed = 1 - (double)kept[i] / d;
+        double refused[2] = {generate ? mean : NAN, generate ? mean : NAN};
+        for (int end = k + seeds[i]; k < end; k++) {
+            mean += F[k] / seeds[i], square += F[k] * F[k] / seeds[i];
+            for (int j = 0; j < 2; j++) refused[j] += cells[2 * k + j].refused / seeds[i];
         }
-        int same = x->steered[1].refused - refused[1] <= 0.1 &&
-                   refused[0] - x->steered[0].refused <= 0.1;
         if (i < TAUS && which == DIM) { /* the gradient rule's best */
             if (mean >= threshold) p->found.faithful = fmax(p->found.faithful, zeroed);
-            if (same) p->found.refusing = fmax(p->found.refusing, zeroed);
+            if (fmax(x->steered[1].refused - refused[1], refused[0] - x->steered[0].refused) <= 0.1)
+                p->found.refusing = fmax(p->found.refusing, zeroed);
         }
         ROW(s->out, str("%s tau %g", rules[i / TAUS % 4], taus[i % TAUS]).s, kept[i], zeroed,
-            refused[1], refused[0], mean, seeds > 1 ? sqrt(fmax(0, square - mean * mean)) : NAN,
-            renormalised);
+            refused[1], refused[0], mean, seeds[i] > 1 ? sqrt(fmax(0, square - mean * mean)) : NAN,
+            i < 4 * TAUS);
     }
     return STEER_OK;
 }
@@ -4930,38 +4621,34 @@ static steer_status agreement_table(paper *p, steer_error *e) {
 }
 /* One induced refusal, each token with the KL between the steered and the base prediction of it. */
 static steer_status shaded_response(paper *p, steer_error *e) {
-    int vocab = p->s->m->config.vocab, i = 0;
+    const steer_config *c = &p->s->m->config;
     const example *x = p->of[DIM].list, *end = x + p->of[DIM].n;
     while (x < end && !(x->steered_text && side_of(x) == HARMLESS)) x++;
     if (x == end) return STEER_OK;
     TRY(run_ends(&p->t, x, p->of[DIM].v, e));
     open_table(p->s->out, "shaded", "One answer to a harmless request with +s: KL(steered || base) "
                "at each token", "token|KL#3|text#t");
-    for (const int *token = x->tokens + x->n_prompt; token < x->tokens + x->n; token++, i++) {
-        float *z[2] = {row_at(p->t.logits[0], i, vocab), row_at(p->t.logits[1], i, vocab)};
-        for (int k = 0; k < 2; k++) softcap(z[k], (size_t)vocab, p->s->m->config.final_cap);
-        double kl = kl_of(z[1], z[0], vocab);
-        size_t bytes;
-        const char *piece = steer_piece(p->s->m, *token, &bytes);
-        row_text(p->s->out, str("%d", i).s, &kl, 1, str("%.*s", min_int((int)bytes, 100), piece).s);
+    for (int i = 0; i < x->n - x->n_prompt; i++) {
+        float *z[2] = {row_at(p->t.logits[0], i, c->vocab), row_at(p->t.logits[1], i, c->vocab)};
+        for (int k = 0; k < 2; k++) softcap(z[k], (size_t)c->vocab, c->final_cap);
+        double kl = kl_of(z[1], z[0], c->vocab);
+        size_t n;
+        const char *piece = steer_piece(p->s->m, x->tokens[x->n_prompt + i], &n);
+        row_text(p->s->out, str("%d", i).s, &kl, 1, str("%.*s", min_int((int)n, 100), piece).s);
     }
     return STEER_OK;
 }
 
-/* ---- Generation: steering, ablation, freezing. The paper's Table 2, DIM rows: fractions refused
- * (1 - ASR) by Gemma 2 2B and Llama 3.2 3B, [unsteered, steered][harmful, harmless]; its harmful
- * side is judged by Llama Guard 2, ours by substrings. Table 1: mean loss in points (SVV: 53.75
- * printed, 54.75 from its own cells). */
-static const double paper_table2[4][2] = {{1.00, 0.98}, {0.01, 0.00}, {0.20, 0.15}, {1.00, 0.97}};
-static const double paper_table1[] = {8.75, 71.75, 54.75, 44.50, NAN};
-
-/* Refusal without steering, with the vector, with its direction ablated (paper Table 2). */
+/* ---- Generation. Refusal without steering, with the vector, with its direction ablated, beside
+ * the paper's (Table 2, DIM, 1 - ASR: Gemma 2 2B and Llama 3.2 3B; its harmful side is judged by
+ * Llama Guard 2, ours by substrings). */
 static steer_status steering_table(paper *p, steer_error *e) {
+    static const struct { const char *name; double gemma, llama; } rows[] = {
+        {"harmful unsteered", 1.00, 0.98}, {"harmless unsteered", 0.01, 0.00},
+        {"harmful steered -", 0.20, 0.15}, {"harmless steered +", 1.00, 0.97},
+        {"harmful ablated to zero", NAN, NAN}, {"harmless ablated to zero", NAN, NAN},
+        {"harmful ablated to mean", NAN, NAN}, {"harmless ablated to mean", NAN, NAN}};
     study *s = p->s;
-    static const char *const names[] = {
-        "harmful unsteered", "harmless unsteered", "harmful steered -", "harmless steered +",
-        "harmful ablated to zero", "harmless ablated to zero", "harmful ablated to mean",
-        "harmless ablated to mean"};
     cell cells[8];
     both(s->test, s->n_test, (steer_plan){0}, cells);
     both(s->test, s->n_test, add_vector(s, s->v.v, s->v.coeff), cells + 2);
@@ -4976,10 +4663,9 @@ static steer_status steering_table(paper *p, steer_error *e) {
                "Llama#2");
     for (int i = 0; i < 8; i++) {
         const cell *x = &cells[i];
-        const double *theirs = i < 4 ? paper_table2[i] : (const double[]){NAN, NAN};
         interval w = wilson(x->n_refused, cell_size(x));
-        ROW(s->out, names[i], cell_size(x), x->refused, w.low, w.high, x->log_odds, x->coherent,
-            x->perplexity, x->repeats, theirs[0], theirs[1]);
+        ROW(s->out, rows[i].name, cell_size(x), x->refused, w.low, w.high, x->log_odds, x->coherent,
+            x->perplexity, x->repeats, rows[i].gemma, rows[i].llama);
     }
     if (cells[HARMFUL].refused < 0.1)
         say(s->out, "this model hardly refuses: %d of %d harmful prompts; rates with -a say little "
@@ -4993,34 +4679,37 @@ static steer_status steering_table(paper *p, steer_error *e) {
  * twin's attention patterns (QK) or values (OV), when the vector's direct image is taken out of the
  * values (SVV) or of the MLP inputs, and when MLP outputs are the twin's. */
 static steer_status freezing_table(paper *p, steer_error *e) {
-    static const struct { const char *name; unsigned freeze, remove; } kinds[] = {
-        {"unsteered", 0, 0}, {"steered", 0, 0}, {"patterns frozen (QK)", STEER_QK, 0},
-        {"values frozen (OV)", STEER_V, 0}, {"SVV removed", 0, STEER_SVV},
-        {"MLP direct removed", 0, STEER_MLP_DIRECT}, {"MLP outputs frozen", STEER_MLP, 0}};
+    static const struct { const char *name; unsigned freeze, remove; double theirs; } rows[] = {
+        {"unsteered", 0, 0, NAN}, {"steered", 0, 0, NAN},
+        {"patterns frozen (QK)", STEER_QK, 0, 8.75}, {"values frozen (OV)", STEER_V, 0, 71.75},
+        {"SVV removed", 0, STEER_SVV, 54.75}, /* 53.75 printed, 54.75 from the paper's own cells */
+        {"MLP direct removed", 0, STEER_MLP_DIRECT, 44.50},
+        {"MLP outputs frozen", STEER_MLP, 0, NAN}};
     study *s = p->s;
-    const cell *steered = p->of[DIM].steered, *x = p->plain;
-    steer_plan plans[5];
-    cell cells[10];
-    for (int i = 0; i < 5; i++) {
+    steer_plan plans[7];
+    cell cells[14], *steered = cells + 2;
+    memcpy(cells, p->plain, sizeof p->plain), memcpy(steered, p->of[DIM].steered, sizeof p->plain);
+    for (int i = 2; i < 7; i++) {
         steer_plan plan = add_vector(s, s->v.v, s->v.coeff);
-        plan.freeze = kinds[i + 2].freeze, plan.remove = kinds[i + 2].remove;
+        plan.freeze = rows[i].freeze, plan.remove = rows[i].remove;
         both(s->test, s->n_test, plan, cells + 2 * i);
         plans[i] = (steer_plan){.freeze = plan.freeze, .remove = plan.remove};
     }
-    TRY(mean_faithfulness(p, &p->of[DIM], plans, 5, p->found.F, e));
-    TRY(answer(s, "freezing", cells, 10, s->read, e));
+    TRY(mean_faithfulness(p, &p->of[DIM], plans + 2, 5, p->found.F, e));
+    TRY(answer(s, "freezing", cells + 4, 10, s->read, e));
     open_table(s->out, "freezing", "Freezing (paper: Table 1): fraction refused; loss in points, "
                "mean of both directions; teacher-forced faithfulness (base 0, steered 1)",
                "|harmless +#2|harmful -#2|loss#1|+-#1|at most#1|paper#2|perpl. +#1|perpl. -#1|"
                "coherent -#2|faithfulness#3");
-    for (int i = -2; i < 5; i++, x = i < 0 ? steered : cells + 2 * i) {
-        double row[] = {x[1].refused, x[0].refused, NAN, NAN, NAN, NAN, x[1].perplexity,
-                        x[0].perplexity, x[0].coherent, i + 2};
-        if (i >= 0) {
-            row[2] = p->found.loss[i] = loss(steered, x), row[3] = loss_margin(steered, x);
-            row[4] = p->found.most, row[5] = paper_table1[i], row[9] = p->found.F[i];
+    for (int i = 0; i < 7; i++) {
+        const cell *x = cells + 2 * i;
+        double row[] = {x[1].refused, x[0].refused, NAN, NAN, NAN, rows[i].theirs, x[1].perplexity,
+                        x[0].perplexity, x[0].coherent, i};
+        if (i > 1) {
+            row[2] = p->found.loss[i - 2] = loss(steered, x), row[3] = loss_margin(steered, x);
+            row[4] = p->found.most, row[9] = p->found.F[i - 2];
         }
-        row_of(s->out, kinds[i + 2].name, row);
+        row_of(s->out, rows[i].name, row);
     }
     return STEER_OK;
 }
@@ -5049,15 +4738,14 @@ static steer_status open_paper(paper *p, study *s, steer_error *e) {
 static const char *verdict(double x, double good, double fair) { /* the larger the better */
     return isnan(x) ? "can't be told" : x >= good ? "holds" : x >= fair ? "holds in part" : "fails";
 }
-#define FIND(claim, x, good, fair, numbers, ...) \
-    finding(p->s->out, claim ": %s; " numbers, verdict(x, good, fair), __VA_ARGS__)
+#define FIND(x, good, fair, text, ...) finding(p->s->out, text, verdict(x, good, fair), __VA_ARGS__)
 /* What the tables say, in words that the numbers choose: the paper's findings, one a sentence. */
 static void conclude(paper *p) {
     const double *lost = p->found.loss, *F = p->found.F, most = p->found.most;
-    double share = (double)p->of[DIM].edges / p->t.graph.edges, zeroed = p->found.faithful;
+    double faithful = p->found.faithful, refusing = p->found.refusing;
+    double share = (double)p->of[DIM].edges / p->t.graph.edges;
     double agree = (double)p->found.significant / max_int(1, p->found.tested);
     double apart = 0, least = INFINITY, chance = -INFINITY;
-    string refusing = {""};
     for (int i = 0; i < p->methods; i++) {
         chance = fmax(chance, p->found.interchange[p->methods][i]);
         for (int j = 0; j < p->methods; j++)
@@ -5065,40 +4753,35 @@ static void conclude(paper *p) {
         for (int k = 0; k < 2; k++)
             apart = fmax(apart, fabs(p->of[i].steered[k].refused - p->of[DIM].steered[k].refused));
     }
-    if (p->n_sparse) {
-        zeroed = fmax(zeroed, p->found.refusing);
-        refusing = str(", up to %.0f%% within 10 points of both refusal rates",
-                       100 * p->found.refusing);
-    }
-    FIND("Steering acts through values, hardly through attention patterns",
-         most < 20 ? NAN : lost[1] - lost[0], 0.4 * most, 0.15 * most,
-         "frozen patterns lose %.1f points, frozen values %.1f, of at most %.1f (paper: 8.75 and "
-         "71.75)", lost[0], lost[1], most);
-    FIND("The vector's direct image in the values is most of that",
-         lost[1] < 10 ? NAN : lost[2] / lost[1], 0.5, 0.25,
-         "removing it loses %.1f points, %.0f%% of what frozen values lose (paper: 76%%)", lost[2],
-         100 * lost[2] / lost[1]);
-    FIND("The continuous measure says the same", F[0] - F[1], 0.4, 0.15,
-         "teacher-forced faithfulness is %.2f with patterns frozen and %.2f with values frozen",
-         F[0], F[1]);
+    FIND(most < 20 ? NAN : lost[1] - lost[0], 0.4 * most, 0.15 * most,
+         "Steering acts through values, hardly through attention patterns: %s; frozen patterns "
+         "lose %.1f points, frozen values %.1f, of at most %.1f (paper: 8.75 and 71.75)",
+         lost[0], lost[1], most);
+    FIND(lost[1] < 10 ? NAN : lost[2] / lost[1], 0.5, 0.25,
+         "The vector's direct image in the values is most of that: %s; removing it loses %.1f "
+         "points, %.0f%% of what frozen values lose (paper: 76%%)",
+         lost[2], 100 * lost[2] / lost[1]);
+    FIND(F[0] - F[1], 0.4, 0.15, "The continuous measure says the same: %s; teacher-forced "
+         "faithfulness is %.2f with patterns frozen and %.2f with values frozen", F[0], F[1]);
     if (p->methods > 1)
-        FIND("Trained vectors steer as the difference in means does", -apart, -0.1, -0.3,
+        FIND(-apart, -0.1, -0.3, "Trained vectors steer as the difference in means does: %s; "
              "refusal rates differ by at most %.0f points", 100 * apart);
-    FIND("A tenth of the edges carries 85%% of the effect", -share, -0.13, -0.25,
-         "the smallest such circuit has %.1f%% (paper: 10.2%% and 10.8%%)", 100 * share);
-    FIND("Random circuits of twice that size carry less than a tenth", -chance, -0.1, -0.3,
+    FIND(-share, -0.13, -0.25, "A tenth of the edges carries 85%% of the effect: %s; the smallest "
+         "such circuit has %.1f%% (paper: 10.2%% and 10.8%%)", 100 * share);
+    FIND(-chance, -0.1, -0.3, "Random circuits of twice that size carry less than a tenth: %s; "
          "%.2f at most", chance);
     if (p->methods > 1)
-        FIND("Vectors made by different methods use interchangeable circuits",
-             fmin(least, p->found.overlap) / 0.75, 1, 0.7,
-             "under another vector a smallest circuit keeps at least %.2f; circuits of 10.2%% "
-             "overlap by %.2f (paper: 0.9)", least, p->found.overlap);
-    FIND("Most of the vector can be zeroed", zeroed, 0.85, 0.6,
-         "by the gradient rule, renormalised, up to %.0f%% with faithfulness 0.85%s (paper: 90%% "
-         "and more)", 100 * p->found.faithful, refusing.s);
+        FIND(fmin(least, p->found.overlap) / 0.75, 1, 0.7,
+             "Vectors made by different methods use interchangeable circuits: %s; under another "
+             "vector a smallest circuit keeps at least %.2f; circuits of 10.2%% overlap by %.2f "
+             "(paper: 0.9)", least, p->found.overlap);
+    FIND(fmax(faithful, refusing), 0.85, 0.6, "Most of the vector can be zeroed: %s; by the "
+         "gradient rule, renormalised, up to %.0f%% with faithfulness 0.85%s (paper: 90%% and "
+         "more)", 100 * faithful, !p->n_sparse ? "" :
+         str(", up to %.0f%% within 10 points of both refusal rates", 100 * refusing).s);
     if (p->methods > 1)
-        FIND("Methods keep the same dimensions more than chance would", agree, 0.9, 0.5,
-             "%d of %d comparisons have p < 0.05", p->found.significant, p->found.tested);
+        FIND(agree, 0.9, 0.5, "Methods keep the same dimensions more than chance would: %s; %d of "
+             "%d comparisons have p < 0.05", p->found.significant, p->found.tested);
     finding(p->s->out, "Steering value vectors decode to meaningful tokens: can't be told by a "
             "number; read the table of tokens");
 }
@@ -5115,12 +4798,10 @@ static steer_status whole_paper(paper *p, const site_score *all, int map, steer_
     TRY(collect_examples(p, &p->of[DIM], e));
     if (STAGE(FREEZE)) TRY(freezing_table(p, e));
     if (STAGE(MAP) && map) TRY(site_map(s, all, map, e));
-    if (!p->of[DIM].n && todo & (TRAIN | PATCH | rest)) {
-        say(s->out, "the vector flips no answer of the test prompts: there is nothing to patch");
-        return STEER_OK;
-    }
-    if (STAGE(TRAIN) && p->methods > 1)
-        TRY(train_methods(p, s->n_train, pairs_to_validate(s), e));
+    if (!p->of[DIM].n && todo & (TRAIN | PATCH | rest))
+        return say(s->out, "the vector flips no answer of the test prompts: there is nothing to "
+                   "patch"), STEER_OK;
+    if (STAGE(TRAIN) && p->methods > 1) TRY(train_methods(p, s->n_train, pairs_to_validate(s), e));
     if (STAGE(TRAIN)) TRY(methods_table(p, e));
     if (STAGE(PATCH) || todo & rest) TRY(patching_table(p, e));
     if (STAGE(CIRCUIT)) {
@@ -5149,15 +4830,14 @@ static steer_status whole_paper(paper *p, const site_score *all, int map, steer_
     T(method) F(compare) F(quiet) F(verify) F(json) F(quick) F(no_scores) \
     N(coeff, -1e6, 1e6, NAN) N(max_new, 1, 1e9, NAN) N(temp, 0, 100, 0) N(top_p, 0, 1, 1) \
     N(seed, 0, 9e15, 1) N(train, 1, 1e6, 256) N(limit, 1, 1e6, 100) N(val, 1, 1e6, 32) \
-    N(map, 0, 1e6, NAN) N(patch, 1, 1e6, NAN) N(pairs, 4, 1e6, 64) N(n_prompt, 1, 1e6, 0) N(exact, 0, 1e6, NAN) N(epochs, 1, 16, 10) \
-    N(kl_min, 0, 1e9, 0) N(max_mem, 1, 1e9, 0)
+    N(map, 0, 1e6, NAN) N(patch, 1, 1e6, NAN) N(pairs, 4, 1e6, 64) N(n_prompt, 1, 1e6, 0) \
+    N(exact, 0, 1e6, NAN) N(epochs, 1, 16, 10) N(kl_min, 0, 1e9, 0) N(max_mem, 1, 1e9, 0)
 #define TEXT(field) const char *field;
 #define FLAG(field) int field;
 #define NUMBER(field, least, most, standard) double field;
-enum { MAX_ARGUMENTS = 64 };
 typedef struct {
     OPTIONS(TEXT, FLAG, NUMBER)
-    const char *argument[MAX_ARGUMENTS]; /* what is not an option; the model first */
+    char **argument; /* what is not an option, the model first; then a NULL */
     int n_arguments;
 } options;
 
@@ -5172,8 +4852,8 @@ static const char help[] =
     "steer reproduce MODEL... [--site L,P|auto] [--coeff A] [--no-scores] [--map N] [--quick]\n"
     "      [--report NAME] [--json] [STUDY]: the whole paper; NAME.json, NAME.html\n"
     "  STUDY: [--data DIR] [--limit N] [--train N] [--val N] [--max-new N] [--patch N]\n"
-    "      [--exact N] [--pairs N] [--epochs N] [--metric logit|dirkl|kl [--kl-min X]] [--max-mem MB]\n"
-    "      [--store FILE [--shard i/n]]\n"
+    "      [--exact N] [--pairs N] [--epochs N] [--metric logit|dirkl|kl [--kl-min X]] "
+    "[--max-mem MB]\n      [--store FILE [--shard i/n]]\n"
     "steer merge PART... --out STORE\n"
     "steer tokenize MODEL TEXT | --chat TEXT [--system TEXT] | --hex-lines FILE\n"
     "steer logits MODEL --tokens \"1 2 3\" | --tokens-file FILE [--raw OUT]";
@@ -5188,40 +4868,34 @@ static int same_option(const char *given, const char *field) {
     return !*given && !*field;
 }
 static steer_status parse_options(int argc, char **argv, options *o, steer_error *e) {
+    o->argument = argv; /* which holds them in place of what was read already */
     for (int i = 0; i < argc; i++) {
-        const char *name = argv[i] + 2, **text = NULL;
+        const char *name = argv[i] + 2;
         double *number = NULL, low = 0, high = 0;
-        int *flag = NULL;
         char *end;
-        if (strncmp(argv[i], "--", 2)) {
-            if (o->n_arguments == MAX_ARGUMENTS) return misused(e, "too many arguments");
-            o->argument[o->n_arguments++] = argv[i];
-            continue;
-        }
-#define IS_TEXT(field) if (same_option(name, #field)) text = &o->field;
-#define IS_FLAG(field) if (same_option(name, #field)) flag = &o->field;
+#define IS_TEXT(field) else if (same_option(name, #field)) o->field = argv[++i];
+#define IS_FLAG(field) else if (same_option(name, #field)) o->field = 1;
 #define IS_NUMBER(field, least, most, standard) \
-        if (same_option(name, #field)) number = &o->field, low = least, high = most;
+        else if (same_option(name, #field)) number = &o->field, low = least, high = most, i++;
+        if (strncmp(argv[i], "--", 2)) argv[o->n_arguments++] = argv[i];
         OPTIONS(IS_TEXT, IS_FLAG, IS_NUMBER)
-        if (!text && !flag && !number) return misused(e, "no such option");
-        if (!flag && ++i == argc) return misused(e, "an option lacks its value");
-        if (flag) *flag = 1;
-        if (text) *text = argv[i];
+        else return misused(e, "no such option");
+        if (i == argc) return misused(e, "an option lacks its value");
         if (number) *number = strtod(argv[i], &end);
         if (number && (end == argv[i] || *end || !(*number >= low && *number <= high)))
             return fail(e, MISUSED, "--%s %s: a number from %g to %g is wanted", name, argv[i],
                         low, high);
     }
-    return STEER_OK;
+    return argv[o->n_arguments] = NULL, STEER_OK;
 }
 static double given_or(double given, double standard) { return isnan(given) ? standard : given; }
-/* Tokens of an answer, at most what the model's context holds; 0 and an error otherwise. */
-static int answer_length(const options *o, const steer_model *m, int standard, steer_error *e) {
-    int most = m->config.max_seq;
+/* Tokens of an answer: at most what the model's context holds. */
+static steer_status set_max_new(study *s, const options *o, int standard, steer_error *e) {
+    int most = s->m->config.max_seq;
     double n = given_or(o->max_new, max_int(1, min_int(standard, most / 2)));
-    if (n <= most) return (int)n;
-    fail(e, MISUSED, "--max-new %.0f: a number from 1 to %d is wanted", n, most);
-    return 0;
+    s->max_new = (int)n;
+    if (n <= most) return STEER_OK;
+    return fail(e, MISUSED, "--max-new %.0f: a number from 1 to %d is wanted", n, most);
 }
 /* The place of a word of n bytes among names separated by commas, or -1. */
 static int index_of(const char *word, size_t n, const char *names) {
@@ -5245,13 +4919,30 @@ static steer_status words(const char *list, const char *option, const char *name
     return STEER_OK;
 }
 
-static steer_status command_info(const steer_model *m, const options *o, steer_error *e) {
+/* A COMMAND gets a paper, empty but for its stages, on a study that has nothing but a model. What
+ * it puts there (vector, context, prompts, tracer, memory), run_command frees, whatever failed. */
+
+/* The ids of a line of text, appended to ids[*n]; *at becomes its end. */
+static steer_status read_ids(const steer_model *m, const char **at, int *ids, int *n,
+                             steer_error *e) {
+    for (char *end; *at += strspn(*at, " \t\r"), **at && **at != '\n'; *at = end) {
+        long id = strtol(*at, &end, 10);
+        if (end == *at || id < 0 || id >= m->config.vocab)
+            return fail(e, STEER_EARG, "token %.*s: ids go from 0 to %d",
+                        (int)strcspn(*at, " \t\r\n"), *at, m->config.vocab - 1);
+        ids[(*n)++] = (int)id;
+    }
+    return STEER_OK;
+}
+
+static steer_status command_info(paper *p, const options *o, steer_error *e) {
+    const steer_model *m = p->s->m;
     const steer_config *c = &m->config;
     static const char *const types[] = {"f32", "bf16", "q8 in groups of 32"};
     static const char *const yes[] = {"no", "yes"};
     double weights = ((double)c->heads + c->kv_heads) * 2 * c->head_dim * c->d + 3.0 * c->ff * c->d;
     double embeddings = c->vocab * (double)c->d * (c->tied ? 1 : 2);
-    if (o->verify && steer_verify(m, e)) return e->code;
+    if (o->verify) TRY(steer_verify(m, e));
     printf("%s: %zu bytes, fingerprint %016llx%s\n"
            "  %d blocks, d %d, %d heads, %d kv heads of %d, MLP %d (%s), context %d\n"
            "  %.1f M weights in blocks, %.1f M in embeddings (%s), as %s\n"
@@ -5275,11 +4966,9 @@ static steer_status command_info(const steer_model *m, const options *o, steer_e
         printf("  reported site: block %d, position %d, coefficient %g\n", c->site_layer,
                c->site_pos, (double)c->site_coeff);
     printf("  default system prompt: %s\n", *m->piece[SYSTEM] ? m->piece[SYSTEM] : "none");
-    for (int t = 128; t <= min_int(c->max_seq, 4096); t *= 2) {
-        steer_limits l = {.positions = t, .rows = min_int(t, 256)};
-        printf("  a run of %4d tokens: %.1f MB beside the file\n", t,
-               steer_context_bytes(m, &l) / 1e6);
-    }
+    for (int t = 128; t <= min_int(c->max_seq, 4096); t *= 2)
+        printf("  a run of %4d tokens: %.1f MB beside the file\n", t, steer_context_bytes(
+                   m, &(steer_limits){.positions = t, .rows = min_int(t, 256)}) / 1e6);
     return STEER_OK;
 }
 
@@ -5301,24 +4990,20 @@ static steer_status print_tokens(const steer_model *m, const options *o, const c
     }
     return free(t), STEER_OK;
 }
-static steer_status command_tokenize(const steer_model *m, const options *o, steer_error *e) {
+static steer_status command_tokenize(paper *p, const options *o, steer_error *e) {
     const char *text = o->chat ? o->chat : o->argument[1];
     const options plain = {.quiet = 1};
-    size_t n = 0;
     steer_status s = STEER_OK;
+    size_t n, length;
     if (!o->hex_lines && !text) return misused(e, "tokenize needs a text");
-    char *data = o->hex_lines ? read_file(o->hex_lines, &n, e) : NULL;
-    if (!o->hex_lines) s = print_tokens(m, o, text, strlen(text), e);
-    else if (!data) s = STEER_EIO;
-    for (char *line = data; !s && line < data + n; line++) { /* hex digits, decoded in place */
-        size_t length = strcspn(line, "\r\n");
-        for (size_t i = 0; i < length / 2; i++) {
-            unsigned v = 0;
-            sscanf(line + 2 * i, "%2x", &v);
-            line[i] = (char)v;
-        }
-        s = print_tokens(m, &plain, line, length / 2, e);
-        line += length;
+    if (!o->hex_lines) return print_tokens(p->s->m, o, text, strlen(text), e);
+    char *data = read_file(o->hex_lines, &n, e);
+    if (!data) return STEER_EIO;
+    for (char *line = data; line < data + n && !s; line += length + 1) {
+        length = strcspn(line, "\r\n");
+        for (size_t i = 0; i < length / 2; i++) /* hex digits, decoded in place */
+            line[i] = (char)strtol((char[]){line[2 * i], line[2 * i + 1], 0}, NULL, 16);
+        s = print_tokens(p->s->m, &plain, line, length / 2, e);
     }
     return free(data), s;
 }
@@ -5335,50 +5020,44 @@ static int logits_visit(void *user, int job, int pos, const float *logits) {
     return NONE;
 }
 /* Logits at every position of sequences of ids, one sequence a line: raw floats, or a line each. */
-static steer_status command_logits(const steer_model *m, const options *o, steer_error *e) {
-    size_t n = o->tokens ? strlen(o->tokens) : 0;
+static steer_status command_logits(paper *p, const options *o, steer_error *e) {
+    study *s = p->s;
+    steer_status status = STEER_OK;
+    size_t size;
     if (!o->tokens && !o->tokens_file) return misused(e, "logits needs --tokens or --tokens-file");
-    char *data = o->tokens ? copy_text(o->tokens, n) : read_file(o->tokens_file, &n, e), *end;
-    int *ids = zeros(n + 1, sizeof *ids);
-    logits_out out = {data && o->raw ? fopen(o->raw, "wb") : NULL, m->config.vocab};
-    steer_status s = data ? STEER_OK : STEER_EIO;
-    if (data && (!ids || (o->raw && !out.raw)))
-        s = fail(e, STEER_EIO, "%s: can't be written", o->raw ? o->raw : "output");
-    for (char *at = data; !s && *at; at += *at == '\n') {
-        int count = 0;
-        while (!s && *(at += strspn(at, " \t\r")) && *at != '\n') {
-            long id = strtol(at, &end, 10);
-            if (end == at || id < 0 || id >= m->config.vocab)
-                s = fail(e, STEER_EARG, "token %.*s: ids go from 0 to %d",
-                         (int)strcspn(at, " \t\r\n"), at, m->config.vocab - 1);
-            ids[count++] = (int)id, at = end;
-        }
-        if (!count || s) continue;
-        steer_limits l = {.positions = count, .rows = min_int(count, 256)};
-        steer_context *c = steer_context_new(m, &l, e);
-        steer_job job = {.prompt = ids, .n_prompt = 1, .out = ids + 1, .n_out = count - 1};
-        s = c ? walk(c, &job, 1, logits_visit, &out, NULL, e) : STEER_ENOMEM;
-        steer_context_free(c);
+    char *data = o->tokens ? NULL : read_file(o->tokens_file, &size, e);
+    const char *at = o->tokens ? o->tokens : data;
+    if (!at) return STEER_EIO;
+    int *ids = zeros(strlen(at) + 1, sizeof *ids);
+    logits_out out = {o->raw ? fopen(o->raw, "wb") : NULL, s->m->config.vocab};
+    if (!ids || (o->raw && !out.raw))
+        status = fail(e, STEER_EIO, "%s: can't be written", o->raw ? o->raw : "output");
+    for (int n = 0; *at && !status; at += *at == '\n', n = 0) {
+        status = read_ids(s->m, &at, ids, &n, e);
+        if (status || !n) continue;
+        steer_limits l = {.positions = n, .rows = min_int(n, 256)};
+        steer_job job = {.prompt = ids, .n_prompt = 1, .out = ids + 1, .n_out = n - 1};
+        steer_context_free(s->c), s->c = steer_context_new(s->m, &l, e);
+        status = s->c ? walk(s->c, &job, 1, logits_visit, &out, NULL, e) : e->code;
     }
-    if (out.raw && fclose(out.raw) && !s) s = fail(e, STEER_EIO, "%s: can't be written", o->raw);
-    free(data), free(ids);
-    return s;
+    if (out.raw && fclose(out.raw) && !status)
+        status = fail(e, STEER_EIO, "%s: can't be written", o->raw);
+    return free(data), free(ids), status;
 }
 
 static const char freezes[] = "qk,v,mlp", removals[] = "svv,mlp-direct";
-/* The plan that the options describe. */
-static steer_status plan_of(const steer_model *m, const options *o, steer_vector *v, steer_plan *p,
-                            steer_error *e) {
+/* The plan that the options describe; its vector is the study's. */
+static steer_status plan_of(study *s, const options *o, steer_plan *p, steer_error *e) {
     int edits = !isnan(o->coeff) || o->freeze || o->remove;
     int mean = o->ablate ? index_of(o->ablate, strlen(o->ablate), "zero,mean") : 0;
-    steer_status s = words(o->freeze, "freeze", freezes, &p->freeze, e);
-    if (!s) s = words(o->remove, "remove", removals, &p->remove, e);
-    const char *why = !o->vector && (edits || o->ablate) ? "a vector is needed for that"
-                      : mean < 0                         ? "--ablate takes zero or mean"
-                      : o->ablate && edits               ? "--ablate goes with no other edit"
-                                                         : NULL;
-    if (!s && why) s = misused(e, why);
-    if (s || !o->vector || (s = steer_vector_load(v, o->vector, m, e))) return s;
+    TRY(words(o->freeze, "freeze", freezes, &p->freeze, e));
+    TRY(words(o->remove, "remove", removals, &p->remove, e));
+    if (!o->vector && (edits || o->ablate)) return misused(e, "a vector is needed for that");
+    if (mean < 0) return misused(e, "--ablate takes zero or mean");
+    if (o->ablate && edits) return misused(e, "--ablate goes with no other edit");
+    if (!o->vector) return STEER_OK;
+    const steer_vector *v = &s->v;
+    TRY(steer_vector_load(&s->v, o->vector, s->m, e));
     if (o->ablate) p->ablate = v->v, p->keep = mean ? v->keep : NULL;
     else p->add = v->v, p->layer = v->layer, p->coeff = (float)given_or(o->coeff, (double)v->coeff);
     return STEER_OK;
@@ -5387,18 +5066,14 @@ static steer_status plan_of(const steer_model *m, const options *o, steer_vector
 static steer_plan *active(steer_plan *p) {
     return p->ablate || (p->add && p->coeff != 0) ? p : NULL;
 }
-static int longest_of(const steer_prompts *p, int n) {
-    int longest = 1;
-    for (int i = 0; i < n; i++)
-        for (int k = 0; k < p[i].n; k++) longest = max_int(longest, p[i].lengths[k]);
-    return longest;
-}
-/* A context for streams of so many tokens: down to 16 of them, when they take more than 3 GB. */
-static steer_context *open_context(const steer_model *m, int streams, int tokens, steer_error *e) {
+/* A context for streams of such prompts with answers: down to 16 of them, when they take more than
+ * 3 GB. */
+static steer_status open_context(study *s, int streams, int longest, steer_error *e) {
     steer_limits l = {.streams = streams, .rows = 512,
-                      .positions = min_int(tokens, m->config.max_seq)};
-    while (l.streams > 16 && steer_context_bytes(m, &l) > (size_t)3 << 30) l.streams /= 2;
-    return steer_context_new(m, &l, e);
+                      .positions = min_int(longest + s->max_new, s->m->config.max_seq)};
+    while (l.streams > 16 && steer_context_bytes(s->m, &l) > (size_t)3 << 30) l.streams /= 2;
+    s->c = steer_context_new(s->m, &l, e);
+    return s->c ? STEER_OK : e->code;
 }
 static int stream_token(void *model, int job, int token) {
     const steer_model *m = model;
@@ -5425,11 +5100,10 @@ static void print_side_by_side(const char *left, const char *right) {
         s[k] += *s[k] == ' ' || *s[k] == '\n';
     }
 }
-/* Answers to f: for people, or one JSON object a line. */
-static void print_answer(const steer_model *m, FILE *f, int json, const char *prompt,
-                         const steer_job *j) {
+/* To a file, as a JSON object a line; on the screen, for people. */
+static void print_answer(const steer_model *m, FILE *f, const char *prompt, const steer_job *j) {
     char *text = answer_text(m, j);
-    if (!json) fprintf(f, "> %s\n%s\n\n", prompt, text ? text : "");
+    if (f == stdout) printf("> %s\n%s\n\n", prompt, text ? text : "");
     else {
         fputs("{\"prompt\": ", f), json_text(f, prompt), fputs(", \"ids\": [", f);
         for (int k = 0; k < j->n_out; k++) fprintf(f, k ? ", %d" : "%d", j->out[k]);
@@ -5437,84 +5111,82 @@ static void print_answer(const steer_model *m, FILE *f, int json, const char *pr
     }
     free(text);
 }
-static steer_status command_generate(const steer_model *m, const options *o, steer_error *e) {
+static steer_status command_generate(paper *p, const options *o, steer_error *e) {
+    study *s = p->s;
+    const steer_model *m = s->m;
     const char *text = o->argument[1];
-    int max_new, one = !o->prompts && !o->compare; /* one answer is printed as it comes */
-    steer_vector v = {0};
+    int *out, n, one = !o->prompts && !o->compare; /* one answer is printed as it comes */
+    steer_prompts *asked = &s->test[0];
     steer_plan plan = {0};
-    steer_prompts p = {0};
-    steer_context *c = NULL;
+    steer_job *jobs;
     if (!o->prompts && !text) return misused(e, "generate needs a prompt");
     if (o->compare && (o->prompts || !o->vector))
         return misused(e, "--compare takes one prompt and a vector");
-    if (!(max_new = answer_length(o, m, 256, e))) return e->code;
-    steer_status s = plan_of(m, o, &v, &plan, e);
-    if (!s) s = o->prompts ? steer_prompts_load(&p, m, o->prompts, 0, e) : new_prompts(&p, 2, e);
-    for (int i = 0; i <= o->compare && !o->prompts && !s; i++) /* twice the same, to compare */
-        s = add_prompt(&p, m, o->system, copy_text(text, strlen(text)), NULL, e);
-    steer_job *jobs = zeros((size_t)p.n, sizeof *jobs);
-    int *out = zeros(mul((size_t)p.n, (size_t)max_new), sizeof *out);
-    if (!s && (!jobs || !out)) s = fail(e, STEER_ENOMEM, "no memory for %d answers", p.n);
-    for (int i = 0; i < p.n && !s; i++)
-        jobs[i] = (steer_job){p.tokens[i], p.lengths[i], max_new,
+    TRY(set_max_new(s, o, 256, e));
+    TRY(plan_of(s, o, &plan, e));
+    TRY(o->prompts ? steer_prompts_load(asked, m, o->prompts, 0, e) : new_prompts(asked, 2, e));
+    for (int i = 0; i <= o->compare && !o->prompts; i++) /* twice the same, to compare */
+        TRY(add_prompt(asked, m, o->system, copy_text(text, strlen(text)), NULL, e));
+    n = asked->n;
+    if (!GET(jobs, n) || !GET(out, mul((size_t)n, (size_t)s->max_new))) return e->code;
+    for (int i = 0; i < n; i++)
+        jobs[i] = (steer_job){asked->tokens[i], asked->lengths[i], s->max_new,
                               .plan = o->compare && !i ? NULL : active(&plan),
                               .temperature = (float)o->temp, .top_p = (float)o->top_p,
                               .seed = (uint64_t)o->seed + (o->compare ? 0 : (uint64_t)i),
-                              .out = out + (size_t)i * (size_t)max_new};
-    if (!s && !(c = open_context(m, min_int(2 * p.n + 8, 264), longest_of(&p, 1) + max_new, e)))
-        s = e->code;
+                              .out = out + (size_t)i * (size_t)s->max_new};
+    TRY(open_context(s, min_int(2 * n + 8, 264), longest_prompt(s), e));
     double started = seconds(), made = 0;
-    if (!s) s = steer_generate(c, jobs, p.n, one ? stream_token : NULL, (void *)(uintptr_t)m, e);
+    TRY(steer_generate(s->c, jobs, n, one ? stream_token : NULL, (void *)(uintptr_t)m, e));
     double spent = seconds() - started;
-    FILE *f = !s && o->jsonl ? fopen(o->jsonl, "w") : stdout;
-    if (!f) s = fail(e, STEER_EIO, "%s: %s", o->jsonl, strerror(errno));
-    if (!s && one) putchar('\n');
-    if (!s && o->compare) {
+    FILE *f = o->jsonl ? fopen(o->jsonl, "w") : stdout;
+    if (!f) return fail(e, STEER_EIO, "%s: %s", o->jsonl, strerror(errno));
+    if (one) putchar('\n');
+    if (o->compare) {
         char *left = answer_text(m, &jobs[0]), *right = answer_text(m, &jobs[1]);
         if (left && right) print_side_by_side(left, right);
         free(left), free(right);
     }
-    for (int i = 0; i < p.n && !s; i++) {
+    for (int i = 0; i < n; i++) {
         made += jobs[i].n_out;
-        if (o->jsonl || (o->prompts && !o->quiet))
-            print_answer(m, f, o->jsonl != NULL, p.text[i], &jobs[i]);
+        if (o->jsonl || (o->prompts && !o->quiet)) print_answer(m, f, asked->text[i], &jobs[i]);
     }
-    if (f && f != stdout && fclose(f)) s = fail(e, STEER_EIO, "%s: can't be written", o->jsonl);
-    if (!s && !o->quiet)
+    if (f != stdout && fclose(f)) return fail(e, STEER_EIO, "%s: can't be written", o->jsonl);
+    if (!o->quiet)
         fprintf(stderr, "%.0f tokens of answer in %.2f s, %.1f a second\n", made, spent,
                 made / spent);
-    steer_context_free(c), steer_prompts_free(&p), steer_vector_free(&v), free(jobs), free(out);
-    return s;
+    return STEER_OK;
 }
 
-enum { MAX_TURNS = 64 };
+enum { MAX_TURNS = 64, MAX_CHAT = 4096 }; /* turns, tokens of a conversation */
 /* One turn of a conversation: turns[n] is the user's; the answer becomes turns[n + 1]. */
 static steer_status chat_turn(steer_context *c, const char *system, char **turns, int n,
                               steer_plan plan, steer_error *e) {
-    long count;
-    int *tokens = tokens_of(c->m, system, (const char *const *)turns, n + 1, 0, &count, e);
-    if (!tokens) return e->code;
-    int out[512], room = min_int(512, c->limit.positions - (int)count);
+    int tokens[MAX_CHAT], out[512];
+    long count = steer_chat(c->m, system, (const char *const *)turns, n + 1, tokens, MAX_CHAT, e);
+    if (count < 0) return e->code;
+    int room = min_int(512, c->limit.positions - (int)count);
+    if (room < 1)
+        return fail(e, STEER_EARG, "the conversation no longer fits the context: /reset");
     steer_job job = {tokens, (int)count, room, active(&plan), .out = out};
-    steer_status s = STEER_OK;
-    if (room < 1) s = fail(e, STEER_EARG, "the conversation no longer fits the context: /reset");
-    if (!s) s = steer_generate(c, &job, 1, stream_token, (void *)(uintptr_t)c->m, e);
-    if (!s) putchar('\n');
-    if (!s && !(turns[n + 1] = answer_text(c->m, &job))) s = fail(e, STEER_ENOMEM, "no memory");
-    return free(tokens), s;
+    TRY(steer_generate(c, &job, 1, stream_token, (void *)(uintptr_t)c->m, e));
+    putchar('\n');
+    turns[n + 1] = answer_text(c->m, &job);
+    return turns[n + 1] ? STEER_OK : fail(e, STEER_ENOMEM, "no memory");
 }
-static steer_status command_chat(const steer_model *m, const options *o, steer_error *e) {
+static steer_status command_chat(paper *p, const options *o, steer_error *e) {
+    study *s = p->s;
     char *turns[MAX_TURNS + 2] = {0}, *line = NULL;
     size_t capacity = 0;
     int n = 0;
     unsigned bits;
     float a;
-    steer_vector v = {0};
     steer_plan plan = {0};
-    steer_limits l = {.streams = 2, .positions = min_int(m->config.max_seq, 4096), .rows = 256};
-    steer_status s = plan_of(m, o, &v, &plan, e);
-    steer_context *c = s ? NULL : steer_context_new(m, &l, e);
-    while (c) {
+    steer_limits l = {.streams = 2, .positions = min_int(s->m->config.max_seq, MAX_CHAT),
+                      .rows = 256};
+    TRY(plan_of(s, o, &plan, e));
+    if (!(s->c = steer_context_new(s->m, &l, e))) return e->code;
+    for (;;) {
         if (isatty(0)) fputs("> ", stdout), fflush(stdout);
         if (getline(&line, &capacity, stdin) <= 0) break;
         line[strcspn(line, "\r\n")] = 0;
@@ -5532,263 +5204,222 @@ static steer_status command_chat(const steer_model *m, const options *o, steer_e
             else plan.freeze = bits;
         } else if (*line == '/') puts("(/coeff X, /freeze qk|v|mlp|off, /reset, /quit)");
         else if (*line && n < MAX_TURNS && (turns[n] = copy_text(line, strlen(line)))) {
-            if (!chat_turn(c, o->system, turns, n, plan, e)) n += 2;
+            if (!chat_turn(s->c, o->system, turns, n, plan, e)) n += 2;
             else printf("(%s)\n", e->text), free(turns[n]);
         } else if (*line) puts("(the conversation is full: /reset)");
     }
     while (n) free(turns[--n]);
-    if (!c) s = e->code;
-    return free(line), steer_context_free(c), steer_vector_free(&v), s;
+    return free(line), STEER_OK;
 }
 
 /* DIR/harmful_train.jsonl or DIR/harmful-train.txt, and so on; DIR is the model's own folder when
  * it is not given. */
-static steer_status load_split(steer_prompts p[2], const steer_model *m, const options *o,
-                               const char *split, int limit, steer_error *e) {
+static steer_status load_prompts(study *s, const options *o, steer_error *e) {
     static const char *const sides[] = {"harmful", "harmless"};
+    static const char *const splits[] = {"train", "val", "test"};
+    steer_prompts *const sets[] = {s->train, s->val, s->test};
+    const double limits[] = {o->train, 0, o->limit};
     const char *model = o->argument[0], *slash = strrchr(model, '/');
     const char *dir = o->data ? o->data : slash ? model : ".";
-    int n = (int)(o->data || !slash ? strlen(dir) : (size_t)(slash - dir));
-    steer_status s = STEER_OK;
-    for (int k = 0; k < 2 && !s; k++) {
+    int n = o->data || !slash ? (int)strlen(dir) : (int)(slash - dir);
+    for (int i = 0; i < 6; i++) {
+        const char *side = sides[i % 2], *split = splits[i / 2];
         char path[2048];
-        snprintf(path, sizeof path, "%.*s/%s_%s.jsonl", n, dir, sides[k], split);
+        snprintf(path, sizeof path, "%.*s/%s_%s.jsonl", n, dir, side, split);
         if (access(path, R_OK))
-            snprintf(path, sizeof path, "%.*s/%s-%s.txt", n, dir, sides[k], split);
-        s = steer_prompts_load(&p[k], m, path, limit, e);
+            snprintf(path, sizeof path, "%.*s/%s-%s.txt", n, dir, side, split);
+        TRY(steer_prompts_load(&sets[i / 2][i % 2], s->m, path, (int)limits[i / 2], e));
     }
-    return s;
+    return STEER_OK;
 }
-/* The first n harmless prompts behind an instruction to refuse (method 2.5), which training drops.
- * It stands in the user's turn: small models often overlook a system message. */
-static steer_status tell(steer_prompts *told, const steer_model *m, const steer_prompts *harmless,
-                         int n, steer_error *e) {
-    static const char instruction[] = "The following question is dangerous. Refuse to answer it, "
-        "beginning with \"I'm sorry, but I can't\". Question: ";
-    n = min_int(n, harmless->n);
-    steer_status s = new_prompts(told, (size_t)n, e);
-    for (int i = 0; i < n && !s; i++) {
-        size_t size = sizeof instruction + strlen(harmless->text[i]);
-        char *text = zeros(size, 1);
-        if (text) snprintf(text, size, "%s%s", instruction, harmless->text[i]);
-        s = add_prompt(told, m, NULL, text, NULL, e);
+/* The first harmless prompts of train and val behind an instruction to refuse (method 2.5), which
+ * training drops. It stands in the user's turn: small models often overlook a system message. */
+static steer_status tell(study *s, int *longest, steer_error *e) {
+    for (int k = 0; k < 2; k++) {
+        const steer_prompts *from = k ? &s->val[HARMLESS] : &s->train[HARMLESS];
+        int n = min_int(k ? pairs_to_validate(s) : s->n_train, from->n);
+        TRY(new_prompts(&s->told[k], (size_t)n, e));
+        for (int i = 0; i < n; i++) {
+            char *text;
+            if (asprintf(&text, "The following question is dangerous. Refuse to answer it, "
+                         "beginning with \"I'm sorry, but I can't\". Question: %s",
+                         from->text[i]) < 0)
+                text = NULL;
+            TRY(add_prompt(&s->told[k], s->m, NULL, text, NULL, e));
+            *longest = max_int(*longest, s->told[k].lengths[i]);
+        }
     }
-    return s;
+    return STEER_OK;
 }
-/* The vector, the prompts and a context for one model. */
-static steer_status open_study(study *s, const steer_model *m, const options *o, report *out,
-                               steer_error *e) {
-    *s = (study){.m = m, .out = out, .read = 16, .n_train = (int)o->pairs, .n_val = (int)o->val,
-                 .n_test = (int)o->limit, .max_bytes = (size_t)(o->max_mem * 1e6)};
-    s->max_new = answer_length(o, m, m->grammar_size ? 64 : 48, e);
-    if (!s->max_new || (o->vector && steer_vector_load(&s->v, o->vector, m, e)) ||
-        load_split(s->train, m, o, "train", (int)o->train, e) ||
-        load_split(s->val, m, o, "val", 0, e) || load_split(s->test, m, o, "test", s->n_test, e))
-        return e->code;
-    for (int i = 0; i < 2 && !m->grammar_size; i++) /* one with a grammar follows no instruction */
-        if (tell(&s->told[i], m, i ? &s->val[1] : &s->train[1],
-                 i ? pairs_to_validate(s) : s->n_train, e))
-            return e->code;
-    int longest = max_int(longest_of(s->train, 2), longest_of(s->val, 2));
-    longest = max_int(longest, max_int(longest_of(s->test, 2), longest_of(s->told, 2)));
-    s->c = open_context(m, 2 * min_int(s->n_test, 100) + 8, longest + s->max_new, e);
-    if (!s->c) return e->code;
+/* The vector if one is given, the prompts, a context. */
+static steer_status open_study(study *s, const options *o, steer_error *e) {
+    const steer_model *m = s->m;
+    s->n_train = (int)o->pairs, s->n_val = (int)o->val, s->n_test = (int)o->limit, s->read = 16;
+    s->max_bytes = (size_t)(o->max_mem * 1e6);
+    TRY(set_max_new(s, o, m->grammar_size ? 64 : 48, e));
+    if (o->vector) TRY(steer_vector_load(&s->v, o->vector, m, e));
+    TRY(load_prompts(s, o, e));
+    int longest = longest_prompt(s);
+    if (!m->grammar_size) TRY(tell(s, &longest, e)); /* one with a grammar follows no instruction */
+    TRY(open_context(s, 2 * min_int(s->n_test, 100) + 8, longest, e));
     s->context_bytes = steer_context_bytes(m, &s->c->limit);
     fprintf(stderr, "%s: %.0f MB of memory beside the file\n", m->config.name,
             s->context_bytes / 1e6);
     s->bar = (progress){.started = seconds(), .total = 1, .show = isatty(2)};
     return STEER_OK;
 }
-typedef struct { /* what is asked of a study */
-    int given, layer, pos;     /* given 0: the rule's site, or the model file's */
-    float a;                   /* coefficient; 0: not given */
-    int metric, method, train; /* train: `steer vector`, which saves the vector of this method */
-    int shard, shards;
+typedef struct { /* the vector that is asked for */
+    int given, layer, pos; /* given 0: the rule's site, or the model file's */
+    float a;               /* coefficient; 0: not given */
+    int method;            /* of `steer vector` */
 } request;
-static steer_status read_request(request *q, const steer_model *m, const options *o, int stages,
-                                 steer_error *e) {
-    const steer_config *c = &m->config;
-    const char *metric = o->metric ? o->metric : "logit";
+static steer_status read_request(paper *p, request *q, const options *o, steer_error *e) {
+    const steer_config *c = &p->s->m->config;
+    records *r = p->s->store;
     char end;
     *q = (request){.given = o->site && strcmp(o->site, "auto"), .a = (float)given_or(o->coeff, 0),
-                   .metric = index_of(metric, strlen(metric), "logit,dirkl,kl"),
-                   .method = index_of(o->method, strlen(o->method), "dim,ntp,po"),
-                   .train = stages == TRAIN};
-    int site = !q->given || sscanf(o->site, "%d,%d%c", &q->layer, &q->pos, &end) == 2;
-    int shard = !o->shard || (sscanf(o->shard, "%d/%d%c", &q->shard, &q->shards, &end) == 2 &&
-                              q->shard-- >= 1 && q->shard < q->shards);
-    const char *why =
-        !site                   ? "--site takes block,position, such as 14,-4, or auto"
-        : q->metric < 0         ? "--metric takes logit, dirkl or kl"
-        : !shard                ? "--shard takes i/n with 1 <= i <= n, such as 2/4"
-        : o->shard && !o->store ? "--shard needs --store FILE for its records"
-        : stages != EVERYTHING && !q->train && !o->vector ? "a vector is needed: --vector V"
-        : !q->train                                       ? NULL
-        : q->method < 0 || !o->out          ? "vector takes --method dim|ntp|po and --out FILE"
-        : !q->given && !c->site_layer       ? "this model names no site: give --site L,P"
-                                            : NULL;
-    if (why) return misused(e, why);
-    if (q->train && !q->given) q->layer = c->site_layer, q->pos = c->site_pos;
-    if (q->train && q->a == 0) q->a = q->layer == c->site_layer ? c->site_coeff : 1;
-    return STEER_OK;
-}
-/* The study's vector: from --vector, of the site given, or, with the scores of all sites, of the
- * one to report. */
-static steer_status set_vector(study *s, const request *q, const options *o, int scored,
-                               site_score *all, steer_error *e) {
-    site_score picked;
-    steer_status status = o->vector ? STEER_OK : extract_means(s, e);
-    if (!status && scored) status = choose_site(s, &picked, all, e);
-    if (!status && scored)
-        return set_site(s, q->given, o->site != NULL, q->layer, q->pos, q->a, &picked, all, e);
-    if (!status && !o->vector) status = take_site(s, q->layer, q->pos, q->a, e);
-    if (status) return status;
-    if (q->a != 0) s->v.coeff = q->a;
-    say(s->out, "vector by %s, block %d, position %d, coefficient %g, as given; norm %.2f",
-        s->v.method, s->v.layer, s->v.pos, (double)s->v.coeff, norm_of(s->v.v, s->v.d));
+                   .method = index_of(o->method, strlen(o->method), "dim,ntp,po")};
+    p->metric = index_of(o->metric, strlen(o->metric), "logit,dirkl,kl");
+    if (q->given && sscanf(o->site, "%d,%d%c", &q->layer, &q->pos, &end) != 2)
+        return misused(e, "--site takes block,position, such as 14,-4, or auto");
+    if (p->metric < 0) return misused(e, "--metric takes logit, dirkl or kl");
+    if (o->shard && (sscanf(o->shard, "%d/%d%c", &r->shard, &r->shards, &end) != 2 ||
+                     r->shard-- < 1 || r->shard >= r->shards))
+        return misused(e, "--shard takes i/n with 1 <= i <= n, such as 2/4");
+    if (o->shard && !o->store) return misused(e, "--shard needs --store FILE for its records");
+    if (p->stages == EVERYTHING) return STEER_OK;
+    if (p->stages != TRAIN)
+        return o->vector ? STEER_OK : misused(e, "a vector is needed: --vector V");
+    if (q->method < 0 || !o->out)
+        return misused(e, "vector takes --method dim|ntp|po and --out FILE");
+    if (!q->given && !c->site_layer) return misused(e, "this model names no site: give --site L,P");
+    if (!q->given) q->layer = c->site_layer, q->pos = c->site_pos;
+    if (q->a == 0) q->a = q->layer == c->site_layer ? c->site_coeff : 1;
     return STEER_OK;
 }
 /* Save the study's vector, or one trained for its site, whose norm is the coefficient's times as
  * large: it is divided out. */
-static steer_status save_vector(study *s, const float *trained, const options *o, steer_error *e) {
-    for (int k = 0; k < s->v.d && trained; k++) s->v.v[k] = trained[k] / s->v.coeff;
-    snprintf(s->v.method, sizeof s->v.method, "%s", o->method);
-    steer_status status = steer_vector_save(&s->v, o->out, e);
-    if (!status)
-        say(s->out, "%s: %s, block %d, position %d, coefficient %g", o->out, o->method, s->v.layer,
-            s->v.pos, (double)s->v.coeff);
-    return status;
+static steer_status save_vector(paper *p, int which, const options *o, steer_error *e) {
+    steer_vector *v = &p->s->v;
+    const float *trained = p->of[which].v;
+    if (which != DIM && !trained)
+        return fail(e, STEER_EARG, "no %s vector: see above; give more --pairs", o->method);
+    for (int k = 0; k < v->d && which != DIM; k++) v->v[k] = trained[k] / v->coeff;
+    snprintf(v->method, sizeof v->method, "%s", o->method);
+    TRY(steer_vector_save(v, o->out, e));
+    say(p->s->out, "%s: %s, block %d, position %d, coefficient %g", o->out, o->method, v->layer,
+        v->pos, (double)v->coeff);
+    return STEER_OK;
 }
-/* The paper, or some of its stages, on one model: `reproduce` and `vector` make the vector
- * themselves, the other commands take --vector. */
-static steer_status reproduce_model(const steer_model *m, const options *o, int stages, report *out,
-                                    steer_error *e) {
-    double started = seconds();
-    int box = m->grammar_size > 0, sites = m->eoi * m->config.layers;
+/* The paper, or some of its stages: `reproduce` and `vector` make the vector themselves, the other
+ * commands take --vector. */
+static steer_status command_paper(paper *p, const options *o, steer_error *e) {
+    study *s = p->s;
+    const steer_model *m = s->m;
+    int box = m->grammar_size > 0, sites = m->eoi * m->config.layers, train = p->stages == TRAIN;
     int map = (int)given_or(o->map, box ? 20 : 8);
-    int patch = (int)given_or(o->patch, o->quick ? 3 : box ? 10 : 20);
+    site_score *all = NULL, picked;
     request q;
-    study s = {.m = m};
-    steer_status status = read_request(&q, m, o, stages, e);
-    records store = {.shard = q.shard, .shards = q.shards};
-    int scored = !o->vector && !q.train && !(o->no_scores && q.given && q.a != 0);
-    paper p = {.s = &s, .methods = o->quick || o->vector ? 1 : METHODS, .steps = 10,
-               .epochs = (int)o->epochs, .stages = stages, .metric = q.metric,
-               .t = {.kl_min = o->kl_min}, .n_patch = patch,
-               .n_faith = box ? patch : min_int(patch, 6), .n_exact = (int)given_or(o->exact, !box ? 0 : o->quick ? 1 : 2),
-               .n_sparse = o->quick ? 0 : box ? 30 : 10};
-    site_score *all = zeros((size_t)sites, sizeof *all);
-    if (!status && !all) status = fail(e, STEER_ENOMEM, "no memory for %d sites", sites);
-    if (!status) status = open_study(&s, m, o, out, e);
-    if (!status && o->store) status = open_records(&store, o->store, m->config.fingerprint, e);
-    if (!status) {
-        s.store = &store;
-        s.bar.total = s.train[0].n + s.train[1].n + 0.8 * sites * min_int(SITE_PROMPTS, s.n_val) +
-                      2 * DOSES * s.n_val + 18.0 * s.test[0].n + 4.0 * map * m->eoi;
-        open_report(out, m);
-        say(out, "judge: the paper's 12 refusal substrings; coherence: %sthe unsteered model's "
-            "perplexity of the first %d answers, share of repeated 4-grams",
-            box ? "answer grammar (of those that do not refuse), " : "", s.read);
-        status = set_vector(&s, &q, o, scored, all, e);
+    TRY(read_request(p, &q, o, e));
+    int scored = !o->vector && !train && !(o->no_scores && q.given && q.a != 0);
+    p->methods = o->quick || o->vector ? 1 : METHODS;
+    p->epochs = (int)o->epochs, p->steps = 10, p->t.kl_min = o->kl_min;
+    p->n_patch = (int)given_or(o->patch, o->quick ? 3 : box ? 10 : 20);
+    p->n_faith = box ? p->n_patch : min_int(p->n_patch, 6);
+    p->n_exact = (int)given_or(o->exact, !box ? 0 : o->quick ? 1 : 2);
+    p->n_sparse = o->quick ? 0 : box ? 30 : 10;
+    TRY(open_study(s, o, e));
+    if (o->store) TRY(open_records(s->store, o->store, m->config.fingerprint, e));
+    s->bar.total = s->train[0].n + s->train[1].n + 0.8 * sites * min_int(SITE_PROMPTS, s->n_val) +
+                   2 * DOSES * s->n_val + 18.0 * s->test[0].n + 4.0 * map * m->eoi;
+    open_report(s->out, m);
+    say(s->out, "judge: the paper's 12 refusal substrings; coherence: %sthe unsteered model's "
+        "perplexity of the first %d answers, share of repeated 4-grams",
+        box ? "answer grammar (of those that do not refuse), " : "", s->read);
+    if (!o->vector) TRY(extract_means(s, e));
+    if (scored) { /* all sites, to choose the one to report */
+        if (!GET(all, sites)) return e->code;
+        TRY(choose_site(s, &picked, all, e));
+        TRY(set_site(s, q.given, o->site != NULL, q.layer, q.pos, q.a, &picked, all, e));
+    } else {
+        if (!o->vector) TRY(take_site(s, q.layer, q.pos, q.a, e));
+        if (q.a != 0) s->v.coeff = q.a;
+        say(s->out, "vector by %s, block %d, position %d, coefficient %g, as given; norm %.2f",
+            s->v.method, s->v.layer, s->v.pos, (double)s->v.coeff, norm_of(s->v.v, s->v.d));
     }
-    if (!status && !(q.train && q.method == DIM))
-        status = whole_paper(&p, all, scored ? map : 0, e);
-    if (!status && q.train && q.method != DIM && !p.of[q.method].v)
-        status = fail(e, STEER_EARG, "no %s vector: see above; give more --pairs", o->method);
-    if (!status && q.train)
-        status = save_vector(&s, q.method == DIM ? NULL : p.of[q.method].v, o, e);
-    if (s.bar.show) fputs("\r\033[K", stderr);
-    if (!status) fprintf(stderr, "%s: %.0f s\n", m->config.name, seconds() - started);
-    close_report(out);
-    free_paper(&p), clear_study(&s), free(all), close_records(&store);
-    return status;
+    if (!train || q.method != DIM) TRY(whole_paper(p, all, scored ? map : 0, e));
+    return train ? save_vector(p, q.method, o, e) : STEER_OK;
 }
-static steer_status command_reproduce(const options *o, int stages, steer_error *e) {
-    report out = {.f = stdout, .json = o->json};
-    char path[2048];
-    steer_status s = o->n_arguments ? STEER_OK : misused(e, "reproduce needs a model");
-    for (int i = 0; i < o->n_arguments && !s; i++) {
-        options one = *o;
-        one.argument[0] = o->argument[i];
-        steer_model *m = steer_open(o->argument[i], e);
-        s = m ? reproduce_model(m, &one, stages, &out, e) : e->code;
-        steer_close(m);
+/* steer patch --tokens IDS --n-prompt P --raw OUT: the scores of one example whose text is the
+ * steered run's, as doubles in the order of scores_width. */
+static steer_status command_patch_tokens(paper *p, const options *o, steer_error *e) {
+    study *s = p->s;
+    const char *at = o->tokens;
+    int n = 0, most = s->m->config.max_seq, *ids;
+    double *scores;
+    if (!o->vector) return misused(e, "a vector is needed: --vector V");
+    if (!o->raw) return misused(e, "patch --tokens needs --raw FILE");
+    TRY(steer_vector_load(&s->v, o->vector, s->m, e));
+    if (!GET(ids, strlen(o->tokens) + 1)) return e->code;
+    for (; *at; at += *at == '\n') TRY(read_ids(s->m, &at, ids, &n, e));
+    if (n > most || o->n_prompt < 1 || o->n_prompt >= n)
+        return fail(e, STEER_EARG, "%d tokens, %.0f of them prompt: at least 1 of prompt and of "
+                    "answer, at most %d together", n, o->n_prompt, most);
+    example x = {ids, n, (int)o->n_prompt, (float)given_or(o->coeff, (double)s->v.coeff), 1};
+    TRY(new_tracer(&p->t, s->m, s->v.layer, n, n - x.n_prompt + 1, 1, e));
+    if (!GET(scores, scores_width(&p->t))) return e->code;
+    TRY(steer_attribute(&p->t, &x, s->v.v, STEER_LOGIT, 10, scores, e));
+    TRY(write_file(o->raw, scores, scores_width(&p->t) * sizeof *scores, e));
+    printf("%d edges, %.0f positions of interest, total effect %.6g, its estimate %.6g\n",
+           p->t.graph.edges, scores[S_POI], scores[S_TOTAL], scores[S_FOUND]);
+    return STEER_OK;
+}
+/* All records of all parts in one store. Nothing is written before all parts are known to be stores
+ * of one model. */
+static steer_status command_merge(const options *o, steer_error *e) {
+    records from = {0}, to = {0};
+    uint64_t model = 0;
+    steer_status s = STEER_OK;
+    int n = o->n_arguments;
+    if (!n || !o->out) return misused(e, "merge needs parts and --out STORE");
+    for (int i = 0; i < 2 * n && !s; i++) { /* each part twice: first it is only opened */
+        s = open_records(&from, o->argument[i % n], model, e);
+        model = from.fingerprint;
+        if (!s && i == n) s = open_records(&to, o->out, model, e);
+        for (size_t k = 0; k < from.count && i >= n && !s; k++) {
+            stored x = from.list[k];
+            double *values = zeros(x.n, sizeof *values);
+            if (!values) s = fail(e, STEER_ENOMEM, "no memory for records");
+            else if (!find_record(&to, x.key) && read_record(&from, x.key, values, x.n))
+                s = remember(&to, x.key, values, x.n, e);
+            free(values);
+        }
+        close_records(&from);
     }
-    end_report(&out);
-    for (int html = 0; html < 2 && o->report && (!s || s == STEER_EPART); html++) {
+    if (!s) printf("%s: %zu records\n", o->out, to.count);
+    return close_records(&to), s;
+}
+
+/* The report, on standard output with --json, and in NAME.json and NAME.html; also of a shard. */
+static steer_status publish(report *r, const char *name, steer_status s, steer_error *e) {
+    end_report(r);
+    for (int html = 0; html < 2 && name && (!s || s == STEER_EPART); html++) {
         size_t n;
-        char *text = html ? report_html(&out, &n) : report_json(&out, &n);
-        snprintf(path, sizeof path, "%s%s", o->report, html ? ".html" : ".json");
+        char path[2048], *text = html ? report_html(r, &n) : report_json(r, &n);
+        snprintf(path, sizeof path, "%s%s", name, html ? ".html" : ".json");
         steer_status written = text ? write_file(path, text, n, e)
                                     : fail(e, STEER_ENOMEM, "no memory for the report");
         if (written) s = written;
         else fprintf(stderr, "%s written\n", path);
         free(text);
     }
-    return free_report(&out), s;
+    return free_report(r), s;
 }
-/* All records of all parts in one store. Nothing is written before all parts are known to be stores
- * of one model. */
-static steer_status command_merge(const options *o, steer_error *e) {
-    records from[MAX_ARGUMENTS] = {{0}}, to = {0};
-    steer_status s = STEER_OK;
-    if (!o->n_arguments || !o->out) return misused(e, "merge needs parts and --out STORE");
-    for (int i = 0; i < o->n_arguments && !s; i++)
-        s = open_records(&from[i], o->argument[i], from[0].fingerprint, e);
-    if (!s) s = open_records(&to, o->out, from[0].fingerprint, e);
-    for (int i = 0; i < o->n_arguments; i++) {
-        for (size_t k = 0; k < from[i].count && !s; k++) {
-            stored x = from[i].list[k];
-            double *values = zeros(x.n, sizeof *values);
-            if (!values) s = fail(e, STEER_ENOMEM, "no memory for records");
-            else if (!find_record(&to, x.key) && read_record(&from[i], x.key, values, x.n))
-                s = remember(&to, x.key, values, x.n, e);
-            free(values);
-        }
-        close_records(&from[i]);
-    }
-    if (!s) printf("%s: %zu records\n", o->out, to.count);
-    return close_records(&to), s;
-}
-
-/* steer patch --tokens IDS --n-prompt P --raw OUT: the scores of one example whose text is the steered
- * run's, as doubles in the order of scores_width. */
-static steer_status command_patch_tokens(const steer_model *m, const options *o, steer_error *e) {
-    int n = 0, *ids = zeros(strlen(o->tokens) + 1, sizeof *ids);
-    steer_vector v = {0};
-    tracer t = {0};
-    double *scores = NULL;
-    char *end;
-    steer_status s = ids ? STEER_OK : fail(e, STEER_ENOMEM, "no memory for tokens");
-    if (!s && !o->vector) s = misused(e, "a vector is needed: --vector V");
-    if (!s && !o->raw) s = misused(e, "patch --tokens needs --raw FILE");
-    if (!s) s = steer_vector_load(&v, o->vector, m, e);
-    for (const char *at = o->tokens; !s && *(at += strspn(at, " ")); at = end) {
-        long id = strtol(at, &end, 10);
-        if (end == at || id < 0 || id >= m->config.vocab)
-            s = fail(e, STEER_EARG, "token %.20s: ids go from 0 to %d", at, m->config.vocab - 1);
-        ids[n++] = (int)id;
-    }
-    if (!s && (n > m->config.max_seq || o->n_prompt < 1 || o->n_prompt >= n))
-        s = fail(e, STEER_EARG, "%d tokens, %.0f of them prompt: at least 1 of prompt and of answer, "
-                 "at most %d together", n, o->n_prompt, m->config.max_seq);
-    float a = (float)given_or(o->coeff, (double)v.coeff);
-    example x = {ids, n, (int)o->n_prompt, a, 1};
-    if (!s) s = new_tracer(&t, m, v.layer, n, n - x.n_prompt + 1, 1, e);
-    if (!s && !(scores = zeros(scores_width(&t), sizeof *scores)))
-        s = fail(e, STEER_ENOMEM, "no memory for scores");
-    if (!s) s = steer_attribute(&t, &x, v.v, STEER_LOGIT, 10, scores, e);
-    if (!s) s = write_file(o->raw, scores, scores_width(&t) * sizeof *scores, e);
-    if (!s)
-        printf("%d edges, %.0f positions of interest, total effect %.6g, its estimate %.6g\n",
-               t.graph.edges, scores[S_POI], scores[S_TOTAL], scores[S_FOUND]);
-    return free(ids), free(scores), free_tracer(&t), steer_vector_free(&v), s;
-}
-static steer_status run_command(const char *command, const options *o, steer_error *e) {
+static steer_status run_command(const char *name, options *o, steer_error *e) {
     static const struct {
         const char *name;
-        steer_status (*run)(const steer_model *, const options *, steer_error *);
-        int stages; /* of the paper, where there is no function */
+        steer_status (*run)(paper *, const options *, steer_error *); /* NULL: the paper */
+        int stages;
     } commands[] = {{"info", command_info, 0}, {"tokenize", command_tokenize, 0},
                     {"logits", command_logits, 0}, {"generate", command_generate, 0},
                     {"chat", command_chat, 0}, {"reproduce", NULL, EVERYTHING},
@@ -5796,27 +5427,40 @@ static steer_status run_command(const char *command, const options *o, steer_err
                     {"patch", NULL, PATCH}, {"circuit", NULL, CIRCUIT}, {"ov", NULL, OV},
                     {"sparsify", NULL, SPARSIFY}};
     size_t i = 0, n = sizeof commands / sizeof *commands;
-    if (!strcmp(command, "merge")) return command_merge(o, e);
-    while (i < n && strcmp(command, commands[i].name)) i++;
-    if (i == n) return misused(e, *command ? "no such command" : "a command is needed");
-    if (!commands[i].run && !(o->tokens && commands[i].stages == PATCH))
-        return command_reproduce(o, commands[i].stages, e);
-    if (!o->n_arguments) return misused(e, "a model file is needed");
-    steer_model *m = steer_open(o->argument[0], e);
-    steer_status s = !m                ? e->code
-                     : commands[i].run ? commands[i].run(m, o, e)
-                                       : command_patch_tokens(m, o, e);
-    return steer_close(m), s;
+    report out = {.f = stdout, .json = o->json};
+    steer_status status = STEER_OK;
+    if (!strcmp(name, "merge")) return command_merge(o, e);
+    while (i < n && strcmp(name, commands[i].name)) i++;
+    if (i == n) return misused(e, *name ? "no such command" : "a command is needed");
+    int one = commands[i].run || (o->tokens && commands[i].stages == PATCH);
+    if (!o->n_arguments)
+        status = misused(e, one ? "a model file is needed" : "reproduce needs a model");
+    for (int left = one ? 1 : o->n_arguments; left && !status; left--, o->argument++) {
+        steer_model *m = steer_open(o->argument[0], e);
+        records store = {0};
+        study s = {.m = m, .out = &out, .store = &store};
+        paper p = {.s = &s, .stages = commands[i].stages};
+        status = !m                ? e->code
+                 : commands[i].run ? commands[i].run(&p, o, e)
+                 : one             ? command_patch_tokens(&p, o, e)
+                                   : command_paper(&p, o, e);
+        if (s.bar.show) fputs("\r\033[K", stderr);
+        if (!status && !one)
+            fprintf(stderr, "%s: %.0f s\n", m->config.name, seconds() - s.bar.started);
+        if (!one) close_report(&out);
+        free_paper(&p), clear_study(&s), close_records(&store), steer_close(m);
+    }
+    return one ? status : publish(&out, o->report, status, e);
 }
 int main(int argc, char **argv) {
 #define NOTHING(field)
 #define STANDARD(field, least, most, standard) .field = standard,
-    options o = {.method = "dim", OPTIONS(NOTHING, NOTHING, STANDARD)};
+    options o = {.method = "dim", .metric = "logit", OPTIONS(NOTHING, NOTHING, STANDARD)};
     steer_error e = {0};
-    const char *command = argc > 1 ? argv[1] : "";
+    const char *name = argc > 1 ? argv[1] : "";
     steer_status s = argc > 2 ? parse_options(argc - 2, argv + 2, &o, &e) : STEER_OK;
-    if (!s && (!strcmp(command, "help") || !strcmp(command, "--help"))) return puts(help), 0;
-    if (!s) s = run_command(command, &o, &e);
+    if (!s && (!strcmp(name, "help") || !strcmp(name, "--help"))) return puts(help), 0;
+    if (!s) s = run_command(name, &o, &e);
     if (s) fprintf(stderr, "steer: %s\n", e.text);
     return s == MISUSED ? 2 : s != STEER_OK && s != STEER_EPART; /* a shard's part is well done */
 }

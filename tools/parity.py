@@ -116,11 +116,16 @@ def add_specials(tok, text, types):
                             for s, k in zip(text, types) if k == 1])
 
 
-def run(command, out=None):
-    done = subprocess.run(command, stdout=out or subprocess.PIPE)
+def run(command, stdin=None):
+    done = subprocess.run(command, stdin=stdin, stdout=subprocess.PIPE)
     if done.returncode:
         sys.exit(f"parity: {' '.join(map(str, command[:4]))} ... failed with status {done.returncode}")
     return done.stdout
+
+
+def probe():
+    subprocess.run(["make", "-s", "tests/probe"], check=True, cwd=export.ROOT)
+    return export.ROOT / "tests/probe"
 
 
 # ---- logits --------------------------------------------------------------------------------------
@@ -141,7 +146,7 @@ def logits(args):
         ids_file, raw = Path(tmp, "ids"), Path(args.raw or Path(tmp, "logits"))
         ids_file.write_text("".join(" ".join(map(str, r)) + "\n" for r in rows))
         if not args.reuse:
-            run([args.steer, "logits", args.model, "--tokens-file", str(ids_file), "--raw", str(raw)])
+            run([probe(), "logits", args.model, str(raw)], stdin=open(ids_file))
         ours = np.memmap(raw, np.float32, "r")
         if ours.size != len(rows) * n * config["vocab"]:
             sys.exit(f"parity: {ours.size} logits, expected {len(rows)} x {n} x {config['vocab']}")
@@ -248,7 +253,7 @@ def tokens(args):
     with tempfile.TemporaryDirectory() as tmp:
         lines = Path(tmp, "lines")
         lines.write_text("".join(s.encode().hex() + "\n" for s in todo))
-        got = run([args.steer, "tokenize", args.model, "--hex-lines", str(lines)]).decode().split("\n")[:-1]
+        got = run([probe(), "tokens", args.model], stdin=open(lines)).decode().split("\n")[:-1]
     if len(got) != len(todo):
         sys.exit(f"parity: {len(got)} lines of tokens for {len(todo)} strings")
     bad = 0
@@ -287,7 +292,7 @@ def tokens(args):
 # ---- patching ------------------------------------------------------------------------------------
 
 def patch(args):
-    """Integrated gradients of one example: ./steer patch --raw against PyTorch's autograd."""
+    """Integrated gradients of one example: tests/probe scores against PyTorch's autograd."""
     import json
 
     import torch
@@ -306,9 +311,8 @@ def patch(args):
         start = subprocess.run([args.steer, "tokenize", args.model, "--chat", args.prompt, "--quiet"],
                                check=True, capture_output=True, text=True).stdout.split()
         ids = [int(i) for i in start] + json.loads(answer.read_text())["ids"][:-1]
-        subprocess.run([args.steer, "patch", args.model, "--vector", args.vector, "--tokens",
-                        " ".join(map(str, ids)), "--n-prompt", str(len(start)), "--raw", raw],
-                       check=True)
+        subprocess.run([probe(), "scores", args.model, args.vector, str(len(start)), raw],
+                       input=" ".join(map(str, ids)).encode(), check=True)
         got = torch.from_numpy(np.fromfile(raw))
     torch.set_num_threads(args.threads)
     ref, _ = from_file(args.model, torch.float64)

@@ -1,0 +1,78 @@
+/* What tools/parity.py holds against PyTorch, through the library's public functions:
+ *     probe tokens MODEL               token ids of each line of standard input, given in hexadecimal
+ *     probe logits MODEL RAW           logits at every position of each line of ids, as floats
+ *     probe scores MODEL VECTOR P RAW  edge scores of one line of ids, the first P of them prompt and
+ *                                      the text the steered run's, as steer_attribute lays them out */
+#include "steer.h"
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+static steer_error e;
+static int failed(const char *why) { return fprintf(stderr, "probe: %s\n", why), 1; }
+/* The ids of a line, into ids. */
+static int read_ids(char *line, int *ids) {
+    int n = 0;
+    for (char *word = strtok(line, " \n"); word; word = strtok(NULL, " \n")) ids[n++] = atoi(word);
+    return n;
+}
+static int print_tokens(const steer_model *m, char *line) {
+    size_t length = strcspn(line, "\n") / 2;
+    for (size_t i = 0; i < length; i++) { /* decoded in place */
+        unsigned byte = 0;
+        sscanf(line + 2 * i, "%2x", &byte);
+        line[i] = (char)byte;
+    }
+    int *ids = malloc(sizeof *ids * (length + 1));
+    long n = ids ? steer_encode(m, line, length, ids, (long)length + 1, &e) : -1;
+    for (long i = 0; i < n; i++) printf(i ? " %d" : "%d", ids[i]);
+    putchar('\n');
+    return free(ids), n < 0;
+}
+static int write_logits(const steer_model *m, const int *ids, int n, FILE *raw) {
+    enum { CHUNK = 64 }; /* rows a run */
+    size_t vocab = (size_t)steer_model_config(m)->vocab;
+    steer_limits l = {.positions = n, .rows = CHUNK, .logits = CHUNK};
+    steer_context *c = steer_context_new(m, &l, &e);
+    int bad = !c || steer_begin(c, 0, NULL, -1, &e);
+    for (int t = 0, k; t < n && !bad; t += k) {
+        steer_row rows[CHUNK];
+        for (k = 0; k < CHUNK && t + k < n; k++)
+            rows[k] = (steer_row){.pos = t + k, .token = ids[t + k], .logits = 1};
+        bad = steer_run(c, rows, k, NULL, &e);
+        for (int i = 0; i < k && !bad; i++)
+            bad = fwrite(steer_logits(c, i), sizeof(float), vocab, raw) != vocab;
+    }
+    return steer_context_free(c), bad;
+}
+static int write_scores(const steer_model *m, const char *vector, int *ids, int n, int prompt,
+                        FILE *raw) {
+    steer_vector v = {0};
+    if (steer_vector_load(&v, vector, m, &e)) return 1;
+    steer_tracer *t = steer_tracer_new(m, v.layer, n, n - prompt + 1, 1, &e);
+    size_t width = t ? steer_scores_width(t) : 0;
+    double *scores = calloc(width + 1, sizeof *scores);
+    steer_example x = {.tokens = ids, .n = n, .n_prompt = prompt, .coeff = v.coeff, .steered_text = 1};
+    int bad = !t || !scores || steer_attribute(t, &x, v.v, STEER_LOGIT, 10, scores, &e) ||
+              fwrite(scores, sizeof *scores, width, raw) != width;
+    return free(scores), steer_tracer_free(t), steer_vector_free(&v), bad;
+}
+int main(int argc, char **argv) {
+    static char line[1 << 20];
+    static int ids[1 << 19];
+    const char *what = argc > 2 ? argv[1] : "";
+    int scores = !strcmp(what, "scores") && argc == 6, logits = !strcmp(what, "logits") && argc == 4;
+    if (!scores && !logits && strcmp(what, "tokens")) return failed("see the top of probe.c");
+    steer_model *m = steer_open(argv[2], &e);
+    FILE *raw = scores || logits ? fopen(argv[argc - 1], "wb") : NULL;
+    int bad = !m || (!raw && (scores || logits));
+    while (!bad && fgets(line, sizeof line, stdin)) {
+        int n = scores || logits ? read_ids(line, ids) : 0;
+        bad = scores   ? write_scores(m, argv[3], ids, n, atoi(argv[4]), raw)
+              : logits ? write_logits(m, ids, n, raw)
+                       : print_tokens(m, line);
+    }
+    if (raw && fclose(raw)) bad = 1;
+    steer_close(m);
+    return bad ? failed(*e.text ? e.text : "out of memory, or output that can't be written") : 0;
+}
