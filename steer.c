@@ -2773,7 +2773,7 @@ enum { STORED_HEAD = offsetof(stored, at) };
 typedef struct {
     FILE *f;              /* NULL: nothing is kept */
     const char *path;
-    uint64_t fingerprint; /* of the model */
+    uint64_t model;       /* its fingerprint: part of every key, so that models share a store */
     stored *list;         /* [count]; the last of a key holds */
     size_t count;
     int shard, shards;    /* shards 0: all units are this run's */
@@ -2797,7 +2797,7 @@ static uint64_t hash_plan(uint64_t h, const steer_model *m, const steer_plan *p,
 /* A search in order is quick beside the work that it saves. */
 static const stored *find_record(const records *r, uint64_t key) {
     size_t i = r->count;
-    while (i && r->list[i - 1].key != key) i--;
+    while (i && r->list[i - 1].key != (key ^ r->model)) i--;
     return i ? &r->list[i - 1] : NULL;
 }
 static steer_status add_record(records *r, stored x, steer_error *e) {
@@ -2806,20 +2806,15 @@ static steer_status add_record(records *r, stored x, steer_error *e) {
     r->list = grown, grown[r->count++] = x;
     return STEER_OK;
 }
-/* Open or create a store; what a killed run left unfinished at its end is cut off. Model 0: a store
- * that is there, whatever its model. */
-static steer_status open_records(records *r, const char *path, uint64_t model, steer_error *e) {
-    struct { char magic[8]; uint64_t version, fingerprint; }
-        h = {.version = 0}, fresh = {"STEERREC", STEER_VERSION, model};
+/* Open a store, or create it; what a killed run left unfinished at its end is cut off. */
+static steer_status open_records(records *r, const char *path, int create, steer_error *e) {
+    struct { char magic[8]; uint64_t version; } h = {.version = 0}, fresh = {"STORE", STEER_VERSION};
     steer_status s = STEER_OK;
-    r->path = path, r->f = fopen(path, model ? "a+b" : "r+b");
+    r->path = path, r->f = fopen(path, create ? "a+b" : "r+b");
     if (!r->f) return fail(e, STEER_EIO, "%s: %s", path, strerror(errno));
-    if (!fread(&h, 1, sizeof h, r->f) && model && fwrite(&fresh, sizeof fresh, 1, r->f)) h = fresh;
-    if (memcmp(h.magic, fresh.magic, 8) || h.version != fresh.version)
+    if (!fread(&h, 1, sizeof h, r->f) && create && fwrite(&fresh, sizeof fresh, 1, r->f)) h = fresh;
+    if (memcmp(&h, &fresh, sizeof h))
         return fail(e, STEER_EFORMAT, "%s: not a store of records of this version", path);
-    if (model && h.fingerprint != model)
-        return fail(e, STEER_EMISMATCH, "%s: made with another model; take another --store", path);
-    r->fingerprint = h.fingerprint;
     fseek(r->f, 0, SEEK_END);
     long end = ftell(r->f), at = (long)sizeof h;
     for (stored x; !s && at < end; at = x.at + 8 * (long)x.n) {
@@ -2852,7 +2847,7 @@ static int recall(records *r, uint64_t key, double *values, size_t n) {
 }
 static steer_status remember(records *r, uint64_t key, const double *values, size_t n,
                              steer_error *e) {
-    stored x = {key, (uint32_t)n, crc32_of(0, values, 8 * n), 0};
+    stored x = {key ^ r->model, (uint32_t)n, crc32_of(0, values, 8 * n), 0};
     if (!r->f) return STEER_OK;
     fseek(r->f, 0, SEEK_END), x.at = ftell(r->f) + STORED_HEAD;
     if (fwrite(&x, STORED_HEAD, 1, r->f) != 1 || fwrite(values, sizeof *values, n, r->f) != n ||
@@ -4825,12 +4820,12 @@ static steer_status whole_paper(paper *p, const site_score *all, int map, steer_
 /* Every option of every command: texts T, flags F and numbers N with their range and what they are
  * when they are not given (NAN: the command decides). --max-new is field max_new. */
 #define OPTIONS(T, F, N) \
-    T(vector) T(freeze) T(remove) T(ablate) T(site) T(system) T(tokens) T(tokens_file) T(raw) \
-    T(prompts) T(jsonl) T(hex_lines) T(chat) T(data) T(out) T(report) T(store) T(shard) T(metric) \
+    T(vector) T(freeze) T(remove) T(ablate) T(site) T(system) \
+    T(prompts) T(jsonl) T(chat) T(data) T(out) T(report) T(store) T(shard) T(metric) \
     T(method) F(compare) F(quiet) F(verify) F(json) F(quick) F(no_scores) \
     N(coeff, -1e6, 1e6, NAN) N(max_new, 1, 1e9, NAN) N(temp, 0, 100, 0) N(top_p, 0, 1, 1) \
     N(seed, 0, 9e15, 1) N(train, 1, 1e6, 256) N(limit, 1, 1e6, 100) N(val, 1, 1e6, 32) \
-    N(map, 0, 1e6, NAN) N(patch, 1, 1e6, NAN) N(pairs, 4, 1e6, 64) N(n_prompt, 1, 1e6, 0) \
+    N(map, 0, 1e6, NAN) N(patch, 1, 1e6, NAN) N(pairs, 4, 1e6, 64) \
     N(exact, 0, 1e6, NAN) N(epochs, 1, 16, 10) N(kl_min, 0, 1e9, 0) N(max_mem, 1, 1e9, 0)
 #define TEXT(field) const char *field;
 #define FLAG(field) int field;
@@ -4855,8 +4850,7 @@ static const char help[] =
     "      [--exact N] [--pairs N] [--epochs N] [--metric logit|dirkl|kl [--kl-min X]] "
     "[--max-mem MB]\n      [--store FILE [--shard i/n]]\n"
     "steer merge PART... --out STORE\n"
-    "steer tokenize MODEL TEXT | --chat TEXT [--system TEXT] | --hex-lines FILE\n"
-    "steer logits MODEL --tokens \"1 2 3\" | --tokens-file FILE [--raw OUT]";
+    "steer tokenize MODEL TEXT | --chat TEXT [--system TEXT]";
 
 /* The status of a command that was not understood; the program's is then 2. */
 static const steer_status MISUSED = (steer_status)(STEER_EPART + 1);
@@ -4922,19 +4916,6 @@ static steer_status words(const char *list, const char *option, const char *name
 /* A COMMAND gets a paper, empty but for its stages, on a study that has nothing but a model. What
  * it puts there (vector, context, prompts, tracer, memory), run_command frees, whatever failed. */
 
-/* The ids of a line of text, appended to ids[*n]; *at becomes its end. */
-static steer_status read_ids(const steer_model *m, const char **at, int *ids, int *n,
-                             steer_error *e) {
-    for (char *end; *at += strspn(*at, " \t\r"), **at && **at != '\n'; *at = end) {
-        long id = strtol(*at, &end, 10);
-        if (end == *at || id < 0 || id >= m->config.vocab)
-            return fail(e, STEER_EARG, "token %.*s: ids go from 0 to %d",
-                        (int)strcspn(*at, " \t\r\n"), *at, m->config.vocab - 1);
-        ids[(*n)++] = (int)id;
-    }
-    return STEER_OK;
-}
-
 static steer_status command_info(paper *p, const options *o, steer_error *e) {
     const steer_model *m = p->s->m;
     const steer_config *c = &m->config;
@@ -4973,10 +4954,12 @@ static steer_status command_info(paper *p, const options *o, steer_error *e) {
 }
 
 /* The ids of a text's tokens, on one line; then, unless --quiet, each with its bytes. */
-static steer_status print_tokens(const steer_model *m, const options *o, const char *text, size_t n,
-                                 steer_error *e) {
+static steer_status command_tokenize(paper *p, const options *o, steer_error *e) {
+    const steer_model *m = p->s->m;
+    const char *text = o->chat ? o->chat : o->argument[1];
     long count;
-    int *t = tokens_of(m, o->system, &text, o->chat != NULL, n, &count, e);
+    if (!text) return misused(e, "tokenize needs a text");
+    int *t = tokens_of(m, o->system, &text, o->chat != NULL, strlen(text), &count, e);
     if (!t) return STEER_EARG;
     for (long i = 0; i < count; i++) printf(i ? " %d" : "%d", t[i]);
     putchar('\n');
@@ -4989,60 +4972,6 @@ static steer_status print_tokens(const steer_model *m, const options *o, const c
         putchar('\n');
     }
     return free(t), STEER_OK;
-}
-static steer_status command_tokenize(paper *p, const options *o, steer_error *e) {
-    const char *text = o->chat ? o->chat : o->argument[1];
-    const options plain = {.quiet = 1};
-    steer_status s = STEER_OK;
-    size_t n, length;
-    if (!o->hex_lines && !text) return misused(e, "tokenize needs a text");
-    if (!o->hex_lines) return print_tokens(p->s->m, o, text, strlen(text), e);
-    char *data = read_file(o->hex_lines, &n, e);
-    if (!data) return STEER_EIO;
-    for (char *line = data; line < data + n && !s; line += length + 1) {
-        length = strcspn(line, "\r\n");
-        for (size_t i = 0; i < length / 2; i++) /* hex digits, decoded in place */
-            line[i] = (char)strtol((char[]){line[2 * i], line[2 * i + 1], 0}, NULL, 16);
-        s = print_tokens(p->s->m, &plain, line, length / 2, e);
-    }
-    return free(data), s;
-}
-
-typedef struct { FILE *raw; int vocab; } logits_out;
-static int logits_visit(void *user, int job, int pos, const float *logits) {
-    logits_out *out = user;
-    int best = argmax(logits, out->vocab);
-    (void)job;
-    if (out->raw) fwrite(logits, sizeof *logits, (size_t)out->vocab, out->raw);
-    else
-        printf("%4d  argmax %6d  %12.6f  log-sum-exp %12.6f\n", pos, best, (double)logits[best],
-               log_sum_exp(logits, out->vocab));
-    return NONE;
-}
-/* Logits at every position of sequences of ids, one sequence a line: raw floats, or a line each. */
-static steer_status command_logits(paper *p, const options *o, steer_error *e) {
-    study *s = p->s;
-    steer_status status = STEER_OK;
-    size_t size;
-    if (!o->tokens && !o->tokens_file) return misused(e, "logits needs --tokens or --tokens-file");
-    char *data = o->tokens ? NULL : read_file(o->tokens_file, &size, e);
-    const char *at = o->tokens ? o->tokens : data;
-    if (!at) return STEER_EIO;
-    int *ids = zeros(strlen(at) + 1, sizeof *ids);
-    logits_out out = {o->raw ? fopen(o->raw, "wb") : NULL, s->m->config.vocab};
-    if (!ids || (o->raw && !out.raw))
-        status = fail(e, STEER_EIO, "%s: can't be written", o->raw ? o->raw : "output");
-    for (int n = 0; *at && !status; at += *at == '\n', n = 0) {
-        status = read_ids(s->m, &at, ids, &n, e);
-        if (status || !n) continue;
-        steer_limits l = {.positions = n, .rows = min_int(n, 256)};
-        steer_job job = {.prompt = ids, .n_prompt = 1, .out = ids + 1, .n_out = n - 1};
-        steer_context_free(s->c), s->c = steer_context_new(s->m, &l, e);
-        status = s->c ? walk(s->c, &job, 1, logits_visit, &out, NULL, e) : e->code;
-    }
-    if (out.raw && fclose(out.raw) && !status)
-        status = fail(e, STEER_EIO, "%s: can't be written", o->raw);
-    return free(data), free(ids), status;
 }
 
 static const char freezes[] = "qk,v,mlp", removals[] = "svv,mlp-direct";
@@ -5329,7 +5258,8 @@ static steer_status command_paper(paper *p, const options *o, steer_error *e) {
     p->n_exact = (int)given_or(o->exact, !box ? 0 : o->quick ? 1 : 2);
     p->n_sparse = o->quick ? 0 : box ? 30 : 10;
     TRY(open_study(s, o, e));
-    if (o->store) TRY(open_records(s->store, o->store, m->config.fingerprint, e));
+    if (o->store) TRY(open_records(s->store, o->store, 1, e));
+    s->store->model = m->config.fingerprint;
     s->bar.total = s->train[0].n + s->train[1].n + 0.8 * sites * min_int(SITE_PROMPTS, s->n_val) +
                    2 * DOSES * s->n_val + 18.0 * s->test[0].n + 4.0 * map * m->eoi;
     open_report(s->out, m);
@@ -5350,42 +5280,15 @@ static steer_status command_paper(paper *p, const options *o, steer_error *e) {
     if (!train || q.method != DIM) TRY(whole_paper(p, all, scored ? map : 0, e));
     return train ? save_vector(p, q.method, o, e) : STEER_OK;
 }
-/* steer patch --tokens IDS --n-prompt P --raw OUT: the scores of one example whose text is the
- * steered run's, as doubles in the order of scores_width. */
-static steer_status command_patch_tokens(paper *p, const options *o, steer_error *e) {
-    study *s = p->s;
-    const char *at = o->tokens;
-    int n = 0, most = s->m->config.max_seq, *ids;
-    double *scores;
-    if (!o->vector) return misused(e, "a vector is needed: --vector V");
-    if (!o->raw) return misused(e, "patch --tokens needs --raw FILE");
-    TRY(steer_vector_load(&s->v, o->vector, s->m, e));
-    if (!GET(ids, strlen(o->tokens) + 1)) return e->code;
-    for (; *at; at += *at == '\n') TRY(read_ids(s->m, &at, ids, &n, e));
-    if (n > most || o->n_prompt < 1 || o->n_prompt >= n)
-        return fail(e, STEER_EARG, "%d tokens, %.0f of them prompt: at least 1 of prompt and of "
-                    "answer, at most %d together", n, o->n_prompt, most);
-    example x = {ids, n, (int)o->n_prompt, (float)given_or(o->coeff, (double)s->v.coeff), 1};
-    TRY(new_tracer(&p->t, s->m, s->v.layer, n, n - x.n_prompt + 1, 1, e));
-    if (!GET(scores, scores_width(&p->t))) return e->code;
-    TRY(steer_attribute(&p->t, &x, s->v.v, STEER_LOGIT, 10, scores, e));
-    TRY(write_file(o->raw, scores, scores_width(&p->t) * sizeof *scores, e));
-    printf("%d edges, %.0f positions of interest, total effect %.6g, its estimate %.6g\n",
-           p->t.graph.edges, scores[S_POI], scores[S_TOTAL], scores[S_FOUND]);
-    return STEER_OK;
-}
-/* All records of all parts in one store. Nothing is written before all parts are known to be stores
- * of one model. */
+/* All records of all parts in one store; nothing is written before all are known to be stores. */
 static steer_status command_merge(const options *o, steer_error *e) {
     records from = {0}, to = {0};
-    uint64_t model = 0;
     steer_status s = STEER_OK;
     int n = o->n_arguments;
     if (!n || !o->out) return misused(e, "merge needs parts and --out STORE");
     for (int i = 0; i < 2 * n && !s; i++) { /* each part twice: first it is only opened */
-        s = open_records(&from, o->argument[i % n], model, e);
-        model = from.fingerprint;
-        if (!s && i == n) s = open_records(&to, o->out, model, e);
+        s = open_records(&from, o->argument[i % n], 0, e);
+        if (!s && i == n) s = open_records(&to, o->out, 1, e);
         for (size_t k = 0; k < from.count && i >= n && !s; k++) {
             stored x = from.list[k];
             double *values = zeros(x.n, sizeof *values);
@@ -5421,8 +5324,8 @@ static steer_status run_command(const char *name, options *o, steer_error *e) {
         steer_status (*run)(paper *, const options *, steer_error *); /* NULL: the paper */
         int stages;
     } commands[] = {{"info", command_info, 0}, {"tokenize", command_tokenize, 0},
-                    {"logits", command_logits, 0}, {"generate", command_generate, 0},
-                    {"chat", command_chat, 0}, {"reproduce", NULL, EVERYTHING},
+                    {"generate", command_generate, 0}, {"chat", command_chat, 0},
+                    {"reproduce", NULL, EVERYTHING},
                     {"evaluate", NULL, 0}, {"vector", NULL, TRAIN}, {"freeze", NULL, FREEZE},
                     {"patch", NULL, PATCH}, {"circuit", NULL, CIRCUIT}, {"ov", NULL, OV},
                     {"sparsify", NULL, SPARSIFY}};
@@ -5432,7 +5335,7 @@ static steer_status run_command(const char *name, options *o, steer_error *e) {
     if (!strcmp(name, "merge")) return command_merge(o, e);
     while (i < n && strcmp(name, commands[i].name)) i++;
     if (i == n) return misused(e, *name ? "no such command" : "a command is needed");
-    int one = commands[i].run || (o->tokens && commands[i].stages == PATCH);
+    int one = commands[i].run != NULL;
     if (!o->n_arguments)
         status = misused(e, one ? "a model file is needed" : "reproduce needs a model");
     for (int left = one ? 1 : o->n_arguments; left && !status; left--, o->argument++) {
@@ -5440,10 +5343,7 @@ static steer_status run_command(const char *name, options *o, steer_error *e) {
         records store = {0};
         study s = {.m = m, .out = &out, .store = &store};
         paper p = {.s = &s, .stages = commands[i].stages};
-        status = !m                ? e->code
-                 : commands[i].run ? commands[i].run(&p, o, e)
-                 : one             ? command_patch_tokens(&p, o, e)
-                                   : command_paper(&p, o, e);
+        status = !m ? e->code : one ? commands[i].run(&p, o, e) : command_paper(&p, o, e);
         if (s.bar.show) fputs("\r\033[K", stderr);
         if (!status && !one)
             fprintf(stderr, "%s: %.0f s\n", m->config.name, seconds() - s.bar.started);

@@ -2824,7 +2824,6 @@ static void test_command_line(void) {
     write_bytes(in_temporary("cut.bin"), half, m->size / 2);
     write_bytes(in_temporary("empty.bin"), "", 0);
     write_bytes(in_temporary("prompts.txt"), "How do I bake a cake?\nHow do I fly?\n", 36);
-    write_bytes(in_temporary("hex.txt"), "6869\n\ne282ac20ff\n", 17);
     free(half);
 
     /* 2: the command was not understood; 1: it could not be done. %s is the folder for temporary
@@ -2841,7 +2840,6 @@ static void test_command_line(void) {
         {2, "info --frobnicate weights/tiny-llama.bin", "option"},
         {2, "generate weights/tiny-llama.bin", "prompt"},
         {2, "tokenize weights/tiny-llama.bin", "text"},
-        {2, "logits weights/tiny-llama.bin", "--tokens"},
         {2, "vector weights/tiny-llama.bin", "--out"},
         {2, "generate weights/tiny-llama.bin x --max-new many", "--max-new"},
         {2, "generate weights/tiny-llama.bin x --max-new 0", "--max-new"},
@@ -2880,9 +2878,6 @@ static void test_command_line(void) {
         {1, "generate weights/tiny-llama.bin --prompts %s/empty.bin", "no prompts"},
         {1, "generate weights/tiny-llama.bin --prompts %s/prompts.txt --max-new 2 --jsonl %s/no/x",
          "no/x"},
-        {1, "tokenize weights/tiny-llama.bin --hex-lines %s/missing.txt", "missing.txt"},
-        {1, "logits weights/tiny-llama.bin --tokens \"1 99999\"", "99999"},
-        {1, "logits weights/tiny-llama.bin --tokens \"1 2\" --raw %s/no/x", "no/x"},
         {1, "vector weights/tiny-llama.bin --train 8 --site 99,-1 --out %s/w.vec", "site"},
         {1, "vector weights/tiny-llama.bin --train 8 --site 3,-1 --out %s/no/w.vec", "no/w.vec"}};
     for (size_t i = 0; i < sizeof refused / sizeof *refused; i++) {
@@ -2932,7 +2927,6 @@ static void test_command_line(void) {
         {"generate weights/tiny-llama.bin hi --vector %s/v.vec --max-new 4 --ablate mean",
          "",
          {"\n"}},
-        {"logits weights/tiny-llama.bin --tokens \"1 2 3\"", "", {"argmax"}},
         {"chat weights/tiny-llama.bin --vector %s/v.vec --max-new 4",
          "hi\n/coeff -2\nand you?\n/freeze v\nwho?\n/freeze off\n/freeze "
          "x\n/reset\n/what\n\n/coeff 0\nhi\n/quit\nno\n",
@@ -2950,33 +2944,11 @@ static void test_command_line(void) {
             CHECK_THAT(strstr(shown, fine[i].words[k]), "`steer %s` does not say \"%s\":\n%.400s",
                        arguments, fine[i].words[k], shown);
     }
-    /* Hex lines: one line of ids a line. */
-    snprintf(arguments, sizeof arguments, "tokenize %s --hex-lines %s/hex.txt", box, dir);
-    int ids[16], status = run_program(PROGRAM, arguments, "");
-    long n = steer_encode(m, "\xE2\x82\xAC \xFF", 5, ids, 16, &e);
-    char *third = strchr(shown, '\n');
-    third = third ? strchr(third + 1, '\n') : NULL;
-    int got[16], count = third ? parse_ints(third + 1, got, 16) : 0;
-    CHECK_THAT(!status && lines_of(shown) == 3 && count == n &&
-                   !memcmp(ids, got, sizeof *ids * (size_t)n),
-               "hex lines:\n%.300s", shown);
-    /* Raw logits are those of the library. */
-    snprintf(arguments, sizeof arguments, "logits %s --tokens \"5 6 7\" --raw %s/raw", box, dir);
-    status = run_program(PROGRAM, arguments, "");
-    size_t raw_n = 0;
-    float *raw = (float *)read_file(in_temporary("raw"), &raw_n, &e),
-          *logits = malloc(sizeof *logits * 3 * 2048);
-    int tokens[] = {5, 6, 7};
-    CHECK_THAT(!status && raw_n == sizeof *logits * 3 * (size_t)m->config.vocab &&
-                   !run_pair(m, NULL, NULL, 0, tokens, 3, logits, NULL, &e) &&
-                   !memcmp(raw, logits, raw_n),
-               "raw logits");
-    free(raw), free(logits);
     /* Answers as JSON lines. */
     snprintf(arguments, sizeof arguments,
              "generate %s --prompts %s/prompts.txt --max-new 4 --jsonl %s/out.jsonl", box, dir,
              dir);
-    status = run_program(PROGRAM, arguments, "");
+    int status = run_program(PROGRAM, arguments, "");
     read_text(in_temporary("out.jsonl"), shown, sizeof shown);
     CHECK_THAT(!status && lines_of(shown) == 2 &&
                    strstr(shown, "{\"prompt\": \"How do I fly?\", \"ids\": ["),
@@ -3029,7 +3001,7 @@ static void test_shards(void) {
     CHECK_THAT(!run_program(PROGRAM, script, ""), "from a cut store: %s", complained);
     CHECK_THAT(!strcmp(whole, shown), "from a cut store: another result");
     /* An answer of a million tokens, its checksum right: refused, not believed. */
-    for (size_t at = 24, k; at + 16 <= n; at += 16 + 8 * k) {
+    for (size_t at = 16, k; at + 16 <= n; at += 16 + 8 * k) {
         uint32_t count, crc;
         double first = 1e6;
         memcpy(&count, bytes + at + 8, sizeof count), k = count;
@@ -3042,6 +3014,11 @@ static void test_shards(void) {
     snprintf(script, sizeof script, "%s --store %s/unsound", arguments, t);
     CHECK_THAT(run_program(PROGRAM, script, "") == 1 && strstr(complained, "--store"),
                "an unsound store: %s", complained);
+    /* A part that is not there: nothing is made of the others, nor in its place. */
+    snprintf(script, sizeof script, "merge %s/part1 %s/part9 --out %s/none", t, t, t);
+    CHECK_THAT(run_program(PROGRAM, script, "") == 1 && strstr(complained, "part9") &&
+                   access(in_temporary("none"), F_OK) && access(in_temporary("part9"), F_OK),
+               "a part that is not there: %s", complained);
     static const char *const wrong[][2] = {{"--shard 4/3 --store %s/x", "--shard"},
                                            {"--shard 1/2", "--store"},
                                            {"--store %s/v", "store"},
