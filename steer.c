@@ -3968,6 +3968,7 @@ typedef struct {
     method of[METHODS];
     int methods, epochs;         /* DIM alone, or all; of training */
     int stages;                  /* what to do; EVERYTHING: the whole paper */
+    const char *circuit, *save;  /* files: a circuit to test, and where DIM's smallest goes */
     cell plain[2];               /* the unsteered model on the test prompts, and its answers */
     answers base[2], of_pairs[2][5]; /* of training and validation pairs, see make_pairs */
     int n_patch, n_faith, n_exact, n_sparse, steps; /* examples a dataset, a side; prompts a side */
@@ -4137,12 +4138,11 @@ static steer_status train_methods(paper *p, int n_train, int n_val, steer_error 
         if (!v || !GET(row, 3 + d)) return e->code;
         s->bar.what = i == NTP ? "training NTP" : "training PO";
         uint64_t key = hash_of(hash_of(0, method_names[i], 3), &how, sizeof how);
-        for (int k = 0; k < 2 * pairs.n; k++) {
-            const training_pair *x = &pairs.of[k / 2];
-            key = hash_of(key, x->tokens[k % 2], sizeof(int) * (size_t)x->n[k % 2]);
+        for (int k = 0; k < 2 * (pairs.n + val.n); k++) {
+            const training_pair *x = k / 2 < pairs.n ? &pairs.of[k / 2] : &val.of[k / 2 - pairs.n];
+            const int about[] = {x->n_prompt, x->sign < 0, pairs.n};
+            key = hash_of(hash_of(key, about, sizeof about), x->tokens[k % 2], 4 * x->n[k % 2]);
         }
-        for (int k = 0; k < val.n; k++)
-            key = hash_of(key, val.of[k].tokens[0], sizeof(int) * (size_t)val.of[k].n[0]);
         key = hash_of(hash_of(key, &norm, sizeof norm), &s->v.layer, sizeof s->v.layer);
         int state = recall(s->store, key, row, 3 + (size_t)d);
         if (state == OTHERS) return whole_so_far(s->store, e);
@@ -4392,6 +4392,44 @@ static steer_status smallest_circuits(paper *p, steer_error *e) {
     say(p->s->out, "DIM's by norm-aware scores: %d edges, %.1f%%", aware, 100.0 * aware / all);
     return STEER_OK;
 }
+/* A circuit file: the model's fingerprint and the graph's first block, then DIM's smallest circuit,
+ * an edge a line, its place and its name. */
+static steer_status save_circuit(paper *p, const char *path, steer_error *e) {
+    size_t n;
+    char *text = NULL;
+    FILE *f = open_memstream(&text, &n);
+    select_edges(p, &p->of[DIM], SIMPLE, p->of[DIM].edges, cut_at(p, 0));
+    if (!f) return fail(e, STEER_ENOMEM, "no memory for a circuit");
+    fprintf(f, "steer circuit %016llx block %d\n",
+            (unsigned long long)p->s->m->config.fingerprint, p->t.graph.layer);
+    for (size_t i = 0; i < graph_size(p); i++)
+        if (cut_at(p, 0)[i]) fprintf(f, "%zu %s\n", i, ends_of(&p->t.graph, (int)i, 0).name.s);
+    steer_status s = fclose(f) ? STEER_ENOMEM : write_file(path, text, n, e);
+    return free(text), s;
+}
+/* Into keep [slots][nodes]; another model's or block's is refused. */
+static steer_status load_circuit(paper *p, const char *path, unsigned char *keep, steer_error *e) {
+    const steer_graph *g = &p->t.graph;
+    unsigned long long model = 0, ours = p->s->m->config.fingerprint;
+    size_t n;
+    int layer = -1, at = 0, edges = 0;
+    char *text = read_file(path, &n, e), *line = text, *end;
+    steer_status s = text ? STEER_OK : STEER_EIO;
+    if (!s && (sscanf(text, "steer circuit %16llx block %d%n", &model, &layer, &at) != 2 ||
+               text[at] != '\n'))
+        s = fail(e, STEER_EFORMAT, "%s: not a circuit file", path);
+    if (!s && (model != ours || layer != g->layer))
+        s = fail(e, STEER_EMISMATCH, "%s: a circuit of another graph: model %016llx from block %d; "
+                 "this is %016llx from block %d", path, model, layer, ours, g->layer);
+    for (line += at + 1; !s && *line; line = end + (*end == '\n'), edges++) {
+        long i = strtol(line, &end, 10);
+        if (end == line || i < 0 || i >= (long)graph_size(p) || !has_edge(g, (int)i))
+            s = fail(e, STEER_EFORMAT, "%s: line %d: no edge of this graph", path, edges + 2);
+        else keep[i] = 1, end += strcspn(end, "\n");
+    }
+    if (!s && !edges) s = fail(e, STEER_EFORMAT, "%s: a circuit without edges", path);
+    return free(text), s;
+}
 /* |A and B| / min(|A|, |B|), or |A and B| / |A or B|. */
 static double overlap_of(const unsigned char *a, const unsigned char *b, size_t n, int iou) {
     int in_a = 0, in_b = 0, in_both = 0;
@@ -4544,12 +4582,17 @@ static steer_status sparsity_table(paper *p, int which, steer_error *e) {
     const method *x = &p->of[which];
     int d = s->m->config.d, kept[ROWS], seeds[ROWS] = {0}, n = 0;
     int generate = which == DIM && p->n_sparse > 0;
+    double whole[2] = {0, 0};
     float *v;
     ranked *scratch;
     cell cells[2 * ALL];
     steer_plan plans[ALL];
     double F[ALL];
     if (!GET(v, ALL * d) || !GET(scratch, d)) return e->code;
+    for (int i = 0; i < 2 * p->n_sparse && generate; i++) /* by the whole vector, of these prompts */
+        if (i / 2 < cell_size(&x->steered[i % 2]))
+            whole[i % 2] += x->kept[i % 2].refused[i / 2] /
+                            (double)min_int(p->n_sparse, cell_size(&x->steered[i % 2]));
     for (int i = 0; i < ROWS; i++) { /* the gradient rule without renormalising comes last */
         int rule = i / TAUS % 4;
         for (uint64_t seed = 42; seed < 42 + (rule == BY_CHANCE ? SEEDS : 1); seed++) {
@@ -4579,7 +4622,7 @@ static steer_status sparsity_table(paper *p, int which, steer_error *e) {
         }
         if (i < TAUS && which == DIM) { /* the gradient rule's best */
             if (mean >= threshold) p->found.faithful = fmax(p->found.faithful, zeroed);
-            if (fmax(x->steered[1].refused - refused[1], refused[0] - x->steered[0].refused) <= 0.1)
+            if (fmax(whole[1] - refused[1], refused[0] - whole[0]) <= 0.1)
                 p->found.refusing = fmax(p->found.refusing, zeroed);
         }
         ROW(s->out, str("%s tau %g", rules[i / TAUS % 4], taus[i % TAUS]).s, kept[i], zeroed,
@@ -4754,8 +4797,7 @@ static void conclude(paper *p) {
          lost[0], lost[1], most);
     FIND(lost[1] < 10 ? NAN : lost[2] / lost[1], 0.5, 0.25,
          "The vector's direct image in the values is most of that: %s; removing it loses %.1f "
-         "points, %.0f%% of what frozen values lose (paper: 76%%)",
-         lost[2], 100 * lost[2] / lost[1]);
+         "points, frozen values %.1f (paper: 54.75 of 71.75)", lost[2], lost[1]);
     FIND(F[0] - F[1], 0.4, 0.15, "The continuous measure says the same: %s; teacher-forced "
          "faithfulness is %.2f with patterns frozen and %.2f with values frozen", F[0], F[1]);
     if (p->methods > 1)
@@ -4784,13 +4826,20 @@ static void conclude(paper *p) {
  * say. Shards share a command's own stage; what it needs before that, each does. */
 static steer_status whole_paper(paper *p, const site_score *all, int map, steer_error *e) {
     study *s = p->s;
+    double F;
     int shards = s->store->shards, todo = p->stages, rest = CIRCUIT | OV | SPARSIFY;
 #define STAGE(bits) /* flushes the tables before it */ \
     (close_table(s->out), s->store->shards = (todo & (bits)) ? shards : 0, todo & (bits))
     if (todo != EVERYTHING && todo) s->store->shards = 0;
     TRY(open_paper(p, s, e));
+    if (p->circuit) TRY(load_circuit(p, p->circuit, cut_at(p, 0), e));
     TRY(steering_table(p, e));
     TRY(collect_examples(p, &p->of[DIM], e));
+    if (p->circuit) { /* only what it carries under this vector */
+        cuts_of(&p->t.graph, cut_at(p, 0), 0, cut_at(p, 0));
+        TRY(judge_cuts(p, &p->of[DIM], 1, &F, e));
+        return say(s->out, "faithfulness of the circuit in %s: %.3f", p->circuit, F), STEER_OK;
+    }
     if (STAGE(FREEZE)) TRY(freezing_table(p, e));
     if (STAGE(MAP) && map) TRY(site_map(s, all, map, e));
     if (!p->of[DIM].n && todo & (TRAIN | PATCH | rest))
@@ -4805,6 +4854,7 @@ static steer_status whole_paper(paper *p, const site_score *all, int map, steer_
         if (p->methods > 1) overlap_table(p);
         TRY(interchange_table(p, e));
         edges_tables(p);
+        if (p->save) TRY(save_circuit(p, p->save, e));
     }
     if (STAGE(OV)) TRY(value_vectors_table(p, e));
     for (int i = DIM; i < p->methods && STAGE(SPARSIFY); i++) TRY(sparsity_table(p, i, e));
@@ -4820,13 +4870,13 @@ static steer_status whole_paper(paper *p, const site_score *all, int map, steer_
 /* Every option of every command: texts T, flags F and numbers N with their range and what they are
  * when they are not given (NAN: the command decides). --max-new is field max_new. */
 #define OPTIONS(T, F, N) \
-    T(vector) T(freeze) T(remove) T(ablate) T(site) T(system) \
-    T(prompts) T(jsonl) T(chat) T(data) T(out) T(report) T(store) T(shard) T(metric) \
-    T(method) F(compare) F(quiet) F(verify) F(json) F(quick) F(no_scores) \
+    T(vector) T(freeze) T(remove) T(ablate) T(site) T(system) T(prompts) T(jsonl) T(chat) T(data) \
+    T(out) T(report) T(store) T(shard) T(circuit) T(metric) T(method) \
+    F(compare) F(quiet) F(verify) F(json) F(quick) F(no_scores) \
     N(coeff, -1e6, 1e6, NAN) N(max_new, 1, 1e9, NAN) N(temp, 0, 100, 0) N(top_p, 0, 1, 1) \
     N(seed, 0, 9e15, 1) N(train, 1, 1e6, 256) N(limit, 1, 1e6, 100) N(val, 1, 1e6, 32) \
-    N(map, 0, 1e6, NAN) N(patch, 1, 1e6, NAN) N(pairs, 4, 1e6, 64) \
-    N(exact, 0, 1e6, NAN) N(epochs, 1, 16, 10) N(kl_min, 0, 1e9, 0) N(max_mem, 1, 1e9, 0)
+    N(map, 0, 1e6, NAN) N(patch, 1, 1e6, NAN) N(pairs, 4, 1e6, 64) N(exact, 0, 1e6, NAN) \
+    N(epochs, 1, 16, 10) N(kl_min, 0, 1e9, 0) N(max_mem, 1, 1e9, 0)
 #define TEXT(field) const char *field;
 #define FLAG(field) int field;
 #define NUMBER(field, least, most, standard) double field;
@@ -4843,7 +4893,8 @@ static const char help[] =
     "      [--vector V [--coeff A] [--freeze qk,v,mlp] [--remove svv,mlp-direct]] [--compare]\n"
     "steer chat MODEL [--vector V] [--system TEXT]\n"
     "steer vector MODEL --out V [--method dim|ntp|po] [--site L,P] [--coeff A] [STUDY]\n"
-    "steer evaluate | freeze | patch | circuit | ov | sparsify MODEL --vector V [STUDY]\n"
+    "steer evaluate | freeze | patch | ov | sparsify MODEL --vector V [STUDY]\n"
+    "steer circuit MODEL --vector V [--out CIRCUIT | --circuit CIRCUIT] [STUDY]\n"
     "steer reproduce MODEL... [--site L,P|auto] [--coeff A] [--no-scores] [--map N] [--quick]\n"
     "      [--report NAME] [--json] [STUDY]: the whole paper; NAME.json, NAME.html\n"
     "  STUDY: [--data DIR] [--limit N] [--train N] [--val N] [--max-new N] [--patch N]\n"
@@ -5215,6 +5266,8 @@ static steer_status read_request(paper *p, request *q, const options *o, steer_e
     if (o->shard && (sscanf(o->shard, "%d/%d%c", &r->shard, &r->shards, &end) != 2 ||
                      r->shard-- < 1 || r->shard >= r->shards))
         return misused(e, "--shard takes i/n with 1 <= i <= n, such as 2/4");
+    if (o->circuit && p->stages != CIRCUIT) return misused(e, "--circuit is for `steer circuit`");
+    if (p->stages == CIRCUIT) p->circuit = o->circuit, p->save = o->out;
     if (o->shard && !o->store) return misused(e, "--shard needs --store FILE for its records");
     if (p->stages == EVERYTHING) return STEER_OK;
     if (p->stages != TRAIN)
