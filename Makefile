@@ -19,7 +19,7 @@ steer: steer.c steer.h Makefile
 run: steer
 	./steer reproduce $(BOX) --quick --limit 60 --map 10
 paper: steer
-	./steer reproduce weights/tiny-llama.bin weights/tiny-gemma.bin --report report
+	./steer reproduce weights/tiny-llama.bin weights/tiny-gemma.bin --epochs 5 --report report
 
 # Speed of the kernels against this machine's peak.
 bench: tests/bench

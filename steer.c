@@ -218,8 +218,7 @@ INLINE float weight1(const weight *w, size_t j, size_t c) { /* W[j][c] */
     return bf16.value;
 }
 /* panel[c][j] = W[j0 + j][c0 + c] or, back, W[c0 + c][j0 + j], c < k, j < n; zeros for n <= j < PW.
- * Four bytes of a row hold 1, 2 or 4 neighbouring weights: 4 x 4 such units are transposed in
- * registers, then widened to floats. */
+ * Four bytes of a row hold 1, 2 or 4 weights: 4 x 4 such units are transposed, then widened. */
 INLINE void panel_of(float *panel, const weight *w, dtype type, int back, size_t j0, int n,
                      size_t c0, int k) {
     weight of = *w;
@@ -234,8 +233,7 @@ INLINE void panel_of(float *panel, const weight *w, dtype type, int back, size_t
     }
     if (w->cols % per || c0 % (4 * per)) kn = 0;
     for (int c = 0; c < kn; c += 4 * per) { /* whole cache lines of the panel, one after another */
-        const unsigned char *row =
-            (const unsigned char *)w->data + j0 * stride + (c0 + c) / per * 4;
+        const char *row = (const char *)w->data + j0 * stride + (c0 + c) / per * 4;
         for (int j = 0; j < jn; j += 4, row += 4 * stride) {
             unit4 r0 = *(const unit4 *)row, r1 = *(const unit4 *)(row + stride);
             unit4 r2 = *(const unit4 *)(row + 2 * stride), r3 = *(const unit4 *)(row + 3 * stride);
@@ -257,8 +255,7 @@ INLINE void panel_of(float *panel, const weight *w, dtype type, int back, size_t
         }
     }
     for (int j = 0; j < n; j++) /* the ragged edge */
-        for (int c = j < jn ? kn : 0; c < k; c++)
-            panel[(size_t)c * PW + j] = weight1(&of, j0 + j, c0 + c);
+        for (int c = j < jn ? kn : 0; c < k; c++) panel[c * PW + j] = weight1(&of, j0 + j, c0 + c);
 }
 /* A constant type: the loops hold no tests. */
 static void make_panel(float *p, const weight *w, int back, size_t j0, int n, size_t c0, int k) {
@@ -282,11 +279,8 @@ static void linear(float *y, int ys, const float *x, int xs, const weight *w, pa
         for (int c0 = 0; c0 < k; c0 += KB) {
             int kc = min_int(KB, k - c0);
             make_panel(panel, w, back, first_j + j0, nj, first_c + c0, kc);
-            if (nj == PW) {
-                tile(rows, x + c0, xs, panel, PW, kc, y + j0, ys, c0 > 0);
-                continue;
-            }
-            for (int r = 0; r < rows; r += MR) { /* a narrow panel writes through `edge` */
+            if (nj == PW) tile(rows, x + c0, xs, panel, PW, kc, y + j0, ys, c0 > 0);
+            for (int r = 0; r < rows && nj < PW; r += MR) { /* a narrow one: through `edge` */
                 int nr = min_int(MR, rows - r);
                 tile(nr, x + (size_t)r * xs + c0, xs, panel, PW, kc, edge, PW, 0);
                 for (int i = 0; i < nr; i++) {
@@ -300,14 +294,13 @@ static void linear(float *y, int ys, const float *x, int xs, const weight *w, pa
             for (int j = 0; j < nj; j++) y[(size_t)r * ys + j0 + j] += bias[j0 + j];
     }
 }
-static part whole(const weight *w) { return (part){0, w->rows, 0, w->cols}; }
 /* y[rows][n] = x[rows][k] W^T (+ bias[n]) */
 static void matmul(float *y, const float *x, const weight *w, const float *bias, int rows) {
-    linear(y, w->rows, x, w->cols, w, whole(w), 0, bias, rows);
+    linear(y, w->rows, x, w->cols, w, (part){0, w->rows, 0, w->cols}, 0, bias, rows);
 }
 /* dx[rows][k] = dy[rows][n] W */
 static void matmul_back(float *dx, const float *dy, const weight *w, int rows) {
-    linear(dx, w->cols, dy, w->rows, w, whole(w), 1, NULL, rows);
+    linear(dx, w->cols, dy, w->rows, w, (part){0, w->rows, 0, w->cols}, 1, NULL, rows);
 }
 
 /* <a, b> in 16 partial sums, then pairwise: a fixed order that vectorises. */
@@ -545,11 +538,10 @@ static int load_tensors(steer_model *m) {
             if (!t->rows) continue;
             file_record r;
             memcpy(&r, record, sizeof r);
-            size_t n = mul((size_t)t->rows, t->cols ? (size_t)t->cols : 1);
-            size_t bytes =
-                r.type == F32 ? mul(n, 4) : r.type == BF16 ? mul(n, 2) : add(n, n / 32 * 4);
-            file_record expected = {(uint16_t)(b < 0 ? i : 16 + i), r.type, (uint32_t)max_int(b, 0),
-                                    (uint32_t)t->rows, (uint32_t)t->cols, at, bytes, 0};
+            size_t n = mul(t->rows, max_int(t->cols, 1)), bytes = mul(n, r.type == F32 ? 4 : 2);
+            if (r.type == Q8) bytes = add(n, n / 32 * 4);
+            file_record expected = {b < 0 ? i : 16 + i, r.type, max_int(b, 0), t->rows, t->cols, at,
+                                    bytes, 0};
             if (memcmp(&r, &expected, sizeof r) || r.type > Q8 || (!t->cols && r.type != F32) ||
                 (r.type == Q8 && t->cols % 32) || add(at, bytes) > m->size) return 0;
             const unsigned char *data = m->bytes + at;
@@ -932,8 +924,7 @@ long steer_chat(const steer_model *m, const char *system, const char *const *tur
     return b.bad ? -1 : b.count;
 }
 int steer_eoi(const steer_model *m) { return m->eoi; }
-/* Fresh memory with the tokens of a conversation, or, if n_turns is 0, of n bytes of plain text at
- * turns[0]; NULL and an error on failure. */
+/* The tokens, in fresh memory, of a chat or, if n_turns is 0, of n bytes at turns[0]; or NULL. */
 static int *tokens_of(const steer_model *m, const char *system, const char *const *turns,
                       int n_turns, size_t n, long *count, steer_error *e) {
     int *t = NULL;
@@ -1080,31 +1071,6 @@ static int source_of(const steer_context *c, int r, unsigned what) {
 static int value_width(const steer_config *c) { return (int)round_up((size_t)c->head_dim, PW); }
 static size_t panel_positions(const steer_context *c) { return round_up(c->limit.positions, PW); }
 
-/* Lay the context's arrays out from `base` (NULL: only measure); returns their bytes. */
-static size_t lay_out(steer_context *c, char *base) {
-    const steer_config *m = &c->m->config;
-    size_t at = 0, rows = c->limit.rows, streams = c->limit.streams, cut = c->limit.cut_rows;
-    size_t positions = panel_positions(c), group = m->heads / m->kv_heads, vd = value_width(m);
-    size_t d = m->d, qd = m->heads * m->head_dim, kd = m->kv_heads * m->head_dim, ff = m->ff;
-    size_t angles = positions * (m->head_dim / 2), caches = mul(streams, m->layers * m->kv_heads);
-    c->key_size = positions * m->head_dim, c->value_size = positions * vd;
-    c->score_size = group * (positions + vd);
-#define ARRAY(field, n) \
-    (c->field = base ? (void *)(base + at) : NULL, \
-     at = round_up(add(at, mul(n, sizeof *c->field)), ALIGN))
-    ARRAY(streams, streams), ARRAY(batch, rows);
-    ARRAY(cache, mul(caches, c->key_size + c->value_size));
-    ARRAY(cosine, angles), ARRAY(sine, angles);
-    ARRAY(order, rows), ARRAY(place, rows), ARRAY(twin_place, rows), ARRAY(count, m->layers);
-    ARRAY(q, mul(rows, qd)), ARRAY(k, mul(rows, kd)), ARRAY(v, mul(rows, kd));
-    ARRAY(z, mul(rows, qd)), ARRAY(scores, mul(c->threads, c->score_size));
-    ARRAY(x, mul(rows, d)), ARRAY(xn, mul(rows, d)), ARRAY(xv, mul(rows, d));
-    ARRAY(out, mul(rows, d)), ARRAY(gate, mul(rows, ff)), ARRAY(up, mul(rows, ff));
-    ARRAY(delta, mul(mul(cut, c->graph.nodes), d)), ARRAY(slot_y, mul(cut, qd));
-    ARRAY(slot_x, mul(mul(cut, m->heads + 2 * m->kv_heads), d));
-    ARRAY(logit_row, rows), ARRAY(logit_fault, rows), ARRAY(logits, mul(c->limit.logits, m->vocab));
-    return at;
-}
 /* Head h (h = heads: the MLP) of block b. */
 static int node_of(const steer_graph *g, int b, int h) {
     return 1 + (b - g->layer) * (g->heads + 1) + h;
@@ -1128,28 +1094,49 @@ steer_graph steer_graph_of(const steer_model *m, int layer) {
     return g;
 }
 
-/* Set *c up but for its arrays. Returns their bytes; 0: the limits are wrong, or too much. */
-static size_t context_of(steer_context *c, const steer_model *m, const steer_limits *l) {
-    *c = (steer_context){.m = m, .limit = *l, .threads = thread_count()};
+/* Set *c up, its arrays laid out from `base` on (NULL: only measured). Returns their bytes; 0: the
+ * limits are wrong, or too much. */
+static size_t lay_out(steer_context *c, const steer_model *model, const steer_limits *l,
+                      char *base) {
+    const steer_config *m = &model->config;
     steer_limits *u = &c->limit;
+    *c = (steer_context){.m = model, .limit = *l, .threads = thread_count()};
     if (!u->streams) u->streams = 1;
-    if (!u->positions) u->positions = m->config.max_seq;
+    if (!u->positions) u->positions = m->max_seq;
     if (!u->rows) u->rows = min_int(u->positions, 256);
     if (!u->logits) u->logits = min_int(u->rows, max_int(u->streams, 64));
     if (outside(u->streams, 1, 1 << 20) || outside(u->positions, 1, 1 << 24) || u->cut_rows < 0 ||
-        outside(u->rows, 1, 1 << 24) || outside(u->cut_layer, 0, m->config.layers - 1) ||
-        u->logits < 1)
+        outside(u->rows, 1, 1 << 24) || outside(u->cut_layer, 0, m->layers - 1) || u->logits < 1)
         return 0;
-    c->graph = steer_graph_of(m, u->cut_layer);
-    size_t bytes = lay_out(c, NULL);
-    return bytes > SIZE_MAX / 2 ? 0 : bytes;
+    c->graph = steer_graph_of(model, u->cut_layer);
+    size_t at = 0, rows = u->rows, streams = u->streams, cut = u->cut_rows;
+    size_t positions = panel_positions(c), group = m->heads / m->kv_heads, vd = value_width(m);
+    size_t d = m->d, qd = m->heads * m->head_dim, kd = m->kv_heads * m->head_dim, ff = m->ff;
+    size_t angles = positions * (m->head_dim / 2), caches = mul(streams, m->layers * m->kv_heads);
+    c->key_size = positions * m->head_dim, c->value_size = positions * vd;
+    c->score_size = group * (positions + vd);
+#define ARRAY(field, n) \
+    (c->field = base ? (void *)(base + at) : NULL, \
+     at = round_up(add(at, mul(n, sizeof *c->field)), ALIGN))
+    ARRAY(streams, streams), ARRAY(batch, rows);
+    ARRAY(cache, mul(caches, c->key_size + c->value_size));
+    ARRAY(cosine, angles), ARRAY(sine, angles);
+    ARRAY(order, rows), ARRAY(place, rows), ARRAY(twin_place, rows), ARRAY(count, m->layers);
+    ARRAY(q, mul(rows, qd)), ARRAY(k, mul(rows, kd)), ARRAY(v, mul(rows, kd));
+    ARRAY(z, mul(rows, qd)), ARRAY(scores, mul(c->threads, c->score_size));
+    ARRAY(x, mul(rows, d)), ARRAY(xn, mul(rows, d)), ARRAY(xv, mul(rows, d));
+    ARRAY(out, mul(rows, d)), ARRAY(gate, mul(rows, ff)), ARRAY(up, mul(rows, ff));
+    ARRAY(delta, mul(mul(cut, c->graph.nodes), d)), ARRAY(slot_y, mul(cut, qd));
+    ARRAY(slot_x, mul(mul(cut, m->heads + 2 * m->kv_heads), d));
+    ARRAY(logit_row, rows), ARRAY(logit_fault, rows), ARRAY(logits, mul(u->logits, m->vocab));
+    return at > SIZE_MAX / 2 ? 0 : at;
 }
 size_t steer_context_bytes(const steer_model *m, const steer_limits *l) {
-    return context_of(&(steer_context){0}, m, l);
+    return lay_out(&(steer_context){0}, m, l, NULL);
 }
 steer_context *steer_context_new(const steer_model *m, const steer_limits *l, steer_error *e) {
     steer_context made, *c;
-    size_t bytes = context_of(&made, m, l);
+    size_t bytes = lay_out(&made, m, l, NULL);
     const steer_limits *u = &made.limit;
     if (!bytes || u->positions > m->config.max_seq)
         return fail(e, STEER_EARG, "a context of %d streams, %d positions and %d rows: at least 1 "
@@ -1158,14 +1145,12 @@ steer_context *steer_context_new(const steer_model *m, const steer_limits *l, st
     if (!(c = zeros(sizeof *c + ALIGN + bytes, 1))) /* one allocation, the arrays behind *c */
         return fail(e, STEER_ENOMEM, "no memory for a context of %.0f MB; ask for fewer streams "
                     "or positions", bytes / 1e6), NULL;
-    *c = made;
-    lay_out(c, (char *)(c + 1) + (ALIGN - (uintptr_t)(c + 1) % ALIGN));
-    int half = m->config.head_dim / 2;
-    for (int t = 0; t < u->positions; t++)
-        for (int i = 0; i < half; i++) {
-            float angle = (float)t * m->rope_freq[i];
-            row_at(c->cosine, t, half)[i] = cosf(angle), row_at(c->sine, t, half)[i] = sinf(angle);
-        }
+    lay_out(c, m, l, (char *)(c + 1) + (ALIGN - (uintptr_t)(c + 1) % ALIGN));
+    size_t half = m->config.head_dim / 2;
+    for (size_t i = 0; i < u->positions * half; i++) {
+        float angle = (float)(i / half) * m->rope_freq[i % half];
+        c->cosine[i] = cosf(angle), c->sine[i] = sinf(angle);
+    }
     for (int i = 0; i < u->streams; i++) c->streams[i].twin = -1;
     return c;
 }
@@ -1200,13 +1185,10 @@ steer_status steer_begin(steer_context *c, int s, steer_plan *p, int twin, steer
     c->streams[s] = (stream){.plan = p, .twin = twin, .enter = enter, .job = c->streams[s].job};
     return STEER_OK;
 }
-/* Keys and values of kv group g of stream s in block b. */
+/* Keys of kv group g of stream s in block b; its values lie c->key_size floats behind them. */
 static float *keys_of(const steer_context *c, int s, int b, int g) {
     size_t at = ((size_t)s * c->m->config.layers + b) * c->m->config.kv_heads + g;
     return c->cache + at * (c->key_size + c->value_size);
-}
-static float *values_of(const steer_context *c, int s, int b, int g) {
-    return keys_of(c, s, b, g) + c->key_size;
 }
 steer_status steer_fork(steer_context *c, int from, int to, int n, steer_error *e) {
     const steer_config *m = &c->m->config;
@@ -1218,8 +1200,8 @@ steer_status steer_fork(steer_context *c, int from, int to, int n, steer_error *
     size_t k = round_up(n, PW) * m->head_dim, v = (size_t)n * value_width(m); /* whole panels */
     for (int b = c->streams[to].enter; b < m->layers; b++)
         for (int g = 0; g < m->kv_heads; g++) {
-            copy_floats(keys_of(c, to, b, g), keys_of(c, from, b, g), k);
-            copy_floats(values_of(c, to, b, g), values_of(c, from, b, g), v);
+            float *new = keys_of(c, to, b, g), *old = keys_of(c, from, b, g);
+            copy_floats(new, old, k), copy_floats(new + c->key_size, old + c->key_size, v);
         }
     c->streams[to].length = n;
     return STEER_OK;
@@ -1274,7 +1256,7 @@ static void attend(steer_context *c, int r, int b, int g, float *scratch) {
     float *A = scratch, *z = A + group * positions; /* [group][positions], [group][vd] */
     const float *q = row_at(c->q, from, m->heads * hd) + g * group * hd;
     const float *K = keys_of(c, batch_row(c, from)->stream, b, g);
-    const float *V = values_of(c, batch_row(c, r)->stream, b, g);
+    const float *V = keys_of(c, batch_row(c, r)->stream, b, g) + c->key_size;
     for (int u = first / PW * PW; u <= t; u += PW)
         tile(group, q, hd, K + (size_t)u * hd, PW, hd, A + u, positions, 0);
     for (int h = 0; h < group; h++) {
@@ -1301,10 +1283,10 @@ static void store_keys_and_values(steer_context *c, int b, int n) {
         const float *v = row_at(c->v, source_of(c, r, STEER_V), m->kv_heads * hd);
         for (int h = 0; h < m->heads; h++) rope(q + h * hd, cosine, sine, half);
         for (int g = 0; g < m->kv_heads; g++, k += hd, v += hd) {
-            float *K = keys_of(c, own, b, g) + (size_t)(t / PW * PW) * hd + t % PW;
+            float *keys = keys_of(c, own, b, g), *K = keys + (size_t)(t / PW * PW) * hd + t % PW;
             rope(k, cosine, sine, half);
             for (int i = 0; i < hd; i++) K[i * PW] = k[i];
-            copy_floats(row_at(values_of(c, own, b, g), t, vd), v, hd);
+            copy_floats(row_at(keys + c->key_size, t, vd), v, hd);
         }
     }
 }
@@ -1410,11 +1392,11 @@ static void run_block(steer_context *c, int b, int n) {
     const block *w = &c->m->blocks[b];
     const steer_tape *tape = &c->tape;
     int d = m->d, qd = m->heads * m->head_dim, kd = m->kv_heads * m->head_dim;
-    int cuts = c->cuts && b >= c->graph.layer, svv = 0;
+    int cuts = c->cuts && b >= c->graph.layer;
+    enter_rows(c, b, n);
     for (int r = 0; r < n; r++) { /* EDIT: x += a s */
         steer_plan *p = plan_at(c, r);
         if (!p || !p->add || b < p->layer) continue;
-        svv |= p->remove & STEER_SVV;
         p->hits[1] += p->freeze != 0;
         if (b != p->layer || !acts_at(p, batch_row(c, r)->pos)) continue;
         for (int i = 0; i < d; i++) row_at(c->x, r, d)[i] += p->coeff * p->add[i];
@@ -1425,13 +1407,11 @@ static void run_block(steer_context *c, int b, int n) {
     if (cuts && b == c->graph.layer) cut_delta(c, 0, c->x);
 
     norm_rows(c, c->xn, c->x, w->attn_norm, n);
-    if (svv) {
-        copy_floats(c->xv, c->xn, (size_t)n * d);
-        remove_image(c, STEER_SVV, c->xv, w->attn_norm, b, n);
-    }
+    copy_floats(c->xv, c->xn, (size_t)n * d);
+    remove_image(c, STEER_SVV, c->xv, w->attn_norm, b, n);
     matmul(c->q, c->xn, &w->q, w->q_bias, n);
     matmul(c->k, c->xn, &w->k, w->k_bias, n);
-    matmul(c->v, svv ? c->xv : c->xn, &w->v, w->v_bias, n);
+    matmul(c->v, c->xv, &w->v, w->v_bias, n);
     if (cuts) cut_attention_inputs(c, b);
     store_keys_and_values(c, b, n);
     record(c, tape->q, c->q, qd, b, n);
@@ -1471,11 +1451,18 @@ static void run_block(steer_context *c, int b, int n) {
     }
 }
 
-/* Check the rows and put them in the order of the blocks at which their streams enter. */
-static steer_status plan_batch(steer_context *c, const steer_row *rows, int n,
-                               const steer_tape *tape, steer_error *e) {
+/* RN(x_L) of the caller's row i of the last run: its logits are W_U times it, soft-capped. */
+static void final_norm(steer_context *c, int i, float *y) {
     const steer_config *m = &c->m->config;
-    int wanted = 0;
+    int r = c->place[i], cut = r - c->first_cut;
+    if (outside(cut, 0, c->cuts - 1)) norm_row(m, y, row_at(c->x, r, m->d), c->m->final_norm);
+    else copy_floats(y, row_at(c->slot_x, cut, m->d), m->d);
+}
+
+steer_status steer_run(steer_context *c, const steer_row *rows, int n, const steer_tape *tape,
+                       steer_error *e) {
+    const steer_config *m = &c->m->config;
+    int wanted = 0; /* logits */
     if (n < 1 || n > c->limit.rows)
         return fail(e, STEER_EARG, "a run of %d rows in a context of %d", n, c->limit.rows);
     for (int i = 0; i < c->limit.streams; i++) c->streams[i].next = c->streams[i].length;
@@ -1500,7 +1487,7 @@ static steer_status plan_batch(steer_context *c, const steer_row *rows, int n,
         return fail(e, STEER_EARG, "logits of %d rows in one run; this context gives %d", wanted,
                     c->limit.logits);
     c->rows = rows, c->tape = tape ? *tape : (steer_tape){0}, c->cuts = 0;
-    for (int b = 0, at = 0; b < m->layers; c->count[b++] = at)
+    for (int b = 0, at = 0; b < m->layers; c->count[b++] = at) /* by the block of entry */
         for (int cut = 0; cut < 2; cut++)
             for (int i = 0; i < n; i++) {
                 const stream *s = &c->streams[rows[i].stream];
@@ -1523,31 +1510,14 @@ static steer_status plan_batch(steer_context *c, const steer_row *rows, int n,
         return fail(e, STEER_EARG, "a run with more than %d rows with cut edges",
                     c->limit.cut_rows);
     for (int i = 0; i < c->cuts; i++) plan_at(c, c->first_cut + i)->hits[4]++;
-    return STEER_OK;
-}
-/* RN(x_L) of the caller's row i of the last run: its logits are W_U times it, soft-capped. */
-static void final_norm(steer_context *c, int i, float *y) {
-    const steer_config *m = &c->m->config;
-    int r = c->place[i], cut = r - c->first_cut;
-    if (outside(cut, 0, c->cuts - 1)) norm_row(m, y, row_at(c->x, r, m->d), c->m->final_norm);
-    else copy_floats(y, row_at(c->slot_x, cut, m->d), m->d);
-}
 
-steer_status steer_run(steer_context *c, const steer_row *rows, int n, const steer_tape *tape,
-                       steer_error *e) {
-    const steer_config *m = &c->m->config;
-    int wanted = 0;
-    steer_status s = plan_batch(c, rows, n, tape, e);
-    if (s) return s;
-    for (int b = 0; b < m->layers; b++) {
-        enter_rows(c, b, c->count[b]);
+    for (int b = 0; b < m->layers; b++)
         if (c->count[b]) run_block(c, b, c->count[b]);
-    }
     record(c, c->tape.resid, c->x, m->d, m->layers, n);
     if (c->cuts) read_slots(c, c->graph.slots - 1, 1, c->m->final_norm, c->slot_x);
     for (int i = 0; i < n; i++) { /* logits = cap(W_U RN(x_L)), in the caller's order */
         c->streams[rows[i].stream].length = c->streams[rows[i].stream].next;
-        if (c->logit_row[i] >= 0) final_norm(c, i, row_at(c->xn, wanted++, m->d));
+        if (c->logit_row[i] >= 0) final_norm(c, i, row_at(c->xn, c->logit_row[i], m->d));
     }
     if (wanted) matmul(c->logits, c->xn, &c->m->unembed, NULL, wanted);
     PARALLEL_FOR
@@ -1603,11 +1573,10 @@ static int put_rows(steer_row *rows, const steer_job *j, int s, int twin, int fr
 static steer_status begin_job(steer_context *c, steer_plan *plan, int job, int *at,
                               steer_error *e) {
     int twin = -1, i = 0;
-    steer_status s = STEER_OK;
-    if (plan && plan->freeze) s = begin_job(c, NULL, TWIN, &twin, e);
+    if (plan && plan->freeze) begin_job(c, NULL, TWIN, &twin, e); /* never fails, having no plan */
     while (c->streams[i].job != FREE) i++;
     c->streams[i].job = job, *at = i;
-    return s ? s : steer_begin(c, i, plan, twin, e);
+    return steer_begin(c, i, plan, twin, e);
 }
 /* Begin a job. What it and the next ones under its plan have in common, short of the last `own`
  * tokens of each prompt, is computed when there is room, and freed by the last to continue it. */
@@ -1768,7 +1737,8 @@ steer_status steer_generate(steer_context *c, steer_job *jobs, int n, int (*tick
  *     x_mid   = x_b + P(W_O z)                  dx_b    = dx_mid + J^T (sum of G of q, k, v slots)
  *     z       = A v                             dz      = P^T dx_mid W_O;  G_q = dq W_Q, ...
  *     x_{b+1} = x_mid + P(W_down h)             dx_mid  = dx + J^T G_mlp
- *     h       = act(g) · u                      dh      = P^T dx W_down;  G_mlp = dg W_gate + du W_up
+ *     h       = act(g) · u                      dh      = P^T dx W_down
+ *                                               G_mlp   = dg W_gate + du W_up
  *
  * P is Gemma's post-norm or nothing, J the Jacobian of the norm before a slot. G of a slot is the
  * gradient at its input, after the norm (method 3.6b): W_Q,h^T dq_h for the query of head h, ...
@@ -1828,8 +1798,7 @@ static void branch_back(const steer_config *c, back_scratch *s, float *to, float
     matmul_back(to, c->post_norms ? s->t : dx, w, n);
 }
 
-/* Of z[t] = sum_u p[t][u] v[u], p = softmax(cap(scale q[t] · k[u])), for head h at all positions:
- * dq, and the head's share of dk and dv. */
+/* Of z[t] = sum_u p[t][u] v[u], p = softmax(cap(scale q[t] · k[u])), head h: dq; its dk and dv. */
 static void attend_back(const steer_model *m, const steer_tape *tape, back_scratch *s, int b, int h,
                         int n) {
     const steer_config *c = &m->config;
@@ -2137,7 +2106,6 @@ int steer_is_refusal(const char *text) { /* any case; straight apostrophes, as i
 }
 typedef struct {
     const steer_model *m;
-    const steer_job *jobs;
     double *score; /* [jobs] refusal log-odds */
     float *base;   /* [jobs][vocab] logits of the unsteered run, kept or compared with; or NULL */
     double *kl;    /* [jobs] KL(base || this run), when it is compared */
@@ -2166,7 +2134,7 @@ int steer_means(steer_context *c, const steer_prompts *p, int sign, double *mean
            size = rows * L * d;
     steer_job jobs[AT_ONCE];
     double scores[AT_ONCE], total = 0;
-    first_token f = {c->m, jobs, scores, NULL, NULL};
+    first_token f = {c->m, scores, NULL, NULL};
     int count = 0;
     float *memory = zeros(3 * size + rows * d, sizeof *memory);
     if (!memory) return fail(e, STEER_ENOMEM, "no memory for a tape of %zu rows", rows), -1;
@@ -2233,8 +2201,7 @@ steer_status steer_dim(steer_vector *v, const steer_model *m, const double *harm
  *     IE(u -> v) = sum_t < Delta_u[t], mean_i G_v,i[t] >,   Delta_u = u in source - in destination,
  *
  * G_v,i the gradient at slot v in a run with alpha_i a s, alpha_i = (i + 1/2) / T. The official
- * form takes G after the slot's norm; the norm-aware form pulls it back through the norm (J^T G),
- * into the space where Delta_u lives. */
+ * form takes G after the slot's norm, the norm-aware one J^T G before it, where Delta_u lives. */
 typedef steer_example example;
 typedef struct steer_tracer { /* memory for examples of `max` tokens, `answers` positions */
     const steer_model *m;
@@ -2318,22 +2285,18 @@ static steer_status new_tracer(tracer *t, const steer_model *m, int layer, int m
                     MAX_NODES);
     size_t bytes = tracer_bytes(m, &t->graph, max, answers, cut_streams, size, &l);
     char *memory = t->memory = bytes == SIZE_MAX ? NULL : zeros(bytes - size[5] + ALIGN, 1);
-    steer_error why = {0};
-    if (!memory)
-        fail(&why, STEER_ENOMEM, "no memory to patch %d tokens (%.0f MB)", max, bytes / 1e6);
-    else t->c = steer_context_new(m, &l, &why);
-    if (!t->c) return free_tracer(t), fail(e, why.code, "%s", why.text);
+    if (!memory) fail(e, STEER_ENOMEM, "no memory to patch %d tokens (%.0f MB)", max, bytes / 1e6);
+    else t->c = steer_context_new(m, &l, e);
+    if (!t->c) return free_tracer(t), e ? e->code : STEER_ENOMEM;
     lay_out_tracer(t, memory + (ALIGN - (uintptr_t)memory % ALIGN), size);
     return STEER_OK;
 }
 
-/* One run of an example on `streams` streams that all read its tokens, stream i under plans[i];
- * streams after the first have it as twin if they need one. */
+/* One run of an example on streams 0 .., stream i under plans[i], with twin 0 if it needs one. */
 static steer_status run_example(tracer *t, const example *x, steer_plan *const *plans, int streams,
                                 const steer_tape *tape, steer_error *e) {
     int n = 0;
-    if (x->n > t->max || x->n_prompt < 1 || x->n < x->n_prompt ||
-        x->n - x->n_prompt + 1 > t->answers)
+    if (x->n > t->max || x->n_prompt < 1 || outside(x->n - x->n_prompt, 0, t->answers - 1))
         return fail(e, STEER_EARG, "an example of %d tokens, %d of them prompt, does not fit", x->n,
                     x->n_prompt);
     for (int i = 0; i < streams; i++) {
@@ -2429,8 +2392,7 @@ static void metric_gradient(tracer *t, const example *x, int metric, int source,
         int up = t->greedy[source][i], down = t->greedy[!source][i];
         float *dx = row_at(t->dx, at, d), *p = t->p, *q = t->q;
         if (metric == STEER_LOGIT) {
-            for (int k = 0; k < d; k++)
-                dx[k] = (weight1(W, up, k) - weight1(W, down, k)) / (float)n_poi;
+            for (int k = 0; k < d; k++) dx[k] = (weight1(W, up, k) - weight1(W, down, k)) / n_poi;
             continue;
         }
         if (metric == STEER_KL) final_norm(t->c, at, q), matmul(p, q, W, NULL, 1);
@@ -2441,9 +2403,8 @@ static void metric_gradient(tracer *t, const example *x, int metric, int source,
         matmul_back(dx, p, W, 1);
     }
 }
-/* t->delta = source minus destination of the nodes of block b, [heads + 1][n][d]. Heads share the
- * post-norm's scalar of their own run's whole sum; the split of its change among them is a
- * convention, its sum is exact. */
+/* t->delta = source minus destination of the nodes of block b, [heads + 1][n][d]. Heads share their
+ * run's post-norm scalar; the split of its change among them is a convention, its sum is exact. */
 static void node_deltas(tracer *t, int source, int b, int n) {
     const steer_config *c = &t->m->config;
     const block *w = &t->m->blocks[b];
@@ -2478,8 +2439,8 @@ static double inner(float *a, float *b, int n, int d) { /* sum_p <a[p], b[p]> of
     for (int p = 0; p < n; p++) sum += dot(row_at(a, p, d), row_at(b, p, d), d);
     return sum;
 }
-/* What one example says: positions of interest, total effect m(source) - m(destination), its
- * estimate (the sum of dvector), node[nodes], dvector[d], official and aware [slots][nodes]. */
+/* What steer_attribute says of one example: three numbers, node[nodes], dvector[d], whose sum is
+ * S_FOUND, the estimate of S_TOTAL; official and aware [slots][nodes]. */
 enum { S_POI, S_TOTAL, S_FOUND, S_NODES };
 static size_t edge_cells(const steer_graph *g) { return (size_t)g->slots * g->nodes; }
 static int has_edge(const steer_graph *g, int cell) { /* of [slots][nodes] */
@@ -2494,8 +2455,7 @@ static double *dvector_of(const tracer *t, double *scores) {
 static double *edges_of(const tracer *t, double *scores, int aware) {
     return dvector_of(t, scores) + t->m->config.d + aware * edge_cells(&t->graph);
 }
-/* <Delta_u, G_v>, in both forms, of nodes u = first .. first + count - 1, whose Deltas lie in
- * t->delta, with all later slots' sums. */
+/* <Delta_u, G_v>, in both forms, of `count` nodes u >= first, whose Deltas lie in t->delta. */
 static void score_edges(tracer *t, int first, int count, int n, double *scores) {
     int d = t->m->config.d;
     PARALLEL_FOR
@@ -2506,8 +2466,7 @@ static void score_edges(tracer *t, int first, int count, int n, double *scores) 
                     inner(row_at(t->delta, (u - first) * n, d),
                           row_at(aware ? t->grad.aware : t->grad.in, v * n, d), n, d);
 }
-/* Scores of all nodes and edges of one example (method 3.6, 3.8). scores[S_POI] is 0, and nothing
- * else is set, when source and destination predict the same tokens everywhere. */
+/* Scores of all nodes and edges of one example (method 3.6, 3.8), in the layout above. */
 steer_status steer_attribute(tracer *t, const example *x, const float *s, int metric, int steps,
                               double *scores, steer_error *e) {
     const steer_config *c = &t->m->config;
@@ -2556,8 +2515,7 @@ steer_status steer_attribute(tracer *t, const example *x, const float *s, int me
     return STEER_OK;
 }
 
-/* logit_gaps at the first n_poi positions of interest of runs under n plans; what a plan cuts or
- * freezes it reads from the run `beside` it. */
+/* logit_gaps of runs under n plans, which read what they cut or freeze from the one `beside`. */
 static steer_status patched_gaps(tracer *t, const example *x, steer_plan *beside, steer_plan *plans,
                                  int n, int source, int n_poi, double *gap, steer_error *e) {
     steer_plan *list[BATCH + 1] = {beside};
@@ -2575,9 +2533,8 @@ static steer_status patched_gaps(tracer *t, const example *x, steer_plan *beside
     }
     return STEER_OK;
 }
-/* Exact patching (method 3.9), the oracle of the estimates: the destination is run again with one
- * node (node[nodes]) or one edge (edge[slots][nodes], or NULL) reading the source at all positions;
- * m(patched) - m(destination), for the logit metric. */
+/* Exact patching (method 3.9), the oracle of the estimates: m(patched) - m(destination), where the
+ * destination is run again with one node or one edge reading the source at all positions. */
 steer_status steer_patch_exactly(tracer *t, const example *x, const float *s, double *node,
                                   double *edge, steer_error *e) {
     const steer_graph *g = &t->graph;
@@ -2643,14 +2600,13 @@ void steer_tracer_free(steer_tracer *t) {
 
 #ifndef STEER_NO_MAIN /* from here on, what only the program needs */
 /* ---- Circuits: sets of edges, as bytes [slots][nodes] (method 4.1). A slot's readers are the
- * nodes behind it: the query's its head, a key's or value's the heads of its group, the MLP's
- * itself; behind lm_head is the output. */
+ * nodes behind it: a query's its head, a key's or value's its group's heads, the MLP's itself. */
 static int readers(const steer_graph *g, int slot, int *first) {
     int width = g->heads + 2 * g->kv_heads + 1, i = slot % width, group = g->heads / g->kv_heads,
         alone = i < g->heads || i == width - 1;
     *first = node_of(g, g->layer + slot / width, alone ? min_int(i, g->heads)
                                                        : (i - g->heads) % g->kv_heads * group);
-    return slot == g->slots - 1 ? 0 : alone ? 1 : group;
+    return slot == g->slots - 1 ? 0 : alone ? 1 : group; /* behind lm_head is the output */
 }
 /* Keep only edges on a path from the steering site to the output; returns how many. */
 static int prune(const steer_graph *g, unsigned char *keep) {
@@ -2808,7 +2764,7 @@ static steer_status add_record(records *r, stored x, steer_error *e) {
 }
 /* Open a store, or create it; what a killed run left unfinished at its end is cut off. */
 static steer_status open_records(records *r, const char *path, int create, steer_error *e) {
-    struct { char magic[8]; uint64_t version; } h = {.version = 0}, fresh = {"STORE", STEER_VERSION};
+    struct { char magic[8]; uint64_t version; } h = {.version = 0}, fresh = {"STORE", 1};
     steer_status s = STEER_OK;
     r->path = path, r->f = fopen(path, create ? "a+b" : "r+b");
     if (!r->f) return fail(e, STEER_EIO, "%s: %s", path, strerror(errno));
@@ -3037,18 +2993,14 @@ static steer_status evaluate(steer_context *c, cell *cells, int n_cells, int max
     return s;
 }
 
-/* Refusal log-odds (and, see first_token, KL) of prompts with use[i] != 0 under a plan; score and
- * kl are by the order of the prompts used. */
-static steer_status score_prompts(steer_context *c, const steer_prompts *p,
-                                  const unsigned char *use, steer_plan *plan, double *score,
-                                  float *base, double *kl, steer_error *e) {
+/* Refusal log-odds, and KL (see first_token), of each prompt under a plan. */
+static steer_status score_prompts(steer_context *c, const steer_prompts *p, steer_plan *plan,
+                                  double *score, float *base, double *kl, steer_error *e) {
     steer_job *jobs = zeros((size_t)p->n, sizeof *jobs);
-    first_token f = {c->m, jobs, score, base, kl};
-    int n = 0;
+    first_token f = {c->m, score, base, kl};
     if (!jobs) return fail(e, STEER_ENOMEM, "no memory for %d prompts", p->n);
-    for (int i = 0; i < p->n; i++)
-        if (!use || use[i]) jobs[n++] = (steer_job){p->tokens[i], p->lengths[i], .plan = plan};
-    steer_status s = walk(c, jobs, n, first_token_visit, &f, NULL, e);
+    for (int i = 0; i < p->n; i++) jobs[i] = (steer_job){p->tokens[i], p->lengths[i], .plan = plan};
+    steer_status s = walk(c, jobs, p->n, first_token_visit, &f, NULL, e);
     return free(jobs), s;
 }
 
@@ -3468,8 +3420,7 @@ static char *report_html(const report *r, size_t *n) { return written(r, write_h
  *     Delta = beta / n_w ln p(y_w) - 1 / n_l ln p(y_l)
  *     beta  = max(phi (ln p_ref(y_l) - ln p_ref(y_w)), 1)
  *
- * with y_w the wanted and y_l the unwanted response, p_ref the unsteered model. dL/dv is c f times
- * the sum over positions of dL/dx_l: the backward's last line. */
+ * y_w the wanted, y_l the unwanted response, p_ref unsteered. dL/dv = c f sum_t dL/dx_l[t]. */
 typedef struct {
     int *tokens[2], n[2], n_prompt; /* prompt and response: [0] wanted, [1] unwanted; owned */
     float sign;                     /* c */
@@ -3485,7 +3436,6 @@ static steer_status response_logp(tracer *t, const training_pair *p, int which, 
                                   float coeff, int window, double *logp, int *counted,
                                   double *match, double *grad, steer_error *e) {
     const steer_config *c = &t->m->config;
-    const weight *W = &t->m->unembed;
     int P = p->n_prompt, n = p->n[which], d = c->d, hits = 0;
     example x = {p->tokens[which], n, P, coeff, 1};
     steer_plan plan = {.start = p->start[which], .layer = t->graph.layer, .coeff = coeff,
@@ -3495,7 +3445,7 @@ static steer_status response_logp(tracer *t, const training_pair *p, int which, 
     *counted = min_int(window, n - P), *logp = 0;
     int all = match ? n - P : *counted;
     for (int i = 0; i < all; i++) final_norm(t->c, P - 1 + i, row_at(t->final[0], i, d));
-    matmul(t->logits[0], t->final[0], W, NULL, all);
+    matmul(t->logits[0], t->final[0], &t->m->unembed, NULL, all);
     memset(t->dx, 0, sizeof(float) * n * d);
     for (int i = 0; i < all; i++) {
         float *z = row_at(t->logits[0], i, c->vocab), *dz = row_at(t->logits[1], i, c->vocab);
@@ -3512,7 +3462,7 @@ static steer_status response_logp(tracer *t, const training_pair *p, int which, 
     }
     if (match) *match = (double)hits / (n - P);
     if (!grad) return STEER_OK;
-    matmul_back(row_at(t->dx, P - 1, d), t->logits[1], W, *counted);
+    matmul_back(row_at(t->dx, P - 1, d), t->logits[1], &t->m->unembed, *counted);
     backward(t->c, &t->tape[2], n, t->dx, &t->back, NULL);
     for (size_t i = 0; i < (size_t)n * d; i++) grad[i % d] += t->dx[i];
     return STEER_OK;
@@ -3796,7 +3746,7 @@ static steer_status call_jury(study *s, int side, steer_prompts *p, double *mean
     double *score;
     *p = (steer_prompts){0}, *mean = 0;
     if (!GET(score, from->n) || !GET(p->tokens, most) || !GET(p->lengths, most)) return e->code;
-    TRY(score_prompts(s->c, from, NULL, NULL, score, NULL, NULL, e));
+    TRY(score_prompts(s->c, from, NULL, score, NULL, NULL, e));
     for (int others = 0; others < 2 && p->n < 4; others++)
         for (int i = 0; i < from->n && p->n < most; i++) {
             if ((side == HARMFUL ? score[i] > 0 : score[i] < 0) == others) continue;
@@ -3810,7 +3760,7 @@ static steer_status call_jury(study *s, int side, steer_prompts *p, double *mean
 static steer_status ask(study *s, const steer_prompts *p, steer_plan plan, float *base,
                         double *mean, steer_error *e) {
     double x[SITE_PROMPTS];
-    TRY(score_prompts(s->c, p, NULL, &plan, base ? NULL : x, base, base ? x : NULL, e));
+    TRY(score_prompts(s->c, p, &plan, base ? NULL : x, base, base ? x : NULL, e));
     *mean = 0;
     for (int i = 0; i < p->n; i++) *mean += x[i] / p->n;
     return STEER_OK;
@@ -3853,7 +3803,7 @@ static steer_status choose_site(study *s, site_score *picked, site_score *all, s
         if (x->pos == -1) row_of(s->out, str("%d", x->layer).s, row);
     }
     qsort(all, (size_t)sites, sizeof *all, by_rank);
-    TRY(score_prompts(s->c, &jury[HARMLESS], NULL, NULL, NULL, logits, NULL, e));
+    TRY(score_prompts(s->c, &jury[HARMLESS], NULL, NULL, logits, NULL, e));
     picked->layer = -1;
     for (int i = 0; i < sites && picked->layer < 0; i++) {
         site_score *x = &all[i];
@@ -4404,7 +4354,8 @@ static steer_status save_circuit(paper *p, const char *path, steer_error *e) {
             (unsigned long long)p->s->m->config.fingerprint, p->t.graph.layer);
     for (size_t i = 0; i < graph_size(p); i++)
         if (cut_at(p, 0)[i]) fprintf(f, "%zu %s\n", i, ends_of(&p->t.graph, (int)i, 0).name.s);
-    steer_status s = fclose(f) ? STEER_ENOMEM : write_file(path, text, n, e);
+    steer_status s = fclose(f) ? fail(e, STEER_ENOMEM, "no memory for a circuit")
+                               : write_file(path, text, n, e);
     return free(text), s;
 }
 /* Into keep [slots][nodes]; another model's or block's is refused. */
@@ -4589,7 +4540,7 @@ static steer_status sparsity_table(paper *p, int which, steer_error *e) {
     steer_plan plans[ALL];
     double F[ALL];
     if (!GET(v, ALL * d) || !GET(scratch, d)) return e->code;
-    for (int i = 0; i < 2 * p->n_sparse && generate; i++) /* by the whole vector, of these prompts */
+    for (int i = 0; i < 2 * p->n_sparse && generate; i++) /* by the whole vector */
         if (i / 2 < cell_size(&x->steered[i % 2]))
             whole[i % 2] += x->kept[i % 2].refused[i / 2] /
                             (double)min_int(p->n_sparse, cell_size(&x->steered[i % 2]));
@@ -5100,6 +5051,7 @@ static steer_status command_generate(paper *p, const options *o, steer_error *e)
     steer_plan plan = {0};
     steer_job *jobs;
     if (!o->prompts && !text) return misused(e, "generate needs a prompt");
+    if (o->prompts && o->system) return misused(e, "--system goes with one prompt");
     if (o->compare && (o->prompts || !o->vector))
         return misused(e, "--compare takes one prompt and a vector");
     TRY(set_max_new(s, o, 256, e));
@@ -5262,6 +5214,7 @@ static steer_status read_request(paper *p, request *q, const options *o, steer_e
     p->metric = index_of(o->metric, strlen(o->metric), "logit,dirkl,kl");
     if (q->given && sscanf(o->site, "%d,%d%c", &q->layer, &q->pos, &end) != 2)
         return misused(e, "--site takes block,position, such as 14,-4, or auto");
+    if (q->given && o->vector) return misused(e, "a vector file names its site: no --site");
     if (p->metric < 0) return misused(e, "--metric takes logit, dirkl or kl");
     if (o->shard && (sscanf(o->shard, "%d/%d%c", &r->shard, &r->shards, &end) != 2 ||
                      r->shard-- < 1 || r->shard >= r->shards))

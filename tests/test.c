@@ -627,7 +627,7 @@ static void test_golden_dim(void) {
             parse_floats(rest, numbers, 2);
             for (int k = 0; k < 2; k++) {
                 float *keep = k ? base : NULL;
-                CHECK_THAT(!score_prompts(c, &p[2 + k], NULL, NULL, score, keep, NULL, &e), "%s",
+                CHECK_THAT(!score_prompts(c, &p[2 + k], NULL, score, keep, NULL, &e), "%s",
                            e.text);
                 score_error = fmax(score_error, fabs(mean_of(score, 12) - numbers[k]));
             }
@@ -648,12 +648,12 @@ static void test_golden_dim(void) {
                        "scores of another vector");
             for (int k = 0; k < 2; k++) {
                 steer_plan plan = {.add = v.v, .coeff = k ? 1.0f : -1.0f, .layer = v.layer};
-                CHECK_THAT(!score_prompts(c, &p[2 + k], NULL, &plan, score, NULL, NULL, &e), "%s",
+                CHECK_THAT(!score_prompts(c, &p[2 + k], &plan, score, NULL, NULL, &e), "%s",
                            e.text);
                 score_error = fmax(score_error, fabs(mean_of(score, 12) - numbers[2 + k]));
             }
             steer_plan plan = {.ablate = v.v};
-            CHECK_THAT(!score_prompts(c, &p[3], NULL, &plan, NULL, base, score, &e), "%s", e.text);
+            CHECK_THAT(!score_prompts(c, &p[3], &plan, NULL, base, score, &e), "%s", e.text);
             kl_error = fmax(kl_error, fabs(mean_of(score, 12) - numbers[4]) / (1e-3 + numbers[4]));
             cases++;
         } else if (!strcmp(word, "end")) {
@@ -1919,7 +1919,7 @@ static void test_judging(void) {
     float *base = malloc(sizeof *base * (size_t)vocab);
     for (int i = 0; i < vocab; i++) base[i] = logits[i] = (float)(i % 7);
     double kl = 1, sum = 0, za = log_sum_exp(base, vocab);
-    first_token t = {m, NULL, NULL, base, &kl};
+    first_token t = {m, NULL, base, &kl};
     first_token_visit(&t, 0, 0, logits);
     CHECK_THAT(kl == 0, "KL of equal runs is %g", kl);
     for (int i = 0; i < vocab; i++) logits[i] = (float)(i % 5);
@@ -2840,6 +2840,9 @@ static void test_command_line(void) {
         {2, "info --frobnicate weights/tiny-llama.bin", "option"},
         {2, "generate weights/tiny-llama.bin", "prompt"},
         {2, "tokenize weights/tiny-llama.bin", "text"},
+        {2, "generate weights/tiny-llama.bin --prompts %s/prompts.txt --system x", "--system"},
+        {2, "evaluate weights/tiny-llama.bin --vector %s/v.vec --site 1,-1", "--site"},
+        {2, "freeze weights/tiny-llama.bin --vector %s/v.vec --circuit x", "--circuit"},
         {2, "vector weights/tiny-llama.bin", "--out"},
         {2, "generate weights/tiny-llama.bin x --max-new many", "--max-new"},
         {2, "generate weights/tiny-llama.bin x --max-new 0", "--max-new"},
