@@ -3021,6 +3021,16 @@ static void test_shards(void) {
     CHECK_THAT(run_program(PROGRAM, script, "") == 1 && strstr(complained, "part9") &&
                    access(in_temporary("none"), F_OK) && access(in_temporary("part9"), F_OK),
                "a part that is not there: %s", complained);
+    /* Two models share a store; the second time all is in it. */
+    snprintf(script, sizeof script, "reproduce weights/tiny-llama.bin %s --quick --limit 4 --val 4 "
+             "--train 8 --map 0 --patch 1 --exact 0 --max-new 8 --store %s/both", model, t);
+    CHECK_THAT(!run_program(PROGRAM, script, ""), "two models: %s", complained);
+    memcpy(whole, shown, sizeof whole);
+    free(read_file(in_temporary("both"), &n, NULL));
+    size_t first = n;
+    CHECK_THAT(!run_program(PROGRAM, script, ""), "two models again: %s", complained);
+    free(read_file(in_temporary("both"), &n, NULL));
+    CHECK_THAT(!strcmp(whole, shown) && n == first && n > 1000, "%zu bytes, then %zu", first, n);
     static const char *const wrong[][2] = {{"--shard 4/3 --store %s/x", "--shard"},
                                            {"--shard 1/2", "--store"},
                                            {"--store %s/v", "store"},
