@@ -30,12 +30,12 @@
  *
  * THE RESIDUAL STREAM AND ITS SITES, at one position t of block b (0 <= b < L)
  *
- *     x_b ──┬─────────────────────────────────────────(+)──┬──────────────────────────(+)── x_{b+1}
- *       ▲   │                                          │   │                           │
- *      +a·s └─ RN ─┬─ q ─ rope ─┐                      │   └─ RN ── gate·up ── down ───┘
- *     (b = l)      ├─ k ─ rope ─┴ pattern A ─┐         │      ▲                  ▲
- *                  └─ v ─────────────────────┴ z ─ W_O ┘      │           freeze MLP (twin's)
- *                     ▲            ▲                         remove MLP-direct
+ *     x_b --+-----------------------------------------(+)--+--------------------------(+)-- x_{b+1}
+ *       ^   |                                          |   |                           |
+ *      +a·s +- RN -+- q - rope -+                      |   +- RN -- gate·up -- down ---+
+ *     (b = l)      +- k - rope -+ pattern A -+         |      ^                  ^
+ *                  +- v ---------------------+ z - W_O +      |           freeze MLP (twin's)
+ *                     ^            ^                         remove MLP-direct
  *            freeze V (twin's)   freeze QK (twin's A)
  *            remove SVV: both subtract the direct image of a·s
  *
@@ -367,7 +367,7 @@ static void gated(float *gate, const float *up, int n, int gelu) {
     else
         for (int i = 0; i < n; i++) gate[i] = gate[i] / (1.0f + exp_f(-gate[i])) * up[i];
 }
-/* Of h = act(gate) · up, with dh in `dgate`:  dup = dh · act(gate), dgate = dh · up · act'(gate).
+/* Of h = act(gate) · up, dh in `dgate`:  dup = dh · act(gate), dgate = dh · up · act'(gate).
  *     SiLU' = s (1 + x (1 - s)), s = 1 / (1 + e^-x)
  *     GELU' = (1 + t) / 2 + x (1 - t²) u' / 2, t = tanh u */
 static void gated_back(float *dgate, float *dup, const float *gate, const float *up, int n,
@@ -2035,7 +2035,6 @@ static int json_string(const char *s, char *out) {
     }
     return *out = 0, 1;
 }
-static char *copy_text(const char *s, size_t n) { return strndup(s, n); }
 /* Append one prompt; takes ownership of text (NULL: an allocation failed) and task (or NULL). */
 static steer_status add_prompt(steer_prompts *p, const steer_model *m, const char *system,
                                char *text, char *task, steer_error *e) {
@@ -2081,7 +2080,7 @@ steer_status steer_prompts_load(steer_prompts *p, const steer_model *m, const ch
         if (broken) s = fail(&inner, STEER_EFORMAT, "a zero byte: not a text file");
         else if (*line == '{' && (!key || *key != '"' || !json_string(key + 1, line)))
             s = fail(&inner, STEER_EFORMAT, "no \"prompt\": \"...\"");
-        else s = add_prompt(p, m, NULL, copy_text(line, n), tab ? copy_text(tab, n) : NULL, &inner);
+        else s = add_prompt(p, m, NULL, strndup(line, n), tab ? strndup(tab, n) : NULL, &inner);
         if (s) fail(e, s, "%s: line %d: %.200s", path, number, inner.text);
     }
     if (!s && !p->n) s = fail(e, STEER_EFORMAT, "%s: no prompts in it; one a line is wanted", path);
@@ -3577,7 +3576,7 @@ static void value_vector(const steer_model *m, const float *v, int b, int h, flo
 static void logit_lens(const steer_model *m, const float *v, float sign, int n, int *ids,
                        float *logits, float *scratch) {
     const steer_config *c = &m->config;
-    float x[MAX_WIDTH];
+    float x[MAX_WIDTH] = {0};
     double rms = norm_of(v, c->d) / sqrt(c->d);
     for (int k = 0; k < c->d; k++)
         x[k] = rms > 0 ? (float)(sign * v[k] / rms) * (c->norm_offset + m->final_norm[k]) : 0;
@@ -5058,7 +5057,7 @@ static steer_status command_generate(paper *p, const options *o, steer_error *e)
     TRY(plan_of(s, o, &plan, e));
     TRY(o->prompts ? steer_prompts_load(asked, m, o->prompts, 0, e) : new_prompts(asked, 2, e));
     for (int i = 0; i <= o->compare && !o->prompts; i++) /* twice the same, to compare */
-        TRY(add_prompt(asked, m, o->system, copy_text(text, strlen(text)), NULL, e));
+        TRY(add_prompt(asked, m, o->system, strdup(text), NULL, e));
     n = asked->n;
     if (!GET(jobs, n) || !GET(out, mul((size_t)n, (size_t)s->max_new))) return e->code;
     for (int i = 0; i < n; i++)
@@ -5135,7 +5134,7 @@ static steer_status command_chat(paper *p, const options *o, steer_error *e) {
                 puts("(nothing to freeze against: start with --vector V)");
             else plan.freeze = bits;
         } else if (*line == '/') puts("(/coeff X, /freeze qk|v|mlp|off, /reset, /quit)");
-        else if (*line && n < MAX_TURNS && (turns[n] = copy_text(line, strlen(line)))) {
+        else if (*line && n < MAX_TURNS && (turns[n] = strdup(line))) {
             if (!chat_turn(s->c, o->system, turns, n, plan, e)) n += 2;
             else printf("(%s)\n", e->text), free(turns[n]);
         } else if (*line) puts("(the conversation is full: /reset)");
@@ -5166,7 +5165,7 @@ static steer_status load_prompts(study *s, const options *o, steer_error *e) {
 }
 /* The first harmless prompts of train and val behind an instruction to refuse (method 2.5), which
  * training drops. It stands in the user's turn: small models often overlook a system message. */
-static steer_status tell(study *s, int *longest, steer_error *e) {
+static steer_status tell(study *s, steer_error *e) {
     for (int k = 0; k < 2; k++) {
         const steer_prompts *from = k ? &s->val[HARMLESS] : &s->train[HARMLESS];
         int n = min_int(k ? pairs_to_validate(s) : s->n_train, from->n);
@@ -5178,7 +5177,6 @@ static steer_status tell(study *s, int *longest, steer_error *e) {
                          from->text[i]) < 0)
                 text = NULL;
             TRY(add_prompt(&s->told[k], s->m, NULL, text, NULL, e));
-            *longest = max_int(*longest, s->told[k].lengths[i]);
         }
     }
     return STEER_OK;
@@ -5191,9 +5189,9 @@ static steer_status open_study(study *s, const options *o, steer_error *e) {
     TRY(set_max_new(s, o, m->grammar_size ? 64 : 48, e));
     if (o->vector) TRY(steer_vector_load(&s->v, o->vector, m, e));
     TRY(load_prompts(s, o, e));
-    int longest = longest_prompt(s);
-    if (!m->grammar_size) TRY(tell(s, &longest, e)); /* one with a grammar follows no instruction */
-    TRY(open_context(s, 2 * min_int(s->n_test, 100) + 8, longest, e));
+    if (!m->grammar_size && !o->vector && !o->quick) TRY(tell(s, e)); /* where pairs are made; a
+                                                model with a grammar follows no instruction */
+    TRY(open_context(s, 2 * min_int(s->n_test, 100) + 8, longest_prompt(s), e));
     s->context_bytes = steer_context_bytes(m, &s->c->limit);
     fprintf(stderr, "%s: %.0f MB of memory beside the file\n", m->config.name,
             s->context_bytes / 1e6);

@@ -197,7 +197,7 @@ void steer_prompts_free(steer_prompts *p);
  * or -1. */
 int steer_means(steer_context *c, const steer_prompts *p, int sign, double *mean, double *score,
                 steer_error *e);
-/* The difference-in-means vector of one site, from the means of both sides; steer_vector_free it. */
+/* The difference-in-means vector of a site, from the means of both sides; steer_vector_free it. */
 steer_status steer_dim(steer_vector *v, const steer_model *m, const double *harmful,
                        const double *harmless, int layer, int pos, float coeff, steer_error *e);
 /* Refusal log-odds ln P_R - ln(1 - P_R) at the last prompt position (paper 2.2; eps 1e-8). */
@@ -230,8 +230,8 @@ steer_status steer_attribute(steer_tracer *t, const steer_example *x, const floa
  * logit metric. */
 steer_status steer_patch_exactly(steer_tracer *t, const steer_example *x, const float *s,
                                  double *node, double *edge, steer_error *e);
-/* Faithfulness F[n] of plans (cut, freeze, remove; the rest is set here) on a steered response: 0 as
- * the base run, 1 as the steered (section 4.3); NAN when both say the same. At most 63 at once. */
+/* Faithfulness F[n] of plans (cut, freeze, remove; the rest is set here) on a steered response: 0
+ * as the base run, 1 as the steered (section 4.3); NAN when both say the same. */
 steer_status steer_faithfulness(steer_tracer *t, const steer_example *x, const float *s,
                                 steer_plan *plans, int n, double *F, steer_error *e);
 #endif
