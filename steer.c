@@ -105,6 +105,8 @@ static steer_status fail(steer_error *e, steer_status code, const char *format, 
     va_end(args);
     return code;
 }
+/* For functions that own nothing at that point. */
+#define TRY(call) do { steer_status s_ = (call); if (s_) return s_; } while (0)
 
 static size_t mul(size_t a, size_t b) { return b && a > SIZE_MAX / b ? SIZE_MAX : a * b; }
 static size_t add(size_t a, size_t b) { return a > SIZE_MAX - b ? SIZE_MAX : a + b; }
@@ -431,6 +433,12 @@ static int argmax(const float *x, int n) {
     int best = 0;
     for (int i = 1; i < n; i++) best = x[i] > x[best] ? i : best;
     return best;
+}
+/* To sort by value, then by number. */
+typedef struct { double value; int i; } ranked;
+static int by_rank(const void *a, const void *b) {
+    const ranked *x = a, *y = b;
+    return x->value != y->value ? (x->value > y->value ? 1 : -1) : x->i - y->i;
 }
 /* ln sum_i e^x_i in double */
 static double log_sum_exp(const float *x, int n) {
@@ -2622,11 +2630,6 @@ static int prune(const steer_graph *g, unsigned char *keep) {
     }
     return count;
 }
-typedef struct { double value; int i; } ranked;
-static int by_rank(const void *a, const void *b) {
-    const ranked *x = a, *y = b;
-    return x->value != y->value ? (x->value > y->value ? 1 : -1) : x->i - y->i;
-}
 /* Edges by falling |score|, or in random order; order[g->edges]. */
 static void order_edges(const steer_graph *g, const double *score, uint64_t seed, ranked *order) {
     uint64_t state = seed * 0x9E3779B97F4A7C15ull + 1;
@@ -2697,12 +2700,6 @@ static int is_coherent(const steer_model *m, const char *text, const char *task)
     }
     return !*text;
 }
-static char *answer_text(const steer_model *m, const steer_job *j) { /* fresh memory, or NULL */
-    size_t n = steer_decode(m, j->out, j->n_out, NULL, 0) + 1;
-    char *text = zeros(n, 1);
-    if (text) steer_decode(m, j->out, j->n_out, text, n);
-    return text;
-}
 /* 4-grams of tokens that occurred before in the same answer; *total counts all. */
 static int repeated_4grams(const int *t, int n, int *total) {
     int repeated = 0;
@@ -2713,297 +2710,7 @@ static int repeated_4grams(const int *t, int n, int *total) {
     return repeated;
 }
 
-/* ==================================================================================== 12 measuring
- * A CELL is a set of prompts answered under one plan: the unit of every table. `evaluate` runs many
- * cells in one walk, so that all their streams share batches.
- *
- * RECORDS. What a unit of work gave (an answer, an example's scores, its faithfulness under some
- * plans) is kept in a file under the hash of everything that determines it, and looked up before it
- * is done again: with --store FILE a stopped run goes on where it was. With --shard i/n a run does
- * its share of the missing units and ends before the table that needs the others'; `steer merge`
- * joins such files, and the same command then prints from them, bit for bit what one run would. */
-/* In the file: the first STORED_HEAD bytes, then n doubles, which are at `at`. */
-typedef struct { uint64_t key; uint32_t n, crc; long at; } stored;
-enum { STORED_HEAD = offsetof(stored, at) };
-typedef struct {
-    FILE *f;              /* NULL: nothing is kept */
-    const char *path;
-    uint64_t model;       /* its fingerprint: part of every key, so that models share a store */
-    stored *list;         /* [count]; the last of a key holds */
-    size_t count;
-    int shard, shards;    /* shards 0: all units are this run's */
-    long missing;         /* units met that are not on file and other shards' */
-} records;
-
-static uint64_t hash_of(uint64_t h, const void *data, size_t n) { /* FNV-1a, 64 bits */
-    const unsigned char *p = data;
-    h = h ? h : 0xCBF29CE484222325ull;
-    for (size_t i = 0; i < n && p; i++) h = (h ^ p[i]) * 0x100000001B3ull;
-    return h;
-}
-static uint64_t hash_plan(uint64_t h, const steer_model *m, const steer_plan *p, int cuts) {
-    size_t d = sizeof(float) * (size_t)m->config.d;
-    if (!p) return hash_of(h, "none", 4);
-    h = hash_of(h, &p->coeff, offsetof(steer_plan, ablate) - offsetof(steer_plan, coeff));
-    h = hash_of(hash_of(h, p->add, d), p->ablate, d);
-    h = hash_of(h, p->keep, 3 * sizeof(float) * (size_t)m->config.layers);
-    return hash_of(h, p->cut, (size_t)cuts);
-}
-/* A search in order is quick beside the work that it saves. */
-static const stored *find_record(const records *r, uint64_t key) {
-    size_t i = r->count;
-    while (i && r->list[i - 1].key != (key ^ r->model)) i--;
-    return i ? &r->list[i - 1] : NULL;
-}
-static steer_status add_record(records *r, stored x, steer_error *e) {
-    stored *grown = realloc(r->list, (r->count + 1) * sizeof *grown);
-    if (!grown) return fail(e, STEER_ENOMEM, "no memory for records");
-    r->list = grown, grown[r->count++] = x;
-    return STEER_OK;
-}
-/* Open a store, or create it; what a killed run left unfinished at its end is cut off. */
-static steer_status open_records(records *r, const char *path, int create, steer_error *e) {
-    struct { char magic[8]; uint64_t version; } h = {.version = 0}, fresh = {"STORE", 1};
-    steer_status s = STEER_OK;
-    r->path = path, r->f = fopen(path, create ? "a+b" : "r+b");
-    if (!r->f) return fail(e, STEER_EIO, "%s: %s", path, strerror(errno));
-    if (!fread(&h, 1, sizeof h, r->f) && create && fwrite(&fresh, sizeof fresh, 1, r->f)) h = fresh;
-    if (memcmp(&h, &fresh, sizeof h))
-        return fail(e, STEER_EFORMAT, "%s: not a store of records of this version", path);
-    fseek(r->f, 0, SEEK_END);
-    long end = ftell(r->f), at = (long)sizeof h;
-    for (stored x; !s && at < end; at = x.at + 8 * (long)x.n) {
-        fseek(r->f, at, SEEK_SET);
-        x.at = at + STORED_HEAD;
-        if (!fread(&x, STORED_HEAD, 1, r->f) || 8 * (long)x.n > end - x.at) break;
-        s = add_record(r, x, e);
-    }
-    if (s || at >= end || !ftruncate(fileno(r->f), at)) return s;
-    return fail(e, STEER_EIO, "%s: %s", path, strerror(errno));
-}
-static void close_records(records *r) {
-    if (r->f) fclose(r->f);
-    free(r->list);
-    *r = (records){0};
-}
-/* Whether there is such a record, whole. */
-static int read_record(const records *r, uint64_t key, double *values, size_t n) {
-    const stored *x = find_record(r, key);
-    return x && x->n == n && !fseek(r->f, x->at, SEEK_SET) &&
-           fread(values, sizeof *values, n, r->f) == n && x->crc == crc32_of(0, values, 8 * n);
-}
-enum { DONE, OURS, OTHERS };
-/* DONE: values [n] hold the unit. OURS: it is to be done, and remembered. OTHERS: not by us. */
-static int recall(records *r, uint64_t key, double *values, size_t n) {
-    int ours = !r->shards || (int)(key % (uint64_t)r->shards) == r->shard;
-    if (read_record(r, key, values, n)) return DONE;
-    r->missing += !ours;
-    return ours ? OURS : OTHERS;
-}
-static steer_status remember(records *r, uint64_t key, const double *values, size_t n,
-                             steer_error *e) {
-    stored x = {key ^ r->model, (uint32_t)n, crc32_of(0, values, 8 * n), 0};
-    if (!r->f) return STEER_OK;
-    fseek(r->f, 0, SEEK_END), x.at = ftell(r->f) + STORED_HEAD;
-    if (fwrite(&x, STORED_HEAD, 1, r->f) != 1 || fwrite(values, sizeof *values, n, r->f) != n ||
-        fflush(r->f))
-        return fail(e, STEER_EIO, "%s: %s", r->path, strerror(errno));
-    return add_record(r, x, e);
-}
-/* STEER_EPART when other shards' units are missing from what was just computed. */
-static steer_status whole_so_far(const records *r, steer_error *e) {
-    return !r->missing ? STEER_OK
-           : fail(e, STEER_EPART, "shard %d of %d is in %s; %ld units are for the others: `steer "
-                  "merge` the stores, then run this command with --store and without --shard",
-                  r->shard + 1, r->shards, r->path, r->missing);
-}
-
-typedef struct { /* of a cell, kept for teacher forcing */
-    int *tokens, *n, max;        /* [prompts][max], without end-of-turn tokens; [prompts] */
-    unsigned char *refused;      /* [prompts] */
-} answers;
-typedef struct {
-    const steer_prompts *prompts;
-    int n;                       /* the first n of them are answered */
-    answers *kept;               /* NULL: not kept; else the caller's; see free_answers */
-    steer_plan plan;             /* all zero: unsteered */
-    double refused, coherent, perplexity, repeats, log_odds; /* coherent NAN: no grammar */
-    int n_refused;
-} cell;
-typedef struct { double low, high; } interval;
-
-/* Wilson's 95% interval of k successes in n. */
-static interval wilson(int k, int n) {
-    double z = 1.959964, p = (double)k / n, s = 1 + z * z / n, middle = (p + z * z / (2 * n)) / s;
-    double half = z * sqrt(p * (1 - p) / n + z * z / (4.0 * n * n)) / s;
-    return (interval){fmax(0, middle - half), fmin(1, middle + half)};
-}
-
-typedef struct { /* one walk's bookkeeping; progress on stderr when it is a terminal */
-    double started, done, total; /* seconds; units of work, one unit about one answer */
-    const char *what;
-    int show;
-} progress;
-static double seconds(void) {
-    struct timespec t;
-    clock_gettime(CLOCK_MONOTONIC, &t);
-    return (double)t.tv_sec + 1e-9 * (double)t.tv_nsec;
-}
-static void show_progress(progress *p, double units) {
-    p->done += units;
-    if (!p->show) return;
-    double spent = seconds() - p->started;
-    double left = p->done > 0 ? spent * (p->total - p->done) / p->done : 0;
-    fprintf(stderr, "\r\033[K%3.0f%%  %s  %.0f s, about %.0f s left ",
-            100 * fmin(1, p->done / p->total), p->what, spent, fmax(0, left));
-}
-
-static void free_answers(answers *a) {
-    free(a->tokens), free(a->n), free(a->refused);
-    *a = (answers){0};
-}
-static int cell_size(const cell *x) { return min_int(x->n, x->prompts->n); }
-/* Share and mean of what the answers of one cell show. */
-static steer_status judge(const steer_model *m, cell *x, const steer_job *jobs, const double *score,
-                          steer_error *e) {
-    int n = cell_size(x), fine = 0, total = 0, repeated = 0, has_tasks = m->grammar_size > 0;
-    size_t max = (size_t)jobs->max_new;
-    answers *kept = x->kept;
-    if (kept)
-        *kept = (answers){zeros(n * max, sizeof(int)), zeros(n, sizeof(int)), max, zeros(n, 1)};
-    if (kept && (!kept->tokens || !kept->n || !kept->refused))
-        return fail(e, STEER_ENOMEM, "no memory for %d answers", n);
-    x->n_refused = 0, x->log_odds = 0;
-    for (int i = 0; i < n; i++) {
-        const steer_job *j = &jobs[i];
-        const char *task = x->prompts->task[i];
-        char *text = answer_text(m, j);
-        if (!text) return fail(e, STEER_ENOMEM, "no memory for an answer");
-        int refused = steer_is_refusal(text);
-        x->n_refused += refused, x->log_odds += score[i] / n;
-        has_tasks = has_tasks && task;
-        fine += !refused && has_tasks && is_coherent(m, text, task);
-        repeated += repeated_4grams(j->out, j->n_out, &total);
-        free(text);
-        if (!kept) continue;
-        kept->refused[i] = (unsigned char)refused;
-        kept->n[i] = j->n_out - (j->n_out && is_eot(&m->config, j->out[j->n_out - 1]));
-        memcpy(kept->tokens + (size_t)i * max, j->out, sizeof(int) * (size_t)j->n_out);
-    }
-    x->refused = (double)x->n_refused / n;
-    x->coherent = !has_tasks || x->n_refused == n ? NAN : (double)fine / (n - x->n_refused);
-    x->repeats = total ? (double)repeated / total : 0;
-    return STEER_OK;
-}
-
-typedef struct {
-    generator g;
-    int read;      /* 0: the job is to answer; 1: its answer is read */
-    double *value; /* of job i: value[of[i]], see walk_cells */
-    const int *of;
-    progress *bar;
-} scorer;
-static int score_visit(void *user, int job, int pos, const float *logits) {
-    scorer *s = user;
-    const steer_job *j = &s->g.jobs[job];
-    double *value = &s->value[s->of[job]];
-    int i = pos - (j->n_prompt - 1), token = NONE; /* logits: of the answer's token i */
-    if (!s->read && !i) *value = steer_refusal_score(s->g.m, logits);
-    if (!s->read) token = generate_visit(&s->g, job, pos, logits);
-    else if (i < j->n_out)
-        *value += log_sum_exp(logits, s->g.m->config.vocab) - logits[j->out[i]];
-    if (token == STOP) show_progress(s->bar, 1);
-    return token;
-}
-static uint64_t hash_job(const steer_model *m, const steer_job *j, int read) {
-    uint64_t h = hash_of(0, read ? "read" : "answer", 4);
-    h = hash_of(h, &j->max_new, sizeof j->max_new);
-    h = hash_of(h, j->prompt, sizeof(int) * (size_t)j->n_prompt);
-    return read ? hash_of(h, j->out, sizeof(int) * (size_t)j->n_out) : hash_plan(h, m, j->plan, 0);
-}
-/* Jobs are recalled, or walked and remembered: their answers, and value[i], the refusal log-odds at
- * an answer's first token; or, with `read`, the sum of -ln p of its tokens, the model unsteered. */
-static steer_status walk_cells(steer_context *c, steer_job *jobs, int n, double *value, int read,
-                               progress *bar, records *r, steer_error *e) {
-    size_t width = read ? 1 : 2 + (size_t)jobs->max_new; /* [-ln p] or [n_out, score, out] */
-    double *kept = zeros(width, sizeof *kept);
-    steer_job *walked = zeros((size_t)n, sizeof *walked);
-    int k = 0, *todo = zeros((size_t)n, sizeof *todo);
-    scorer sc = {{.m = c->m, .jobs = walked}, read, value, todo, bar};
-    steer_status s = STEER_OK;
-    if (!kept || !walked || !todo) s = fail(e, STEER_ENOMEM, "no memory for %d answers", n);
-    for (int i = 0; i < n && !s; i++) {
-        steer_job *j = &jobs[i]; /* without a store no key: that takes longer than a tiny model */
-        uint64_t key = r->f ? hash_job(c->m, j, read) : 0;
-        int state = !read ? recall(r, key, kept, width) /* whose answer it is reads it: */
-                    : read_record(r, key, kept, width) ? DONE : OURS;
-        value[i] = state == DONE ? kept[!read] : 0;
-        if (state == OURS) todo[k] = i, walked[k++] = *j;
-        if (state != DONE || read) continue;
-        int sound = kept[0] >= 0 && kept[0] <= j->max_new; /* a store may come from anywhere */
-        for (j->n_out = 0; sound && j->n_out < kept[0]; j->n_out++) {
-            double token = kept[2 + j->n_out];
-            sound = token >= 0 && token < c->m->config.vocab;
-            j->out[j->n_out] = sound ? (int)token : 0;
-        }
-        if (!sound)
-            s = fail(e, STEER_EFORMAT, "%s: an answer that this model can't have given; take "
-                     "another --store", r->path);
-        show_progress(bar, 1);
-    }
-    if (!s && k) s = walk(c, walked, k, score_visit, &sc, NULL, e);
-    for (int i = 0; i < k && !s; i++) {
-        steer_job *j = &jobs[todo[i]];
-        kept[0] = j->n_out = walked[i].n_out, kept[!read] = value[todo[i]];
-        for (int t = 0; t < (int)width - 2; t++) kept[2 + t] = t < j->n_out ? j->out[t] : 0;
-        if (r->f) s = remember(r, hash_job(c->m, j, read), kept, width, e);
-    }
-    free(kept), free(walked), free(todo);
-    return s;
-}
-/* Answer all cells' prompts greedily, at most max_new tokens each, and judge them. The perplexity
- * is that of the first `read` answers of each cell (0: none), read by the unsteered model. */
-static steer_status evaluate(steer_context *c, cell *cells, int n_cells, int max_new, int read,
-                             progress *bar, records *r, steer_error *e) {
-    size_t n = 0, k = 0;
-    for (int i = 0; i < n_cells; i++) n += (size_t)cell_size(&cells[i]);
-    steer_job *jobs = zeros(n, sizeof *jobs), *own = jobs;
-    int *out = zeros(mul(n, (size_t)max_new), sizeof *out);
-    double *value = zeros(n, sizeof *value);
-    steer_status s = STEER_OK;
-    if (!jobs || !value || !out) s = fail(e, STEER_ENOMEM, "no memory for %zu answers", n);
-    for (cell *x = cells; x < cells + n_cells && !s; x++)
-        for (int i = 0; i < cell_size(x); i++, k++)
-            jobs[k] = (steer_job){x->prompts->tokens[i], x->prompts->lengths[i], max_new,
-                                  .plan = x->plan.add || x->plan.ablate ? &x->plan : NULL,
-                                  .out = out + k * (size_t)max_new};
-    if (!s) s = walk_cells(c, jobs, (int)n, value, 0, bar, r, e);
-    if (!s) s = whole_so_far(r, e);
-    for (cell *x = cells; x < cells + n_cells && !s; own += cell_size(x++)) {
-        int n_read = min_int(read, cell_size(x));
-        double *of = value + (own - jobs), sum = 0, tokens = 0;
-        s = judge(c->m, x, own, of, e);
-        for (int i = 0; i < n_read; i++) own[i].plan = NULL;
-        if (!s) s = walk_cells(c, own, n_read, of, 1, bar, r, e);
-        for (int i = 0; i < n_read; i++) sum += of[i], tokens += own[i].n_out;
-        x->perplexity = tokens ? exp(sum / tokens) : NAN;
-    }
-    free(jobs), free(out), free(value);
-    return s;
-}
-
-/* Refusal log-odds, and KL (see first_token), of each prompt under a plan. */
-static steer_status score_prompts(steer_context *c, const steer_prompts *p, steer_plan *plan,
-                                  double *score, float *base, double *kl, steer_error *e) {
-    steer_job *jobs = zeros((size_t)p->n, sizeof *jobs);
-    first_token f = {c->m, score, base, kl};
-    if (!jobs) return fail(e, STEER_ENOMEM, "no memory for %d prompts", p->n);
-    for (int i = 0; i < p->n; i++) jobs[i] = (steer_job){p->tokens[i], p->lengths[i], .plan = plan};
-    steer_status s = walk(c, jobs, p->n, first_token_visit, &f, NULL, e);
-    return free(jobs), s;
-}
-
-/* ======================================================================================= 13 report
+/* ======================================================================================= 12 report
  * THE REPORT keeps its sentences and tables: as text they appear on f as they come, and report_json
  * and report_html give all of it at any time. */
 typedef struct { void *p; size_t n; } buffer; /* n bytes */
@@ -3229,7 +2936,7 @@ static const plot plots[] = {
     {BARS, "steering", "Share of answers that refuse, 95 % intervals; Gemma, Llama: the paper's.",
      "", {"refused", "Gemma", "Llama"}},
     {BARS, "methods", "Share of answers that refuse, 95 % intervals.",
-     "", {"refused", "paper Gemma", "paper Llama"}},
+     "", {"refused", "Gemma", "Llama"}},
     {BARS, "freezing", "Points of refusal lost, 95 % intervals; at most: all that steering did.",
      "", {"loss", "at most", "paper"}},
     {CURVES, "dose", "Share of answers that refuse, by the coefficient.",
@@ -3410,6 +3117,364 @@ static char *written(const report *r, void (*form)(FILE *, const report *), size
 static char *report_json(const report *r, size_t *n) { return written(r, write_json, n); }
 static char *report_html(const report *r, size_t *n) { return written(r, write_html, n); }
 
+/* ==================================================================================== 13 measuring
+ * A STUDY is one model with its prompts, its vectors and what was found. A CELL is a set of prompts
+ * answered under one plan: the unit of every table. The streams of many cells share batches.
+ *
+ * RECORDS. What a unit of work gave (an answer, an example's scores, its faithfulness under some
+ * plans) is kept in a file under the hash of everything that determines it, and looked up before it
+ * is done again: with --store FILE a stopped run goes on where it was. With --shard i/n a run does
+ * its share of the missing units and ends before the table that needs the others'; `steer merge`
+ * joins such files, and the same command then prints from them, bit for bit what one run would. */
+/* In the file: the first STORED_HEAD bytes, then n doubles, which are at `at`. */
+typedef struct { uint64_t key; uint32_t n, crc; long at; } stored;
+enum { STORED_HEAD = offsetof(stored, at) };
+typedef struct {
+    FILE *f;              /* NULL: nothing is kept */
+    const char *path;
+    uint64_t model;       /* its fingerprint: part of every key, so that models share a store */
+    stored *list;         /* [count]; the last of a key holds */
+    size_t count;
+    int shard, shards;    /* shards 0: all units are this run's */
+    long missing;         /* units met that are not on file and other shards' */
+} records;
+
+static uint64_t hash_of(uint64_t h, const void *data, size_t n) { /* FNV-1a, 64 bits */
+    const unsigned char *p = data;
+    h = h ? h : 0xCBF29CE484222325ull;
+    for (size_t i = 0; i < n && p; i++) h = (h ^ p[i]) * 0x100000001B3ull;
+    return h;
+}
+static uint64_t hash_plan(uint64_t h, const steer_model *m, const steer_plan *p, int cuts) {
+    size_t d = sizeof(float) * (size_t)m->config.d;
+    if (!p) return hash_of(h, "none", 4);
+    h = hash_of(h, &p->coeff, offsetof(steer_plan, ablate) - offsetof(steer_plan, coeff));
+    h = hash_of(hash_of(h, p->add, d), p->ablate, d);
+    h = hash_of(h, p->keep, 3 * sizeof(float) * (size_t)m->config.layers);
+    return hash_of(h, p->cut, (size_t)cuts);
+}
+/* A search in order is quick beside the work that it saves. */
+static const stored *find_record(const records *r, uint64_t key) {
+    size_t i = r->count;
+    while (i && r->list[i - 1].key != (key ^ r->model)) i--;
+    return i ? &r->list[i - 1] : NULL;
+}
+static steer_status add_record(records *r, stored x, steer_error *e) {
+    stored *grown = realloc(r->list, (r->count + 1) * sizeof *grown);
+    if (!grown) return fail(e, STEER_ENOMEM, "no memory for records");
+    r->list = grown, grown[r->count++] = x;
+    return STEER_OK;
+}
+/* Open a store, or create it; what a killed run left unfinished at its end is cut off. */
+static steer_status open_records(records *r, const char *path, int create, steer_error *e) {
+    struct { char magic[8]; uint64_t version; } h = {.version = 0}, fresh = {"STORE", 1};
+    steer_status s = STEER_OK;
+    r->path = path, r->f = fopen(path, create ? "a+b" : "r+b");
+    if (!r->f) return fail(e, STEER_EIO, "%s: %s", path, strerror(errno));
+    if (!fread(&h, 1, sizeof h, r->f) && create && fwrite(&fresh, sizeof fresh, 1, r->f)) h = fresh;
+    if (memcmp(&h, &fresh, sizeof h))
+        return fail(e, STEER_EFORMAT, "%s: not a store of records of this version", path);
+    fseek(r->f, 0, SEEK_END);
+    long end = ftell(r->f), at = (long)sizeof h;
+    for (stored x; !s && at < end; at = x.at + 8 * (long)x.n) {
+        fseek(r->f, at, SEEK_SET);
+        x.at = at + STORED_HEAD;
+        if (!fread(&x, STORED_HEAD, 1, r->f) || 8 * (long)x.n > end - x.at) break;
+        s = add_record(r, x, e);
+    }
+    if (s || at >= end || !ftruncate(fileno(r->f), at)) return s;
+    return fail(e, STEER_EIO, "%s: %s", path, strerror(errno));
+}
+static void close_records(records *r) {
+    if (r->f) fclose(r->f);
+    free(r->list);
+    *r = (records){0};
+}
+/* Whether there is such a record, whole. */
+static int read_record(const records *r, uint64_t key, double *values, size_t n) {
+    const stored *x = find_record(r, key);
+    return x && x->n == n && !fseek(r->f, x->at, SEEK_SET) &&
+           fread(values, sizeof *values, n, r->f) == n && x->crc == crc32_of(0, values, 8 * n);
+}
+enum { DONE, OURS, OTHERS };
+/* DONE: values [n] hold the unit. OURS: it is to be done, and remembered. OTHERS: not by us. */
+static int recall(records *r, uint64_t key, double *values, size_t n) {
+    int ours = !r->shards || (int)(key % (uint64_t)r->shards) == r->shard;
+    if (read_record(r, key, values, n)) return DONE;
+    r->missing += !ours;
+    return ours ? OURS : OTHERS;
+}
+static steer_status remember(records *r, uint64_t key, const double *values, size_t n,
+                             steer_error *e) {
+    stored x = {key ^ r->model, (uint32_t)n, crc32_of(0, values, 8 * n), 0};
+    if (!r->f) return STEER_OK;
+    fseek(r->f, 0, SEEK_END), x.at = ftell(r->f) + STORED_HEAD;
+    if (fwrite(&x, STORED_HEAD, 1, r->f) != 1 || fwrite(values, sizeof *values, n, r->f) != n ||
+        fflush(r->f))
+        return fail(e, STEER_EIO, "%s: %s", r->path, strerror(errno));
+    return add_record(r, x, e);
+}
+/* STEER_EPART when other shards' units are missing from what was just computed. */
+static steer_status whole_so_far(const records *r, steer_error *e) {
+    return !r->missing ? STEER_OK
+           : fail(e, STEER_EPART, "shard %d of %d is in %s; %ld units are for the others: `steer "
+                  "merge` the stores, then run this command with --store and without --shard",
+                  r->shard + 1, r->shards, r->path, r->missing);
+}
+
+typedef struct {
+    const steer_prompts *prompts;
+    int n;                       /* the first n of them are answered */
+    steer_plan plan;             /* all zero: unsteered */
+    double refused, coherent, perplexity, repeats, log_odds; /* coherent NAN: no grammar */
+    int n_refused, *tokens;      /* [n][max_new] the answers */
+    int *lengths;                /* [n] without end-of-turn tokens */
+    unsigned char *refuses;      /* [n] */
+} cell;
+typedef struct { double low, high; } interval;
+
+/* Wilson's 95% interval of k successes in n. */
+static interval wilson(int k, int n) {
+    double z = 1.959964, p = (double)k / n, s = 1 + z * z / n, middle = (p + z * z / (2 * n)) / s;
+    double half = z * sqrt(p * (1 - p) / n + z * z / (4.0 * n * n)) / s;
+    return (interval){fmax(0, middle - half), fmin(1, middle + half)};
+}
+
+typedef struct { /* one walk's bookkeeping; progress on stderr when it is a terminal */
+    double started, done, total; /* seconds; units of work, one unit about one answer */
+    const char *what;
+    int show;
+} progress;
+static double seconds(void) {
+    struct timespec t;
+    clock_gettime(CLOCK_MONOTONIC, &t);
+    return (double)t.tv_sec + 1e-9 * (double)t.tv_nsec;
+}
+static void show_progress(progress *p, double units) {
+    p->done += units;
+    if (!p->show) return;
+    double spent = seconds() - p->started;
+    double left = p->done > 0 ? spent * (p->total - p->done) / p->done : 0;
+    fprintf(stderr, "\r\033[K%3.0f%%  %s  %.0f s, about %.0f s left ",
+            100 * fmin(1, p->done / p->total), p->what, spent, fmax(0, left));
+}
+
+
+enum { HARMFUL, HARMLESS }; /* the sides, of prompts, cells, means */
+enum { DIM, NTP, PO, METHODS }; /* ways to make a vector for the same site */
+static const char *const method_names[] = {"DIM", "NTP", "PO"};
+typedef struct {
+    float *v;                    /* [d], the coefficient folded in: a is +1 or -1 */
+    cell steered[2];
+    example *list;               /* harmful, then harmless; of each the base texts first */
+    int n, count[2];             /* examples; prompts a side that flip */
+    double *scores;              /* attribute's, mean over positions of interest */
+    int edges;                   /* of its smallest circuit; 0: none */
+} method;
+enum { FREEZE = 1, MAP = 2, TRAIN = 4, PATCH = 8, CIRCUIT = 16, OV = 32, SPARSIFY = 64,
+       EVERYTHING = 127 }; /* stages of the paper */
+enum { MAX_CUTS = 64 };
+typedef struct {
+    ranked rank;    /* minus what the rule maximises; number of the site, by block, then position */
+    int layer, pos;
+    float *v;       /* [d] */
+    double bypass, induce, kl;
+} site_score;
+typedef struct {
+    const steer_model *m;
+    steer_context *c;
+    steer_error *e;
+    report *out;
+    records store;
+    progress bar;
+    void **memory;                    /* what `get` gave, each block beginning with the next one */
+    steer_prompts train[2], val[2], test[2];
+    steer_prompts told[2];            /* harmless ones of train and val, told to refuse; see tell */
+    int n_train, n_val, n_test;       /* limits a side */
+    int max_new, read;                /* tokens of an answer; texts read for perplexity */
+    size_t max_bytes, context_bytes;  /* --max-mem, 0: any; what the study's context takes */
+    double *mean[2];                  /* [3][eoi][layers][d], see steer_means */
+    struct {                          /* what is asked for: a site, or (asked) one by the rule; */
+        int given, asked, layer, pos, method; /* how the vector is made */
+        float a;                      /* coefficient; 0: not given */
+    } want;
+    site_score *sites;                /* [layers * eoi] all, the best first; NULL: not scored */
+    steer_vector v;
+    tracer t;
+    method of[METHODS];
+    int methods, epochs;              /* DIM alone, or all; of training */
+    int brief, map;                   /* 1: the freezing tables alone; prompts a site of the map */
+    int stages;                       /* what to do */
+    const char *circuit, *save;       /* files: a circuit to test, and where DIM's smallest goes */
+    cell plain[2];                    /* the unsteered model on the test prompts */
+    int n_patch, n_faith, n_exact, n_sparse, steps; /* examples a dataset, a side; prompts a side */
+    int metric;
+    ranked *order;                    /* [edges] */
+    unsigned char *cuts;              /* [MAX_CUTS][slots][nodes] */
+    struct { /* what `conclude` reads of the tables */
+        double most, loss[5], F[5];               /* freezing: points to lose, lost; faithfulness */
+        double interchange[METHODS + 1][METHODS]; /* faithfulness [circuit][vector] */
+        double overlap, faithful, refusing;       /* of circuits; largest sparsity that stays so */
+        int significant, tested;                  /* comparisons of dimensions */
+    } found;
+} study;
+static void clear_study(study *s) {
+    steer_prompts *const sets[] = {s->train, s->val, s->test, s->told};
+    for (int i = 0; i < 8; i++) steer_prompts_free(&sets[i / 2][i % 2]);
+    steer_vector_free(&s->v), steer_context_free(s->c), free_tracer(&s->t);
+    close_records(&s->store);
+    for (void **next; s->memory; s->memory = next) next = *s->memory, free(s->memory);
+    memset(s, 0, sizeof *s);
+}
+/* Zeroed memory until clear_study. GET: for n objects at p; 0: s->e says that there is none. */
+static void *get(study *s, size_t n, size_t size) {
+    void **p = zeros(1, add(mul(n, size), 16));
+    if (!p) return fail(s->e, STEER_ENOMEM, "no memory for %.0f MB", 1e-6 * n * size), NULL;
+    *p = s->memory, s->memory = p;
+    return p + 16 / sizeof *p;
+}
+#define GET(p, n) ((p) = get(s, (size_t)(n), sizeof *(p)))
+typedef struct { char s[512]; } string; /* a label or a title */
+__attribute__((format(printf, 1, 2))) static string str(const char *format, ...) {
+    string x;
+    va_list args;
+    va_start(args, format), vsnprintf(x.s, sizeof x.s, format, args), va_end(args);
+    return x;
+}
+
+static int cell_size(const cell *x) { return min_int(x->n, x->prompts->n); }
+static char *answer_text(study *s, const steer_job *j) { /* or NULL */
+    size_t n = steer_decode(s->m, j->out, j->n_out, NULL, 0) + 1;
+    char *text;
+    if (GET(text, n)) steer_decode(s->m, j->out, j->n_out, text, n);
+    return text;
+}
+/* Share and mean of what the answers of one cell show; its jobs' answers lie one after another. */
+static steer_status judge(study *s, cell *x, const steer_job *jobs, const double *score) {
+    int n = cell_size(x), fine = 0, total = 0, repeated = 0, has_tasks = s->m->grammar_size > 0;
+    if (!GET(x->lengths, n) || !GET(x->refuses, n)) return s->e->code;
+    x->tokens = jobs->out, x->n_refused = 0, x->log_odds = 0;
+    for (int i = 0; i < n; i++) {
+        const steer_job *j = &jobs[i];
+        const char *task = x->prompts->task[i];
+        char *text = answer_text(s, j);
+        if (!text) return s->e->code;
+        int refused = x->refuses[i] = (unsigned char)steer_is_refusal(text);
+        x->n_refused += refused, x->log_odds += score[i] / n;
+        has_tasks = has_tasks && task;
+        fine += !refused && has_tasks && is_coherent(s->m, text, task);
+        repeated += repeated_4grams(j->out, j->n_out, &total);
+        x->lengths[i] = j->n_out - (j->n_out && is_eot(&s->m->config, j->out[j->n_out - 1]));
+    }
+    x->refused = (double)x->n_refused / n;
+    x->coherent = !has_tasks || x->n_refused == n ? NAN : (double)fine / (n - x->n_refused);
+    x->repeats = total ? (double)repeated / total : 0;
+    return STEER_OK;
+}
+
+typedef struct {
+    generator g;
+    int read;      /* 0: the job is to answer; 1: its answer is read */
+    double *value; /* of job i: value[of[i]], see walk_cells */
+    const int *of;
+    progress *bar;
+} scorer;
+static int score_visit(void *user, int job, int pos, const float *logits) {
+    scorer *s = user;
+    const steer_job *j = &s->g.jobs[job];
+    double *value = &s->value[s->of[job]];
+    int i = pos - (j->n_prompt - 1), token = NONE; /* logits: of the answer's token i */
+    if (!s->read && !i) *value = steer_refusal_score(s->g.m, logits);
+    if (!s->read) token = generate_visit(&s->g, job, pos, logits);
+    else if (i < j->n_out)
+        *value += log_sum_exp(logits, s->g.m->config.vocab) - logits[j->out[i]];
+    if (token == STOP) show_progress(s->bar, 1);
+    return token;
+}
+static uint64_t hash_job(const steer_model *m, const steer_job *j, int read) {
+    uint64_t h = hash_of(0, read ? "read" : "answer", 4);
+    h = hash_of(h, &j->max_new, sizeof j->max_new);
+    h = hash_of(h, j->prompt, sizeof(int) * (size_t)j->n_prompt);
+    return read ? hash_of(h, j->out, sizeof(int) * (size_t)j->n_out) : hash_plan(h, m, j->plan, 0);
+}
+/* Jobs are recalled, or walked and remembered: their answers, and value[i], the refusal log-odds at
+ * an answer's first token; or, with `read`, the sum of -ln p of its tokens, the model unsteered. */
+static steer_status walk_cells(study *s, steer_job *jobs, int n, double *value, int read) {
+    records *r = &s->store;
+    size_t width = read ? 1 : 2 + (size_t)jobs->max_new; /* [-ln p] or [n_out, score, out] */
+    double *kept;
+    steer_job *walked;
+    int k = 0, *todo;
+    if (!GET(kept, width) || !GET(walked, n) || !GET(todo, n)) return s->e->code;
+    scorer sc = {{.m = s->m, .jobs = walked}, read, value, todo, &s->bar};
+    for (int i = 0; i < n; i++) {
+        steer_job *j = &jobs[i]; /* without a store no key: that takes longer than a tiny model */
+        uint64_t key = r->f ? hash_job(s->m, j, read) : 0;
+        int state = !read ? recall(r, key, kept, width) /* whose answer it is reads it: */
+                    : read_record(r, key, kept, width) ? DONE : OURS;
+        value[i] = state == DONE ? kept[!read] : 0;
+        if (state == OURS) todo[k] = i, walked[k++] = *j;
+        if (state != DONE || read) continue;
+        int sound = kept[0] >= 0 && kept[0] <= j->max_new; /* a store may come from anywhere */
+        for (j->n_out = 0; sound && j->n_out < kept[0]; j->n_out++) {
+            double token = kept[2 + j->n_out];
+            sound = token >= 0 && token < s->m->config.vocab;
+            j->out[j->n_out] = sound ? (int)token : 0;
+        }
+        if (!sound)
+            return fail(s->e, STEER_EFORMAT, "%s: no answer of %s; take another --store", r->path,
+                        s->m->config.name);
+        show_progress(&s->bar, 1);
+    }
+    if (k) TRY(walk(s->c, walked, k, score_visit, &sc, NULL, s->e));
+    for (int i = 0; i < k; i++) {
+        steer_job *j = &jobs[todo[i]];
+        kept[0] = j->n_out = walked[i].n_out, kept[!read] = value[todo[i]];
+        for (int t = 0; t < (int)width - 2; t++) kept[2 + t] = t < j->n_out ? j->out[t] : 0;
+        if (r->f) TRY(remember(r, hash_job(s->m, j, read), kept, width, s->e));
+    }
+    return STEER_OK;
+}
+/* Answer all cells' prompts greedily, and judge them. The perplexity is that of the first `read`
+ * answers of each cell (0: none), read by the unsteered model. */
+static steer_status answer(study *s, const char *what, cell *cells, int n_cells, int read) {
+    size_t n = 0, k = 0, max = (size_t)s->max_new;
+    steer_job *jobs;
+    int *out;
+    double *value;
+    for (int i = 0; i < n_cells; i++) n += (size_t)cell_size(&cells[i]);
+    if (!GET(jobs, n) || !GET(out, mul(n, max)) || !GET(value, n)) return s->e->code;
+    s->bar.what = what;
+    for (cell *x = cells; x < cells + n_cells; x++) {
+        steer_plan *plan = x->plan.add || x->plan.ablate ? &x->plan : NULL;
+        for (int i = 0; i < cell_size(x); i++, k++)
+            jobs[k] = (steer_job){x->prompts->tokens[i], x->prompts->lengths[i], s->max_new,
+                                  plan, .out = out + k * max};
+    }
+    TRY(walk_cells(s, jobs, (int)n, value, 0));
+    TRY(whole_so_far(&s->store, s->e));
+    for (cell *x = cells; x < cells + n_cells; jobs += cell_size(x), value += cell_size(x++)) {
+        int n_read = min_int(read, cell_size(x));
+        double sum = 0, tokens = 0;
+        TRY(judge(s, x, jobs, value));
+        for (int i = 0; i < n_read; i++) jobs[i].plan = NULL;
+        TRY(walk_cells(s, jobs, n_read, value, 1));
+        for (int i = 0; i < n_read; i++) sum += value[i], tokens += jobs[i].n_out;
+        x->perplexity = tokens ? exp(sum / tokens) : NAN;
+    }
+    return STEER_OK;
+}
+
+/* Refusal log-odds, and KL (see first_token), of each prompt under a plan. */
+static steer_status score_prompts(study *s, const steer_prompts *p, steer_plan *plan, double *score,
+                                  float *base, double *kl) {
+    first_token f = {s->m, score, base, kl};
+    steer_job *jobs;
+    if (!GET(jobs, p->n)) return s->e->code;
+    for (int i = 0; i < p->n; i++) jobs[i] = (steer_job){p->tokens[i], p->lengths[i], .plan = plan};
+    return walk(s->c, jobs, p->n, first_token_visit, &f, NULL, s->e);
+}
+
 /* ====================================================== 14 trained, decomposed, sparsified vectors
  * NTP and PO vectors (paper section 3, method 2.5-2.11): the d numbers of v, trained while the
  * model stays as it is. In a run with c f v added at the input of block l (c = +1: refuse, -1:
@@ -3426,6 +3491,7 @@ typedef struct {
     float *start[2];                /* [n][d] the unsteered run's x_l, owned */
     double reference[2];            /* ln p_ref over the window */
 } training_pair;
+typedef struct { training_pair *of; int n; } pair_list;
 typedef struct { int epochs, batch, window; double lr, phi; uint64_t seed; } training;
 static const training standard_training = {10, 6, 64, 0.01, 2e-2, 42}; /* method 2.10 */
 
@@ -3439,8 +3505,7 @@ static steer_status response_logp(tracer *t, const training_pair *p, int which, 
     example x = {p->tokens[which], n, P, coeff, 1};
     steer_plan plan = {.start = p->start[which], .layer = t->graph.layer, .coeff = coeff,
                        .add = coeff != 0 ? v : NULL}, *plans = &plan;
-    steer_status s = run_example(t, &x, &plans, 1, grad ? &t->tape[2] : NULL, e);
-    if (s) return s;
+    TRY(run_example(t, &x, &plans, 1, grad ? &t->tape[2] : NULL, e));
     *counted = min_int(window, n - P), *logp = 0;
     int all = match ? n - P : *counted;
     for (int i = 0; i < all; i++) final_norm(t->c, P - 1 + i, row_at(t->final[0], i, d));
@@ -3466,19 +3531,16 @@ static steer_status response_logp(tracer *t, const training_pair *p, int which, 
     for (size_t i = 0; i < (size_t)n * d; i++) grad[i % d] += t->dx[i];
     return STEER_OK;
 }
-/* Loss of one pair under factor f, and, added to grad [d], dL/dv. */
+/* Loss of one pair under factor f and, added to the first of grad [3][d], dL/dv (or NULL). */
 static steer_status pair_loss(tracer *t, const training_pair *p, int po, const training *how,
                               const float *v, double f, double *loss, double *match, double *grad,
                               steer_error *e) {
     int d = t->m->config.d, n[2] = {1, 1};
     double logp[2] = {0, 0}, scale[2] = {-1, 0}; /* dL / d ln p */
-    double *g = grad ? zeros(2 * d, sizeof *g) : NULL;
-    if (grad && !g) return fail(e, STEER_ENOMEM, "no memory for gradients");
-    for (int k = 0; k <= po; k++) {
-        steer_status s = response_logp(t, p, k, v, (float)(p->sign * f), how->window, &logp[k],
-                                       &n[k], k ? NULL : match, g ? g + k * d : NULL, e);
-        if (s) return free(g), s;
-    }
+    double *g = grad ? memset(grad + d, 0, sizeof *g * 2 * d) : NULL;
+    for (int k = 0; k <= po; k++)
+        TRY(response_logp(t, p, k, v, (float)(p->sign * f), how->window, &logp[k], &n[k],
+                          k ? NULL : match, g ? g + k * d : NULL, e));
     *loss = -logp[0] / n[0], scale[0] = -1.0 / n[0];
     if (po) {
         double beta = fmax(how->phi * (p->reference[1] - p->reference[0]), 1);
@@ -3487,19 +3549,18 @@ static steer_status pair_loss(tracer *t, const training_pair *p, int po, const t
         scale[0] = -rest * beta / n[0], scale[1] = rest / n[1];
     }
     for (int k = 0; k < (1 + po) * d && grad; k++) grad[k % d] += p->sign * f * scale[k / d] * g[k];
-    return free(g), STEER_OK;
+    return STEER_OK;
 }
 /* AdamW without weight decay: one step on v from gradient g, whose norm is first cut to 1. */
-static void adam_step(float *v, double *g, double *mean, double *square, int d, int step,
-                      double lr) {
+static void adam_step(float *v, double *g, double *mean, double *square, int d, int t, double lr) {
     double norm = 0;
     for (int k = 0; k < d; k++) norm += g[k] * g[k];
     double clip = fmin(1, 1 / (sqrt(norm) + 1e-6));
     for (int k = 0; k < d; k++) {
         g[k] *= clip;
         mean[k] = 0.9 * mean[k] + 0.1 * g[k], square[k] = 0.999 * square[k] + 0.001 * g[k] * g[k];
-        v[k] -= (float)(lr * (mean[k] / (1 - pow(0.9, step))) /
-                        (sqrt(square[k] / (1 - pow(0.999, step))) + 1e-8));
+        v[k] -= (float)(lr * (mean[k] / (1 - pow(0.9, t))) /
+                        (sqrt(square[k] / (1 - pow(0.999, t))) + 1e-8));
     }
 }
 static double norm_of(const float *v, int d) { return sqrt((double)dot(v, v, d)); }
@@ -3507,55 +3568,54 @@ static double random_normal(uint64_t *state) {
     double u = 1 - random_unit(state);
     return sqrt(-2 * log(u)) * cos(2 * 3.14159265358979323846 * random_unit(state));
 }
-/* Train v [d] on n pairs; the epoch is chosen on n_val others with |f v| = norm: NTP by the sum of
- * the ranks of loss and match, PO by the loss. v comes back with that norm. record_of[epochs][2]:
- * loss and match on validation. Returns the epoch chosen, or -1. */
-static int train_vector(tracer *t, const training_pair *pairs, int n, const training_pair *val,
-                        int n_val, int po, const training *how, double norm, float *v,
-                        double (*record_of)[2], progress *bar, steer_error *e) {
-    int d = t->m->config.d, step = 0, best = -1;
+/* Train v [d] on pairs[0]; the epoch is chosen on pairs[1] with |f v| = norm: NTP by the sum of the
+ * ranks of loss and match (in record_of[epochs][2]), PO by the loss. v gets that norm. */
+static steer_status train_vector(study *s, const pair_list pairs[2], int po, const training *how,
+                                 double norm, float *v, double (*record_of)[2], int *best) {
+    int d = s->m->config.d, n = pairs[0].n, step = 0, *order;
     uint64_t state = how->seed * 0x9E3779B97F4A7C15ull + 1;
-    float *each = zeros((size_t)how->epochs * d, sizeof *each);
-    double *adam = zeros(3 * d, sizeof *adam), least = INFINITY;
-    int *order = zeros(n, sizeof *order);
-    steer_status s = each && adam && order ? STEER_OK : fail(e, STEER_ENOMEM, "no memory to train");
-    for (int k = 0; k < d && !s; k++) v[k] = (float)(0.01 * random_normal(&state));
-    for (int i = 0; i < n && !s; i++) order[i] = i;
-    for (int epoch = 0; epoch < how->epochs && !s; epoch++) {
+    float *each; /* [epochs][d] */
+    double *adam, least = INFINITY; /* [5][d]: as pair_loss has it, then mean and square */
+    if (!GET(each, how->epochs * d) || !GET(adam, 5 * d) || !GET(order, n)) return s->e->code;
+    for (int k = 0; k < d; k++) v[k] = (float)(0.01 * random_normal(&state));
+    for (int i = 0; i < n; i++) order[i] = i;
+    for (int epoch = 0; epoch < how->epochs; epoch++) {
         double lr = how->lr * (1 - (double)epoch / how->epochs), loss = 0, match = 0;
         for (int i = n - 1; i > 0; i--) {
             int j = (int)(random_unit(&state) * (i + 1)), swap = order[i];
             order[i] = order[j], order[j] = swap;
         }
-        for (int i = 0; i < n && !s; i += how->batch) { /* the last batch may be smaller */
+        for (int i = 0; i < n; i += how->batch) { /* the last batch may be smaller */
             int size = min_int(how->batch, n - i);
             memset(adam, 0, sizeof *adam * d);
-            for (int j = i; j < i + size && !s; j++) {
+            for (int j = i; j < i + size; j++) {
                 double f = 2 * (1 + (int)(random_unit(&state) * 10)); /* 2, 4, .. 20 */
-                s = pair_loss(t, &pairs[order[j]], po, how, v, f, &loss, NULL, adam, e);
-                show_progress(bar, 1 + po);
+                const training_pair *x = &pairs[0].of[order[j]];
+                TRY(pair_loss(&s->t, x, po, how, v, f, &loss, NULL, adam, s->e));
+                show_progress(&s->bar, 1 + po);
             }
             for (int k = 0; k < d; k++) adam[k] /= size;
-            adam_step(v, adam, adam + d, adam + 2 * d, d, ++step, lr);
+            adam_step(v, adam, adam + 3 * d, adam + 4 * d, d, ++step, lr);
         }
         double f = norm / norm_of(v, d), *r = record_of[epoch];
         r[0] = r[1] = 0;
-        for (int i = 0; i < n_val && !s; i++) {
-            s = pair_loss(t, &val[i], po, how, v, f, &loss, &match, NULL, e);
-            r[0] += loss / n_val, r[1] += match / n_val;
+        for (int i = 0; i < pairs[1].n; i++) {
+            TRY(pair_loss(&s->t, &pairs[1].of[i], po, how, v, f, &loss, &match, NULL, s->e));
+            r[0] += loss / pairs[1].n, r[1] += match / pairs[1].n;
         }
         copy_floats(row_at(each, epoch, d), v, d);
     }
-    for (int i = 0; i < how->epochs && !s; i++) {
+    *best = -1;
+    for (int i = 0; i < how->epochs; i++) {
         double value = po ? record_of[i][0] : 0;
         for (int j = 0; j < how->epochs && !po; j++) /* ranks */
             value += (record_of[j][0] < record_of[i][0]) + (record_of[j][1] > record_of[i][1]);
-        if (value < least) least = value, best = i, copy_floats(v, row_at(each, i, d), d);
+        if (value < least) least = value, *best = i, copy_floats(v, row_at(each, i, d), d);
     }
-    if (!s && best < 0) fail(e, STEER_ENONFINITE, "no epoch of training has a finite loss");
+    if (*best < 0) return fail(s->e, STEER_ENONFINITE, "no epoch of training has a finite loss");
     double scale = norm / norm_of(v, d);
-    for (int k = 0; k < d && best >= 0; k++) v[k] = (float)(v[k] * scale);
-    return free(each), free(adam), free(order), best;
+    for (int k = 0; k < d; k++) v[k] = (float)(v[k] * scale);
+    return STEER_OK;
 }
 
 /* Steering value vectors (paper section 5, method 6): the direct image of v on a head's output,
@@ -3572,9 +3632,9 @@ static void value_vector(const steer_model *m, const float *v, int b, int h, flo
     linear(to, c->d, value, hd, &w->o, (part){0, c->d, h * hd, hd}, 0, NULL, 1);
     for (int k = 0; k < c->d && c->post_norms; k++) to[k] *= c->norm_offset + w->post_attn_norm[k];
 }
-/* The logit lens: the n tokens that W_U RN_final(sign v / rms(v)) raises most, their logits. */
-static void logit_lens(const steer_model *m, const float *v, float sign, int n, int *ids,
-                       float *logits, float *scratch) {
+/* The logit lens: the n tokens that W_U RN_final(sign v / rms(v)) raises most, and their z. */
+static void logit_lens(const steer_model *m, const float *v, float sign, int n, int *ids, float *z,
+                       float *scratch) {
     const steer_config *c = &m->config;
     float x[MAX_WIDTH] = {0};
     double rms = norm_of(v, c->d) / sqrt(c->d);
@@ -3582,7 +3642,7 @@ static void logit_lens(const steer_model *m, const float *v, float sign, int n, 
         x[k] = rms > 0 ? (float)(sign * v[k] / rms) * (c->norm_offset + m->final_norm[k]) : 0;
     matmul(scratch, x, &m->unembed, NULL, 1);
     for (int i = 0; i < n; i++) {
-        ids[i] = argmax(scratch, c->vocab), logits[i] = scratch[ids[i]];
+        ids[i] = argmax(scratch, c->vocab), z[i] = scratch[ids[i]];
         scratch[ids[i]] = -INFINITY;
     }
 }
@@ -3624,42 +3684,7 @@ static double chance_of_overlap(int d, int n1, int n2, int k) {
 }
 
 /* ============================================================================== 15 the experiments
- * Each is a function over cells, to be held against the paper's section named above it. A STUDY is
- * one model with its prompts: [0] harmful, [1] harmless. Tables go to a report. */
-enum { HARMFUL, HARMLESS };
-typedef struct {
-    const steer_model *m;
-    steer_context *c;
-    steer_prompts train[2], val[2], test[2];
-    steer_prompts told[2];            /* harmless ones of train and val, told to refuse; see tell */
-    int n_train, n_val, n_test;       /* limits a side */
-    int max_new, read;                /* tokens of an answer; texts read for perplexity */
-    size_t max_bytes, context_bytes;  /* --max-mem, 0: any; what the study's context takes */
-    double *mean[2];                  /* [3][eoi][layers][d], see steer_means */
-    steer_vector v;
-    report *out;
-    progress bar;
-    records *store;
-    void **memory;                    /* what `get` gave, each block beginning with the next one */
-} study;
-/* For functions that own nothing: what they need besides is from `get`, the study's. */
-#define TRY(call) do { steer_status s_ = (call); if (s_) return s_; } while (0)
-
-static void clear_study(study *s) {
-    steer_prompts *const sets[] = {s->train, s->val, s->test, s->told};
-    for (int i = 0; i < 8; i++) steer_prompts_free(&sets[i / 2][i % 2]);
-    steer_vector_free(&s->v), steer_context_free(s->c);
-    for (void **next; s->memory; s->memory = next) next = *s->memory, free(s->memory);
-    memset(s, 0, sizeof *s);
-}
-/* Zeroed memory until clear_study. GET: for n objects at p; 0: e says that there is none. */
-static void *get(study *s, size_t n, size_t size, steer_error *e) {
-    void **p = zeros(1, add(mul(n, size), 16));
-    if (!p) return fail(e, STEER_ENOMEM, "no memory for %.0f MB", 1e-6 * n * size), NULL;
-    *p = s->memory, s->memory = p;
-    return p + 16 / sizeof *p;
-}
-#define GET(p, n) ((p) = get(s, (size_t)(n), sizeof *(p), e))
+ * Each is a function over cells, to be held against the paper's section named above it. */
 static int longest_prompt(const study *s) {
     const steer_prompts *const sets[] = {s->train, s->val, s->test, s->told};
     int longest = 1;
@@ -3667,13 +3692,6 @@ static int longest_prompt(const study *s) {
         for (int j = 0; j < sets[i / 2][i % 2].n; j++)
             longest = max_int(longest, sets[i / 2][i % 2].lengths[j]);
     return longest;
-}
-typedef struct { char s[512]; } string; /* a label or a title */
-__attribute__((format(printf, 1, 2))) static string str(const char *format, ...) {
-    string x;
-    va_list args;
-    va_start(args, format), vsnprintf(x.s, sizeof x.s, format, args), va_end(args);
-    return x;
 }
 static int pairs_to_validate(const study *s) { return max_int(4, s->n_train / 4); }
 static steer_plan add_vector(const study *s, const float *v, float a) {
@@ -3685,11 +3703,6 @@ static void both(const steer_prompts p[2], int n, steer_plan plan, cell cells[2]
     plan.coeff = 0 - plan.coeff; /* never -0: records go by its bits */
     cells[HARMFUL] = (cell){.prompts = &p[HARMFUL], .n = n, .plan = plan};
 }
-static steer_status answer(study *s, const char *what, cell *cells, int n, int read,
-                           steer_error *e) {
-    s->bar.what = what;
-    return evaluate(s->c, cells, n, s->max_new, read, &s->bar, s->store, e);
-}
 /* Points lost against the steered cells: refusals of harmless prompts that vanish, of harmful ones
  * that return, averaged (method 5). */
 static double loss(const cell steered[2], const cell x[2]) {
@@ -3698,54 +3711,51 @@ static double loss(const cell steered[2], const cell x[2]) {
 }
 /* Half of the 95% interval of such a loss, both rates independent (normal approximation). */
 static double loss_margin(const cell steered[2], const cell x[2]) {
-    double sum = 0; /* of variances */
-    for (int k = 0; k < 2; k++)
-        sum += (steered[k].refused * (1 - steered[k].refused) + x[k].refused * (1 - x[k].refused)) /
-               cell_size(&x[k]);
-    return 50 * 1.96 * sqrt(sum);
+    double variance = 0;
+    for (int k = 0; k < 2; k++) {
+        double p = steered[k].refused, q = x[k].refused;
+        variance += (p * (1 - p) + q * (1 - q)) / cell_size(&x[k]);
+    }
+    return 50 * 1.96 * sqrt(variance);
 }
 
 /* DIM means (paper 2.1) of the train prompts that show the behaviour: harmful with refusal score
  * > 0, harmless < 0; of all of a side, and the report says so, when fewer than 8 do. */
-static steer_status extract_means(study *s, steer_error *e) {
+static steer_status extract_means(study *s) {
     size_t n = 3 * (size_t)s->m->eoi * s->m->config.layers * s->m->config.d;
     s->bar.what = "train prompts";
     for (int k = 0; k < 2; k++) {
         double score;
-        if (!GET(s->mean[k], n)) return e->code;
-        int kept = steer_means(s->c, &s->train[k], k ? -1 : 1, s->mean[k], &score, e);
-        if (kept < 0) return e->code;
+        if (!GET(s->mean[k], n)) return s->e->code;
+        int kept = steer_means(s->c, &s->train[k], k ? -1 : 1, s->mean[k], &score, s->e);
+        if (kept < 0) return s->e->code;
         say(s->out, "%s: %d train prompts, mean refusal log-odds %.2f; %d have the right sign%s",
             k ? "harmless" : "harmful", s->train[k].n, score, kept,
             kept < 8 ? ": too few, all are used" : " and make the vector");
-        if (kept < 8) memset(s->mean[k], 0, n * sizeof(double));
-        if (kept < 8 && steer_means(s->c, &s->train[k], 0, s->mean[k], NULL, e) < 0) return e->code;
+        if (kept < 8) {
+            memset(s->mean[k], 0, n * sizeof(double));
+            if (steer_means(s->c, &s->train[k], 0, s->mean[k], NULL, s->e) < 0) return s->e->code;
+        }
         show_progress(&s->bar, s->train[k].n);
     }
     return STEER_OK;
 }
 /* The vector of a site becomes the study's. */
-static steer_status take_site(study *s, int layer, int pos, float coeff, steer_error *e) {
+static steer_status take_site(study *s, int layer, int pos, float coeff) {
     steer_vector_free(&s->v);
-    return steer_dim(&s->v, s->m, s->mean[HARMFUL], s->mean[HARMLESS], layer, pos, coeff, e);
+    return steer_dim(&s->v, s->m, s->mean[HARMFUL], s->mean[HARMLESS], layer, pos, coeff, s->e);
 }
 
 /* ---- The site: block and position of the vector (method 2.3, 2.4). A JURY judges it: the first
  * validation prompts of a side whose refusal score has the right sign; if fewer than 4, others. */
 enum { SITE_PROMPTS = 16 }; /* of a jury, at most */
-typedef struct {
-    ranked rank;    /* minus what the rule maximises; number of the site, by block, then position */
-    int layer, pos;
-    float *v;       /* [d] */
-    double bypass, induce, kl;
-} site_score;
-static steer_status call_jury(study *s, int side, steer_prompts *p, double *mean, steer_error *e) {
+static steer_status call_jury(study *s, int side, steer_prompts *p, double *mean) {
     const steer_prompts *from = &s->val[side];
     int most = min_int(s->n_val, SITE_PROMPTS);
     double *score;
     *p = (steer_prompts){0}, *mean = 0;
-    if (!GET(score, from->n) || !GET(p->tokens, most) || !GET(p->lengths, most)) return e->code;
-    TRY(score_prompts(s->c, from, NULL, score, NULL, NULL, e));
+    if (!GET(score, from->n) || !GET(p->tokens, most) || !GET(p->lengths, most)) return s->e->code;
+    TRY(score_prompts(s, from, NULL, score, NULL, NULL));
     for (int others = 0; others < 2 && p->n < 4; others++)
         for (int i = 0; i < from->n && p->n < most; i++) {
             if ((side == HARMFUL ? score[i] > 0 : score[i] < 0) == others) continue;
@@ -3757,9 +3767,9 @@ static steer_status call_jury(study *s, int side, steer_prompts *p, double *mean
 }
 /* A jury's mean refusal score under a plan, or, with `base`, mean KL to those logits. */
 static steer_status ask(study *s, const steer_prompts *p, steer_plan plan, float *base,
-                        double *mean, steer_error *e) {
+                        double *mean) {
     double x[SITE_PROMPTS];
-    TRY(score_prompts(s->c, p, &plan, base ? NULL : x, base, base ? x : NULL, e));
+    TRY(score_prompts(s, p, &plan, base ? NULL : x, base, base ? x : NULL));
     *mean = 0;
     for (int i = 0; i < p->n; i++) *mean += x[i] / p->n;
     return STEER_OK;
@@ -3768,16 +3778,16 @@ static steer_status ask(study *s, const steer_prompts *p, steer_plan plan, float
  * rule: a site is out if its block >= int(0.8 L), if induce < 0 or if the KL of ablating v on
  * harmless prompts is > 0.1; the best sigmoid(induce) - sigmoid(bypass) wins. KL is computed in
  * order of value, for sites that pass the rest until one passes, and for three near misses.
- * all[layers * eoi] comes back best first; picked->layer is -1 if none passes. */
-static steer_status choose_site(study *s, site_score *picked, site_score *all, steer_error *e) {
+ * picked->layer is -1 if none passes. */
+static steer_status choose_site(study *s, site_score *picked) {
     const steer_config *m = &s->m->config;
     int eoi = s->m->eoi, sites = m->layers * eoi, limit = (int)(0.8 * m->layers), tried = 0;
     steer_prompts jury[2];
     double base[2], row[2 * MAX_EOI]; /* mean scores: of the juries unsteered, of a block's sites */
     char columns[4096] = "block";
     float *logits;
-    if (!GET(logits, SITE_PROMPTS * (size_t)m->vocab)) return e->code;
-    for (int k = 0; k < 2; k++) TRY(call_jury(s, k, &jury[k], &base[k], e));
+    if (!GET(logits, SITE_PROMPTS * (size_t)m->vocab) || !GET(s->sites, sites)) return s->e->code;
+    for (int k = 0; k < 2; k++) TRY(call_jury(s, k, &jury[k], &base[k]));
     s->bar.what = "refusal scores of all sites";
     for (int pos = -eoi, at = 5; pos < 0; pos++)
         at += snprintf(columns + at, sizeof columns - (size_t)at, "|%d bypass#1|induce#1", pos);
@@ -3786,14 +3796,14 @@ static steer_status choose_site(study *s, site_score *picked, site_score *all, s
                        jury[0].n, base[0], jury[1].n, base[1]);
     open_table(s->out, "sites", title.s, columns);
     for (int i = 0; i < sites; i++) {
-        site_score *x = &all[i];
+        site_score *x = &s->sites[i];
         *x = (site_score){{2, i}, i / eoi, i % eoi - eoi, NULL, NAN, NAN, NAN};
-        if (!GET(x->v, m->d)) return e->code;
-        TRY(take_site(s, x->layer, x->pos, 1, e));
+        if (!GET(x->v, m->d)) return s->e->code;
+        TRY(take_site(s, x->layer, x->pos, 1));
         memcpy(x->v, s->v.v, sizeof *x->v * (size_t)m->d);
         if (dot(x->v, x->v, m->d) > 0) { /* at block 0: the template's own embeddings */
-            TRY(ask(s, &jury[HARMFUL], add_vector(s, x->v, -1), NULL, &x->bypass, e));
-            TRY(ask(s, &jury[HARMLESS], add_vector(s, x->v, 1), NULL, &x->induce, e));
+            TRY(ask(s, &jury[HARMFUL], add_vector(s, x->v, -1), NULL, &x->bypass));
+            TRY(ask(s, &jury[HARMLESS], add_vector(s, x->v, 1), NULL, &x->induce));
             double value = 1 / (1 + exp(-x->induce)) - 1 / (1 + exp(-x->bypass));
             if (!isnan(value)) x->rank.value = -value;
         }
@@ -3801,19 +3811,19 @@ static steer_status choose_site(study *s, site_score *picked, site_score *all, s
         row[2 * (i % eoi)] = x->bypass, row[2 * (i % eoi) + 1] = x->induce;
         if (x->pos == -1) row_of(s->out, str("%d", x->layer).s, row);
     }
-    qsort(all, (size_t)sites, sizeof *all, by_rank);
-    TRY(score_prompts(s->c, &jury[HARMLESS], NULL, NULL, logits, NULL, e));
+    qsort(s->sites, (size_t)sites, sizeof *s->sites, by_rank);
+    TRY(score_prompts(s, &jury[HARMLESS], NULL, NULL, logits, NULL));
     picked->layer = -1;
     for (int i = 0; i < sites && picked->layer < 0; i++) {
-        site_score *x = &all[i];
+        site_score *x = &s->sites[i];
         int passes = x->layer < limit && x->induce >= 0;
         if (isnan(x->induce) || (!passes && tried++ >= 3)) continue;
-        TRY(ask(s, &jury[HARMLESS], (steer_plan){.ablate = x->v}, logits, &x->kl, e));
+        TRY(ask(s, &jury[HARMLESS], (steer_plan){.ablate = x->v}, logits, &x->kl));
         if (passes && x->kl <= 0.1) *picked = *x;
     }
     int found = picked->layer >= 0;
     for (int i = 0; i < (found ? 1 : min_int(3, sites)); i++) {
-        const site_score *x = found ? picked : &all[i];
+        const site_score *x = found ? picked : &s->sites[i];
         say(s->out, "%s block %d, position %d: %s%s%sinduce %.2f, bypass %.2f, KL %.3f",
             found ? "the rule picks" : "no site passes the rule; near miss:", x->layer, x->pos,
             x->layer >= limit ? "too late, " : "", x->induce < 0 ? "induce < 0, " : "",
@@ -3827,20 +3837,20 @@ enum { DOSES = sizeof doses / sizeof *doses };
 static int steers(const cell x[2]) {
     return x[HARMLESS].refused >= 0.9 && x[HARMFUL].refused <= 0.1;
 }
-/* The site and coefficient to report: those given (a 0: not), else the model file's, else the pick
- * of the rule, or its nearest miss, and the smallest dose that steers validation prompts. */
-static steer_status set_site(study *s, int given, int asked, int layer, int pos, float a,
-                             const site_score *picked, const site_score *all, steer_error *e) {
+/* The site and coefficient to report: those given, else the model file's, else the rule's pick or
+ * nearest miss, and the smallest dose that steers validation prompts. */
+static steer_status set_site(study *s, const site_score *picked) {
     const steer_config *c = &s->m->config;
-    const site_score *best = picked->layer >= 0 ? picked : all;
-    int own = !given && !asked && c->site_layer;
+    const site_score *best = picked->layer >= 0 ? picked : s->sites;
+    int own = !s->want.given && !s->want.asked && c->site_layer;
+    int layer = s->want.given ? s->want.layer : own ? c->site_layer : best->layer;
+    int pos = s->want.given ? s->want.pos : own ? c->site_pos : best->pos;
     float dose = 0;
     cell cells[2 * DOSES];
-    if (!given) layer = own ? c->site_layer : best->layer, pos = own ? c->site_pos : best->pos;
-    TRY(take_site(s, layer, pos, 1, e));
+    TRY(take_site(s, layer, pos, 1));
     for (int i = 0; i < DOSES; i++)
         both(s->val, s->n_val, add_vector(s, s->v.v, doses[i]), cells + 2 * i);
-    TRY(answer(s, "dose curve", cells, 2 * DOSES, s->read, e));
+    TRY(answer(s, "dose curve", cells, 2 * DOSES, s->read));
     string title = str("Dose: block %d, position %d, %d + %d validation prompts, fraction refused",
                        layer, pos, cell_size(&cells[1]), cell_size(&cells[0]));
     open_table(s->out, "dose", title.s, "coefficient|harmless +#2|perplexity#1|repeats#2|"
@@ -3851,46 +3861,46 @@ static steer_status set_site(study *s, int given, int asked, int layer, int pos,
             x[0].refused, x[0].coherent, x[0].perplexity, x[0].repeats);
         if (dose == 0 && steers(x)) dose = doses[i];
     }
-    s->v.coeff = a != 0 ? a : own ? c->site_coeff : dose > 0 ? dose : 1;
+    s->v.coeff = s->want.a != 0 ? s->want.a : own ? c->site_coeff : dose > 0 ? dose : 1;
     const char *from = best == picked ? "the rule's" : "nearest miss of the rule";
     const char *how = dose > 0 ? "the smallest dose that steers" : "no dose steers";
     if (own) from = how = "the model file's";
     say(s->out, "reported: block %d, position %d (%s), coefficient %g (%s); norm of the vector "
-        "%.2f", layer, pos, given ? "given" : from, (double)s->v.coeff, a != 0 ? "given" : how,
-        norm_of(s->v.v, s->v.d));
+        "%.2f", layer, pos, s->want.given ? "given" : from, (double)s->v.coeff,
+        s->want.a != 0 ? "given" : how, norm_of(s->v.v, s->v.d));
     return STEER_OK;
 }
 /* The site decides the mechanism: what freezing costs wherever the vector steers at the reported
  * coefficient. Sites whose log-odds with +v stay 2 below those with -v are not generated from. */
-static steer_status site_map(study *s, const site_score *all, int per_site, steer_error *e) {
+static steer_status site_map(study *s) {
     int sites = s->m->config.layers * s->m->eoi, n = 0, kept = 0;
     double a = (double)s->v.coeff;
     const site_score *site;
     cell *plain, *frozen, *x;
-    if (!GET(plain, 2 + 2 * sites) || !GET(frozen, 4 * sites)) return e->code;
+    if (!GET(plain, 2 + 2 * sites) || !GET(frozen, 4 * sites)) return s->e->code;
     cell *steered = plain + 2;
-    both(s->val, per_site, (steer_plan){0}, plain);
+    both(s->val, s->map, (steer_plan){0}, plain);
     for (int i = 0; i < sites; i++) {
-        for (site = all; site->rank.i != i;) site++;
+        for (site = s->sites; site->rank.i != i;) site++;
         steer_plan plan = {.add = site->v, .coeff = s->v.coeff, .layer = site->layer};
-        if (site->induce >= site->bypass - 2) both(s->val, per_site, plan, steered + 2 * n++);
+        if (site->induce >= site->bypass - 2) both(s->val, s->map, plan, steered + 2 * n++);
     }
-    TRY(answer(s, "site map", plain, 2 + 2 * n, 0, e));
+    TRY(answer(s, "site map", plain, 2 + 2 * n, 0));
     for (x = steered; x < steered + 2 * n; x += 2) { /* those that steer move up, and are frozen */
         steer_plan plan = x[HARMLESS].plan;
         if (!steers(x)) continue;
         memmove(steered + 2 * kept, x, 2 * sizeof *x);
-        plan.freeze = STEER_QK, both(s->val, per_site, plan, frozen + 4 * kept);
-        plan.freeze = STEER_V, both(s->val, per_site, plan, frozen + 4 * kept++ + 2);
+        plan.freeze = STEER_QK, both(s->val, s->map, plan, frozen + 4 * kept);
+        plan.freeze = STEER_V, both(s->val, s->map, plan, frozen + 4 * kept++ + 2);
     }
-    TRY(answer(s, "site map", frozen, 4 * kept, 0, e));
+    TRY(answer(s, "site map", frozen, 4 * kept, 0));
     string title = str("Site map: sites that steer at coefficient %g (induce >= 0.9, bypass <= "
                        "0.1), %d + %d validation prompts", a, cell_size(&plain[1]),
                        cell_size(&plain[0]));
     open_table(s->out, "map", title.s,
                "block, position|induce#2|bypass#2|QK loss#1|OV loss#1|at most#1");
     for (x = steered; x < steered + 2 * kept; x += 2, frozen += 4) {
-        for (site = all; site->v != x->plan.add;) site++;
+        for (site = s->sites; site->v != x->plan.add;) site++;
         ROW(s->out, str("%d, %d", site->layer, site->pos).s, x[1].refused, x[0].refused,
             loss(x, frozen), loss(x, frozen + 2), loss(x, plain));
     }
@@ -3898,78 +3908,36 @@ static steer_status site_map(study *s, const site_score *all, int per_site, stee
     return STEER_OK;
 }
 
-/* ---- The rest of the paper: one function an experiment. METHODS are ways to make a vector for the
- * same site. The coefficient is folded in: a is +1 or -1 from here on. */
-enum { DIM, NTP, PO, METHODS };
-static const char *const method_names[] = {"DIM", "NTP", "PO"};
-typedef struct {
-    float *v;                    /* [d] */
-    cell steered[2];
-    answers kept[2];
-    example *list;               /* harmful, then harmless; of each the base texts first */
-    int n, count[2];             /* examples; prompts a side that flip */
-    double *scores;              /* attribute's, mean over positions of interest */
-    int edges;                   /* its size; 0: none */
-} method;
-typedef struct {
-    study *s;
-    tracer t;
-    method of[METHODS];
-    int methods, epochs;         /* DIM alone, or all; of training */
-    int stages;                  /* what to do; EVERYTHING: the whole paper */
-    const char *circuit, *save;  /* files: a circuit to test, and where DIM's smallest goes */
-    cell plain[2];               /* the unsteered model on the test prompts, and its answers */
-    answers base[2], of_pairs[2][5]; /* of training and validation pairs, see make_pairs */
-    int n_patch, n_faith, n_exact, n_sparse, steps; /* examples a dataset, a side; prompts a side */
-    int metric;
-    ranked *order;               /* [edges] */
-    unsigned char *cuts;         /* [MAX_CUTS][slots][nodes] */
-    struct { /* what `conclude` reads of the tables */
-        double most, loss[5], F[5];               /* freezing: points to lose, lost; faithfulness */
-        double interchange[METHODS + 1][METHODS]; /* faithfulness [circuit][vector] */
-        double overlap, faithful, refusing;       /* of circuits; largest sparsity that stays so */
-        int significant, tested;                  /* comparisons of dimensions */
-    } found;
-} paper;
-enum { MAX_CUTS = 64 };
-enum { FREEZE = 1, MAP = 2, TRAIN = 4, PATCH = 8, CIRCUIT = 16, OV = 32, SPARSIFY = 64,
-       EVERYTHING = 127 };
+/* ---- The rest of the paper: one function an experiment; the coefficient is folded into v. */
 static const double threshold = 0.85; /* of a faithful circuit: paper section 4.3 */
 
-static void free_paper(paper *p) {
-    for (int i = 0; i < 2 * METHODS; i++) free_answers(&p->of[i / 2].kept[i % 2]);
-    for (int i = 0; i < 10; i++) free_answers(&p->of_pairs[i / 5][i % 5]);
-    free_answers(&p->base[0]), free_answers(&p->base[1]), free_tracer(&p->t);
-}
-static size_t graph_size(const paper *p) { return edge_cells(&p->t.graph); }
+static size_t graph_size(const study *s) { return edge_cells(&s->t.graph); }
 /* Does the vector flip the answer to prompt i: refusal to compliance of a harmful one, or back? */
-static int flips(int side, const answers *base, const answers *steered, int i) {
-    return base->refused[i] == (side == HARMFUL) && steered->refused[i] != base->refused[i] &&
-           base->n[i] && steered->n[i];
+static int flips(int side, const cell *base, const cell *steered, int i) {
+    return base->refuses[i] == (side == HARMFUL) && steered->refuses[i] != base->refuses[i] &&
+           base->lengths[i] && steered->lengths[i];
 }
-/* Prompt i with its answer, *n tokens; NULL: no memory. */
-static int *join(study *s, const steer_prompts *p, const answers *a, int i, int *n,
-                 steer_error *e) {
-    int *to, n_prompt = p->lengths[i];
-    if (!GET(to, *n = n_prompt + a->n[i])) return NULL;
-    memcpy(to, p->tokens[i], sizeof *to * (size_t)n_prompt);
-    memcpy(to + n_prompt, a->tokens + i * a->max, sizeof *to * (size_t)a->n[i]);
+/* Prompt i of a cell with its answer, *n tokens; NULL: no memory. */
+static int *join(study *s, const cell *x, int i, int *n) {
+    int *to, n_prompt = x->prompts->lengths[i];
+    if (!GET(to, *n = n_prompt + x->lengths[i])) return NULL;
+    memcpy(to, x->prompts->tokens[i], sizeof *to * (size_t)n_prompt);
+    memcpy(to + n_prompt, x->tokens + i * s->max_new, sizeof *to * (size_t)x->lengths[i]);
     return to;
 }
 /* The four datasets of a vector (method 3.1): prompts whose answer it flips, with the base's and
  * with the steered answer as text, at most n_patch each. */
-static steer_status collect_examples(paper *p, method *x, steer_error *e) {
-    study *s = p->s;
+static steer_status collect_examples(study *s, method *x) {
     if (x->list) return STEER_OK; /* is done */
-    if (!GET(x->list, 4 * (size_t)min_int(p->n_patch, s->n_test))) return e->code;
+    if (!GET(x->list, 4 * (size_t)min_int(s->n_patch, s->n_test))) return s->e->code;
     for (int set = 0; set < 4; set++) {
         int k = set / 2, text = set % 2, n = 0;
-        const answers *a[] = {&p->base[k], &x->kept[k]};
-        for (int i = 0; i < cell_size(&x->steered[k]) && n < p->n_patch; i++) {
+        const cell *a[] = {&s->plain[k], &x->steered[k]};
+        for (int i = 0; i < cell_size(&x->steered[k]) && n < s->n_patch; i++) {
             if (!flips(k, a[0], a[1], i)) continue;
             example *ex = &x->list[x->n++];
             *ex = (example){NULL, 0, s->test[k].lengths[i], k ? 1 : -1, text};
-            if (!(ex->tokens = join(s, &s->test[k], a[text], i, &ex->n, e))) return e->code;
+            if (!(ex->tokens = join(s, a[text], i, &ex->n))) return s->e->code;
             x->count[k] = ++n;
         }
     }
@@ -3977,36 +3945,35 @@ static steer_status collect_examples(paper *p, method *x, steer_error *e) {
 }
 static int side_of(const example *x) { return x->coeff > 0; }
 /* The key of an example's records: what it is of, vector, block, sign, text. */
-static uint64_t hash_example(const paper *p, const method *x, const example *ex, const char *what) {
-    const int run[] = {p->t.graph.layer, p->steps, p->metric};
+static uint64_t hash_example(const study *s, const method *x, const example *ex, const char *what) {
+    const int run[] = {s->t.graph.layer, s->steps, s->metric};
     const int text[] = {ex->steered_text, ex->n_prompt};
     uint64_t h = hash_of(0, what, strlen(what));
-    h = hash_of(h, x->v, sizeof *x->v * (size_t)p->s->m->config.d);
-    h = hash_of(hash_of(h, run, sizeof run), &p->t.kl_min, sizeof p->t.kl_min);
+    h = hash_of(h, x->v, sizeof *x->v * (size_t)s->m->config.d);
+    h = hash_of(hash_of(h, run, sizeof run), &s->t.kl_min, sizeof s->t.kl_min);
     h = hash_of(hash_of(h, &ex->coeff, sizeof ex->coeff), text, sizeof text);
     return hash_of(h, ex->tokens, sizeof *ex->tokens * (size_t)ex->n);
 }
 /* Mean faithfulness of n plans over a vector's steered texts, the mean of both sides; whole_so_far
  * tells whether it lacks other shards' examples. */
-static steer_status mean_faithfulness(paper *p, const method *x, const steer_plan *plans, int n,
-                                      double *F, steer_error *e) {
+static steer_status mean_faithfulness(study *s, const method *x, const steer_plan *plans, int n,
+                                      double *F) {
     int done[2] = {0, 0}, used[2] = {0, 0};
     double sum[2][MAX_CUTS] = {{0}}, each[MAX_CUTS];
-    for (int i = 0; i < x->n; i++) {
-        const example *ex = &x->list[i];
+    for (const example *ex = x->list; ex < x->list + x->n; ex++) {
         int k = side_of(ex);
-        if (!ex->steered_text || done[k]++ >= p->n_faith) continue;
-        uint64_t key = hash_example(p, x, ex, "faith");
-        for (int j = 0; j < n; j++) key = hash_plan(key, p->s->m, &plans[j], (int)graph_size(p));
-        int state = recall(p->s->store, key, each, (size_t)n);
+        if (!ex->steered_text || done[k]++ >= s->n_faith) continue;
+        uint64_t key = hash_example(s, x, ex, "faith");
+        for (int j = 0; j < n; j++) key = hash_plan(key, s->m, &plans[j], (int)graph_size(s));
+        int state = recall(&s->store, key, each, (size_t)n);
         if (state == OTHERS) continue;
         if (state == OURS) {
             steer_plan copy[MAX_CUTS];
             memcpy(copy, plans, sizeof *copy * (size_t)n);
-            TRY(steer_faithfulness(&p->t, ex, x->v, copy, n, each, e));
-            TRY(remember(p->s->store, key, each, (size_t)n, e));
+            TRY(steer_faithfulness(&s->t, ex, x->v, copy, n, each, s->e));
+            TRY(remember(&s->store, key, each, (size_t)n, s->e));
         }
-        show_progress(&p->s->bar, 0.3 * n);
+        show_progress(&s->bar, 0.3 * n);
         if (isnan(each[0])) continue; /* base and steered run say the same: nothing to divide by */
         used[k]++;
         for (int j = 0; j < n; j++) sum[k][j] += each[j];
@@ -4020,47 +3987,41 @@ static steer_status mean_faithfulness(paper *p, const method *x, const steer_pla
 
 /* NTP and PO (paper section 3): pairs from the train prompts, made by the model itself, filtered by
  * what they show; trained, rescaled to the DIM vector's norm. */
-typedef struct { training_pair *of; int n; } pair_list;
 /* Response w of a pair: prompt and answer i, the unsteered run's x_l, ln p in that run. */
-static steer_status fill_pair(paper *p, training_pair *x, int w, const steer_prompts *from,
-                              const answers *a, int i, steer_error *e) {
-    study *s = p->s;
-    int d = s->m->config.d, counted;
+static steer_status fill_pair(study *s, training_pair *x, int w, const cell *from, int i) {
+    int d = s->m->config.d, window = standard_training.window, counted;
     steer_plan *none = NULL;
-    x->tokens[w] = join(s, from, a, i, &x->n[w], e);
-    if (!x->tokens[w] || !GET(x->start[w], x->n[w] * d)) return e->code;
-    x->n_prompt = from->lengths[i];
+    x->tokens[w] = join(s, from, i, &x->n[w]);
+    if (!x->tokens[w] || !GET(x->start[w], x->n[w] * d)) return s->e->code;
+    x->n_prompt = from->prompts->lengths[i];
     example ex = {x->tokens[w], x->n[w], x->n_prompt, 1, 1};
-    TRY(run_example(&p->t, &ex, &none, 1, &p->t.tape[0], e));
+    TRY(run_example(&s->t, &ex, &none, 1, &s->t.tape[0], s->e));
     for (int r = 0; r < ex.n; r++)
-        memcpy(row_at(x->start[w], r, d), resid_at(s->m, &p->t.tape[0], p->t.graph.layer, r),
-               sizeof(float) * (size_t)d);
-    return response_logp(&p->t, x, w, NULL, 0, standard_training.window, &x->reference[w], &counted,
-                         NULL, NULL, e);
+        copy_floats(row_at(x->start[w], r, d),
+                    resid_at(s->m, &s->t.tape[0], s->t.graph.layer, r), d);
+    double *logp = &x->reference[w];
+    return response_logp(&s->t, x, w, NULL, 0, window, logp, &counted, NULL, NULL, s->e);
 }
 /* Unwanted is what the unsteered model says, wanted what the steered one does; but a harmless
  * prompt's refusal is the told model's (method 2.5), where that refuses. */
-static steer_status make_pairs(paper *p, int set, int most, pair_list *pairs, steer_error *e) {
-    study *s = p->s;
+static steer_status make_pairs(study *s, int set, int most, pair_list *pairs) {
     const steer_prompts *from = set ? s->val : s->train, *told = &s->told[set];
-    answers *kept = p->of_pairs[set];
     cell cells[5]; /* unsteered; steered; told */
     int used[3] = {0, 0, 0}; /* harmful, harmless; of these told */
-    if (!GET(pairs->of, 2 * (size_t)most)) return e->code;
+    if (!GET(pairs->of, 2 * (size_t)most)) return s->e->code;
     both(from, most, (steer_plan){0}, cells);
-    both(from, most, add_vector(s, p->of[DIM].v, 1), cells + 2);
+    both(from, most, add_vector(s, s->of[DIM].v, 1), cells + 2);
     cells[4] = (cell){.prompts = told, .n = most};
-    for (int i = 0; i < 5; i++) cells[i].kept = &kept[i];
-    TRY(answer(s, "pairs", cells, told->n ? 5 : 4, 0, e));
+    TRY(answer(s, "pairs", cells, told->n ? 5 : 4, 0));
     for (int k = 0; k < 2; k++)
         for (int i = 0; i < cell_size(&cells[k]); i++) {
-            int by_telling = k && told->n && flips(k, &kept[k], &kept[4], i);
-            const answers *other = &kept[by_telling ? 4 : 2 + k];
-            if (!flips(k, &kept[k], other, i)) continue;
+            int by_telling = k && told->n && flips(k, &cells[k], &cells[4], i);
+            const cell *other = &cells[by_telling ? 4 : 2 + k];
+            if (!flips(k, &cells[k], other, i)) continue;
             training_pair *x = &pairs->of[pairs->n++];
             x->sign = k ? 1 : -1, used[k]++, used[2] += by_telling;
-            TRY(fill_pair(p, x, 0, &from[k], other, i, e));
-            TRY(fill_pair(p, x, 1, &from[k], &kept[k], i, e));
+            TRY(fill_pair(s, x, 0, other, i));
+            TRY(fill_pair(s, x, 1, &cells[k], i));
         }
     say(s->out, "%s pairs: %d of %d harmful (refused unsteered, answered with -s) and %d of %d "
         "harmless (answered; %d refused when told to, %d with +s) show the behaviour",
@@ -4068,71 +4029,76 @@ static steer_status make_pairs(paper *p, int set, int most, pair_list *pairs, st
         used[2], used[1] - used[2]);
     return STEER_OK;
 }
-static steer_status train_methods(paper *p, int n_train, int n_val, steer_error *e) {
-    study *s = p->s;
-    int d = s->m->config.d;
+static steer_status train_methods(study *s) {
+    int d = s->m->config.d, best = 0;
     training how = standard_training;
-    how.epochs = p->epochs;
-    pair_list pairs = {0}, val = {0}; /* val: what chooses the epoch */
-    double norm = norm_of(p->of[DIM].v, d), epochs[16][2];
+    pair_list pairs[2] = {{0}}; /* to train on; to choose the epoch */
+    double norm = norm_of(s->of[DIM].v, d), epochs[16][2];
     double *row; /* the epoch chosen, its loss and match, the vector */
-    TRY(make_pairs(p, 0, n_train, &pairs, e));
-    TRY(make_pairs(p, 1, n_val, &val, e));
-    if (pairs.n < 8 || val.n < 2) {
+    how.epochs = s->epochs;
+    for (int k = 0; k < 2; k++)
+        TRY(make_pairs(s, k, k ? pairs_to_validate(s) : s->n_train, &pairs[k]));
+    if (pairs[0].n < 8 || pairs[1].n < 2) {
         say(s->out, "too few pairs to train on: NTP and PO are left out");
-        p->methods = 1;
+        s->methods = 1;
     }
-    for (int i = NTP; i < p->methods; i++) {
-        float *v = GET(p->of[i].v, d);
-        if (!v || !GET(row, 3 + d)) return e->code;
+    for (int i = NTP; i < s->methods; i++) {
+        if (!GET(s->of[i].v, d) || !GET(row, 3 + d)) return s->e->code;
         s->bar.what = i == NTP ? "training NTP" : "training PO";
         uint64_t key = hash_of(hash_of(0, method_names[i], 3), &how, sizeof how);
-        for (int k = 0; k < 2 * (pairs.n + val.n); k++) {
-            const training_pair *x = k / 2 < pairs.n ? &pairs.of[k / 2] : &val.of[k / 2 - pairs.n];
-            const int about[] = {x->n_prompt, x->sign < 0, pairs.n};
+        for (int k = 0; k < 2 * (pairs[0].n + pairs[1].n); k++) {
+            int own = k / 2 < pairs[0].n;
+            const training_pair *x = &pairs[!own].of[k / 2 - (own ? 0 : pairs[0].n)];
+            const int about[] = {x->n_prompt, x->sign < 0, pairs[0].n};
             key = hash_of(hash_of(key, about, sizeof about), x->tokens[k % 2], 4 * x->n[k % 2]);
         }
         key = hash_of(hash_of(key, &norm, sizeof norm), &s->v.layer, sizeof s->v.layer);
-        int state = recall(s->store, key, row, 3 + (size_t)d);
-        if (state == OTHERS) return whole_so_far(s->store, e);
+        int state = recall(&s->store, key, row, 3 + (size_t)d);
+        if (state == OTHERS) return whole_so_far(&s->store, s->e);
         if (state == OURS) {
-            int best = train_vector(&p->t, pairs.of, pairs.n, val.of, val.n, i == PO, &how, norm, v,
-                                    epochs, &s->bar, e);
-            if (best < 0) return e->code;
+            TRY(train_vector(s, pairs, i == PO, &how, norm, s->of[i].v, epochs, &best));
             row[0] = best, row[1] = epochs[best][0], row[2] = epochs[best][1];
-            for (int k = 0; k < d; k++) row[3 + k] = (double)v[k];
-            TRY(remember(s->store, key, row, 3 + (size_t)d, e));
+            for (int k = 0; k < d; k++) row[3 + k] = (double)s->of[i].v[k];
+            TRY(remember(&s->store, key, row, 3 + (size_t)d, s->e));
         }
-        for (int k = 0; k < d; k++) v[k] = (float)row[3 + k];
+        for (int k = 0; k < d; k++) s->of[i].v[k] = (float)row[3 + k];
         say(s->out, "%s: %d pairs, AdamW %g, %d epochs of batches of %d, seed %d; epoch %d chosen: "
-            "validation loss %.3f, match %.3f", method_names[i], pairs.n, how.lr, how.epochs,
+            "validation loss %.3f, match %.3f", method_names[i], pairs[0].n, how.lr, how.epochs,
             how.batch, (int)how.seed, (int)row[0], row[1], row[2]);
     }
     return STEER_OK;
 }
-/* Fractions refused with each vector (paper Table 2). */
-static steer_status methods_table(paper *p, steer_error *e) {
-    static const double gemma[] = {0.20, 1.00, 0.16, 0.97, 0.20, 1.00},
-                        llama[] = {0.15, 0.97, 0.17, 1.00, 0.19, 1.00};
-    int d = p->s->m->config.d;
-    for (int i = NTP; i < p->methods; i++) {
-        method *x = &p->of[i];
-        both(p->s->test, p->s->n_test, add_vector(p->s, x->v, 1), x->steered);
-        x->steered[0].kept = &x->kept[0], x->steered[1].kept = &x->kept[1];
-        TRY(answer(p->s, "trained vectors", x->steered, 2, 0, e));
-    }
-    open_table(p->s->out, "methods", "Vectors by method (paper: Table 2): test prompts, fraction "
-               "refused", "|n#0|refused#2|low#2|high#2|coherent#2|paper Gemma#2|paper Llama#2");
-    for (int i = 0; i < 2 * p->methods; i++) {
-        const cell *x = &p->of[i / 2].steered[i % 2];
+/* What cells show, beside the paper's refusal rates (Table 2, 1 - ASR: Gemma 2 2B and Llama 3.2 3B;
+ * its harmful side is judged by Llama Guard 2, ours by substrings). */
+typedef struct { const char *name; double gemma, llama; } theirs;
+static void cells_table(study *s, const char *name, const char *title, const cell *x,
+                        const theirs *rows, int n) {
+    open_table(s->out, name, title, "|n#0|refused#2|low#2|high#2|log-odds#1|coherent#2|"
+               "perplexity#1|repeats#2|Gemma#2|Llama#2");
+    for (int i = 0; i < n; i++, x++, rows++) {
         interval w = wilson(x->n_refused, cell_size(x));
-        ROW(p->s->out, str("%s %s", method_names[i / 2], i % 2 ? "harmless +" : "harmful -").s,
-            cell_size(x), x->refused, w.low, w.high, x->coherent, gemma[i], llama[i]);
+        ROW(s->out, rows->name, cell_size(x), x->refused, w.low, w.high, x->log_odds, x->coherent,
+            x->perplexity, x->repeats, rows->gemma, rows->llama);
     }
-    for (int i = 0; i < p->methods; i++)
-        for (int j = i + 1; j < p->methods; j++) {
-            const float *a = p->of[i].v, *b = p->of[j].v;
-            say(p->s->out, "cosine of %s and %s: %.2f (paper: 0.10 to 0.42)", method_names[i],
+}
+static steer_status methods_table(study *s) {
+    static const theirs rows[] = {{"DIM harmful -", 0.20, 0.15}, {"DIM harmless +", 1.00, 0.97},
+                                  {"NTP harmful -", 0.16, 0.17}, {"NTP harmless +", 0.97, 1.00},
+                                  {"PO harmful -", 0.20, 0.19}, {"PO harmless +", 1.00, 1.00}};
+    int d = s->m->config.d;
+    cell cells[2 * METHODS];
+    for (int i = 0; i < s->methods; i++) {
+        method *x = &s->of[i];
+        if (i != DIM) both(s->test, s->n_test, add_vector(s, x->v, 1), x->steered);
+        if (i != DIM) TRY(answer(s, "trained vectors", x->steered, 2, 0));
+        memcpy(cells + 2 * i, x->steered, sizeof x->steered);
+    }
+    cells_table(s, "methods", "Vectors by method (paper: Table 2): test prompts, fraction refused",
+                cells, rows, 2 * s->methods);
+    for (int i = 0; i < s->methods; i++)
+        for (int j = i + 1; j < s->methods; j++) {
+            const float *a = s->of[i].v, *b = s->of[j].v;
+            say(s->out, "cosine of %s and %s: %.2f (paper: 0.10 to 0.42)", method_names[i],
                 method_names[j], dot(a, b, d) / (norm_of(a, d) * norm_of(b, d)));
         }
     return STEER_OK;
@@ -4152,17 +4118,17 @@ static double pearson(const steer_graph *g, const double *a, const double *b) {
 }
 /* Into every second place of out: Pearson and, of ranks, Spearman correlation; overlap of the
  * strongest tenth by magnitude. */
-static void compare_scores(paper *p, const double *const score[2], double *const rank[2],
+static void compare_scores(study *s, const double *const score[2], double *const rank[2],
                            double *out) {
-    const steer_graph *g = &p->t.graph;
+    const steer_graph *g = &s->t.graph;
     int E = g->edges, top = max_int(1, E / 10), shared = 0;
-    unsigned char *strong = memset(p->cuts, 0, graph_size(p));
+    unsigned char *strong = memset(s->cuts, 0, graph_size(s));
     for (int k = 0; k < 2; k++) {
-        order_edges(g, score[k], 0, p->order);
-        for (int i = 0; i < top; i++) shared += strong[p->order[i].i]++; /* 1: by the other too */
-        for (int i = 0; i < E; i++) p->order[i].value = score[k][p->order[i].i];
-        qsort(p->order, (size_t)E, sizeof *p->order, by_rank);
-        for (int i = 0; i < E; i++) rank[k][p->order[i].i] = i;
+        order_edges(g, score[k], 0, s->order);
+        for (int i = 0; i < top; i++) shared += strong[s->order[i].i]++; /* 1: by the other too */
+        for (int i = 0; i < E; i++) s->order[i].value = score[k][s->order[i].i];
+        qsort(s->order, (size_t)E, sizeof *s->order, by_rank);
+        for (int i = 0; i < E; i++) rank[k][s->order[i].i] = i;
     }
     out[0] = pearson(g, score[0], score[1]), out[2] = pearson(g, rank[0], rank[1]);
     out[4] = (double)shared / top;
@@ -4170,24 +4136,23 @@ static void compare_scores(paper *p, const double *const score[2], double *const
 /* Node and edge scores of a vector (paper section 4.1; method 3.7), the mean over the positions of
  * interest of all its examples, and its row of the table: completeness, and both forms of the edge
  * scores beside exact patching of the first n_exact of each dataset. */
-static steer_status patch_method(paper *p, method *x, double row[13], steer_error *e) {
-    study *s = p->s;
-    size_t width = scores_width(&p->t), graph = graph_size(p), nodes = (size_t)p->t.graph.nodes;
+static steer_status patch_method(study *s, method *x, double row[13]) {
+    size_t width = scores_width(&s->t), graph = graph_size(s), nodes = (size_t)s->t.graph.nodes;
     double *one, *sum, *rank, ratios = 0, least = INFINITY, most = -INFINITY;
     int counted = 0, compared = 0, seen[4] = {0};
     if (!GET(one, width + graph + nodes) || !GET(sum, 3 * graph) || !GET(rank, 2 * graph) ||
         !GET(x->scores, width))
-        return e->code;
-    double *forms = edges_of(&p->t, one, 0), *exact = one + width; /* which follows the two forms */
+        return s->e->code;
+    double *forms = edges_of(&s->t, one, 0), *exact = one + width; /* which follows the two forms */
     s->bar.what = "patching";
     for (int i = 0; i < x->n; i++) {
         const example *ex = &x->list[i];
         int earlier = seen[2 * side_of(ex) + ex->steered_text]++; /* of its dataset */
-        uint64_t key = hash_example(p, x, ex, "scores");
-        int state = recall(s->store, key, one, width);
+        uint64_t key = hash_example(s, x, ex, "scores");
+        int state = recall(&s->store, key, one, width);
         if (state == OURS) {
-            TRY(steer_attribute(&p->t, ex, x->v, p->metric, p->steps, one, e));
-            TRY(remember(s->store, key, one, width, e));
+            TRY(steer_attribute(&s->t, ex, x->v, s->metric, s->steps, one, s->e));
+            TRY(remember(&s->store, key, one, width, s->e));
         }
         show_progress(&s->bar, 2);
         if (state == OTHERS || !one[S_POI]) continue; /* the same tokens: nothing to explain */
@@ -4195,29 +4160,28 @@ static steer_status patch_method(paper *p, method *x, double row[13], steer_erro
         x->scores[S_POI] += poi, counted++;
         for (size_t k = S_TOTAL; k < width; k++) x->scores[k] += poi * one[k];
         ratios += ratio, least = fmin(least, ratio), most = fmax(most, ratio);
-        if (earlier >= p->n_exact) continue;
-        key = hash_example(p, x, ex, "exact");
-        if (!read_record(s->store, key, exact, graph)) { /* the scores' shard does this too */
-            TRY(steer_patch_exactly(&p->t, ex, x->v, exact + graph, exact, e));
-            TRY(remember(s->store, key, exact, graph, e));
+        if (earlier >= s->n_exact) continue;
+        key = hash_example(s, x, ex, "exact");
+        if (!read_record(&s->store, key, exact, graph)) { /* the scores' shard does this too */
+            TRY(steer_patch_exactly(&s->t, ex, x->v, exact + graph, exact, s->e));
+            TRY(remember(&s->store, key, exact, graph, s->e));
         }
         for (size_t k = 0; k < 3 * graph; k++) sum[k] += poi * forms[k];
         compared = 1;
     }
-    TRY(whole_so_far(s->store, e));
+    TRY(whole_so_far(&s->store, s->e));
     if (!counted)
-        return fail(e, STEER_EARG, "no example has a position of interest: nothing to patch");
+        return fail(s->e, STEER_EARG, "no example has a position of interest: nothing to patch");
     for (size_t k = S_TOTAL; k < width; k++) x->scores[k] /= x->scores[S_POI];
     row[0] = x->count[0], row[1] = x->count[1], row[2] = x->scores[S_POI];
     row[3] = x->scores[S_TOTAL], row[4] = ratios / counted, row[5] = least, row[6] = most;
     for (int k = 7; k < 13; k++) row[k] = NAN;
     for (int k = 0; k < 2 && compared; k++)
-        compare_scores(p, (const double *[]){sum + k * graph, sum + 2 * graph},
+        compare_scores(s, (const double *[]){sum + k * graph, sum + 2 * graph},
                        (double *[]){rank, rank + graph}, row + 7 + k);
     return STEER_OK;
 }
-/* Edge i of the graph, decoded; in the coarse graph the slots of a block's queries, keys or values
- * are one. */
+/* Edge i of the graph; in the coarse graph a block's queries are one slot, and its keys, values. */
 typedef struct { int from, head, to, kind, index; string name; } edge_ends;
 static edge_ends ends_of(const steer_graph *g, int i, int coarse) {
     enum { TO_MLP = 3, TO_HEAD };
@@ -4234,151 +4198,148 @@ static edge_ends ends_of(const steer_graph *g, int i, int coarse) {
     x.name = str("%s > %s%s", u ? from.s : "s", kinds[x.kind], x.kind == TO_HEAD ? "" : to.s);
     return x;
 }
-static steer_status patching_table(paper *p, steer_error *e) {
-    const steer_graph *g = &p->t.graph;
+static steer_status patching_table(study *s) {
+    const steer_graph *g = &s->t.graph;
     double rows[METHODS][13];
     int n = 0;
-    for (int i = 0; i < p->methods; i++) {
-        TRY(collect_examples(p, &p->of[i], e));
-        if (!p->of[i].n)
-            return fail(e, STEER_EARG, "%s flips no answer: nothing to patch", method_names[i]);
-        TRY(patch_method(p, &p->of[i], rows[i], e));
+    for (int i = 0; i < s->methods; i++) {
+        TRY(collect_examples(s, &s->of[i]));
+        if (!s->of[i].n)
+            return fail(s->e, STEER_EARG, "%s flips no answer: nothing to patch", method_names[i]);
+        TRY(patch_method(s, &s->of[i], rows[i]));
     }
-    open_table(p->s->out, "patching", "Patching (paper section 4.1): integrated gradients; their "
+    open_table(s->out, "patching", "Patching (paper section 4.1): integrated gradients; their "
                "sum beside the total effect (1 is complete), and both forms of the edge scores "
                "beside exact patching of every edge",
                "|harmful#0|harmless#0|positions#0|total#2|complete#4|least#4|most#4|Pearson#3|"
                "aware#3|Spearman#3|aware#3|top 10%#2|aware#2");
-    for (int i = 0; i < p->methods; i++) row_of(p->s->out, method_names[i], rows[i]);
+    for (int i = 0; i < s->methods; i++) row_of(s->out, method_names[i], rows[i]);
     /* The coarse graph's strongest edges: their gradient is the sum of the heads' (method 3.6b). */
-    const double *score = edges_of(&p->t, p->of[DIM].scores, 0);
+    const double *score = edges_of(&s->t, s->of[DIM].scores, 0);
     for (int v = 0; v < g->slots; v++) {
         int first = !ends_of(g, v * g->nodes, 1).index; /* of a block's queries, keys or values */
         if (first) n += senders(g, v);
         for (int u = 0; u < senders(g, v); u++) {
-            ranked *x = &p->order[n - senders(g, v) + u];
+            ranked *x = &s->order[n - senders(g, v) + u];
             if (first) *x = (ranked){0, v * g->nodes + u};
             x->value -= score[v * g->nodes + u];
         }
     }
-    qsort(p->order, (size_t)n, sizeof *p->order, by_rank);
-    open_table(p->s->out, "coarse", "The strongest edges of the coarse graph, by signed score (the "
+    qsort(s->order, (size_t)n, sizeof *s->order, by_rank);
+    open_table(s->out, "coarse", "The strongest edges of the coarse graph, by signed score (the "
                "paper's Gemma: mlp21 > lm_head 8.0, s > v15 7.8, mlp22 > lm_head 6.5, s > v16 6.5)",
                "edge|score#3");
     for (int i = 0; i < 10 && i < n; i++)
-        ROW(p->s->out, ends_of(g, p->order[i].i, 1).name.s, -p->order[i].value);
+        ROW(s->out, ends_of(g, s->order[i].i, 1).name.s, -s->order[i].value);
     return STEER_OK;
 }
 
 /* ---- Circuits. */
 enum { SIMPLE, COMPLEMENT, RANDOM, BACKWARD, FORWARD, AWARE, KINDS };
-static unsigned char *cut_at(paper *p, int i) { return p->cuts + (size_t)i * graph_size(p); }
-static int edges_at(const paper *p, double share) {
-    return max_int(1, (int)(share * p->t.graph.edges + 0.5));
+static unsigned char *cut_at(study *s, int i) { return s->cuts + (size_t)i * graph_size(s); }
+static int edges_at(const study *s, double share) {
+    return max_int(1, (int)(share * s->t.graph.edges + 0.5));
 }
 /* A vector's circuit of n edges or a few more into keep, p->order sorted; returns its size. */
-static int select_edges(paper *p, const method *x, int kind, int n, unsigned char *keep) {
-    const steer_graph *g = &p->t.graph;
-    order_edges(g, kind == RANDOM ? NULL : edges_of(&p->t, x->scores, kind == AWARE), 42, p->order);
-    if (kind != BACKWARD && kind != FORWARD) return select_simple(g, p->order, n, keep);
-    return select_greedy(g, p->order, n, kind == FORWARD, keep);
+static int select_edges(study *s, const method *x, int kind, int n, unsigned char *keep) {
+    const steer_graph *g = &s->t.graph;
+    order_edges(g, kind == RANDOM ? NULL : edges_of(&s->t, x->scores, kind == AWARE), 42, s->order);
+    if (kind != BACKWARD && kind != FORWARD) return select_simple(g, s->order, n, keep);
+    return select_greedy(g, s->order, n, kind == FORWARD, keep);
 }
 /* Cut i: such a circuit alone, or all but it, carries the effect. */
-static void cut_circuit(paper *p, int i, const method *x, int kind, int n) {
-    select_edges(p, x, kind, n, cut_at(p, i));
-    cuts_of(&p->t.graph, cut_at(p, i), kind == COMPLEMENT, cut_at(p, i));
+static void cut_circuit(study *s, int i, const method *x, int kind, int n) {
+    select_edges(s, x, kind, n, cut_at(s, i));
+    cuts_of(&s->t.graph, cut_at(s, i), kind == COMPLEMENT, cut_at(s, i));
 }
 /* Mean faithfulness of the first n cuts. */
-static steer_status judge_cuts(paper *p, const method *x, int n, double *F, steer_error *e) {
+static steer_status judge_cuts(study *s, const method *x, int n, double *F) {
     steer_plan plans[MAX_CUTS];
-    for (int i = 0; i < n; i++) plans[i] = (steer_plan){.cut = cut_at(p, i)};
-    TRY(mean_faithfulness(p, x, plans, n, F, e));
-    return whole_so_far(p->s->store, e);
+    for (int i = 0; i < n; i++) plans[i] = (steer_plan){.cut = cut_at(s, i)};
+    TRY(mean_faithfulness(s, x, plans, n, F));
+    return whole_so_far(&s->store, s->e);
 }
 /* Faithfulness against circuit size (paper section 4.3, Figure 3). */
-static steer_status faithfulness_table(paper *p, steer_error *e) {
+static steer_status faithfulness_table(study *s) {
     static const double shares[] = {0.01, 0.02, 0.05, 0.10, 0.15, 0.20, 0.30, 0.50, 0.75};
     enum { ALL = KINDS * sizeof shares / sizeof *shares };
     double F[ALL];
-    p->s->bar.what = "circuits";
+    s->bar.what = "circuits";
     for (int i = 0; i < ALL; i++)
-        cut_circuit(p, i, &p->of[DIM], i % KINDS, edges_at(p, shares[i / KINDS]));
-    TRY(judge_cuts(p, &p->of[DIM], ALL, F, e));
-    open_table(p->s->out, "faithfulness",
+        cut_circuit(s, i, &s->of[DIM], i % KINDS, edges_at(s, shares[i / KINDS]));
+    TRY(judge_cuts(s, &s->of[DIM], ALL, F));
+    open_table(s->out, "faithfulness",
                str("Faithfulness of circuits (paper: Figure 3): DIM, of %d edges; simple "
-                   "selection, its complement, random, greedy", p->t.graph.edges).s,
+                   "selection, its complement, random, greedy", s->t.graph.edges).s,
                "edges|share#3|simple#3|complement#3|random#3|backward#3|forward#3|norm-aware#3");
     for (int i = 0; i < ALL; i += KINDS) {
         double row[1 + KINDS] = {shares[i / KINDS]};
         memcpy(row + 1, F + i, KINDS * sizeof *F);
-        row_of(p->s->out, str("%d", edges_at(p, *row)).s, row);
+        row_of(s->out, str("%d", edges_at(s, *row)).s, row);
     }
     return STEER_OK;
 }
-/* The smallest simple circuits with faithfulness 0.85 (paper section 4.3), at last DIM's by
- * norm-aware scores: three rounds over a grid of seven sizes. */
-static steer_status smallest_circuits(paper *p, steer_error *e) {
+/* The smallest simple circuits with faithfulness 0.85 (paper section 4.3): three rounds over a grid
+ * of seven sizes. */
+static steer_status smallest_circuits(study *s) {
     enum { GRID = 7 };
-    int M = p->methods, all = p->t.graph.edges, aware;
-    for (int i = 0; i <= M; i++) {
-        method *x = &p->of[i % M];
-        int low = 0, high = all, kind = i < M ? SIMPLE : AWARE, *size = i < M ? &x->edges : &aware;
+    int all = s->t.graph.edges;
+    for (method *x = s->of; x < s->of + s->methods; x++) {
+        int low = 0, high = all;
         for (int round = 0; round < 3 && high - low > 1; round++) {
             int from = low, span = high - low, first = 0;
             double F[GRID];
             for (int k = 0; k < GRID; k++)
-                cut_circuit(p, k, x, kind, max_int(1, from + span * (k + 1) / (GRID + 1)));
-            TRY(judge_cuts(p, x, GRID, F, e));
+                cut_circuit(s, k, x, SIMPLE, max_int(1, from + span * (k + 1) / (GRID + 1)));
+            TRY(judge_cuts(s, x, GRID, F));
             while (first < GRID && !(F[first] >= threshold)) first++;
             low = from + span * first / (GRID + 1), high = from + span * (first + 1) / (GRID + 1);
         }
-        *size = select_edges(p, x, kind, max_int(1, high), cut_at(p, 0));
+        x->edges = select_edges(s, x, SIMPLE, max_int(1, high), cut_at(s, 0));
+        say(s->out, "smallest circuit of %s with faithfulness %.2f: %d edges, %.1f%% of %d "
+            "(paper: 10.2%% Gemma, 10.8%% Llama)", method_names[x - s->of], threshold, x->edges,
+            100.0 * x->edges / all, all);
     }
-    for (int i = 0; i < M; i++)
-        say(p->s->out, "smallest circuit of %s with faithfulness %.2f: %d edges, %.1f%% of %d "
-            "(paper: 10.2%% Gemma, 10.8%% Llama)", method_names[i], threshold, p->of[i].edges,
-            100.0 * p->of[i].edges / all, all);
-    say(p->s->out, "DIM's by norm-aware scores: %d edges, %.1f%%", aware, 100.0 * aware / all);
     return STEER_OK;
 }
 /* A circuit file: the model's fingerprint and the graph's first block, then DIM's smallest circuit,
  * an edge a line, its place and its name. */
-static steer_status save_circuit(paper *p, const char *path, steer_error *e) {
-    size_t n;
-    char *text = NULL;
-    FILE *f = open_memstream(&text, &n);
-    select_edges(p, &p->of[DIM], SIMPLE, p->of[DIM].edges, cut_at(p, 0));
-    if (!f) return fail(e, STEER_ENOMEM, "no memory for a circuit");
-    fprintf(f, "steer circuit %016llx block %d\n",
-            (unsigned long long)p->s->m->config.fingerprint, p->t.graph.layer);
-    for (size_t i = 0; i < graph_size(p); i++)
-        if (cut_at(p, 0)[i]) fprintf(f, "%zu %s\n", i, ends_of(&p->t.graph, (int)i, 0).name.s);
-    steer_status s = fclose(f) ? fail(e, STEER_ENOMEM, "no memory for a circuit")
-                               : write_file(path, text, n, e);
-    return free(text), s;
+static steer_status save_circuit(study *s, const char *path) {
+    enum { LINE = 96 };
+    const unsigned char *keep = cut_at(s, 0);
+    char *text;
+    size_t n = 0;
+    int edges = select_edges(s, &s->of[DIM], SIMPLE, s->of[DIM].edges, cut_at(s, 0));
+    if (!GET(text, (1 + (size_t)edges) * LINE)) return s->e->code;
+    n += (size_t)snprintf(text, LINE, "steer circuit %016llx block %d\n",
+                          (unsigned long long)s->m->config.fingerprint, s->t.graph.layer);
+    for (int i = 0; i < (int)graph_size(s); i++)
+        if (keep[i])
+            n += (size_t)snprintf(text + n, LINE, "%d %s\n", i, ends_of(&s->t.graph, i, 0).name.s);
+    return write_file(path, text, n, s->e);
 }
 /* Into keep [slots][nodes]; another model's or block's is refused. */
-static steer_status load_circuit(paper *p, const char *path, unsigned char *keep, steer_error *e) {
-    const steer_graph *g = &p->t.graph;
-    unsigned long long model = 0, ours = p->s->m->config.fingerprint;
+static steer_status load_circuit(study *s, const char *path, unsigned char *keep) {
+    const steer_graph *g = &s->t.graph;
+    unsigned long long model = 0, ours = s->m->config.fingerprint;
     size_t n;
     int layer = -1, at = 0, edges = 0;
-    char *text = read_file(path, &n, e), *line = text, *end;
-    steer_status s = text ? STEER_OK : STEER_EIO;
-    if (!s && (sscanf(text, "steer circuit %16llx block %d%n", &model, &layer, &at) != 2 ||
-               text[at] != '\n'))
-        s = fail(e, STEER_EFORMAT, "%s: not a circuit file", path);
-    if (!s && (model != ours || layer != g->layer))
-        s = fail(e, STEER_EMISMATCH, "%s: a circuit of another graph: model %016llx from block %d; "
-                 "this is %016llx from block %d", path, model, layer, ours, g->layer);
-    for (line += at + 1; !s && *line; line = end + (*end == '\n'), edges++) {
+    char *file = read_file(path, &n, s->e), *line, *end;
+    if (!file || !GET(line, n + 1)) return free(file), s->e->code;
+    memcpy(line, file, n), free(file);
+    if (sscanf(line, "steer circuit %16llx block %d%n", &model, &layer, &at) != 2 ||
+        line[at] != '\n')
+        return fail(s->e, STEER_EFORMAT, "%s: not a circuit file", path);
+    if (model != ours || layer != g->layer)
+        return fail(s->e, STEER_EMISMATCH, "%s: a circuit of another graph: model %016llx from "
+                    "block %d; this is %016llx from block %d", path, model, layer, ours, g->layer);
+    for (line += at + 1; *line; line = end + (*end == '\n'), edges++) {
         long i = strtol(line, &end, 10);
-        if (end == line || i < 0 || i >= (long)graph_size(p) || !has_edge(g, (int)i))
-            s = fail(e, STEER_EFORMAT, "%s: line %d: no edge of this graph", path, edges + 2);
-        else keep[i] = 1, end += strcspn(end, "\n");
+        if (end == line || i < 0 || i >= (long)graph_size(s) || !has_edge(g, (int)i))
+            return fail(s->e, STEER_EFORMAT, "%s: line %d: no edge of this graph", path, edges + 2);
+        keep[i] = 1, end += strcspn(end, "\n");
     }
-    if (!s && !edges) s = fail(e, STEER_EFORMAT, "%s: a circuit without edges", path);
-    return free(text), s;
+    return edges ? STEER_OK : fail(s->e, STEER_EFORMAT, "%s: a circuit without edges", path);
 }
 /* |A and B| / min(|A|, |B|), or |A and B| / |A or B|. */
 static double overlap_of(const unsigned char *a, const unsigned char *b, size_t n, int iou) {
@@ -4387,64 +4348,64 @@ static double overlap_of(const unsigned char *a, const unsigned char *b, size_t 
     return (double)in_both / max_int(1, iou ? in_a + in_b - in_both : min_int(in_a, in_b));
 }
 /* Overlap of circuits over sizes (paper section 5.2, Figure 4). */
-static void overlap_table(paper *p) {
+static void overlap_table(study *s) {
     static const double sizes[] = {0.034, 0.068, 0.102, 0.137}; /* the paper's */
-    int n = 4 * p->methods, pairs = p->methods * (p->methods - 1) / 2;
-    double *mean = &p->found.overlap, iou = 0; /* at 10.2%, over pairs of methods */
+    int n = 4 * s->methods, pairs = s->methods * (s->methods - 1) / 2;
+    double *mean = &s->found.overlap, iou = 0; /* at 10.2%, over pairs of methods */
     string columns = {""}, names[4 * METHODS];
     for (int i = 0; i < n; i++) {
-        select_edges(p, &p->of[i / 4], SIMPLE, edges_at(p, sizes[i % 4]), cut_at(p, i));
+        select_edges(s, &s->of[i / 4], SIMPLE, edges_at(s, sizes[i % 4]), cut_at(s, i));
         names[i] = str("%s %.1f%%", method_names[i / 4], 100 * sizes[i % 4]);
         columns = str("%s|%s#2", columns.s, names[i].s);
     }
-    open_table(p->s->out, "overlap", "Overlap of circuits (paper: Figure 4), by share of the "
+    open_table(s->out, "overlap", "Overlap of circuits (paper: Figure 4), by share of the "
                "edges: |A and B| / min(|A|, |B|)", columns.s);
     for (int i = 0; i < n; i++) {
         double row[4 * METHODS];
         for (int j = 0; j < n; j++) {
-            row[j] = overlap_of(cut_at(p, i), cut_at(p, j), graph_size(p), 0);
+            row[j] = overlap_of(cut_at(s, i), cut_at(s, j), graph_size(s), 0);
             if (i % 4 != 2 || j % 4 != 2 || i >= j) continue;
             *mean += row[j] / pairs;
-            iou += overlap_of(cut_at(p, i), cut_at(p, j), graph_size(p), 1) / pairs;
+            iou += overlap_of(cut_at(s, i), cut_at(s, j), graph_size(s), 1) / pairs;
         }
-        row_of(p->s->out, names[i].s, row);
+        row_of(s->out, names[i].s, row);
     }
-    say(p->s->out, "overlap at 10.2%%: mean %.2f, intersection over union %.2f (paper: overlap "
+    say(s->out, "overlap at 10.2%%: mean %.2f, intersection over union %.2f (paper: overlap "
         "about 0.9; two random circuits of that size would share a tenth)", *mean, iou);
 }
 /* One vector's smallest circuit under another vector (paper section 5.2, method 4.6); the last
  * circuit is random, twice as large as DIM's. */
-static steer_status interchange_table(paper *p, steer_error *e) {
-    int M = p->methods;
-    double(*F)[METHODS] = p->found.interchange, under[METHODS + 1];
+static steer_status interchange_table(study *s) {
+    int M = s->methods;
+    double(*F)[METHODS] = s->found.interchange, under[METHODS + 1];
     string columns = {"circuit of"};
-    for (int i = 0; i < M; i++) cut_circuit(p, i, &p->of[i], SIMPLE, p->of[i].edges);
-    cut_circuit(p, M, NULL, RANDOM, min_int(p->t.graph.edges, 2 * p->of[DIM].edges));
+    for (int i = 0; i < M; i++) cut_circuit(s, i, &s->of[i], SIMPLE, s->of[i].edges);
+    cut_circuit(s, M, NULL, RANDOM, min_int(s->t.graph.edges, 2 * s->of[DIM].edges));
     for (int j = 0; j < M; j++) {
-        TRY(judge_cuts(p, &p->of[j], M + 1, under, e));
+        TRY(judge_cuts(s, &s->of[j], M + 1, under));
         for (int i = 0; i <= M; i++) F[i][j] = under[i];
         columns = str("%s|with %s#3", columns.s, method_names[j]);
     }
-    open_table(p->s->out, "interchange", "Interchange (paper section 5.2): faithfulness of one "
+    open_table(s->out, "interchange", "Interchange (paper section 5.2): faithfulness of one "
                "vector's smallest circuit under another vector", columns.s);
     for (int i = 0; i <= M; i++)
-        row_of(p->s->out, i < M ? method_names[i] : "random, twice DIM's size", F[i]);
+        row_of(s->out, i < M ? method_names[i] : "random, twice DIM's size", F[i]);
     return STEER_OK;
 }
 /* Where the edges of the smallest circuits begin and end (paper Tables 5 to 8), and DIM's edges. */
-static void edges_tables(paper *p) {
-    const steer_graph *g = &p->t.graph;
-    const unsigned char *keep = cut_at(p, 0);
-    report *out = p->s->out;
+static void edges_tables(study *s) {
+    const steer_graph *g = &s->t.graph;
+    const unsigned char *keep = cut_at(s, 0);
+    report *out = s->out;
     open_table(out, "kinds", "Kinds of edges in the smallest circuits, percent (paper: Tables 5 to "
                "8; Gemma's DIM circuit has q 9.1, k 0.6, v 36.6, MLP 43.6, head 10.2)",
                "|edges#0|q#1|k#1|v#1|mlp#1|lm_head#1|from s#1|from heads#1|from mlp#1");
-    for (int i = 0; i < 2 * p->methods; i++) {
-        const method *x = &p->of[i / 2];
+    for (int i = 0; i < 2 * s->methods; i++) {
+        const method *x = &s->of[i / 2];
         int left = i % 2 ? max_int(1, x->edges / 10) : x->edges;
         double row[9] = {left}, one = 100.0 / left;
-        select_edges(p, x, SIMPLE, x->edges, cut_at(p, 0));
-        for (const ranked *edge = p->order; left; edge++) {
+        select_edges(s, x, SIMPLE, x->edges, cut_at(s, 0));
+        for (const ranked *edge = s->order; left; edge++) {
             if (!keep[edge->i]) continue;
             edge_ends ends = ends_of(g, edge->i, 0);
             row[1 + ends.kind] += one, row[ends.from < 0 ? 6 : ends.head < 0 ? 8 : 7] += one;
@@ -4454,46 +4415,45 @@ static void edges_tables(paper *p) {
     }
     open_table(out, "circuit", "The strongest edges of DIM's smallest circuit, by norm-free score",
                "edge|score#3|from layer#0|from head#0|to layer#0|to kind#0|to head#0|rank#0");
-    select_edges(p, &p->of[DIM], SIMPLE, p->of[DIM].edges, cut_at(p, 0));
+    select_edges(s, &s->of[DIM], SIMPLE, s->of[DIM].edges, cut_at(s, 0));
+    const double *score = edges_of(&s->t, s->of[DIM].scores, 0);
     for (int k = 0, rank = 1; k < g->edges && rank <= 60; k++) {
-        int i = p->order[k].i;
+        int i = s->order[k].i;
         edge_ends x = ends_of(g, i, 0);
         if (keep[i])
-            ROW(out, x.name.s, edges_of(&p->t, p->of[DIM].scores, 0)[i], x.from, x.head, x.to,
-                x.kind, x.index, rank++);
+            ROW(out, x.name.s, score[i], x.from, x.head, x.to, x.kind, x.index, rank++);
     }
 }
 
 /* ---- What the vector's direct image says through the logit lens (paper section 6): the sum over
  * all heads, the vector itself, and the heads with the largest node effects. */
-static void lens_row(paper *p, string name, const float *v, float sign, double effect, double all) {
+static void lens_row(study *s, string name, const float *v, float sign, double effect, double all) {
     enum { TOKENS = 8 };
     int ids[TOKENS];
     float logits[TOKENS];
     string text = {""};
-    logit_lens(p->s->m, v, sign, TOKENS, ids, logits, p->t.logits[0]);
+    logit_lens(s->m, v, sign, TOKENS, ids, logits, s->t.logits[0]);
     for (int k = 0; k < TOKENS; k++) {
         size_t n;
-        const char *piece = steer_piece(p->s->m, ids[k], &n);
+        const char *piece = steer_piece(s->m, ids[k], &n);
         text = str("%s%s'%.*s' %.1f", text.s, k ? ", " : "", min_int((int)n, 24), piece,
                    (double)logits[k]);
     }
-    row_text(p->s->out, name.s, (const double[]){effect, fabs(effect) / all}, 2, text.s);
+    row_text(s->out, name.s, (const double[]){effect, fabs(effect) / all}, 2, text.s);
 }
-static steer_status value_vectors_table(paper *p, steer_error *e) {
-    study *s = p->s;
-    const steer_graph *g = &p->t.graph;
+static steer_status value_vectors_table(study *s) {
+    const steer_graph *g = &s->t.graph;
     int d = s->m->config.d, heads = g->heads, n = g->blocks * heads, shown = min_int(6, n);
     float *x, *sum, *unit;
     ranked *best; /* heads of all blocks */
-    if (!GET(x, d) || !GET(sum, d) || !GET(unit, d) || !GET(best, n)) return e->code;
+    if (!GET(x, d) || !GET(sum, d) || !GET(unit, d) || !GET(best, n)) return s->e->code;
     open_table(s->out, "svv", "Steering value vectors through the logit lens (paper section 6): "
                "tokens that each raises most; (-): shown with the sign turned; head a > b: a's "
                "image read by b", "head|node effect#3|share#2|tokens#t");
-    for (int i = 0; i < p->methods; i++) {
-        const double *node = p->of[i].scores + S_NODES;
-        double all = 0, norm = norm_of(p->of[i].v, d);
-        for (int k = 0; k < d; k++) unit[k] = (float)(p->of[i].v[k] / norm), sum[k] = 0;
+    for (int i = 0; i < s->methods; i++) {
+        const double *node = s->of[i].scores + S_NODES;
+        double all = 0, norm = norm_of(s->of[i].v, d);
+        for (int k = 0; k < d; k++) unit[k] = (float)(s->of[i].v[k] / norm), sum[k] = 0;
         for (int k = 0; k < n; k++) {
             int b = g->layer + k / heads, h = k % heads;
             value_vector(s->m, unit, b, h, x);
@@ -4502,8 +4462,8 @@ static steer_status value_vectors_table(paper *p, steer_error *e) {
             all -= best[k].value;
         }
         qsort(best, (size_t)n, sizeof *best, by_rank);
-        lens_row(p, str("%s SUM", method_names[i]), sum, 1, NAN, NAN);
-        lens_row(p, str("%s SV", method_names[i]), unit, 1, NAN, NAN);
+        lens_row(s, str("%s SUM", method_names[i]), sum, 1, NAN, NAN);
+        lens_row(s, str("%s SV", method_names[i]), unit, 1, NAN, NAN);
         for (int j = 0; j <= shown; j++) { /* in the last row again the first head, */
             int at = best[j % shown].i, b = g->layer + at / heads, h = at % heads;
             double effect = node[node_of(g, b, h)];
@@ -4511,12 +4471,12 @@ static steer_status value_vectors_table(paper *p, steer_error *e) {
             string label = str("%s %s%d.%d", method_names[i], sign < 0 ? "(-) " : "", b, h);
             const ranked *reader = best;
             value_vector(s->m, unit, b, h, x);
-            if (j < shown) lens_row(p, label, x, sign, effect, all);
+            if (j < shown) lens_row(s, label, x, sign, effect, all);
             if (j < shown || b + 1 == s->m->config.layers) continue;
             while (reader->i / heads != at / heads + 1) reader++; /* read by the next block's */
             label = str("%s > %d.%d", label.s, b + 1, reader->i % heads);
             value_vector(s->m, x, b + 1, reader->i % heads, x);
-            lens_row(p, label, x, sign, NAN, NAN);
+            lens_row(s, label, x, sign, NAN, NAN);
         }
     }
     return STEER_OK;
@@ -4525,38 +4485,37 @@ static steer_status value_vectors_table(paper *p, steer_error *e) {
 /* ---- Sparsified vectors (paper section 7, Tables 10 and 11). */
 static const double taus[] = {0.1, 0.3, 0.5, 1, 1.5, 2, 2.5};
 enum { TAUS = sizeof taus / sizeof *taus, SEEDS = 5 };
-static steer_status sparsity_table(paper *p, int which, steer_error *e) {
+static steer_status sparsity_table(study *s, int which) {
     static const char *const rules[] = {"gradient", "IE", "magnitude", "dropout"};
     enum { ROWS = 5 * TAUS, ALL = 4 * TAUS + SEEDS * TAUS }; /* dropout has seeds */
-    study *s = p->s;
-    const method *x = &p->of[which];
+    const method *x = &s->of[which];
     int d = s->m->config.d, kept[ROWS], seeds[ROWS] = {0}, n = 0;
-    int generate = which == DIM && p->n_sparse > 0;
+    int generate = which == DIM && s->n_sparse > 0;
     double whole[2] = {0, 0};
     float *v;
     ranked *scratch;
     cell cells[2 * ALL];
     steer_plan plans[ALL];
     double F[ALL];
-    if (!GET(v, ALL * d) || !GET(scratch, d)) return e->code;
-    for (int i = 0; i < 2 * p->n_sparse && generate; i++) /* by the whole vector */
+    if (!GET(v, ALL * d) || !GET(scratch, d)) return s->e->code;
+    for (int i = 0; i < 2 * s->n_sparse && generate; i++) /* by the whole vector */
         if (i / 2 < cell_size(&x->steered[i % 2]))
-            whole[i % 2] += x->kept[i % 2].refused[i / 2] /
-                            (double)min_int(p->n_sparse, cell_size(&x->steered[i % 2]));
+            whole[i % 2] += x->steered[i % 2].refuses[i / 2] /
+                            (double)min_int(s->n_sparse, cell_size(&x->steered[i % 2]));
     for (int i = 0; i < ROWS; i++) { /* the gradient rule without renormalising comes last */
         int rule = i / TAUS % 4;
         for (uint64_t seed = 42; seed < 42 + (rule == BY_CHANCE ? SEEDS : 1); seed++) {
             float *to = row_at(v, n, d);
-            kept[i] = sparsify(x->v, dvector_of(&p->t, x->scores), d, taus[i % TAUS], rule, seed,
+            kept[i] = sparsify(x->v, dvector_of(&s->t, x->scores), d, taus[i % TAUS], rule, seed,
                                i < 4 * TAUS, to, scratch);
             if (dot(to, to, d) == 0) continue; /* no vector is left */
-            both(s->test, p->n_sparse, add_vector(s, to, 1), cells + 2 * n);
+            both(s->test, s->n_sparse, add_vector(s, to, 1), cells + 2 * n);
             plans[n++] = (steer_plan){.add = to}, seeds[i]++;
         }
     }
-    TRY(mean_faithfulness(p, x, plans, n, F, e));
-    if (generate) TRY(answer(s, "sparsity", cells, 2 * n, 0, e));
-    TRY(whole_so_far(s->store, e));
+    TRY(mean_faithfulness(s, x, plans, n, F));
+    if (generate) TRY(answer(s, "sparsity", cells, 2 * n, 0));
+    TRY(whole_so_far(&s->store, s->e));
     open_table(s->out, which == DIM ? "sparsity" : str("sparsity-%s", method_names[which]).s,
                str("Sparse vectors (paper section 7): %s; dimensions kept of %d, fraction refused, "
                    "teacher-forced faithfulness (+-: standard deviation over %d seeds)",
@@ -4571,9 +4530,9 @@ static steer_status sparsity_table(paper *p, int which, steer_error *e) {
             for (int j = 0; j < 2; j++) refused[j] += cells[2 * k + j].refused / seeds[i];
         }
         if (i < TAUS && which == DIM) { /* the gradient rule's best */
-            if (mean >= threshold) p->found.faithful = fmax(p->found.faithful, zeroed);
+            if (mean >= threshold) s->found.faithful = fmax(s->found.faithful, zeroed);
             if (fmax(whole[1] - refused[1], refused[0] - whole[0]) <= 0.1)
-                p->found.refusing = fmax(p->found.refusing, zeroed);
+                s->found.refusing = fmax(s->found.refusing, zeroed);
         }
         ROW(s->out, str("%s tau %g", rules[i / TAUS % 4], taus[i % TAUS]).s, kept[i], zeroed,
             refused[1], refused[0], mean, seeds[i] > 1 ? sqrt(fmax(0, square - mean * mean)) : NAN,
@@ -4582,20 +4541,19 @@ static steer_status sparsity_table(paper *p, int which, steer_error *e) {
     return STEER_OK;
 }
 /* Do methods keep the same dimensions (paper section 7, Figure 7)? */
-static steer_status agreement_table(paper *p, steer_error *e) {
-    study *s = p->s;
+static steer_status agreement_table(study *s) {
     int d = s->m->config.d;
     float *v;
     ranked *scratch;
-    if (!GET(v, 2 * d) || !GET(scratch, d)) return e->code;
+    if (!GET(v, 2 * d) || !GET(scratch, d)) return s->e->code;
     open_table(s->out, "agreement", "Dimensions that two methods keep (gradient rule): "
                "intersection over union, what chance gives, and the probability of as many by "
                "chance", "|tau#1|kept A#0|kept B#0|both#0|IoU#3|chance#3|log10 p#1");
     for (int row = 0; row < 3 * TAUS; row++) {
         int pair[2] = {row < 2 * TAUS ? DIM : NTP, row < TAUS ? NTP : PO}, n[2], shared = 0;
         for (int k = 0; k < 2; k++) {
-            const method *x = &p->of[pair[k]];
-            n[k] = sparsify(x->v, dvector_of(&p->t, x->scores), d, taus[row % TAUS], BY_GRADIENT, 0,
+            const method *x = &s->of[pair[k]];
+            n[k] = sparsify(x->v, dvector_of(&s->t, x->scores), d, taus[row % TAUS], BY_GRADIENT, 0,
                             0, v + k * d, scratch);
         }
         for (int k = 0; k < d; k++) shared += v[k] != 0 && v[d + k] != 0;
@@ -4603,88 +4561,75 @@ static steer_status agreement_table(paper *p, steer_error *e) {
         ROW(s->out, str("%s and %s", method_names[pair[0]], method_names[pair[1]]).s,
             taus[row % TAUS], n[0], n[1], shared, shared / fmax(1, n[0] + n[1] - shared),
             chance / fmax(1, n[0] + n[1] - chance), log10(fmax(tail, 1e-300)));
-        p->found.significant += tail < 0.05, p->found.tested++;
+        s->found.significant += tail < 0.05, s->found.tested++;
     }
     return STEER_OK;
 }
 /* One induced refusal, each token with the KL between the steered and the base prediction of it. */
-static steer_status shaded_response(paper *p, steer_error *e) {
-    const steer_config *c = &p->s->m->config;
-    const example *x = p->of[DIM].list, *end = x + p->of[DIM].n;
+static steer_status shaded_response(study *s) {
+    const steer_config *c = &s->m->config;
+    const example *x = s->of[DIM].list, *end = x + s->of[DIM].n;
     while (x < end && !(x->steered_text && side_of(x) == HARMLESS)) x++;
     if (x == end) return STEER_OK;
-    TRY(run_ends(&p->t, x, p->of[DIM].v, e));
-    open_table(p->s->out, "shaded", "One answer to a harmless request with +s: KL(steered || base) "
+    TRY(run_ends(&s->t, x, s->of[DIM].v, s->e));
+    open_table(s->out, "shaded", "One answer to a harmless request with +s: KL(steered || base) "
                "at each token", "token|KL#3|text#t");
     for (int i = 0; i < x->n - x->n_prompt; i++) {
-        float *z[2] = {row_at(p->t.logits[0], i, c->vocab), row_at(p->t.logits[1], i, c->vocab)};
+        float *z[2] = {row_at(s->t.logits[0], i, c->vocab), row_at(s->t.logits[1], i, c->vocab)};
         for (int k = 0; k < 2; k++) softcap(z[k], (size_t)c->vocab, c->final_cap);
         double kl = kl_of(z[1], z[0], c->vocab);
         size_t n;
-        const char *piece = steer_piece(p->s->m, x->tokens[x->n_prompt + i], &n);
-        row_text(p->s->out, str("%d", i).s, &kl, 1, str("%.*s", min_int((int)n, 100), piece).s);
+        const char *piece = steer_piece(s->m, x->tokens[x->n_prompt + i], &n);
+        row_text(s->out, str("%d", i).s, &kl, 1, str("%.*s", min_int((int)n, 100), piece).s);
     }
     return STEER_OK;
 }
 
-/* ---- Generation. Refusal without steering, with the vector, with its direction ablated, beside
- * the paper's (Table 2, DIM, 1 - ASR: Gemma 2 2B and Llama 3.2 3B; its harmful side is judged by
- * Llama Guard 2, ours by substrings). */
-static steer_status steering_table(paper *p, steer_error *e) {
-    static const struct { const char *name; double gemma, llama; } rows[] = {
+/* ---- Generation. Refusal without steering, with the vector, with its direction ablated. */
+static steer_status steering_table(study *s) {
+    static const theirs rows[] = {
         {"harmful unsteered", 1.00, 0.98}, {"harmless unsteered", 0.01, 0.00},
         {"harmful steered -", 0.20, 0.15}, {"harmless steered +", 1.00, 0.97},
         {"harmful ablated to zero", NAN, NAN}, {"harmless ablated to zero", NAN, NAN},
         {"harmful ablated to mean", NAN, NAN}, {"harmless ablated to mean", NAN, NAN}};
-    study *s = p->s;
     cell cells[8];
     both(s->test, s->n_test, (steer_plan){0}, cells);
     both(s->test, s->n_test, add_vector(s, s->v.v, s->v.coeff), cells + 2);
     both(s->test, s->n_test, (steer_plan){.ablate = s->v.v}, cells + 4);
     both(s->test, s->n_test, (steer_plan){.ablate = s->v.v, .keep = s->v.keep}, cells + 6);
-    for (int i = 0; i < 4; i++) cells[i].kept = i < 2 ? &p->base[i] : &p->of[DIM].kept[i - 2];
-    TRY(answer(s, "steering and ablation", cells, 8, s->read, e));
-    open_table(s->out, "steering",
-               str("Steering (paper: Table 2): block %d, position %d, coefficient %g; test "
-                   "prompts, fraction refused", s->v.layer, s->v.pos, (double)s->v.coeff).s,
-               "|n#0|refused#2|low#2|high#2|log-odds#1|coherent#2|perplexity#1|repeats#2|Gemma#2|"
-               "Llama#2");
-    for (int i = 0; i < 8; i++) {
-        const cell *x = &cells[i];
-        interval w = wilson(x->n_refused, cell_size(x));
-        ROW(s->out, rows[i].name, cell_size(x), x->refused, w.low, w.high, x->log_odds, x->coherent,
-            x->perplexity, x->repeats, rows[i].gemma, rows[i].llama);
-    }
+    TRY(answer(s, "steering and ablation", cells, 8, s->read));
+    string title = str("Steering (paper: Table 2): block %d, position %d, coefficient %g; test "
+                       "prompts, fraction refused", s->v.layer, s->v.pos, (double)s->v.coeff);
+    cells_table(s, "steering", title.s, cells, rows, 8);
     if (cells[HARMFUL].refused < 0.1)
         say(s->out, "this model hardly refuses: %d of %d harmful prompts; rates with -a say little "
             "here, look at the log-odds", cells[HARMFUL].n_refused, cell_size(&cells[HARMFUL]));
-    memcpy(p->plain, cells, sizeof p->plain);
-    memcpy(p->of[DIM].steered, cells + 2, sizeof p->plain);
-    p->found.most = loss(cells + 2, cells);
+    memcpy(s->plain, cells, sizeof s->plain);
+    memcpy(s->of[DIM].steered, cells + 2, sizeof s->plain);
+    s->found.most = loss(cells + 2, cells);
     return STEER_OK;
 }
 /* Freezing (paper section 6, Table 1): what steering loses when blocks >= l read the unsteered
  * twin's attention patterns (QK) or values (OV), when the vector's direct image is taken out of the
  * values (SVV) or of the MLP inputs, and when MLP outputs are the twin's. */
-static steer_status freezing_table(paper *p, steer_error *e) {
+static steer_status freezing_table(study *s) {
     static const struct { const char *name; unsigned freeze, remove; double theirs; } rows[] = {
         {"unsteered", 0, 0, NAN}, {"steered", 0, 0, NAN},
         {"patterns frozen (QK)", STEER_QK, 0, 8.75}, {"values frozen (OV)", STEER_V, 0, 71.75},
         {"SVV removed", 0, STEER_SVV, 54.75}, /* 53.75 printed, 54.75 from the paper's own cells */
         {"MLP direct removed", 0, STEER_MLP_DIRECT, 44.50},
         {"MLP outputs frozen", STEER_MLP, 0, NAN}};
-    study *s = p->s;
     steer_plan plans[7];
     cell cells[14], *steered = cells + 2;
-    memcpy(cells, p->plain, sizeof p->plain), memcpy(steered, p->of[DIM].steered, sizeof p->plain);
+    memcpy(cells, s->plain, sizeof s->plain), memcpy(steered, s->of[DIM].steered, sizeof s->plain);
     for (int i = 2; i < 7; i++) {
         steer_plan plan = add_vector(s, s->v.v, s->v.coeff);
         plan.freeze = rows[i].freeze, plan.remove = rows[i].remove;
         both(s->test, s->n_test, plan, cells + 2 * i);
         plans[i] = (steer_plan){.freeze = plan.freeze, .remove = plan.remove};
     }
-    TRY(mean_faithfulness(p, &p->of[DIM], plans + 2, 5, p->found.F, e));
-    TRY(answer(s, "freezing", cells + 4, 10, s->read, e));
+    TRY(mean_faithfulness(s, &s->of[DIM], plans + 2, 5, s->found.F));
+    TRY(answer(s, "freezing", cells + 4, 10, s->read));
     open_table(s->out, "freezing", "Freezing (paper: Table 1): fraction refused; loss in points, "
                "mean of both directions; teacher-forced faithfulness (base 0, steered 1)",
                "|harmless +#2|harmful -#2|loss#1|+-#1|at most#1|paper#2|perpl. +#1|perpl. -#1|"
@@ -4694,8 +4639,8 @@ static steer_status freezing_table(paper *p, steer_error *e) {
         double row[] = {x[1].refused, x[0].refused, NAN, NAN, NAN, rows[i].theirs, x[1].perplexity,
                         x[0].perplexity, x[0].coherent, i};
         if (i > 1) {
-            row[2] = p->found.loss[i - 2] = loss(steered, x), row[3] = loss_margin(steered, x);
-            row[4] = p->found.most, row[9] = p->found.F[i - 2];
+            row[2] = s->found.loss[i - 2] = loss(steered, x), row[3] = loss_margin(steered, x);
+            row[4] = s->found.most, row[9] = s->found.F[i - 2];
         }
         row_of(s->out, rows[i].name, row);
     }
@@ -4703,7 +4648,7 @@ static steer_status freezing_table(paper *p, steer_error *e) {
 }
 
 /* What the paper's experiments begin with: DIM with its coefficient folded in, memory. */
-static steer_status open_paper(paper *p, study *s, steer_error *e) {
+static steer_status open_paper(study *s) {
     int d = s->m->config.d, max = min_int(longest_prompt(s) + s->max_new, s->m->config.max_seq);
     int streams = s->m->grammar_size ? 7 : 3;
     size_t sizes[6];
@@ -4715,31 +4660,31 @@ static steer_status open_paper(paper *p, study *s, steer_error *e) {
             4e-6 * sizes[2], 1e-6 * sizes[5]);
     bytes = add(bytes, s->context_bytes);
     if (s->max_bytes && bytes > s->max_bytes)
-        return fail(e, STEER_ENOMEM, "%.0f MB are wanted beside the file, --max-mem allows %.0f; "
-                    "give shorter prompts or --max-new", bytes / 1e6, s->max_bytes / 1e6);
-    TRY(new_tracer(&p->t, s->m, s->v.layer, max, s->max_new + 1, streams, e));
-    float *v = GET(p->of[DIM].v, d);
-    if (!v || !GET(p->order, g.edges) || !GET(p->cuts, MAX_CUTS * graph_size(p))) return e->code;
+        return fail(s->e, STEER_ENOMEM, "%.0f MB are wanted beside the file, --max-mem allows "
+                    "%.0f; give shorter prompts or --max-new", bytes / 1e6, s->max_bytes / 1e6);
+    TRY(new_tracer(&s->t, s->m, s->v.layer, max, s->max_new + 1, streams, s->e));
+    float *v = GET(s->of[DIM].v, d);
+    if (!v || !GET(s->order, g.edges) || !GET(s->cuts, MAX_CUTS * graph_size(s))) return s->e->code;
     for (int k = 0; k < d; k++) v[k] = s->v.coeff * s->v.v[k];
     return STEER_OK;
 }
 static const char *verdict(double x, double good, double fair) { /* the larger the better */
     return isnan(x) ? "can't be told" : x >= good ? "holds" : x >= fair ? "holds in part" : "fails";
 }
-#define FIND(x, good, fair, text, ...) finding(p->s->out, text, verdict(x, good, fair), __VA_ARGS__)
+#define FIND(x, good, fair, text, ...) finding(s->out, text, verdict(x, good, fair), __VA_ARGS__)
 /* What the tables say, in words that the numbers choose: the paper's findings, one a sentence. */
-static void conclude(paper *p) {
-    const double *lost = p->found.loss, *F = p->found.F, most = p->found.most;
-    double faithful = p->found.faithful, refusing = p->found.refusing;
-    double share = (double)p->of[DIM].edges / p->t.graph.edges;
-    double agree = (double)p->found.significant / max_int(1, p->found.tested);
+static void conclude(study *s) {
+    const double *lost = s->found.loss, *F = s->found.F, most = s->found.most;
+    double faithful = s->found.faithful, refusing = s->found.refusing;
+    double share = (double)s->of[DIM].edges / s->t.graph.edges;
+    double agree = (double)s->found.significant / max_int(1, s->found.tested);
     double apart = 0, least = INFINITY, chance = -INFINITY;
-    for (int i = 0; i < p->methods; i++) {
-        chance = fmax(chance, p->found.interchange[p->methods][i]);
-        for (int j = 0; j < p->methods; j++)
-            if (i != j) least = fmin(least, p->found.interchange[i][j]);
+    for (int i = 0; i < s->methods; i++) {
+        chance = fmax(chance, s->found.interchange[s->methods][i]);
+        for (int j = 0; j < s->methods; j++)
+            if (i != j) least = fmin(least, s->found.interchange[i][j]);
         for (int k = 0; k < 2; k++)
-            apart = fmax(apart, fabs(p->of[i].steered[k].refused - p->of[DIM].steered[k].refused));
+            apart = fmax(apart, fabs(s->of[i].steered[k].refused - s->of[DIM].steered[k].refused));
     }
     FIND(most < 20 ? NAN : lost[1] - lost[0], 0.4 * most, 0.15 * most,
          "Steering acts through values, hardly through attention patterns: %s; frozen patterns "
@@ -4750,68 +4695,71 @@ static void conclude(paper *p) {
          "points, frozen values %.1f (paper: 54.75 of 71.75)", lost[2], lost[1]);
     FIND(F[0] - F[1], 0.4, 0.15, "The continuous measure says the same: %s; teacher-forced "
          "faithfulness is %.2f with patterns frozen and %.2f with values frozen", F[0], F[1]);
-    if (p->methods > 1)
+    if (s->brief) return;
+    if (s->methods > 1)
         FIND(-apart, -0.1, -0.3, "Trained vectors steer as the difference in means does: %s; "
              "refusal rates differ by at most %.0f points", 100 * apart);
     FIND(-share, -0.13, -0.25, "A tenth of the edges carries 85%% of the effect: %s; the smallest "
          "such circuit has %.1f%% (paper: 10.2%% and 10.8%%)", 100 * share);
     FIND(-chance, -0.1, -0.3, "Random circuits of twice that size carry less than a tenth: %s; "
          "%.2f at most", chance);
-    if (p->methods > 1)
-        FIND(fmin(least, p->found.overlap) / 0.75, 1, 0.7,
+    if (s->methods > 1)
+        FIND(fmin(least, s->found.overlap) / 0.75, 1, 0.7,
              "Vectors made by different methods use interchangeable circuits: %s; under another "
              "vector a smallest circuit keeps at least %.2f; circuits of 10.2%% overlap by %.2f "
-             "(paper: 0.9)", least, p->found.overlap);
+             "(paper: 0.9)", least, s->found.overlap);
     FIND(fmax(faithful, refusing), 0.85, 0.6, "Most of the vector can be zeroed: %s; by the "
          "gradient rule, renormalised, up to %.0f%% with faithfulness 0.85%s (paper: 90%% and "
-         "more)", 100 * faithful, !p->n_sparse ? "" :
+         "more)", 100 * faithful, !s->n_sparse ? "" :
          str(", up to %.0f%% within 10 points of both refusal rates", 100 * refusing).s);
-    if (p->methods > 1)
+    if (s->methods > 1)
         FIND(agree, 0.9, 0.5, "Methods keep the same dimensions more than chance would: %s; %d of "
-             "%d comparisons have p < 0.05", p->found.significant, p->found.tested);
-    finding(p->s->out, "Steering value vectors decode to meaningful tokens: can't be told by a "
+             "%d comparisons have p < 0.05", s->found.significant, s->found.tested);
+    finding(s->out, "Steering value vectors decode to meaningful tokens: can't be told by a "
             "number; read the table of tokens");
 }
 /* The stages asked for, on a study whose vector is set: tables in the paper's order, then what they
  * say. Shards share a command's own stage; what it needs before that, each does. */
-static steer_status whole_paper(paper *p, const site_score *all, int map, steer_error *e) {
-    study *s = p->s;
+static steer_status whole_paper(study *s) {
     double F;
-    int shards = s->store->shards, todo = p->stages, rest = CIRCUIT | OV | SPARSIFY;
+    int shards = s->store.shards, todo = s->stages, rest = CIRCUIT | OV | SPARSIFY;
 #define STAGE(bits) /* flushes the tables before it */ \
-    (close_table(s->out), s->store->shards = (todo & (bits)) ? shards : 0, todo & (bits))
-    if (todo != EVERYTHING && todo) s->store->shards = 0;
-    TRY(open_paper(p, s, e));
-    if (p->circuit) TRY(load_circuit(p, p->circuit, cut_at(p, 0), e));
-    TRY(steering_table(p, e));
-    TRY(collect_examples(p, &p->of[DIM], e));
-    if (p->circuit) { /* only what it carries under this vector */
-        cuts_of(&p->t.graph, cut_at(p, 0), 0, cut_at(p, 0));
-        TRY(judge_cuts(p, &p->of[DIM], 1, &F, e));
-        return say(s->out, "faithfulness of the circuit in %s: %.3f", p->circuit, F), STEER_OK;
+    (close_table(s->out), s->store.shards = (todo & (bits)) ? shards : 0, todo & (bits))
+    if (todo != EVERYTHING && todo) s->store.shards = 0;
+    TRY(open_paper(s));
+    if (s->circuit) TRY(load_circuit(s, s->circuit, cut_at(s, 0)));
+    TRY(steering_table(s));
+    TRY(collect_examples(s, &s->of[DIM]));
+    if (s->circuit) { /* only what it carries under this vector */
+        cuts_of(&s->t.graph, cut_at(s, 0), 0, cut_at(s, 0));
+        TRY(judge_cuts(s, &s->of[DIM], 1, &F));
+        return say(s->out, "faithfulness of the circuit in %s: %.3f", s->circuit, F), STEER_OK;
     }
-    if (STAGE(FREEZE)) TRY(freezing_table(p, e));
-    if (STAGE(MAP) && map) TRY(site_map(s, all, map, e));
-    if (!p->of[DIM].n && todo & (TRAIN | PATCH | rest))
-        return say(s->out, "the vector flips no answer of the test prompts: there is nothing to "
-                   "patch"), STEER_OK;
-    if (STAGE(TRAIN) && p->methods > 1) TRY(train_methods(p, s->n_train, pairs_to_validate(s), e));
-    if (STAGE(TRAIN)) TRY(methods_table(p, e));
-    if (STAGE(PATCH) || todo & rest) TRY(patching_table(p, e));
+    if (STAGE(FREEZE)) TRY(freezing_table(s));
+    if (STAGE(MAP) && s->map && s->sites) TRY(site_map(s));
+    if (s->brief) {
+        say(s->out, "patching, circuits and trained vectors: with --patch 20 (examples a dataset)");
+        return conclude(s), STEER_OK;
+    }
+    if (!s->of[DIM].n && todo & (TRAIN | PATCH | rest))
+        return say(s->out, "the vector flips no test prompt's answer: nothing to patch"), STEER_OK;
+    if (STAGE(TRAIN) && s->methods > 1) TRY(train_methods(s));
+    if (STAGE(TRAIN)) TRY(methods_table(s));
+    if (STAGE(PATCH) || todo & rest) TRY(patching_table(s));
     if (STAGE(CIRCUIT)) {
-        TRY(faithfulness_table(p, e));
-        TRY(smallest_circuits(p, e));
-        if (p->methods > 1) overlap_table(p);
-        TRY(interchange_table(p, e));
-        edges_tables(p);
-        if (p->save) TRY(save_circuit(p, p->save, e));
+        TRY(faithfulness_table(s));
+        TRY(smallest_circuits(s));
+        if (s->methods > 1) overlap_table(s);
+        TRY(interchange_table(s));
+        edges_tables(s);
+        if (s->save) TRY(save_circuit(s, s->save));
     }
-    if (STAGE(OV)) TRY(value_vectors_table(p, e));
-    for (int i = DIM; i < p->methods && STAGE(SPARSIFY); i++) TRY(sparsity_table(p, i, e));
-    if (STAGE(SPARSIFY) && p->methods > 1) TRY(agreement_table(p, e));
-    if (STAGE(PATCH)) TRY(shaded_response(p, e));
+    if (STAGE(OV)) TRY(value_vectors_table(s));
+    for (int i = DIM; i < s->methods && STAGE(SPARSIFY); i++) TRY(sparsity_table(s, i));
+    if (STAGE(SPARSIFY) && s->methods > 1) TRY(agreement_table(s));
+    if (STAGE(PATCH)) TRY(shaded_response(s));
 #undef STAGE
-    if (todo == EVERYTHING) conclude(p);
+    if (todo == EVERYTHING) conclude(s);
     return STEER_OK;
 }
 
@@ -4846,7 +4794,8 @@ static const char help[] =
     "steer evaluate | freeze | patch | ov | sparsify MODEL --vector V [STUDY]\n"
     "steer circuit MODEL --vector V [--out CIRCUIT | --circuit CIRCUIT] [STUDY]\n"
     "steer reproduce MODEL... [--site L,P|auto] [--coeff A] [--no-scores] [--map N] [--quick]\n"
-    "      [--report NAME] [--json] [STUDY]: the whole paper; NAME.json, NAME.html\n"
+    "      [--report NAME] [--json] [STUDY]: the whole paper (of models outside the box with\n"
+    "      --patch N, else its freezing tables); NAME.json, NAME.html\n"
     "  STUDY: [--data DIR] [--limit N] [--train N] [--val N] [--max-new N] [--patch N]\n"
     "      [--exact N] [--pairs N] [--epochs N] [--metric logit|dirkl|kl [--kl-min X]] "
     "[--max-mem MB]\n      [--store FILE [--shard i/n]]\n"
@@ -4885,12 +4834,12 @@ static steer_status parse_options(int argc, char **argv, options *o, steer_error
 }
 static double given_or(double given, double standard) { return isnan(given) ? standard : given; }
 /* Tokens of an answer: at most what the model's context holds. */
-static steer_status set_max_new(study *s, const options *o, int standard, steer_error *e) {
+static steer_status set_max_new(study *s, const options *o, int standard) {
     int most = s->m->config.max_seq;
     double n = given_or(o->max_new, max_int(1, min_int(standard, most / 2)));
     s->max_new = (int)n;
     if (n <= most) return STEER_OK;
-    return fail(e, MISUSED, "--max-new %.0f: a number from 1 to %d is wanted", n, most);
+    return fail(s->e, MISUSED, "--max-new %.0f: a number from 1 to %d is wanted", n, most);
 }
 /* The place of a word of n bytes among names separated by commas, or -1. */
 static int index_of(const char *word, size_t n, const char *names) {
@@ -4917,14 +4866,13 @@ static steer_status words(const char *list, const char *option, const char *name
 /* A COMMAND gets a paper, empty but for its stages, on a study that has nothing but a model. What
  * it puts there (vector, context, prompts, tracer, memory), run_command frees, whatever failed. */
 
-static steer_status command_info(paper *p, const options *o, steer_error *e) {
-    const steer_model *m = p->s->m;
-    const steer_config *c = &m->config;
+static steer_status command_info(study *s, const options *o) {
     static const char *const types[] = {"f32", "bf16", "q8 in groups of 32"};
-    static const char *const yes[] = {"no", "yes"};
+    static const char *const rules[] = {"", "GPT-2's rule with single digits", "Qwen2's rule"};
+    const steer_model *m = s->m;
+    const steer_config *c = &m->config;
     double weights = ((double)c->heads + c->kv_heads) * 2 * c->head_dim * c->d + 3.0 * c->ff * c->d;
-    double embeddings = c->vocab * (double)c->d * (c->tied ? 1 : 2);
-    if (o->verify) TRY(steer_verify(m, e));
+    if (o->verify) TRY(steer_verify(m, s->e));
     printf("%s: %zu bytes, fingerprint %016llx%s\n"
            "  %d blocks, d %d, %d heads, %d kv heads of %d, MLP %d (%s), context %d\n"
            "  %.1f M weights in blocks, %.1f M in embeddings (%s), as %s\n"
@@ -4933,11 +4881,10 @@ static steer_status command_info(paper *p, const options *o, steer_error *e) {
            c->name, m->size, (unsigned long long)c->fingerprint,
            o->verify ? ", all checksums right" : "", c->layers, c->d, c->heads, c->kv_heads,
            c->head_dim, c->ff, c->gelu ? "GeGLU" : "SwiGLU", c->max_seq, weights * c->layers / 1e6,
-           embeddings / 1e6, c->tied ? "tied" : "untied", types[m->blocks[0].q.type],
-           yes[!!c->qkv_bias], yes[!!c->post_norms], (double)c->norm_offset, (double)c->attn_cap,
-           (double)c->final_cap, c->window, c->vocab,
-           c->pretok == 2 ? "Qwen2's rule" : "GPT-2's rule with single digits", m->n_merges,
-           m->n_specials, c->nfc ? ", NFC" : "");
+           1e-6 * c->vocab * c->d * (2 - c->tied), c->tied ? "tied" : "untied",
+           types[m->blocks[0].q.type], c->qkv_bias ? "yes" : "no", c->post_norms ? "yes" : "no",
+           (double)c->norm_offset, (double)c->attn_cap, (double)c->final_cap, c->window, c->vocab,
+           rules[c->pretok], m->n_merges, m->n_specials, c->nfc ? ", NFC" : "");
     for (int i = 0; i < c->n_refusal; i++) {
         size_t n;
         const char *piece = steer_piece(m, c->refusal[i], &n);
@@ -4948,19 +4895,21 @@ static steer_status command_info(paper *p, const options *o, steer_error *e) {
         printf("  reported site: block %d, position %d, coefficient %g\n", c->site_layer,
                c->site_pos, (double)c->site_coeff);
     printf("  default system prompt: %s\n", *m->piece[SYSTEM] ? m->piece[SYSTEM] : "none");
-    for (int t = 128; t <= min_int(c->max_seq, 4096); t *= 2)
-        printf("  a run of %4d tokens: %.1f MB beside the file\n", t, steer_context_bytes(
-                   m, &(steer_limits){.positions = t, .rows = min_int(t, 256)}) / 1e6);
+    for (int t = 128; t <= min_int(c->max_seq, 4096); t *= 2) {
+        steer_limits l = {.positions = t, .rows = min_int(t, 256)};
+        printf("  a run of %4d tokens: %.1f MB beside the file\n", t,
+               steer_context_bytes(m, &l) / 1e6);
+    }
     return STEER_OK;
 }
 
 /* The ids of a text's tokens, on one line; then, unless --quiet, each with its bytes. */
-static steer_status command_tokenize(paper *p, const options *o, steer_error *e) {
-    const steer_model *m = p->s->m;
+static steer_status command_tokenize(study *s, const options *o) {
+    const steer_model *m = s->m;
     const char *text = o->chat ? o->chat : o->argument[1];
     long count;
-    if (!text) return misused(e, "tokenize needs a text");
-    int *t = tokens_of(m, o->system, &text, o->chat != NULL, strlen(text), &count, e);
+    if (!text) return misused(s->e, "tokenize needs a text");
+    int *t = tokens_of(m, o->system, &text, o->chat != NULL, strlen(text), &count, s->e);
     if (!t) return STEER_EARG;
     for (long i = 0; i < count; i++) printf(i ? " %d" : "%d", t[i]);
     putchar('\n');
@@ -4977,17 +4926,17 @@ static steer_status command_tokenize(paper *p, const options *o, steer_error *e)
 
 static const char freezes[] = "qk,v,mlp", removals[] = "svv,mlp-direct";
 /* The plan that the options describe; its vector is the study's. */
-static steer_status plan_of(study *s, const options *o, steer_plan *p, steer_error *e) {
+static steer_status plan_of(study *s, const options *o, steer_plan *p) {
     int edits = !isnan(o->coeff) || o->freeze || o->remove;
     int mean = o->ablate ? index_of(o->ablate, strlen(o->ablate), "zero,mean") : 0;
-    TRY(words(o->freeze, "freeze", freezes, &p->freeze, e));
-    TRY(words(o->remove, "remove", removals, &p->remove, e));
-    if (!o->vector && (edits || o->ablate)) return misused(e, "a vector is needed for that");
-    if (mean < 0) return misused(e, "--ablate takes zero or mean");
-    if (o->ablate && edits) return misused(e, "--ablate goes with no other edit");
+    TRY(words(o->freeze, "freeze", freezes, &p->freeze, s->e));
+    TRY(words(o->remove, "remove", removals, &p->remove, s->e));
+    if (!o->vector && (edits || o->ablate)) return misused(s->e, "a vector is needed for that");
+    if (mean < 0) return misused(s->e, "--ablate takes zero or mean");
+    if (o->ablate && edits) return misused(s->e, "--ablate goes with no other edit");
     if (!o->vector) return STEER_OK;
     const steer_vector *v = &s->v;
-    TRY(steer_vector_load(&s->v, o->vector, s->m, e));
+    TRY(steer_vector_load(&s->v, o->vector, s->m, s->e));
     if (o->ablate) p->ablate = v->v, p->keep = mean ? v->keep : NULL;
     else p->add = v->v, p->layer = v->layer, p->coeff = (float)given_or(o->coeff, (double)v->coeff);
     return STEER_OK;
@@ -4996,14 +4945,13 @@ static steer_status plan_of(study *s, const options *o, steer_plan *p, steer_err
 static steer_plan *active(steer_plan *p) {
     return p->ablate || (p->add && p->coeff != 0) ? p : NULL;
 }
-/* A context for streams of such prompts with answers: down to 16 of them, when they take more than
- * 3 GB. */
-static steer_status open_context(study *s, int streams, int longest, steer_error *e) {
+/* A context for streams of such prompts with answers: fewer, down to 16, while it is above 3 GB. */
+static steer_status open_context(study *s, int streams, int longest) {
     steer_limits l = {.streams = streams, .rows = 512,
                       .positions = min_int(longest + s->max_new, s->m->config.max_seq)};
     while (l.streams > 16 && steer_context_bytes(s->m, &l) > (size_t)3 << 30) l.streams /= 2;
-    s->c = steer_context_new(s->m, &l, e);
-    return s->c ? STEER_OK : e->code;
+    s->c = steer_context_new(s->m, &l, s->e);
+    return s->c ? STEER_OK : s->e->code;
 }
 static int stream_token(void *model, int job, int token) {
     const steer_model *m = model;
@@ -5024,65 +4972,61 @@ static void print_side_by_side(const char *left, const char *right) {
         if (n > W && cut <= 1) cut = W;
         while (cut > 1 && cut < n && ((unsigned char)s[k][cut] & 0xC0) == 0x80) cut--;
         for (int i = 0; i < cut; i++) shown += ((unsigned char)s[k][i] & 0xC0) != 0x80;
-        printf("%.*s%*s", cut, s[k], k ? 0 : W + 2 - shown, "");
-        if (k) putchar('\n');
-        s[k] += cut;
-        s[k] += *s[k] == ' ' || *s[k] == '\n';
+        printf("%.*s%*s", cut, s[k], k ? 0 : W + 2 - shown, k ? "\n" : "");
+        s[k] += cut + (s[k][cut] == ' ' || s[k][cut] == '\n');
     }
 }
 /* To a file, as a JSON object a line; on the screen, for people. */
-static void print_answer(const steer_model *m, FILE *f, const char *prompt, const steer_job *j) {
-    char *text = answer_text(m, j);
+static void print_answer(study *s, FILE *f, const char *prompt, const steer_job *j) {
+    const char *text = answer_text(s, j);
     if (f == stdout) printf("> %s\n%s\n\n", prompt, text ? text : "");
     else {
         fputs("{\"prompt\": ", f), json_text(f, prompt), fputs(", \"ids\": [", f);
         for (int k = 0; k < j->n_out; k++) fprintf(f, k ? ", %d" : "%d", j->out[k]);
         fputs("], \"text\": ", f), json_text(f, text ? text : ""), fputs("}\n", f);
     }
-    free(text);
 }
-static steer_status command_generate(paper *p, const options *o, steer_error *e) {
-    study *s = p->s;
+static steer_status command_generate(study *s, const options *o) {
     const steer_model *m = s->m;
     const char *text = o->argument[1];
     int *out, n, one = !o->prompts && !o->compare; /* one answer is printed as it comes */
     steer_prompts *asked = &s->test[0];
     steer_plan plan = {0};
     steer_job *jobs;
-    if (!o->prompts && !text) return misused(e, "generate needs a prompt");
-    if (o->prompts && o->system) return misused(e, "--system goes with one prompt");
+    if (!o->prompts && !text) return misused(s->e, "generate needs a prompt");
+    if (o->prompts && o->system) return misused(s->e, "--system goes with one prompt");
     if (o->compare && (o->prompts || !o->vector))
-        return misused(e, "--compare takes one prompt and a vector");
-    TRY(set_max_new(s, o, 256, e));
-    TRY(plan_of(s, o, &plan, e));
-    TRY(o->prompts ? steer_prompts_load(asked, m, o->prompts, 0, e) : new_prompts(asked, 2, e));
+        return misused(s->e, "--compare takes one prompt and a vector");
+    TRY(set_max_new(s, o, 256));
+    TRY(plan_of(s, o, &plan));
+    if (o->prompts) TRY(steer_prompts_load(asked, m, o->prompts, 0, s->e));
+    else TRY(new_prompts(asked, 2, s->e));
     for (int i = 0; i <= o->compare && !o->prompts; i++) /* twice the same, to compare */
-        TRY(add_prompt(asked, m, o->system, strdup(text), NULL, e));
+        TRY(add_prompt(asked, m, o->system, strdup(text), NULL, s->e));
     n = asked->n;
-    if (!GET(jobs, n) || !GET(out, mul((size_t)n, (size_t)s->max_new))) return e->code;
+    if (!GET(jobs, n) || !GET(out, mul((size_t)n, (size_t)s->max_new))) return s->e->code;
     for (int i = 0; i < n; i++)
         jobs[i] = (steer_job){asked->tokens[i], asked->lengths[i], s->max_new,
                               .plan = o->compare && !i ? NULL : active(&plan),
                               .temperature = (float)o->temp, .top_p = (float)o->top_p,
                               .seed = (uint64_t)o->seed + (o->compare ? 0 : (uint64_t)i),
                               .out = out + (size_t)i * (size_t)s->max_new};
-    TRY(open_context(s, min_int(2 * n + 8, 264), longest_prompt(s), e));
+    TRY(open_context(s, min_int(2 * n + 8, 264), longest_prompt(s)));
     double started = seconds(), made = 0;
-    TRY(steer_generate(s->c, jobs, n, one ? stream_token : NULL, (void *)(uintptr_t)m, e));
+    TRY(steer_generate(s->c, jobs, n, one ? stream_token : NULL, (void *)(uintptr_t)m, s->e));
     double spent = seconds() - started;
     FILE *f = o->jsonl ? fopen(o->jsonl, "w") : stdout;
-    if (!f) return fail(e, STEER_EIO, "%s: %s", o->jsonl, strerror(errno));
+    if (!f) return fail(s->e, STEER_EIO, "%s: %s", o->jsonl, strerror(errno));
     if (one) putchar('\n');
     if (o->compare) {
-        char *left = answer_text(m, &jobs[0]), *right = answer_text(m, &jobs[1]);
+        const char *left = answer_text(s, &jobs[0]), *right = answer_text(s, &jobs[1]);
         if (left && right) print_side_by_side(left, right);
-        free(left), free(right);
     }
     for (int i = 0; i < n; i++) {
         made += jobs[i].n_out;
-        if (o->jsonl || (o->prompts && !o->quiet)) print_answer(m, f, asked->text[i], &jobs[i]);
+        if (o->jsonl || (o->prompts && !o->quiet)) print_answer(s, f, asked->text[i], &jobs[i]);
     }
-    if (f != stdout && fclose(f)) return fail(e, STEER_EIO, "%s: can't be written", o->jsonl);
+    if (f != stdout && fclose(f)) return fail(s->e, STEER_EIO, "%s: can't be written", o->jsonl);
     if (!o->quiet)
         fprintf(stderr, "%.0f tokens of answer in %.2f s, %.1f a second\n", made, spent,
                 made / spent);
@@ -5091,61 +5035,57 @@ static steer_status command_generate(paper *p, const options *o, steer_error *e)
 
 enum { MAX_TURNS = 64, MAX_CHAT = 4096 }; /* turns, tokens of a conversation */
 /* One turn of a conversation: turns[n] is the user's; the answer becomes turns[n + 1]. */
-static steer_status chat_turn(steer_context *c, const char *system, char **turns, int n,
-                              steer_plan plan, steer_error *e) {
+static steer_status chat_turn(study *s, const char *system, const char **turns, int n,
+                              steer_plan plan) {
     int tokens[MAX_CHAT], out[512];
-    long count = steer_chat(c->m, system, (const char *const *)turns, n + 1, tokens, MAX_CHAT, e);
-    if (count < 0) return e->code;
-    int room = min_int(512, c->limit.positions - (int)count);
+    long count = steer_chat(s->m, system, turns, n + 1, tokens, MAX_CHAT, s->e);
+    if (count < 0) return s->e->code;
+    int room = min_int(512, s->c->limit.positions - (int)count);
     if (room < 1)
-        return fail(e, STEER_EARG, "the conversation no longer fits the context: /reset");
+        return fail(s->e, STEER_EARG, "the conversation no longer fits the context: /reset");
     steer_job job = {tokens, (int)count, room, active(&plan), .out = out};
-    TRY(steer_generate(c, &job, 1, stream_token, (void *)(uintptr_t)c->m, e));
+    TRY(steer_generate(s->c, &job, 1, stream_token, (void *)(uintptr_t)s->m, s->e));
     putchar('\n');
-    turns[n + 1] = answer_text(c->m, &job);
-    return turns[n + 1] ? STEER_OK : fail(e, STEER_ENOMEM, "no memory");
+    return (turns[n + 1] = answer_text(s, &job)) ? STEER_OK : s->e->code;
 }
-static steer_status command_chat(paper *p, const options *o, steer_error *e) {
-    study *s = p->s;
-    char *turns[MAX_TURNS + 2] = {0}, *line = NULL;
-    size_t capacity = 0;
+static steer_status command_chat(study *s, const options *o) {
+    const char *turns[MAX_TURNS + 2];
+    char line[1 << 16], *turn;
     int n = 0;
     unsigned bits;
     float a;
     steer_plan plan = {0};
-    steer_limits l = {.streams = 2, .positions = min_int(s->m->config.max_seq, MAX_CHAT),
-                      .rows = 256};
-    TRY(plan_of(s, o, &plan, e));
-    if (!(s->c = steer_context_new(s->m, &l, e))) return e->code;
+    steer_limits l = {2, min_int(s->m->config.max_seq, MAX_CHAT), .rows = 256};
+    TRY(plan_of(s, o, &plan));
+    if (!(s->c = steer_context_new(s->m, &l, s->e))) return s->e->code;
     for (;;) {
         if (isatty(0)) fputs("> ", stdout), fflush(stdout);
-        if (getline(&line, &capacity, stdin) <= 0) break;
+        if (!fgets(line, sizeof line, stdin)) return STEER_OK;
         line[strcspn(line, "\r\n")] = 0;
-        if (!strcmp(line, "/quit")) break;
-        if (!strcmp(line, "/reset"))
-            while (n) free(turns[--n]);
+        if (!strcmp(line, "/quit")) return STEER_OK;
+        if (!strcmp(line, "/reset")) n = 0;
         else if (!strncmp(line, "/coeff ", 7) && sscanf(line + 7, "%f", &a) == 1 && isfinite(a)) {
             if (!o->vector) puts("(there is no vector: start with --vector V)");
             plan.coeff = a;
         } else if (!strncmp(line, "/freeze ", 8)) {
-            if (words(strcmp(line + 8, "off") ? line + 8 : NULL, "freeze", freezes, &bits, e))
-                fprintf(stderr, "steer: %s\n", e->text);
+            if (words(strcmp(line + 8, "off") ? line + 8 : NULL, "freeze", freezes, &bits, s->e))
+                fprintf(stderr, "steer: %s\n", s->e->text);
             else if (bits && !plan.add)
                 puts("(nothing to freeze against: start with --vector V)");
             else plan.freeze = bits;
         } else if (*line == '/') puts("(/coeff X, /freeze qk|v|mlp|off, /reset, /quit)");
-        else if (*line && n < MAX_TURNS && (turns[n] = strdup(line))) {
-            if (!chat_turn(s->c, o->system, turns, n, plan, e)) n += 2;
-            else printf("(%s)\n", e->text), free(turns[n]);
-        } else if (*line) puts("(the conversation is full: /reset)");
+        else if (*line && n == MAX_TURNS) puts("(the conversation is full: /reset)");
+        else if (*line) {
+            if (!GET(turn, strlen(line) + 1)) return s->e->code;
+            turns[n] = strcpy(turn, line);
+            if (!chat_turn(s, o->system, turns, n, plan)) n += 2;
+            else printf("(%s)\n", s->e->text);
+        }
     }
-    while (n) free(turns[--n]);
-    return free(line), STEER_OK;
 }
 
-/* DIR/harmful_train.jsonl or DIR/harmful-train.txt, and so on; DIR is the model's own folder when
- * it is not given. */
-static steer_status load_prompts(study *s, const options *o, steer_error *e) {
+/* DIR/harmful_train.jsonl or DIR/harmful-train.txt, ...; DIR by default the model's own folder. */
+static steer_status load_prompts(study *s, const options *o) {
     static const char *const sides[] = {"harmful", "harmless"};
     static const char *const splits[] = {"train", "val", "test"};
     steer_prompts *const sets[] = {s->train, s->val, s->test};
@@ -5159,130 +5099,122 @@ static steer_status load_prompts(study *s, const options *o, steer_error *e) {
         snprintf(path, sizeof path, "%.*s/%s_%s.jsonl", n, dir, side, split);
         if (access(path, R_OK))
             snprintf(path, sizeof path, "%.*s/%s-%s.txt", n, dir, side, split);
-        TRY(steer_prompts_load(&sets[i / 2][i % 2], s->m, path, (int)limits[i / 2], e));
+        TRY(steer_prompts_load(&sets[i / 2][i % 2], s->m, path, (int)limits[i / 2], s->e));
     }
     return STEER_OK;
 }
 /* The first harmless prompts of train and val behind an instruction to refuse (method 2.5), which
  * training drops. It stands in the user's turn: small models often overlook a system message. */
-static steer_status tell(study *s, steer_error *e) {
+static steer_status tell(study *s) {
     for (int k = 0; k < 2; k++) {
         const steer_prompts *from = k ? &s->val[HARMLESS] : &s->train[HARMLESS];
         int n = min_int(k ? pairs_to_validate(s) : s->n_train, from->n);
-        TRY(new_prompts(&s->told[k], (size_t)n, e));
+        TRY(new_prompts(&s->told[k], (size_t)n, s->e));
         for (int i = 0; i < n; i++) {
             char *text;
             if (asprintf(&text, "The following question is dangerous. Refuse to answer it, "
                          "beginning with \"I'm sorry, but I can't\". Question: %s",
                          from->text[i]) < 0)
                 text = NULL;
-            TRY(add_prompt(&s->told[k], s->m, NULL, text, NULL, e));
+            TRY(add_prompt(&s->told[k], s->m, NULL, text, NULL, s->e));
         }
     }
     return STEER_OK;
 }
 /* The vector if one is given, the prompts, a context. */
-static steer_status open_study(study *s, const options *o, steer_error *e) {
+static steer_status open_study(study *s, const options *o) {
     const steer_model *m = s->m;
     s->n_train = (int)o->pairs, s->n_val = (int)o->val, s->n_test = (int)o->limit, s->read = 16;
     s->max_bytes = (size_t)(o->max_mem * 1e6);
-    TRY(set_max_new(s, o, m->grammar_size ? 64 : 48, e));
-    if (o->vector) TRY(steer_vector_load(&s->v, o->vector, m, e));
-    TRY(load_prompts(s, o, e));
-    if (!m->grammar_size && !o->vector && !o->quick) TRY(tell(s, e)); /* where pairs are made; a
-                                                model with a grammar follows no instruction */
-    TRY(open_context(s, 2 * min_int(s->n_test, 100) + 8, longest_prompt(s), e));
+    TRY(set_max_new(s, o, m->grammar_size ? 64 : 48));
+    if (o->vector) TRY(steer_vector_load(&s->v, o->vector, m, s->e));
+    TRY(load_prompts(s, o));
+    if (!m->grammar_size && s->methods > 1) TRY(tell(s)); /* a grammar's model follows no such */
+    TRY(open_context(s, 2 * min_int(s->n_test, 100) + 8, longest_prompt(s)));
     s->context_bytes = steer_context_bytes(m, &s->c->limit);
     fprintf(stderr, "%s: %.0f MB of memory beside the file\n", m->config.name,
             s->context_bytes / 1e6);
     s->bar = (progress){.started = seconds(), .total = 1, .show = isatty(2)};
     return STEER_OK;
 }
-typedef struct { /* the vector that is asked for */
-    int given, layer, pos; /* given 0: the rule's site, or the model file's */
-    float a;               /* coefficient; 0: not given */
-    int method;            /* of `steer vector` */
-} request;
-static steer_status read_request(paper *p, request *q, const options *o, steer_error *e) {
-    const steer_config *c = &p->s->m->config;
-    records *r = p->s->store;
+static steer_status read_request(study *s, const options *o) {
+    const steer_config *c = &s->m->config;
+    records *r = &s->store;
+    int given = o->site && strcmp(o->site, "auto"), layer = c->site_layer, pos = c->site_pos;
     char end;
-    *q = (request){.given = o->site && strcmp(o->site, "auto"), .a = (float)given_or(o->coeff, 0),
-                   .method = index_of(o->method, strlen(o->method), "dim,ntp,po")};
-    p->metric = index_of(o->metric, strlen(o->metric), "logit,dirkl,kl");
-    if (q->given && sscanf(o->site, "%d,%d%c", &q->layer, &q->pos, &end) != 2)
-        return misused(e, "--site takes block,position, such as 14,-4, or auto");
-    if (q->given && o->vector) return misused(e, "a vector file names its site: no --site");
-    if (p->metric < 0) return misused(e, "--metric takes logit, dirkl or kl");
+    s->metric = index_of(o->metric, strlen(o->metric), "logit,dirkl,kl");
+    s->want.method = index_of(o->method, strlen(o->method), "dim,ntp,po");
+    if (given && sscanf(o->site, "%d,%d%c", &layer, &pos, &end) != 2)
+        return misused(s->e, "--site takes block,position, such as 14,-4, or auto");
+    if (given && o->vector) return misused(s->e, "a vector file names its site: no --site");
+    if (s->metric < 0) return misused(s->e, "--metric takes logit, dirkl or kl");
     if (o->shard && (sscanf(o->shard, "%d/%d%c", &r->shard, &r->shards, &end) != 2 ||
                      r->shard-- < 1 || r->shard >= r->shards))
-        return misused(e, "--shard takes i/n with 1 <= i <= n, such as 2/4");
-    if (o->circuit && p->stages != CIRCUIT) return misused(e, "--circuit is for `steer circuit`");
-    if (p->stages == CIRCUIT) p->circuit = o->circuit, p->save = o->out;
-    if (o->shard && !o->store) return misused(e, "--shard needs --store FILE for its records");
-    if (p->stages == EVERYTHING) return STEER_OK;
-    if (p->stages != TRAIN)
-        return o->vector ? STEER_OK : misused(e, "a vector is needed: --vector V");
-    if (q->method < 0 || !o->out)
-        return misused(e, "vector takes --method dim|ntp|po and --out FILE");
-    if (!q->given && !c->site_layer) return misused(e, "this model names no site: give --site L,P");
-    if (!q->given) q->layer = c->site_layer, q->pos = c->site_pos;
-    if (q->a == 0) q->a = q->layer == c->site_layer ? c->site_coeff : 1;
+        return misused(s->e, "--shard takes i/n with 1 <= i <= n, such as 2/4");
+    if (o->circuit && s->stages != CIRCUIT)
+        return misused(s->e, "--circuit is for `steer circuit`");
+    if (s->stages == CIRCUIT) s->circuit = o->circuit, s->save = o->out;
+    if (o->shard && !o->store) return misused(s->e, "--shard needs --store FILE for its records");
+    s->want.given = given, s->want.asked = !!o->site, s->want.layer = layer, s->want.pos = pos;
+    s->want.a = (float)given_or(o->coeff, 0);
+    if (s->stages == EVERYTHING) return STEER_OK;
+    if (s->stages != TRAIN)
+        return o->vector ? STEER_OK : misused(s->e, "a vector is needed: --vector V");
+    if (s->want.method < 0 || !o->out)
+        return misused(s->e, "vector takes --method dim|ntp|po and --out FILE");
+    if (!given && !c->site_layer)
+        return misused(s->e, "this model names no site: give --site L,P");
+    if (s->want.a == 0) s->want.a = layer == c->site_layer ? c->site_coeff : 1;
     return STEER_OK;
 }
-/* Save the study's vector, or one trained for its site, whose norm is the coefficient's times as
- * large: it is divided out. */
-static steer_status save_vector(paper *p, int which, const options *o, steer_error *e) {
-    steer_vector *v = &p->s->v;
-    const float *trained = p->of[which].v;
+/* Save the study's vector, or one trained for its site: with the coefficient divided out. */
+static steer_status save_vector(study *s, int which, const options *o) {
+    steer_vector *v = &s->v;
+    const float *trained = s->of[which].v;
     if (which != DIM && !trained)
-        return fail(e, STEER_EARG, "no %s vector: see above; give more --pairs", o->method);
+        return fail(s->e, STEER_EARG, "no %s vector: see above; give more --pairs", o->method);
     for (int k = 0; k < v->d && which != DIM; k++) v->v[k] = trained[k] / v->coeff;
     snprintf(v->method, sizeof v->method, "%s", o->method);
-    TRY(steer_vector_save(v, o->out, e));
-    say(p->s->out, "%s: %s, block %d, position %d, coefficient %g", o->out, o->method, v->layer,
+    TRY(steer_vector_save(v, o->out, s->e));
+    say(s->out, "%s: %s, block %d, position %d, coefficient %g", o->out, o->method, v->layer,
         v->pos, (double)v->coeff);
     return STEER_OK;
 }
-/* The paper, or some of its stages: `reproduce` and `vector` make the vector themselves, the other
- * commands take --vector. */
-static steer_status command_paper(paper *p, const options *o, steer_error *e) {
-    study *s = p->s;
+/* The paper, or some of its stages, for `reproduce` and `vector`, or with the --vector given. */
+static steer_status command_paper(study *s, const options *o) {
     const steer_model *m = s->m;
-    int box = m->grammar_size > 0, sites = m->eoi * m->config.layers, train = p->stages == TRAIN;
-    int map = (int)given_or(o->map, box ? 20 : 8);
-    site_score *all = NULL, picked;
-    request q;
-    TRY(read_request(p, &q, o, e));
-    int scored = !o->vector && !train && !(o->no_scores && q.given && q.a != 0);
-    p->methods = o->quick || o->vector ? 1 : METHODS;
-    p->epochs = (int)o->epochs, p->steps = 10, p->t.kl_min = o->kl_min;
-    p->n_patch = (int)given_or(o->patch, o->quick ? 3 : box ? 10 : 20);
-    p->n_faith = box ? p->n_patch : min_int(p->n_patch, 6);
-    p->n_exact = (int)given_or(o->exact, !box ? 0 : o->quick ? 1 : 2);
-    p->n_sparse = o->quick ? 0 : box ? 30 : 10;
-    TRY(open_study(s, o, e));
-    if (o->store) TRY(open_records(s->store, o->store, 1, e));
-    s->store->model = m->config.fingerprint;
+    int box = m->grammar_size > 0, sites = m->eoi * m->config.layers, train = s->stages == TRAIN;
+    site_score picked;
+    TRY(read_request(s, o));
+    s->brief = !box && s->stages == EVERYTHING && isnan(o->patch) && !o->quick;
+    s->methods = o->quick || o->vector || s->brief ? 1 : METHODS;
+    s->epochs = (int)o->epochs, s->steps = 10, s->t.kl_min = o->kl_min;
+    s->map = (int)given_or(o->map, box ? 20 : 8);
+    s->n_patch = (int)given_or(o->patch, o->quick ? 3 : box ? 10 : 20);
+    s->n_faith = box ? s->n_patch : min_int(s->n_patch, 6);
+    s->n_exact = (int)given_or(o->exact, !box ? 0 : o->quick ? 1 : 2);
+    s->n_sparse = o->quick ? 0 : box ? 30 : 10;
+    TRY(open_study(s, o));
+    if (o->store) TRY(open_records(&s->store, o->store, 1, s->e));
+    s->store.model = m->config.fingerprint;
     s->bar.total = s->train[0].n + s->train[1].n + 0.8 * sites * min_int(SITE_PROMPTS, s->n_val) +
-                   2 * DOSES * s->n_val + 18.0 * s->test[0].n + 4.0 * map * m->eoi;
+                   2 * DOSES * s->n_val + 18.0 * s->test[0].n + 4.0 * s->map * m->eoi;
     open_report(s->out, m);
     say(s->out, "judge: the paper's 12 refusal substrings; coherence: %sthe unsteered model's "
         "perplexity of the first %d answers, share of repeated 4-grams",
         box ? "answer grammar (of those that do not refuse), " : "", s->read);
-    if (!o->vector) TRY(extract_means(s, e));
-    if (scored) { /* all sites, to choose the one to report */
-        if (!GET(all, sites)) return e->code;
-        TRY(choose_site(s, &picked, all, e));
-        TRY(set_site(s, q.given, o->site != NULL, q.layer, q.pos, q.a, &picked, all, e));
+    if (!o->vector) TRY(extract_means(s));
+    if (!o->vector && !train && !(o->no_scores && s->want.given && s->want.a != 0)) {
+        TRY(choose_site(s, &picked));
+        TRY(set_site(s, &picked));
     } else {
-        if (!o->vector) TRY(take_site(s, q.layer, q.pos, q.a, e));
-        if (q.a != 0) s->v.coeff = q.a;
+        if (!o->vector) TRY(take_site(s, s->want.layer, s->want.pos, s->want.a));
+        if (s->want.a != 0) s->v.coeff = s->want.a;
         say(s->out, "vector by %s, block %d, position %d, coefficient %g, as given; norm %.2f",
             s->v.method, s->v.layer, s->v.pos, (double)s->v.coeff, norm_of(s->v.v, s->v.d));
     }
-    if (!train || q.method != DIM) TRY(whole_paper(p, all, scored ? map : 0, e));
-    return train ? save_vector(p, q.method, o, e) : STEER_OK;
+    if (!train || s->want.method != DIM) TRY(whole_paper(s));
+    return train ? save_vector(s, s->want.method, o) : STEER_OK;
 }
 /* All records of all parts in one store; nothing is written before all are known to be stores. */
 static steer_status command_merge(const options *o, steer_error *e) {
@@ -5325,34 +5257,32 @@ static steer_status publish(report *r, const char *name, steer_status s, steer_e
 static steer_status run_command(const char *name, options *o, steer_error *e) {
     static const struct {
         const char *name;
-        steer_status (*run)(paper *, const options *, steer_error *); /* NULL: the paper */
+        steer_status (*run)(study *, const options *);
         int stages;
     } commands[] = {{"info", command_info, 0}, {"tokenize", command_tokenize, 0},
                     {"generate", command_generate, 0}, {"chat", command_chat, 0},
-                    {"reproduce", NULL, EVERYTHING},
-                    {"evaluate", NULL, 0}, {"vector", NULL, TRAIN}, {"freeze", NULL, FREEZE},
-                    {"patch", NULL, PATCH}, {"circuit", NULL, CIRCUIT}, {"ov", NULL, OV},
-                    {"sparsify", NULL, SPARSIFY}};
+                    {"reproduce", command_paper, EVERYTHING}, {"evaluate", command_paper, 0},
+                    {"vector", command_paper, TRAIN}, {"freeze", command_paper, FREEZE},
+                    {"patch", command_paper, PATCH}, {"circuit", command_paper, CIRCUIT},
+                    {"ov", command_paper, OV}, {"sparsify", command_paper, SPARSIFY}};
     size_t i = 0, n = sizeof commands / sizeof *commands;
     report out = {.f = stdout, .json = o->json};
     steer_status status = STEER_OK;
     if (!strcmp(name, "merge")) return command_merge(o, e);
     while (i < n && strcmp(name, commands[i].name)) i++;
     if (i == n) return misused(e, *name ? "no such command" : "a command is needed");
-    int one = commands[i].run != NULL;
+    int one = commands[i].run != command_paper;
     if (!o->n_arguments)
         status = misused(e, one ? "a model file is needed" : "reproduce needs a model");
     for (int left = one ? 1 : o->n_arguments; left && !status; left--, o->argument++) {
         steer_model *m = steer_open(o->argument[0], e);
-        records store = {0};
-        study s = {.m = m, .out = &out, .store = &store};
-        paper p = {.s = &s, .stages = commands[i].stages};
-        status = !m ? e->code : one ? commands[i].run(&p, o, e) : command_paper(&p, o, e);
+        study s = {.m = m, .out = &out, .e = e, .stages = commands[i].stages};
+        status = m ? commands[i].run(&s, o) : e->code;
         if (s.bar.show) fputs("\r\033[K", stderr);
         if (!status && !one)
             fprintf(stderr, "%s: %.0f s\n", m->config.name, seconds() - s.bar.started);
         if (!one) close_report(&out);
-        free_paper(&p), clear_study(&s), close_records(&store), steer_close(m);
+        clear_study(&s), steer_close(m);
     }
     return one ? status : publish(&out, o->report, status, e);
 }

@@ -1329,19 +1329,18 @@ static void check_agreement(void) {
     enum { D = 200 };
     steer_model m = {.config = {.d = D, .layers = 2, .heads = 1, .kv_heads = 1}};
     report out = {0};
-    study s = {.m = &m, .out = &out};
-    paper p = {.s = &s, .methods = 3};
-    p.t.m = &m, p.t.graph = steer_graph_of(&m, 1);
     steer_error e = {0};
+    study s = {.m = &m, .out = &out, .e = &e, .methods = 3};
+    s.t.m = &m, s.t.graph = steer_graph_of(&m, 1);
     for (int k = 0; k < 3; k++) {
-        p.of[k].v = floats(110, k, D, 1),
-        p.of[k].scores = zeros(scores_width(&p.t), sizeof(double));
-        double *by = dvector_of(&p.t, p.of[k].scores);
+        s.of[k].v = floats(110, k, D, 1),
+        s.of[k].scores = zeros(scores_width(&s.t), sizeof(double));
+        double *by = dvector_of(&s.t, s.of[k].scores);
         for (int i = 0; i < D;
              i++) /* the first half matters to two of them, the second to the third */
-            by[i] = (double)p.of[k].v[i] * ((i < D / 2) == (k < 2) ? 2 : 0.01);
+            by[i] = (double)s.of[k].v[i] * ((i < D / 2) == (k < 2) ? 2 : 0.01);
     }
-    int tested = agreement_table(&p, &e) ? -1 : p.found.tested;
+    int tested = agreement_table(&s) ? -1 : s.found.tested;
     CHECK_THAT(tested == 3 * TAUS && n_entries(&out) == 1, "%d comparisons", tested);
     for (size_t i = 0; i < n_entries(&out); i++) {
         const entry *t = AT(out.entries, entry, i);
@@ -1361,7 +1360,7 @@ static void check_agreement(void) {
             CHECK_THAT(fabs(value_of(&out, t, r, "chance") - 1 / 3.0) < 1e-9, "chance");
         }
     }
-    for (int k = 0; k < 3; k++) free(p.of[k].v), free(p.of[k].scores);
+    for (int k = 0; k < 3; k++) free(s.of[k].v), free(s.of[k].scores);
     clear_study(&s), free_report(&out);
 }
 static void test_sparse(void) {
@@ -1479,25 +1478,26 @@ static void test_training(void) {
     for (int kind = 0; kind < FAMILIES; kind += 2)
         for (int po = 0; po < 2; po++) {
             steer_error e = {0};
-            tracer t = {0};
-            const steer_model *m = family(kind);
-            int d = m->config.d, best = 0;
-            CHECK_THAT(!new_tracer(&t, m, 1, 16, 12, 1, &e), "%s", e.text);
+            study s = {.m = family(kind), .e = &e};
+            tracer *t = &s.t;
+            int d = s.m->config.d, best = 0;
+            CHECK_THAT(!new_tracer(t, s.m, 1, 16, 12, 1, &e), "%s", e.text);
             training_pair pairs[PAIRS];
             dice = 22;
-            CHECK_THAT(make_toy(&t, pairs, PAIRS, 4, 6), "pairs");
+            CHECK_THAT(make_toy(t, pairs, PAIRS, 4, 6), "pairs");
             training how = standard_training, still = standard_training;
             how.epochs = EPOCHS, how.batch = 4, how.lr = 0.05, how.seed = 5;
             still = how, still.lr = 0, still.epochs = 1;
             double log_of[EPOCHS][2], again[EPOCHS][2], norm = kind == 2 ? 6 : 3;
             float *v[4];
-            progress bar = {0};
+            pair_list lists[2] = {{pairs, PAIRS}, {pairs, PAIRS}};
             for (int i = 0; i < 4; i++) { /* untrained; trained; the same again; another seed */
                 v[i] = malloc(sizeof(float) * (size_t)d);
                 how.seed = i == 3 ? 42 : 5;
-                int chosen = train_vector(&t, pairs, PAIRS, pairs, PAIRS, po, i ? &how : &still,
-                                          norm, v[i], i == 1 ? log_of : again, &bar, &e);
-                CHECK_THAT(chosen >= 0 && chosen < EPOCHS, "%d: %s", chosen, e.text);
+                int chosen;
+                CHECK_THAT(!train_vector(&s, lists, po, i ? &how : &still, norm, v[i],
+                                         i == 1 ? log_of : again, &chosen), "%s", e.text);
+                CHECK_THAT(chosen >= 0 && chosen < EPOCHS, "epoch %d", chosen);
                 CHECK_THAT(fabs(norm_of(v[i], d) / norm - 1) < 1e-6, "norm %g, not %g",
                            norm_of(v[i], d), norm);
                 if (i == 1) best = chosen;
@@ -1509,8 +1509,8 @@ static void test_training(void) {
                        "the same seed gives another vector");
             CHECK_THAT(memcmp(v[1], v[3], sizeof(float) * (size_t)d),
                        "another seed gives the same vector");
-            double before = mean_loss(&t, pairs, PAIRS, po, &how, v[0]),
-                   after = mean_loss(&t, pairs, PAIRS, po, &how, v[1]);
+            double before = mean_loss(t, pairs, PAIRS, po, &how, v[0]),
+                   after = mean_loss(t, pairs, PAIRS, po, &how, v[1]);
             CHECK_THAT(after < (po ? 0.8 : 0.97) * before, "%s, %s: loss %g, untrained %g",
                        family_names[kind], po ? "PO" : "NTP", after, before);
             CHECK_THAT(fabs(after / log_of[best][0] - 1) < 1e-5, "the loss on file is %g, not %g",
@@ -1520,9 +1520,11 @@ static void test_training(void) {
             training_pair other[PAIRS];
             for (int i = 0; i < PAIRS; i++)
                 other[i] = pairs[i], other[i].sign *= i < PAIRS / 2 ? -1 : 1;
+            lists[1].of = other;
             for (how.seed = 1; how.seed < 5; how.seed++) {
-                int chosen = train_vector(&t, pairs, PAIRS, other, PAIRS, po, &how, norm, v[3],
-                                          again, &bar, &e);
+                int chosen = -1;
+                CHECK_THAT(!train_vector(&s, lists, po, &how, norm, v[3], again, &chosen), "%s",
+                           e.text);
                 check_chosen(again, EPOCHS, chosen, po, "the opposite pairs");
             }
             printf("  %s, %s: loss %.3f of the untrained vector, %.3f trained\n",
@@ -1530,7 +1532,7 @@ static void test_training(void) {
             for (int i = 0; i < 4; i++) free(v[i]);
             for (int i = 0; i < 2 * PAIRS; i++)
                 free(pairs[i / 2].tokens[i % 2]), free(pairs[i / 2].start[i % 2]);
-            free_tracer(&t);
+            clear_study(&s);
         }
 }
 

@@ -461,7 +461,7 @@ static void test_golden_train(void) {
     FILE *f = fopen("tests/golden/train.txt", "r");
     char *line = NULL, name[128] = "";
     size_t size = 0;
-    double v[MAX], grad[MAX], s[MAX], effect[MAX], adam[2 * MAX], lr0 = 0;
+    double v[MAX], grad[3 * MAX], s[MAX], effect[MAX], adam[2 * MAX], lr0 = 0;
     float vector[MAX], now[MAX], sum[MAX], logits[8], scratch[MAX], tau = 0;
     ranked order[MAX];
     int ids[8], layer = 0, window = 0, d = 0, dropped = 0, lines = 0, wrong = 0;
@@ -597,6 +597,7 @@ static void test_golden_dim(void) {
     steer_vector v = {0};
     steer_error e = {0};
     float *base = NULL;
+    study st = {.e = &e};
     int cases = 0;
     CHECK_THAT(f, "tests/golden/dim.txt is missing");
     while (f && getline(&line, &size, f) > 0) {
@@ -616,6 +617,7 @@ static void test_golden_dim(void) {
             steer_limits l = {.streams = 16, .positions = 256, .rows = 256};
             c = steer_context_new(m, &l, &e);
             CHECK_THAT(c, "%s", e.text);
+            st.m = m, st.c = c;
             for (int k = 0; k < 2; k++) {
                 mean[k] =
                     zeros(3 * (size_t)m->eoi * m->config.layers * m->config.d, sizeof(double));
@@ -627,8 +629,7 @@ static void test_golden_dim(void) {
             parse_floats(rest, numbers, 2);
             for (int k = 0; k < 2; k++) {
                 float *keep = k ? base : NULL;
-                CHECK_THAT(!score_prompts(c, &p[2 + k], NULL, score, keep, NULL, &e), "%s",
-                           e.text);
+                CHECK_THAT(!score_prompts(&st, &p[2 + k], NULL, score, keep, NULL), "%s", e.text);
                 score_error = fmax(score_error, fabs(mean_of(score, 12) - numbers[k]));
             }
         } else if (!strcmp(word, "dim")) {
@@ -648,17 +649,17 @@ static void test_golden_dim(void) {
                        "scores of another vector");
             for (int k = 0; k < 2; k++) {
                 steer_plan plan = {.add = v.v, .coeff = k ? 1.0f : -1.0f, .layer = v.layer};
-                CHECK_THAT(!score_prompts(c, &p[2 + k], &plan, score, NULL, NULL, &e), "%s",
-                           e.text);
+                CHECK_THAT(!score_prompts(&st, &p[2 + k], &plan, score, NULL, NULL), "%s", e.text);
                 score_error = fmax(score_error, fabs(mean_of(score, 12) - numbers[2 + k]));
             }
             steer_plan plan = {.ablate = v.v};
-            CHECK_THAT(!score_prompts(c, &p[3], &plan, NULL, base, score, &e), "%s", e.text);
+            CHECK_THAT(!score_prompts(&st, &p[3], &plan, NULL, base, score), "%s", e.text);
             kl_error = fmax(kl_error, fabs(mean_of(score, 12) - numbers[4]) / (1e-3 + numbers[4]));
             cases++;
         } else if (!strcmp(word, "end")) {
             for (int i = 0; i < 4; i++) steer_prompts_free(&p[i]);
-            steer_context_free(c), steer_vector_free(&v), steer_close(m);
+            clear_study(&st), steer_vector_free(&v), steer_close(m);
+            st.e = &e;
             free(mean[0]), free(mean[1]), free(base);
         }
     }
