@@ -123,12 +123,12 @@ typedef struct {
     int tape;            /* n > 0: this row is recorded as row n - 1 of the tape */
 } steer_row;
 typedef struct {         /* what a run remembers of chosen rows; any pointer may be NULL */
-    float *resid;        /* [rows][depth + 1][d] residual entering each block, after the edits */
-    float *attn, *mlp;   /* [rows][depth][d] module outputs, before Gemma's post-norms */
-    float *mid;          /* [rows][depth][d] residual between attention and MLP */
-    float *q, *k, *v;    /* [rows][depth][heads or kv_heads * head_dim], q and k after rope */
-    float *z;            /* [rows][depth][heads * head_dim] values mixed by the patterns */
-    float *gate, *up;    /* [rows][depth][ff] */
+    float *resid;        /* [depth + 1][rows][d] residual entering each block, after the edits */
+    float *attn, *mlp;   /* [depth][rows][d] module outputs, before Gemma's post-norms */
+    float *mid;          /* [depth][rows][d] residual between attention and MLP */
+    float *q, *k, *v;    /* [depth][rows][heads or kv_heads * head_dim], q and k after rope */
+    float *z;            /* [depth][rows][heads * head_dim] values mixed by the patterns */
+    float *gate, *up;    /* [depth][rows][ff] */
     int rows, first;     /* depth = layers - first: blocks below `first` are not recorded */
 } steer_tape;
 

@@ -385,13 +385,12 @@ static double check_attention(void) {
         size_t q = (size_t)(n * H * hd), kv = (size_t)(n * K * hd), all = q + 2 * kv;
         float *flat = floats(20, i, all, 1.7), *got = malloc(sizeof *got * all), *tapes[3];
         double *x = doubles(flat, all);
-        for (int a = 0; a < 3; a++) { /* [n][depth 2][width], only block b's are numbers */
+        for (int a = 0; a < 3; a++) { /* [depth 2][n][width], only block b's are numbers */
             size_t width = (size_t)((a ? K : H) * hd), at = a ? q + (size_t)(a - 1) * kv : 0;
             tapes[a] = malloc(sizeof(float) * 2 * (size_t)n * width);
             for (size_t j = 0; j < 2 * (size_t)n * width; j++) tapes[a][j] = NAN;
-            for (size_t t = 0; t < (size_t)n; t++)
-                memcpy(tapes[a] + (2 * t + (size_t)b - 1) * width, flat + at + t * width,
-                       sizeof(float) * width);
+            memcpy(tapes[a] + (size_t)(b - 1) * (size_t)n * width, flat + at,
+                   sizeof(float) * (size_t)n * width);
         }
         steer_tape tape = {.q = tapes[0], .k = tapes[1], .v = tapes[2], .rows = n, .first = 1};
         back_scratch s = {0};
@@ -560,13 +559,12 @@ static double check_backward(int kind) {
     if (!open_traced(&w, kind, N, 4, 1, 0)) return INFINITY;
     tracer *t = &w.t;
     int d = w.m->config.d, blocks = t->graph.blocks;
-    size_t plane = (size_t)(N * d), stride = (size_t)(blocks + 1) * (size_t)d;
+    size_t plane = (size_t)(N * d);
     steer_plan plan = {.add = w.v, .coeff = 0.7f, .layer = 1}, *plans = &plan;
     CHECK_THAT(!run_example(t, &w.x, &plans, 1, &t->tape[2], &e), "%s", e.text);
     float *weights = floats(96, kind, plane, 1), *alone = malloc(sizeof(float) * plane);
     double *start = doubles(NULL, plane), *weights64 = doubles(weights, plane), most = 0;
-    for (size_t i = 0; i < plane; i++)
-        start[i] = (double)t->tape[2].resid[i / (size_t)d * stride + i % (size_t)d];
+    for (size_t i = 0; i < plane; i++) start[i] = (double)t->tape[2].resid[i];
     memcpy(t->dx, weights, sizeof(float) * plane), memcpy(alone, weights, sizeof(float) * plane);
     t->grad = (gradients){N, 1, t->grad.out, t->grad.out + plane * (size_t)(1 + 2 * blocks),
                           t->grad.out + plane * (size_t)(1 + 2 * blocks + t->graph.slots)};
@@ -611,8 +609,7 @@ static double check_attribution(tracer *t, const example *x, double *scores, con
     const steer_config *c = &m->config;
     int source = !x->steered_text, n = x->n, d = c->d, H = c->heads, K = c->kv_heads,
         width = H + 2 * K + 1, nodes = t->graph.nodes, blocks = t->graph.blocks, hd = c->head_dim;
-    size_t plane = (size_t)(n * d), at_block = (size_t)(blocks + 1) * (size_t)d,
-           at_mid = (size_t)blocks * (size_t)d;
+    size_t plane = (size_t)(n * d), at_block = (size_t)t->max * (size_t)d;
     const steer_tape *src = &t->tape[source], *dst = &t->tape[!source];
     fit into = {0, 0}, split = {0, 0}, node = {0, 0}, coarse[3] = {{0, 0}, {0, 0}, {0, 0}};
     /* 3.8: all scores into a slot add up to <x_src - x_dst, J^T G>, the official ones to <.., G> */
@@ -624,8 +621,7 @@ static double check_attribution(tracer *t, const example *x, double *scores, con
         for (int p = 0; p < n; p++)
             for (int k = 0; k < d; k++) {
                 int b = v / width, mlp = v % width == width - 1;
-                size_t at = mlp ? (size_t)p * at_mid : (size_t)p * at_block;
-                at += (size_t)b * (size_t)d + (size_t)k;
+                size_t at = (size_t)b * at_block + (size_t)(p * d + k);
                 double shift = mlp ? (double)src->mid[at] - (double)dst->mid[at]
                                    : (double)src->resid[at] - (double)dst->resid[at];
                 expected += shift * (double)G[(size_t)v * plane + (size_t)(p * d + k)];
@@ -658,8 +654,7 @@ static double check_attribution(tracer *t, const example *x, double *scores, con
     for (int k = 0; k < d; k++) {
         double sum = 0;
         for (int p = 0; p < n; p++)
-            sum += ((double)src->resid[(size_t)p * at_block + (size_t)k] -
-                    (double)dst->resid[(size_t)p * at_block + (size_t)k]) *
+            sum += ((double)src->resid[p * d + k] - (double)dst->resid[p * d + k]) *
                    (double)t->grad.out[p * d + k];
         hold(&node, dvector_of(t, scores)[k], sum);
     }
@@ -674,12 +669,11 @@ static double check_attribution(tracer *t, const example *x, double *scores, con
         }
         for (int p = 0; p < n; p++)
             for (int k = 0; k < d; k++) {
-                size_t here = (size_t)p * at_block + (size_t)(b * d + k), i = (size_t)(p * d + k),
-                       mid = (size_t)p * at_mid + (size_t)(b * d + k);
+                size_t i = (size_t)(p * d + k), here = (size_t)b * at_block + i;
                 double sum = 0, before = (double)src->resid[here] - (double)dst->resid[here],
-                       between = (double)src->mid[mid] - (double)dst->mid[mid],
-                       after = (double)src->resid[here + (size_t)d] -
-                               (double)dst->resid[here + (size_t)d];
+                       between = (double)src->mid[here] - (double)dst->mid[here],
+                       after = (double)src->resid[here + at_block] -
+                               (double)dst->resid[here + at_block];
                 for (int h = 0; h < H; h++) sum += (double)t->delta[plane * (size_t)h + i];
                 hold(&split, before + sum, between);
                 hold(&split, between + (double)t->delta[plane * (size_t)H + i], after);
@@ -777,7 +771,7 @@ static void test_backward_whole(void) {
         for (int text = 0; text < 2; text++) {
             traced w = {0};
             if (!open_traced(&w, kind, 11, 4, 7, text)) continue;
-            size_t width = scores_width(&w.t);
+            size_t width = steer_scores_width(&w.t);
             double *scores[2] = {zeros(width, sizeof(double)), zeros(width, sizeof(double))},
                    node[2][64] = {{0}};
             for (int steps = 3; steps; steps = steps == 3 ? 1 : 0) {
@@ -825,7 +819,7 @@ static void test_backward_whole(void) {
             example x = {b.tokens[text], b.n[text], b.prompt, 1, text};
             CHECK_THAT(!new_tracer(&t, b.m, sites[i].layer, x.n, x.n - x.n_prompt + 1, 1, &e), "%s",
                        e.text);
-            double *scores = zeros(scores_width(&t), sizeof *scores);
+            double *scores = zeros(steer_scores_width(&t), sizeof *scores);
             for (int k = 0; k < 2; k++) {
                 int steps = !k ? 10 : SANITIZED ? 24 : 64;
                 CHECK_THAT(!steer_attribute(&t, &x, b.v.v, STEER_LOGIT, steps, scores, &e), "%s",
@@ -1091,7 +1085,7 @@ static double check_faithful(int kind, int text) {
                family_names[kind], alike);
     /* And so are the states themselves: no edge cut gives the steered run's bits. */
     CHECK_THAT(!run_ends(t, &w.x, w.v, &e), "%s", e.text);
-    steer_plan base = {.layer = 1, .start = t->start}, *list[3] = {&base, &plans[0], &plans[1]};
+    steer_plan base = {.layer = 1, .start = t->tape[0].resid}, *list[3] = {&base, &plans[0], &plans[1]};
     CHECK_THAT(!run_example(t, &w.x, list, 3, NULL, &e), "%s", e.text);
     fit off = {0, 0};
     int differ = 0;
@@ -1109,7 +1103,7 @@ static double check_faithful(int kind, int text) {
     /* Circuits in between, side by side, against the same in double. */
     fit partial = {0, 0};
     size_t plane = (size_t)(w.x.n * d);
-    double *start = doubles(t->start, plane), *states = doubles(NULL, plane),
+    double *start = doubles(t->tape[0].resid, plane), *states = doubles(NULL, plane),
            *nodes[2] = {doubles(NULL, plane * (size_t)t->graph.nodes),
                         doubles(NULL, plane * (size_t)t->graph.nodes)};
     pushed p = {.m = w.m, .layer = 1, .n = w.x.n, .kind = -1, .start = start, .nodes = nodes[0]};
@@ -1177,18 +1171,18 @@ static double check_removal(int kind, int from) {
     CHECK_THAT(removed.hits[2] == (N - from) * depth, "%lld rows", (long long)removed.hits[2]);
     double q[N * MOST_Q], key[N * MOST_Q], r[N], p[N], x[MOST_D];
     for (int t = 0; t < N; t++) {
-        const float *of = tape_at(w.t.tape[0].resid, depth + 1, 0, t, d);
+        const float *of = row_at(w.t.tape[0].resid, t, d);
         for (int i = 0; i < d; i++) x[i] = (double)of[i];
         r[t] = t < from ? 0 : inverse_rms64(x, (double)c->norm_eps, d);
         for (int i = 0; i < H * hd; i++)
-            q[t * H * hd + i] = (double)tape_at(w.t.tape[0].q, depth, 0, t, H * hd)[i];
+            q[t * H * hd + i] = (double)row_at(w.t.tape[0].q, t, H * hd)[i];
         for (int i = 0; i < K * hd; i++)
-            key[t * K * hd + i] = (double)tape_at(w.t.tape[0].k, depth, 0, t, K * hd)[i];
-        CHECK_THAT(!memcmp(tape_at(w.t.tape[0].q, depth, 0, t, H * hd),
-                           tape_at(w.t.tape[1].q, depth, 0, t, H * hd),
+            key[t * K * hd + i] = (double)row_at(w.t.tape[0].k, t, K * hd)[i];
+        CHECK_THAT(!memcmp(row_at(w.t.tape[0].q, t, H * hd),
+                           row_at(w.t.tape[1].q, t, H * hd),
                            sizeof(float) * (size_t)(H * hd)) &&
-                       !memcmp(tape_at(w.t.tape[0].k, depth, 0, t, K * hd),
-                               tape_at(w.t.tape[1].k, depth, 0, t, K * hd),
+                       !memcmp(row_at(w.t.tape[0].k, t, K * hd),
+                               row_at(w.t.tape[1].k, t, K * hd),
                                sizeof(float) * (size_t)(K * hd)),
                    "removal touches queries or keys at %d", t);
     }
@@ -1204,8 +1198,8 @@ static double check_removal(int kind, int from) {
                 double shift = 0;
                 for (int i = 0; i < hd; i++)
                     shift += weight_value(&b->o, j, h * hd + i) *
-                             ((double)tape_at(w.t.tape[0].z, depth, 0, t, H * hd)[h * hd + i] -
-                              (double)tape_at(w.t.tape[1].z, depth, 0, t, H * hd)[h * hd + i]);
+                             ((double)row_at(w.t.tape[0].z, t, H * hd)[h * hd + i] -
+                              (double)row_at(w.t.tape[1].z, t, H * hd)[h * hd + i]);
                 if (c->post_norms) shift *= (double)c->norm_offset + (double)b->post_attn_norm[j];
                 hold(&off, shift, strength * (double)svv[j]);
             }
@@ -1227,15 +1221,15 @@ static void test_value_vectors(void) {
         int d = m->config.d, vocab = m->config.vocab, ids[2][TOP];
         float *v = floats(101, kind, (size_t)d, 1), *far = floats(101, kind, (size_t)d, 1e-4),
               logits[2][TOP], scratch[64];
-        for (float sign = -1; sign < 2; sign += 2) {
+        for (int sign = 0; sign < 2; sign++) {
             double x[MOST_D], y[MOST_D], z[64];
-            for (int i = 0; i < d; i++) x[i] = (double)sign * (double)v[i];
+            for (int i = 0; i < d; i++) v[i] *= -1, far[i] *= -1, x[i] = (double)v[i];
             double r = inverse_rms64(x, 0, d);
             for (int i = 0; i < d; i++)
                 y[i] = x[i] * r * ((double)m->config.norm_offset + (double)m->final_norm[i]);
             product64(z, &m->unembed, 0, vocab, y, NULL);
-            logit_lens(m, v, sign, TOP, ids[0], logits[0], scratch);
-            logit_lens(m, far, sign, TOP, ids[1], logits[1], scratch);
+            logit_lens(m, v, TOP, ids[0], logits[0], scratch);
+            logit_lens(m, far, TOP, ids[1], logits[1], scratch);
             for (int i = 0; i < TOP; i++) {
                 int above = 0;
                 for (int j = 0; j < vocab; j++) above += z[j] > z[ids[0][i]];
@@ -1331,11 +1325,12 @@ static void check_agreement(void) {
     report out = {0};
     steer_error e = {0};
     study s = {.m = &m, .out = &out, .e = &e, .methods = 3};
-    s.t.m = &m, s.t.graph = steer_graph_of(&m, 1);
+    tracer graph_only = {.m = &m, .graph = steer_graph_of(&m, 1)};
+    s.t = &graph_only;
     for (int k = 0; k < 3; k++) {
         s.of[k].v = floats(110, k, D, 1),
-        s.of[k].scores = zeros(scores_width(&s.t), sizeof(double));
-        double *by = dvector_of(&s.t, s.of[k].scores);
+        s.of[k].scores = zeros(steer_scores_width(s.t), sizeof(double));
+        double *by = dvector_of(s.t, s.of[k].scores);
         for (int i = 0; i < D;
              i++) /* the first half matters to two of them, the second to the third */
             by[i] = (double)s.of[k].v[i] * ((i < D / 2) == (k < 2) ? 2 : 0.01);
@@ -1361,6 +1356,7 @@ static void check_agreement(void) {
         }
     }
     for (int k = 0; k < 3; k++) free(s.of[k].v), free(s.of[k].scores);
+    s.t = NULL;
     clear_study(&s), free_report(&out);
 }
 static void test_sparse(void) {
@@ -1455,7 +1451,7 @@ static int make_toy(tracer *t, training_pair *pairs, int n, int prompt, int answ
             if (run_example(t, &x, &none, 1, &t->tape[0], &e)) return 0;
             for (int j = 0; j < p->n[k]; j++)
                 memcpy(row_at(p->start[k], j, d),
-                       tape_at(t->tape[0].resid, t->graph.blocks + 1, 0, j, d),
+                       row_at(t->tape[0].resid, j, d),
                        sizeof(float) * (size_t)d);
             if (response_logp(t, p, k, NULL, 0, 64, &p->reference[k], &counted, NULL, NULL, &e))
                 return 0;
@@ -1479,9 +1475,9 @@ static void test_training(void) {
         for (int po = 0; po < 2; po++) {
             steer_error e = {0};
             study s = {.m = family(kind), .e = &e};
-            tracer *t = &s.t;
+            tracer *t = s.t = steer_tracer_new(s.m, 1, 16, 12, 1, &e);
             int d = s.m->config.d, best = 0;
-            CHECK_THAT(!new_tracer(t, s.m, 1, 16, 12, 1, &e), "%s", e.text);
+            CHECK_THAT(t, "%s", e.text);
             training_pair pairs[PAIRS];
             dice = 22;
             CHECK_THAT(make_toy(t, pairs, PAIRS, 4, 6), "pairs");
@@ -1602,7 +1598,7 @@ static void test_patch_errors(void) {
     steer_context_free(none), steer_context_free(some);
 
     /* Examples that do not fit, each through everything that takes one. */
-    double F[1], *scores = zeros(scores_width(t), sizeof *scores), node[64],
+    double F[1], *scores = zeros(steer_scores_width(t), sizeof *scores), node[64],
                  *edge = zeros((size_t)size, sizeof *edge);
     int tokens[12] = {1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12};
     for (int i = 0; i < 4; i++) { /* too long; no prompt; too long an answer; less than no prompt */
@@ -1632,10 +1628,10 @@ static void test_patch_errors(void) {
     /* Where both runs predict the same, there is nothing to patch, and it is said so. */
     example same = w.x;
     same.coeff = 1e-6f;
-    for (size_t i = 0; i < scores_width(t); i++) scores[i] = 7;
+    for (size_t i = 0; i < steer_scores_width(t); i++) scores[i] = 7;
     CHECK_THAT(!steer_attribute(t, &same, w.v, STEER_LOGIT, 2, scores, &e), "%s", e.text);
     double sum = 0;
-    for (size_t i = 0; i < scores_width(t); i++) sum += fabs(scores[i]);
+    for (size_t i = 0; i < steer_scores_width(t); i++) sum += fabs(scores[i]);
     CHECK_THAT(scores[S_POI] == 0 && sum == 0, "%g positions, %g in all", scores[S_POI], sum);
     steer_plan p = {.cut = cut};
     CHECK_THAT(!steer_faithfulness(t, &same, w.v, &p, 1, F, &e) && isnan(F[0]),

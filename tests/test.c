@@ -10,6 +10,18 @@
 #include <signal.h>
 #include <sys/wait.h>
 
+/* Tracers that are parts of a test's structs. */
+static steer_status new_tracer(tracer *t, const steer_model *m, int layer, int max, int answers,
+                               int cut_streams, steer_error *e) {
+    tracer *made = steer_tracer_new(m, layer, max, answers, cut_streams, e);
+    if (made) *t = *made;
+    return free(made), made ? STEER_OK : e->code;
+}
+static void free_tracer(tracer *t) {
+    steer_context_free(t->c), free(t->memory);
+    memset(t, 0, sizeof *t);
+}
+
 /* Under AddressSanitizer everything is slower: pure volume shrinks, no kind of test is left out. */
 #ifdef __has_feature
 #if __has_feature(address_sanitizer)
@@ -294,7 +306,7 @@ static int run_case(patch_case *p) {
     p->x = (example){p->tokens, p->n, p->prompt, p->coeff, p->flag};
     if (!s) {
         size_t graph = (size_t)p->t.graph.slots * (size_t)p->t.graph.nodes;
-        p->scores = calloc(scores_width(&p->t), sizeof(double));
+        p->scores = calloc(steer_scores_width(&p->t), sizeof(double));
         p->node = calloc((size_t)p->t.graph.nodes, sizeof(double));
         p->edge = calloc(graph, sizeof(double));
         p->keep = calloc(graph, 1);
@@ -306,8 +318,8 @@ static int run_case(patch_case *p) {
 }
 /* The circuit's logits at one position, all streams of cut edges in one batch. */
 static void circuit_logits(patch_case *p, int pos, const double *expected, int n, fit *f) {
-    steer_plan base = {.layer = p->layer, .start = p->t.start};
-    steer_plan circuit = {.layer = p->layer, .start = p->t.start, .add = p->vector,
+    steer_plan base = {.layer = p->layer, .start = p->t.tape[0].resid};
+    steer_plan circuit = {.layer = p->layer, .start = p->t.tape[0].resid, .add = p->vector,
                           .coeff = p->coeff, .cut = p->keep}, *plans[2] = {&base, &circuit};
     steer_error e = {0};
     float final[512], *logits = malloc(sizeof(float) * (size_t)n);
@@ -506,7 +518,7 @@ static void test_golden_train(void) {
                     example x = {p.tokens[k], p.n[k], p.n_prompt, 1, 1};
                     CHECK_THAT(!run_ends(&t, &x, vector, &e), "%s", e.text);
                     p.start[k] = malloc(sizeof(float) * 64 * (size_t)d);
-                    memcpy(p.start[k], t.start, sizeof(float) * (size_t)p.n[k] * (size_t)d);
+                    memcpy(p.start[k], t.tape[0].resid, sizeof(float) * (size_t)p.n[k] * (size_t)d);
                     CHECK_THAT(!response_logp(&t, &p, k, vector, 0, window, &p.reference[k],
                                               &counted, &match, NULL, &e), "%s", e.text);
                 }
@@ -545,7 +557,7 @@ static void test_golden_train(void) {
         else if (!strcmp(word, "lens")) {
             if (v[0] >= 0) value_vector(m, vector, (int)v[0], (int)v[1], now);
             int skip = n - 8;
-            logit_lens(m, v[0] < 0 ? sum : now, 1, 8, ids, logits, scratch);
+            logit_lens(m, v[0] < 0 ? sum : now, 8, ids, logits, scratch);
             for (int i = 0; i < 8; i++) wrong += ids[i] != (int)v[skip + i];
         } else if (!strcmp(word, "lensv")) {
             double off = relative(v + n - 8, 8, logits, NULL);
@@ -2369,11 +2381,11 @@ static void check_identities(const steer_model *m, const char *name) {
     CHECK_THAT(!run_pair(m, NULL, NULL, 0, tokens, N, NULL, &plain, &e), "%s", e.text);
     double scale = 0;
     for (size_t i = 0; i < d; i++)
-        scale += pow((double)plain.resid[((N - 1) * (L + 1) + (size_t)layer) * d + i], 2);
+        scale += pow((double)plain.resid[((size_t)layer * 2 * N + N - 1) * d + i], 2);
     scale = sqrt(scale / (double)d);
     for (size_t i = 0; i < d; i++) v[i] = (float)(scale * random_value(9, 1, 0, i));
     for (size_t i = 0; i < 3 * L; i++) keep[i] = (float)(scale * 3 * random_value(9, 2, 0, i));
-#define X(tape, t, b, i) tape.resid[((size_t)(t) * (L + 1) + (size_t)(b)) * d + (i)]
+#define X(tape, t, b, i) tape.resid[((size_t)(b) * 2 * N + (size_t)(t)) * d + (i)]
     /* After an ablation each block's input has the component that was to be kept. */
     for (int kept = 0; kept < 2; kept++) {
         steer_plan p = {.ablate = v, .keep = kept ? keep : NULL};
@@ -2396,9 +2408,9 @@ static void check_identities(const steer_model *m, const char *name) {
     steer_plan p = {.add = v, .coeff = -0.75f, .layer = layer};
     CHECK_THAT(!run_pair(m, &p, NULL, 0, tokens, N, NULL, &other, &e), "%s", e.text);
     for (size_t t = 0; t < N; t++) {
-        CHECK_THAT(
-            !memcmp(&X(other, t, 0, 0), &X(plain, t, 0, 0), sizeof(float) * d * (size_t)layer),
-            "%s: position %zu changes below block %d", name, t, layer);
+        for (int b = 0; b < layer; b++)
+            CHECK_THAT(!memcmp(&X(other, t, b, 0), &X(plain, t, b, 0), sizeof(float) * d),
+                       "%s: position %zu changes below block %d", name, t, layer);
         for (size_t i = 0; i < d; i++) {
             float x = X(plain, t, layer, i), y = X(other, t, layer, i);
             CHECK_THAT(y == fmaf(p.coeff, v[i], x) || y == x + p.coeff * v[i],
@@ -2678,7 +2690,7 @@ static void test_generation(void) {
     /* How often each token is drawn. */
     float logits[4];
     const double p[4] = {0.5, 0.3, 0.15, 0.05};
-    choice scratch[4];
+    ranked scratch[4];
     for (int i = 0; i < 4; i++) logits[i] = (float)(2 * log(p[i])); /* at temperature 2 */
     for (int cut = 0; cut < 2; cut++) {
         int counts[4] = {0}, draws = 20000;
