@@ -1085,7 +1085,8 @@ static double check_faithful(int kind, int text) {
                family_names[kind], alike);
     /* And so are the states themselves: no edge cut gives the steered run's bits. */
     CHECK_THAT(!run_ends(t, &w.x, w.v, &e), "%s", e.text);
-    steer_plan base = {.layer = 1, .start = t->tape[0].resid}, *list[3] = {&base, &plans[0], &plans[1]};
+    steer_plan base = {.layer = 1, .start = t->tape[0].resid},
+               *list[3] = {&base, &plans[0], &plans[1]};
     CHECK_THAT(!run_example(t, &w.x, list, 3, NULL, &e), "%s", e.text);
     fit off = {0, 0};
     int differ = 0;

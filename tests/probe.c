@@ -1,8 +1,8 @@
 /* What tools/parity.py holds against PyTorch, through the library's public functions:
- *     probe tokens MODEL               token ids of each line of standard input, given in hexadecimal
+ *     probe tokens MODEL               token ids of each line of standard input, in hexadecimal
  *     probe logits MODEL RAW           logits at every position of each line of ids, as floats
- *     probe scores MODEL VECTOR P RAW  edge scores of one line of ids, the first P of them prompt and
- *                                      the text the steered run's, as steer_attribute lays them out */
+ *     probe scores MODEL VECTOR P RAW  edge scores of one line of ids, P of them prompt, the text
+ *                                      the steered run's, as steer_attribute lays them out */
 #include "steer.h"
 #include <stdio.h>
 #include <stdlib.h>
@@ -52,7 +52,8 @@ static int write_scores(const steer_model *m, const char *vector, int *ids, int 
     steer_tracer *t = steer_tracer_new(m, v.layer, n, n - prompt + 1, 1, &e);
     size_t width = t ? steer_scores_width(t) : 0;
     double *scores = calloc(width + 1, sizeof *scores);
-    steer_example x = {.tokens = ids, .n = n, .n_prompt = prompt, .coeff = v.coeff, .steered_text = 1};
+    steer_example x = {
+        .tokens = ids, .n = n, .n_prompt = prompt, .coeff = v.coeff, .steered_text = 1};
     int bad = !t || !scores || steer_attribute(t, &x, v.v, STEER_LOGIT, 10, scores, &e) ||
               fwrite(scores, sizeof *scores, width, raw) != width;
     return free(scores), steer_tracer_free(t), steer_vector_free(&v), bad;
@@ -61,7 +62,8 @@ int main(int argc, char **argv) {
     static char line[1 << 20];
     static int ids[1 << 19];
     const char *what = argc > 2 ? argv[1] : "";
-    int scores = !strcmp(what, "scores") && argc == 6, logits = !strcmp(what, "logits") && argc == 4;
+    int scores = !strcmp(what, "scores") && argc == 6,
+        logits = !strcmp(what, "logits") && argc == 4;
     if (!scores && !logits && strcmp(what, "tokens")) return failed("see the top of probe.c");
     steer_model *m = steer_open(argv[2], &e);
     FILE *raw = scores || logits ? fopen(argv[argc - 1], "wb") : NULL;

@@ -338,8 +338,8 @@ static int parse_doubles(const char *s, double *out, int cap) {
     return n;
 }
 /* Gradients at every site, IG scores of nodes and edges in both forms, exact patching, circuits:
- * tools/oracle_patch.py in float64, brute force with hooks. Errors relative to the largest number of
- * a line (scores: of a case), 1e-4; edge scores 1e-3 above the median, Pearson 0.99999. */
+ * tools/oracle_patch.py in float64, brute force with hooks. Errors relative to a line's largest
+ * number (scores: a case's), 1e-4; edge scores 1e-3 above the median, Pearson 0.99999. */
 static void test_golden_patch(void) {
     FILE *f = fopen("tests/golden/patch.txt", "r");
     char *line = NULL;
@@ -414,8 +414,8 @@ static void test_golden_patch(void) {
                         v[1 + u]);
         } else if (!strcmp(word, "exactnode")) {
             steer_error e = {0};
-            CHECK_THAT(!steer_patch_exactly(&p.t, &p.x, p.vector, p.node, p.edge, &e), "%s: %s", p.name,
-                       e.text);
+            CHECK_THAT(!steer_patch_exactly(&p.t, &p.x, p.vector, p.node, p.edge, &e), "%s: %s",
+                       p.name, e.text);
             CHECK_THAT(n == nodes, "%s: %d exact nodes", p.name, n);
             for (int u = 0; u < nodes; u++) compare(&exact, p.node[u], v[u]);
         } else if (!strcmp(word, "exact")) {
@@ -431,17 +431,18 @@ static void test_golden_patch(void) {
             steer_plan plan = {.cut = p.keep};
             steer_error e = {0};
             double F = 0;
-            CHECK_THAT(!steer_faithfulness(&p.t, &p.x, p.vector, &plan, 1, &F, &e), "%s: %s", p.name,
-                       e.text);
-            CHECK_THAT(fabs(F - v[0]) <= 1e-4 * fmax(1, fabs(v[0])), "%s: faithfulness %.7g not %.7g",
-                       p.name, F, v[0]);
+            CHECK_THAT(!steer_faithfulness(&p.t, &p.x, p.vector, &plan, 1, &F, &e), "%s: %s",
+                       p.name, e.text);
+            CHECK_THAT(fabs(F - v[0]) <= 1e-4 * fmax(1, fabs(v[0])),
+                       "%s: faithfulness %.7g not %.7g", p.name, F, v[0]);
         } else if (!strcmp(word, "end")) {
             for (int k = 0; k < 2; k++) {
                 double off = score[k].error / fmax(score[k].largest, 1e-9);
                 worst_score = fmax(worst_score, off);
                 CHECK_THAT(off <= 1e-4, "%s: edge scores %d: relative error %.3g", p.name, k, off);
             }
-            worst_exact = fmax(worst_exact, exact.error), worst_circuit = fmax(worst_circuit, circuit.error);
+            worst_exact = fmax(worst_exact, exact.error),
+            worst_circuit = fmax(worst_circuit, circuit.error);
             CHECK_THAT(exact.error <= 1e-4, "%s: exact patching: error %.3g", p.name, exact.error);
             CHECK_THAT(circuit.error <= 1e-4, "%s: circuit logits: error %.3g", p.name,
                        circuit.error);
@@ -527,8 +528,8 @@ static void test_golden_train(void) {
             CHECK_THAT(!pair_loss(&t, &p, po, &how, vector, factor, &loss, &match, grad, &e), "%s",
                        e.text);
             worst_loss = fmax(worst_loss, fabs(loss / v[0] - 1));
-            CHECK_THAT(fabs(loss / v[0] - 1) <= 1e-5, "%s: %s loss %.8g, not %.8g", name, word, loss,
-                       v[0]);
+            CHECK_THAT(fabs(loss / v[0] - 1) <= 1e-5, "%s: %s loss %.8g, not %.8g", name, word,
+                       loss, v[0]);
         } else if (!strcmp(word, "ref"))
             CHECK_THAT(relative(v, 2, NULL, p.reference) <= 1e-5, "%s: references", name);
         else if (!strcmp(word, "ntpgrad") || !strcmp(word, "pograd")) {
@@ -575,7 +576,8 @@ static void test_golden_train(void) {
             CHECK_THAT(kept == d - dropped, "tau %g: %d of %d stay", exactly, kept, d);
             for (int i = 0; i < d && *word != 'r'; i++)
                 if (s[i] != 0) wrong += (now[i] != 0) != (rest[1 + i] == '1');
-            if (*word == 'r') CHECK_THAT(relative(v, n, now, NULL) <= 1e-5, "tau %g: norm", exactly);
+            if (*word == 'r')
+                CHECK_THAT(relative(v, n, now, NULL) <= 1e-5, "tau %g: norm", exactly);
         } else if (!strcmp(word, "end")) {
             for (int k = 0; k < 2; k++) free(p.tokens[k]), free(p.start[k]);
             memset(&p, 0, sizeof p);
@@ -2208,7 +2210,8 @@ static void test_batches(void) {
         make_jobs(&alone, m, v);
         int64_t steered = 0; /* rows, when no job shares anything */
         for (int i = 0; i < JOBS; i++) {
-            CHECK_THAT(!walk_jobs(m, (steer_limits)LIMITS(2, 32, 64), &alone, i, 1, &e), "%s", e.text);
+            CHECK_THAT(!walk_jobs(m, (steer_limits)LIMITS(2, 32, 64), &alone, i, 1, &e), "%s",
+                       e.text);
             if (alone.jobs[i].plan == &alone.plans[1]) steered += alone.plans[1].hits[0];
         }
         CHECK_THAT(alone.jobs[5].n_out > 0 && alone.sums[0] != alone.sums[6] &&
@@ -2596,8 +2599,8 @@ static void test_plan_errors(void) {
                    "fork %zu", i);
     (void)other;
     steer_context_free(c);
-    const steer_limits sizes[] = {LIMITS(1, 513, 4),     LIMITS(-1, 8, 4), LIMITS(1, -8, 4), LIMITS(1, 8, -4),
-                                  LIMITS(1 << 21, 8, 4), LIMITS(1, 1 << 25, 4)};
+    const steer_limits sizes[] = {LIMITS(1, 513, 4), LIMITS(-1, 8, 4),      LIMITS(1, -8, 4),
+                                  LIMITS(1, 8, -4),  LIMITS(1 << 21, 8, 4), LIMITS(1, 1 << 25, 4)};
     for (size_t i = 0; i < sizeof sizes / sizeof *sizes; i++) {
         memset(&e, 0, sizeof e);
         c = steer_context_new(m, &sizes[i], &e);
@@ -2991,21 +2994,24 @@ static void test_side_by_side(void) {
         CHECK_THAT(!why, "text %d: %s", k, why);
     }
 }
-/* Shards run side by side by xargs, joined, print what one run prints, byte for byte; a store cut short
- * is mended by the run that goes on from it; what does not fit is refused and leaves nothing. */
+/* Shards run side by side by xargs, joined, print what one run prints, byte for byte; a store cut
+ * short is mended by the run that goes on; what does not fit is refused and leaves nothing. */
 static void test_shards(void) {
     static const char set[] = "--limit 5 --patch 1 --exact 0 --val 2 --train 2 --max-new 8";
     static char whole[sizeof shown];
     char arguments[512], script[2048];
     const char *const model = "weights/tiny-gemma.bin", *const t = temporary;
-    snprintf(arguments, sizeof arguments, "vector %s --train 12 --limit 2 --val 2 --out %s/v", model, t);
+    snprintf(arguments, sizeof arguments, "vector %s --train 12 --limit 2 --val 2 --out %s/v",
+             model, t);
     CHECK_THAT(!run_program(PROGRAM, arguments, ""), "vector: %s", complained);
     snprintf(arguments, sizeof arguments, "patch %s --vector %s/v %s", model, t, set);
     CHECK_THAT(!run_program(PROGRAM, arguments, ""), "patch: %s", complained);
     memcpy(whole, shown, sizeof whole);
     CHECK_THAT(strstr(whole, "complete"), "patch prints no table: %.200s", whole);
-    snprintf(script, sizeof script, "printf '1\\n2\\n3\\n' | OMP_NUM_THREADS=1 xargs -P 3 -I@ %s %s --shard @/3 --store "
-             "%s/part@ >%s/shards 2>&1", PROGRAM, arguments, t, t);
+    snprintf(script, sizeof script,
+             "printf '1\\n2\\n3\\n' | OMP_NUM_THREADS=1 xargs -P 3 -I@ %s %s --shard @/3 --store "
+             "%s/part@ >%s/shards 2>&1",
+             PROGRAM, arguments, t, t);
     CHECK_THAT(!system(script), "xargs fails");
     snprintf(script, sizeof script, "merge %s/part1 %s/part2 %s/part3 --out %s/all", t, t, t, t);
     CHECK_THAT(!run_program(PROGRAM, script, ""), "merge: %s", complained);
@@ -3067,18 +3073,21 @@ static void test_shards(void) {
     CHECK_THAT(run_program(PROGRAM, script, "") == 1 && strstr(complained, "fit"),
                "a vector of another model: %s", complained);
 }
-/* A circuit's file: the smallest circuit goes into it and comes out as faithful; one of another model,
- * with an edge that is none, without edges, or of something else is refused. */
+/* A circuit's file: the smallest circuit goes into it and comes out as faithful; another model's,
+ * one with an edge that is none, without edges, or of something else is refused. */
 static void test_circuit_files(void) {
     static const char set[] = "--limit 6 --patch 2 --exact 0 --val 2 --train 2 --max-new 12";
     const char *const t = temporary, *found;
     char arguments[512], script[1024], text[1 << 16];
     steer_error e = {0};
     size_t n;
-    snprintf(arguments, sizeof arguments, "vector weights/tiny-gemma.bin --train 12 --limit 2 --val 2 "
-             "--out %s/cv", t);
+    snprintf(arguments, sizeof arguments,
+             "vector weights/tiny-gemma.bin --train 12 --limit 2 --val 2 "
+             "--out %s/cv",
+             t);
     CHECK_THAT(!run_program(PROGRAM, arguments, ""), "vector: %s", complained);
-    snprintf(arguments, sizeof arguments, "circuit weights/tiny-gemma.bin --vector %s/cv %s", t, set);
+    snprintf(arguments, sizeof arguments, "circuit weights/tiny-gemma.bin --vector %s/cv %s", t,
+             set);
     snprintf(script, sizeof script, "%s --out %s/circuit", arguments, t);
     CHECK_THAT(!run_program(PROGRAM, script, ""), "circuit: %s", complained);
     found = strstr(shown, "smallest circuit of DIM with faithfulness 0.85: ");
@@ -3142,7 +3151,8 @@ static void test_reproduce(void) {
     char arguments[512];
     for (int k = 0; k < 2; k++) {
         snprintf(arguments, sizeof arguments,
-                 "reproduce %s --train 12 --limit 3 --val 4 --map %d --max-new 12 --patch 1 --exact 0 %s",
+                 "reproduce %s --train 12 --limit 3 --val 4 --map %d --max-new 12 --patch 1 "
+                 "--exact 0 %s",
                  models[k], 1 - k, k ? "--pairs 6 --epochs 1 --json" : "--quick");
         int status = run_program(PROGRAM, arguments, "");
         CHECK_THAT(status == 0, "`steer %s`: status %d, \"%.300s\"", arguments, status, complained);
@@ -3158,6 +3168,31 @@ static void test_reproduce(void) {
             CHECK_THAT(depth >= 0, "JSON closes more than it opens");
         }
         CHECK_THAT(!depth && !in_string, "JSON ends with %d open brackets", depth);
+    }
+}
+/* A model without an answer grammar is none of the box: the freezing tables, all with --patch. */
+static void test_brief(void) {
+    char *argument[] = {"weights/tiny-llama.bin", NULL};
+    for (int all = 0; all < 2; all++) {
+        steer_error e = {0};
+        report out = {0};
+        int freezing = 0, patching = 0;
+        options o = {.method = "dim", .metric = "logit", OPTIONS(NOTHING, NOTHING, STANDARD)};
+        study s = {.m = open_or_fail(*argument), .out = &out, .e = &e, .stages = EVERYTHING};
+        steer_model *m = (steer_model *)(uintptr_t)s.m;
+        if (!m) return;
+        m->grammar_size = 0, o.argument = argument;
+        o.train = 12, o.limit = 3, o.val = 4, o.map = 0, o.max_new = 8, o.pairs = 4, o.epochs = 1;
+        if (all) o.patch = 1;
+        CHECK_THAT(!command_paper(&s, &o), "%s", e.text);
+        for (size_t i = 0; i < n_entries(&out); i++) {
+            const entry *t = AT(out.entries, entry, i);
+            freezing += t->kind == IS_TABLE && !strcmp(t->name, "freezing");
+            patching += t->kind == IS_TABLE && !strcmp(t->name, "patching");
+        }
+        CHECK_THAT(freezing == 1 && patching == all, "%d tables of freezing, %d of patching",
+                   freezing, patching);
+        clear_study(&s), free_report(&out), steer_close(m);
     }
 }
 static void test_user(void) {
@@ -3229,16 +3264,19 @@ static const test tests[] = {
     {"command-line", test_command_line, "exit statuses and messages of ./steer"},
     {"side-by-side", test_side_by_side, "two texts in two columns, whatever their bytes"},
     {"kernels-back", test_kernels_back, "each kernel's backward against central differences"},
-    {"backward-whole", test_backward_whole, "completeness, sums of edges, heads and groups, threads"},
+    {"backward-whole", test_backward_whole,
+     "completeness, sums of edges, heads and groups, threads"},
     {"circuits", test_circuits, "empty, full, pruned, selected, complementary circuits"},
     {"value-vectors", test_value_vectors, "what removing the vector takes from a head (6.6)"},
     {"sparse", test_sparse, "which dimensions stay, and what chance would keep"},
     {"training", test_training, "training lowers the loss; the seed decides the bits"},
     {"patch-errors", test_patch_errors, "wrong plans and examples of patching"},
     {"report", test_report, "the page and the JSON are well formed and escape their text"},
-    {"circuit-files", test_circuit_files, "a circuit's file is read back, and refused where it does not fit"},
+    {"circuit-files", test_circuit_files,
+     "a circuit's file is read back, and refused where it does not fit"},
     {"shards", test_shards, "shards run side by side print what one run prints"},
     {"reproduce", test_reproduce, "a short reproduction prints its tables"},
+    {"brief", test_brief, "of another model the freezing tables, with --patch everything"},
     {"user", test_user, "a program that links the library"},
 };
 int main(int argc, char **argv) {
