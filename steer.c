@@ -53,12 +53,12 @@
  * (tools/export.py converts GGUF). No function below the command line prints, exits or keeps state.
  *
  * CONTENTS
- *     1 errors, memory, sizes           7 generation                 12 report
+ *     1 errors, memory, sizes           7 generation                 13 measuring
  *     2 kernels                         8 backward                   14 trained, decomposed,
  *     3 model file                      9 vectors                       sparsified vectors
  *     4 tokenizer                      10 prompts and judging        15 the experiments
  *     5 chat templates                 11 patching and circuits      16 command line
- *     6 plans and the forward pass     13 measuring
+ *     6 plans and the forward pass     12 report
  */
 #define _GNU_SOURCE
 #include "steer.h"
@@ -99,13 +99,14 @@ static steer_status fail(steer_error *e, steer_status code, const char *format, 
     va_end(args);
     return code;
 }
-#define TRY(call) do { steer_status s_ = (call); if (s_) return s_; } while (0) /* owns nothing */
+/* For a caller that owns no memory. */
+#define TRY(call) do { steer_status s_ = (call); if (s_) return s_; } while (0)
 static size_t mul(size_t a, size_t b) { return b && a > SIZE_MAX / b ? SIZE_MAX : a * b; }
 static size_t add(size_t a, size_t b) { return a > SIZE_MAX - b ? SIZE_MAX : a + b; }
 static size_t round_up(size_t n, size_t to) { return add(n, to - 1) / to * to; }
 static int min_int(int a, int b) { return a < b ? a : b; }
 static int max_int(int a, int b) { return a > b ? a : b; }
-static void *zeros(size_t n, size_t size) { /* memory, or NULL, also if n * size overflows */
+static void *zeros(size_t n, size_t size) { /* zeroed, or NULL, also at overflow */
     return mul(n, size) == SIZE_MAX ? NULL : calloc(n ? n : 1, size);
 }
 static uint32_t crc32_of(uint32_t crc, const void *data, size_t n) { /* IEEE 802.3, continued */
@@ -384,7 +385,7 @@ static int argmax(const float *x, int n) {
     return best;
 }
 typedef struct { double value; int i; } ranked; /* to sort by value, then by number */
-static int by_rank(const void *a, const void *b) { /* the program's */
+static int by_rank(const void *a, const void *b) {
     const ranked *x = a, *y = b;
     return x->value != y->value ? (x->value > y->value ? 1 : -1) : x->i - y->i;
 }
@@ -454,7 +455,7 @@ static const char *config_fault(const steer_config *c) { /* what is wrong with i
     if (outside(c->d, 1, 1 << 16) || outside(c->ff, 1, 1 << 20) || outside(c->layers, 1, 512))
         return "an impossible width d, MLP width or number of blocks";
     if (outside(c->heads, 1, 1024) || outside(c->kv_heads, 1, c->heads) || c->heads % c->kv_heads ||
-        outside(c->head_dim, 2, 1024) || c->head_dim % 2) return "impossible heads";
+        outside(c->head_dim, 2, 1024) || c->head_dim % 2) return "an impossible number of heads";
     if ((c->qkv_bias | c->post_norms | c->gelu | c->tied | c->nfc | c->trim) & ~1)
         return "a switch that is not 0 or 1";
     if (c->window < 0 || c->window_every < (c->window > 0)) return "an impossible sliding window";
@@ -858,7 +859,8 @@ static int *tokens_of(const steer_model *m, const char *system, const char *cons
     for (long cap = 0;; cap = *count) { /* the first turn only counts */
         *count = n_turns ? steer_chat(m, system, turns, n_turns, t, cap, e)
                          : steer_encode(m, turns[0], n, t, cap, e);
-        if (t || *count < 0) return t;
+        if (*count < 0) return free(t), NULL;
+        if (t) return t;
         t = zeros((size_t)*count, sizeof *t);
         if (!t) return fail(e, STEER_ENOMEM, "no memory for %ld tokens", *count), NULL;
     }
@@ -936,7 +938,7 @@ static const char *load_tokenizer(steer_model *m, const file_header *h) {
  *     MLP   what the twin's MLP adds is added
  * Below plan->layer, stream and twin are equal, so a stream with a twin has no rows there: it
  * enters at that block with its twin's residual. Rows are ordered by the block at which they enter,
- * those with cut edges last; the r-th row in that order is at PLACE r.
+ * those with cut edges last; the r-th row in that order is at place r.
  *
  * KV cache of one stream and block: keys [kv][positions / PW][head_dim][PW], panels of positions,
  * and values [kv][positions][vd], vd = head_dim rounded up to PW: attention is two `tile`s. */
@@ -1082,8 +1084,9 @@ steer_context *steer_context_new(const steer_model *m, const steer_limits *l, st
 void steer_context_free(steer_context *c) { free(c); }
 steer_status steer_begin(steer_context *c, int s, steer_plan *p, int twin, steer_error *e) {
     const steer_config *m = &c->m->config;
-    if (outside(s, 0, c->limit.streams - 1) || outside(twin, -1, c->limit.streams - 1) || twin == s)
-        return fail(e, STEER_EARG, "stream %d, twin %d of %d streams", s, twin, c->limit.streams);
+    int streams = c->limit.streams;
+    if (outside(s, 0, streams - 1) || outside(twin, -1, streams - 1) || twin == s)
+        return fail(e, STEER_EARG, "no stream %d or twin %d of %d streams", s, twin, streams);
     const float *v = p ? p->add ? p->add : p->ablate : NULL;
     const char *fault =
         !p                                    ? NULL
@@ -1317,7 +1320,6 @@ static void run_block(steer_context *c, int b, int n) {
     ablate_rows(c, c->x, 0, b, n);
     record(c, tape->resid, c->x, d, b, n);
     if (cuts && b == c->graph.layer) cut_delta(c, 0, c->x);
-
     norm_rows(c, c->xn, c->x, w->attn_norm, n);
     matmul(c->q, c->xn, &w->q, w->q_bias, n);
     matmul(c->k, c->xn, &w->k, w->k_bias, n);
@@ -1339,7 +1341,6 @@ static void run_block(steer_context *c, int b, int n) {
     if (m->post_norms) norm_rows(c, c->out, c->out, w->post_attn_norm, n);
     add_rows(c->x, 1, c->out, d, n);
     record(c, tape->mid, c->x, d, b, n);
-
     norm_rows(c, c->xn, c->x, w->mlp_norm, n);
     if (cuts) read_slots(c, slot_of(&c->graph, b, m->heads + 2 * m->kv_heads), 1, w->mlp_norm,
                          row_at(c->xn, c->first_cut, d));
@@ -1380,7 +1381,7 @@ steer_status steer_run(steer_context *c, const steer_row *rows, int n, const ste
         if (outside(r->pos, 0, c->limit.positions - 1))
             return fail(e, STEER_EARG, "position %d: only %d fit", r->pos, c->limit.positions);
         if (outside(r->tape, 0, tape ? tape->rows : 0))
-            return fail(e, STEER_EARG, "row %d goes to row %d of a shorter tape", i, r->tape);
+            return fail(e, STEER_EARG, "row %d: the tape has no row %d", i, r->tape);
         if (r->pos != c->streams[r->stream].next)
             return fail(e, STEER_EARG, "stream %d goes on at position %d, not %d", r->stream,
                         c->streams[r->stream].next, r->pos);
@@ -1412,7 +1413,6 @@ steer_status steer_run(steer_context *c, const steer_row *rows, int n, const ste
     if (c->cuts > c->limit.cut_rows)
         return fail(e, STEER_EARG, "more than %d rows with cut edges", c->limit.cut_rows);
     for (int i = 0; i < c->cuts; i++) plan_at(c, c->first_cut + i)->hits[4]++;
-
     for (int b = 0; b < m->layers; b++)
         if (c->count[b]) run_block(c, b, c->count[b]);
     record(c, c->tape.resid, c->x, m->d, m->layers, n);
@@ -2073,7 +2073,7 @@ typedef struct steer_tracer { /* memory for examples of `max` tokens, `answers` 
     back_scratch back;
 } tracer;
 enum { MAX_NODES = 1 << 14 }; /* of a graph: marks of nodes are on the stack, slots * nodes fits */
-/* As lay_out of a context, whose bytes are counted, too. */
+/* As lay_out of a context (and with its PLACE), whose bytes are counted, too. */
 static size_t lay_out_tracer(tracer *t, const steer_model *m, int layer, int max, int answers,
                              int cut_streams, char *base) {
     const steer_config *c = &m->config;
@@ -2112,13 +2112,15 @@ void steer_tracer_free(steer_tracer *t) {
 steer_tracer *steer_tracer_new(const steer_model *m, int layer, int max, int answers,
                                int cut_streams, steer_error *e) {
     tracer *t = zeros(1, sizeof *t);
-    int least = min_int(min_int(max / 2, answers), cut_streams);
-    int fits = t && !outside(layer, 0, m->config.layers - 1) && least > 0;
+    int fits = t && !outside(layer, 0, m->config.layers - 1) && !outside(answers, 1, 1 << 24) &&
+               !outside(max, 2, 1 << 24) && !outside(cut_streams, 1, INT32_MAX / max - 1);
     size_t bytes = fits ? lay_out_tracer(t, m, layer, max, answers, cut_streams, NULL) : 0;
     char *memory = NULL;
     fits = fits && t->graph.nodes <= MAX_NODES;
-    if (!fits) fail(e, STEER_EARG, "no tracer for %d positions and the nodes from block %d on (at "
-                    "most %d)", max, layer, MAX_NODES);
+    if (!t) fail(e, STEER_ENOMEM, "no memory to patch");
+    else if (!fits)
+        fail(e, STEER_EARG, "no tracer: %d positions, %d answers, %d streams, block %d; at least "
+             "2, 1, 1, and at most %d nodes", max, answers, cut_streams, layer, MAX_NODES);
     else if (bytes == SIZE_MAX || !(memory = zeros(bytes - t->contexts + ALIGN, 1)))
         fail(e, STEER_ENOMEM, "no memory to patch (%.0f MB)", bytes / 1e6);
     else {
@@ -2293,7 +2295,7 @@ steer_status steer_attribute(tracer *t, const example *x, const float *s, int me
     int source = !x->steered_text, n = x->n, d = c->d, first = t->graph.layer;
     int outs = 1 + 2 * t->graph.blocks, slots = t->graph.slots;
     if (steps < 1 || outside(metric, STEER_LOGIT, STEER_KL))
-        return fail(e, STEER_EARG, "%d steps of metric %d, of 0 to %d", steps, metric, STEER_KL);
+        return fail(e, STEER_EARG, "%d steps, metric %d: at least 1; 0 to 2", steps, metric);
     memset(scores, 0, steer_scores_width(t) * sizeof *scores);
     TRY(run_ends(t, x, s, e));
     int n_poi = scores[S_POI] = find_poi(t, x, metric);
@@ -2359,6 +2361,8 @@ steer_status steer_patch_exactly(tracer *t, const example *x, const float *s, do
     steer_plan ends[2] = {plan_from(t, NULL, 0), plan_from(t, s, x->coeff)}, plans[BATCH];
     double *to[BATCH], gap[BATCH];
     TRY(run_ends(t, x, s, e));
+    memset(node, 0, sizeof *node * g->nodes);
+    if (edge) memset(edge, 0, sizeof *edge * cells);
     if (!(n_poi = find_poi(t, x, STEER_LOGIT))) return STEER_OK;
     double before = metric_of(t, STEER_LOGIT, source, t->final[!source], n_poi);
     for (int i = 0; i < count; i++) {
@@ -2572,9 +2576,10 @@ static void put_row(FILE *f, const report *r, const entry *t, int i, int json) {
 static void echo(const report *r, const entry *x, int i) {
     int table = x->kind == IS_TABLE, model = x->kind == IS_MODEL;
     if (!r->f || r->json || r->lost) return;
-    if (i < 0)
-        fputs(table ? "\n" : model ? "\n==== " : "", r->f),
-            put(r->f, table ? x->text : x->name, PLAIN), fputs(model ? " ====\n" : "\n", r->f);
+    if (i < 0) {
+        fputs(table ? "\n" : model ? "\n==== " : "", r->f);
+        put(r->f, table ? x->text : x->name, PLAIN), fputs(model ? " ====\n" : "\n", r->f);
+    }
     if (table) put_row(r->f, r, x, i, 0);
 }
 static void add_entry(report *r, entry x) { append(r, &r->entries, &x, sizeof x), echo(r, &x, -1); }
@@ -2596,7 +2601,7 @@ static void open_table(report *r, const char *name, const char *title, const cha
     } while (*columns++);
     add_entry(r, t);
 }
-/* Numbers fill columns of numbers, NAN (-, null) the rest; a label's is what it begins with. */
+/* Numbers fill the columns that are not text, NAN the rest; a label's value is its first number. */
 static void row_text(report *r, const char *label, const double *values, int n, const char *text) {
     if (r->lost) return;
     entry *t = AT(r->entries, entry, n_entries(r) - 1);
@@ -2673,7 +2678,7 @@ static void put_line(FILE *f, const axis *a, int up, double at, double low, doub
     fprintf(f, "<path class=\"%s\" d=\"M%.1f,%.1f%c%.1f\"/>\n", kind, place(&a[0], up ? at : low),
             place(&a[1], up ? low : at), up ? 'V' : 'H', place(&a[up], high));
 }
-/* With round values of its axes and lines through them, but of none that goes down. */
+/* Round values of an axis, with lines through the picture; an axis that runs down has none. */
 static void open_picture(FILE *f, const char *caption, const axis *a) {
     double width = a[0].from + a[0].size + 26;
     fprintf(f, "<figure><figcaption>%s</figcaption><div class=scroll><svg style=\"min-width:%.0fpx;"
@@ -2782,6 +2787,7 @@ static void draw_circuit(FILE *f, const report *r, const entry *t) {
                  "(dashed: its keys); M: an MLP; o: the logits.", a);
     for (int i = n / 2 - 1; i >= 0; i--) { /* the strongest on top; bent, past what lies between */
         double score = value_of(r, t, i, "score");
+        if (!isfinite(score)) continue;
         u = &ends[2 * i], v = u + 1;
         double x = place(&a[0], u->block), dx = place(&a[0], v->block) - x,
                y = place(&a[1], u->level), dy = place(&a[1], v->level) - y,
@@ -2789,7 +2795,7 @@ static void draw_circuit(FILE *f, const report *r, const entry *t) {
         fprintf(f, "<path class=\"edge%s\" style=\"--c:var(--c%d);stroke-width:%.1f\" "
                 "d=\"M%.1f,%.1fq%.1f,%.1f %.1f,%.1f\"/>\n",
                 value_of(r, t, i, "to kind") == 1 ? " dash" : "", score < 0,
-                1 + 5 * fmax(fabs(score) / fmax(high, -low), 0), x, y, dx / 2 + bend * dy,
+                1 + 5 * fabs(score) / fmax(high, -low), x, y, dx / 2 + bend * dy,
                 dy / 2 - bend * dx, dx, dy);
     }
     for (u = ends; u < ends + n; u++)
@@ -2977,8 +2983,8 @@ typedef struct {
     int n;                       /* the first n of them are answered */
     steer_plan plan;             /* all zero: unsteered */
     double refused, coherent, perplexity, repeats, log_odds; /* coherent NAN: no grammar */
-    int n_refused, *tokens;      /* [n][max_new] the answers */
-    int *lengths;                /* [n] without end-of-turn tokens */
+    int n_refused;
+    int *tokens, *lengths;       /* [n][max_new] the answers; [n] without end-of-turn tokens */
     unsigned char *refuses;      /* [n] */
 } cell;
 typedef struct { double low, high; } interval;
@@ -3039,9 +3045,9 @@ typedef struct {
     int max_new, read;                /* tokens of an answer; texts read for perplexity */
     size_t max_bytes, context_bytes;  /* --max-mem, 0: any; what the study's context takes */
     double *mean[2];                  /* [3][eoi][layers][d], see steer_means */
-    struct {                          /* what is asked for: a site, or (asked) one by the rule; */
-        int given, asked, layer, pos, method; /* how the vector is made */
-        float a;                      /* coefficient; 0: not given */
+    struct { /* options: a site given, or --site at all; the vector's method; coefficient or 0 */
+        int given, asked, layer, pos, method;
+        float a;
     } want;
     site_score *sites;                /* [layers * eoi] all, the best first; NULL: not scored */
     steer_vector v;
@@ -3074,7 +3080,7 @@ static void clear_study(study *s) {
 }
 /* Zeroed memory until clear_study. GET: for n objects at p; 0: s->e says that there is none. */
 static void *get(study *s, size_t n, size_t size) {
-    void **p = zeros(1, add(mul(n, size), 16));
+    void **p = zeros(1, add(mul(n ? n : 1, size), 16)); /* 16: the alignment of what follows */
     if (!p) return fail(s->e, STEER_ENOMEM, "no memory for %.0f MB", 1e-6 * n * size), NULL;
     *p = s->memory, s->memory = p;
     return p + 16 / sizeof *p;
@@ -3166,8 +3172,8 @@ static steer_status walk_cells(study *s, steer_job *jobs, int n, double *value, 
             j->out[j->n_out] = sound ? (int)token : 0;
         }
         if (!sound)
-            return fail(s->e, STEER_EFORMAT, "%s: no answer of %s; take another --store", r->path,
-                        s->m->config.name);
+            return fail(s->e, STEER_EFORMAT, "%s: no such answer can be this model's; take another "
+                        "--store", r->path);
         show_progress(&s->bar, 1);
     }
     if (k) TRY(walk(s->c, walked, k, score_visit, &sc, NULL, s->e));
@@ -3226,9 +3232,9 @@ static steer_status score_prompts(study *s, const steer_prompts *p, steer_plan *
  *     beta  = max(phi (ln p_ref(y_l) - ln p_ref(y_w)), 1)
  * y_w the wanted, y_l the unwanted response, p_ref unsteered. dL/dv = c f sum_t dL/dx_l[t]. */
 typedef struct {
-    int *tokens[2], n[2], n_prompt; /* prompt and response: [0] wanted, [1] unwanted; owned */
+    int *tokens[2], n[2], n_prompt; /* prompt and response: [0] wanted, [1] unwanted */
     float sign;                     /* c */
-    float *start[2];                /* [n][d] the unsteered run's x_l, owned */
+    float *start[2];                /* [n][d] the unsteered run's x_l */
     double reference[2];            /* ln p_ref over the window */
 } training_pair;
 typedef struct { training_pair *of; int n; } pair_list;
@@ -3270,7 +3276,7 @@ static steer_status response_logp(tracer *t, const training_pair *p, int which, 
     for (size_t i = 0; i < (size_t)n * d; i++) grad[i % d] += t->dx[i];
     return STEER_OK;
 }
-/* Loss of one pair under factor f and, added to the first of grad [3][d], dL/dv (or NULL). */
+/* Loss of a pair under factor f; dL/dv is added to grad[0] of [3][d], of which two are scratch. */
 static steer_status pair_loss(tracer *t, const training_pair *p, int po, const training *how,
                               const float *v, double f, double *loss, double *match, double *grad,
                               steer_error *e) {
@@ -3308,7 +3314,7 @@ static double random_normal(uint64_t *state) {
     return sqrt(-2 * log(u)) * cos(2 * 3.14159265358979323846 * random_unit(state));
 }
 /* Train v [d] on pairs[0]; its epoch is the best on pairs[1] with |f v| = norm: for NTP by the sum
- * of the ranks of loss and match (in record_of[epochs][2]), for PO by the loss. */
+ * of the ranks of loss and match, for PO by the loss; record_of[epochs][2]. v gets that norm. */
 static steer_status train_vector(study *s, const pair_list pairs[2], int po, const training *how,
                                  double norm, float *v, double (*record_of)[2], int *best) {
     int d = s->m->config.d, n = pairs[0].n, step = 0, *order;
@@ -3445,12 +3451,11 @@ static double loss(const cell steered[2], const cell x[2]) {
 }
 /* Half of the 95% interval of such a loss, both rates independent (normal approximation). */
 static double loss_margin(const cell steered[2], const cell x[2]) {
-    double variance = 0;
-    for (int k = 0; k < 2; k++) {
-        double p = steered[k].refused, q = x[k].refused;
-        variance += (p * (1 - p) + q * (1 - q)) / cell_size(&x[k]);
-    }
-    return 50 * 1.96 * sqrt(variance);
+    double sum = 0; /* of variances */
+    for (int k = 0; k < 2; k++)
+        sum += (steered[k].refused * (1 - steered[k].refused) + x[k].refused * (1 - x[k].refused)) /
+               cell_size(&x[k]);
+    return 50 * 1.96 * sqrt(sum);
 }
 /* DIM means (paper 2.1) of the train prompts that show the behaviour: harmful with refusal score
  * > 0, harmless < 0; of all of a side, and the report says so, when fewer than 8 do. */
@@ -3508,8 +3513,8 @@ static steer_status ask(study *s, const steer_prompts *p, steer_plan q, float *b
 }
 /* Every site's refusal scores at coefficient 1, with -v (bypass) and with +v (induce), then the
  * rule: a site is out if its block >= int(0.8 L), if induce < 0 or if the KL of ablating v on
- * harmless prompts is > 0.1; the best sigmoid(induce) - sigmoid(bypass) wins. KL is computed from
- * the best on, until a site passes, and for three near misses. picked->layer -1: none passes. */
+ * harmless prompts is > 0.1; the best sigmoid(induce) - sigmoid(bypass) wins. KL is taken of those
+ * that pass the rest, till one passes, and of three near misses. picked->layer -1: none passes. */
 static steer_status choose_site(study *s, site_score *picked) {
     const steer_config *m = &s->m->config;
     int eoi = s->m->eoi, sites = m->layers * eoi, limit = (int)(0.8 * m->layers), tried = 0;
@@ -3710,8 +3715,8 @@ static steer_status mean_faithfulness(study *s, const method *x, const steer_pla
     }
     return STEER_OK;
 }
-/* NTP and PO (paper section 3), on pairs that the model itself makes of train prompts. */
-/* Response w of a pair: prompt and answer i, the unsteered run's x_l, ln p in that run. */
+/* NTP and PO (paper section 3), on pairs that the model makes of train and validation prompts.
+ * Response w of a pair: prompt and answer i, the unsteered run's x_l, ln p in that run. */
 static steer_status fill_pair(study *s, training_pair *x, int w, const cell *from, int i) {
     int d = s->m->config.d, window = standard_training.window, counted;
     steer_plan *none = NULL;
@@ -3812,7 +3817,7 @@ static steer_status methods_table(study *s) {
     for (int i = 0; i < s->methods; i++) {
         method *x = &s->of[i];
         if (i != DIM) both(s->test, s->n_test, add_vector(s, x->v, 1), x->steered);
-        if (i != DIM) TRY(answer(s, "trained vectors", x->steered, 2, 0));
+        if (i != DIM) TRY(answer(s, "trained vectors", x->steered, 2, s->read));
         memcpy(cells + 2 * i, x->steered, sizeof x->steered);
     }
     cells_table(s, "methods", "Vectors by method (paper: Table 2): test prompts, fraction refused",
@@ -3955,7 +3960,7 @@ static unsigned char *cut_at(study *s, int i) { return s->cuts + (size_t)i * gra
 static int edges_at(const study *s, double share) {
     return max_int(1, (int)(share * s->t->graph.edges + 0.5));
 }
-/* A vector's circuit of n edges or a few more into keep, p->order sorted; returns its size. */
+/* A vector's circuit of n edges or a few more into keep, s->order sorted; returns its size. */
 static int select_edges(study *s, const method *x, int kind, int n, unsigned char *keep) {
     const steer_graph *g = &s->t->graph;
     order_edges(g, kind == RANDOM ? NULL : edges_of(s->t, x->scores, kind == AWARE), 42, s->order);
@@ -4449,7 +4454,7 @@ static steer_status whole_paper(study *s) {
     if (STAGE(FREEZE)) TRY(freezing_table(s));
     if (STAGE(MAP) && s->map && s->sites) TRY(site_map(s));
     if (s->brief) {
-        say(s->out, "patching, circuits and trained vectors: with --patch 20 (examples a dataset)");
+        say(s->out, "vectors by training, patching and what rests on it: give --patch 20");
         return conclude(s), STEER_OK;
     }
     if (!s->of[DIM].n && todo & (TRAIN | PATCH | rest))
@@ -4535,8 +4540,7 @@ static steer_status parse_options(int argc, char **argv, options *o, steer_error
         if (i == argc) return misused(e, "an option lacks its value");
         if (number) *number = strtod(argv[i], &end);
         if (number && (end == argv[i] || *end || !(*number >= low && *number <= high)))
-            return fail(e, MISUSED, "--%s %s: a number from %g to %g is wanted", name, argv[i],
-                        low, high);
+            return fail(e, MISUSED, "--%s %s: not from %g to %g", name, argv[i], low, high);
     }
     return argv[o->n_arguments] = NULL, STEER_OK;
 }
@@ -4570,7 +4574,7 @@ static steer_status words(const char *list, const char *option, const char *name
     }
     return STEER_OK;
 }
-/* A COMMAND gets a study that has but a model and stages. run_command frees what it puts there. */
+/* A COMMAND gets a study with a model, stages, a report; run_command frees what it puts there. */
 static steer_status command_info(study *s, const options *o) {
     static const char *const types[] = {"f32", "bf16", "q8 in groups of 32"};
     static const char *const rules[] = {"", "GPT-2's rule with single digits", "Qwen2's rule"};
@@ -4731,8 +4735,7 @@ static steer_status command_generate(study *s, const options *o) {
     }
     if (f != stdout && fclose(f)) return fail(s->e, STEER_EIO, "%s: can't be written", o->jsonl);
     if (!o->quiet)
-        fprintf(stderr, "%.0f tokens of answer in %.2f s, %.1f a second\n", made, spent,
-                made / spent);
+        fprintf(stderr, "%.0f tokens in %.2f s, %.1f a second\n", made, spent, made / spent);
     return STEER_OK;
 }
 enum { MAX_TURNS = 64, MAX_CHAT = 4096 }; /* turns, tokens of a conversation */
@@ -4751,7 +4754,8 @@ static steer_status chat_turn(study *s, const options *o, const char **turns, in
 }
 static steer_status command_chat(study *s, const options *o) {
     const char *turns[MAX_TURNS + 2];
-    char line[1 << 16], *turn;
+    char *line = NULL, *turn;
+    size_t capacity = 0;
     int n = 0;
     unsigned bits;
     float a;
@@ -4761,9 +4765,9 @@ static steer_status command_chat(study *s, const options *o) {
     if (!(s->c = steer_context_new(s->m, &l, s->e))) return s->e->code;
     for (;;) {
         if (isatty(0)) fputs("> ", stdout), fflush(stdout);
-        if (!fgets(line, sizeof line, stdin)) return STEER_OK;
+        if (getline(&line, &capacity, stdin) <= 0) break;
         line[strcspn(line, "\r\n")] = 0;
-        if (!strcmp(line, "/quit")) return STEER_OK;
+        if (!strcmp(line, "/quit")) break;
         if (!strcmp(line, "/reset")) n = 0;
         else if (!strncmp(line, "/coeff ", 7) && sscanf(line + 7, "%f", &a) == 1 && isfinite(a)) {
             if (!o->vector) puts("(there is no vector: start with --vector V)");
@@ -4776,13 +4780,13 @@ static steer_status command_chat(study *s, const options *o) {
             else plan.freeze = bits;
         } else if (*line == '/') puts("(/coeff X, /freeze qk|v|mlp|off, /reset, /quit)");
         else if (*line && n == MAX_TURNS) puts("(the conversation is full: /reset)");
-        else if (*line) {
-            if (!GET(turn, strlen(line) + 1)) return s->e->code;
+        else if (*line && GET(turn, strlen(line) + 1)) {
             turns[n] = strcpy(turn, line);
             if (!chat_turn(s, o, turns, n, plan)) n += 2;
             else printf("(%s)\n", s->e->text);
         }
     }
+    return free(line), STEER_OK;
 }
 /* DIR/harmful_train.jsonl or DIR/harmful-train.txt, ...; DIR by default the model's own folder. */
 static steer_status load_prompts(study *s, const options *o) {
@@ -4869,7 +4873,7 @@ static steer_status command_paper(study *s, const options *o) {
     int box = m->grammar_size > 0, sites = m->eoi * m->config.layers, train = s->stages == TRAIN;
     site_score picked;
     TRY(read_request(s, o));
-    s->brief = !box && s->stages == EVERYTHING && isnan(o->patch) && !o->quick;
+    s->brief = !box && s->stages == EVERYTHING && isnan(o->patch);
     s->methods = o->quick || o->vector || s->brief ? 1 : METHODS;
     s->epochs = (int)o->epochs, s->steps = 10, s->kl_min = o->kl_min;
     s->map = (int)given_or(o->map, box ? 20 : 8);

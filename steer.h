@@ -129,7 +129,8 @@ typedef struct {         /* what a run remembers of chosen rows; any pointer may
     float *q, *k, *v;    /* [depth][rows][heads or kv_heads * head_dim], q and k after rope */
     float *z;            /* [depth][rows][heads * head_dim] values mixed by the patterns */
     float *gate, *up;    /* [depth][rows][ff] */
-    int rows, first;     /* depth = layers - first: blocks below `first` are not recorded */
+    int rows, first;     /* rows of the arrays, also where a run records fewer; depth = layers -
+                            first: blocks below `first` are not recorded */
 } steer_tape;
 
 size_t steer_context_bytes(const steer_model *m, const steer_limits *l); /* 0: too large */

@@ -64,7 +64,7 @@ static int open_traced(traced *w, int kind, int n, int prompt, int streams, int 
     random_tokens(tokens, n, w->m->config.vocab);
     w->v = floats(95, kind, (size_t)w->m->config.d, kind == 2 ? 4 : 2);
     w->x = (example){tokens, n, prompt, -1.25f, steered_text};
-    steer_status s = new_tracer(&w->t, w->m, 1, n, n - prompt + 1, streams, &e);
+    steer_status s = new_tracer(&w->t, w->m, 1, n + 3, n - prompt + 1, streams, &e);
     CHECK_THAT(!s, "%s", e.text);
     return !s;
 }
@@ -1601,9 +1601,9 @@ static void test_patch_errors(void) {
     /* Examples that do not fit, each through everything that takes one. */
     double F[1], *scores = zeros(steer_scores_width(t), sizeof *scores), node[64],
                  *edge = zeros((size_t)size, sizeof *edge);
-    int tokens[12] = {1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12};
+    int tokens[14] = {1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14};
     for (int i = 0; i < 4; i++) { /* too long; no prompt; too long an answer; less than no prompt */
-        static const int sizes[][2] = {{11, 6}, {6, 0}, {10, 3}, {3, -2}};
+        static const int sizes[][2] = {{14, 9}, {6, 0}, {10, 3}, {3, -2}};
         steer_plan p = {.cut = cut};
         example x = {tokens, sizes[i][0], sizes[i][1], 1, 1};
         for (int k = 0; k < 3; k++) {
@@ -1883,12 +1883,15 @@ static void test_report(void) {
                 {"steering",
                  "|n#0|refused#2|low#2|high#2|log-odds#1|coherent#2|perplexity#1|repeats#2|"
                  "Gemma#2|Llama#2"},
-                {"methods", "|n#0|refused#2|low#2|high#2|coherent#2|paper Gemma#2|paper Llama#2"},
+                {"methods",
+                 "|n#0|refused#2|low#2|high#2|log-odds#1|coherent#2|perplexity#1|repeats#2|"
+                 "Gemma#2|Llama#2"},
                 {"dose", "coefficient|harmless +#2|perplexity#1|repeats#2|harmful -#2|coherent#2"},
                 {"freezing",
-                 "|harmless +#2|harmful -#2|loss#1|+-#1|at most#1|paper#2|faithfulness#3"},
+                 "|harmless +#2|harmful -#2|loss#1|+-#1|at most#1|paper#2|perpl. +#1|perpl. -#1|"
+                 "coherent -#2|faithfulness#3"},
                 {"faithfulness",
-                 "edges|share#3|simple#3|complement#3|random#3|backward#3|forward#3"},
+                 "edges|share#3|simple#3|complement#3|random#3|backward#3|forward#3|norm-aware#3"},
                 {"overlap", "|c1#2|c2#2"},
                 {"interchange", "circuit of|with DIM#3|with NTP#3"},
                 {"circuit",
