@@ -2544,7 +2544,7 @@ static double value_of(const report *r, const entry *t, int i, const char *colum
     double x = k < 0 ? NAN : row_data(r, t, i)[k].value;
     return fabs(x) < 1e15 ? x : NAN;
 }
-/* Text from anywhere: what is not UTF-8 becomes U+FFFD, and control characters outside JSON. */
+/* Text from anywhere. What is not UTF-8 becomes U+FFFD; so do control characters, but for JSON. */
 static void put_part(FILE *f, const char *s, size_t n, int mode) {
     int length;
     for (const char *end = s + n; s < end; s += length) {
@@ -2572,7 +2572,7 @@ static void put_row(FILE *f, const report *r, const entry *t, int i, int json) {
     }
     fputs(json ? "]" : "\n", f);
 }
-/* A sentence, or a table's title and head; of a table, row i. */
+/* As text: a sentence, or a table's title and head (i -1); row i of a table. */
 static void echo(const report *r, const entry *x, int i) {
     int table = x->kind == IS_TABLE, model = x->kind == IS_MODEL;
     if (!r->f || r->json || r->lost) return;
@@ -4091,7 +4091,7 @@ static void overlap_table(study *s) {
     say(s->out, "overlap at 10.2%%: mean %.2f, intersection over union %.2f (paper: overlap "
         "about 0.9; two random circuits of that size would share a tenth)", *mean, iou);
 }
-/* One vector's smallest circuit under another (paper 5.2, method 4.6), last a random circuit. */
+/* One vector's smallest circuit under another (paper 5.2); a random one, twice DIM's, comes last. */
 static steer_status interchange_table(study *s) {
     int M = s->methods;
     double(*F)[METHODS] = s->found.interchange, under[METHODS + 1];
