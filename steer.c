@@ -4091,7 +4091,7 @@ static void overlap_table(study *s) {
     say(s->out, "overlap at 10.2%%: mean %.2f, intersection over union %.2f (paper: overlap "
         "about 0.9; two random circuits of that size would share a tenth)", *mean, iou);
 }
-/* One vector's smallest circuit under another (paper 5.2); a random one, twice DIM's, comes last. */
+/* One vector's smallest circuit under another (paper 5.2), at last a random one, twice DIM's. */
 static steer_status interchange_table(study *s) {
     int M = s->methods;
     double(*F)[METHODS] = s->found.interchange, under[METHODS + 1];
