@@ -2430,8 +2430,7 @@ static void order_edges(const steer_graph *g, const double *score, uint64_t seed
     uint64_t state = seed * 0x9E3779B97F4A7C15ull + 1;
     int n = 0;
     for (int i = 0; i < g->slots * g->nodes; i++)
-        if (has_edge(g, i))
-            order[n++] = (ranked){score ? -fabs(score[i]) : random_unit(&state), i};
+        if (has_edge(g, i)) order[n++] = (ranked){score ? -fabs(score[i]) : random_unit(&state), i};
     qsort(order, n, sizeof *order, by_rank);
 }
 /* The paper's simple selection: the top c edges, pruned, c the least that leaves n. */
@@ -2601,15 +2600,20 @@ static void open_table(report *r, const char *name, const char *title, const cha
     } while (*columns++);
     add_entry(r, t);
 }
-/* Numbers fill the columns that are not text, NAN the rest; a label's value is its first number. */
+/* Numbers fill the columns that are not text, NAN the rest. The parts of `text`, with 0x1F between
+ * them, fill the others; what text ends with is its value, of a label what it begins with. */
 static void row_text(report *r, const char *label, const double *values, int n, const char *text) {
     if (r->lost) return;
     entry *t = AT(r->entries, entry, n_entries(r) - 1);
     for (int k = 0, used = 0; k < t->n_columns; k++) {
-        int decimals = (int)row_data(r, t, -1)[k].value;
-        double x = decimals < 0 ? atof(label) : used < n ? values[used++] : NAN;
-        datum y = {x, decimals < 0 ? keep(r, "%s", k ? text : label) /* + 0.0: no -0 */
-                      : keep(r, isfinite(x) ? "%.*f" : "-", decimals, x + 0.0)};
+        int decimals = (int)row_data(r, t, -1)[k].value, length = (int)strcspn(text, "\x1f");
+        double x = decimals < 0 ? (k ? NAN : atof(label)) : used < n ? values[used++] : NAN;
+        datum y = {x, k && decimals < 0 ? keep(r, "%.*s", length, text)
+                      : decimals < 0    ? keep(r, "%s", label) /* below + 0.0: no -0 */
+                                        : keep(r, isfinite(x) ? "%.*f" : "-", decimals, x + 0.0)};
+        const char *last = decimals < 0 && k && y.text ? strrchr(y.text, ' ') : NULL;
+        if (last) y.value = atof(last);
+        if (decimals < 0 && k) text += length + (text[length] != 0);
         append(r, &r->data, &y, sizeof y);
     }
     echo(r, t, t->n_rows++);
@@ -2652,7 +2656,7 @@ static const char page_head[] =
     ".bar{stroke-width:16;opacity:.5}.edge{opacity:.6}.dash{stroke-dasharray:6 4}"
     "table{border-collapse:collapse;font-size:.875rem}th,td{padding:.2rem .55rem;text-align:right;"
     "white-space:nowrap;border-bottom:1px solid #8886}th:first-child{position:sticky;left:0;"
-    "background:Canvas}.text{text-align:left}td.text,.answer{min-width:14rem;white-space:pre-wrap}"
+    "background:Canvas}.text{text-align:left}td.text{white-space:pre}.answer{white-space:pre-wrap}"
     "</style>\n<h1>What drives representation steering?</h1>\n"
     "<p>The experiments of <a href=https://arxiv.org/abs/2604.08524>arXiv 2604.08524</a>, repeated "
     "by steer.c. A vector added to the residual stream makes a model refuse harmless prompts (+) "
@@ -2815,7 +2819,8 @@ static void draw_answer(FILE *f, const report *r, const entry *t) {
     fputs("</figure>\n", f);
 }
 static void put_table(FILE *f, const report *r, const entry *t, size_t id) {
-    int heat = !strcmp(t->name, "overlap") || !strcmp(t->name, "interchange");
+    int tokens = !strcmp(t->name, "svv"); /* shaded by their logits */
+    int heat = tokens || !strcmp(t->name, "overlap") || !strcmp(t->name, "interchange");
     const datum *head = row_data(r, t, -1);
     double low = 0, high = 1e-30;
     fprintf(f, "<h3 id=t%zu>", id), put(f, t->name, HTML);
@@ -2824,14 +2829,15 @@ static void put_table(FILE *f, const report *r, const entry *t, size_t id) {
         if (strstr(t->name, plots[i].table) == t->name) draw_plot(f, r, t, &plots[i]);
     if (!strcmp(t->name, "circuit") && t->n_rows) draw_circuit(f, r, t);
     if (!strcmp(t->name, "shaded")) draw_answer(f, r, t);
-    for (int k = 1; k < t->n_columns && heat; k++) widen(r, t, head[k].text, &low, &high);
+    for (int k = 1; k < t->n_columns && heat; k++)
+        if (tokens == (head[k].value < 0)) widen(r, t, head[k].text, &low, &high);
     fputs("<div class=scroll><table>", f);
     for (int i = -1; i < t->n_rows; i++)
         for (int k = 0; k < t->n_columns; k++) {
             double x = row_data(r, t, i)[k].value;
             fprintf(f, "%s<%s", k ? "" : "\n<tr>", i < 0 || !k ? "th" : "td");
             if (head[k].value < 0) fputs(" class=text", f);
-            if (heat && i >= 0 && k && isfinite(x))
+            if (heat && i >= 0 && k && isfinite(x) && tokens == (head[k].value < 0))
                 fprintf(f, " style=\"background:rgba(%s,%.2f)\"",
                         x < 0 ? "200,80,30" : "25,118,210", 0.6 * fabs(x) / fmax(high, -low));
             fputc('>', f), put(f, row_data(r, t, i)[k].text, HTML);
@@ -3136,8 +3142,7 @@ static int score_visit(void *user, int job, int pos, const float *logits) {
     int i = pos - (j->n_prompt - 1), token = NONE; /* logits: of the answer's token i */
     if (!s->read && !i) *value = steer_refusal_score(s->g.m, logits);
     if (!s->read) token = generate_visit(&s->g, job, pos, logits);
-    else if (i < j->n_out)
-        *value += log_sum_exp(logits, s->g.m->config.vocab) - logits[j->out[i]];
+    else if (i < j->n_out) *value += log_sum_exp(logits, s->g.m->config.vocab) - logits[j->out[i]];
     if (token == STOP) show_progress(s->bar, 1);
     return token;
 }
@@ -4137,8 +4142,7 @@ static void edges_tables(study *s) {
     for (int k = 0, rank = 1; k < g->edges && rank <= 60; k++) {
         int i = s->order[k].i;
         edge_ends x = ends_of(g, i, 0);
-        if (keep[i])
-            ROW(out, x.name.s, score[i], x.from, x.head, x.to, x.kind, x.index, rank++);
+        if (keep[i]) ROW(out, x.name.s, score[i], x.from, x.head, x.to, x.kind, x.index, rank++);
     }
 }
 
@@ -4147,14 +4151,13 @@ static void edges_tables(study *s) {
 static void lens_row(study *s, string name, const float *v, double effect, double all) {
     enum { TOKENS = 8 };
     int ids[TOKENS];
-    float logits[TOKENS];
+    float z[TOKENS];
     string text = {""};
-    logit_lens(s->m, v, TOKENS, ids, logits, s->t->logits[0]);
+    logit_lens(s->m, v, TOKENS, ids, z, s->t->logits[0]);
     for (int k = 0; k < TOKENS; k++) {
         size_t n;
         const char *piece = steer_piece(s->m, ids[k], &n);
-        text = str("%s%s'%.*s' %.1f", text.s, k ? ", " : "", min_int((int)n, 24), piece,
-                   (double)logits[k]);
+        text = str("%s'%.*s' %.1f\x1f", text.s, min_int((int)n, 24), piece, (double)z[k]);
     }
     row_text(s->out, name.s, (const double[]){effect, fabs(effect) / all}, 2, text.s);
 }
@@ -4166,7 +4169,8 @@ static steer_status value_vectors_table(study *s) {
     if (!GET(x, d) || !GET(sum, d) || !GET(unit, d) || !GET(best, n)) return s->e->code;
     open_table(s->out, "svv", "Steering value vectors through the logit lens (paper section 6): "
                "tokens that each raises most; (-): shown with the sign turned; head a > b: a's "
-               "image read by b", "head|node effect#3|share#2|tokens#t");
+               "image read by b",
+               "head|node effect#3|share#2|tokens#t|2#t|3#t|4#t|5#t|6#t|7#t|8#t");
     for (int i = 0; i < s->methods; i++) {
         const double *node = s->of[i].scores + S_NODES;
         double all = 0, norm = norm_of(s->of[i].v, d);
@@ -4775,8 +4779,7 @@ static steer_status command_chat(study *s, const options *o) {
         } else if (!strncmp(line, "/freeze ", 8)) {
             if (words(strcmp(line + 8, "off") ? line + 8 : NULL, "freeze", freezes, &bits, s->e))
                 fprintf(stderr, "steer: %s\n", s->e->text);
-            else if (bits && !plan.add)
-                puts("(nothing to freeze against: start with --vector V)");
+            else if (bits && !plan.add) puts("(nothing to freeze against: start with --vector V)");
             else plan.freeze = bits;
         } else if (*line == '/') puts("(/coeff X, /freeze qk|v|mlp|off, /reset, /quit)");
         else if (*line && n == MAX_TURNS) puts("(the conversation is full: /reset)");
@@ -4801,8 +4804,7 @@ static steer_status load_prompts(study *s, const options *o) {
         const char *side = sides[i % 2], *split = splits[i / 2];
         char path[2048];
         snprintf(path, sizeof path, "%.*s/%s_%s.jsonl", n, dir, side, split);
-        if (access(path, R_OK))
-            snprintf(path, sizeof path, "%.*s/%s-%s.txt", n, dir, side, split);
+        if (access(path, R_OK)) snprintf(path, sizeof path, "%.*s/%s-%s.txt", n, dir, side, split);
         TRY(steer_prompts_load(&sets[i / 2][i % 2], s->m, path, (int)limits[i / 2], s->e));
     }
     return STEER_OK;
@@ -4849,8 +4851,7 @@ static steer_status read_request(study *s, const options *o) {
         return o->vector ? STEER_OK : misused(s->e, "a vector is needed: --vector V");
     if (s->want.method < 0 || !o->out)
         return misused(s->e, "vector takes --method dim|ntp|po and --out FILE");
-    if (!given && !c->site_layer)
-        return misused(s->e, "this model names no site: give --site L,P");
+    if (!given && !c->site_layer) return misused(s->e, "this model names no site: give --site L,P");
     if (s->want.a == 0) s->want.a = layer == c->site_layer ? c->site_coeff : 1;
     return STEER_OK;
 }

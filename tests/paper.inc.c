@@ -1834,6 +1834,15 @@ static void test_report(void) {
     row_text(&r, broken, (const double[]){-0.0, INFINITY}, 2, hostile);
     row_text(&r, "", (const double[]){1e300, -1e-300, -INFINITY}, 3, lines);
     close_table(&r);
+    report shaded = {0}; /* tokens as dark as their logits; a column without a part stays empty */
+    open_report(&shaded, &m);
+    open_table(&shaded, "svv", "", "head|node effect#3|tokens#t|2#t|3#t");
+    row_text(&shaded, "DIM 1.0", (const double[]){9}, 1, "' a b' 4.0\x1f'c' 2.0\x1f");
+    char *page = report_html(&shaded, &(size_t){0});
+    CHECK_THAT(page && occurrences(page, "background:rgba") == 2 &&
+                   strstr(page, "(25,118,210,0.60)\">' a b' 4.0") &&
+                   strstr(page, "(25,118,210,0.30)\">'c' 2.0"), "shading: %s", page);
+    free(page), free_report(&shaded);
     check_report(&r, "hostile text", &json, &html);
     if (json && html) {
         CHECK_THAT(occurrences(json, "null") == 5 && strstr(json, "123456789abcdef"),
