@@ -4976,9 +4976,9 @@ static steer_status run_command(const char *name, options *o, steer_error *e) {
         study s = {.m = m, .out = &out, .e = e, .stages = commands[i].stages};
         status = m ? commands[i].run(&s, o) : e->code;
         if (s.bar.show) fputs("\r\033[K", stderr);
+        if (!one) close_table(&out);
         if (!status && !one)
             fprintf(stderr, "%s: %.0f s\n", m->config.name, seconds() - s.bar.started);
-        if (!one) close_table(&out);
         clear_study(&s), steer_close(m);
     }
     return one ? status : publish(&out, o->report, status, e);
