@@ -50,7 +50,7 @@
  * has the same bits in prefill and in generation, alone and among others. No fast-math anywhere.
  *
  * NOT DONE. Training of weights, GPUs, sampling tricks, mixture-of-experts, formats other than .bin
- * (tools/export.py converts GGUF). No function below the command line prints, exits or keeps state.
+ * (tools/export.py converts GGUF). No function of the library prints, exits or keeps state.
  *
  * CONTENTS
  *     1 errors, memory, sizes           7 generation                 13 measuring
@@ -3058,7 +3058,7 @@ typedef struct {
     site_score *sites;                /* [layers * eoi] all, the best first; NULL: not scored */
     steer_vector v;
     tracer *t;
-    double kl_min;
+    double kl_min;                    /* the tracer's, before there is one */
     method of[METHODS];
     int methods, epochs;              /* DIM alone, or all; of training */
     int brief, map;                   /* 1: the freezing tables alone; prompts a site of the map */
@@ -3430,7 +3430,7 @@ static double chance_of_overlap(int d, int n1, int n2, int k) {
 }
 
 /* ============================================================================== 15 the experiments
- * Each is a function over cells, to be held against the paper's section named above it. */
+ * Each is a function over cells or examples; above it stands the section of the paper it repeats. */
 static int longest_prompt(const study *s) {
     const steer_prompts *const sets[] = {s->train, s->val, s->test, s->told};
     int longest = 1;
