@@ -3430,7 +3430,7 @@ static double chance_of_overlap(int d, int n1, int n2, int k) {
 }
 
 /* ============================================================================== 15 the experiments
- * Each is a function over cells or examples; above it stands the section of the paper it repeats. */
+ * Each is a function over cells or examples; above it stands the paper's section. */
 static int longest_prompt(const study *s) {
     const steer_prompts *const sets[] = {s->train, s->val, s->test, s->told};
     int longest = 1;
