@@ -130,63 +130,64 @@ static double random_unit(uint64_t *state) {
  *     y[r][j] = sum_c x[r][c] W[j][c]        x [rows][k], y [rows][n]
  * W is unrolled into panels: PW outputs wide, KB inputs deep, f32, transposed so that a vector's
  * lanes are neighbouring outputs: panel[c][j]. `tile` multiplies up to MR rows of x with a panel,
- * in 2 MR vector registers; keys and values are panels too. At first, trust `matmul` and go on. */
+ * in vector registers; keys and values are panels too. At first, trust `matmul` and go on. */
 #ifdef __AVX512F__
-enum { LANES = 16, MR = 12 }; /* 32 registers: 24 sums, 2 of the panel, 1 of x */
+enum { LANES = 16, VECS = 3, MR = 8 }; /* 32 registers: 24 sums, 3 of the panel, 1 of x */
+#define TILES SIX(1) SIX(2) SIX(3) TILE(1, 7) TILE(2, 7) TILE(3, 7) TILE(1, 8) TILE(2, 8) TILE(3, 8)
+#define EACH(f, s) EIGHT(f, s, 0), EIGHT(f, s, 8)
+#define TRANSPOSE SWAP(1) SWAP(2) SWAP(4) SWAP(8)
 #else
-enum { LANES = 8, MR = 6 };   /* 16 registers: 12 sums, 2 of the panel, 1 of x */
+enum { LANES = 8, VECS = 2, MR = 6 };  /* 16 registers: 12 sums, 2 of the panel, 1 of x */
+#define TILES SIX(1) SIX(2)
+#define EACH(f, s) EIGHT(f, s, 0)
+#define TRANSPOSE SWAP(1) SWAP(2) SWAP(4)
 #endif
-enum { PW = 2 * LANES, KB = 256, ALIGN = 64 }; /* a cache line is 64 bytes */
+enum { PW = VECS * LANES, KW = 2 * LANES, KB = 256, ALIGN = 64 }; /* a cache line is 64 bytes */
 typedef float vec __attribute__((vector_size(LANES * 4), aligned(4), may_alias));
-typedef float vec4 __attribute__((vector_size(16), aligned(4), may_alias));
-typedef uint32_t unit4 __attribute__((vector_size(16), aligned(1), may_alias));
-typedef int32_t int4 __attribute__((vector_size(16)));
+typedef uint32_t lanes __attribute__((vector_size(LANES * 4), aligned(1), may_alias));
+typedef int32_t ints __attribute__((vector_size(LANES * 4)));
 #define INLINE static inline __attribute__((always_inline))
 #ifdef __clang__ /* which otherwise splits vectors of 16 floats in two */
 #define WIDE __attribute__((min_vector_width(LANES * 32)))
 #define UNROLL _Pragma("clang loop unroll(full)")
-#define SHUFFLE(a, b, i, j, k, l) __builtin_shufflevector(a, b, i, j, k, l)
+#define SHUFFLE(a, b, ...) __builtin_shufflevector(a, b, __VA_ARGS__)
 #else
-#define WIDE
+#define WIDE __attribute__((noipa)) /* inlined, the sums of a tile would not stay in registers */
 #define UNROLL _Pragma("GCC unroll 16")
-#define SHUFFLE(a, b, i, j, k, l) __builtin_shuffle(a, b, (int4){i, j, k, l})
+#define SHUFFLE(a, b, ...) __builtin_shuffle(a, b, (ints){__VA_ARGS__})
 #endif
-/* y[i][0..PW) (+)= sum_c a[i][c] p[c][0..PW), i < rows, c ascending; rows as, ps, ys apart. */
-INLINE void tile_of(int rows, const float *a, size_t as, const float *p, size_t ps, int k, float *y,
-                    size_t ys, int accumulate) {
-    vec sum[MR][2];
-    UNROLL for (int i = 0; i < rows; i++) sum[i][0] = sum[i][1] = (vec){0};
+/* y[i][j] (+)= sum_c a[i][c] p[c][j], j < vecs LANES, c ascending; rows are as, ps, ys apart. */
+INLINE void tile_of(int rows, int vecs, const float *a, size_t as, const float *p, size_t ps, int k,
+                    float *y, size_t ys, int accumulate) {
+    vec sum[MR][VECS], of[VECS];
+    UNROLL for (int i = 0; i < rows; i++)
+        UNROLL for (int v = 0; v < vecs; v++) sum[i][v] = (vec){0};
     for (int c = 0; c < k; c++) {
-        vec p0 = *(const vec *)(p + c * ps), p1 = *(const vec *)(p + c * ps + LANES);
+        UNROLL for (int v = 0; v < vecs; v++) of[v] = *(const vec *)(p + c * ps + v * LANES);
         UNROLL for (int i = 0; i < rows; i++) {
             float s = a[i * as + c];
-            sum[i][0] += s * p0, sum[i][1] += s * p1;
+            UNROLL for (int v = 0; v < vecs; v++) sum[i][v] += s * of[v];
         }
     }
-    UNROLL for (int i = 0; i < rows; i++) {
-        vec *out = (vec *)(y + i * ys);
-        if (accumulate) sum[i][0] += out[0], sum[i][1] += out[1];
-        out[0] = sum[i][0], out[1] = sum[i][1];
-    }
+    UNROLL for (int i = 0; i < rows; i++)
+        UNROLL for (int v = 0; v < vecs; v++) {
+            vec *out = (vec *)(y + i * ys + v * LANES);
+            if (accumulate) sum[i][v] += *out;
+            *out = sum[i][v];
+        }
 }
-static WIDE void tile(int rows, const float *a, size_t as, const float *p, size_t ps, int k,
-                      float *y, size_t ys, int accumulate) {
+static WIDE void tile(int rows, int vecs, const float *a, size_t as, const float *p, size_t ps,
+                      int k, float *y, size_t ys, int accumulate) {
     for (int left = (rows + MR - 1) / MR, n; left > 0; left--, rows -= n, a += n * as, y += n * ys)
-        switch (n = rows / left) { /* equal shares: a short last one would run at half speed */
-#define TILE(n) case n: tile_of(n, a, as, p, ps, k, y, ys, accumulate); break;
-            TILE(1) TILE(2) TILE(3) TILE(4) TILE(5) TILE(6)
-#ifdef __AVX512F__
-            TILE(7) TILE(8) TILE(9) TILE(10) TILE(11) TILE(12)
-#endif
+        switch (n = rows / left, vecs * 16 + n) { /* equal shares: a short last one would be slow */
+#define TILE(v, n) case v * 16 + n: tile_of(n, v, a, as, p, ps, k, y, ys, accumulate); break;
+#define SIX(v) TILE(v, 1) TILE(v, 2) TILE(v, 3) TILE(v, 4) TILE(v, 5) TILE(v, 6)
+            TILES
         }
 }
 typedef enum { F32, BF16, Q8 } dtype;
-typedef struct {
-    const void *data;   /* [rows][cols] of its type */
-    const float *scale; /* q8: [rows][cols / 32] */
-    dtype type;
-    int rows, cols;
-} weight;
+/* data: [rows][cols] of its type; q8 has scale [rows][cols / 32] */
+typedef struct { const void *data; const float *scale; dtype type; int rows, cols; } weight;
 INLINE float weight1(const weight *w, size_t j, size_t c) { /* W[j][c] */
     size_t at = j * (size_t)w->cols + c;
     if (w->type == F32) return ((const float *)w->data)[at];
@@ -194,37 +195,42 @@ INLINE float weight1(const weight *w, size_t j, size_t c) { /* W[j][c] */
     union { uint32_t bits; float value; } bf16 = {(uint32_t)((const uint16_t *)w->data)[at] << 16};
     return bf16.value;
 }
-/* panel[c][j] = W[j0 + j][c0 + c] or, back, W[c0 + c][j0 + j], c < k, j < n; zeros for n <= j < PW.
- * Four bytes of a row hold 1, 2 or 4 weights: 4 x 4 such units are transposed, then widened. */
+/* TRANSPOSE: r[i][j] = r[j][i]; step s exchanges s x s corners within blocks of 2 s x 2 s. */
+#define LOWER(s, l) ((l) & s ? (l) - s + LANES : (l))
+#define UPPER(s, l) ((l) & s ? (l) + LANES : (l) + s)
+#define FOUR(f, s, l) f(s, l), f(s, l + 1), f(s, l + 2), f(s, l + 3)
+#define EIGHT(f, s, l) FOUR(f, s, l), FOUR(f, s, l + 4)
+#define SWAP(s) UNROLL for (int i = 0; i < LANES; i++) if (!(i & s)) { \
+    lanes a = r[i], b = r[i + s]; \
+    r[i] = SHUFFLE(a, b, EACH(LOWER, s)), r[i + s] = SHUFFLE(a, b, EACH(UPPER, s)); }
+/* panel[c][j] = W[j0 + j][c0 + c] or, back, W[c0 + c][j0 + j], c < k, j < n; zeros beside a ragged
+ * edge. Four bytes of a row, a unit, hold 1, 2 or 4 weights: units are transposed, then widened. */
 INLINE void panel_of(float *panel, const weight *w, dtype type, int back, size_t j0, int n,
                      size_t c0, int k) {
     weight of = {w->data, w->scale, type, w->rows, w->cols};
-    int per = type == F32 ? 1 : type == BF16 ? 2 : 4, jn = n & ~3, kn = k / (4 * per) * (4 * per);
+    int per = type == F32 ? 1 : type == BF16 ? 2 : 4, jn = n / LANES * LANES;
+    int block = LANES * per, kn = k / block * block, fits = type == Q8 ? 32 : per;
     size_t stride = (size_t)w->cols / (size_t)per * 4; /* bytes a row, where kn > 0 */
-    if (n < PW) memset(panel, 0, sizeof(float) * PW * (size_t)k);
-    if (back || w->cols % per || c0 % (4 * per)) kn = 0;
-    for (int c = 0; c < kn; c += 4 * per) { /* whole cache lines of the panel, one after another */
-        const char *row = (const char *)w->data + j0 * stride + (c0 + c) / per * 4;
-        for (int j = 0; j < jn; j += 4, row += 4 * stride) {
-            unit4 r0 = *(const unit4 *)row, r1 = *(const unit4 *)(row + stride);
-            unit4 r2 = *(const unit4 *)(row + 2 * stride), r3 = *(const unit4 *)(row + 3 * stride);
-            unit4 a = SHUFFLE(r0, r1, 0, 4, 1, 5), b = SHUFFLE(r2, r3, 0, 4, 1, 5);
-            unit4 d = SHUFFLE(r0, r1, 2, 6, 3, 7), f = SHUFFLE(r2, r3, 2, 6, 3, 7);
-            unit4 t[4] = {SHUFFLE(a, b, 0, 1, 4, 5), SHUFFLE(a, b, 2, 3, 6, 7),
-                          SHUFFLE(d, f, 0, 1, 4, 5), SHUFFLE(d, f, 2, 3, 6, 7)};
-            vec4 scale = {0};
-            for (int i = 0; i < 4 && type == Q8; i++)
-                scale[i] = w->scale[((j0 + j + i) * w->cols + c0 + c) / 32];
-            float *p = panel + (size_t)c * PW + j;
-            UNROLL for (int i = 0; i < 4; i++)
+    if (n > jn) memset(panel, 0, sizeof(float) * PW * (size_t)k);
+    if (back || w->cols % fits || c0 % fits) kn = 0;
+    for (int c = 0; c < kn; c += block)
+        for (int j = 0; j < jn; j += LANES) {
+            const char *row = (const char *)w->data + (j0 + j) * stride + (c0 + c) / per * 4;
+            lanes r[LANES];
+            vec scale = {0};
+            UNROLL for (int i = 0; i < LANES; i++) r[i] = *(const lanes *)(row + i * stride);
+            TRANSPOSE
+            UNROLL for (int i = 0; i < LANES; i++) {
+                float *p = panel + (size_t)(c + i * per) * PW + j;
+                for (int l = 0; l < LANES && type == Q8 && i % 8 == 0; l++)
+                    scale[l] = w->scale[((j0 + j + l) * w->cols + c0 + c) / 32 + i / 8];
                 UNROLL for (int s = 0; s < per; s++, p += PW)
-                    if (type == F32) *(unit4 *)p = t[i];
-                    else if (type == BF16 && s) *(unit4 *)p = t[i] & 0xFFFF0000u;
-                    else if (type == BF16) *(unit4 *)p = t[i] << 16;
-                    else *(vec4 *)p =
-                        __builtin_convertvector((int4)(t[i] << (24 - 8 * s)) >> 24, vec4) * scale;
+                    if (type == F32) *(lanes *)p = r[i];
+                    else if (type == BF16) *(lanes *)p = r[i] << (16 - 16 * s) & 0xFFFF0000u;
+                    else *(vec *)p =
+                        __builtin_convertvector((ints)(r[i] << (24 - 8 * s)) >> 24, vec) * scale;
+            }
         }
-    }
     for (int c = 0; c < k; c++) /* back, or the ragged edge */
         for (int j = c < kn ? jn : 0; j < n; j++)
             panel[c * PW + j] = back ? weight1(&of, c0 + c, j0 + j) : weight1(&of, j0 + j, c0 + c);
@@ -242,17 +248,20 @@ static void linear(float *y, int ys, const float *x, int xs, const weight *w, pa
                    const float *bias, int rows) {
     int n = back ? p.cols : p.rows, k = back ? p.rows : p.cols;
     int first_j = back ? p.col : p.row, first_c = back ? p.row : p.col;
+    size_t units = ((size_t)n + LANES - 1) / LANES, panels = (units + VECS - 1) / VECS;
+    if ((panels = round_up(panels, thread_count())) > units) panels = units; /* equal shares */
     PARALLEL_FOR
-    for (int j0 = 0; j0 < n; j0 += PW) {
+    for (size_t u = 0; u < panels; u++) {
         float panel[KB * PW] __attribute__((aligned(ALIGN))), edge[MR * PW];
-        int nj = min_int(PW, n - j0);
+        int j0 = (int)(units * u / panels) * LANES, j1 = (int)(units * (u + 1) / panels) * LANES;
+        int vecs = (j1 - j0) / LANES, nj = min_int(j1, n) - j0;
         for (int c0 = 0; c0 < k; c0 += KB) {
             int kc = min_int(KB, k - c0);
             make_panel(panel, w, back, first_j + j0, nj, first_c + c0, kc);
-            if (nj == PW) tile(rows, x + c0, xs, panel, PW, kc, y + j0, ys, c0 > 0);
-            for (int r = 0; r < rows && nj < PW; r += MR) { /* a narrow one: through `edge` */
+            if (j1 <= n) tile(rows, vecs, x + c0, xs, panel, PW, kc, y + j0, ys, c0 > 0);
+            for (int r = 0; r < rows && j1 > n; r += MR) { /* a ragged one: through `edge` */
                 int nr = min_int(MR, rows - r);
-                tile(nr, x + (size_t)r * xs + c0, xs, panel, PW, kc, edge, PW, 0);
+                tile(nr, vecs, x + (size_t)r * xs + c0, xs, panel, PW, kc, edge, PW, 0);
                 for (int i = 0; i < nr; i++) {
                     float *out = y + (size_t)(r + i) * ys + j0, *sum = edge + i * PW;
                     for (int j = 0; j < nj; j++) out[j] = c0 ? out[j] + sum[j] : sum[j];
@@ -319,27 +328,20 @@ INLINE float tanh_f(float x) {
 INLINE float gelu_tanh(float x) { return tanh_f(0.797884561f * (x + 0.044715f * x * x * x)); }
 /* gate[i] = act(gate[i]) · up[i]: SiLU x / (1 + e^-x), or GELU in its tanh form. */
 static void gated(float *gate, const float *up, int n, int gelu) {
-    if (gelu)
-        for (int i = 0; i < n; i++) gate[i] = 0.5f * gate[i] * (1.0f + gelu_tanh(gate[i])) * up[i];
-    else
-        for (int i = 0; i < n; i++) gate[i] = gate[i] / (1.0f + exp_f(-gate[i])) * up[i];
+    for (int i = 0; i < n; i++)
+        gate[i] = (gelu ? 0.5f * gate[i] * (1.0f + gelu_tanh(gate[i]))
+                        : gate[i] / (1.0f + exp_f(-gate[i]))) * up[i];
 }
 /* Of h = act(gate) · up, dh in `dg`:  du = dh · act(gate), dg = dh · up · act'(gate).
  *     SiLU' = s (1 + x (1 - s)), s = 1 / (1 + e^-x)
  *     GELU' = (1 + t) / 2 + x (1 - t²) u' / 2, t = tanh u */
 static void gated_back(float *dg, float *du, const float *gate, const float *up, int n, int gelu) {
     for (int i = 0; i < n; i++) {
-        float x = gate[i], dh = dg[i], act, slope;
-        if (gelu) {
-            float t = gelu_tanh(x);
-            act = 0.5f * x * (1.0f + t);
-            slope = 0.5f * (1.0f + t) +
-                    0.5f * x * (1.0f - t * t) * 0.797884561f * (1.0f + 3 * 0.044715f * x * x);
-        } else {
-            float s = 1.0f / (1.0f + exp_f(-x));
-            act = x * s, slope = s * (1.0f + x * (1.0f - s));
-        }
-        du[i] = dh * act, dg[i] = dh * up[i] * slope;
+        float x = gate[i], dh = dg[i], t = gelu ? gelu_tanh(x) : 0; /* act(x) = x s */
+        float s = gelu ? 0.5f * (1.0f + t) : 1.0f / (1.0f + exp_f(-x));
+        float bend = 0.797884561f * (1.0f + 3 * 0.044715f * x * x); /* u' */
+        float slope = gelu ? s + 0.5f * x * (1.0f - t * t) * bend : s * (1.0f + x * (1.0f - s));
+        du[i] = dh * (x * s), dg[i] = dh * up[i] * slope;
     }
 }
 static void softcap(float *x, size_t n, float cap) { /* cap · tanh(x / cap) */
@@ -940,8 +942,8 @@ static const char *load_tokenizer(steer_model *m, const file_header *h) {
  * enters at that block with its twin's residual. Rows are ordered by the block at which they enter,
  * those with cut edges last; the r-th row in that order is at place r.
  *
- * KV cache of one stream and block: keys [kv][positions / PW][head_dim][PW], panels of positions,
- * and values [kv][positions][vd], vd = head_dim rounded up to PW: attention is two `tile`s. */
+ * KV cache of one stream and block: keys [kv][positions / KW][head_dim][KW], panels of positions,
+ * and values [kv][positions][vd], vd = head_dim rounded up to KW: attention is two `tile`s. */
 typedef struct {
     steer_plan *plan;
     int twin;            /* -1: none */
@@ -1000,7 +1002,7 @@ static int source_of(const steer_context *c, int r, unsigned what) {
     const steer_plan *p = plan_at(c, r);
     return p && p->freeze & what ? c->twin_place[r] : r;
 }
-static int value_width(const steer_config *c) { return (int)round_up((size_t)c->head_dim, PW); }
+static int value_width(const steer_config *c) { return (int)round_up((size_t)c->head_dim, KW); }
 /* Head h (h = heads: the MLP) of block b. */
 static int node_of(const steer_graph *g, int b, int h) {
     return 1 + (b - g->layer) * (g->heads + 1) + h;
@@ -1039,7 +1041,7 @@ static size_t lay_out(steer_context *c, const steer_model *model, const steer_li
         return 0;
     c->graph = steer_graph_of(model, u->cut_layer);
     size_t at = 0, rows = u->rows, streams = u->streams, cut = u->cut_rows;
-    size_t positions = round_up(u->positions, PW), group = m->heads / m->kv_heads;
+    size_t positions = round_up(u->positions, KW), group = m->heads / m->kv_heads;
     size_t d = m->d, ff = m->ff, hd = m->head_dim, vd = value_width(m), qd = m->heads * hd;
     size_t kd = m->kv_heads * hd, angles = positions * (hd / 2);
     c->key_size = positions * hd, c->value_size = positions * vd;
@@ -1122,7 +1124,7 @@ steer_status steer_fork(steer_context *c, int from, int to, int n, steer_error *
         n < 0 || n > c->streams[from].length || c->streams[to].length ||
         c->streams[from].enter != c->streams[to].enter)
         return fail(e, STEER_EARG, "stream %d can't take %d positions of stream %d", to, n, from);
-    size_t k = round_up(n, PW) * m->head_dim, v = (size_t)n * value_width(m); /* whole panels */
+    size_t k = round_up(n, KW) * m->head_dim, v = (size_t)n * value_width(m); /* whole panels */
     for (int b = c->streams[to].enter; b < m->layers; b++)
         for (int g = 0; g < m->kv_heads; g++) {
             float *new = keys_of(c, to, b, g), *old = keys_of(c, from, b, g);
@@ -1180,16 +1182,16 @@ static void attend(steer_context *c, int r, int b, int g, float *scratch) {
     const float *q = row_at(c->q, from, m->heads * hd) + g * group * hd;
     const float *K = keys_of(c, batch_row(c, from)->stream, b, g);
     const float *V = keys_of(c, batch_row(c, r)->stream, b, g) + c->key_size;
-    for (int u = first / PW * PW; u <= t; u += PW)
-        tile(group, q, hd, K + (size_t)u * hd, PW, hd, A + u, positions, 0);
+    for (int u = first / KW * KW; u <= t; u += KW)
+        tile(group, 2, q, hd, K + (size_t)u * hd, KW, hd, A + u, positions, 0);
     for (int h = 0; h < group; h++) {
         float *a = A + h * positions + first;
         for (int u = 0; u < n; u++) a[u] *= m->query_scale;
         softcap(a, n, m->attn_cap);
         softmax(a, n);
     }
-    for (int i = 0; i < vd; i += PW)
-        tile(group, A + first, positions, V + (size_t)first * vd + i, vd, n, z + i, vd, 0);
+    for (int i = 0; i < vd; i += KW)
+        tile(group, 2, A + first, positions, V + (size_t)first * vd + i, vd, n, z + i, vd, 0);
     for (int h = 0; h < group; h++)
         copy_floats(row_at(c->z, r, m->heads * hd) + (g * group + h) * hd, z + h * vd, hd);
 }
@@ -1205,9 +1207,9 @@ static void store_keys_and_values(steer_context *c, int b, int n) {
         const float *v = row_at(c->v, source_of(c, r, STEER_V), m->kv_heads * hd);
         for (int h = 0; h < m->heads; h++) rope(q + h * hd, cosine, sine, half);
         for (int g = 0; g < m->kv_heads; g++, k += hd, v += hd) {
-            float *keys = keys_of(c, own, b, g), *K = keys + (size_t)(t / PW * PW) * hd + t % PW;
+            float *keys = keys_of(c, own, b, g), *K = keys + (size_t)(t / KW * KW) * hd + t % KW;
             rope(k, cosine, sine, half);
-            for (int i = 0; i < hd; i++) K[i * PW] = k[i];
+            for (int i = 0; i < hd; i++) K[i * KW] = k[i];
             copy_floats(row_at(keys + c->key_size, t, vd), v, hd);
         }
     }

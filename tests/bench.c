@@ -3,9 +3,10 @@
 #include "../steer.c"
 #undef main
 
-/* Linear layers on SmolLM2's shapes against the machine's peak of multiply-adds, taken in turns. */
+/* Linear layers on SmolLM2's shapes against the machine's peak of multiply-adds, in many short
+ * turns: what else the processor does slows one more than the other, and may last for seconds. */
 static double peak_gflops(void) {
-    enum { CHAINS = 12, TURNS = 8000000 };
+    enum { CHAINS = 12, TURNS = 400000 };
     double started = seconds(), sum = 0;
 #ifdef _OPENMP
 #pragma omp parallel reduction(+ : sum)
@@ -26,30 +27,32 @@ static double peak_gflops(void) {
     return sum / (seconds() - started) / 1e9;
 }
 int main(void) {
-    static const int shapes[][2] = {{576, 192}, {576, 576}, {576, 1536}, {1536, 576}};
-    static const int batches[] = {1, 16, 64, 256, 512};
-    printf("%d threads, vectors of %d floats; GFLOP/s and share of the multiply-add peak in the "
-           "same moments\n",
-           thread_count(), LANES);
-    for (size_t i = 0; i < 4; i++)
-        for (size_t j = 0; j < 5; j++) {
-            int k = shapes[i][0], n = shapes[i][1], rows = batches[j];
-            uint16_t *w = zeros((size_t)n * k, 2);
-            float *x = zeros((size_t)rows * k, 4), *y = zeros((size_t)rows * n, 4);
-            if (!w || !x || !y) return 1;
-            for (int t = 0; t < n * k; t++) w[t] = (uint16_t)(0x3C00 + t % 97);
-            weight W = {w, NULL, BF16, n, k};
-            double best = 0, peak = 0, flops = 2.0 * rows * n * k;
-            for (int turn = 0; turn < 5; turn++) {
-                int times = 1 + (int)(2e9 / flops);
-                peak = fmax(peak, peak_gflops());
+    enum { SHAPES = 4, BATCHES = 5, TURNS = 400 };
+    static const int shapes[SHAPES][2] = {{576, 192}, {576, 576}, {576, 1536}, {1536, 576}};
+    static const int batches[BATCHES] = {1, 16, 64, 256, 512};
+    enum { WIDEST = 1536, ROWS = 512 };
+    uint16_t *w = zeros((size_t)WIDEST * 576, sizeof *w);
+    float *x = zeros((size_t)ROWS * WIDEST, sizeof *x), *y = zeros((size_t)ROWS * WIDEST, sizeof *y);
+    double best[SHAPES][BATCHES] = {{0}}, peak = 0;
+    if (!w || !x || !y) return 1;
+    for (int t = 0; t < WIDEST * 576; t++) w[t] = (uint16_t)(0x3C00 + t % 97);
+    for (int turn = 0; turn < TURNS; turn++) {
+        peak = fmax(peak, peak_gflops());
+        for (int i = 0; i < SHAPES; i++)
+            for (int j = 0; j < BATCHES; j++) {
+                weight W = {w, NULL, BF16, shapes[i][1], shapes[i][0]};
+                double flops = 2.0 * batches[j] * W.rows * W.cols;
+                int times = 1 + (int)(1e8 / flops);
                 double started = seconds();
-                for (int t = 0; t < times; t++) matmul(y, x, &W, NULL, rows);
-                best = fmax(best, flops * times / (seconds() - started) / 1e9);
+                for (int t = 0; t < times; t++) matmul(y, x, &W, NULL, batches[j]);
+                best[i][j] = fmax(best[i][j], flops * times / (seconds() - started) / 1e9);
             }
-            printf("%5d -> %-5d %4d rows  %7.1f  %3.0f%% of %.0f\n", k, n, rows, best,
-                   100 * best / peak, peak);
-            free(w), free(x), free(y);
-        }
-    return 0;
+    }
+    printf("%d threads, vectors of %d floats; the best of %d turns; peak of multiply-adds %.0f "
+           "GFLOP/s\n", thread_count(), LANES, TURNS, peak);
+    for (int i = 0; i < SHAPES; i++)
+        for (int j = 0; j < BATCHES; j++)
+            printf("%5d -> %-5d %4d rows  %6.1f GFLOP/s  %3.0f%% of the peak\n", shapes[i][0],
+                   shapes[i][1], batches[j], best[i][j], 100 * best[i][j] / peak);
+    return free(w), free(x), free(y), 0;
 }
