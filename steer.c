@@ -4460,7 +4460,7 @@ static steer_status whole_paper(study *s) {
     if (STAGE(FREEZE)) TRY(freezing_table(s));
     if (STAGE(MAP) && s->map && s->sites) TRY(site_map(s));
     if (s->brief) {
-        say(s->out, "vectors by training, patching and what rests on it: give --patch 20");
+        say(s->out, "the rest, with its --pairs, --epochs, --exact, --metric: give --patch 20");
         return conclude(s), STEER_OK;
     }
     if (!s->of[DIM].n && todo & (TRAIN | PATCH | rest))
