@@ -128,9 +128,9 @@ static double random_unit(uint64_t *state) {
  * Activations are f32, one row after another. A weight matrix W [n][k] is stored by rows as f32,
  * bf16 or q8 (int8 in groups of 32 with one f32 scale each).
  *     y[r][j] = sum_c x[r][c] W[j][c]        x [rows][k], y [rows][n]
- * W is unrolled into panels: PW outputs wide, KB inputs deep, f32, transposed so that a vector's
- * lanes are neighbouring outputs: panel[c][j]. `tile` multiplies up to MR rows of x with a panel,
- * in vector registers; keys and values are panels too. At first, trust `matmul` and go on. */
+ * W is unrolled into panels, at most PW outputs wide and KB inputs deep, f32, transposed so that a
+ * vector's lanes are neighbouring outputs: panel[c][j]. `tile` multiplies up to MR rows of x with a
+ * panel, in registers; keys and values are panels too. At first, trust `matmul` and go on. */
 #ifdef __AVX512F__
 enum { LANES = 16, VECS = 3, MR = 8 }; /* 32 registers: 24 sums, 3 of the panel, 1 of x */
 #define TILES SIX(1) SIX(2) SIX(3) TILE(1, 7) TILE(2, 7) TILE(3, 7) TILE(1, 8) TILE(2, 8) TILE(3, 8)
@@ -142,7 +142,7 @@ enum { LANES = 8, VECS = 2, MR = 6 };  /* 16 registers: 12 sums, 2 of the panel,
 #define EACH(f, s) EIGHT(f, s, 0)
 #define TRANSPOSE SWAP(1) SWAP(2) SWAP(4)
 #endif
-enum { PW = VECS * LANES, KW = 2 * LANES, KB = 256, ALIGN = 64 }; /* a cache line is 64 bytes */
+enum { PW = VECS * LANES, KW = 2 * LANES, KB = 256, RB = 256, ALIGN = 64 }; /* KW: panels of keys */
 typedef float vec __attribute__((vector_size(LANES * 4), aligned(4), may_alias));
 typedef uint32_t lanes __attribute__((vector_size(LANES * 4), aligned(1), may_alias));
 typedef int32_t ints __attribute__((vector_size(LANES * 4)));
@@ -152,21 +152,21 @@ typedef int32_t ints __attribute__((vector_size(LANES * 4)));
 #define UNROLL _Pragma("clang loop unroll(full)")
 #define SHUFFLE(a, b, ...) __builtin_shufflevector(a, b, __VA_ARGS__)
 #else
-#define WIDE __attribute__((noipa)) /* inlined, the sums of a tile would not stay in registers */
+#define WIDE __attribute__((noipa)) /* inlined, a tile's sums would leave the registers */
 #define UNROLL _Pragma("GCC unroll 16")
 #define SHUFFLE(a, b, ...) __builtin_shuffle(a, b, (ints){__VA_ARGS__})
 #endif
 /* y[i][j] (+)= sum_c a[i][c] p[c][j], j < vecs LANES, c ascending; rows are as, ps, ys apart. */
 INLINE void tile_of(int rows, int vecs, const float *a, size_t as, const float *p, size_t ps, int k,
                     float *y, size_t ys, int accumulate) {
-    vec sum[MR][VECS], of[VECS];
+    vec sum[MR][VECS], pv[VECS];
     UNROLL for (int i = 0; i < rows; i++)
         UNROLL for (int v = 0; v < vecs; v++) sum[i][v] = (vec){0};
     for (int c = 0; c < k; c++) {
-        UNROLL for (int v = 0; v < vecs; v++) of[v] = *(const vec *)(p + c * ps + v * LANES);
+        UNROLL for (int v = 0; v < vecs; v++) pv[v] = *(const vec *)(p + c * ps + v * LANES);
         UNROLL for (int i = 0; i < rows; i++) {
             float s = a[i * as + c];
-            UNROLL for (int v = 0; v < vecs; v++) sum[i][v] += s * of[v];
+            UNROLL for (int v = 0; v < vecs; v++) sum[i][v] += s * pv[v];
         }
     }
     UNROLL for (int i = 0; i < rows; i++)
@@ -212,7 +212,7 @@ INLINE void panel_of(float *panel, const weight *w, dtype type, int back, size_t
     int block = LANES * per, kn = k / block * block, fits = type == Q8 ? 32 : per;
     size_t stride = (size_t)w->cols / (size_t)per * 4; /* bytes a row, where kn > 0 */
     if (n > jn) memset(panel, 0, sizeof(float) * PW * (size_t)k);
-    if (back || w->cols % fits || c0 % fits) kn = 0;
+    if (back || w->cols % fits || c0 % fits) kn = 0; /* rows begin within a unit or a group */
     for (int c = 0; c < kn; c += block)
         for (int j = 0; j < jn; j += LANES) {
             const char *row = (const char *)w->data + (j0 + j) * stride + (c0 + c) / per * 4;
@@ -235,7 +235,8 @@ INLINE void panel_of(float *panel, const weight *w, dtype type, int back, size_t
         for (int j = c < kn ? jn : 0; j < n; j++)
             panel[c * PW + j] = back ? weight1(&of, c0 + c, j0 + j) : weight1(&of, j0 + j, c0 + c);
 }
-static void make_panel(float *p, const weight *w, int back, size_t j0, int n, size_t c0, int k) {
+static WIDE void make_panel(float *p, const weight *w, int back, size_t j0, int n, size_t c0,
+                            int k) {
     if (w->type == F32) panel_of(p, w, F32, back, j0, n, c0, k); /* a constant: no tests in loops */
     else if (w->type == BF16) panel_of(p, w, BF16, back, j0, n, c0, k);
     else panel_of(p, w, Q8, back, j0, n, c0, k);
@@ -248,28 +249,25 @@ static void linear(float *y, int ys, const float *x, int xs, const weight *w, pa
                    const float *bias, int rows) {
     int n = back ? p.cols : p.rows, k = back ? p.rows : p.cols;
     int first_j = back ? p.col : p.row, first_c = back ? p.row : p.col;
-    size_t units = ((size_t)n + LANES - 1) / LANES, panels = (units + VECS - 1) / VECS;
-    if ((panels = round_up(panels, thread_count())) > units) panels = units; /* equal shares */
+    size_t vectors = ((size_t)n + LANES - 1) / LANES, panels = (vectors + VECS - 1) / VECS;
+    if ((panels = round_up(panels, thread_count())) > vectors) panels = vectors; /* equal shares */
     PARALLEL_FOR
     for (size_t u = 0; u < panels; u++) {
-        float panel[KB * PW] __attribute__((aligned(ALIGN))), edge[MR * PW];
-        int j0 = (int)(units * u / panels) * LANES, j1 = (int)(units * (u + 1) / panels) * LANES;
-        int vecs = (j1 - j0) / LANES, nj = min_int(j1, n) - j0;
-        for (int c0 = 0; c0 < k; c0 += KB) {
-            int kc = min_int(KB, k - c0);
-            make_panel(panel, w, back, first_j + j0, nj, first_c + c0, kc);
-            if (j1 <= n) tile(rows, vecs, x + c0, xs, panel, PW, kc, y + j0, ys, c0 > 0);
-            for (int r = 0; r < rows && j1 > n; r += MR) { /* a ragged one: through `edge` */
-                int nr = min_int(MR, rows - r);
-                tile(nr, vecs, x + (size_t)r * xs + c0, xs, panel, PW, kc, edge, PW, 0);
-                for (int i = 0; i < nr; i++) {
-                    float *out = y + (size_t)(r + i) * ys + j0, *sum = edge + i * PW;
-                    for (int j = 0; j < nj; j++) out[j] = c0 ? out[j] + sum[j] : sum[j];
-                }
+        float panel[KB * PW] __attribute__((aligned(ALIGN))), sum[RB * PW];
+        int v0 = (int)(vectors * u / panels), vecs = (int)(vectors * (u + 1) / panels) - v0;
+        int j0 = v0 * LANES, nj = min_int(vecs * LANES, n - j0);
+        for (int r = 0, nr; r < rows; r += nr) { /* sums lie together; rows of y lie far apart */
+            nr = min_int(RB, rows - r);
+            for (int c0 = 0; c0 < k; c0 += KB) {
+                int kc = min_int(KB, k - c0);
+                make_panel(panel, w, back, first_j + j0, nj, first_c + c0, kc);
+                tile(nr, vecs, x + (size_t)r * xs + c0, xs, panel, PW, kc, sum, PW, c0 > 0);
+            }
+            for (int i = 0; i < nr; i++) {
+                float *to = y + (size_t)(r + i) * ys + j0, *from = sum + i * PW;
+                for (int j = 0; j < nj; j++) to[j] = bias ? from[j] + bias[j0 + j] : from[j];
             }
         }
-        for (int r = 0; r < rows && bias; r++)
-            for (int j = 0; j < nj; j++) y[(size_t)r * ys + j0 + j] += bias[j0 + j];
     }
 }
 /* y[rows][n] = x[rows][k] W^T (+ bias[n]) */
@@ -328,9 +326,9 @@ INLINE float tanh_f(float x) {
 INLINE float gelu_tanh(float x) { return tanh_f(0.797884561f * (x + 0.044715f * x * x * x)); }
 /* gate[i] = act(gate[i]) · up[i]: SiLU x / (1 + e^-x), or GELU in its tanh form. */
 static void gated(float *gate, const float *up, int n, int gelu) {
-    for (int i = 0; i < n; i++)
-        gate[i] = (gelu ? 0.5f * gate[i] * (1.0f + gelu_tanh(gate[i]))
-                        : gate[i] / (1.0f + exp_f(-gate[i]))) * up[i];
+    if (gelu) for (int i = 0; i < n; i++)
+        gate[i] = 0.5f * gate[i] * (1.0f + gelu_tanh(gate[i])) * up[i];
+    else for (int i = 0; i < n; i++) gate[i] = gate[i] / (1.0f + exp_f(-gate[i])) * up[i];
 }
 /* Of h = act(gate) · up, dh in `dg`:  du = dh · act(gate), dg = dh · up · act'(gate).
  *     SiLU' = s (1 + x (1 - s)), s = 1 / (1 + e^-x)
@@ -339,8 +337,8 @@ static void gated_back(float *dg, float *du, const float *gate, const float *up,
     for (int i = 0; i < n; i++) {
         float x = gate[i], dh = dg[i], t = gelu ? gelu_tanh(x) : 0; /* act(x) = x s */
         float s = gelu ? 0.5f * (1.0f + t) : 1.0f / (1.0f + exp_f(-x));
-        float bend = 0.797884561f * (1.0f + 3 * 0.044715f * x * x); /* u' */
-        float slope = gelu ? s + 0.5f * x * (1.0f - t * t) * bend : s * (1.0f + x * (1.0f - s));
+        float bend = 0.5f * x * (1.0f - t * t) * 0.797884561f * (1.0f + 3 * 0.044715f * x * x);
+        float slope = gelu ? s + bend : s * (1.0f + x * (1.0f - s));
         du[i] = dh * (x * s), dg[i] = dh * up[i] * slope;
     }
 }
@@ -1181,9 +1179,9 @@ static void attend(steer_context *c, int r, int b, int g, float *scratch) {
     float *A = scratch, *z = A + group * positions; /* [group][positions], [group][vd] */
     const float *q = row_at(c->q, from, m->heads * hd) + g * group * hd;
     const float *K = keys_of(c, batch_row(c, from)->stream, b, g);
-    const float *V = keys_of(c, batch_row(c, r)->stream, b, g) + c->key_size;
+    const float *V = keys_of(c, batch_row(c, r)->stream, b, g) + c->key_size + (size_t)first * vd;
     for (int u = first / KW * KW; u <= t; u += KW)
-        tile(group, 2, q, hd, K + (size_t)u * hd, KW, hd, A + u, positions, 0);
+        tile(group, KW / LANES, q, hd, K + (size_t)u * hd, KW, hd, A + u, positions, 0);
     for (int h = 0; h < group; h++) {
         float *a = A + h * positions + first;
         for (int u = 0; u < n; u++) a[u] *= m->query_scale;
@@ -1191,7 +1189,7 @@ static void attend(steer_context *c, int r, int b, int g, float *scratch) {
         softmax(a, n);
     }
     for (int i = 0; i < vd; i += KW)
-        tile(group, 2, A + first, positions, V + (size_t)first * vd + i, vd, n, z + i, vd, 0);
+        tile(group, KW / LANES, A + first, positions, V + i, vd, n, z + i, vd, 0);
     for (int h = 0; h < group; h++)
         copy_floats(row_at(c->z, r, m->heads * hd) + (g * group + h) * hd, z + h * vd, hd);
 }
