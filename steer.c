@@ -256,7 +256,7 @@ static void linear(float *y, int ys, const float *x, int xs, const weight *w, pa
         float panel[KB * PW] __attribute__((aligned(ALIGN))), sum[RB * PW];
         int v0 = (int)(vectors * u / panels), vecs = (int)(vectors * (u + 1) / panels) - v0;
         int j0 = v0 * LANES, nj = min_int(vecs * LANES, n - j0);
-        for (int r = 0, nr; r < rows; r += nr) { /* sums lie together; rows of y lie far apart */
+        for (int r = 0, nr; r < rows; r += nr) { /* sums of RB rows lie together, unlike y */
             nr = min_int(RB, rows - r);
             for (int c0 = 0; c0 < k; c0 += KB) {
                 int kc = min_int(KB, k - c0);
@@ -335,10 +335,12 @@ static void gated(float *gate, const float *up, int n, int gelu) {
  *     GELU' = (1 + t) / 2 + x (1 - t²) u' / 2, t = tanh u */
 static void gated_back(float *dg, float *du, const float *gate, const float *up, int n, int gelu) {
     for (int i = 0; i < n; i++) {
-        float x = gate[i], dh = dg[i], t = gelu ? gelu_tanh(x) : 0; /* act(x) = x s */
-        float s = gelu ? 0.5f * (1.0f + t) : 1.0f / (1.0f + exp_f(-x));
-        float bend = 0.5f * x * (1.0f - t * t) * 0.797884561f * (1.0f + 3 * 0.044715f * x * x);
-        float slope = gelu ? s + bend : s * (1.0f + x * (1.0f - s));
+        float x = gate[i], dh = dg[i], s, slope; /* act(x) = x s */
+        if (gelu) {
+            float t = gelu_tanh(x);
+            s = 0.5f * (1.0f + t);
+            slope = s + 0.5f * x * (1.0f - t * t) * 0.797884561f * (1.0f + 3 * 0.044715f * x * x);
+        } else s = 1.0f / (1.0f + exp_f(-x)), slope = s * (1.0f + x * (1.0f - s));
         du[i] = dh * (x * s), dg[i] = dh * up[i] * slope;
     }
 }
