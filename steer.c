@@ -3657,11 +3657,11 @@ static int flips(int side, const cell *base, const cell *steered, int i) {
     return base->refuses[i] == (side == HARMFUL) && steered->refuses[i] != base->refuses[i] &&
            base->lengths[i] && steered->lengths[i];
 }
-/* Prompt i of a cell with its answer, *n tokens; NULL: no memory. */
-static int *join(study *s, const cell *x, int i, int *n) {
-    int *to, n_prompt = x->prompts->lengths[i];
+/* Prompt i of `asked` with a cell's answer i, *n tokens; NULL: no memory. */
+static int *join(study *s, const steer_prompts *asked, const cell *x, int i, int *n) {
+    int *to, n_prompt = asked->lengths[i];
     if (!GET(to, *n = n_prompt + x->lengths[i])) return NULL;
-    memcpy(to, x->prompts->tokens[i], sizeof *to * (size_t)n_prompt);
+    memcpy(to, asked->tokens[i], sizeof *to * (size_t)n_prompt);
     memcpy(to + n_prompt, x->tokens + i * s->max_new, sizeof *to * (size_t)x->lengths[i]);
     return to;
 }
@@ -3676,7 +3676,8 @@ static steer_status collect_examples(study *s, method *x) {
             if (!flips(k, a[0], a[1], i)) continue;
             example *ex = &x->list[x->n++];
             *ex = (example){NULL, 0, s->test[k].lengths[i], k ? 1 : -1, text};
-            if (!(ex->tokens = join(s, a[text], i, &ex->n))) return s->e->code;
+            ex->tokens = join(s, &s->test[k], a[text], i, &ex->n);
+            if (!ex->tokens) return s->e->code;
             x->count[k] = ++n;
         }
     }
@@ -3723,13 +3724,15 @@ static steer_status mean_faithfulness(study *s, const method *x, const steer_pla
     return STEER_OK;
 }
 /* NTP and PO (paper section 3), on pairs that the model makes of train and validation prompts.
- * Response w of a pair: prompt and answer i, the unsteered run's x_l, ln p in that run. */
-static steer_status fill_pair(study *s, training_pair *x, int w, const cell *from, int i) {
+ * Response w of a pair: prompt i as it was asked, without what a told model was told, a cell's
+ * answer i to it, the unsteered run's x_l, ln p in that run. */
+static steer_status fill_pair(study *s, training_pair *x, int w, const steer_prompts *asked,
+                              const cell *from, int i) {
     int d = s->m->config.d, window = standard_training.window, counted;
     steer_plan *none = NULL;
-    x->tokens[w] = join(s, from, i, &x->n[w]);
+    x->tokens[w] = join(s, asked, from, i, &x->n[w]);
     if (!x->tokens[w] || !GET(x->start[w], x->n[w] * d)) return s->e->code;
-    x->n_prompt = from->prompts->lengths[i];
+    x->n_prompt = asked->lengths[i];
     example ex = {x->tokens[w], x->n[w], x->n_prompt, 1, 1};
     TRY(run_example(s->t, &ex, &none, 1, &s->t->tape[0], s->e));
     copy_floats(x->start[w], s->t->tape[0].resid, (size_t)ex.n * d);
@@ -3754,8 +3757,8 @@ static steer_status make_pairs(study *s, int set, int most, pair_list *pairs) {
             if (!flips(k, &cells[k], other, i)) continue;
             training_pair *x = &pairs->of[pairs->n++];
             x->sign = k ? 1 : -1, used[k]++, used[2] += by_telling;
-            TRY(fill_pair(s, x, 0, other, i));
-            TRY(fill_pair(s, x, 1, &cells[k], i));
+            TRY(fill_pair(s, x, 0, &from[k], other, i));
+            TRY(fill_pair(s, x, 1, &from[k], &cells[k], i));
         }
     say(s->out, "%s pairs: %d of %d harmful (refused unsteered, answered with -s) and %d of %d "
         "harmless (answered; %d refused when told to, %d with +s) show the behaviour",
