@@ -1,0 +1,439 @@
+/* What tests/test.c, tests/fuzz.c, tests/faults.c and tests/threads.c share: random models, small model
+ * files made from nothing, files in a folder of this run's own, checkers of JSON and HTML. The file
+ * that includes it has included steer.c and defined CHECK_THAT(condition, format, ...). */
+#include <limits.h>
+#include <signal.h>
+#include <sys/wait.h>
+
+/* ---------------------------------------------------------------- random models */
+
+/* Element i of a random tensor, in [-1, 1): the rule is in tools/oracle.py. */
+static double random_value(uint64_t seed, uint64_t kind, uint64_t layer, uint64_t i) {
+    uint64_t z = (seed << 56 ^ kind << 48 ^ layer << 40 ^ i) + 0x9E3779B97F4A7C15ull;
+    z = (z ^ z >> 30) * 0xBF58476D1CE4E5B9ull;
+    z = (z ^ z >> 27) * 0x94D049BB133111EBull;
+    z ^= z >> 31;
+    return 2 * ((double)(z >> 40) * 0x1p-24) - 1;
+}
+static weight random_matrix(int seed, int kind, int layer, int rows, int cols, double scale,
+                            dtype type) {
+    size_t n = (size_t)rows * cols;
+    float *f = malloc(n * sizeof *f);
+    for (size_t i = 0; i < n; i++) f[i] = (float)(random_value(seed, kind, layer, i) * scale);
+    if (type == Q8 && cols % 32) type = BF16;
+    if (type == F32) return (weight){f, NULL, F32, rows, cols};
+    void *data = malloc(n * 2);
+    float *scales = malloc(n / 32 * sizeof *scales + 1);
+    for (size_t i = 0; i < n && type == BF16; i++) { /* to nearest, ties to even */
+        uint32_t u;
+        memcpy(&u, &f[i], 4);
+        ((uint16_t *)data)[i] = (uint16_t)((u + 0x7FFF + (u >> 16 & 1)) >> 16);
+    }
+    for (size_t g = 0; g < n / 32 && type == Q8; g++) {
+        float top = 0;
+        for (int i = 0; i < 32; i++) top = fmaxf(top, fabsf(f[g * 32 + i]));
+        scales[g] = top / 127;
+        for (int i = 0; i < 32; i++)
+            ((int8_t *)data)[g * 32 + i] = (int8_t)rintf(f[g * 32 + i] / (top > 0 ? scales[g] : 1));
+    }
+    free(f);
+    return (weight){data, scales, type, rows, cols};
+}
+static void free_matrix(weight *w) {
+    free((void *)(uintptr_t)w->data);
+    free((void *)(uintptr_t)w->scale);
+}
+static const float *random_vector(int seed, int kind, int layer, int n, double center,
+                                  double scale) {
+    float *f = malloc((size_t)n * sizeof *f);
+    for (int i = 0; i < n; i++) f[i] = (float)(center + scale * random_value(seed, kind, layer, i));
+    return f;
+}
+/* A model without a tokenizer, as tools/oracle.py makes it from the same numbers. */
+static steer_model *random_model(int seed, double base, steer_config c, dtype type) {
+    steer_model *m = calloc(1, sizeof *m);
+    c.n_eot = 1, c.max_seq = 512;
+    snprintf(c.name, sizeof c.name, "random %d", seed);
+    m->config = c, m->eoi = 1;
+    m->blocks = calloc((size_t)c.layers, sizeof *m->blocks);
+    int qd = c.heads * c.head_dim, kd = c.kv_heads * c.head_dim;
+    double gain = 1 - c.norm_offset;
+    m->embed = random_matrix(seed, 0, 0, c.vocab, c.d, 1.0 / c.embed_scale, type);
+    m->unembed = c.tied ? m->embed : random_matrix(seed, 1, 0, c.vocab, c.d, sqrt(3.0 / c.d), type);
+    m->final_norm = random_vector(seed, 2, 0, c.d, gain, 0.25);
+    float *freq = malloc(sizeof *freq * (size_t)c.head_dim);
+    for (int i = 0; i < c.head_dim / 2; i++) freq[i] = (float)pow(base, -2.0 * i / c.head_dim);
+    m->rope_freq = freq;
+    for (int b = 0; b < c.layers; b++) {
+        block *w = &m->blocks[b];
+        w->attn_norm = random_vector(seed, 16, b, c.d, gain, 0.25);
+        w->q = random_matrix(seed, 17, b, qd, c.d, sqrt(3.0 / c.d), type);
+        w->k = random_matrix(seed, 18, b, kd, c.d, sqrt(3.0 / c.d), type);
+        w->v = random_matrix(seed, 19, b, kd, c.d, sqrt(3.0 / c.d), type);
+        if (c.qkv_bias) {
+            w->q_bias = random_vector(seed, 20, b, qd, 0, 0.5);
+            w->k_bias = random_vector(seed, 21, b, kd, 0, 0.5);
+            w->v_bias = random_vector(seed, 22, b, kd, 0, 0.5);
+        }
+        w->o = random_matrix(seed, 23, b, c.d, qd, sqrt(3.0 / qd), type);
+        w->post_attn_norm = random_vector(seed, 24, b, c.d, gain, 0.25);
+        w->mlp_norm = random_vector(seed, 25, b, c.d, gain, 0.25);
+        w->gate = random_matrix(seed, 26, b, c.ff, c.d, sqrt(3.0 / c.d), type);
+        w->up = random_matrix(seed, 27, b, c.ff, c.d, sqrt(3.0 / c.d), type);
+        w->down = random_matrix(seed, 28, b, c.d, c.ff, sqrt(3.0 / c.ff), type);
+        w->post_mlp_norm = random_vector(seed, 29, b, c.d, gain, 0.25);
+    }
+    return m;
+}
+/* ---------------------------------------------------------------- files, children */
+
+static uint64_t dice = 1; /* random_unit's state: every test begins with the same */
+static int roll(int n) { return (int)(random_unit(&dice) * n); }
+static void set_threads(int n) {
+#ifdef _OPENMP
+    omp_set_num_threads(n);
+#else
+    (void)n;
+#endif
+}
+
+static char temporary[64] = "/tmp/steer-test-XXXXXX"; /* a folder for one run of the tests */
+static const char *in_temporary(const char *name) {
+    static char paths[4][128];
+    static int next;
+    char *path = paths[next++ % 4];
+    snprintf(path, sizeof paths[0], "%s/%s", temporary, name);
+    return path;
+}
+/* In place: thousands of small files cut to nothing and written anew are slow on a real disk. */
+static void write_bytes(const char *path, const void *bytes, size_t n) {
+    int fd = open(path, O_RDWR | O_CREAT, 0600);
+    struct stat st;
+    int ok = fd >= 0 && !fstat(fd, &st) && pwrite(fd, bytes, n, 0) == (ssize_t)n;
+    if (ok && st.st_size != (off_t)n) ok = !ftruncate(fd, (off_t)n);
+    if (fd >= 0) close(fd);
+    CHECK_THAT(ok, "%s can't be written", path);
+}
+static int exists(const char *path) { return access(path, F_OK) == 0; }
+
+/* Run f in a process of its own, for at most `limit` seconds; what ended it, or NULL if f
+ * returned. */
+static const char *in_child(void (*f)(void *), void *argument, unsigned limit) {
+    int status = 0;
+    fflush(stdout);
+    pid_t child = fork();
+    if (!child) {
+        alarm(limit);
+        f(argument);
+        _exit(0);
+    }
+    waitpid(child, &status, 0);
+    return WIFSIGNALED(status)
+               ? (WTERMSIG(status) == SIGALRM ? "it does not end" : "a signal ended it")
+           : WEXITSTATUS(status) ? "it failed"
+                                 : NULL;
+}
+
+/* A small model file, made here: every byte a token, a few merges, four special tokens, random
+ * weights. */
+enum { SMALL_GEMMA = 1, SMALL_NFC = 2, SMALL_TINY = 4 }; /* tiny: d 8, for the fuzzer */
+enum { HEAD = 512, RECORD_BYTES = 40, VECTOR_HEAD = 256 }; /* as README.md has them */
+typedef struct {
+    unsigned char *bytes;
+    size_t size, sections, data; /* where the tokenizer's sections and the tensors begin */
+} image;
+static void put_bytes(unsigned char **p, const void *data, size_t n) {
+    memcpy(*p, data, n), *p += n;
+}
+static void put_word(unsigned char **p, uint32_t v) { put_bytes(p, &v, 4); }
+static void emit(image *f, const void *p, size_t n) {
+    if (n) memcpy(f->bytes + f->size, p, n);
+    f->size += n;
+}
+static void seal_head(unsigned char *bytes, size_t size) { /* the checksum of the head, made anew */
+    uint64_t data;
+    memcpy(&data, bytes + 32, 8);
+    if (data < HEAD || data > size) return;
+    memset(bytes + 24, 0, 4);
+    uint32_t crc = crc32_of(0, bytes, (size_t)data);
+    memcpy(bytes + 24, &crc, 4);
+}
+static void seal(image *f) {
+    uint32_t crc = crc32_of(0, f->bytes + f->data, f->size - f->data);
+    memcpy(f->bytes + 28, &crc, 4);
+    seal_head(f->bytes, f->size);
+}
+static void small_tensor(image *f, int *n, int kind, int layer, int rows, int cols, dtype type,
+                         double center) {
+    unsigned char *record = f->bytes + HEAD + RECORD_BYTES * (*n)++;
+    uint64_t at = f->size, bytes, zero = 0;
+    if (cols) {
+        weight w = random_matrix(99, kind, layer, rows, cols, sqrt(3.0 / cols), type);
+        type = w.type;
+        size_t count = (size_t)rows * (size_t)cols;
+        emit(f, w.data, count * (type == F32 ? 4 : type == BF16 ? 2 : 1));
+        if (type == Q8) emit(f, w.scale, count / 32 * 4);
+        free_matrix(&w);
+    } else {
+        const float *x = random_vector(99, kind, layer, rows, center, 0.25);
+        type = F32;
+        emit(f, x, (size_t)rows * 4);
+        free((void *)(uintptr_t)x);
+    }
+    bytes = f->size - at;
+    put_word(&record, (uint32_t)kind | (uint32_t)type << 16), put_word(&record, (uint32_t)layer);
+    put_word(&record, (uint32_t)rows), put_word(&record, (uint32_t)cols);
+    put_bytes(&record, &at, 8), put_bytes(&record, &bytes, 8), put_bytes(&record, &zero, 8);
+    f->size = round_up(f->size, ALIGN);
+}
+static const struct {
+    uint32_t counts[4], rows[17][3];
+} small_nfc = {{3, 8, 6, 0},
+               {{0x300, 0x314, 230}, /* combining classes */
+                {0x323, 0x323, 220},
+                {0x327, 0x327, 202},
+                {0xC5, 'A', 0x30A}, /* decompositions */
+                {0xC9, 'E', 0x301},
+                {0xE9, 'e', 0x301},
+                {0x344, 0x308, 0x301},
+                {0x1E0B, 'd', 0x307},
+                {0x1E0D, 'd', 0x323},
+                {0x212B, 0xC5, 0}, /* the Angstrom sign */
+                {0xFB1D, 0x5D9, 0x5B4},
+                {'A', 0x30A, 0xC5}, /* composites, one of them (1E0E) made up */
+                {'E', 0x301, 0xC9},
+                {'d', 0x307, 0x1E0B},
+                {'d', 0x323, 0x1E0D},
+                {'e', 0x301, 0xE9},
+                {0x1E0D, 0x307, 0x1E0E}}};
+static image small_image(dtype type, int kind) {
+    static const char *const merges[][2] = {{"t", "h"},  {"th", "e"}, {"i", "n"},
+                                            {"in", "g"}, {" ", "a"},  {" ", "the"},
+                                            {"a", "n"},  {"an", "d"}, {"th", "ing"}};
+    static const char *const specials[] = {"<bos>", "<user>", "<end>", "<assistant>", "<unused>"};
+    static const uint32_t unicode[][3] = {
+        {9, 13, SPACE},          {32, 32, SPACE},          {'0', '9', NUMBER},
+        {'A', 'Z', LETTER},      {'a', 'z', LETTER},       {0xA0, 0xA0, SPACE},
+        {0xC0, 0x24F, LETTER},   {0x300, 0x36F, MARK},     {0x400, 0x4FF, LETTER},
+        {0x4E00, 0x9FFF, LETTER}, {0xAC00, 0xD7A3, LETTER}};
+    static const char template[] =
+        "<bos>\0<user>system\n\0\0<end>\n\0<user>\n\0<end>\n\0<assistant>\n\0<end>\n";
+    static const char grammar[] = "o Sure, this is how to {T}.\ns rest\ns look at the {T} again\n";
+    enum { MERGED = sizeof merges / sizeof *merges, VOCAB = 256 + MERGED + 5 };
+    int tiny = kind & SMALL_TINY, gemma = kind & SMALL_GEMMA, tensors = 0;
+    int d = type == Q8 ? 32 : tiny ? 8 : 16;
+    steer_config c = {.d = d, .layers = 2, .heads = 2, .kv_heads = 1, .head_dim = d / 2, .ff = tiny ? 8 : 32,
+                      .vocab = VOCAB, .max_seq = 64, .tied = !gemma, .norm_eps = 1e-5f,
+                      .embed_scale = 1, .query_scale = 0.3f};
+    if (gemma)
+        c.qkv_bias = c.post_norms = c.gelu = 1, c.window = 4, c.window_every = 2, c.norm_offset = 1,
+        c.attn_cap = 20, c.final_cap = 30;
+    uint32_t offset[VOCAB + 1] = {0}, bytes_of[256], merge[MERGED][4];
+    unsigned char types[VOCAB] = {0};
+    char names[VOCAB * 16];
+    for (uint32_t i = 0; i < VOCAB; i++) {
+        char *name = names + offset[i];
+        int n = 1;
+        if (i < 256) *name = (char)i, bytes_of[i] = i;
+        else if (i < 256 + MERGED)
+            n = sprintf(name, "%s%s", merges[i - 256][0], merges[i - 256][1]);
+        else n = sprintf(name, "%s", specials[i - 256 - MERGED]), types[i] = i + 1 == VOCAB ? 2 : 1;
+        offset[i + 1] = offset[i] + (uint32_t)n;
+    }
+    for (uint32_t i = 0; i < MERGED; i++) {
+        merge[i][2] = i, merge[i][3] = 256 + i;
+        for (int side = 0; side < 2; side++)
+            for (uint32_t t = 0; t < 256 + MERGED; t++)
+                if (offset[t + 1] - offset[t] == strlen(merges[i][side]) &&
+                    !memcmp(names + offset[t], merges[i][side], strlen(merges[i][side])))
+                    merge[i][side] = t;
+    }
+    for (int i = 1; i < MERGED; i++) /* by (left, right) */
+        for (int j = i; j && (merge[j][0] < merge[j - 1][0] ||
+                              (merge[j][0] == merge[j - 1][0] && merge[j][1] < merge[j - 1][1]));
+             j--)
+            for (int k = 0; k < 4; k++) {
+                uint32_t t = merge[j][k];
+                merge[j][k] = merge[j - 1][k], merge[j - 1][k] = t;
+            }
+    const struct {
+        const void *p;
+        size_t n;
+    } sections[SECTIONS] = {{offset, sizeof offset},
+                            {names, offset[VOCAB]},
+                            {types, sizeof types},
+                            {bytes_of, sizeof bytes_of},
+                            {merge, sizeof merge},
+                            {unicode, sizeof unicode},
+                            {template, sizeof template},
+                            {grammar, sizeof grammar - 1},
+                            {&small_nfc, kind & SMALL_NFC ? sizeof small_nfc : 0},
+                            {NULL, 0}};
+    image f = {.bytes = zeros(1 << 18, 1)};
+    int expected = 3 + !c.tied + c.layers * (9 + 3 * c.qkv_bias + 2 * c.post_norms);
+    uint64_t at[SECTIONS][2];
+    f.size = f.sections = round_up((size_t)(HEAD + expected * RECORD_BYTES), ALIGN);
+    for (int i = 0; i < SECTIONS; i++) {
+        at[i][0] = f.size, at[i][1] = sections[i].n;
+        emit(&f, sections[i].p, sections[i].n);
+        f.size = round_up(f.size, ALIGN);
+    }
+    f.data = f.size;
+    int qd = c.heads * c.head_dim, kd = c.kv_heads * c.head_dim;
+    double gain = 1 - c.norm_offset;
+    small_tensor(&f, &tensors, 0, 0, c.vocab, d, type, 0);
+    if (!c.tied) small_tensor(&f, &tensors, 1, 0, c.vocab, d, type, 0);
+    small_tensor(&f, &tensors, 2, 0, d, 0, F32, gain);
+    small_tensor(&f, &tensors, 3, 0, c.head_dim / 2, 0, F32, 0.5);
+    for (int b = 0; b < c.layers; b++) {
+        small_tensor(&f, &tensors, 16, b, d, 0, F32, gain);
+        small_tensor(&f, &tensors, 17, b, qd, d, type, 0);
+        small_tensor(&f, &tensors, 18, b, kd, d, type, 0);
+        small_tensor(&f, &tensors, 19, b, kd, d, type, 0);
+        for (int i = 0; i < 3 && c.qkv_bias; i++)
+            small_tensor(&f, &tensors, 20 + i, b, i ? kd : qd, 0, F32, 0);
+        small_tensor(&f, &tensors, 23, b, d, qd, type, 0);
+        if (c.post_norms) small_tensor(&f, &tensors, 24, b, d, 0, F32, gain);
+        small_tensor(&f, &tensors, 25, b, d, 0, F32, gain);
+        small_tensor(&f, &tensors, 26, b, c.ff, d, type, 0);
+        small_tensor(&f, &tensors, 27, b, c.ff, d, type, 0);
+        small_tensor(&f, &tensors, 28, b, d, c.ff, type, 0);
+        if (c.post_norms) small_tensor(&f, &tensors, 29, b, d, 0, F32, gain);
+    }
+    unsigned char *p = f.bytes;
+    uint64_t size = f.size, data = f.data;
+    put_bytes(&p, "STEERMDL", 8), put_word(&p, STEER_VERSION), put_word(&p, (uint32_t)tensors),
+        put_bytes(&p, &size, 8);
+    put_word(&p, 0), put_word(&p, 0), put_bytes(&p, &data, 8);
+    snprintf((char *)p, 64, "small %d", kind), p += 64;
+    c.pretok = kind & SMALL_NFC ? 2 : 1, c.nfc = kind & SMALL_NFC ? 1 : 0, c.trim = gemma ? 1 : 0;
+    c.n_eot = 1, c.n_refusal = 2, c.eot[0] = 256 + MERGED + 2, c.refusal[0] = 'I',
+    c.refusal[1] = 'A';
+    c.site_layer = 1, c.site_pos = -1, c.site_coeff = 1;
+    put_bytes(&p, &c, offsetof(steer_config, fingerprint)); /* the struct is the format */
+    put_bytes(&p, at, sizeof at);
+    seal(&f);
+    return f;
+}
+static steer_model *open_image(const image *f) {
+    steer_error e = {0};
+    steer_model *m = steer_open_memory(f->bytes, f->size, "small", &e);
+    CHECK_THAT(m, "%s", e.text);
+    return m;
+}
+
+/* ---------------------------------------------------------------- checkers */
+
+/* What follows one JSON value, or NULL: the grammar of RFC 8259, UTF-8 included. */
+static const char *after_value(const char *s, int depth);
+static const char *skip_space(const char *s) { return s + strspn(s, " \t\r\n"); }
+static const char *after_string(const char *s) {
+    if (*s++ != '"') return NULL;
+    for (const char *end = s + strlen(s); *s && *s != '"';) {
+        int length;
+        if ((unsigned char)*s < 32 || code_point(s, end, &length) < 0) return NULL;
+        if (*s != '\\') s += length;
+        else if (s[1] == 'u') {
+            for (int i = 2; i < 6; i++)
+                if (!isxdigit((unsigned char)s[i])) return NULL;
+            s += 6;
+        } else if (s[1] && strchr("\"\\/bfnrt", s[1])) s += 2;
+        else return NULL;
+    }
+    return *s ? s + 1 : NULL;
+}
+static const char *after_number(const char *s) {
+    s += *s == '-';
+    size_t n = strspn(s, "0123456789");
+    if (!n || (n > 1 && *s == '0')) return NULL;
+    s += n;
+    if (*s == '.' && !(n = strspn(s + 1, "0123456789"))) return NULL;
+    if (*s == '.') s += 1 + n;
+    if (*s == 'e' || *s == 'E') {
+        s += 1 + (s[1] == '+' || s[1] == '-');
+        if (!(n = strspn(s, "0123456789"))) return NULL;
+        s += n;
+    }
+    return s;
+}
+static const char *after_value(const char *s, int depth) {
+    if (depth > 20) return NULL;
+    if (*s == '"') return after_string(s);
+    if (!strncmp(s, "null", 4) || !strncmp(s, "true", 4)) return s + 4;
+    if (!strncmp(s, "false", 5)) return s + 5;
+    if (*s != '[' && *s != '{') return after_number(s);
+    char close = *s == '[' ? ']' : '}';
+    int first = 1;
+    for (s = skip_space(s + 1); s && *s != close; first = 0) {
+        if (!first && *s++ != ',') return NULL;
+        s = skip_space(s);
+        if (close == '}' && (!(s = after_string(s)) || *(s = skip_space(s)) != ':')) return NULL;
+        if (close == '}') s = skip_space(s + 1);
+        if ((s = after_value(s, depth + 1))) s = skip_space(s);
+    }
+    return s ? s + 1 : NULL;
+}
+static int is_json(const char *s) {
+    const char *end = after_value(skip_space(s), 0);
+    return end && !*skip_space(end);
+}
+/* The string at s, decoded; code points below 256 of \u only. */
+static void decode_json(const char *s, char *to) {
+    for (s++; *s && *s != '"'; s++)
+        if (*s == '\\' && s[1] == 'u')
+            *to++ = (char)strtol((char[]){s[2], s[3], s[4], s[5], 0}, NULL, 16), s += 5;
+        else if (*s == '\\') *to++ = *++s == 'n' ? '\n' : *s == 't' ? '\t' : *s;
+        else *to++ = *s;
+    *to = 0;
+}
+static int occurrences(const char *s, const char *of) {
+    int n = 0;
+    while ((s = strstr(s, of))) n++, s++;
+    return n;
+}
+/* What is wrong with a page: tags that are not closed, in order, by their names, an & that begins
+ * no entity, bytes that are no UTF-8, control characters; or NULL. */
+static const char *html_fault(const char *s) {
+    char open[64][16];
+    int depth = 0, length;
+    for (const char *end = s + strlen(s); s < end; s += length) {
+        long c = code_point(s, end, &length);
+        if (c < 0 || (c < 32 && c != '\n') || (c >= 127 && c < 160))
+            return "bytes that are no text";
+        if (c == '&') {
+            const char *name = s + 1 + (s[1] == '#');
+            size_t n = strspn(name, "0123456789abcdefghijklmnopqrstuvwxyz");
+            if (!n || name[n] != ';') return "a bare &";
+        }
+        if (c == '>') return "a bare >";
+        if (c != '<') continue;
+        char name[16] = "";
+        int closing = s[1] == '/';
+        sscanf(s + 1 + closing, "%15[a-zA-Z0-9]", name);
+        const char *stop = s;
+        for (int quoted = 0; *stop && (quoted || *stop != '>'); stop++) quoted ^= *stop == '"';
+        if (!*stop || (!*name && s[1] != '!')) return "a bare <";
+        length = (int)(stop + 1 - s);
+        static const char optional[] =
+            " meta html head body p li tr td th br "; /* ends may be left out */
+        char padded[20];
+        snprintf(padded, sizeof padded, " %s ", name);
+        if (s[1] == '!' || stop[-1] == '/' || strstr(optional, padded)) continue;
+        if (!closing) {
+            if (depth == 64) return "tags too deep";
+            memcpy(open[depth++], name, sizeof name);
+            continue;
+        }
+        if (!depth || strcmp(open[--depth], name)) return "a tag closed that is not open";
+    }
+    return depth ? "a tag that is never closed" : NULL;
+}
+/* The first number in a picture that is none, as in "M12.0,nan"; or NULL. */
+static const char *no_number(const char *s) {
+    while ((s = strstr(s, "<svg")))
+        for (const char *end = strstr(s, "</svg>"); s < end; s++)
+            if ((!strncmp(s, "nan", 3) || !strncmp(s, "inf", 3)) &&
+                !isalpha((unsigned char)s[-1]) && !isalpha((unsigned char)s[3]))
+                return s;
+    return NULL;
+}
