@@ -27,7 +27,7 @@ bench: tests/bench
 tests/bench: tests/bench.c steer.c steer.h Makefile
 	$(CC) $(FLAGS) tests/bench.c -lm -o tests/bench
 
-tests/test: tests/test.c tests/fixtures.inc.c tests/paper.inc.c tests/user.c steer.c steer.h Makefile
+tests/test: tests/test.c $(wildcard tests/*.inc.c) tests/user.c steer.c steer.h Makefile
 	$(CC) $(FLAGS) $(WARN) tests/test.c -lm -o tests/test
 
 # A user's program: the library, linked.
@@ -43,7 +43,7 @@ test: steer tests/test tests/user
 
 # The same tests where every wrong access or undefined operation stops the program.
 sanitize: CFLAGS = -O1 -g -fsanitize=address,undefined -fno-sanitize-recover=all -fno-omit-frame-pointer
-sanitize: steer.c steer.h tests/test.c tests/fixtures.inc.c tests/paper.inc.c tests/user.c
+sanitize: steer.c steer.h tests/test.c $(wildcard tests/*.inc.c) tests/user.c
 	$(CC) $(FLAGS) steer.c -lm -o tests/steer-sanitized
 	$(CC) $(FLAGS) tests/test.c -lm -o tests/test-sanitized
 	$(CC) $(FLAGS) -DSTEER_NO_MAIN -I. tests/user.c steer.c -lm -o tests/user-sanitized

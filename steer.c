@@ -60,7 +60,12 @@
  *     5 chat templates                 11 patching and circuits      16 command line
  *     6 plans and the forward pass     12 report
  */
+/* Sums in another order, and NaNs that can't be told: nothing that this file promises would hold. */
+#if defined __FAST_MATH__ || __FINITE_MATH_ONLY__ || __ASSOCIATIVE_MATH__
+#error "-Ofast and -ffast-math make logits wrong; type: cc -O3 -march=native -fopenmp steer.c -lm"
+#endif
 #define _GNU_SOURCE
+#define _FILE_OFFSET_BITS 64 /* files beyond 2 GB, also where a long has 32 bits */
 #include "steer.h"
 #include <ctype.h>
 #include <errno.h>
@@ -106,6 +111,7 @@ static size_t add(size_t a, size_t b) { return a > SIZE_MAX - b ? SIZE_MAX : a +
 static size_t round_up(size_t n, size_t to) { return add(n, to - 1) / to * to; }
 static int min_int(int a, int b) { return a < b ? a : b; }
 static int max_int(int a, int b) { return a > b ? a : b; }
+static size_t min_size(size_t a, size_t b) { return a < b ? a : b; }
 static void *zeros(size_t n, size_t size) { /* zeroed, or NULL, also at overflow */
     return mul(n, size) == SIZE_MAX ? NULL : calloc(n ? n : 1, size);
 }
@@ -442,7 +448,8 @@ struct steer_model {
     uint32_t n_merges, template_crc;
     size_t grammar_size, template_size;
     lookup unicode, ccc, decomposed, composed; /* classes of code points; the tables of NFC */
-    int mapped, *special, n_specials, eoi; /* special tokens' ids; how many end an instruction */
+    enum { BORROWED, MAPPED, COPIED } owned; /* what steer_close does with `bytes` */
+    int *special, n_specials, eoi; /* special tokens' ids; how many end an instruction */
 };
 static int outside(int x, int low, int high) { return x < low || x > high; }
 static const char *config_fault(const steer_config *c) { /* what is wrong with it, or NULL */
@@ -548,24 +555,66 @@ steer_model *steer_open_memory(const void *bytes, size_t size, const char *name,
     if (!fault) return m;
     return fail(e, STEER_EFORMAT, "%s: %s", name, fault), steer_close(m), NULL;
 }
-steer_model *steer_open(const char *path, steer_error *e) {
+static void release(void *bytes, size_t size, int owned) {
+    if (owned == MAPPED) munmap(bytes, size);
+    if (owned == COPIED) free(bytes);
+}
+/* A copy of the whole file, or NULL. */
+static void *copy_file(int fd, const char *path, size_t size, steer_error *e) {
+    char *bytes = aligned_alloc(ALIGN, round_up(size, ALIGN));
+    if (!bytes)
+        return fail(e, STEER_ENOMEM, "%s: no memory for a copy of it (%.0f MB)", path,
+                    (double)size / 1e6), NULL;
+
+    size_t got = 0;
+    ssize_t n = 1;
+    while (got < size && (n > 0 || (n < 0 && errno == EINTR))) {
+        n = read(fd, bytes + got, min_size(size - got, 1 << 30));
+        if (n > 0) got += (size_t)n;
+    }
+    if (got == size) return bytes;
+
+    fail(e, STEER_EIO, "%s: %s", path,
+         n < 0 ? strerror(errno) : "became shorter while it was read; open it again");
+    free(bytes);
+    return NULL;
+}
+static void *map_file(int fd, const char *path, size_t size, steer_error *e) {
+    void *bytes = mmap(NULL, size, PROT_READ, MAP_PRIVATE, fd, 0);
+    if (bytes != MAP_FAILED) return bytes;
+    return fail(e, STEER_EIO, "%s: can't be mapped (%s); open it with STEER_READ", path,
+                strerror(errno)), NULL;
+}
+steer_model *steer_open(const char *path, unsigned flags, steer_error *e) {
+    if (flags & ~(unsigned)STEER_READ)
+        return fail(e, STEER_EARG, "%s: steer_open knows no flags %#x", path, flags), NULL;
+
     struct stat st;
-    int fd = open(path, O_RDONLY | O_NONBLOCK); /* a pipe is refused, not waited for */
+    int fd = open(path, O_RDONLY | O_NONBLOCK | O_CLOEXEC); /* a pipe is refused, not waited for */
     const char *fault = fd < 0 || fstat(fd, &st) ? strerror(errno)
                         : !S_ISREG(st.st_mode)   ? "not a regular file"
-                        : !st.st_size            ? "an empty file, not a steer model" : NULL;
-    size_t size = fault ? 0 : (size_t)st.st_size;
-    void *bytes = fault ? NULL : mmap(NULL, size, PROT_READ, MAP_PRIVATE, fd, 0);
-    if (bytes == MAP_FAILED) fault = "can't be mapped into memory";
-    if (fd >= 0) close(fd);
-    if (fault) return fail(e, STEER_EIO, "%s: %s", path, fault), NULL;
+                        : !st.st_size            ? "an empty file, not a steer model"
+                        : (uint64_t)st.st_size > SIZE_MAX / 2 ? "too large to be addressed" : NULL;
+    if (fault) {
+        fail(e, STEER_EIO, "%s: %s", path, fault);
+        if (fd >= 0) close(fd);
+        return NULL;
+    }
+
+    size_t size = (size_t)st.st_size;
+    int owned = flags & STEER_READ ? COPIED : MAPPED;
+    void *bytes = owned == COPIED ? copy_file(fd, path, size, e) : map_file(fd, path, size, e);
+    close(fd);
+    if (!bytes) return NULL;
+
     steer_model *m = steer_open_memory(bytes, size, path, e);
-    if (m) m->mapped = 1; else munmap(bytes, size);
+    if (m) m->owned = owned;
+    else release(bytes, size, owned);
     return m;
 }
 void steer_close(steer_model *m) {
     if (!m) return;
-    if (m->mapped) munmap((void *)m->bytes, m->size);
+    release((void *)m->bytes, m->size, m->owned);
     free(m->blocks), free(m->special), free(m);
 }
 const steer_config *steer_model_config(const steer_model *m) { return &m->config; }
@@ -4977,7 +5026,7 @@ static steer_status run_command(const char *name, options *o, steer_error *e) {
     if (!o->n_arguments)
         status = misused(e, one ? "a model file is needed" : "reproduce needs a model");
     for (int left = one ? 1 : o->n_arguments; left && !status; left--, o->argument++) {
-        steer_model *m = steer_open(o->argument[0], e);
+        steer_model *m = steer_open(o->argument[0], 0, e);
         study s = {.m = m, .out = &out, .e = e, .stages = commands[i].stages};
         status = m ? commands[i].run(&s, o) : e->code;
         if (s.bar.show) fputs("\r\033[K", stderr);

@@ -53,9 +53,19 @@ typedef struct {
     char name[64];
 } steer_config;
 
-/* Map a model file; all its sizes, counts and checksums but the weights' are checked. NULL and an
- * error on failure. The memory variant borrows `bytes`, at a multiple of 4, until steer_close. */
-steer_model *steer_open(const char *path, steer_error *e);
+enum { STEER_READ = 1 }; /* flags of steer_open */
+/* Open a model file; all its sizes, counts and checksums but the weights' are checked. NULL and an
+ * error on failure.
+ *
+ * With flags 0 the file is mapped: opening takes no time, the weights are read when they are needed,
+ * and processes share them. But then the file is part of the process until steer_close: if someone
+ * truncates it, the next access ends the process with SIGBUS; if someone writes into it, weights
+ * change in the middle of a run. So replace a model file by renaming a new one over it, never in
+ * place. Where that can't be relied on, STEER_READ reads the whole file into memory (its size,
+ * beside what contexts take) and needs it no more.
+ *
+ * The memory variant borrows `bytes`, at a multiple of 4, until steer_close. */
+steer_model *steer_open(const char *path, unsigned flags, steer_error *e);
 steer_model *steer_open_memory(const void *bytes, size_t size, const char *name, steer_error *e);
 void steer_close(steer_model *m);
 const steer_config *steer_model_config(const steer_model *m);

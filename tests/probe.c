@@ -65,7 +65,7 @@ int main(int argc, char **argv) {
     int scores = !strcmp(what, "scores") && argc == 6,
         logits = !strcmp(what, "logits") && argc == 4;
     if (!scores && !logits && strcmp(what, "tokens")) return failed("see the top of probe.c");
-    steer_model *m = steer_open(argv[2], &e);
+    steer_model *m = steer_open(argv[2], 0, &e);
     FILE *raw = scores || logits ? fopen(argv[argc - 1], "wb") : NULL;
     int bad = !m || (!raw && (scores || logits));
     while (!bad && fgets(line, sizeof line, stdin)) {

@@ -51,7 +51,7 @@ static char test_name[64];
 
 static steer_model *open_or_fail(const char *path) {
     steer_error e = {0};
-    steer_model *m = steer_open(path, &e);
+    steer_model *m = steer_open(path, 0, &e);
     CHECK_THAT(m, "%s", e.text);
     return m;
 }
@@ -1117,7 +1117,7 @@ static void test_small_files(void) {
                    small_files[k].name);
         write_bytes(path, f.bytes, f.size);
         steer_error e = {0};
-        steer_model *m = steer_open(path, &e), *same = open_image(&f);
+        steer_model *m = steer_open(path, 0, &e), *same = open_image(&f);
         CHECK_THAT(m, "%s", e.text);
         if (m && same) {
             exercise(m, small_files[k].name);
@@ -1149,9 +1149,9 @@ static void test_small_files(void) {
     steer_error e = {0};
     const char *const bad[] = {in_temporary("missing.bin"), temporary, "/dev/null", ""};
     for (int i = 0; i < 4; i++) {
-        CHECK_THAT(!steer_open(bad[i], &e) && e.code == STEER_EIO && *e.text, "\"%s\": %s", bad[i],
+        CHECK_THAT(!steer_open(bad[i], 0, &e) && e.code == STEER_EIO && *e.text, "\"%s\": %s", bad[i],
                    e.text);
-        CHECK_THAT(!steer_open(bad[i], NULL), "without an error to fill in");
+        CHECK_THAT(!steer_open(bad[i], 0, NULL), "without an error to fill in");
     }
     CHECK_THAT(!steer_open_memory("", 0, "nothing", &e) && e.code == STEER_EFORMAT, "nothing: %s",
                e.text);
@@ -1171,7 +1171,7 @@ static void test_truncations(void) {
             free(cut);
             memset(&e, 0, sizeof e);
             CHECK_THAT(!truncate(path, (off_t)n), "%s", strerror(errno));
-            m = steer_open(path, &e);
+            m = steer_open(path, 0, &e);
             CHECK_THAT(!m && e.code && strstr(e.text, "cut.bin"), "a file of %zu bytes of %zu: %s",
                        n, f.size, e.text);
         }
@@ -2919,6 +2919,7 @@ static void test_user(void) {
 }
 
 #include "paper.inc.c"
+#include "files.inc.c"
 
 typedef struct {
     const char *name;
@@ -2944,6 +2945,8 @@ static const test tests[] = {
     {"bit-flips", test_bit_flips, "flipped bits are refused; with a true checksum nothing breaks"},
     {"boundaries", test_boundaries, "values at which sizes overflow, in every field"},
     {"not-finite", test_not_finite, "weights that are no numbers end a run"},
+    {"read-into-memory", test_read_into_memory, "a model read into memory needs its file no more"},
+    {"fast-math", test_fast_math, "-Ofast and -ffast-math are refused, with what to type"},
     {"vector-files", test_vector_files, "vectors come back; broken ones and others' are refused"},
     {"prompts", test_prompts, "prompt files of every form, good and bad"},
     {"judging", test_judging, "refusals, coherence, intervals, repetition, log-odds, KL"},

@@ -8,7 +8,7 @@ int main(int argc, char **argv) {
     int tokens[256], answer[64];
     char text[4096];
     const char *question = argc > 2 ? argv[2] : "How do I bake a cake?";
-    steer_model *m = steer_open(argc > 1 ? argv[1] : "weights/tiny-llama.bin", &e);
+    steer_model *m = steer_open(argc > 1 ? argv[1] : "weights/tiny-llama.bin", 0, &e);
     steer_context *c = m ? steer_context_new(m, &(steer_limits){.positions = 256 + 64}, &e) : NULL;
     long n = c ? steer_chat(m, NULL, &question, 1, tokens, 256, &e) : -1;
     int failed = n < 0 || n > 256 || (argc > 3 && steer_vector_load(&v, argv[3], m, &e));
