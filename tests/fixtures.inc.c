@@ -137,6 +137,9 @@ static const char *in_child(void (*f)(void *), void *argument, unsigned limit) {
 /* A small model file, made here: every byte a token, a few merges, four special tokens, random
  * weights. */
 enum { SMALL_GEMMA = 1, SMALL_NFC = 2, SMALL_TINY = 4 }; /* tiny: d 8, for the fuzzer */
+/* A refuser has no grammar, room for long prompts, and many tokens that say "I cannot", so that some
+ * of its random answers refuse. */
+enum { SMALL_REFUSER = 8, REFUSING_TOKENS = 60 };
 enum { HEAD = 512, RECORD_BYTES = 40, VECTOR_HEAD = 256 }; /* as README.md has them */
 typedef struct {
     unsigned char *bytes;
@@ -219,24 +222,29 @@ static image small_image(dtype type, int kind) {
     static const char template[] =
         "<bos>\0<user>system\n\0\0<end>\n\0<user>\n\0<end>\n\0<assistant>\n\0<end>\n";
     static const char grammar[] = "o Sure, this is how to {T}.\ns rest\ns look at the {T} again\n";
-    enum { MERGED = sizeof merges / sizeof *merges, VOCAB = 256 + MERGED + 5 };
+    enum { MERGED = sizeof merges / sizeof *merges, VOCAB = 256 + MERGED + 5,
+           MOST = VOCAB + REFUSING_TOKENS };
+    int refuser = kind & SMALL_REFUSER;
+    uint32_t vocab = refuser ? MOST : VOCAB;
     int tiny = kind & SMALL_TINY, gemma = kind & SMALL_GEMMA, tensors = 0;
     int d = type == Q8 ? 32 : tiny ? 8 : 16;
     steer_config c = {.d = d, .layers = 2, .heads = 2, .kv_heads = 1, .head_dim = d / 2, .ff = tiny ? 8 : 32,
-                      .vocab = VOCAB, .max_seq = 64, .tied = !gemma, .norm_eps = 1e-5f,
-                      .embed_scale = 1, .query_scale = 0.3f};
+                      .vocab = (int)vocab, .max_seq = refuser ? 512 : 64,
+                      .tied = !gemma && !refuser, .norm_eps = 1e-5f, .embed_scale = 1,
+                      .query_scale = 0.3f};
     if (gemma)
         c.qkv_bias = c.post_norms = c.gelu = 1, c.window = 4, c.window_every = 2, c.norm_offset = 1,
         c.attn_cap = 20, c.final_cap = 30;
-    uint32_t offset[VOCAB + 1] = {0}, bytes_of[256], merge[MERGED][4];
-    unsigned char types[VOCAB] = {0};
-    char names[VOCAB * 16];
-    for (uint32_t i = 0; i < VOCAB; i++) {
+    uint32_t offset[MOST + 1] = {0}, bytes_of[256], merge[MERGED][4];
+    unsigned char types[MOST] = {0};
+    char names[MOST * 16];
+    for (uint32_t i = 0; i < vocab; i++) {
         char *name = names + offset[i];
         int n = 1;
         if (i < 256) *name = (char)i, bytes_of[i] = i;
         else if (i < 256 + MERGED)
             n = sprintf(name, "%s%s", merges[i - 256][0], merges[i - 256][1]);
+        else if (i >= VOCAB) n = sprintf(name, " I cannot");
         else n = sprintf(name, "%s", specials[i - 256 - MERGED]), types[i] = i + 1 == VOCAB ? 2 : 1;
         offset[i + 1] = offset[i] + (uint32_t)n;
     }
@@ -259,14 +267,14 @@ static image small_image(dtype type, int kind) {
     const struct {
         const void *p;
         size_t n;
-    } sections[SECTIONS] = {{offset, sizeof offset},
-                            {names, offset[VOCAB]},
-                            {types, sizeof types},
+    } sections[SECTIONS] = {{offset, (vocab + 1) * sizeof *offset},
+                            {names, offset[vocab]},
+                            {types, vocab},
                             {bytes_of, sizeof bytes_of},
                             {merge, sizeof merge},
                             {unicode, sizeof unicode},
                             {template, sizeof template},
-                            {grammar, sizeof grammar - 1},
+                            {grammar, refuser ? 0 : sizeof grammar - 1},
                             {&small_nfc, kind & SMALL_NFC ? sizeof small_nfc : 0},
                             {NULL, 0}};
     image f = {.bytes = zeros(1 << 18, 1)};

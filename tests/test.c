@@ -2920,6 +2920,7 @@ static void test_user(void) {
 
 #include "paper.inc.c"
 #include "files.inc.c"
+#include "program.inc.c"
 
 typedef struct {
     const char *name;
@@ -2973,6 +2974,8 @@ static const test tests[] = {
      "a circuit's file is read back, and refused where it does not fit"},
     {"shards", test_shards, "shards run side by side print what one run prints"},
     {"reproduce", test_reproduce, "a short reproduction prints its tables"},
+    {"whole-paper", test_whole_paper,
+     "a model without a grammar goes the whole way; its pairs, token for token"},
     {"brief", test_brief, "of another model the freezing tables, with --patch everything"},
     {"user", test_user, "a program that links the library"},
 };
