@@ -4538,101 +4538,584 @@ static steer_status whole_paper(study *s) {
 }
 
 /* ================================================================================= 16 command line
- * Everything that reads arguments or exits is below this line. */
-/* Options: texts T, flags F and numbers N, their range and default (NAN: the command decides). */
-#define OPTIONS(T, F, N) \
-    T(vector) T(freeze) T(remove) T(ablate) T(site) T(system) T(prompts) T(jsonl) T(chat) T(data) \
-    T(out) T(report) T(store) T(shard) T(circuit) T(metric) T(method) \
-    F(compare) F(quiet) F(verify) F(json) F(quick) F(no_scores) \
-    N(coeff, -1e6, 1e6, NAN) N(max_new, 1, 1e9, NAN) N(temp, 0, 100, 0) N(top_p, 0, 1, 1) \
-    N(seed, 0, 9e15, 1) N(train, 1, 1e6, 256) N(limit, 1, 1e6, 100) N(val, 1, 1e6, 32) \
-    N(map, 0, 1e6, NAN) N(patch, 1, 1e6, NAN) N(pairs, 4, 1e6, 64) N(exact, 0, 1e6, NAN) \
-    N(epochs, 1, 16, 10) N(kl_min, 0, 1e9, 0) N(max_mem, 1, 1e9, 0)
-#define TEXT(field) const char *field;
-#define FLAG(field) int field;
-#define NUMBER(field, least, most, standard) double field;
+ * Everything that reads arguments or exits is below this line.
+ *
+ * `all_commands` and `all_options` say what there is; parsing, refusing and the help read them. An
+ * option stands in the table with the commands that use it; the others refuse it. What goes with
+ * what is in `option_rules`, and in check_values where the values decide. Nothing that was given is
+ * ignored: it is used, or refused with its name and exit status 2. */
+enum { /* bits: which commands take an option, a rule */
+    FOR_INFO = 1, FOR_TOKENIZE = 2, FOR_GENERATE = 4, FOR_CHAT = 8, FOR_VECTOR = 16,
+    FOR_EVALUATE = 32, FOR_FREEZE = 64, FOR_PATCH = 128, FOR_CIRCUIT = 256, FOR_OV = 512,
+    FOR_SPARSIFY = 1024, FOR_REPRODUCE = 2048, FOR_MERGE = 4096,
+    FOR_TALK = FOR_GENERATE | FOR_CHAT,
+    FOR_EDGES = FOR_PATCH | FOR_CIRCUIT | FOR_OV | FOR_SPARSIFY | FOR_REPRODUCE,
+    FOR_TESTS = FOR_EVALUATE | FOR_FREEZE | FOR_EDGES, /* they print tables on the test prompts */
+    FOR_STUDIES = FOR_VECTOR | FOR_TESTS
+};
+
+/* What the options say. A field that was not given holds its `standard` from the table; UNSET and
+ * NAN mean that the command decides. */
+enum { UNSET = -1 };
 typedef struct {
-    OPTIONS(TEXT, FLAG, NUMBER)
+    const char *vector, *freeze, *remove, *site, *system, *prompts, *jsonl, *chat, *data, *out;
+    const char *report, *store, *shard, *circuit;
+    int64_t compare, quiet, verify, json, quick, no_scores;             /* flags */
+    int64_t ablate, metric, method;                                     /* places among the words */
+    int64_t max_new, seed, train, limit, val, map, patch, pairs, exact, epochs, max_mem;
+    double coeff, temp, top_p, kl_min;
+    uint64_t given;  /* bit i: option i of the table was given */
     char **argument; /* what is not an option, the model first; then a NULL */
     int n_arguments;
 } options;
-static const char help[] =
-    "steer info MODEL [--verify]\n"
-    "steer generate MODEL PROMPT | --prompts FILE [--jsonl OUT] [--max-new N] [--temp T]\n"
-    "      [--top-p P] [--seed S] [--system TEXT] [--quiet] [--vector V --ablate zero|mean]\n"
-    "      [--vector V [--coeff A] [--freeze qk,v,mlp] [--remove svv,mlp-direct]] [--compare]\n"
-    "steer chat MODEL [--vector V] [--system TEXT]\n"
-    "steer vector MODEL --out V [--method dim|ntp|po] [--site L,P] [--coeff A] [STUDY]\n"
-    "steer evaluate | freeze | patch | ov | sparsify MODEL --vector V [STUDY]\n"
-    "steer circuit MODEL --vector V [--out CIRCUIT | --circuit CIRCUIT] [STUDY]\n"
-    "steer reproduce MODEL... [--site L,P|auto] [--coeff A] [--no-scores] [--map N] [--quick]\n"
-    "      [--report NAME] [--json] [STUDY]: the whole paper (of models outside the box with\n"
-    "      --patch N, else its freezing tables); NAME.json, NAME.html\n"
-    "  STUDY: [--data DIR] [--limit N] [--train N] [--val N] [--max-new N] [--patch N]\n"
-    "      [--exact N] [--pairs N] [--epochs N] [--metric logit|dirkl|kl [--kl-min X]] "
-    "[--max-mem MB]\n      [--store FILE [--shard i/n]]\n"
-    "steer merge PART... --out STORE\n"
-    "steer tokenize MODEL TEXT | --chat TEXT [--system TEXT]";
+
+/* The field of a TEXT is a const char *, of a REAL a double, of the others an int64_t. */
+typedef enum { TEXT, EMPTY_TOO /* a text that may be empty */, CHOICE, FLAG, INTEGER, REAL }
+    value_kind;
+typedef struct {
+    const char *name, *value; /* the value's name in the help; of a CHOICE its words */
+    value_kind kind;
+    size_t at;                /* of its field */
+    double least, most, standard;
+    unsigned commands;
+    const char *about;
+} known_option;
+
+#define AT_FIELD(field) offsetof(options, field)
+static const known_option all_options[] = {
+    {"vector", "FILE", TEXT, AT_FIELD(vector), 0, 0, 0, FOR_TALK | FOR_TESTS,
+     "a steering vector that `steer vector` made"},
+    {"coeff", "A", REAL, AT_FIELD(coeff), -1e6, 1e6, NAN, FOR_TALK | FOR_STUDIES,
+     "the vector's coefficient (otherwise its file's or model's); + induces, - bypasses refusal"},
+    {"freeze", "LIST", TEXT, AT_FIELD(freeze), 0, 0, 0, FOR_TALK,
+     "what is read from the unsteered run: some of qk,v,mlp"},
+    {"remove", "LIST", TEXT, AT_FIELD(remove), 0, 0, 0, FOR_TALK,
+     "what loses the vector's direct image: some of svv,mlp-direct"},
+    {"ablate", "zero|mean", CHOICE, AT_FIELD(ablate), 0, 0, UNSET, FOR_TALK,
+     "set the component along the vector to this, instead of adding the vector"},
+    {"compare", NULL, FLAG, AT_FIELD(compare), 0, 0, 0, FOR_GENERATE,
+     "print the unsteered and the steered answer side by side"},
+    {"system", "TEXT", EMPTY_TOO, AT_FIELD(system), 0, 0, 0, FOR_TOKENIZE | FOR_TALK,
+     "the system prompt (otherwise the model's own)"},
+    {"chat", "TEXT", EMPTY_TOO, AT_FIELD(chat), 0, 0, 0, FOR_TOKENIZE,
+     "a user's message, under the model's template, in place of TEXT"},
+    {"prompts", "FILE", TEXT, AT_FIELD(prompts), 0, 0, 0, FOR_GENERATE,
+     "many prompts, one a line, in place of PROMPT"},
+    {"jsonl", "FILE", TEXT, AT_FIELD(jsonl), 0, 0, 0, FOR_GENERATE,
+     "write the answers there, one JSON object a line"},
+    {"temp", "T", REAL, AT_FIELD(temp), 0, 100, 0, FOR_GENERATE,
+     "temperature of sampling; 0: the likeliest token"},
+    {"top-p", "P", REAL, AT_FIELD(top_p), 0.001, 1, 1, FOR_GENERATE,
+     "sample from the likeliest tokens that hold this probability"},
+    {"seed", "N", INTEGER, AT_FIELD(seed), 0, 9e15, 1, FOR_GENERATE,
+     "of sampling; prompt i of a file takes seed + i"},
+    {"max-new", "N", INTEGER, AT_FIELD(max_new), 1, 1e9, UNSET, FOR_TALK | FOR_STUDIES,
+     "most tokens of an answer (otherwise generate 256, chat 512, experiments 64 in the box, 48 "
+     "elsewhere)"},
+    {"quiet", NULL, FLAG, AT_FIELD(quiet), 0, 0, 0, FOR_TOKENIZE | FOR_GENERATE,
+     "ids only; no speed, and with --jsonl no answers on the screen"},
+    {"verify", NULL, FLAG, AT_FIELD(verify), 0, 0, 0, FOR_INFO,
+     "check the weights' checksum too"},
+    {"method", "dim|ntp|po", CHOICE, AT_FIELD(method), 0, 0, 0, FOR_VECTOR,
+     "difference in means, or trained: next-token prediction, preference optimisation"},
+    {"site", "L,P", TEXT, AT_FIELD(site), 0, 0, 0, FOR_VECTOR | FOR_REPRODUCE,
+     "block and position of the vector, such as 14,-4; reproduce: or auto, the paper's rule"},
+    {"data", "DIR", TEXT, AT_FIELD(data), 0, 0, 0, FOR_STUDIES,
+     "folder of the prompts, harmful-test.txt and so on (otherwise the model's)"},
+    {"train", "N", INTEGER, AT_FIELD(train), 1, 1e6, 256, FOR_VECTOR | FOR_REPRODUCE,
+     "most train prompts a side: they make the vector"},
+    {"val", "N", INTEGER, AT_FIELD(val), 1, 1e6, 32, FOR_REPRODUCE,
+     "most validation prompts a side: they choose the site and the dose"},
+    {"limit", "N", INTEGER, AT_FIELD(limit), 1, 1e6, 100, FOR_STUDIES,
+     "most test prompts a side"},
+    {"patch", "N", INTEGER, AT_FIELD(patch), 1, 1e6, UNSET, FOR_FREEZE | FOR_EDGES,
+     "prompts a side whose runs are patched or teacher-forced (otherwise 10 in the box, 20 "
+     "elsewhere); of reproduce outside the box also: run all stages"},
+    {"exact", "N", INTEGER, AT_FIELD(exact), 0, 1e6, UNSET, FOR_EDGES,
+     "examples of a dataset whose every edge is patched exactly (otherwise 2 in the box, 0 "
+     "elsewhere)"},
+    {"metric", "logit|dirkl|kl", CHOICE, AT_FIELD(metric), 0, 0, 0, FOR_EDGES,
+     "what patching measures"},
+    {"kl-min", "X", REAL, AT_FIELD(kl_min), 0, 1e9, 0, FOR_EDGES,
+     "least KL of a position that a KL metric looks at"},
+    {"pairs", "N", INTEGER, AT_FIELD(pairs), 4, 1e6, 64, FOR_VECTOR | FOR_REPRODUCE,
+     "prompts a side from which NTP and PO make their training pairs"},
+    {"epochs", "N", INTEGER, AT_FIELD(epochs), 1, 16, 10, FOR_VECTOR | FOR_REPRODUCE,
+     "passes over the pairs"},
+    {"map", "N", INTEGER, AT_FIELD(map), 0, 1e6, UNSET, FOR_REPRODUCE,
+     "prompts a side of the map of all sites, 0: none (otherwise 20 in the box, 8 elsewhere)"},
+    {"no-scores", NULL, FLAG, AT_FIELD(no_scores), 0, 0, 0, FOR_REPRODUCE,
+     "leave the scores of all sites, the dose curve and the map out"},
+    {"quick", NULL, FLAG, AT_FIELD(quick), 0, 0, 0, FOR_REPRODUCE,
+     "the DIM vector only, less patching, sparse vectors without answers"},
+    {"circuit", "FILE", TEXT, AT_FIELD(circuit), 0, 0, 0, FOR_CIRCUIT,
+     "the faithfulness of this circuit instead of the search for one"},
+    {"out", "FILE", TEXT, AT_FIELD(out), 0, 0, 0, FOR_VECTOR | FOR_CIRCUIT | FOR_MERGE,
+     "where the vector, the smallest circuit or the joint store is written"},
+    {"report", "NAME", TEXT, AT_FIELD(report), 0, 0, 0, FOR_STUDIES,
+     "write the tables to NAME.html and NAME.json too"},
+    {"json", NULL, FLAG, AT_FIELD(json), 0, 0, 0, FOR_STUDIES,
+     "print JSON instead of text"},
+    {"store", "FILE", TEXT, AT_FIELD(store), 0, 0, 0, FOR_STUDIES,
+     "keep what was computed there; the same command then goes on where it was"},
+    {"shard", "i/n", TEXT, AT_FIELD(shard), 0, 0, 0, FOR_STUDIES & ~FOR_OV,
+     "do part i of n of the work, into --store; `steer merge` joins the parts"},
+    {"max-mem", "MB", INTEGER, AT_FIELD(max_mem), 1, 1e9, UNSET, FOR_STUDIES,
+     "refuse to begin when more memory is wanted"},
+};
+enum { ALL_OPTIONS = sizeof all_options / sizeof *all_options };
+_Static_assert(ALL_OPTIONS <= 64, "options.given has a bit for each");
+
+/* What goes with what, whatever the values: an option NEEDS another or is NOT_WITH it. */
+typedef enum { NEEDS, NOT_WITH } relation;
+static const struct {
+    unsigned commands;
+    const char *option;
+    relation relation;
+    const char *other;
+} option_rules[] = {
+    {FOR_TALK, "coeff", NEEDS, "vector"}, {FOR_TALK, "freeze", NEEDS, "vector"},
+    {FOR_TALK, "remove", NEEDS, "vector"}, {FOR_TALK, "ablate", NEEDS, "vector"},
+    {FOR_TALK, "ablate", NOT_WITH, "coeff"}, {FOR_TALK, "ablate", NOT_WITH, "freeze"},
+    {FOR_TALK, "ablate", NOT_WITH, "remove"}, {FOR_GENERATE, "compare", NEEDS, "vector"},
+    {FOR_GENERATE, "compare", NOT_WITH, "prompts"}, {FOR_GENERATE, "system", NOT_WITH, "prompts"},
+    {FOR_GENERATE, "top-p", NEEDS, "temp"}, {FOR_GENERATE, "seed", NEEDS, "temp"},
+    {FOR_TOKENIZE, "system", NEEDS, "chat"}, {FOR_STUDIES & ~FOR_OV, "shard", NEEDS, "store"},
+    {FOR_EDGES, "kl-min", NEEDS, "metric"}, {FOR_CIRCUIT, "circuit", NOT_WITH, "out"},
+    {FOR_CIRCUIT, "circuit", NOT_WITH, "exact"}, {FOR_CIRCUIT, "circuit", NOT_WITH, "metric"},
+    {FOR_CIRCUIT, "circuit", NOT_WITH, "shard"}, {FOR_REPRODUCE, "vector", NOT_WITH, "site"},
+    {FOR_REPRODUCE, "vector", NOT_WITH, "train"}, {FOR_REPRODUCE, "vector", NOT_WITH, "val"},
+    {FOR_REPRODUCE, "vector", NOT_WITH, "no-scores"}, {FOR_REPRODUCE, "vector", NOT_WITH, "pairs"},
+    {FOR_REPRODUCE, "vector", NOT_WITH, "epochs"}, {FOR_REPRODUCE, "quick", NOT_WITH, "pairs"},
+    {FOR_REPRODUCE, "quick", NOT_WITH, "epochs"}, {FOR_REPRODUCE, "no-scores", NEEDS, "site"},
+    {FOR_REPRODUCE, "no-scores", NEEDS, "coeff"}, {FOR_REPRODUCE, "no-scores", NOT_WITH, "val"},
+};
+enum { ALL_RULES = sizeof option_rules / sizeof *option_rules };
+
+static steer_status command_info(study *, const options *);
+static steer_status command_tokenize(study *, const options *);
+static steer_status command_generate(study *, const options *);
+static steer_status command_chat(study *, const options *);
+static steer_status command_paper(study *, const options *);
+
+/* A COMMAND gets a study with a model, stages, a report; run_command frees what it puts there. */
+typedef struct {
+    const char *name, *arguments; /* as the help shows them */
+    unsigned bit;
+    int least, most;              /* arguments */
+    const char *wants;            /* what is missing when there are fewer */
+    const char *required;         /* an option that it can't do without, or NULL */
+    int stages;
+    steer_status (*run)(study *, const options *); /* NULL: merge, which has no model */
+    const char *about, *notes;    /* notes: what its options do with each other's values */
+} known_command;
+enum { MANY = 1 << 20 };
+static const char vector_notes[] =
+    "--limit, --max-new, --pairs, --epochs, --store, --shard and --max-mem are for --method ntp "
+    "or po.";
+static const char talk_notes[] =
+    "--coeff 0 adds nothing, so nothing can be frozen or removed.";
+static const char reproduce_notes[] =
+    "Of a model outside the box only steering, site and freezing are shown, unless --patch N is "
+    "given; without it --exact, --metric, --kl-min, --pairs and --epochs have no stage and are "
+    "refused. --no-scores takes no --map and wants a --site of two numbers. With --vector, which "
+    "takes one model, no site is looked for and nothing is trained. --kl-min is for the KL "
+    "metrics, --exact for the logit metric.";
+static const char edge_notes[] =
+    "--kl-min is for the KL metrics, --exact for the logit metric.";
+static const known_command all_commands[] = {
+    {"info", "MODEL", FOR_INFO, 1, 1, "a model file", NULL, 0, command_info,
+     "what a model file is, and the memory that a run takes", NULL},
+    {"tokenize", "MODEL TEXT", FOR_TOKENIZE, 1, 2, "a model file", NULL, 0, command_tokenize,
+     "the ids and pieces of a text", NULL},
+    {"generate", "MODEL PROMPT", FOR_GENERATE, 1, 2, "a model file", NULL, 0, command_generate,
+     "an answer, or with --prompts many", talk_notes},
+    {"chat", "MODEL", FOR_CHAT, 1, 1, "a model file", NULL, 0, command_chat,
+     "a conversation; /coeff X, /freeze qk|v|mlp|off, /reset, /quit", talk_notes},
+    {"vector", "MODEL", FOR_VECTOR, 1, 1, "a model file", "out", TRAIN, command_paper,
+     "make a steering vector", vector_notes},
+    {"evaluate", "MODEL", FOR_EVALUATE, 1, 1, "a model file", "vector", 0, command_paper,
+     "refusal and coherence, steered and ablated (Table 2)", NULL},
+    {"freeze", "MODEL", FOR_FREEZE, 1, 1, "a model file", "vector", FREEZE, command_paper,
+     "what steering loses when parts are frozen (Table 1)", NULL},
+    {"patch", "MODEL", FOR_PATCH, 1, 1, "a model file", "vector", PATCH, command_paper,
+     "scores of every edge (section 4)", edge_notes},
+    {"circuit", "MODEL", FOR_CIRCUIT, 1, 1, "a model file", "vector", CIRCUIT, command_paper,
+     "circuits and their faithfulness (section 4.3)", edge_notes},
+    {"ov", "MODEL", FOR_OV, 1, 1, "a model file", "vector", OV, command_paper,
+     "the vector's images as tokens (section 6)", edge_notes},
+    {"sparsify", "MODEL", FOR_SPARSIFY, 1, 1, "a model file", "vector", SPARSIFY, command_paper,
+     "how many dimensions can be zeroed (section 7)", edge_notes},
+    {"reproduce", "MODEL...", FOR_REPRODUCE, 1, MANY, "a model file", NULL, EVERYTHING,
+     command_paper, "the whole paper", reproduce_notes},
+    {"merge", "PART...", FOR_MERGE, 1, MANY, "the stores to join", "out", 0, NULL,
+     "join the stores of shards", NULL},
+};
+enum { ALL_COMMANDS = sizeof all_commands / sizeof *all_commands };
+
 /* The status of a command that was not understood; the program's is then 2. */
 static const steer_status MISUSED = (steer_status)(STEER_EPART + 1);
-static steer_status misused(steer_error *e, const char *why) {
-    return fail(e, MISUSED, "%s; `steer help` shows how", why);
+
+/* The place of a name in the table, or -1. */
+static int option_called(const char *name, size_t n) {
+    for (int i = 0; i < ALL_OPTIONS; i++)
+        if (strlen(all_options[i].name) == n && !memcmp(all_options[i].name, name, n)) return i;
+    return -1;
 }
-static int same_option(const char *given, const char *field) {
-    for (; *given && (*given == '-' ? '_' : *given) == *field; given++) field++;
-    return !*given && !*field;
+
+static const known_command *command_called(const char *name) {
+    for (const known_command *c = all_commands; c < all_commands + ALL_COMMANDS; c++)
+        if (!strcmp(c->name, name)) return c;
+    return NULL;
 }
-static steer_status parse_options(int argc, char **argv, options *o, steer_error *e) {
-    o->argument = argv; /* which holds them in place of what was read already */
-    for (int i = 0; i < argc; i++) {
-        const char *name = argv[i] + 2;
-        double *number = NULL, low = 0, high = 0;
-        char *end;
-#define IS_TEXT(field) else if (same_option(name, #field)) o->field = argv[++i];
-#define IS_FLAG(field) else if (same_option(name, #field)) o->field = 1;
-#define IS_NUMBER(field, least, most, standard) \
-        else if (same_option(name, #field)) number = &o->field, low = least, high = most, i++;
-        if (strncmp(argv[i], "--", 2)) argv[o->n_arguments++] = argv[i];
-        OPTIONS(IS_TEXT, IS_FLAG, IS_NUMBER)
-        else return misused(e, "no such option");
-        if (i == argc) return misused(e, "an option lacks its value");
-        if (number) *number = strtod(argv[i], &end);
-        if (number && (end == argv[i] || *end || !(*number >= low && *number <= high)))
-            return fail(e, MISUSED, "--%s %s: not from %g to %g", name, argv[i], low, high);
+
+/* Was an option of the table given? */
+static int is_given(const options *o, const char *name) {
+    int i = option_called(name, strlen(name));
+    return i >= 0 && (o->given >> i & 1);
+}
+
+/* The edits (a character more, less or other) between two short names; from 32 bytes on: many. */
+static int edits_between(const char *a, const char *b) {
+    enum { LONG = 32 };
+    int row[LONG + 1], n = (int)strlen(b);
+    if (strlen(a) >= LONG || n >= LONG) return LONG;
+    for (int j = 0; j <= n; j++) row[j] = j;
+    for (int i = 1; a[i - 1]; i++) {
+        int diagonal = row[0];
+        row[0] = i;
+        for (int j = 1; j <= n; j++) {
+            int changed = diagonal + (a[i - 1] != b[j - 1]);
+            diagonal = row[j];
+            row[j] = min_int(changed, 1 + min_int(row[j], row[j - 1]));
+        }
     }
-    return argv[o->n_arguments] = NULL, STEER_OK;
+    return row[n];
 }
-static double given_or(double given, double standard) { return isnan(given) ? standard : given; }
-/* Tokens of an answer: at most what the model's context holds. */
-static steer_status set_max_new(study *s, const options *o, int standard) {
-    int most = s->m->config.max_seq;
-    double n = given_or(o->max_new, max_int(1, min_int(standard, most / 2)));
-    s->max_new = (int)n;
-    if (n <= most) return STEER_OK;
-    return fail(s->e, MISUSED, "--max-new %.0f: a number from 1 to %d is wanted", n, most);
+
+/* Keeps in *best what is nearest to a name that there is none of; at most a third may differ. */
+static void consider(const char *name, const char *candidate, const char **best, int *distance) {
+    int d = edits_between(name, candidate);
+    if (3 * d > (int)strlen(name) + 2 || d >= *distance) return;
+    *best = candidate;
+    *distance = d;
 }
-/* The place of a word of n bytes among names separated by commas, or -1. */
-static int index_of(const char *word, size_t n, const char *names) {
-    for (int i = 0; *names; i++, names += *names == ',') {
-        size_t length = strcspn(names, ",");
-        if (length == n && !strncasecmp(names, word, n)) return i;
+
+static steer_status no_such_option(const known_command *c, const char *name, steer_error *e) {
+    const char *nearest = NULL;
+    int distance = INT32_MAX;
+    for (int i = 0; i < ALL_OPTIONS; i++)
+        if (all_options[i].commands & c->bit)
+            consider(name, all_options[i].name, &nearest, &distance);
+    if (!nearest) return fail(e, MISUSED, "there is no option --%.60s", name);
+    return fail(e, MISUSED, "there is no option --%.60s (did you mean --%s?)", name, nearest);
+}
+
+static steer_status no_such_command(const char *name, steer_error *e) {
+    const char *nearest = NULL;
+    int distance = INT32_MAX;
+    if (!*name) return fail(e, MISUSED, "a command is needed");
+    for (int i = 0; i < ALL_COMMANDS; i++)
+        consider(name, all_commands[i].name, &nearest, &distance);
+    if (!nearest) return fail(e, MISUSED, "no such command: %.60s", name);
+    return fail(e, MISUSED, "no such command: %.60s (did you mean %s?)", name, nearest);
+}
+
+/* The place of a word of n bytes among names with a separator between them, or -1. */
+static int index_of(const char *word, size_t n, const char *names, char separator) {
+    for (int i = 0; *names; i++, names += *names == separator) {
+        size_t length = strcspn(names, (const char[]){separator, 0});
+        if (length == n && !memcmp(names, word, n)) return i;
         names += length;
     }
     return -1;
 }
-/* Bits for the words of such a list. */
+
+/* Bits for the words of a list, separated by commas. */
 static steer_status words(const char *list, const char *option, const char *names, unsigned *bits,
                           steer_error *e) {
     *bits = 0;
     for (const char *s = list ? list : ""; *s; s += *s == ',') {
         size_t n = strcspn(s, ",");
-        int i = index_of(s, n, names);
+        int i = index_of(s, n, names, ',');
         if (i < 0) return fail(e, MISUSED, "--%s %s: wanted is a list of %s", option, list, names);
         *bits |= 1u << i, s += n;
     }
     return STEER_OK;
 }
-/* A COMMAND gets a study with a model, stages, a report; run_command frees what it puts there. */
+
+static const char freezes[] = "qk,v,mlp", removals[] = "svv,mlp-direct";
+
+/* Whole numbers are written in digits, real ones also with a point or an exponent; not hexadecimal,
+ * nan, inf, spaces. 0: it is none, or outside. */
+static int read_integer(const char *text, double least, double most, int64_t *n) {
+    size_t digits = strspn(text + (*text == '-'), "0123456789");
+    if (!digits || digits > 17 || text[(*text == '-') + digits]) return 0;
+    *n = strtoll(text, NULL, 10);
+    return (double)*n >= least && (double)*n <= most;
+}
+
+static int read_real(const char *text, double least, double most, double *x) {
+    char *end;
+    if (text[strspn(text, "0123456789.eE+-")]) return 0;
+    *x = strtod(text, &end);
+    return end != text && !*end && *x >= least && *x <= most;
+}
+
+/* Two whole numbers with a separator between them, as in 14,-4 or 2/8. */
+static int read_two(const char *text, char separator, int *a, int *b) {
+    char first[16];
+    int64_t x, y;
+    size_t n = strcspn(text, (const char[]){separator, 0});
+    if (n >= sizeof first || text[n] != separator) return 0;
+    memcpy(first, text, n);
+    first[n] = 0;
+    if (!read_integer(first, -1e9, 1e9, &x) || !read_integer(text + n + 1, -1e9, 1e9, &y)) return 0;
+    *a = (int)x;
+    *b = (int)y;
+    return 1;
+}
+
+static void set_field(options *o, const known_option *p, const char *text, int64_t integer,
+                      double real) {
+    char *field = (char *)o + p->at;
+    if (p->kind == TEXT || p->kind == EMPTY_TOO) *(const char **)(void *)field = text;
+    else if (p->kind == REAL) *(double *)(void *)field = real;
+    else *(int64_t *)(void *)field = integer;
+}
+
+static options standard_options(void) {
+    options o = {.given = 0};
+    for (const known_option *p = all_options; p < all_options + ALL_OPTIONS; p++)
+        set_field(&o, p, NULL, p->kind == REAL ? 0 : (int64_t)p->standard, p->standard);
+    return o;
+}
+
+static steer_status set_option(options *o, const known_option *p, const char *text,
+                               steer_error *e) {
+    int64_t integer = 1;
+    double real = 0;
+    int empty = !*text && p->kind != FLAG && p->kind != EMPTY_TOO;
+    if (empty) return fail(e, MISUSED, "--%s \"\": %s is wanted", p->name, p->value);
+    if (p->kind == CHOICE && (integer = index_of(text, strlen(text), p->value, '|')) < 0)
+        return fail(e, MISUSED, "--%s %.60s: %s is wanted", p->name, text, p->value);
+    if (p->kind == INTEGER && !read_integer(text, p->least, p->most, &integer))
+        return fail(e, MISUSED, "--%s %.60s: a whole number from %.0f to %.0f is wanted", p->name,
+                    text, p->least, p->most);
+    if (p->kind == REAL && !read_real(text, p->least, p->most, &real))
+        return fail(e, MISUSED, "--%s %.60s: a number from %g to %g is wanted", p->name, text,
+                    p->least, p->most);
+    set_field(o, p, text, integer, real);
+    return STEER_OK;
+}
+
+/* One option, argv[0] with its value behind = or in argv[1]; *used: 2 in that case, else 1. */
+static steer_status read_option(const known_command *c, char **argv, options *o, int *used,
+                                steer_error *e) {
+    const char *name = argv[0] + 2, *text = strchr(name, '=');
+    size_t n = text ? (size_t)(text - name) : strlen(name);
+    int i = option_called(name, n);
+    char asked[64];
+    snprintf(asked, sizeof asked, "%.*s", (int)(n < 60 ? n : 60), name);
+    if (i < 0) return no_such_option(c, asked, e);
+
+    const known_option *p = &all_options[i];
+    if (!(p->commands & c->bit))
+        return fail(e, MISUSED, "`steer %s` does not use --%s", c->name, p->name);
+    if (o->given >> i & 1) return fail(e, MISUSED, "--%s is given twice", p->name);
+    if (p->kind == FLAG && text) return fail(e, MISUSED, "--%s takes no value", p->name);
+    o->given |= 1ull << i;
+    *used = 1;
+    if (p->kind == FLAG) return set_option(o, p, "", e);
+    if (text) return set_option(o, p, text + 1, e);
+
+    if (!argv[1]) return fail(e, MISUSED, "--%s lacks its value, %s", p->name, p->value);
+    if (!strncmp(argv[1], "--", 2))
+        return fail(e, MISUSED, "--%s lacks its value, %s: %.40s follows; if it is the value, "
+                    "write --%s=%.40s", p->name, p->value, argv[1], p->name, argv[1]);
+    *used = 2;
+    return set_option(o, p, argv[1], e);
+}
+
+/* What the values rule out, before a model is opened. */
+static steer_status check_values(const known_command *c, const options *o, steer_error *e) {
+    static const char *const for_training[] = {"limit", "max-new", "pairs", "epochs", "store",
+                                               "shard", "max-mem"};
+    int talks = (c->bit & FOR_TALK) != 0, adds = (float)o->coeff != 0; /* NAN: as its file says */
+    int automatic = o->site && !strcmp(o->site, "auto"), a, b;
+    unsigned bits;
+    TRY(words(o->freeze, "freeze", freezes, &bits, e));
+    TRY(words(o->remove, "remove", removals, &bits, e));
+    if (o->site && !automatic && !read_two(o->site, ',', &a, &b))
+        return fail(e, MISUSED, "--site %.60s: block,position is wanted, such as 14,-4", o->site);
+    if (o->shard && (!read_two(o->shard, '/', &a, &b) || a < 1 || a > b))
+        return fail(e, MISUSED, "--shard %.60s: i/n is wanted with 1 <= i <= n, such as 2/4",
+                    o->shard);
+    if (!(o->temp > 0) && is_given(o, "top-p"))
+        return fail(e, MISUSED, "--top-p does nothing at --temp 0");
+    if (!(o->temp > 0) && is_given(o, "seed"))
+        return fail(e, MISUSED, "--seed does nothing at --temp 0");
+    if (c->bit == FOR_GENERATE && o->quiet && o->prompts && !o->jsonl)
+        return fail(e, MISUSED, "--quiet with --prompts shows nothing: give --jsonl FILE");
+    if (talks && !adds && (o->freeze || o->remove))
+        return fail(e, MISUSED, "--coeff 0 adds nothing: there is nothing to %s",
+                    o->freeze ? "--freeze" : "--remove");
+    if (!talks && !adds)
+        return fail(e, MISUSED, "--coeff 0 steers nothing; `steer evaluate` shows the unsteered "
+                    "model too");
+    if (o->metric == STEER_LOGIT && is_given(o, "kl-min"))
+        return fail(e, MISUSED, "--kl-min is for --metric dirkl or kl");
+    if (o->metric != STEER_LOGIT && o->exact > 0)
+        return fail(e, MISUSED, "--exact is for --metric logit: exact patching measures nothing "
+                    "else");
+    if (o->no_scores && automatic)
+        return fail(e, MISUSED, "--no-scores needs a --site of two numbers: auto scores all sites");
+    if (o->no_scores && o->map > 0)
+        return fail(e, MISUSED, "--map %d needs the scores of all sites: no --no-scores",
+                    (int)o->map);
+    if (c->bit == FOR_REPRODUCE && o->vector && o->map > 0)
+        return fail(e, MISUSED, "--map %d needs vectors of all sites: no --vector", (int)o->map);
+    if (c->bit == FOR_REPRODUCE && o->vector && o->n_arguments > 1)
+        return fail(e, MISUSED, "--vector is of one model: give one");
+    if (c->bit == FOR_VECTOR && automatic)
+        return fail(e, MISUSED, "--site auto is for `steer reproduce`");
+    for (size_t i = 0; i < sizeof for_training / sizeof *for_training; i++)
+        if (c->bit == FOR_VECTOR && o->method == DIM && is_given(o, for_training[i]))
+            return fail(e, MISUSED, "--%s is for --method ntp or po", for_training[i]);
+    return STEER_OK;
+}
+
+/* Does it fit together? Names and values are right each for itself. */
+static steer_status check_options(const known_command *c, const options *o, steer_error *e) {
+    int instead = o->prompts || o->chat; /* of the second argument */
+    if (o->n_arguments < c->least)
+        return fail(e, MISUSED, "`steer %s` needs %s", c->name, c->wants);
+    if (o->n_arguments > c->most)
+        return fail(e, MISUSED, "%.60s: `steer %s` takes %s only; quote a text of several words",
+                    o->argument[c->most], c->name, c->arguments);
+    if (c->bit == FOR_GENERATE && o->n_arguments < 2 && !instead)
+        return fail(e, MISUSED, "`steer generate` needs a prompt, or --prompts FILE");
+    if (c->bit == FOR_TOKENIZE && o->n_arguments < 2 && !instead)
+        return fail(e, MISUSED, "`steer tokenize` needs a text, or --chat TEXT");
+    if (o->n_arguments > 1 && instead)
+        return fail(e, MISUSED, "%.60s: %s takes its place", o->argument[1],
+                    o->prompts ? "--prompts" : "--chat");
+    if (c->required && !is_given(o, c->required))
+        return fail(e, MISUSED, "`steer %s` needs --%s FILE", c->name, c->required);
+    for (int i = 0; i < ALL_RULES; i++) {
+        const char *other = option_rules[i].other;
+        if (!(option_rules[i].commands & c->bit) || !is_given(o, option_rules[i].option)) continue;
+        if (option_rules[i].relation == NEEDS && !is_given(o, other))
+            return fail(e, MISUSED, "--%s needs --%s", option_rules[i].option, other);
+        if (option_rules[i].relation == NOT_WITH && is_given(o, other))
+            return fail(e, MISUSED, "--%s does not go with --%s", option_rules[i].option, other);
+    }
+    return check_values(c, o, e);
+}
+
+/* The arguments behind a command; those that are no options stay in argv, a NULL behind them. */
+static steer_status read_arguments(const known_command *c, char **argv, options *o,
+                                   steer_error *e) {
+    int ended = 0, used;
+    *o = standard_options();
+    o->argument = argv;
+    for (; *argv; argv += used) {
+        used = 1;
+        if (ended || argv[0][0] != '-') o->argument[o->n_arguments++] = argv[0];
+        else if (!strcmp(argv[0], "--")) ended = 1;
+        else if (argv[0][1] == '-') TRY(read_option(c, argv, o, &used, e));
+        else
+            return fail(e, MISUSED, "%.60s: options begin with two dashes; put -- before a text "
+                        "that begins with one", argv[0]);
+    }
+    o->argument[o->n_arguments] = NULL;
+    return check_options(c, o, e);
+}
+
+/* The help of all commands: a line each. */
+static void print_commands(void) {
+    puts("steer: run a small chat model, steer it, and see why the steering works\n");
+    for (const known_command *c = all_commands; c < all_commands + ALL_COMMANDS; c++) {
+        string use = str("steer %s %s%s%s%s", c->name, c->arguments, c->required ? " --" : "",
+                         c->required ? c->required : "", c->required ? " FILE" : "");
+        printf("  %-34s %s\n", use.s, c->about);
+    }
+    puts("\n`steer help COMMAND`: its options. Options stand anywhere, as --name VALUE or "
+         "--name=VALUE;\n-- ends them. Exit status: 0 done, 1 failed, 2 not understood.");
+}
+
+/* A text to the screen in lines that end before column 80; the first begins at `column`. */
+static void print_wrapped(const char *text, int column, int indent) {
+    enum { WIDTH = 80 };
+    for (int first = 1; *text; first = 0) {
+        int n = (int)strcspn(text, " ");
+        if (!first && column + 1 + n >= WIDTH) {
+            printf("\n%*s", indent, "");
+            column = indent;
+        } else if (!first) {
+            putchar(' ');
+            column++;
+        }
+        printf("%.*s", n, text);
+        column += n;
+        text += n + (text[n] == ' ');
+    }
+    putchar('\n');
+}
+
+static void print_option(const known_option *p) {
+    enum { ABOUT = 27 }; /* column */
+    string text = str("%s", p->about);
+    if (p->kind == INTEGER && p->standard != UNSET)
+        text = str("%s (default %.0f)", p->about, p->standard);
+    if (p->kind == REAL && !isnan(p->standard))
+        text = str("%s (default %g)", p->about, p->standard);
+    if (p->kind == CHOICE && p->standard != UNSET)
+        text = str("%s (default %.*s)", p->about, (int)strcspn(p->value, "|"), p->value);
+    printf("  %-*s ", ABOUT - 3, str("--%s %s", p->name, p->value ? p->value : "").s);
+    print_wrapped(text.s, ABOUT, ABOUT);
+}
+
+/* The rules of one option, of one sort, in a sentence. */
+static void print_rules(const known_command *c, const known_option *p, relation sort) {
+    string text = {""};
+    for (int i = 0; i < ALL_RULES; i++) {
+        int about = option_rules[i].relation == sort && option_rules[i].commands & c->bit &&
+                    !strcmp(option_rules[i].option, p->name);
+        if (!about) continue;
+        const char *how = sort == NEEDS ? " needs" : " does not go with";
+        text = *text.s ? str("%s, --%s", text.s, option_rules[i].other)
+                       : str("--%s%s --%s", p->name, how, option_rules[i].other);
+    }
+    if (*text.s) print_wrapped(str("%s.", text.s).s, 0, 2);
+}
+
+static void print_help(const known_command *c) {
+    printf("steer %s %s", c->name, c->arguments);
+    if (c->required) printf(" --%s FILE", c->required);
+    printf(" [options]\n  %s\n\n", c->about);
+    const known_option *end = all_options + ALL_OPTIONS;
+    for (const known_option *p = all_options; p < end; p++)
+        if (p->commands & c->bit) print_option(p);
+    putchar('\n');
+    for (const known_option *p = all_options; p < end; p++) {
+        print_rules(c, p, NEEDS);
+        print_rules(c, p, NOT_WITH);
+    }
+    if (c->notes) print_wrapped(c->notes, 0, 2);
+}
+
+static int given_or(int64_t given, int standard) { return given == UNSET ? standard : (int)given; }
+
+/* Tokens of an answer: at most what the model's context holds. */
+static steer_status set_max_new(study *s, const options *o, int standard) {
+    int most = s->m->config.max_seq;
+    s->max_new = given_or(o->max_new, max_int(1, min_int(standard, most / 2)));
+    if (s->max_new <= most) return STEER_OK;
+    return fail(s->e, MISUSED, "--max-new %d: a whole number from 1 to %d is wanted: %s has no "
+                "more positions", s->max_new, most, s->m->config.name);
+}
+
 static steer_status command_info(study *s, const options *o) {
     static const char *const types[] = {"f32", "bf16", "q8 in groups of 32"};
     static const char *const rules[] = {"", "GPT-2's rule with single digits", "Qwen2's rule"};
@@ -4674,7 +5157,6 @@ static steer_status command_tokenize(study *s, const options *o) {
     const steer_model *m = s->m;
     const char *text = o->chat ? o->chat : o->argument[1];
     long count;
-    if (!text) return misused(s->e, "tokenize needs a text");
     int *t = tokens_of(m, o->system, &text, o->chat != NULL, strlen(text), &count, s->e);
     if (!t) return STEER_EARG;
     for (long i = 0; i < count; i++) printf(i ? " %d" : "%d", t[i]);
@@ -4689,23 +5171,44 @@ static steer_status command_tokenize(study *s, const options *o) {
     }
     return free(t), STEER_OK;
 }
-static const char freezes[] = "qk,v,mlp", removals[] = "svv,mlp-direct";
+/* A vector of zeros steers nothing, whatever the tables say. */
+static steer_status check_not_zero(study *s) {
+    const steer_vector *v = &s->v;
+    if (norm_of(v->v, v->d) > 0) return STEER_OK;
+    return fail(s->e, STEER_EARG, "the vector of block %d, position %d is zero and steers nothing: "
+                "at block 0 a token of the template is the same in every prompt; take a later "
+                "block", v->layer, v->pos);
+}
+
+/* The study's vector, from its file; with the coefficient that was given, else the file's. */
+static steer_status load_vector(study *s, const options *o) {
+    steer_vector *v = &s->v;
+    TRY(steer_vector_load(v, o->vector, s->m, s->e));
+    if (!isnan(o->coeff)) v->coeff = (float)o->coeff;
+    else if (v->coeff == 0)
+        return fail(s->e, MISUSED, "%s holds the coefficient 0: give --coeff", o->vector);
+    return check_not_zero(s);
+}
+
 /* The plan that the options describe; its vector is the study's. */
 static steer_status plan_of(study *s, const options *o, steer_plan *p) {
-    int edits = !isnan(o->coeff) || o->freeze || o->remove;
-    int mean = o->ablate ? index_of(o->ablate, strlen(o->ablate), "zero,mean") : 0;
+    enum { TO_MEAN = 1 };
+    const steer_vector *v = &s->v;
     TRY(words(o->freeze, "freeze", freezes, &p->freeze, s->e));
     TRY(words(o->remove, "remove", removals, &p->remove, s->e));
-    if (!o->vector && (edits || o->ablate)) return misused(s->e, "a vector is needed for that");
-    if (mean < 0) return misused(s->e, "--ablate takes zero or mean");
-    if (o->ablate && edits) return misused(s->e, "--ablate goes with no other edit");
     if (!o->vector) return STEER_OK;
-    const steer_vector *v = &s->v;
-    TRY(steer_vector_load(&s->v, o->vector, s->m, s->e));
-    if (o->ablate) p->ablate = v->v, p->keep = mean ? v->keep : NULL;
-    else p->add = v->v, p->layer = v->layer, p->coeff = (float)given_or(o->coeff, (double)v->coeff);
+    TRY(load_vector(s, o));
+    if (o->ablate != UNSET) {
+        p->ablate = v->v;
+        p->keep = o->ablate == TO_MEAN ? v->keep : NULL;
+    } else {
+        p->add = v->v;
+        p->layer = v->layer;
+        p->coeff = v->coeff;
+    }
     return STEER_OK;
 }
+
 /* NULL when it changes nothing. */
 static steer_plan *active(steer_plan *p) {
     return p->ablate || (p->add && p->coeff != 0) ? p : NULL;
@@ -4758,10 +5261,6 @@ static steer_status command_generate(study *s, const options *o) {
     steer_prompts *asked = &s->test[0];
     steer_plan plan = {0};
     steer_job *jobs;
-    if (!o->prompts && !text) return misused(s->e, "generate needs a prompt");
-    if (o->prompts && o->system) return misused(s->e, "--system goes with one prompt");
-    if (o->compare && (o->prompts || !o->vector))
-        return misused(s->e, "--compare takes one prompt and a vector");
     TRY(set_max_new(s, o, 256));
     TRY(plan_of(s, o, &plan));
     if (o->prompts) TRY(steer_prompts_load(asked, m, o->prompts, 0, s->e));
@@ -4798,11 +5297,12 @@ static steer_status command_generate(study *s, const options *o) {
 }
 enum { MAX_TURNS = 64, MAX_CHAT = 4096 }; /* turns, tokens of a conversation */
 /* One turn of a conversation: turns[n] is the user's; the answer becomes turns[n + 1]. */
-static steer_status chat_turn(study *s, const options *o, const char **turns, int n, steer_plan p) {
-    int tokens[MAX_CHAT], out[512];
+static steer_status chat_turn(study *s, const options *o, const char **turns, int n, steer_plan p,
+                              int *out) {
+    int tokens[MAX_CHAT];
     long count = steer_chat(s->m, o->system, turns, n + 1, tokens, MAX_CHAT, s->e);
     if (count < 0) return s->e->code;
-    int room = min_int(512, s->c->limit.positions - (int)count);
+    int room = min_int(s->max_new, s->c->limit.positions - (int)count);
     if (room < 1)
         return fail(s->e, STEER_EARG, "the conversation no longer fits the context: /reset");
     steer_job job = {tokens, (int)count, room, active(&p), .out = out};
@@ -4814,11 +5314,13 @@ static steer_status command_chat(study *s, const options *o) {
     const char *turns[MAX_TURNS + 2];
     char *line = NULL, *turn;
     size_t capacity = 0;
-    int n = 0;
+    int n = 0, *out;
     unsigned bits;
     float a;
     steer_plan plan = {0};
     steer_limits l = {2, min_int(s->m->config.max_seq, MAX_CHAT), .rows = 256};
+    TRY(set_max_new(s, o, 512));
+    if (!GET(out, s->max_new)) return s->e->code;
     TRY(plan_of(s, o, &plan));
     if (!(s->c = steer_context_new(s->m, &l, s->e))) return s->e->code;
     for (;;) {
@@ -4828,7 +5330,7 @@ static steer_status command_chat(study *s, const options *o) {
         if (!strcmp(line, "/quit")) break;
         if (!strcmp(line, "/reset")) n = 0;
         else if (!strncmp(line, "/coeff ", 7) && sscanf(line + 7, "%f", &a) == 1 && isfinite(a)) {
-            if (!o->vector) puts("(there is no vector: start with --vector V)");
+            if (!plan.add) puts("(no vector is added: start with --vector V, without --ablate)");
             plan.coeff = a;
         } else if (!strncmp(line, "/freeze ", 8)) {
             if (words(strcmp(line + 8, "off") ? line + 8 : NULL, "freeze", freezes, &bits, s->e))
@@ -4839,7 +5341,7 @@ static steer_status command_chat(study *s, const options *o) {
         else if (*line && n == MAX_TURNS) puts("(the conversation is full: /reset)");
         else if (*line && GET(turn, strlen(line) + 1)) {
             turns[n] = strcpy(turn, line);
-            if (!chat_turn(s, o, turns, n, plan)) n += 2;
+            if (!chat_turn(s, o, turns, n, plan, out)) n += 2;
             else printf("(%s)\n", s->e->text);
         }
     }
@@ -4880,32 +5382,38 @@ static steer_status tell(study *s) {
     }
     return STEER_OK;
 }
+/* The options that belong to this model's study; `brief` and `stages` are known. */
 static steer_status read_request(study *s, const options *o) {
+    static const char *const left_out[] = {"exact", "metric", "kl-min", "pairs", "epochs"};
     const steer_config *c = &s->m->config;
     records *r = &s->store;
-    int given = o->site && strcmp(o->site, "auto"), layer = c->site_layer, pos = c->site_pos;
-    char end;
-    s->metric = index_of(o->metric, strlen(o->metric), "logit,dirkl,kl");
-    s->want.method = index_of(o->method, strlen(o->method), "dim,ntp,po");
-    if (given && sscanf(o->site, "%d,%d%c", &layer, &pos, &end) != 2)
-        return misused(s->e, "--site takes block,position, such as 14,-4, or auto");
-    if (given && o->vector) return misused(s->e, "a vector file names its site: no --site");
-    if (s->metric < 0) return misused(s->e, "--metric takes logit, dirkl or kl");
-    if (o->shard && (sscanf(o->shard, "%d/%d%c", &r->shard, &r->shards, &end) != 2 ||
-                     r->shard-- < 1 || r->shard >= r->shards))
-        return misused(s->e, "--shard takes i/n with 1 <= i <= n, such as 2/4");
-    if (o->circuit && s->stages != CIRCUIT)
-        return misused(s->e, "--circuit is for `steer circuit`");
-    if (s->stages == CIRCUIT) s->circuit = o->circuit, s->save = o->out;
-    if (o->shard && !o->store) return misused(s->e, "--shard needs --store FILE for its records");
-    s->want.given = given, s->want.asked = !!o->site, s->want.layer = layer, s->want.pos = pos;
-    s->want.a = (float)given_or(o->coeff, 0);
-    if (s->stages == EVERYTHING) return STEER_OK;
-    if (s->stages != TRAIN)
-        return o->vector ? STEER_OK : misused(s->e, "a vector is needed: --vector V");
-    if (s->want.method < 0 || !o->out)
-        return misused(s->e, "vector takes --method dim|ntp|po and --out FILE");
-    if (!given && !c->site_layer) return misused(s->e, "this model names no site: give --site L,P");
+    int layer = c->site_layer, pos = c->site_pos;
+    for (size_t i = 0; i < sizeof left_out / sizeof *left_out; i++)
+        if (s->brief && is_given(o, left_out[i]))
+            return fail(s->e, MISUSED, "--%s: %s is outside the box, where its stage runs with "
+                        "--patch N only", left_out[i], c->name);
+    s->metric = (int)o->metric;
+    s->want.method = (int)o->method;
+    s->want.asked = o->site != NULL;
+    s->want.given = o->site && strcmp(o->site, "auto");
+    if (s->want.given) read_two(o->site, ',', &layer, &pos);
+    s->want.layer = layer;
+    s->want.pos = pos;
+    s->want.a = isnan(o->coeff) ? 0 : (float)o->coeff;
+    if (o->shard) {
+        read_two(o->shard, '/', &r->shard, &r->shards);
+        r->shard--; /* counts from 0 */
+    }
+    if (s->stages == CIRCUIT) {
+        s->circuit = o->circuit;
+        s->save = o->out;
+    }
+    if (s->want.given && layer == 0)
+        return fail(s->e, MISUSED, "--site %s: at block 0 a token of the template is the same in "
+                    "every prompt, and the vector zero; take a later block", o->site);
+    if (s->stages != TRAIN) return STEER_OK;
+    if (!s->want.given && !c->site_layer)
+        return fail(s->e, MISUSED, "%s names no site: give --site L,P", c->name);
     if (s->want.a == 0) s->want.a = layer == c->site_layer ? c->site_coeff : 1;
     return STEER_OK;
 }
@@ -4913,12 +5421,14 @@ static steer_status read_request(study *s, const options *o) {
 static steer_status save_vector(study *s, int which, const options *o) {
     steer_vector *v = &s->v;
     const float *trained = s->of[which].v;
+    static const char *const names[] = {"dim", "ntp", "po"};
+    const char *name = names[which];
     if (which != DIM && !trained)
-        return fail(s->e, STEER_EARG, "no %s vector: see above; give more --pairs", o->method);
+        return fail(s->e, STEER_EARG, "no %s vector: see above; give more --pairs", name);
     for (int k = 0; k < v->d && which != DIM; k++) v->v[k] = trained[k] / v->coeff;
-    snprintf(v->method, sizeof v->method, "%s", o->method);
+    snprintf(v->method, sizeof v->method, "%s", name);
     TRY(steer_vector_save(v, o->out, s->e));
-    say(s->out, "%s: %s, block %d, position %d, coefficient %g", o->out, o->method, v->layer,
+    say(s->out, "%s: %s, block %d, position %d, coefficient %g", o->out, name, v->layer,
         v->pos, (double)v->coeff);
     return STEER_OK;
 }
@@ -4927,19 +5437,19 @@ static steer_status command_paper(study *s, const options *o) {
     const steer_model *m = s->m;
     int box = m->grammar_size > 0, sites = m->eoi * m->config.layers, train = s->stages == TRAIN;
     site_score picked;
+    s->brief = !box && s->stages == EVERYTHING && o->patch == UNSET;
     TRY(read_request(s, o));
-    s->brief = !box && s->stages == EVERYTHING && isnan(o->patch);
     s->methods = o->quick || o->vector || s->brief ? 1 : METHODS;
     s->epochs = (int)o->epochs, s->steps = 10, s->kl_min = o->kl_min;
-    s->map = (int)given_or(o->map, box ? 20 : 8);
-    s->n_patch = (int)given_or(o->patch, o->quick ? 3 : box ? 10 : 20);
+    s->map = given_or(o->map, box ? 20 : 8);
+    s->n_patch = given_or(o->patch, o->quick ? 3 : box ? 10 : 20);
     s->n_faith = box ? s->n_patch : min_int(s->n_patch, 6);
-    s->n_exact = (int)given_or(o->exact, !box ? 0 : o->quick ? 1 : 2);
+    s->n_exact = given_or(o->exact, !box || o->metric != STEER_LOGIT ? 0 : o->quick ? 1 : 2);
     s->n_sparse = o->quick ? 0 : box ? 30 : 10;
     s->n_train = (int)o->pairs, s->n_val = (int)o->val, s->n_test = (int)o->limit, s->read = 16;
-    s->max_bytes = (size_t)(o->max_mem * 1e6);
+    s->max_bytes = o->max_mem == UNSET ? 0 : (size_t)o->max_mem * 1000000;
     TRY(set_max_new(s, o, box ? 64 : 48));
-    if (o->vector) TRY(steer_vector_load(&s->v, o->vector, m, s->e));
+    if (o->vector) TRY(load_vector(s, o));
     TRY(load_prompts(s, o));
     if (!box && s->methods > 1) TRY(tell(s)); /* models with a grammar follow no instruction */
     TRY(open_context(s, 2 * min_int(s->n_test, 100) + 8, longest_prompt(s)));
@@ -4959,9 +5469,10 @@ static steer_status command_paper(study *s, const options *o) {
     if (!o->vector && !train && !(o->no_scores && s->want.given && s->want.a != 0)) {
         TRY(choose_site(s, &picked));
         TRY(set_site(s, &picked));
+        TRY(check_not_zero(s));
     } else {
         if (!o->vector) TRY(take_site(s, s->want.layer, s->want.pos, s->want.a));
-        if (s->want.a != 0) s->v.coeff = s->want.a;
+        TRY(check_not_zero(s));
         say(s->out, "vector by %s, block %d, position %d, coefficient %g, as given; norm %.2f",
             s->v.method, s->v.layer, s->v.pos, (double)s->v.coeff, norm_of(s->v.v, s->v.d));
     }
@@ -4973,7 +5484,6 @@ static steer_status command_merge(const options *o, steer_error *e) {
     records from = {0}, to = {0};
     steer_status s = STEER_OK;
     int n = o->n_arguments;
-    if (!n || !o->out) return misused(e, "merge needs parts and --out STORE");
     for (int i = 0; i < 2 * n && !s; i++) { /* each part twice: first it is only opened */
         s = open_records(&from, o->argument[i % n], 0, e);
         if (!s && i == n) s = open_records(&to, o->out, 1, e);
@@ -5005,30 +5515,15 @@ static steer_status publish(report *r, const char *name, steer_status s, steer_e
     }
     return free_report(r), s;
 }
-static steer_status run_command(const char *name, options *o, steer_error *e) {
-    static const struct {
-        const char *name;
-        steer_status (*run)(study *, const options *);
-        int stages;
-    } commands[] = {{"info", command_info, 0}, {"tokenize", command_tokenize, 0},
-                    {"generate", command_generate, 0}, {"chat", command_chat, 0},
-                    {"reproduce", command_paper, EVERYTHING}, {"evaluate", command_paper, 0},
-                    {"vector", command_paper, TRAIN}, {"freeze", command_paper, FREEZE},
-                    {"patch", command_paper, PATCH}, {"circuit", command_paper, CIRCUIT},
-                    {"ov", command_paper, OV}, {"sparsify", command_paper, SPARSIFY}};
-    size_t i = 0, n = sizeof commands / sizeof *commands;
-    report out = {.f = stdout, .json = o->json};
+static steer_status run_command(const known_command *c, options *o, steer_error *e) {
+    report out = {.f = stdout, .json = (int)o->json};
     steer_status status = STEER_OK;
-    if (!strcmp(name, "merge")) return command_merge(o, e);
-    while (i < n && strcmp(name, commands[i].name)) i++;
-    if (i == n) return misused(e, *name ? "no such command" : "a command is needed");
-    int one = commands[i].run != command_paper;
-    if (!o->n_arguments)
-        status = misused(e, one ? "a model file is needed" : "reproduce needs a model");
+    if (!c->run) return command_merge(o, e);
+    int one = c->run != command_paper;
     for (int left = one ? 1 : o->n_arguments; left && !status; left--, o->argument++) {
         steer_model *m = steer_open(o->argument[0], 0, e);
-        study s = {.m = m, .out = &out, .e = e, .stages = commands[i].stages};
-        status = m ? commands[i].run(&s, o) : e->code;
+        study s = {.m = m, .out = &out, .e = e, .stages = c->stages};
+        status = m ? c->run(&s, o) : e->code;
         if (s.bar.show) fputs("\r\033[K", stderr);
         if (!one) close_table(&out);
         if (!status && !one)
@@ -5037,16 +5532,38 @@ static steer_status run_command(const char *name, options *o, steer_error *e) {
     }
     return one ? status : publish(&out, o->report, status, e);
 }
+
+/* `steer help [COMMAND]`, and `steer COMMAND ... --help`. */
+static steer_status help(const char *name, int more, steer_error *e) {
+    const known_command *c = name ? command_called(name) : NULL;
+    if (more) return fail(e, MISUSED, "`steer help` takes one command");
+    if (name && !c) return no_such_command(name, e);
+    if (c) print_help(c);
+    else print_commands();
+    return STEER_OK;
+}
+
 int main(int argc, char **argv) {
-#define NOTHING(field)
-#define STANDARD(field, least, most, standard) .field = standard,
-    options o = {.method = "dim", .metric = "logit", OPTIONS(NOTHING, NOTHING, STANDARD)};
     steer_error e = {0};
+    options o;
     const char *name = argc > 1 ? argv[1] : "";
-    steer_status s = argc > 2 ? parse_options(argc - 2, argv + 2, &o, &e) : STEER_OK;
-    if (!s && (!strcmp(name, "help") || !strcmp(name, "--help"))) return puts(help), 0;
-    if (!s) s = run_command(name, &o, &e);
-    if (s) fprintf(stderr, "steer: %s\n", e.text);
+    const known_command *c = command_called(name);
+    steer_status s;
+    int asks = 0; /* for help */
+    for (int i = 2; i < argc && strcmp(argv[i], "--"); i++) asks |= !strcmp(argv[i], "--help");
+
+    if (!strcmp(name, "help") || !strcmp(name, "--help"))
+        s = help(argc > 2 ? argv[2] : NULL, argc > 3, &e);
+    else if (c && asks) s = help(name, 0, &e);
+    else if (!c) s = no_such_command(name, &e);
+    else {
+        s = read_arguments(c, argv + 2, &o, &e);
+        if (!s) s = run_command(c, &o, &e);
+    }
+    if (s == MISUSED)
+        fprintf(stderr, "steer: %s; `steer help%s%s` shows how\n", e.text, c ? " " : "",
+                c ? name : "");
+    else if (s) fprintf(stderr, "steer: %s\n", e.text);
     return s == MISUSED ? 2 : s != STEER_OK && s != STEER_EPART; /* a shard's part is well done */
 }
 #endif

@@ -119,7 +119,7 @@ static void test_whole_paper(void) {
     if (!m) return;
 
     study s = {.m = m, .out = &out, .e = &e, .stages = EVERYTHING};
-    options o = {.method = "dim", .metric = "logit", OPTIONS(NOTHING, NOTHING, STANDARD)};
+    options o = standard_options();
     o.argument = argument, o.n_arguments = 1, o.data = temporary;
     o.train = 80, o.limit = 24, o.val = 16, o.map = 2, o.max_new = 12;
     o.pairs = 80, o.epochs = 1, o.patch = 2, o.exact = 1;

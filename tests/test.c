@@ -2689,11 +2689,11 @@ static void test_side_by_side(void) {
 /* Shards run side by side by xargs, joined, print what one run prints, byte for byte; a store cut
  * short is mended by the run that goes on; what does not fit is refused and leaves nothing. */
 static void test_shards(void) {
-    static const char set[] = "--limit 5 --patch 1 --exact 0 --val 2 --train 2 --max-new 8";
+    static const char set[] = "--limit 5 --patch 1 --exact 0 --max-new 8";
     static char whole[sizeof shown];
     char arguments[512], script[2048];
     const char *const model = "weights/tiny-gemma.bin", *const t = temporary;
-    snprintf(arguments, sizeof arguments, "vector %s --train 12 --limit 2 --val 2 --out %s/v",
+    snprintf(arguments, sizeof arguments, "vector %s --train 12 --out %s/v",
              model, t);
     CHECK_THAT(!run_program(PROGRAM, arguments, ""), "vector: %s", complained);
     snprintf(arguments, sizeof arguments, "patch %s --vector %s/v %s", model, t, set);
@@ -2768,19 +2768,19 @@ static void test_shards(void) {
 /* A circuit's file: the smallest circuit goes into it and comes out as faithful; another model's,
  * one with an edge that is none, without edges, or of something else is refused. */
 static void test_circuit_files(void) {
-    static const char set[] = "--limit 6 --patch 2 --exact 0 --val 2 --train 2 --max-new 12";
+    static const char set[] = "--limit 6 --patch 2 --max-new 12";
     const char *const t = temporary, *found;
     char arguments[512], script[1024], text[1 << 16];
     steer_error e = {0};
     size_t n;
     snprintf(arguments, sizeof arguments,
-             "vector weights/tiny-gemma.bin --train 12 --limit 2 --val 2 "
+             "vector weights/tiny-gemma.bin --train 12 "
              "--out %s/cv",
              t);
     CHECK_THAT(!run_program(PROGRAM, arguments, ""), "vector: %s", complained);
     snprintf(arguments, sizeof arguments, "circuit weights/tiny-gemma.bin --vector %s/cv %s", t,
              set);
-    snprintf(script, sizeof script, "%s --out %s/circuit", arguments, t);
+    snprintf(script, sizeof script, "%s --exact 0 --out %s/circuit", arguments, t);
     CHECK_THAT(!run_program(PROGRAM, script, ""), "circuit: %s", complained);
     found = strstr(shown, "smallest circuit of DIM with faithfulness 0.85: ");
     int edges = found ? atoi(found + 48) : 0;
@@ -2870,7 +2870,7 @@ static void test_brief(void) {
         steer_error e = {0};
         report out = {0};
         int freezing = 0, patching = 0;
-        options o = {.method = "dim", .metric = "logit", OPTIONS(NOTHING, NOTHING, STANDARD)};
+        options o = standard_options();
         study s = {.m = open_or_fail(*argument), .out = &out, .e = &e, .stages = EVERYTHING};
         steer_model *m = (steer_model *)(uintptr_t)s.m;
         if (!m) return;
