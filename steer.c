@@ -835,6 +835,7 @@ const char *steer_piece(const steer_model *m, int id, size_t *n) {
 size_t steer_decode(const steer_model *m, const int *tokens, int n, char *out, size_t cap) {
     size_t length = 0, piece_n;
     for (int i = 0; i < n; i++) {
+        if (outside(tokens[i], 0, m->config.vocab - 1)) continue;
         const char *piece = steer_piece(m, tokens[i], &piece_n);
         for (size_t k = 0; k < piece_n && !m->token_type[tokens[i]]; k++, length++)
             if (length + 1 < cap) out[length] = piece[k];
@@ -890,6 +891,8 @@ long steer_chat(const steer_model *m, const char *system, const char *const *tur
     if (system && *system && !*m->piece[SYSTEM_PRE])
         return fail(e, STEER_EARG, "%s has no system turn; use the user's", m->config.name), -1;
     if (!system) system = m->piece[SYSTEM];
+    if (n_turns < 0)
+        return fail(e, STEER_EARG, "a conversation of %d turns; 0 or more are wanted", n_turns), -1;
     size_t n = add(strlen(system), mul(m->template_size, (size_t)n_turns + 1));
     for (int i = 0; i < n_turns; i++) n = add(n, strlen(turns[i]));
     chat_builder b = {m, zeros(n, 1), 0, tokens, 0, cap, 0, e};
@@ -1008,7 +1011,8 @@ struct steer_context {
     float *cache;        /* [streams][layers][kv] keys, then values */
     size_t key_size, value_size; /* floats of each */
     float *cosine, *sine;        /* [positions][head_dim / 2] */
-    const steer_row *rows;       /* of the last run, the caller's, */
+    const steer_row *rows;       /* [n_rows] of the last run, the caller's, */
+    int n_rows;
     steer_tape tape;     /* and its tape; without one, all pointers are NULL */
     int *order, *place;  /* [rows] the caller's row at each place of the batch; the inverse */
     int *twin_place;     /* [rows] the place of the twin's row, or -1 */
@@ -1067,6 +1071,7 @@ static int senders(const steer_graph *g, int slot) {
 }
 steer_graph steer_graph_of(const steer_model *m, int layer) {
     const steer_config *c = &m->config;
+    if (outside(layer, 0, c->layers - 1)) return (steer_graph){.layer = layer};
     int blocks = c->layers - layer, H = c->heads, K = c->kv_heads;
     steer_graph g = {layer, blocks, H, K, 1 + blocks * (H + 1), 1 + blocks * (H + 2 * K + 1), 0};
     int64_t edges = 0; /* too many for an int in models that only a made-up file describes */
@@ -1422,6 +1427,7 @@ steer_status steer_run(steer_context *c, const steer_row *rows, int n, const ste
                        steer_error *e) {
     const steer_config *m = &c->m->config;
     int wanted = 0, broken = 0; /* logits */
+    c->n_rows = 0;
     if (n < 1 || n > c->limit.rows)
         return fail(e, STEER_EARG, "a run of %d rows in a context of %d", n, c->limit.rows);
     for (int i = 0; i < c->limit.streams; i++) c->streams[i].next = c->streams[i].length;
@@ -1463,6 +1469,7 @@ steer_status steer_run(steer_context *c, const steer_row *rows, int n, const ste
     }
     if (c->cuts > c->limit.cut_rows)
         return fail(e, STEER_EARG, "more than %d rows with cut edges", c->limit.cut_rows);
+    c->n_rows = n;
     for (int i = 0; i < c->cuts; i++) plan_at(c, c->first_cut + i)->hits[4]++;
     for (int b = 0; b < m->layers; b++)
         if (c->count[b]) run_block(c, b, c->count[b]);
@@ -1483,7 +1490,7 @@ steer_status steer_run(steer_context *c, const steer_row *rows, int n, const ste
                          "are broken") : STEER_OK;
 }
 const float *steer_logits(const steer_context *c, int row) {
-    int at = c->logit_row[row];
+    int at = outside(row, 0, c->n_rows - 1) ? -1 : c->logit_row[row];
     return at < 0 ? NULL : row_at(c->logits, at, c->m->config.vocab);
 }
 
@@ -2186,7 +2193,7 @@ steer_tracer *steer_tracer_new(const steer_model *m, int layer, int max, int ans
 static steer_status run_example(tracer *t, const example *x, steer_plan *const *plans, int streams,
                                 const steer_tape *tape, steer_error *e) {
     int n = 0;
-    if (x->n > t->max || x->n_prompt < 1 || outside(x->n - x->n_prompt, 0, t->answers - 1))
+    if (x->n > t->max || outside(x->n_prompt, 1, x->n) || x->n - x->n_prompt >= t->answers)
         return fail(e, STEER_EARG, "an example of %d tokens, %d of them prompt, does not fit", x->n,
                     x->n_prompt);
     for (int i = 0; i < streams; i++) {
@@ -2208,10 +2215,11 @@ enum { BATCH = 63 }; /* such plans beside the first in one run */
 /* Base and steered run: tapes; from position P-1 on their final states, raw logits and tokens. */
 static steer_status run_ends(tracer *t, const example *x, const float *s, steer_error *e) {
     const steer_config *c = &t->m->config;
-    int P = x->n_prompt, answers = x->n - P + 1;
+    int P = x->n_prompt;
     for (int k = 0; k < 2; k++) {
         steer_plan steered = plan_from(t, s, x->coeff), *plan = k ? &steered : NULL;
         TRY(run_example(t, x, &plan, 1, &t->tape[k], e));
+        int answers = x->n - P + 1; /* at most t->answers, as the run saw */
         for (int i = 0; i < answers; i++) final_norm(t->c, P - 1 + i, row_at(t->final[k], i, c->d));
         matmul(t->logits[k], t->final[k], &t->m->unembed, NULL, answers);
         for (int i = 0; i < answers; i++)

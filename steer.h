@@ -78,7 +78,8 @@ long steer_encode(const steer_model *m, const char *text, size_t n, int *tokens,
                   steer_error *e);
 /* The bytes of one token; special tokens give their name. Never NULL for 0 <= id < vocab. */
 const char *steer_piece(const steer_model *m, int id, size_t *n);
-/* Text of tokens, special ones left out. Returns its length; writes at most cap - 1 bytes, a 0. */
+/* Text of tokens; special ones, and ids outside the vocabulary, are left out. Returns its length;
+ * writes at most cap - 1 bytes, a 0. */
 size_t steer_decode(const steer_model *m, const int *tokens, int n, char *out, size_t cap);
 /* A conversation under the model's template: turns[0] is the user's, turns[1] the assistant's, ...;
  * ends with the opening of an assistant's turn. system NULL: the model's default. Returns as
@@ -118,7 +119,7 @@ typedef struct {
     int nodes, slots, edges;
 } steer_graph;
 
-steer_graph steer_graph_of(const steer_model *m, int layer);
+steer_graph steer_graph_of(const steer_model *m, int layer); /* no such block: all counts are 0 */
 
 /* ---- Runs ---- */
 typedef struct steer_context steer_context;
@@ -156,7 +157,8 @@ steer_status steer_fork(steer_context *c, int from, int to, int n, steer_error *
  * it. Each row's result depends on its own stream (and twin) only. */
 steer_status steer_run(steer_context *c, const steer_row *rows, int n, const steer_tape *tape,
                        steer_error *e);
-const float *steer_logits(const steer_context *c, int row); /* [vocab], of the last run's row */
+/* [vocab], of the last run's row; NULL where no logits were wanted, or the run was refused. */
+const float *steer_logits(const steer_context *c, int row);
 
 typedef struct {
     const int *prompt;

@@ -2921,6 +2921,7 @@ static void test_user(void) {
 #include "paper.inc.c"
 #include "files.inc.c"
 #include "program.inc.c"
+#include "arguments.inc.c"
 
 typedef struct {
     const char *name;
@@ -2977,6 +2978,7 @@ static const test tests[] = {
     {"whole-paper", test_whole_paper,
      "a model without a grammar goes the whole way; its pairs, token for token"},
     {"brief", test_brief, "of another model the freezing tables, with --patch everything"},
+    {"odd-arguments", test_odd_arguments, "arguments that a caller can give by mistake"},
     {"user", test_user, "a program that links the library"},
 };
 int main(int argc, char **argv) {

@@ -1,0 +1,752 @@
+/* Hostile inputs, by libFuzzer: one program, whose entry the variable ENTRY names:
+ *
+ *     ENTRY=model tests/fuzz tests/corpus/model
+ *
+ * What makes an input bad enough to get in is repaired here (checksums, sizes, fingerprints), so
+ * that mutations reach the code behind those checks; tests/test.c shows that the checks hold. An
+ * entry stops the program at an access outside memory, an undefined operation, memory that is not
+ * given back, or a CHECK_THAT that does not hold. `ENTRY=seeds tests/fuzz` writes the first inputs
+ * of tests/corpus anew, from the small models of fixtures.inc.c. */
+#define main steer_main
+#include "../steer.c"
+#undef main
+#define CHECK_THAT(condition, ...) \
+    do { \
+        if (!(condition)) { \
+            fprintf(stderr, "line %d: %s: ", __LINE__, #condition); \
+            fprintf(stderr, __VA_ARGS__); \
+            fputc('\n', stderr); \
+            abort(); \
+        } \
+    } while (0)
+#include "fixtures.inc.c"
+
+int LLVMFuzzerInitialize(int *argc, char ***argv);
+int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size);
+size_t LLVMFuzzerCustomMutator(uint8_t *data, size_t size, size_t cap, unsigned seed);
+size_t LLVMFuzzerMutate(uint8_t *data, size_t size, size_t cap);
+
+/* ---------------------------------------------------------------- reading an input as choices */
+
+typedef struct { const uint8_t *at, *end; } input;
+
+static unsigned take_byte(input *in) { return in->at < in->end ? *in->at++ : 0; }
+
+static int take(input *in, int below) { return (int)(take_byte(in) % (unsigned)below); }
+
+/* Most often a number below `usual`, else one at which sizes and signs go wrong. */
+static int odd_int(input *in, int usual) {
+    static const int odd[] = {-1, 0, 1, 2, 63, 64, 65, 255, 256, 1 << 20, 1 << 24, (1 << 24) + 1,
+                              INT_MAX / 2, INT_MAX - 1, INT_MAX, INT_MIN, INT_MIN + 1, -2, -64};
+    unsigned choice = take_byte(in);
+    if (choice >= 32) return (int)choice % usual;
+    return odd[choice % (sizeof odd / sizeof *odd)];
+}
+
+static double odd_number(input *in) {
+    static const double odd[] = {0, -0.0, 1, -1, 0.5, 1e-45, 1e-30, 3, 100, 1e15, -1e15, 3e38, 1e300,
+                                 -1e300, 5e-324, INFINITY, -INFINITY, NAN};
+    unsigned choice = take_byte(in);
+    if (choice >= 64) return (choice - 128.0) / 16;
+    return odd[choice % (sizeof odd / sizeof *odd)];
+}
+
+/* What is left of the input up to a zero byte, at most `most` bytes, as a string to be freed. */
+static char *take_string(input *in, size_t most) {
+    size_t left = (size_t)(in->end - in->at), n = strnlen((const char *)in->at, left);
+    if (n > most) n = most;
+    char *s = zeros(n + 1, 1);
+    memcpy(s, in->at, n);
+    in->at += n < left ? n + 1 : n;
+    return s;
+}
+
+static const char *as_file(const char *name, const void *bytes, size_t n) {
+    const char *path = in_temporary(name);
+    write_bytes(path, bytes, n);
+    return path;
+}
+
+/* A call that failed says so in its error, in words. */
+static void check_status(steer_status s, const steer_error *e) {
+    CHECK_THAT(!s || (e->code == s && strlen(e->text) > 10), "status %d, code %d: %s", (int)s,
+               (int)e->code, e->text);
+}
+
+static void check_ids(const steer_model *m, const int *ids, long n) {
+    for (long i = 0; i < n; i++)
+        CHECK_THAT(ids[i] >= 0 && ids[i] < m->config.vocab, "token %ld is %d", i, ids[i]);
+}
+
+/* ---------------------------------------------------------------- models */
+
+enum { MODELS = 4, TEXT_CAP = 1 << 16 };
+static const struct { const char *name; dtype type; int kind; } seeds[MODELS] = {
+    {"plain", F32, SMALL_TINY}, {"gemma", F32, SMALL_TINY | SMALL_GEMMA},
+    {"qwen", BF16, SMALL_TINY | SMALL_NFC}, {"q8", Q8, SMALL_TINY | SMALL_GEMMA}};
+
+static steer_model *seed_model(int i) { /* opened once, and kept */
+    static steer_model *made[MODELS];
+    if (made[i]) return made[i];
+    image f = small_image(seeds[i].type, seeds[i].kind);
+    return made[i] = open_image(&f);
+}
+
+/* Patch, twice: by integrated gradients and by a cut circuit. */
+static void patch(const steer_model *m, const int *tokens, int n, int prompt, float *v) {
+    steer_error e = {0};
+    int layer = m->config.layers - 1;
+    steer_tracer *t = steer_tracer_new(m, layer, n, n - prompt + 1, 1, &e);
+    if (!t) {
+        check_status(e.code, &e);
+        return;
+    }
+    steer_example x = {tokens, n, prompt, 2, 1};
+    double F, *scores = zeros(steer_scores_width(t), sizeof *scores);
+    unsigned char *cut = zeros(edge_cells(&t->graph), 1);
+    steer_plan plan = {.cut = cut};
+    for (int i = 0; i < (int)edge_cells(&t->graph); i++) cut[i] = has_edge(&t->graph, i) && i % 2;
+    check_status(steer_attribute(t, &x, v, STEER_LOGIT, 1, scores, &e), &e);
+    check_status(steer_faithfulness(t, &x, v, &plan, 1, &F, &e), &e);
+    free(cut), free(scores);
+    steer_tracer_free(t);
+}
+
+/* Every table of an open model is read: text, chat, judge, generation, freezing, patching. */
+static void use_model(const steer_model *m) {
+    static const char text[] = "the <end>caf\xC3\xA9 \xFF 42 in\n\nthing, \xCC\x81 e\xCC\x81 don't\r\n ";
+    const char *turn = "the thing";
+    int ids[256], answer[4];
+    char out[512];
+    steer_error e = {0};
+    long n = steer_encode(m, text, sizeof text - 1, ids, 256, &e);
+    CHECK_THAT(n >= 0, "%s", e.text);
+    check_ids(m, ids, min_int((int)n, 256));
+    steer_decode(m, ids, min_int((int)n, 256), out, sizeof out);
+    is_coherent(m, "Sure, this is how to x. First, rest. Then, rest. Finally, rest.", "x");
+    n = steer_chat(m, NULL, &turn, 1, ids, 256, &e);
+    if (n < 0) check_status(e.code, &e);
+    if (n < 1) return;
+    check_ids(m, ids, min_int((int)n, 256));
+    int prompt = min_int((int)n, 8);
+    int positions = min_int(m->config.max_seq, 12);
+    steer_limits l = {.streams = 3, .positions = positions, .rows = 16};
+    size_t bytes = steer_context_bytes(m, &l);
+    if (!bytes || bytes > (size_t)16 << 20) return;
+    steer_context *c = steer_context_new(m, &l, &e);
+    CHECK_THAT(c, "%s", e.text);
+    float *v = zeros(m->config.d, sizeof *v);
+    for (int i = 0; i < m->config.d; i++) v[i] = (float)(i % 3 - 1);
+    v[0] = 1;
+    steer_plan plan = {.add = v, .coeff = 1, .layer = m->config.layers / 2, .freeze = 7};
+    steer_job jobs[2] = {{.prompt = ids, .n_prompt = prompt, .max_new = 3, .out = answer},
+                         {.prompt = ids, .n_prompt = prompt, .max_new = 1, .out = answer + 3,
+                          .plan = &plan, .temperature = 1, .top_p = 0.9f}};
+    steer_status s = steer_generate(c, jobs, 2, NULL, NULL, &e);
+    check_status(s, &e);
+    for (int k = 0; k < 2 && !s; k++) check_ids(m, jobs[k].out, jobs[k].n_out);
+    steer_context_free(c);
+    if (!s && positions >= prompt + 1) {
+        memcpy(ids + prompt, answer, sizeof(int));
+        patch(m, ids, prompt + 1, prompt, v);
+    }
+    free(v);
+}
+
+/* The size and the checksum of the head, made anew. */
+static void repair_model(unsigned char *bytes, size_t n) {
+    uint64_t size = n;
+    if (n < HEAD) return;
+    memcpy(bytes + 16, &size, 8);
+    seal_head(bytes, n);
+}
+
+static void fuzz_model(const uint8_t *data, size_t n) {
+    steer_error e = {0};
+    unsigned char *bytes = malloc(n ? n : 1); /* of the exact size, for the sanitizer */
+    memcpy(bytes, data, n);
+    repair_model(bytes, n);
+    steer_model *m = steer_open_memory(bytes, n, "broken", &e);
+    if (m) use_model(m);
+    else check_status(STEER_EFORMAT, &e);
+    steer_close(m);
+    free(bytes);
+}
+
+/* Change section i and move everything behind it. */
+static size_t mutate_section(uint8_t *data, size_t n, size_t cap, unsigned i) {
+    file_header *h = (file_header *)data;
+    unsigned char *old = malloc(n), part[1 << 14];
+    size_t data_at = (size_t)h->data, at = (size_t)h->section[i].offset;
+    size_t length = (size_t)h->section[i].bytes, behind = 0, changed = 0;
+    int sound = data_at <= n && at <= data_at && length <= data_at - at && length < sizeof part / 2;
+    memcpy(old, data, n);
+    if (sound) {
+        memcpy(part, old + at, length);
+        changed = LLVMFuzzerMutate(part, length, length + 64);
+        behind = round_up(at + changed, ALIGN);
+    }
+    size_t next = sound ? round_up(at + length, ALIGN) : 0;
+    if (sound && next <= n && behind + n - next <= cap) {
+        int64_t moved = (int64_t)behind - (int64_t)next;
+        memset(data + at, 0, behind - at);
+        memcpy(data + at, part, changed);
+        memcpy(data + behind, old + next, n - next);
+        n = behind + n - next;
+        h->section[i].bytes = changed;
+        for (unsigned k = i + 1; k < SECTIONS; k++) h->section[k].offset += (uint64_t)moved;
+        h->data += (uint64_t)moved;
+        for (size_t k = 0; k < h->n_tensors && HEAD + (k + 1) * sizeof(file_record) <= at; k++)
+            ((file_record *)(data + HEAD))[k].offset += (uint64_t)moved;
+    }
+    free(old);
+    return n;
+}
+
+size_t LLVMFuzzerCustomMutator(uint8_t *data, size_t n, size_t cap, unsigned seed) {
+    const char *entry = getenv("ENTRY");
+    if (strcmp(entry ? entry : "", "model") || n < 2 * HEAD) return LLVMFuzzerMutate(data, n, cap);
+    uint8_t *aligned = malloc(cap);
+    memcpy(aligned, data, n);
+    unsigned kind = seed % 16, from = HEAD, length = 0;
+    if (kind < SECTIONS) n = mutate_section(aligned, n, cap, kind);
+    else if (kind == 15) n = LLVMFuzzerMutate(aligned, n, cap);
+    else if (kind >= 13) from = (unsigned)(n / 2), length = (unsigned)(n - n / 2); /* weights */
+    else if (kind == 12) length = 10 * sizeof(file_record);                     /* directory */
+    else from = offsetof(file_header, config), length = CONFIG_BYTES;
+    if (length && from + length <= n) {
+        unsigned k = seed / 16 % (length - 15); /* sixteen bytes of that part */
+        LLVMFuzzerMutate(aligned + from + k, 16, 16);
+    }
+    repair_model(aligned, n);
+    memcpy(data, aligned, n);
+    free(aligned);
+    return n;
+}
+
+/* ---------------------------------------------------------------- vectors, circuits, prompts */
+
+static void fuzz_vector(const uint8_t *data, size_t n) {
+    steer_model *m = seed_model(1);
+    steer_vector v, again;
+    steer_error e = {0};
+    unsigned char *bytes = malloc(n ? n : 1);
+    memcpy(bytes, data, n);
+    if (n >= sizeof(vector_header)) {
+        vector_header h;
+        memcpy(&h, bytes, sizeof h);
+        h.size = n, h.fingerprint = m->config.fingerprint, h.template_crc = m->template_crc;
+        memcpy(bytes, &h, sizeof h);
+        h.crc = crc_around(bytes, n, offsetof(vector_header, crc));
+        memcpy(bytes, &h, sizeof h);
+    }
+    const char *path = as_file("in.vec", bytes, n);
+    free(bytes);
+    steer_status s = steer_vector_load(&v, path, m, &e);
+    check_status(s, &e);
+    if (s) return;
+    const char *copy = in_temporary("out.vec");
+    CHECK_THAT(!steer_vector_save(&v, copy, &e), "%s", e.text);
+    CHECK_THAT(!steer_vector_load(&again, copy, m, &e), "%s", e.text);
+    size_t d = sizeof(float) * (size_t)v.d;
+    CHECK_THAT(!memcmp(v.v, again.v, d) && v.layer == again.layer && v.pos == again.pos,
+               "a vector does not come back");
+    steer_limits l = {.streams = 2, .positions = 8, .rows = 8};
+    steer_context *c = steer_context_new(m, &l, &e);
+    int prompt[4] = {1, 2, 3, 4}, out[2];
+    steer_plan plan = {.add = v.v, .coeff = v.coeff, .layer = v.layer, .freeze = STEER_QK};
+    steer_job job = {.prompt = prompt, .n_prompt = 4, .max_new = 2, .out = out, .plan = &plan};
+    check_status(steer_generate(c, &job, 1, NULL, NULL, &e), &e);
+    steer_context_free(c);
+    steer_vector_free(&v), steer_vector_free(&again);
+}
+
+static void fuzz_circuit(const uint8_t *data, size_t n) {
+    static const char start[] = "steer circuit 0123456789abcdef";
+    static steer_tracer *t;
+    steer_model *m = seed_model(0);
+    steer_error e = {0};
+    char *text = zeros(n + 1, 1), model[17];
+    memcpy(text, data, n);
+    snprintf(model, sizeof model, "%016llx", (unsigned long long)m->config.fingerprint);
+    if (n >= sizeof start - 1 && !memcmp(text, start, 14)) memcpy(text + 14, model, 16);
+    if (!t) t = steer_tracer_new(m, 1, 6, 3, 1, &e);
+    CHECK_THAT(t, "%s", e.text);
+    size_t cells = edge_cells(&t->graph);
+    unsigned char *keep = zeros(cells, 1), *cut = zeros(cells, 1);
+    study s = {.m = m, .e = &e, .t = t};
+    steer_status status = load_circuit(&s, as_file("circuit", text, n), keep);
+    check_status(status, &e);
+    if (!status) {
+        int tokens[5] = {65, 66, 67, 68, 69}, edges = prune(&t->graph, keep);
+        double F;
+        cuts_of(&t->graph, keep, 0, cut);
+        steer_plan plan = {.cut = cut};
+        float v[8] = {1, -1, 2, -2, 1, 1, -1, 3};
+        steer_example x = {tokens, 5, 3, 1, 1};
+        CHECK_THAT(edges >= 0 && edges <= t->graph.edges, "%d edges", edges);
+        check_status(steer_faithfulness(t, &x, v, &plan, 1, &F, &e), &e);
+    }
+    s.t = NULL; /* kept for the next input */
+    clear_study(&s);
+    free(text), free(keep), free(cut);
+}
+
+static void fuzz_prompts(const uint8_t *data, size_t n) {
+    input in = {data, data + n};
+    int which = take(&in, 3), limit = odd_int(&in, 4);
+    const steer_model *m = seed_model(which);
+    steer_prompts p;
+    steer_error e = {0};
+    const char *path = as_file("prompts", in.at, (size_t)(in.end - in.at));
+    steer_status s = steer_prompts_load(&p, m, path, limit, &e);
+    check_status(s, &e);
+    CHECK_THAT(s || p.n > 0, "no prompts, and no error");
+    CHECK_THAT(s || limit <= 0 || p.n <= limit, "%d prompts of at most %d", p.n, limit);
+    for (int i = 0; i < p.n; i++) {
+        const char *turn = p.text[i];
+        int ids[64];
+        long count = steer_chat(m, NULL, &turn, 1, ids, 64, &e);
+        CHECK_THAT(count == p.lengths[i] && count <= 64 &&
+                       !memcmp(ids, p.tokens[i], sizeof *ids * (size_t)count),
+                   "prompt %d has other tokens", i);
+    }
+    steer_prompts_free(&p);
+}
+
+/* ---------------------------------------------------------------- text on all tokenizers */
+
+static void fuzz_text(const uint8_t *data, size_t n) {
+    static const char *const files[] = {"weights/tiny-llama.bin", "weights/tiny-gemma.bin",
+                                        "weights/tiny-llama-plain.bin"};
+    static steer_model *box[3];
+    input in = {data, data + n};
+    int which = take(&in, 3 + MODELS), cap = odd_int(&in, 64);
+    steer_error e = {0};
+    if (which < 3 && !box[which]) box[which] = steer_open(files[which], 0, &e);
+    const steer_model *m = which < 3 ? box[which] : seed_model(which - 3);
+    CHECK_THAT(m, "%s", e.text);
+    const char *text = (const char *)in.at;
+    size_t bytes = (size_t)(in.end - in.at), room = bytes + 1;
+    int *ids = zeros(room, sizeof *ids), *some = zeros(room, sizeof *some);
+    long count = steer_encode(m, text, bytes, ids, (long)room, &e);
+    long normal = m->config.nfc ? 3 * (long)bytes : (long)bytes; /* NFC may write more bytes */
+    CHECK_THAT(count >= 0 && count <= normal, "%ld tokens of %zu bytes: %s", count, bytes, e.text);
+    long kept = count < (long)room ? count : (long)room;
+    check_ids(m, ids, kept);
+    if (cap > (int)room) cap = (int)room;
+    CHECK_THAT(steer_encode(m, text, bytes, cap > 0 ? some : NULL, cap, &e) == count,
+               "another count of tokens where fewer are written");
+    CHECK_THAT(cap <= 0 || !memcmp(ids, some, sizeof *ids * (size_t)(cap < kept ? cap : kept)),
+               "other tokens");
+    size_t length = steer_decode(m, ids, (int)kept, NULL, 0);
+    char *back = zeros(length + 1, 1);
+    CHECK_THAT(steer_decode(m, ids, (int)kept, back, length + 1) == length, "another length");
+    if (!m->config.nfc)
+        CHECK_THAT(length == bytes && !memcmp(back, text, bytes), "the text does not come back");
+    else if (kept == count) { /* what is normal stays: the same tokens once more */
+        int *twice = zeros(room, sizeof *twice);
+        CHECK_THAT(steer_encode(m, back, length, twice, (long)room, &e) == count &&
+                       !memcmp(ids, twice, sizeof *ids * (size_t)count), "not a normal form");
+        free(twice);
+    }
+    free(back);
+    char *turn = take_string(&in, 200), *system = take_string(&in, 20);
+    const char *turns[3] = {turn, "Yes.", turn};
+    int chat[64];
+    long chatted = steer_chat(m, *system ? system : NULL, turns, 1 + 2 * (cap & 1), chat, 64, &e);
+    if (chatted < 0) check_status(e.code, &e);
+    else check_ids(m, chat, min_int((int)chatted, 64));
+    free(turn), free(system), free(ids), free(some);
+}
+
+/* ---------------------------------------------------------------- stores */
+
+/* Numbers that a record of this key holds: enough to see whether it is whole and itself. */
+static void fill_record(uint64_t key, double *values, size_t n) {
+    for (size_t i = 0; i < n; i++) values[i] = (double)(key * 1000 + i);
+}
+
+/* Records are written, the files damaged, cut, opened again, merged. What was written and not
+ * touched since is there; nothing is there that was not written. */
+static void fuzz_store(const uint8_t *data, size_t n) {
+    char paths[3][160];
+    for (int i = 0; i < 3; i++) {
+        snprintf(paths[i], sizeof paths[i], "%s/%c.store", temporary, 'a' + i);
+        remove(paths[i]);
+    }
+    input in = {data, data + n};
+    unsigned char written[2][16] = {{0}}; /* sizes by store and key; 0: none */
+    int touched[2] = {0};
+    double values[16], read[16];
+    while (in.at < in.end) {
+        int what = take(&in, 8), k = take(&in, 2), key = take(&in, 16), size = 1 + take(&in, 15);
+        steer_error e = {0};
+        records r = {0};
+        struct stat st;
+        if (what < 4) { /* add a record, after a look at all */
+            steer_status s = open_records(&r, paths[k], 1, &e);
+            check_status(s, &e);
+            for (uint64_t i = 0; i < 16 && !s; i++) {
+                size_t had = written[k][i];
+                int found = had && read_record(&r, i, read, had);
+                fill_record(i, values, had);
+                CHECK_THAT(found || !had || touched[k], "record %d of store %d is gone", (int)i, k);
+                CHECK_THAT(!found || !memcmp(read, values, 8 * had), "record %d changed", (int)i);
+            }
+            fill_record((uint64_t)key, values, (size_t)size);
+            if (!s && what) s = remember(&r, (uint64_t)key, values, (size_t)size, &e);
+            check_status(s, &e);
+            if (!s && what) written[k][key] = (unsigned char)size;
+            close_records(&r);
+        } else if (what == 4 && !stat(paths[k], &st) && st.st_size > 0) { /* cut */
+            touched[k] = 1;
+            if (truncate(paths[k], (st.st_size * (key * 16 + size)) / 256)) return;
+        } else if (what == 5 && !stat(paths[k], &st) && st.st_size > 0) { /* damage */
+            int fd = open(paths[k], O_RDWR);
+            off_t at = st.st_size * (key * 16 + size) / 256;
+            unsigned char byte = 0;
+            touched[k] = 1;
+            if (pread(fd, &byte, 1, at) == 1) byte ^= (unsigned char)(1 << (size & 7));
+            if (pwrite(fd, &byte, 1, at) != 1) return;
+            close(fd);
+        } else if (what == 6) { /* anything */
+            unsigned char bytes[64];
+            for (int i = 0; i < 4 * size; i++) bytes[i] = (unsigned char)take_byte(&in);
+            int fd = open(paths[k], O_RDWR | O_CREAT | (key & 1 ? O_APPEND : 0), 0600);
+            touched[k] = 1;
+            if (write(fd, bytes, 4 * (size_t)size) < 0) return;
+            close(fd);
+        } else if (what == 7) { /* merge both */
+            char *parts[] = {paths[0], paths[1], NULL};
+            options o = {.out = paths[2], .argument = parts, .n_arguments = 2};
+            steer_status s = command_merge(&o, &e);
+            check_status(s, &e);
+            CHECK_THAT(!s || touched[0] || touched[1] || !exists(paths[0]) || !exists(paths[1]),
+                       "%s", e.text);
+            if (!s) s = open_records(&r, paths[2], 0, &e);
+            for (uint64_t i = 0; i < 32 && !s; i++) {
+                size_t had = written[i / 16][i % 16];
+                int found = had && read_record(&r, i % 16, read, had);
+                int same_size = written[0][i % 16] == written[1][i % 16] || !written[!(i / 16)][i % 16];
+                CHECK_THAT(found || !had || touched[0] || touched[1] || !same_size,
+                           "record %d of store %d is not merged", (int)i % 16, (int)i / 16);
+            }
+            close_records(&r);
+            remove(paths[2]);
+        }
+    }
+}
+
+/* ---------------------------------------------------------------- reports */
+
+static void fuzz_report(const uint8_t *data, size_t n) {
+    static const char *const tables[] = {"steering", "methods", "freezing", "dose", "faithfulness",
+        "sparsity", "circuit", "shaded", "svv", "overlap", "interchange", "other"};
+    static const char *const columns[] = {
+        "set#t|refused#2|low#2|high#2|Gemma#2|Llama#2", "what|loss#1|low#1|high#1|at most#1|paper#2",
+        "c|coefficient#2|harmless +#2|harmful -#2", "k|share#4|simple#3|random#3|norm-aware#3",
+        "m|sparsity#3|faithfulness#3|+-#3|norm|harmless +#2|harmful -#2",
+        "e|from layer|from head|to layer|to head|to kind|score#4", "token|KL#3|text#t",
+        "head|node effect#3|tokens#t|2#t", "one|two#9|three#t"};
+    input in = {data, data + n};
+    report r = {0};
+    steer_model m = {0};
+    while (in.at < in.end && n_entries(&r) < 12) {
+        int what = take(&in, 5);
+        if (!n_entries(&r)) what = 0; /* a report begins with its model */
+        char *text = take_string(&in, 40);
+        if (what == 0) {
+            memset(m.config.name, 0, sizeof m.config.name);
+            snprintf(m.config.name, sizeof m.config.name, "%s", text);
+            open_report(&r, &m);
+        } else if (what == 1) say(&r, "%s", text);
+        else if (what == 2) finding(&r, "%s", text);
+        else {
+            const char *name = tables[take(&in, sizeof tables / sizeof *tables)];
+            open_table(&r, name, text, columns[take(&in, sizeof columns / sizeof *columns)]);
+            for (int rows = take(&in, 12); rows; rows--) {
+                double values[8];
+                char *label = take_string(&in, 12), *texts = take_string(&in, 12);
+                for (int i = 0; i < 8; i++) values[i] = odd_number(&in);
+                row_text(&r, label, values, 8, texts);
+                free(label), free(texts);
+            }
+        }
+        free(text);
+    }
+    size_t sizes[2] = {0};
+    char *json = report_json(&r, &sizes[0]), *html = report_html(&r, &sizes[1]);
+    CHECK_THAT(json && html && strlen(json) == sizes[0] && strlen(html) == sizes[1], "no report");
+    CHECK_THAT(is_json(json), "not JSON: %s", json);
+    const char *fault = html_fault(html), *odd = no_number(html);
+    CHECK_THAT(!fault, "the page has %s: %s", fault, html);
+    CHECK_THAT(!odd, "no number on the page: %.80s", odd - 40);
+    CHECK_THAT(!strstr(html, "rgba(") || (!strstr(html, ",inf)") && !strstr(html, ",nan)") &&
+                                          !strstr(html, ",-nan)")), "no colour on the page");
+    free(json), free(html);
+    free_report(&r);
+}
+
+/* ---------------------------------------------------------------- the library, called at random */
+
+enum { PLANS = 3, BUFFER = 1024 };
+typedef struct {
+    steer_model *m;
+    steer_context *c;
+    steer_tracer *t;
+    steer_limits limits; /* of c */
+    steer_plan plans[PLANS];
+    float v[32], odd[32], keep[8];
+    float *start;        /* [BUFFER] */
+    unsigned char *cut;  /* [BUFFER] */
+    int next[8];         /* positions that the first streams go on at */
+    steer_error e;
+} caller;
+
+static void random_plan(caller *a, input *in) {
+    steer_plan *p = &a->plans[take(in, PLANS)];
+    const float *const vectors[] = {NULL, a->v, a->v, a->odd};
+    unsigned parts = take_byte(in);
+    *p = (steer_plan){.add = vectors[parts & 3], .coeff = (float)odd_number(in),
+                      .layer = odd_int(in, 2), .from = odd_int(in, 4), .to = odd_int(in, 8)};
+    if (parts & 4) p->freeze = take_byte(in) & (parts & 8 ? 255 : 7);
+    if (parts & 16) p->remove = take_byte(in) & (parts & 8 ? 255 : 3);
+    if (parts & 32) p->ablate = vectors[take(in, 4)], p->keep = parts & 8 ? a->keep : NULL;
+    if (parts & 64) p->start = a->start;
+    if (parts & 128) p->cut = a->cut;
+    for (int i = 0; i < 8; i++) a->odd[i] = (float)odd_number(in);
+    for (int i = 0; i < 64; i++) a->cut[i * 7] = (unsigned char)(parts >> (i & 7) & 1);
+}
+
+static void random_context(caller *a, input *in) {
+    steer_limits l = {odd_int(in, 6), odd_int(in, 20), odd_int(in, 24), odd_int(in, 8),
+                      odd_int(in, 12), odd_int(in, 2)};
+    size_t bytes = steer_context_bytes(a->m, &l);
+    if (bytes > (size_t)1 << 20) return;
+    steer_context *c = steer_context_new(a->m, &l, &a->e);
+    CHECK_THAT(c || a->e.code, "no context, and no error");
+    CHECK_THAT(!c || bytes, "a context of no bytes");
+    if (!c) return;
+    steer_context_free(a->c);
+    a->c = c, a->limits = c->limit;
+    memset(a->next, 0, sizeof a->next);
+}
+
+static void random_run(caller *a, input *in) {
+    enum { ROWS = 64 };
+    steer_row rows[ROWS];
+    int n = odd_int(in, 12);
+    steer_tape tape = {.rows = odd_int(in, 8), .first = odd_int(in, 2)}, *taped = NULL;
+    if (n > ROWS && n <= a->limits.rows) n = ROWS;
+    for (int i = 0; i < ROWS; i++) { /* most rows continue their stream */
+        unsigned kind = i < n ? take_byte(in) : 0;
+        int s = (int)(kind & 3);
+        rows[i] = (steer_row){s, a->next[s], (int)(kind >> 2), (kind & 16) != 0, 0};
+        if (kind >= 240) rows[i].stream = odd_int(in, 8);
+        if (kind >= 248) rows[i].pos = odd_int(in, 8), rows[i].token = odd_int(in, 300);
+        if (kind & 32 && i < n) rows[i].tape = odd_int(in, 8);
+        if (i < n) a->next[s]++;
+    }
+    int sized = tape.rows > 0 && tape.rows <= 8 && tape.first >= 0 && tape.first <= 2;
+    size_t width = sized ? (size_t)(a->m->config.layers - tape.first + 1) * (size_t)tape.rows : 1;
+    float *space = zeros(width * 32, sizeof *space);
+    if (sized) tape.resid = tape.q = tape.gate = space; /* of the widest; one may hold all */
+    if (take(in, 2)) taped = &tape;
+    steer_status s = steer_run(a->c, rows, n, taped, &a->e);
+    check_status(s, &a->e);
+    int asked = odd_int(in, 12);
+    const float *logits = steer_logits(a->c, asked);
+    for (int i = 0; logits && i < a->m->config.vocab; i++)
+        CHECK_THAT(s || isfinite(logits[i]), "logit %d of row %d", i, asked);
+    for (int i = 0; i < 8; i++) a->next[i] = i < a->limits.streams ? a->c->streams[i].length : 0;
+    free(space);
+}
+
+static int stop_after(void *user, int job, int token) {
+    (void)job, (void)token;
+    return --*(int *)user == 0;
+}
+
+static void random_jobs(caller *a, input *in) {
+    int prompt[128], out[3][128], ticks = odd_int(in, 16), n = min_int(odd_int(in, 4), 3);
+    steer_job jobs[3] = {{0}};
+    for (int i = 0; i < 128; i++) prompt[i] = i < 16 ? odd_int(in, 270) : i;
+    for (int i = 0; i < 3; i++) {
+        unsigned plan = take_byte(in) % (PLANS + 3);
+        jobs[i] = (steer_job){.prompt = prompt + (i & 1), .n_prompt = odd_int(in, 10),
+                              .max_new = odd_int(in, 6), .out = out[i], .seed = take_byte(in),
+                              .plan = plan < PLANS ? &a->plans[plan] : NULL,
+                              .temperature = (float)odd_number(in), .top_p = (float)odd_number(in)};
+    }
+    steer_status s = steer_generate(a->c, jobs, n, take(in, 2) ? stop_after : NULL, &ticks, &a->e);
+    check_status(s, &a->e);
+    for (int i = 0; i < n && !s; i++) {
+        CHECK_THAT(jobs[i].n_out >= 0 && jobs[i].n_out <= max_int(jobs[i].max_new, 0), "%d of %d",
+                   jobs[i].n_out, jobs[i].max_new);
+        check_ids(a->m, out[i], jobs[i].n_out);
+    }
+    for (int i = 0; i < 8; i++) a->next[i] = i < a->limits.streams ? a->c->streams[i].length : 0;
+}
+
+static void random_text(caller *a, input *in) {
+    const char *turns[3] = {"a", "the thing", ""};
+    int ids[64], cap = min_int(odd_int(in, 64), 64), turn_count = odd_int(in, 4);
+    char out[64];
+    long n = steer_chat(a->m, take(in, 2) ? "a system" : NULL, turns, min_int(turn_count, 3), ids,
+                        cap, &a->e);
+    if (n < 0) check_status(a->e.code, &a->e);
+    for (int i = 0; i < 64; i++) ids[i] = odd_int(in, 270);
+    size_t room = (size_t)take(in, 65), length;
+    length = steer_decode(a->m, ids, min_int(odd_int(in, 64), 64), room ? out : NULL, room);
+    CHECK_THAT(!room || length >= room || strnlen(out, room) <= length, "no end");
+    steer_graph g = steer_graph_of(a->m, odd_int(in, 2));
+    CHECK_THAT(g.nodes >= 0 && g.slots >= 0 && g.edges >= 0, "a graph of less than nothing");
+}
+
+static void random_means(caller *a, input *in) {
+    int *tokens[2], lengths[2], ids[16], sign = odd_int(in, 3);
+    steer_prompts p = {min_int(odd_int(in, 3), 2), tokens, lengths, NULL, NULL};
+    size_t d = (size_t)a->m->config.d, layers = (size_t)a->m->config.layers;
+    size_t n = 3 * (size_t)steer_eoi(a->m) * layers * d;
+    double *mean = zeros(2 * n, sizeof *mean), score;
+    for (int i = 0; i < 16; i++) ids[i] = odd_int(in, 270);
+    for (int i = 0; i < 2; i++) tokens[i] = ids + i, lengths[i] = odd_int(in, 14);
+    for (int i = 0; i < 2; i++)
+        if (lengths[i] > 14 && lengths[i] <= a->limits.positions) lengths[i] = 14;
+    if (steer_means(a->c, &p, sign, mean, &score, &a->e) < 0) check_status(a->e.code, &a->e);
+    steer_vector v = {0};
+    int pos = take(in, 4) ? -take(in, 4) : odd_int(in, 4);
+    steer_status s = steer_dim(&v, a->m, mean, mean + n, odd_int(in, 2), pos,
+                               (float)odd_number(in), &a->e);
+    check_status(s, &a->e);
+    if (!s) {
+        const char *path = in_temporary("calls.vec");
+        check_status(steer_vector_save(&v, path, &a->e), &a->e);
+        steer_vector_free(&v);
+        s = steer_vector_load(&v, path, a->m, &a->e);
+        check_status(s, &a->e);
+    }
+    if (!s) steer_vector_free(&v);
+    free(mean);
+    for (int i = 0; i < 8; i++) a->next[i] = i < a->limits.streams ? a->c->streams[i].length : 0;
+}
+
+static void random_tracer(caller *a, input *in) {
+    int layer = odd_int(in, 2), positions = odd_int(in, 12), answers = odd_int(in, 6);
+    int streams = odd_int(in, 4);
+    int large = positions > 64 && positions <= a->m->config.max_seq;
+    if (large || (answers > 256 && answers <= 1 << 24) || (streams > 64 && positions < 1 << 16)) return;
+    steer_tracer *t = steer_tracer_new(a->m, layer, positions, answers, streams, &a->e);
+    if (!t) check_status(a->e.code, &a->e);
+    if (!t) return;
+    steer_tracer_free(a->t);
+    a->t = t;
+}
+
+static void random_patching(caller *a, input *in) {
+    int tokens[64], steps = odd_int(in, 3), n = min_int(odd_int(in, 3), PLANS), kind = take(in, 4);
+    for (int i = 0; i < 64; i++) tokens[i] = i < 16 ? odd_int(in, 270) : i;
+    steer_example x = {tokens, odd_int(in, 12), odd_int(in, 8), (float)odd_number(in), take(in, 2)};
+    const float *v = take(in, 4) ? a->v : a->odd;
+    if (x.n > 64 && x.n <= a->t->max) x.n = 64;
+    if (steps > 8) steps = 8;
+    size_t cells = edge_cells(&a->t->graph);
+    double *scores = zeros(steer_scores_width(a->t), sizeof *scores), F[PLANS];
+    double *edges = kind == 2 ? zeros(cells, sizeof *edges) : NULL;
+    steer_status s;
+    if (kind < 2) s = steer_attribute(a->t, &x, v, odd_int(in, 3), steps, scores, &a->e);
+    else if (kind == 2) s = steer_patch_exactly(a->t, &x, v, scores, edges, &a->e);
+    else s = steer_faithfulness(a->t, &x, v, a->plans, n, F, &a->e);
+    check_status(s, &a->e);
+    free(scores), free(edges);
+}
+
+static void fuzz_calls(const uint8_t *data, size_t n) {
+    static void (*const calls[])(caller *, input *) = {
+        random_plan, random_context, random_run, random_jobs, random_text, random_means,
+        random_tracer, random_patching};
+    input in = {data, data + n};
+    caller a = {.m = seed_model(take(&in, 2))};
+    a.start = zeros(BUFFER, sizeof *a.start), a.cut = zeros(BUFFER, 1);
+    for (int i = 0; i < 32; i++) a.v[i] = (float)random_value(5, 70, 0, (uint64_t)i);
+    for (int steps = 0; in.at < in.end && steps < 24; steps++) {
+        int which = take(&in, 12);
+        a.e = (steer_error){0};
+        if (which < 8 && (a.c || which != 2) && (a.c || which != 3) && (a.c || which != 5) &&
+            (a.t || which != 7))
+            calls[which](&a, &in);
+        else if (which == 8 && a.c) {
+            int plan = take(&in, PLANS + 1), s = odd_int(&in, 4), twin = odd_int(&in, 5);
+            steer_plan *p = plan < PLANS ? &a.plans[plan] : NULL;
+            if (twin == 4) twin = -1;
+            steer_status status = steer_begin(a.c, s, p, twin, &a.e);
+            check_status(status, &a.e);
+            if (!status && s < 8) a.next[s] = 0;
+        } else if (which == 9 && a.c) {
+            int from = odd_int(&in, 4), to = odd_int(&in, 4), count = odd_int(&in, 8);
+            steer_status status = steer_fork(a.c, from, to, count, &a.e);
+            check_status(status, &a.e);
+            if (!status && to < 8) a.next[to] = count;
+        }
+    }
+    steer_context_free(a.c), steer_tracer_free(a.t);
+    free(a.start), free(a.cut);
+}
+
+/* ---------------------------------------------------------------- entries */
+
+static const struct {
+    const char *name;
+    void (*run)(const uint8_t *, size_t);
+} entries[] = {{"model", fuzz_model},     {"vector", fuzz_vector}, {"circuit", fuzz_circuit},
+               {"prompts", fuzz_prompts}, {"text", fuzz_text},     {"store", fuzz_store},
+               {"report", fuzz_report},   {"calls", fuzz_calls}};
+static int entry_number = -1;
+
+/* The first inputs that are files of their own: models, a vector, a circuit. */
+static void write_seeds(void) {
+    char path[128];
+    steer_error e = {0};
+    for (int i = 0; i < MODELS; i++) {
+        image f = small_image(seeds[i].type, seeds[i].kind);
+        snprintf(path, sizeof path, "tests/corpus/model/%s", seeds[i].name);
+        write_bytes(path, f.bytes, f.size);
+        free(f.bytes);
+    }
+    steer_vector v;
+    CHECK_THAT(!make_vector(&v, seed_model(1), "dim", 1, -1, 1.5f, &e), "%s", e.text);
+    for (int i = 0; i < v.d; i++) v.v[i] = (float)(i - 3);
+    CHECK_THAT(!steer_vector_save(&v, "tests/corpus/vector/dim", &e), "%s", e.text);
+    steer_vector_free(&v);
+    static const char circuit[] = "steer circuit 0123456789abcdef block 1\n"
+                                  "0 s -> 1.0 q\n1 x\n5 y\n17\n18\n19\n";
+    write_bytes("tests/corpus/circuit/small", circuit, sizeof circuit - 1);
+}
+
+static void remove_temporary(void) {
+    char command[128];
+    snprintf(command, sizeof command, "rm -rf %s", temporary);
+    if (system(command)) fprintf(stderr, "%s is left\n", temporary);
+}
+
+int LLVMFuzzerInitialize(int *argc, char ***argv) {
+    const char *entry = getenv("ENTRY");
+    (void)argc, (void)argv;
+    if (entry && !strcmp(entry, "seeds")) {
+        write_seeds();
+        exit(0);
+    }
+    for (int i = 0; i < (int)(sizeof entries / sizeof *entries); i++)
+        if (entry && !strcmp(entry, entries[i].name)) entry_number = i;
+    CHECK_THAT(entry_number >= 0, "ENTRY is none of the entries at the end of tests/fuzz.c");
+    if (!access("/dev/shm", W_OK)) snprintf(temporary, sizeof temporary, "/dev/shm/steer-fuzz-XXXXXX");
+    CHECK_THAT(mkdtemp(temporary), "%s", temporary);
+    atexit(remove_temporary);
+    return 0;
+}
+
+int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size) {
+    entries[entry_number].run(data, size);
+    return 0;
+}
