@@ -2922,6 +2922,7 @@ static void test_user(void) {
 #include "files.inc.c"
 #include "program.inc.c"
 #include "arguments.inc.c"
+#include "options.inc.c"
 
 typedef struct {
     const char *name;
@@ -2961,6 +2962,13 @@ static const test tests[] = {
     {"generation", test_generation, "ends, samples, limits"},
     {"means", test_means, "means over prompts that begin alike"},
     {"command-line", test_command_line, "exit statuses and messages of ./steer"},
+    {"unused-options", test_unused_options, "an option that a command does not use is refused"},
+    {"numbers", test_numbers, "whole numbers are whole; nothing is cut, nan, hexadecimal"},
+    {"refused-lines", test_refused_lines, "what is misspelt, missing, stray or without effect"},
+    {"nothing-steered", test_nothing_steered, "coefficient 0 is unsteered; zeros are no vector"},
+    {"brief-options", test_brief_options, "options of stages that do not run are refused"},
+    {"help", test_help, "the help of each command lists what it takes"},
+    {"documents", test_documents, "README's command lines and options are the program's"},
     {"side-by-side", test_side_by_side, "two texts in two columns, whatever their bytes"},
     {"kernels-back", test_kernels_back, "each kernel's backward against central differences"},
     {"backward-whole", test_backward_whole,
