@@ -5,8 +5,12 @@ sections, the tensors. Every part begins at a multiple of 64 bytes and follows t
 with zero padding only, so that the exact size of the file follows from its header.
 README.md describes the format; steer.c checks every number in it.
 """
+import contextlib
+import os
+import shutil
 import struct
 import zlib
+from pathlib import Path
 
 import numpy as np
 
@@ -36,6 +40,37 @@ CONFIG_INT = ["d", "layers", "heads", "kv_heads", "head_dim", "ff", "vocab", "ma
               "qkv_bias", "post_norms", "gelu", "tied", "window", "window_every"]
 CONFIG_FLT = ["norm_eps", "norm_offset", "attn_cap", "final_cap", "embed_scale", "query_scale"]
 TOKEN_INT = ["pretok", "nfc", "trim"]         # pretok 1: GPT-2 with single digits, 2: Qwen2
+NO_TOKEN = 0xFFFFFFFF                         # in byte_tokens
+# What steer.c takes: the least and the greatest of the whole numbers, how many ids eot and refusal
+# hold, how many tokens the template may put between a question and its answer
+LIMITS = {"d": (1, 1 << 16), "layers": (1, 512), "heads": (1, 1024), "kv_heads": (1, 1024),
+          "head_dim": (2, 1024), "ff": (1, 1 << 20), "vocab": (1, 1 << 22), "max_seq": (1, 1 << 24),
+          "window": (0, 2**31 - 1), "window_every": (0, 2**31 - 1)}
+MAX_IDS, MAX_EOI = 8, 64
+LARGEST = (2 - 2**-7) * 2.0**127               # the largest number of bf16
+
+
+class Refused(Exception):
+    """One sentence: why there will be no file."""
+
+
+@contextlib.contextmanager
+def replacing(path):
+    """A new, empty file under a temporary name beside `path`. It replaces `path` if the block ends
+    well, and is removed if it does not."""
+    path = Path(os.path.realpath(path))           # a link stays, what it leads to is replaced
+    if path.exists() and not path.is_file():
+        raise Refused(f"{path} is not a regular file")
+    tmp = path.with_name(f"{path.name}.{os.getpid()}.part")
+    with open(tmp, "xb"):
+        pass
+    try:
+        yield tmp
+        if path.exists():
+            shutil.copymode(path, tmp)
+        os.replace(tmp, path)
+    finally:
+        tmp.unlink(missing_ok=True)
 
 
 def tensor_list(c):
@@ -84,6 +119,56 @@ def up(n):
     return (n + ALIGN - 1) // ALIGN * ALIGN
 
 
+def check(c, t, site):
+    """Refuse what steer.c refuses (config_fault, load_tokenizer): see write() for the arguments."""
+    def need(good, sentence):
+        if not good:
+            raise Refused(sentence)
+
+    for k, (least, most) in LIMITS.items():
+        need(least <= c[k] <= most, f"{k} is {c[k]}; steer.c takes {least} to {most}")
+    need(c["heads"] % c["kv_heads"] == 0, f"{c['heads']} heads can't share {c['kv_heads']} heads of keys")
+    need(c["head_dim"] % 2 == 0, f"a head has {c['head_dim']} dimensions, an odd number")
+    need(c["window_every"] > 0 or c["window"] == 0, "a sliding window for no block")
+    for k in CONFIG_FLT:
+        need(abs(c[k]) <= LARGEST, f"{k} is {c[k]}, not a finite number")
+    for k in "norm_eps", "attn_cap", "final_cap":
+        need(c[k] >= 0, f"{k} is {c[k]}, a negative number")
+    need(0 <= site[0] < c["layers"] and -MAX_EOI <= site[1] <= 0 and abs(site[2]) <= LARGEST,
+         f"{site} is no site of this model")
+
+    vocab = len(t["tokens"])
+    need(vocab == len(t["types"]) == c["vocab"], f"{vocab} tokens for a vocabulary of {c['vocab']}")
+    need(1 <= len(t["eot"]) <= MAX_IDS and len(t["refusal"]) <= MAX_IDS,
+         f"{len(t['eot'])} tokens that end a turn and {len(t['refusal'])} that begin a refusal; "
+         f"steer.c takes 1 to {MAX_IDS} and up to {MAX_IDS}")
+    for i in t["eot"] + t["refusal"]:
+        need(0 <= i < vocab, f"token {i} is outside the vocabulary of {vocab}")
+    for i, (s, k) in enumerate(zip(t["tokens"], t["types"])):
+        need(0 <= k <= 2, f"token {i} is of type {k}")
+        need(k != 1 or b"\0" not in s, f"token {i} ({s!r}) is special and holds a zero byte")
+    need(sum(map(len, t["tokens"])) < 1 << 32, "the tokens have more than 4 GB of text")
+    for byte, i in enumerate(t["byte_tokens"]):
+        need(i == NO_TOKEN or (i < vocab and t["tokens"][i] == bytes([byte])),
+             f"token {i} does not stand for the byte {byte}")
+    rank_of = {}
+    for rank, (left, right, result) in enumerate(t["merges"]):
+        need(max(left, right, result) < vocab, f"merge {rank} is of tokens outside the vocabulary")
+        need(t["tokens"][left] + t["tokens"][right] == t["tokens"][result],
+             f"merge {rank} of tokens {left} and {right} does not result in token {result}")
+        first = rank_of.setdefault((left, right), rank)
+        need(first == rank, f"merge {rank}, of tokens {left} and {right}, is there before as merge {first}")
+    before = -1
+    for first, last, k in t["unicode"]:
+        need(before < first <= last and 1 <= k <= 4, f"the Unicode table is wrong at U+{first:04X}")
+        before = last
+    for ch in " \t\n\r":                          # the pre-tokenizers' rules rely on these
+        need(any(first <= ord(ch) <= last and k == 4 for first, last, k in t["unicode"]),
+             f"the Unicode table does not have U+{ord(ch):04X} as white space")
+    for k, s in t["template"].items():
+        need("\0" not in s, f"the template's string {k} holds a zero byte")
+
+
 def write(path, config, tokenizer, tensors, dtype, name, site=(0, 0, 0.0)):
     """Write a model file.
 
@@ -94,7 +179,10 @@ def write(path, config, tokenizer, tensors, dtype, name, site=(0, 0, 0.0)):
     tensors    a function name -> float32 array, called once a tensor, in file order
     dtype      'f32', 'bf16' or 'q8' for the matrices
     site       (layer, position, coefficient) to report by default; layer 0: none
+
+    Raises Refused for what steer.c would not open. What is at `path` is overwritten: see replacing().
     """
+    check(config, tokenizer, site)
     t, want = tokenizer, DTYPES[dtype]
     offsets = np.cumsum([0] + [len(b) for b in t["tokens"]]).astype(np.uint32)
     merges = sorted((l, r, rank, res) for rank, (l, r, res) in enumerate(t["merges"]))
@@ -124,7 +212,8 @@ def write(path, config, tokenizer, tensors, dtype, name, site=(0, 0, 0.0)):
     def ids(v):
         return list(v) + [0] * (8 - len(v))
     head = MAGIC + struct.pack("<IIQIIQ", VERSION, len(todo), size, 0, 0, data_offset)
-    head += name.encode()[:63].ljust(64, b"\0")
+    name = name.encode()[:63].decode(errors="ignore")        # not half a character at the end
+    head += name.encode().ljust(64, b"\0")
     head += struct.pack("<14I", *(int(config[k]) for k in CONFIG_INT))
     head += struct.pack("<6f", *(config[k] for k in CONFIG_FLT))
     head += struct.pack("<3I", *(int(t[k]) for k in TOKEN_INT))
@@ -137,13 +226,15 @@ def write(path, config, tokenizer, tensors, dtype, name, site=(0, 0, 0.0)):
         assert len(meta) == o
         meta += body[s].ljust(up(n), b"\0")
     assert len(meta) == data_offset
-    tmp, crc = str(path) + ".part", 0
-    with open(tmp, "wb") as f:
+    crc = 0
+    with open(path, "wb") as f:
         f.write(meta)
         for kind, layer, tname, shape in todo:
             a = np.asarray(tensors(tname), np.float32)
             assert a.shape == shape, (tname, a.shape, shape)
-            assert np.isfinite(a).all(), tname
+            if not max(a.max(), -a.min()) <= LARGEST:        # nor is it of NaN
+                raise Refused(f"tensor {tname} holds values that are not finite numbers of at most "
+                              f"{LARGEST:.3g}")
             ty = want if len(shape) == 2 else F32
             if ty == Q8 and shape[1] % 32:
                 ty = BF16
@@ -156,8 +247,8 @@ def write(path, config, tokenizer, tensors, dtype, name, site=(0, 0, 0.0)):
         struct.pack_into("<I", meta, 24, zlib.crc32(meta))
         f.seek(0)
         f.write(meta)
-    import os
-    os.replace(tmp, path)
+        f.flush()
+        os.fsync(f.fileno())                      # before it takes the place of another
 
 
 def read(path, tensors=True):

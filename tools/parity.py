@@ -22,6 +22,7 @@ from pathlib import Path
 import numpy as np
 
 import binfile
+import chat_template
 import export
 
 MODULES = ("argparse ast bisect calendar cmd codecs csv dataclasses difflib email enum fractions heapq "
@@ -273,7 +274,7 @@ def tokens(args):
     def name(key):
         i = g(f"tokenizer.ggml.{key}_token_id")
         return "" if i is None else text[i]
-    render = export.renderer(g("tokenizer.chat_template"), name("bos"), name("eos"))
+    render = chat_template.renderer(g("tokenizer.chat_template"), name("bos"), name("eos"))
     chats = ["Hello!", "What is the capital of France?", "  two\n\nlines  ",
              "caf\u00e9 cafe\u0301 \u4f60\u597d 123",
              "def f(x):\n\treturn x  # 1", "\n", "don't", "\U0001f44d"]

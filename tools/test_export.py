@@ -1,23 +1,39 @@
-"""Check export.py without a network: tiny random models written as llama.cpp's converter writes
-them, exported, and run in transformers beside the originals; and files that must be refused.
+"""Check export.py without a network, beside ./steer.
 
-    python3 tools/test_export.py
+    python3 tools/test_export.py              everything
+    python3 tools/test_export.py files        what needs only numpy, gguf and jinja2: made-up files that
+                                              must be refused, each with its one sentence, and a valid
+                                              file, damaged at random in hundreds of ways
+    python3 tools/test_export.py networks     what needs torch, transformers and tokenizers, too: random
+                                              models written as llama.cpp's converter writes them,
+                                              exported, and run in transformers beside the originals
+
+The last line is "N passed, N failed".
 """
+import functools
 import os
+import random
+import resource
+import signal
+import stat
+import struct
 import subprocess
 import sys
 import tempfile
+import time
+import traceback
 from pathlib import Path
 
 import gguf
 import numpy as np
-import torch
-import transformers as tf
 
 import binfile
 import export
-import parity
 
+STEER = export.STEER
+SECONDS = 120                                 # that any file may take beside busy processes
+MUTATIONS = 400
+passed = failed = 0
 CHATML = ("{% for m in messages %}{% if loop.first and m.role != 'system' %}"
           "<|im_start|>system\nBe kind.<|im_end|>\n{% endif %}{{ '<|im_start|>' + m.role + '\n' "
           "+ m.content | trim + '<|im_end|>\n' }}{% endfor %}"
@@ -25,6 +41,527 @@ CHATML = ("{% for m in messages %}{% if loop.first and m.role != 'system' %}"
 GEMMA = ("{{ bos_token }}{% if messages[0].role == 'system' %}{{ raise_exception('no system') }}{% endif %}"
          "{% for m in messages %}<turn>{{ 'model' if m.role == 'assistant' else m.role }}\n"
          "{{ m.content | trim }}<end>\n{% endfor %}{% if add_generation_prompt %}<turn>model\n{% endif %}")
+
+
+def check(what, good, figure=""):
+    global passed, failed
+    passed, failed = passed + bool(good), failed + (not good)
+    print(f"{'ok   ' if good else 'FAIL '} {what} {figure}", flush=True)
+
+
+def run_export(path, *more, out=None, before=None):
+    """(output, status, what stderr got) of the exporter in a process of its own, which `before` can
+    prepare; status None: it did not end in time. A fork, because the tables of Unicode take a second."""
+    out = out or path.with_suffix(".bin")
+    with tempfile.TemporaryFile() as err:
+        child = os.fork()
+        if child == 0:
+            status = 1
+            try:
+                os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
+                os.dup2(err.fileno(), 2)
+                if before:
+                    before()
+                export.main([str(a) for a in (path, "-o", out, *more)])
+                status = 0
+            except SystemExit as e:
+                print(e.code, file=sys.stderr)
+            except BaseException:
+                traceback.print_exc()
+            finally:
+                sys.stderr.flush()
+                os._exit(status)
+        end, status = time.monotonic() + SECONDS, None
+        while status is None and time.monotonic() < end:
+            done, code = os.waitpid(child, os.WNOHANG)
+            if done:
+                status = os.waitstatus_to_exitcode(code)
+            else:
+                time.sleep(0.005)
+        if status is None:
+            os.kill(child, signal.SIGKILL)
+            os.waitpid(child, 0)
+        err.seek(0)
+        return out, status, err.read().decode().strip()
+
+
+# ---- made-up files -------------------------------------------------------------------------------
+
+class Small:
+    """A valid GGUF of one block, in parts that a test can change: metadata as key -> (writer's method,
+    value), tensors as name -> array."""
+
+    def __init__(self):
+        char = {b: ch for ch, b in export.gpt2_bytes().items()}
+        self.text = [char[b] for b in range(256)]
+        self.text += ["th", "the", "Ġthe", "<|im_start|>", "<|im_end|>", "<pad>"]
+        self.types = [1] * 259 + [3, 3, 5]
+        self.merges = ["t h", "th e", "Ġ the"]
+        self.arch, self.endian = "llama", gguf.GGUFEndian.LITTLE
+        self.meta = {
+            "general.name": ("string", "small"),
+            ".block_count": ("uint32", 1), ".context_length": ("uint32", 64),
+            ".embedding_length": ("uint32", 8),
+            ".feed_forward_length": ("uint32", 8), ".attention.head_count": ("uint32", 4),
+            ".attention.head_count_kv": ("uint32", 2), ".attention.key_length": ("uint32", 4),
+            ".attention.layer_norm_rms_epsilon": ("float32", 1e-5), ".rope.freq_base": ("float32", 1e4),
+            "tokenizer.ggml.model": ("string", "gpt2"), "tokenizer.ggml.pre": ("string", "smollm"),
+            "tokenizer.ggml.bos_token_id": ("uint32", 259), "tokenizer.ggml.eos_token_id": ("uint32", 260),
+            "tokenizer.chat_template": ("string", CHATML)}
+        rng = np.random.default_rng(0)
+        shapes = {"token_embd": (262, 8), "output_norm": (8,), "blk.0.attn_norm": (8,),
+                  "blk.0.attn_q": (16, 8), "blk.0.attn_k": (8, 8), "blk.0.attn_v": (8, 8),
+                  "blk.0.attn_output": (8, 16), "blk.0.ffn_norm": (8,), "blk.0.ffn_gate": (8, 8),
+                  "blk.0.ffn_up": (8, 8), "blk.0.ffn_down": (8, 8)}
+        self.tensors = {f"{name}.weight": rng.standard_normal(shape).astype(np.float32)
+                        for name, shape in shapes.items()}
+        self.patches = []                                    # (bytes, other bytes) of the written file
+        self.cut = None                                      # its length
+
+    def set(self, key, kind, value):
+        self.meta[key] = (kind, value)
+
+    def template(self, source):
+        self.set("tokenizer.chat_template", "string", source)
+
+    def write(self, path):
+        w = gguf.GGUFWriter(path, self.arch, endianess=self.endian)
+        for key, (kind, value) in self.meta.items():
+            getattr(w, f"add_{kind}")(self.arch + key if key[0] == "." else key, value)
+        for key, values in ("tokens", self.text), ("token_type", self.types), ("merges", self.merges):
+            if values:
+                w.add_array(f"tokenizer.ggml.{key}", values)
+        for name, a in self.tensors.items():
+            w.add_tensor(name, a)
+        w.write_header_to_file()
+        w.write_kv_data_to_file()
+        w.write_tensors_to_file()
+        w.close()
+        raw = path.read_bytes()
+        for old, new in self.patches:
+            assert raw.count(old) == 1, (old, raw.count(old))
+            raw = raw.replace(old, new)
+        path.write_bytes(raw[:self.cut])
+
+
+def meta(key, kind, *values):
+    """Changes of a Small that set a key of the metadata."""
+    return [lambda s, v=v: s.set(key, kind, v) for v in values]
+
+
+def drop(key):
+    return lambda s: s.meta.pop(key)
+
+
+def patch(old, new):
+    return lambda s: s.patches.append((old, new))
+
+
+def template(source):
+    return lambda s: s.template(source)
+
+
+def put(field, i, value):
+    return lambda s: getattr(s, field).__setitem__(i, value)
+
+
+def weight(name, value):
+    return lambda s: s.tensors[name].__setitem__(..., value)
+
+
+def tensor(name, a):
+    return lambda s: s.tensors.__setitem__(name, a)
+
+
+def ones(*shape):
+    return np.ones(shape, np.float32)
+
+
+def both(*changes):
+    return lambda s: [change(s) for change in changes]
+
+
+def field(name, value):
+    return lambda s: setattr(s, name, value)
+
+
+def length(n):
+    return struct.pack("<Q", n)
+
+
+NAN, INF, MAX = float("nan"), float("inf"), 2**32 - 1
+LOOPS = "{% for a in range(99999) %}" * 4 + "{% endfor %}" * 4
+# Words of the one sentence, and the changes of a Small that must lead to it
+REFUSED = [
+    ("attention.head_count is", meta(".attention.head_count", "uint32", 0, 1025, MAX)),
+    ("attention.head_count is", meta(".attention.head_count", "string", "four")),
+    ("attention.head_count is", meta(".attention.head_count", "float32", 4.5, NAN)),
+    ("attention.head_count is", meta(".attention.head_count", "bool", True)),
+    ("attention.head_count is", meta(".attention.head_count", "int64", -4, 2**62)),
+    ("lacks the metadata llama.attention.head_count", [drop(".attention.head_count")]),
+    ("differs between blocks", meta(".attention.head_count", "array", [4, 2])),
+    ("attention.head_count is", meta(".attention.head_count", "array", ["4", "4"])),
+    ("attention.head_count_kv is", meta(".attention.head_count_kv", "uint32", 0, 5000)),
+    ("can't share", meta(".attention.head_count_kv", "uint32", 8, 3)),
+    ("embedding_length is", meta(".embedding_length", "uint32", 0, MAX)),
+    ("block_count is", meta(".block_count", "uint32", 0, 513, 10**9, MAX)),
+    ("feed_forward_length is", meta(".feed_forward_length", "uint32", 0, MAX)),
+    ("context_length is", meta(".context_length", "uint32", 0, 2**24 + 1, MAX)),
+    ("key_length is", meta(".attention.key_length", "uint32", 0, 2048)),
+    ("different lengths", meta(".attention.value_length", "uint32", 6)),
+    ("rotary embedding of", meta(".rope.dimension_count", "uint32", 2)),
+    ("odd number", [both(*meta(".attention.key_length", "uint32", 3),
+                         tensor("blk.0.attn_q.weight", ones(12, 8)), tensor("blk.0.attn_k.weight", ones(6, 8)),
+                         tensor("blk.0.attn_v.weight", ones(6, 8)),
+                         tensor("blk.0.attn_output.weight", ones(8, 12)))]),
+    ("layer_norm_rms_epsilon is", meta(".attention.layer_norm_rms_epsilon", "float32", NAN, INF, -1e-5)),
+    ("layer_norm_rms_epsilon is", meta(".attention.layer_norm_rms_epsilon", "float64", 1e300)),
+    ("rope.freq_base is", meta(".rope.freq_base", "float32", 0.0, NAN, INF, -1e4)),
+    ("rope.freq_base is", meta(".rope.freq_base", "float64", 1e-300)),
+    ("frequencies are not finite", [tensor("rope_freqs.weight", np.zeros(2, np.float32)),
+                                    tensor("rope_freqs.weight", np.full(2, NAN, np.float32))]),
+    ("has 3 factors", [tensor("rope_freqs.weight", ones(3))]),
+    ("rope.scaling.factor is", [both(*meta(".rope.scaling.type", "string", "linear"), change)
+                                for change in meta(".rope.scaling.factor", "float32", 0.0, NAN)]),
+    ("lacks the metadata llama.rope.scaling.factor", meta(".rope.scaling.type", "string", "linear")),
+    ("yarn", meta(".rope.scaling.type", "string", "yarn")),
+    ("rope.scaling.type is", meta(".rope.scaling.type", "uint32", 1)),
+    ("attention.scale is", meta(".attention.scale", "float32", NAN, -1.0)),
+    ("which steer.c does not know", meta(".logit_scale", "float32", 2.0, NAN)),
+    ("which steer.c does not know", meta(".new\nline", "string", "two\nlines\x1b[2J")),
+    ("is one of", meta("split.count", "uint16", 3)),
+    ("is one of", meta("split.count", "string", "3")),
+    ("architecture", [field("arch", "gemma3"), patch(b"general.architecture", b"general.architectura")]),
+    ("general.architecture is", [patch(b"architecture" + struct.pack("<IQ", 8, 5) + b"llama",
+                                       b"architecture" + struct.pack("<IIQ", 9, 0, 1) + b"l")]),
+    ("general.name", [patch(b"small", b"sm\xff\xffl")] + meta("general.name", "uint8", 7)),
+
+    ("tokenizer.ggml.model is", meta("tokenizer.ggml.model", "uint32", 7)),
+    ("tokenizer model", meta("tokenizer.ggml.model", "string", "llama", "bert")),
+    ("pre-tokenizer", meta("tokenizer.ggml.pre", "string", "llama-bpe")),
+    ("lacks the metadata tokenizer.ggml.pre", [drop("tokenizer.ggml.pre")]),
+    ("lacks the metadata tokenizer.ggml.tokens", [field("text", None)]),
+    ("tokenizer.ggml.tokens is", [field("text", [1, 2, 3])]),
+    ("lacks the metadata tokenizer.ggml.token_type", [field("types", None)]),
+    ("tokenizer.ggml.token_type is", [field("types", [1.0] * 262), field("types", [True] * 262)]),
+    ("has 262 tokens, the embedding 200 rows",
+     [tensor("token_embd.weight", ones(200, 8))]),
+    ("token 5 ('", [put("types", 5, 7), put("types", 5, -1)]),
+    ("token 5 ('a b') is not written", [put("text", 5, "a b")]),
+    ("token 259 (b'<|im\\x00start|>') is special and holds a zero byte",
+     [put("text", 259, "<|im\0start|>")]),
+    ("eos_token_id is 262", meta("tokenizer.ggml.eos_token_id", "uint32", 262)),
+    ("eos_token_id is -1", meta("tokenizer.ggml.eos_token_id", "int32", -1)),
+    ("eot_token_id is", meta("tokenizer.ggml.eot_token_id", "uint32", MAX)),
+    ("eot_token_id is", meta("tokenizer.ggml.eot_token_id", "string", "260")),
+    ("bos_token_id is", meta("tokenizer.ggml.bos_token_id", "int32", 262, -1)),
+    ("no end-of-turn token", [both(drop("tokenizer.ggml.eos_token_id"), put("text", 260, "<end>"))]),
+    ('no token "I"', [put("text", ord("I"), "II")]),
+    ("merge 1, of tokens 116 and 104, is there before as merge 0", [put("merges", 1, "t h")]),
+    ("merge 1 ('th x')", [put("merges", 1, "th x"), ]),
+    ("merge 2 ('Ġthe')", [put("merges", 2, "Ġthe")]),
+    ("tokenizer.ggml.merges is", [field("merges", [1, 2])]),
+
+    ("Jinja", [template("{% for %}"), template("{% unknown %}"), template("{{ 'open"),
+               template("{% break %}"),
+               template("{{ " + "(" * 5000 + "1" + ")" * 5000 + " }}")]),
+    ("ZeroDivisionError", [template("{{ 1 / 0 }}" + CHATML),
+                           template("{{ 1 % (messages|length - 1) }}" + CHATML)]),
+    ("loader", [template("{% include 'x' %}" + CHATML), template("{% import '/etc/passwd' as x %}" + CHATML),
+                template("{% extends 'x' %}")]),
+    ("ecursion", [template("{% macro f(x) %}{{ f(x) }}{% endmacro %}{{ f(1) }}" + CHATML)]),
+    ("not done after", [template(LOOPS + CHATML), template("{{ 9 ** (9 ** 9) }}" + CHATML)]),
+    ("memory", [template("{{ 'a' * 10 ** 10 }}" + CHATML)]),
+    ("can't be cut", [template("{{ messages | length }}" + CHATML),
+                      template("{{ range(999)|random }}" + CHATML),
+                      # steer.c would trim the default system prompt, too
+                      template(CHATML.replace("Be kind.", " Be kind. ")),
+                      template("always the same"), template("{{ '%s' % messages }}")]),
+    ("does not render", [template("{{ messages[7].content }}"), template("{{ raise_exception('no\n\nno') }}"),
+                         template("{{ ''.__class__.__mro__ }}" + CHATML), template("{{ 1 + 'a' }}" + CHATML),
+                         template("{{ messages.append(1) }}" + CHATML)]),
+    ("characters around", [template("{{ 'a' * 99999 }}" + CHATML)]),
+    ("zero byte", [template("{{ '\\0' }}" + CHATML), template("{{ '\\ud800' }}" + CHATML)]),
+    ("no token between", [template("{% for m in messages %}{{ m.content }}{% endfor %}")]),
+    ("chat_template", meta("tokenizer.chat_template", "array", ["a", "b"])),
+
+    ("not finite numbers", [weight("blk.0.ffn_up.weight", NAN), weight("blk.0.ffn_norm.weight", -INF),
+                            weight("token_embd.weight", INF), weight("token_embd.weight", 3.4e38)]),
+    ("lacks the tensor", [lambda s: s.tensors.pop("blk.0.ffn_up.weight"),
+                          lambda s: s.tensors.pop("token_embd.weight"),
+                          tensor("token_embd.weight", ones(262))]),
+    ("has shape", [tensor("blk.0.ffn_up.weight", ones(8, 9)),
+                   tensor("blk.0.ffn_up.weight", ones(1, 8, 8)),
+                   tensor("blk.0.ffn_up.weight", ones(64))]),
+    ("has type", [tensor("blk.0.ffn_up.weight", np.ones((8, 8), np.float64)),
+                  tensor("blk.0.ffn_norm.weight", np.ones(8, np.int32)),
+                  tensor("rope_freqs.weight", np.ones(2, np.int8))]),
+    ("has the tensor", [tensor("blk.0.attn_k.bias", ones(8))]),
+
+    ("big-endian", [field("endian", gguf.GGUFEndian.BIG)]),
+    ("not a GGUF", [field("cut", n) for n in (0, 1, 4, 20, 100, 5000, -1)]),
+    ("not a GGUF", [patch(b"GGUF", b"GGUG"),
+                    patch(struct.pack("<IQQ", 3, 11, 19), struct.pack("<IQQ", 3, 11, 2**62)),
+                    patch(struct.pack("<IQQ", 3, 11, 19), struct.pack("<IQQ", 3, 2**62, 19)),
+                    patch(b"block_count" + struct.pack("<I", 4), b"block_count" + struct.pack("<I", 99)),
+                    patch(b"block_count" + struct.pack("<I", 4), b"block_count" + struct.pack("<I", 9)),
+                    both(*meta(".block_counu", "uint32", 1), patch(b"block_counu", b"block_count")),
+                    patch(b"blk.0.attn_k.weight", b"blk.0.attn_v.weight"),
+                    patch(b"llama.feed_forward_length", b"llama.feed_forward_lengt\xff"),
+                    patch(length(19) + b"blk.0.attn_k.weight", length(2**63) + b"blk.0.attn_k.weight")]),
+    ("not a GGUF", [patch(b"tokenizer.ggml.tokens" + struct.pack("<IIQ", 9, 8, 262),
+                          b"tokenizer.ggml.tokens" + struct.pack("<IIQ", 9, kind, n))
+                    for kind, n in ((8, 2**60), (0, 2**60), (9, 2**60), (8, 2**64 - 1), (77, 262))]),
+    # The array's length alone, whatever follows
+    ("more than 4000000 pieces", [patch(b"tokenizer.ggml.merges" + struct.pack("<IIQ", 9, 8, 3),
+                                        b"tokenizer.ggml.merges" + struct.pack("<IIQ", 9, 0, 4000000))]),
+    ("not a GGUF", [patch(b"ffn_up.weight" + struct.pack("<I", 2), b"ffn_up.weight" + struct.pack("<I", n))
+                    for n in (3, MAX)]),
+    ("not a GGUF", [patch(b"blk.0.ffn_up.weight" + struct.pack("<IQQ", 2, 8, 8),
+                          b"blk.0.ffn_up.weight" + struct.pack("<IQQ", 2, a, b))
+                    for a, b in ((2**32, 2**32), (8, 2**61), (2**63, 2))]),
+    ("has shape", [patch(b"blk.0.ffn_up.weight" + struct.pack("<IQQ", 2, 8, 8),
+                         b"blk.0.ffn_up.weight" + struct.pack("<IQQ", 2, 0, 8))]),
+]
+
+
+def one_sentence(err):
+    return err.startswith("export: ") and len(err.splitlines()) == 1 and "unforeseen" not in err
+
+
+def steer(*args):
+    done = subprocess.run([STEER, *args], capture_output=True)
+    return done.returncode, (done.stdout + done.stderr).decode(errors="replace")
+
+
+def without_steer():
+    """The exporter's own checks must do where ./steer is not built."""
+    export.STEER = Path("/nowhere/steer")
+
+
+def exported(what, path, *changes):
+    """A Small, changed, must be exported without help of ./steer, open and generate."""
+    small = Small()
+    both(*changes)(small)
+    small.write(path)
+    out, status, said = run_export(path, before=without_steer)
+    if status == 0:
+        status, said = steer("generate", out, "the", "--max-new", "4")
+    check(what, status == 0, said if status else "")
+    return out
+
+
+def test_files():
+    # What takes a second is computed once, before the forks
+    for name in "unicode_classes", "pack_nfc":
+        setattr(binfile, name, functools.cache(getattr(binfile, name)))
+        getattr(binfile, name)()
+    with tempfile.TemporaryDirectory() as tmp:
+        test_refused(Path(tmp, "m.gguf"))
+        test_tables(Path(tmp, "m.gguf"))
+        test_exported(Path(tmp, "m.gguf"))
+        test_outputs(Path(tmp, "m.gguf"))
+        test_mutations(Path(tmp, "m.gguf"))
+
+
+def test_refused(path):
+    for words, changes in REFUSED:
+        for i, change in enumerate(changes):
+            small = Small()
+            change(small)
+            small.write(path)
+            out, status, err = run_export(path, before=without_steer)
+            left = [p.name for p in path.parent.iterdir() if p != path]
+            check(f"refused: {words} ({i + 1} of {len(changes)})",
+                  status == 1 and words in err and one_sentence(err) and not left,
+                  "" if words in err else f"{status} {err} {left or ''}")
+            for p in left:
+                Path(path.parent, p).unlink()
+    Small().write(path)
+
+    def few_pieces():
+        export.MOST_PIECES = 500
+    _, status, err = run_export(path, before=few_pieces)
+    check("refused: many pieces of metadata", status == 1 and "pieces" in err and one_sentence(err), err)
+    status, err = run_export(path.with_name("none.gguf"))[1:]
+    check("refused: no file", status == 1 and "there is no file" in err and one_sentence(err), err)
+    status, err = run_export(path.parent)[1:]
+    check("refused: a folder", status == 1 and "neither one of" in err and one_sentence(err), err)
+    status, err = run_export("qwen", "--gguf", path, out=path.with_suffix(".bin"))[1:]
+    check("refused: another model under a known name",
+          status == 1 and "is not Qwen" in err and one_sentence(err), err)
+
+
+def test_tables(path):
+    """What no GGUF can say, because the exporter makes it: refused where the file is written."""
+    Small().write(path)
+    g = export.Gguf(path)
+    config = export.read_config(g)
+    tokenizer = export.read_tokenizer(g, config["vocab"])
+    tensors = export.read_tensors(g, config)
+    classes = tokenizer["unicode"]
+    for words, change in [
+            ("U+0020 as white space", {"unicode": [r for r in classes if not r[0] <= 0x20 <= r[1]]}),
+            ("U+0041", {"unicode": classes + [(0x41, 0x41, 1)]}),
+            ("token 7 does not stand for the byte 6", {"byte_tokens": [0, 1, 2, 3, 4, 5, 7] + [~0 % 2**32] * 249}),
+            ("merge 0 of tokens 1 and 2", {"merges": [(1, 2, 3)]}),
+            ("token 400 is outside", {"refusal": [400]}),
+            ("9 tokens that end a turn", {"eot": [1] * 9}),
+            ("string user_pre holds a zero byte", {"template": {"user_pre": "a\0"}})]:
+        out = path.with_suffix(".bin")
+        try:
+            binfile.write(out, config, tokenizer | change, tensors, "bf16", "m")
+            check(f"refused: {words}", False)
+        except binfile.Refused as e:
+            check(f"refused: {words}", words in str(e) and not out.exists(), e)
+
+
+def test_exported(path):
+    exported("a small model", path)
+    exported("one number a block", path, *meta(".attention.head_count", "array", [4, 4]))
+    exported("the longest context", path, *meta(".context_length", "uint32", 2**24))
+    exported("no rope frequency in the file", path, drop(".rope.freq_base"))
+    exported("a name of control characters", path,
+             *meta("general.name", "string", "a\n\x1b[2Jb\0" + "\u4e2d" * 40))
+    exported("a byte without a token", path, put("text", 7, "the" * 2))
+    exported("an unused token", path, put("types", 5, 5))
+    out = exported("no chat template", path, drop("tokenizer.chat_template"))
+    ids = [ord(c) for c in "Hi!\n"]
+    _, said = steer("tokenize", out, "--chat", "Hi!", "--quiet")
+    check("    a prompt and a line's end", said.split() == list(map(str, ids)), said)
+    exported("no chat template, but a token to begin with", path, drop("tokenizer.chat_template"),
+             *meta("tokenizer.ggml.add_bos_token", "bool", True))
+    _, said = steer("tokenize", out, "--chat", "Hi!", "--quiet")
+    check("    it is there", said.split() == list(map(str, [259] + ids)), said)
+
+    # Only the tokenizer of ./steer can count the tokens between a question and its answer: here 40
+    # more, and 80 more than usual
+    for words, fits in ("the" * 40, True), ("x" * 80, False):
+        small = Small()
+        small.template(CHATML.replace("<|im_end|>\n", "<|im_end|>\n" + words))
+        small.write(path)
+        what = f"{len(words)} bytes before an answer, "
+        out, status, err = run_export(path)
+        good = status == 0 if fits else status == 1 and "steer would not open the file" in err
+        check(what + "with steer", good and out.exists() == fits, err)
+        out.unlink(missing_ok=True)
+        out, status, err = run_export(path, before=without_steer)
+        check(what + "without", status == 1 and "build ./steer" in err and one_sentence(err), err)
+
+
+def test_outputs(path):
+    small, out, folder = Small(), path.with_suffix(".bin"), path.parent
+    small.write(path)
+
+    def unwritable(what, words, status=1, damaged=True, **more):
+        """`damaged`: the GGUF is not even looked at before the output is found to be of no use."""
+        if damaged:
+            path.write_bytes(b"no GGUF")
+        _, got, err = run_export(path, **more)
+        check(what, got == status and words in err and one_sentence(err), err)
+        if damaged:
+            small.write(path)
+    unwritable("output: a folder", "not a regular file", out=folder)
+    unwritable("output: a device", "not a regular file", out=Path("/dev/null"))
+    check("    still there", stat.S_ISCHR(os.stat("/dev/null").st_mode))
+    unwritable("output: a file as a folder", str(path), out=path / "x" / "m.bin")
+    unwritable("output: no such place", "/proc", out=Path("/proc/none/m.bin"))
+    unwritable("output: a name too long", "too long", out=folder / ("m" * 250 + ".bin"))
+    unwritable("output: the GGUF itself", "the GGUF itself", out=path)
+
+    out.write_bytes(b"old")
+    out.chmod(0o640)
+    link = folder / "link.bin"
+    link.symlink_to(out.name)
+    unwritable("no room for it", "File too large", damaged=False, out=link,
+               before=lambda: resource.setrlimit(resource.RLIMIT_FSIZE, (5000, 5000)))
+    check("    the old file is as it was", out.read_bytes() == b"old")
+
+    def full_stdout():
+        os.dup2(os.open("/dev/full", os.O_WRONLY), 1)
+    unwritable("standard output full", "standard output", damaged=False, before=full_stdout)
+    check("    the old file is as it was", out.read_bytes() == b"old")
+
+    def stopped(*args):
+        os.kill(os.getpid(), signal.SIGTERM)
+
+    def stop_soon():
+        export.Gguf.tensor = stopped
+    unwritable("stopped by a signal", "stopped by SIGTERM", damaged=False, before=stop_soon)
+    check("    the old file is as it was", out.read_bytes() == b"old")
+
+    for what, script, words in [("refuses", 'echo "steer: $2: no" >&2; exit 3', "open the file: no"),
+                                ("crashes", "kill -SEGV $$", "ended with status -11")]:
+        fake = folder / "fake"
+        fake.write_text(f"#!/bin/sh\n{script}\n")
+        fake.chmod(0o700)
+        unwritable(f"steer {what}", words, damaged=False, before=lambda: setattr(export, "STEER", fake))
+        fake.unlink()
+    check("    the old file is as it was", out.read_bytes() == b"old")
+    _, status, err = run_export(path, out=link)
+    check("a link stays a link, a mode a mode", status == 0 and link.is_symlink() and
+          not steer("info", out)[0] and stat.S_IMODE(out.stat().st_mode) == 0o640, err)
+    done = subprocess.run(["sh", "-c", 'exec "$@" >&-', "sh", sys.executable, export.__file__, path,
+                           "-o", out], capture_output=True, text=True)
+    check("standard output closed", done.returncode == 0 and not done.stderr, done.stderr)
+    check("nothing else is left", {p.name for p in folder.iterdir()} == {"m.gguf", "m.bin", "link.bin"})
+    link.unlink()
+    out.unlink()
+
+
+def mutate(raw, begin, rng):
+    """A copy with one to three faults, most of them before `begin`, where the tensors are."""
+    raw = bytearray(raw)
+    for _ in range(rng.randint(1, 3)):
+        at = rng.randrange(begin if rng.random() < 0.9 else len(raw))
+        kind = rng.randrange(6)
+        if kind == 0:
+            raw[at] ^= 1 << rng.randrange(8)
+        elif kind == 1:
+            raw[at] = rng.randrange(256)
+        elif kind == 2:
+            n = rng.choice([1, 4, 8])
+            value = rng.choice([0, 1, 2**(8 * n) - 1, 2**(8 * n - 1), 10**9 % 2**(8 * n)])
+            raw[at:at + n] = value.to_bytes(n, "little")
+        elif kind == 3:
+            raw[at:at + 4] = struct.pack("<f", rng.choice([NAN, INF, -INF, 0.0, -1.0, 3.4e38, 1e-45]))
+        elif kind == 4:
+            other, n = rng.randrange(len(raw)), rng.randint(1, 64)
+            raw[at:at + n] = raw[other:other + n]            # may move what is behind it
+        else:
+            del raw[rng.choice([at, len(raw) - rng.randint(1, 100)]):][:1]
+    return bytes(raw)
+
+
+def test_mutations(path):
+    small = Small()
+    small.write(path)
+    raw = path.read_bytes()
+    begin = len(raw) - sum(max(a.nbytes, 32) for a in small.tensors.values())
+    good, bad, slowest, reasons = 0, 0, 0.0, set()
+    for seed in range(MUTATIONS):
+        path.write_bytes(mutate(raw, begin, random.Random(seed)))
+        start = time.monotonic()
+        out, status, err = run_export(path, before=without_steer)
+        slowest = max(slowest, time.monotonic() - start)
+        left = {p.name for p in path.parent.iterdir()} - {"m.gguf"}
+        if status == 0:
+            fine = left == {"m.bin"} and not err and not steer("info", out)[0]
+        else:
+            fine = status == 1 and one_sentence(err) and not left
+        good += fine and status == 0
+        bad += not fine
+        reasons.add(err[:40])
+        if not fine:
+            print(f"FAIL  mutation {seed}: status {status}, {sorted(left)}\n{err}\n{steer('info', out)[1]}")
+        for name in left:
+            Path(path.parent, name).unlink()
+    check(f"{MUTATIONS} mutations", bad == 0 and good > 0, f"{good} exported, {len(reasons)} different ends, "
+          f"{slowest:.1f} s at most")
+
+
+# ---- networks -----------------------------------------------------------------------------------
+
 LLAMA3 = {"rope_type": "llama3", "rope_theta": 5e5, "factor": 8.0, "low_freq_factor": 1.0,
           "high_freq_factor": 4.0, "original_max_position_embeddings": 64}
 
@@ -103,6 +640,8 @@ def tiny(family, seed=0, **more):
                    num_key_value_heads=2, head_dim=32, vocab_size=262, max_position_embeddings=512,
                    attn_implementation="eager", bos_token_id=None, eos_token_id=None,
                    pad_token_id=None) | more
+    import torch
+    import transformers as tf
     torch.manual_seed(seed)
     model = getattr(tf, family + "ForCausalLM")(getattr(tf, family + "Config")(**options)).eval()
     for p in model.parameters():                             # biases and norms begin as 0 or 1
@@ -110,20 +649,10 @@ def tiny(family, seed=0, **more):
     return model
 
 
-def run_export(path, *more):
-    out = path.with_suffix(".bin")
-    done = subprocess.run([sys.executable, Path(__file__).with_name("export.py"), path, "-o", out, *more],
-                          capture_output=True, text=True)
-    return out, done.returncode, done.stderr.strip()
+def test_networks():
+    import torch
 
-
-def main():
-    failed = 0
-
-    def check(what, good, figure=""):
-        nonlocal failed
-        failed += not good
-        print(f"{'ok   ' if good else 'FAIL '} {what} {figure}")
+    import parity
     base = dict(tie_word_embeddings=True)
     linear = {"rope_type": "linear", "factor": 4.0, "rope_theta": 1e4}
     caps = dict(sliding_window=16) | base
@@ -170,37 +699,17 @@ def main():
             good = not status and np.array_equal(binfile.read(out)[2]["w_up.1"], want)
             check(f"tensor type {q}", good, err)
 
-        def refused(what, words, arch="llama", model=model, template=CHATML, **more):
-            write_gguf(path, arch, model, template, **more)
-            out, status, err = run_export(path)
-            check(f"refused: {what}", status == 1 and words in err and len(err.splitlines()) == 1, err)
-        refused("architecture", "gemma3", arch="gemma3")
-        refused("yarn", "yarn", extra={"llama.rope.scaling.type": "yarn"})
-        refused("unknown metadata", "llama.logit_scale", extra={"llama.logit_scale": 2.0})
-        refused("missing tensor", "blk.1.ffn_up.weight", drop=["blk.1.ffn_up.weight"])
-        refused("unknown tensor", "blk.0.attn_k.bias", model=tiny("Qwen2"), drop=["blk.0.attn_q.bias"])
-        refused("pre-tokenizer", "llama-bpe", pre="llama-bpe")
-        refused("template that counts turns", "cut", template="{{ messages | length }}" + CHATML)
-        refused("broken template", "Jinja", template="{% for %}")
-        path.write_bytes(path.read_bytes()[:5000])
-        out, status, err = run_export(path)
-        check("refused: truncated file", status == 1 and len(err.splitlines()) == 1, err)
-        out, status, err = run_export(Path(tmp, "none.gguf"))
-        check("refused: no file", status == 1 and len(err.splitlines()) == 1, err)
-        check("nothing half-written", not [f for f in os.listdir(tmp) if f.endswith(".part")])
-
     # The section of NFC tables, applied by the standard's own algorithm, against the tokenizers
     # library's
-    failed += not check_nfc(check)
-    print(f"{failed} failed")
-    return failed
+    check_nfc()
 
 
-def check_nfc(check):
-    import struct
+def check_nfc():
     from unicodedata import combining
 
     from tokenizers import normalizers
+
+    import parity
     normalize = normalizers.NFC().normalize_str
     raw = binfile.pack_nfc()
     n = struct.unpack_from("<4I", raw)
@@ -252,7 +761,18 @@ def check_nfc(check):
     todo += [chr(c) for c in range(0x110000) if not 0xD800 <= c < 0xE000]
     bad = sum(nfc(s) != normalize(s) for s in todo)
     check("NFC tables", bad == 0, f"{bad} of {len(todo)} strings differ, {len(raw)} bytes")
-    return bad == 0
+
+
+def main():
+    parts = {"files": test_files, "networks": test_networks}
+    if not set(sys.argv[1:]) <= set(parts):
+        sys.exit(f"test_export: the parts are {' and '.join(parts)}")
+    if not os.access(STEER, os.X_OK):
+        sys.exit("test_export: ./steer opens what is exported: build it first (make)")
+    for name in sys.argv[1:] or parts:
+        parts[name]()
+    print(f"{passed} passed, {failed} failed")
+    return failed
 
 
 if __name__ == "__main__":

@@ -195,7 +195,8 @@ class Model(nn.Module):
         return (self.freq if name == "rope_freq" else self.p[self.key(name)]).detach().numpy()
 
     def save(self, path, tok, name, site=(0, 0, 0.0)):
-        binfile.write(path, self.c, pack_tokenizer(tok), self.tensor, "bf16", name, site)
+        with binfile.replacing(path) as tmp:
+            binfile.write(tmp, self.c, pack_tokenizer(tok), self.tensor, "bf16", name, site)
 
     @classmethod
     def load(cls, path):
