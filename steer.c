@@ -58,7 +58,7 @@
  *     3 model file                      9 vectors                       sparsified vectors
  *     4 tokenizer                      10 prompts and judging        15 the experiments
  *     5 chat templates                 11 patching and circuits      16 command line
- *     6 plans and the forward pass     12 report
+ *     6 plans and the forward pass     12 output and report
  */
 /* Sums in another order, and NaNs that can't be told: nothing that this file promises would hold. */
 #if defined __FAST_MATH__ || __FINITE_MATH_ONLY__ || __ASSOCIATIVE_MATH__
@@ -70,6 +70,8 @@
 #include <ctype.h>
 #include <errno.h>
 #include <math.h>
+#include <poll.h>
+#include <signal.h>
 #include <stdarg.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -516,6 +518,7 @@ static uint32_t crc_around(const unsigned char *bytes, size_t n, size_t own) {
     uint32_t crc = crc32_of(crc32_of(0, bytes, own), "\0\0\0", 4);
     return crc32_of(crc, bytes + own + 4, n - own - 4);
 }
+static const char no_memory[] = "no memory to open it"; /* a fault, but none of the file's */
 static const char *load_model(steer_model *m) { /* what is wrong with the file, or NULL */
     steer_config *c = &m->config;
     file_header h;
@@ -543,7 +546,7 @@ static const char *load_model(steer_model *m) { /* what is wrong with the file, 
     if (!ok || at != m->data) return "a directory or tokenizer out of order; export it again";
     m->blocks = zeros((size_t)c->layers, sizeof *m->blocks);
     m->special = zeros((size_t)c->vocab, sizeof *m->special);
-    if (!m->blocks || !m->special) return "too large for this machine's memory";
+    if (!m->blocks || !m->special) return no_memory;
     if (!load_tensors(m)) return "tensors that its header does not imply; export the model again";
     return load_tokenizer(m, &h);
 }
@@ -553,7 +556,9 @@ steer_model *steer_open_memory(const void *bytes, size_t size, const char *name,
     m->bytes = bytes, m->size = size;
     const char *fault = load_model(m);
     if (!fault) return m;
-    return fail(e, STEER_EFORMAT, "%s: %s", name, fault), steer_close(m), NULL;
+    fail(e, fault == no_memory ? STEER_ENOMEM : STEER_EFORMAT, "%s: %s", name, fault);
+    steer_close(m);
+    return NULL;
 }
 static void release(void *bytes, size_t size, int owned) {
     if (owned == MAPPED) munmap(bytes, size);
@@ -973,11 +978,14 @@ static const char *load_tokenizer(steer_model *m, const file_header *h) {
     const char *p = at[TEMPLATE], *end = p + m->template_size;
     for (int i = 0; i < PIECES && p < end && !end[-1]; i++, p += strlen(p) + 1) m->piece[i] = p;
     if (p != end || !m->piece[PIECES - 1]) return "a damaged chat template";
-    chat_builder w = {.m = m, .plain = zeros(m->template_size, 1)};
-    if (!w.plain) return "too large for this machine's memory";
+    steer_error e = {0};
+    chat_builder w = {.m = m, .plain = zeros(m->template_size, 1), .e = &e};
+    if (!w.plain) return no_memory;
     put_template(&w, USER_POST), put_template(&w, ASSISTANT_PRE), flush_plain(&w);
     m->eoi = (int)w.count;
-    return free(w.plain), w.bad || outside(m->eoi, 1, MAX_EOI) ? "a damaged chat template" : NULL;
+    free(w.plain);
+    if (w.bad && e.code == STEER_ENOMEM) return no_memory;
+    return w.bad || outside(m->eoi, 1, MAX_EOI) ? "a damaged chat template" : NULL;
 }
 
 /* ================================================================== 6 plans and the forward pass
@@ -1829,32 +1837,170 @@ typedef struct {
     char method[16], model[64], zero[112];
 } vector_header;
 _Static_assert(sizeof(vector_header) == 256, "the struct is the format");
-/* Write a file whole or not at all. */
-static steer_status write_file(const char *path, const void *data, size_t n, steer_error *e) {
-    char *temporary;
-    if (asprintf(&temporary, "%s.part", path) < 0)
-        return fail(e, STEER_ENOMEM, "%s: no memory to write it", path);
-    FILE *f = fopen(temporary, "wb");
-    int ok = f && fwrite(data, 1, n, f) == n;
-    ok = f && !fclose(f) && ok && !rename(temporary, path);
-    if (!ok) fail(e, STEER_EIO, "%s: can't be written: %s", path, strerror(errno));
-    if (!ok && f) remove(temporary);
-    return free(temporary), ok ? STEER_OK : STEER_EIO;
+/* FILES. What the operating system refused, by errno: STEER_ENOMEM or STEER_EIO. */
+static steer_status io_failure(const char *path, const char *what, steer_error *e) {
+    int code = errno;
+    if (code == ENOMEM) return fail(e, STEER_ENOMEM, "%s: no memory to open or write it", path);
+    return fail(e, STEER_EIO, "%s: %s%s", path, what, strerror(code));
 }
-static char *read_file(const char *path, size_t *n, steer_error *e) { /* whole, a 0 behind it */
-    FILE *f = fopen(path, "rb");
-    char *data = NULL, *grown = NULL;
-    *n = 0;
-    for (size_t size = 1 << 16; f; size *= 2) { /* a pipe has no size to ask for */
-        grown = size > (size_t)2 << 30 ? NULL : realloc(data, size);
-        if (grown) data = grown, *n += fread(data + *n, 1, size - 1 - *n, f);
-        if (!grown || *n < size - 1) break;
+
+/* An OUTPUT. A regular file is replaced whole, where links lead to it as well: the new bytes get a
+ * name of their own beside it, its PART, which then takes the file's name. So nobody ever sees half
+ * a file, and whatever fails, the old one stays. Anything else (a pipe, a device, /dev/stdout) is
+ * written to as it is. A part is removed on every failure; against signals the program protects it
+ * (hold_signals), since a library must not, and since a mask would hold for one thread only: the
+ * others would take the signal. */
+enum { PATH_BYTES = 4096 };
+typedef struct {
+    char path[PATH_BYTES]; /* links followed */
+    char part[PATH_BYTES]; /* "": there is none */
+    int fd;                /* open for writing, or -1 */
+} output;
+enum { WHOLE, IN_PLACE, PROBE = 2 }; /* IN_PLACE: no part; PROBE, to be added: only look */
+
+/* N of /dev/fd/N, which is written to where that descriptor stands; -1 for other names. */
+static int descriptor_of(const char *path) {
+    static const char *const names[] = {"/dev/stdin", "/dev/stdout", "/dev/stderr"};
+    static const char *const forms[] = {"/dev/fd/%d%n", "/proc/self/fd/%d%n"};
+    for (int i = 0; i < 3; i++)
+        if (!strcmp(path, names[i])) return i;
+    for (int i = 0; i < 2; i++) {
+        int number = -1, end = 0;
+        if (sscanf(path, forms[i], &number, &end) == 1 && end && !path[end]) return number;
     }
-    if (grown && !ferror(f)) return fclose(f), data[*n] = 0, data; /* a folder opens, and fails */
-    fail(e, STEER_EIO, "%s: %s", path, f ? "can't be read" : strerror(errno));
-    if (f) fclose(f);
-    return free(data), NULL;
+    return -1;
 }
+
+/* Follow the links that a path's last part is, in place; the file itself need not exist. */
+static int follow_links(char path[PATH_BYTES]) { /* 0: errno says why not */
+    char target[PATH_BYTES];
+    for (int links = 0; links < 40 && descriptor_of(path) < 0; links++) {
+        ssize_t n = readlink(path, target, sizeof target);
+        if (n < 0) return 1; /* no link, or nothing: whoever opens it will say */
+        const char *slash = strrchr(path, '/');
+        size_t folder = *target == '/' || !slash ? 0 : (size_t)(slash + 1 - path);
+        if (folder + (size_t)n >= PATH_BYTES) return errno = ENAMETOOLONG, 0;
+        memcpy(path + folder, target, (size_t)n);
+        path[folder + (size_t)n] = 0;
+    }
+    if (descriptor_of(path) >= 0) return 1;
+    return errno = ELOOP, 0;
+}
+
+/* Make the part of an output, with the mode and, where that is allowed, the owner of the old file,
+ * if there is one. */
+static int open_part(output *o, const struct stat *old) { /* 0: errno says why not */
+    const char *slash = strrchr(o->path, '/'), *name = slash ? slash + 1 : o->path;
+    mode_t mode = old ? old->st_mode & 0777 : 0666;
+    if (!*name) return errno = *o->path ? EISDIR : ENOENT, 0;
+    for (int i = 0; i < 1000 && o->fd < 0; i++) { /* killed runs may have left some */
+        int n = snprintf(o->part, sizeof o->part, "%.*s%.200s.part%d", (int)(name - o->path),
+                         o->path, name, i);
+        if (n >= (int)sizeof o->part) errno = ENAMETOOLONG;
+        else o->fd = open(o->part, O_WRONLY | O_CREAT | O_EXCL | O_CLOEXEC, mode);
+        if (o->fd < 0 && errno != EEXIST) break;
+    }
+    if (o->fd < 0) return *o->part = 0;
+    if (old) {
+        int ignored = fchown(o->fd, old->st_uid, old->st_gid);
+        ignored = fchmod(o->fd, old->st_mode & 07777); /* what the umask took away, too */
+        (void)ignored;
+    }
+    return 1;
+}
+
+/* Open an output. A probe finds whether that can be done, waits for no reader of a pipe and changes
+ * no file; it too ends with close_output. */
+static int open_output(output *o, const char *path, int how) { /* 0: errno says why not */
+    int probe = how & PROBE, in_place = how & IN_PLACE;
+    struct stat old;
+    *o = (output){.fd = -1};
+    if (snprintf(o->path, PATH_BYTES, "%s", path) >= PATH_BYTES) return errno = ENAMETOOLONG, 0;
+    if (!follow_links(o->path)) return 0;
+    int descriptor = descriptor_of(o->path);
+    if (descriptor >= 0) {
+        int flags = fcntl(descriptor, F_GETFL);
+        if (flags >= 0 && (flags & O_ACCMODE) == O_RDONLY) return errno = EACCES, 0;
+        return (o->fd = dup(descriptor)) >= 0;
+    }
+    int is_new = stat(o->path, &old) != 0;
+    if (is_new && errno != ENOENT) return 0;
+    int regular = is_new || S_ISREG(old.st_mode);
+    if (regular && !is_new && access(o->path, W_OK)) return 0; /* a part could replace it */
+    if (regular && (!in_place || (probe && is_new))) return open_part(o, is_new ? NULL : &old);
+    if (probe) {
+        if (S_ISDIR(old.st_mode)) return errno = EISDIR, 0;
+        if (S_ISSOCK(old.st_mode)) return errno = ENXIO, 0;
+        return !access(o->path, W_OK);
+    }
+    int flags = O_WRONLY | O_NOCTTY | O_CLOEXEC | (regular ? O_CREAT | O_TRUNC : 0);
+    return (o->fd = open(o->path, flags, 0666)) >= 0;
+}
+
+/* The part becomes the file (done 1) or is removed (0, or on a failure). */
+static int close_output(output *o, int done) { /* 0: errno says why not, if done was 1 */
+    int code = errno;
+    if (done && *o->part && fsync(o->fd) && errno != EINVAL) done = 0, code = errno;
+    if (o->fd >= 0 && close(o->fd) && done) done = 0, code = errno;
+    if (done && *o->part && rename(o->part, o->path)) done = 0, code = errno;
+    if (!done && *o->part) unlink(o->part);
+    errno = code;
+    return done;
+}
+
+/* A signal that a handler took ends it (EINTR), so that waiting for a pipe's reader can end. */
+static int write_all(int fd, const char *data, size_t n) { /* 0: errno says why not */
+    while (n) {
+        ssize_t written = write(fd, data, n);
+        if (written < 0) return 0;
+        data += written, n -= (size_t)written;
+    }
+    return 1;
+}
+
+/* Write an output: a regular file whole or not at all. */
+static steer_status write_file(const char *path, const void *data, size_t n, steer_error *e) {
+    output o;
+    int ok = open_output(&o, path, WHOLE) && write_all(o.fd, data, n);
+    return close_output(&o, ok) ? STEER_OK : io_failure(path, "can't be written: ", e);
+}
+
+/* A whole file or pipe, a 0 behind its n bytes; the caller frees it. NULL: see *e. */
+static char *read_file(const char *path, size_t *n, steer_error *e) {
+    enum { FIRST = 1 << 16 };
+    const size_t most = (size_t)2 << 30;
+    char *data = NULL;
+    int fd = open(path, O_RDONLY | O_CLOEXEC);
+    *n = 0;
+    if (fd < 0) return io_failure(path, "", e), NULL;
+    for (size_t size = FIRST;; size *= 2) { /* a pipe has no size to ask for */
+        char *grown = realloc(data, size);
+        ssize_t got = 1;
+        if (!grown) {
+            fail(e, STEER_ENOMEM, "%s: no memory to read it", path);
+            break;
+        }
+        data = grown;
+        while (*n < size - 1 && (got = read(fd, data + *n, size - 1 - *n)) > 0) *n += (size_t)got;
+        if (got < 0) {
+            io_failure(path, "can't be read: ", e); /* a folder opens, and fails here */
+            break;
+        }
+        if (!got) {
+            close(fd);
+            data[*n] = 0;
+            return data;
+        }
+        if (size >= most) {
+            fail(e, STEER_EFORMAT, "%s: more than 2 GB: not such a file", path);
+            break;
+        }
+    }
+    close(fd);
+    free(data);
+    return NULL;
+}
+
 static steer_status make_vector(steer_vector *v, const steer_model *m, const char *method,
                                 int layer, int pos, float coeff, steer_error *e) {
     const steer_config *c = &m->config;
@@ -1887,10 +2033,12 @@ steer_status steer_vector_load(steer_vector *v, const char *path, const steer_mo
                                steer_error *e) {
     const steer_config *c = &m->config;
     vector_header h = {0};
+    steer_error own;
     size_t n, d = c->d, kept = 3 * c->layers;
+    if (!e) e = &own; /* its code is read below */
     unsigned char *bytes = (unsigned char *)read_file(path, &n, e);
     *v = (steer_vector){0};
-    if (!bytes) return STEER_EIO;
+    if (!bytes) return e->code;
     memcpy(&h, bytes, n < sizeof h ? n : sizeof h), h.model[63] = 0;
     const char *fault =
         n < sizeof h || memcmp(h.magic, "STEERVEC", 8) ? "not a steering vector file"
@@ -1954,13 +2102,14 @@ static int json_string(const char *s, char *out) {
     }
     return *out = 0, 1;
 }
-/* Append one prompt; takes ownership of text (NULL: an allocation failed) and task (or NULL). */
+/* Append one prompt; takes ownership of text (NULL: an allocation failed) and task (or NULL). e is
+ * no NULL here. */
 static steer_status add_prompt(steer_prompts *p, const steer_model *m, const char *system,
                                char *text, char *task, steer_error *e) {
     const char *turn = text;
     long n = 0, max = m->config.max_seq;
     int *tokens = text ? tokens_of(m, system, &turn, 1, 0, &n, e) : NULL;
-    steer_status s = tokens ? STEER_OK : STEER_EARG;
+    steer_status s = tokens || !text ? STEER_OK : e->code;
     if (!text) s = fail(e, STEER_ENOMEM, "no memory for a prompt");
     if (!s && n > max) s = fail(e, STEER_EARG, "a prompt of %ld tokens; %ld fit", n, max);
     if (s) return free(text), free(task), free(tokens), s;
@@ -1978,10 +2127,10 @@ static steer_status new_prompts(steer_prompts *p, size_t n, steer_error *e) {
 steer_status steer_prompts_load(steer_prompts *p, const steer_model *m, const char *path, int limit,
                                 steer_error *e) {
     size_t n, lines = 1, number = 0;
-    char *data = read_file(path, &n, e), *end;
     steer_error inner = {0};
+    char *data = read_file(path, &n, &inner), *end;
     *p = (steer_prompts){0};
-    if (!data) return STEER_EIO;
+    if (!data) return fail(e, inner.code, "%s", inner.text);
     for (size_t i = 0; i < n; i++) lines += data[i] == '\n';
     steer_status s = new_prompts(p, lines, e);
     for (char *line = data; line < data + n && !s && (!limit || p->n < limit); line = end + 1) {
@@ -1996,7 +2145,11 @@ steer_status steer_prompts_load(steer_prompts *p, const steer_model *m, const ch
         if (broken) s = fail(&inner, STEER_EFORMAT, "a zero byte: not a text file");
         else if (*line == '{' && (!key || *key != '"' || !json_string(key + 1, line)))
             s = fail(&inner, STEER_EFORMAT, "no \"prompt\": \"...\"");
-        else s = add_prompt(p, m, NULL, strndup(line, n), tab ? strndup(tab, n) : NULL, &inner);
+        else {
+            char *text = strndup(line, n), *task = tab ? strndup(tab, n) : NULL;
+            if (tab && !task) free(text), text = NULL; /* add_prompt says what is the matter */
+            s = add_prompt(p, m, NULL, text, task, &inner);
+        }
         if (s) fail(e, s, "%s: line %zu: %.200s", path, number, inner.text);
     }
     if (!s && !p->n) s = fail(e, STEER_EFORMAT, "%s: no prompts in it; one a line is wanted", path);
@@ -2074,13 +2227,17 @@ int steer_means(steer_context *c, const steer_prompts *p, int sign, double *mean
     for (size_t i = 0; i < 3 * eoi * L * d && count; i++) mean[i] /= count;
     return free(attn), count;
 }
+static steer_status check_site(const steer_model *m, int layer, int pos, steer_error *e) {
+    int blocks = m->config.layers;
+    if (!outside(layer, 0, blocks - 1) && !outside(pos, -m->eoi, -1)) return STEER_OK;
+    return fail(e, STEER_EARG, "site %d,%d: %s has blocks 0 to %d and end-of-instruction positions "
+                "-%d to -1", layer, pos, m->config.name, blocks - 1, m->eoi);
+}
 /* The DIM vector, and keep: the harmless means along it at all three sites, same position. */
 steer_status steer_dim(steer_vector *v, const steer_model *m, const double *harmful,
                        const double *harmless, int layer, int pos, float coeff, steer_error *e) {
     size_t d = m->config.d, L = m->config.layers, eoi = m->eoi;
-    if (outside(layer, 0, (int)L - 1) || outside(pos, -(int)eoi, -1))
-        return fail(e, STEER_EARG, "site %d,%d: %s has blocks 0 to %zu and end-of-instruction "
-                    "positions -%zu to -1", layer, pos, m->config.name, L - 1, eoi);
+    TRY(check_site(m, layer, pos, e));
     steer_status s = make_vector(v, m, "dim", layer, pos, coeff, e);
     double norm = 0;
     for (size_t k = 0; k < d && !s; k++) {
@@ -2561,9 +2718,132 @@ static int repeated_4grams(const int *t, int n, int *total) {
     return repeated;
 }
 
-/* ======================================================================================= 12 report
- * THE REPORT keeps its sentences and tables: as text they appear on f as they come, and report_json
- * and report_html give all of it at any time. */
+/* ============================================================================ 12 output and report
+ * STANDARD OUTPUT is looked at after every table and answer, so that a full disk or a reader that
+ * went away ends a long run early, and at the program's end. */
+/* Statuses that only the program has. A command that was not understood makes its status 2; of
+ * output that nobody reads any more it says nothing. */
+static const steer_status MISUSED = (steer_status)(STEER_EPART + 1);
+static const steer_status UNREAD = (steer_status)(STEER_EPART + 2);
+static steer_status flush_output(FILE *f, steer_error *e) {
+    errno = 0;
+    if (!fflush(f) && !ferror(f)) return STEER_OK;
+    int code = errno; /* 0: an earlier write failed, and its reason is forgotten */
+    struct pollfd end = {fileno(f), 0, 0};
+    int unread = code == EPIPE || (poll(&end, 1, 0) > 0 && end.revents & (POLLERR | POLLHUP));
+    if (unread) return fail(e, UNREAD, "standard output: nobody reads it any more");
+    return fail(e, STEER_EIO, "standard output can't be written: %s",
+                code ? strerror(code) : "a write failed");
+}
+
+/* The signals that end a program wait from hold_signals to release_signals, so that no part of an
+ * output and no half line is left behind. A handler takes them, not a mask: a mask holds for one
+ * thread only, and another would end the program. */
+static const int ending_signals[] = {SIGINT, SIGTERM, SIGHUP};
+enum { ENDING_SIGNALS = sizeof ending_signals / sizeof *ending_signals };
+typedef struct { struct sigaction before[ENDING_SIGNALS]; } held_signals;
+static volatile sig_atomic_t waiting_signal; /* 0: none */
+static void catch_signal(int signal_number) { waiting_signal = signal_number; }
+static void hold_signals(held_signals *held) {
+    struct sigaction action = {.sa_handler = catch_signal};
+    sigemptyset(&action.sa_mask);
+    for (int i = 0; i < ENDING_SIGNALS; i++)
+        sigaction(ending_signals[i], &action, &held->before[i]);
+}
+static void release_signals(const held_signals *held) {
+    for (int i = 0; i < ENDING_SIGNALS; i++) sigaction(ending_signals[i], &held->before[i], NULL);
+    int signal_number = waiting_signal;
+    waiting_signal = 0;
+    if (signal_number) raise(signal_number);
+}
+
+/* Whether an output, or a file written line by line (IN_PLACE), can be written: asked before work
+ * whose result it is to hold. */
+static steer_status check_output(const char *path, int how, steer_error *e) {
+    held_signals held;
+    output o;
+    hold_signals(&held);
+    int ok = open_output(&o, path, how | PROBE), code = errno;
+    close_output(&o, 0);
+    release_signals(&held);
+    errno = code;
+    return ok ? STEER_OK : io_failure(path, "can't be written: ", e);
+}
+
+/* TEXT FROM OUTSIDE (names, prompts, answers) must not steer a terminal: there, control characters
+ * and bytes that are no UTF-8 are shown as \x1b. In a file or a pipe all bytes go out as they are.
+ * lines 1: newlines and tabs stay. */
+static size_t escape_text(char *out, const char *s, size_t n, int lines) { /* out [4 n + 1] */
+    char *to = out;
+    int length;
+    for (const char *end = s + n; s < end; s += length) {
+        long c = code_point(s, end, &length);
+        int plain = c >= 32 && (c < 127 || c >= 160);
+        if (plain || (lines && (c == '\n' || c == '\t'))) {
+            memcpy(to, s, (size_t)length);
+            to += length;
+            continue;
+        }
+        for (int i = 0; i < length; i++) to += sprintf(to, "\\x%02x", (unsigned char)s[i]);
+    }
+    *to = 0;
+    return (size_t)(to - out);
+}
+static void put_text_part(FILE *f, const char *s, size_t n, int lines) {
+    char shown[4 * 4 + 1];
+    int length;
+    if (!isatty(fileno(f))) {
+        fwrite(s, 1, n, f);
+        return;
+    }
+    for (const char *end = s + n; s < end; s += length) {
+        code_point(s, end, &length);
+        fwrite(shown, 1, escape_text(shown, s, (size_t)length, lines), f);
+    }
+}
+static void put_text(FILE *f, const char *s, int lines) { put_text_part(f, s, strlen(s), lines); }
+
+/* A sentence on standard error. */
+__attribute__((format(printf, 1, 2))) static void notice(const char *format, ...) {
+    char text[1024];
+    va_list args;
+    va_start(args, format);
+    vsnprintf(text, sizeof text, format, args);
+    va_end(args);
+    put_text(stderr, text, 0);
+    fputc('\n', stderr);
+}
+
+/* Text that comes token by token: a character's bytes may be several tokens' and are held until it
+ * ends. */
+typedef struct { char held[4]; size_t n; } typewriter;
+static int is_unfinished(const char *s, size_t n) { /* may more bytes make s a character? */
+    unsigned char lead = (unsigned char)*s;
+    size_t wanted = lead < 0xC0 || lead >= 0xF8 ? 1 : lead < 0xE0 ? 2 : lead < 0xF0 ? 3 : 4;
+    for (size_t i = 1; i < n; i++)
+        if (((unsigned char)s[i] & 0xC0) != 0x80) return 0;
+    return n < wanted;
+}
+static void type_bytes(typewriter *w, const char *s, size_t n) {
+    for (size_t i = 0; i < n; i++) {
+        w->held[w->n++] = s[i];
+        while (w->n && !is_unfinished(w->held, w->n)) {
+            int length;
+            code_point(w->held, w->held + w->n, &length);
+            put_text_part(stdout, w->held, (size_t)length, 1);
+            w->n -= (size_t)length;
+            memmove(w->held, w->held + length, w->n);
+        }
+    }
+}
+static void end_line(typewriter *w) {
+    put_text_part(stdout, w->held, w->n, 1);
+    w->n = 0;
+    putchar('\n');
+}
+
+/* THE REPORT keeps its sentences and tables: as text they appear on f as they come, and write_json
+ * and write_html give all of it at any time. */
 typedef struct { void *p; size_t n; } buffer; /* n items of one type */
 enum { IS_MODEL, IS_NOTE, IS_FINDING, IS_TABLE };
 /* text: a table's title, a model's fingerprint; first: of a table's data, its head and rows. */
@@ -2573,16 +2853,29 @@ typedef struct { double value; char *text; } datum; /* in a head: decimals (-1: 
 typedef struct { FILE *f; int json, lost; buffer entries, data; } report;
 enum { PLAIN, JSON, HTML };
 #define AT(b, type, i) (&((type *)(b).p)[i])
-static void append(report *r, buffer *b, const void *item, size_t size) {
+/* 0: memory lacked, now or before, and the item is not kept. */
+static int append(report *r, buffer *b, const void *item, size_t size) {
     char *p = r->lost ? NULL : realloc(b->p, (b->n + 1) * size);
-    if (p) memcpy(p + b->n++ * size, item, size), b->p = p;
-    else r->lost = 1;
+    if (!p) r->lost = 1;
+    if (!p) return 0;
+    memcpy(p + b->n++ * size, item, size);
+    b->p = p;
+    return 1;
+}
+/* A datum with its text, which append_datum owns. */
+static void append_datum(report *r, double value, char *text) {
+    datum x = {value, text};
+    if (!append(r, &r->data, &x, sizeof x)) free(text);
 }
 __attribute__((format(printf, 2, 3))) static char *keep(report *r, const char *format, ...) {
     char *s;
     va_list args;
-    va_start(args, format), r->lost |= vasprintf(&s, format, args) < 0, va_end(args);
-    return r->lost ? NULL : s;
+    if (r->lost) return NULL;
+    va_start(args, format);
+    if (vasprintf(&s, format, args) < 0) s = NULL;
+    va_end(args);
+    r->lost = !s;
+    return s;
 }
 static size_t n_entries(const report *r) { return r->entries.n; }
 static void free_report(report *r) {
@@ -2640,7 +2933,10 @@ static void echo(const report *r, const entry *x, int i) {
     }
     if (table) put_row(r->f, r, x, i, 0);
 }
-static void add_entry(report *r, entry x) { append(r, &r->entries, &x, sizeof x), echo(r, &x, -1); }
+static void add_entry(report *r, entry x) {
+    if (append(r, &r->entries, &x, sizeof x)) echo(r, &x, -1);
+    else free(x.name), free(x.text);
+}
 /* say: a sentence. finding: one that the page shows first, "claim: verdict; numbers". */
 #define say(r, ...) add_entry(r, (entry){IS_NOTE, .name = keep(r, __VA_ARGS__)})
 #define finding(r, ...) add_entry(r, (entry){IS_FINDING, .name = keep(r, __VA_ARGS__)})
@@ -2654,8 +2950,9 @@ static void open_table(report *r, const char *name, const char *title, const cha
                .first = r->data.n};
     do {
         int n = (int)strcspn(columns, "|#"), c = columns[n] == '#' ? columns[n + 1] : '0';
-        datum x = {!t.n_columns++ || c == 't' ? -1 : c - '0', keep(r, "%.*s", n, columns)};
-        append(r, &r->data, &x, sizeof x), columns += strcspn(columns, "|");
+        int decimals = !t.n_columns++ || c == 't' ? -1 : c - '0';
+        append_datum(r, decimals, keep(r, "%.*s", n, columns));
+        columns += strcspn(columns, "|");
     } while (*columns++);
     add_entry(r, t);
 }
@@ -2673,13 +2970,12 @@ static void row_text(report *r, const char *label, const double *values, int n, 
         const char *last = decimals < 0 && k && y.text ? strrchr(y.text, ' ') : NULL;
         if (last) y.value = atof(last);
         if (decimals < 0 && k) text += length + (text[length] != 0);
-        append(r, &r->data, &y, sizeof y);
+        append_datum(r, y.value, y.text);
     }
-    echo(r, t, t->n_rows++);
+    if (!r->lost) echo(r, t, t->n_rows++);
 }
 #define row_of(r, label, values) row_text(r, label, values, 1 << 20, "")
 #define ROW(r, label, ...) row_of(r, label, ((const double[]){__VA_ARGS__}))
-static void close_table(report *r) { if (r->f) fflush(r->f); }
 static void write_json(FILE *f, const report *r) {
     static const char *const kinds[] = {"model", "note", "finding", "table"};
     for (size_t i = 0; i < n_entries(r); i++) {
@@ -2842,6 +3138,7 @@ static void draw_circuit(FILE *f, const report *r, const entry *t) {
         *u = *v, last = fmax(last, u->block), levels = max_int(levels, u->level);
         if (u->block >= 0) first = fmin(first, u->block);
     }
+    if (last < first) return; /* no block has a number */
     axis a[2] = {{first - 0.99, last, 24, 64 * (last - first + 0.99), 0},
                  {levels + 0.7, 0, 104 + 35 * (levels + 0.7), -35 * (levels + 0.7), 0}};
     widen(r, t, "score", &low, &high);
@@ -2872,7 +3169,9 @@ static void draw_answer(FILE *f, const report *r, const entry *t) {
     for (int i = 0; i < t->n_rows; i++) {
         const char *text = row_data(r, t, i)[t->n_columns - 1].text;
         double kl = value_of(r, t, i, "KL"), a = 0.6 * fmin(fmax((log10(kl) + 3) / 4, 0), 1);
-        fprintf(f, "<span title=\"KL %.3g\" style=\"background:rgba(25,118,210,%.2f)\">", kl, a);
+        fputs("<span", f);
+        if (isfinite(kl)) fprintf(f, " title=\"KL %.3g\"", kl);
+        fprintf(f, " style=\"background:rgba(25,118,210,%.2f)\">", a);
         put(f, text, HTML), fputs(strchr(text, '\n') ? "</span><br>" : "</span>", f);
     }
     fputs("</figure>\n", f);
@@ -2897,8 +3196,9 @@ static void put_table(FILE *f, const report *r, const entry *t, size_t id) {
             fprintf(f, "%s<%s", k ? "" : "\n<tr>", i < 0 || !k ? "th" : "td");
             if (head[k].value < 0) fputs(" class=text", f);
             if (heat && i >= 0 && k && isfinite(x) && tokens == (head[k].value < 0))
-                fprintf(f, " style=\"background:rgba(%s,%.2f)\"",
-                        x < 0 ? "200,80,30" : "25,118,210", 0.6 * fabs(x) / fmax(high, -low));
+                fprintf(f, " style=\"background:rgba(%s,%.2f)\"", /* 1: also beyond the axis */
+                        x < 0 ? "200,80,30" : "25,118,210",
+                        0.6 * fmin(fabs(x) / fmax(high, -low), 1));
             fputc('>', f), put(f, row_data(r, t, i)[k].text, HTML);
         }
     fputs("</table></div>\n", f);
@@ -2928,18 +3228,33 @@ static void write_html(FILE *f, const report *r) {
         if (x->kind == IS_TABLE && pass == 2) put_table(f, r, x, id);
     }
 }
-/* What `form` writes of a report, *n bytes and a 0; NULL where memory lacked. */
-static char *written(const report *r, void (*form)(FILE *, const report *), size_t *n) {
-    char *text = NULL;
-    FILE *f = r->lost ? NULL : open_memstream(&text, n);
-    if (!f) return NULL;
-    form(f, r);
-    int failed = ferror(f);
-    if (!fclose(f) && !failed) return text;
-    return free(text), NULL;
+/* Standard output's state, or that memory lacked for the report: asked after every table. */
+static steer_status report_status(const report *r, steer_error *e) {
+    if (r->lost) return fail(e, STEER_ENOMEM, "no memory for the report");
+    return r->f ? flush_output(r->f, e) : STEER_OK;
 }
-static char *report_json(const report *r, size_t *n) { return written(r, write_json, n); }
-static char *report_html(const report *r, size_t *n) { return written(r, write_html, n); }
+
+/* What `form` makes of a report into a file. */
+static steer_status save_report(const report *r, void (*form)(FILE *, const report *),
+                                const char *path, steer_error *e) {
+    held_signals held;
+    output o;
+    steer_status s = report_status(r, e);
+    if (s) return s;
+    hold_signals(&held);
+    FILE *f = NULL;
+    int ok = open_output(&o, path, WHOLE), copy = ok ? dup(o.fd) : -1;
+    if (copy >= 0) f = fdopen(copy, "wb");
+    if (f) form(f, r);
+    ok = f && !fflush(f) && !ferror(f);
+    int code = errno;
+    if (f) fclose(f);
+    else if (copy >= 0) close(copy);
+    errno = code;
+    if (!close_output(&o, ok)) s = io_failure(path, "can't be written: ", e);
+    release_signals(&held);
+    return s;
+}
 
 /* ==================================================================================== 13 measuring
  * A STUDY is one model with its prompts, its vectors and what was found. A CELL is a set of prompts
@@ -3098,6 +3413,7 @@ typedef struct {
 } site_score;
 typedef struct {
     const steer_model *m;
+    const char *path;                 /* of its file */
     steer_context *c;
     steer_error *e;
     report *out;
@@ -4101,7 +4417,11 @@ static steer_status save_circuit(study *s, const char *path) {
     for (int i = 0; i < (int)graph_size(s); i++)
         if (keep[i])
             n += (size_t)snprintf(text + n, LINE, "%d %s\n", i, ends_of(&s->t->graph, i, 0).name.s);
-    return write_file(path, text, n, s->e);
+    held_signals held;
+    hold_signals(&held);
+    steer_status status = write_file(path, text, n, s->e);
+    release_signals(&held);
+    return status;
 }
 /* Into keep [slots][nodes]; another model's or block's is refused. */
 static steer_status load_circuit(study *s, const char *path, unsigned char *keep) {
@@ -4436,9 +4756,9 @@ static steer_status open_paper(study *s) {
     int layer = s->v.layer, answers = s->max_new + 1, streams = s->m->grammar_size ? 7 : 3;
     tracer t;
     size_t bytes = lay_out_tracer(&t, s->m, layer, max, answers, streams, NULL);
-    fprintf(stderr, "%s: patching takes %.0f MB: three tapes %.0f, gradients of %d slots %.0f, "
-            "circuits %.0f\n", s->m->config.name, bytes / 1e6, t.tapes / 1e6, t.graph.slots,
-            t.sums / 1e6, t.contexts / 1e6);
+    notice("%s: patching takes %.0f MB: three tapes %.0f, gradients of %d slots %.0f, circuits "
+           "%.0f", s->m->config.name, bytes / 1e6, t.tapes / 1e6, t.graph.slots, t.sums / 1e6,
+           t.contexts / 1e6);
     bytes = add(bytes, s->context_bytes);
     if (s->max_bytes && bytes > s->max_bytes)
         return fail(s->e, STEER_ENOMEM, "%.0f MB are wanted beside the file, --max-mem allows "
@@ -4501,45 +4821,50 @@ static void conclude(study *s) {
     finding(s->out, "Steering value vectors decode to meaningful tokens: can't be told by a "
             "number; read the table of tokens");
 }
+/* A step that prints; a report that is lost or that nobody can read ends the run. */
+#define SHOW(call) \
+    do { \
+        TRY(call); \
+        TRY(report_status(s->out, s->e)); \
+    } while (0)
 /* The stages asked for, in the paper's order. Shards share a command's own stage, not the rest. */
 static steer_status whole_paper(study *s) {
     double F;
     int shards = s->store.shards, todo = s->stages, rest = CIRCUIT | OV | SPARSIFY;
-#define STAGE(bits) /* flushes the tables before it */ \
-    (close_table(s->out), s->store.shards = (todo & (bits)) ? shards : 0, todo & (bits))
+#define STAGE(bits) (s->store.shards = (todo & (bits)) ? shards : 0, todo & (bits))
     if (todo != EVERYTHING && todo) s->store.shards = 0;
     TRY(open_paper(s));
     if (s->circuit) TRY(load_circuit(s, s->circuit, cut_at(s, 0)));
-    TRY(steering_table(s));
+    SHOW(steering_table(s));
     TRY(collect_examples(s, &s->of[DIM]));
     if (s->circuit) { /* only what it carries under this vector */
         cuts_of(&s->t->graph, cut_at(s, 0), 0, cut_at(s, 0));
         TRY(judge_cuts(s, &s->of[DIM], 1, &F));
         return say(s->out, "faithfulness of the circuit in %s: %.3f", s->circuit, F), STEER_OK;
     }
-    if (STAGE(FREEZE)) TRY(freezing_table(s));
-    if (STAGE(MAP) && s->map && s->sites) TRY(site_map(s));
+    if (STAGE(FREEZE)) SHOW(freezing_table(s));
+    if (STAGE(MAP) && s->map && s->sites) SHOW(site_map(s));
     if (s->brief) {
         say(s->out, "the rest, with its --pairs, --epochs, --exact, --metric: give --patch 20");
         return conclude(s), STEER_OK;
     }
     if (!s->of[DIM].n && todo & (TRAIN | PATCH | rest))
         return say(s->out, "the vector flips no test prompt's answer: nothing to patch"), STEER_OK;
-    if (STAGE(TRAIN) && s->methods > 1) TRY(train_methods(s));
-    if (STAGE(TRAIN)) TRY(methods_table(s));
-    if (STAGE(PATCH) || todo & rest) TRY(patching_table(s));
+    if (STAGE(TRAIN) && s->methods > 1) SHOW(train_methods(s));
+    if (STAGE(TRAIN)) SHOW(methods_table(s));
+    if (STAGE(PATCH) || todo & rest) SHOW(patching_table(s));
     if (STAGE(CIRCUIT)) {
-        TRY(faithfulness_table(s));
-        TRY(smallest_circuits(s));
+        SHOW(faithfulness_table(s));
+        SHOW(smallest_circuits(s));
         if (s->methods > 1) overlap_table(s);
-        TRY(interchange_table(s));
+        SHOW(interchange_table(s));
         edges_tables(s);
         if (s->save) TRY(save_circuit(s, s->save));
     }
-    if (STAGE(OV)) TRY(value_vectors_table(s));
-    for (int i = DIM; i < s->methods && STAGE(SPARSIFY); i++) TRY(sparsity_table(s, i));
-    if (STAGE(SPARSIFY) && s->methods > 1) TRY(agreement_table(s));
-    if (STAGE(PATCH)) TRY(shaded_response(s));
+    if (STAGE(OV)) SHOW(value_vectors_table(s));
+    for (int i = DIM; i < s->methods && STAGE(SPARSIFY); i++) SHOW(sparsity_table(s, i));
+    if (STAGE(SPARSIFY) && s->methods > 1) SHOW(agreement_table(s));
+    if (STAGE(PATCH)) SHOW(shaded_response(s));
 #undef STAGE
     if (todo == EVERYTHING) conclude(s);
     return STEER_OK;
@@ -4760,9 +5085,6 @@ static const known_command all_commands[] = {
      "join the stores of shards", NULL},
 };
 enum { ALL_COMMANDS = sizeof all_commands / sizeof *all_commands };
-
-/* The status of a command that was not understood; the program's is then 2. */
-static const steer_status MISUSED = (steer_status)(STEER_EPART + 1);
 
 /* The place of a name in the table, or -1. */
 static int option_called(const char *name, size_t n) {
@@ -5131,12 +5453,13 @@ static steer_status command_info(study *s, const options *o) {
     const steer_config *c = &m->config;
     double weights = ((double)c->heads + c->kv_heads) * 2 * c->head_dim * c->d + 3.0 * c->ff * c->d;
     if (o->verify) TRY(steer_verify(m, s->e));
-    printf("%s: %zu bytes, fingerprint %016llx%s\n"
+    put_text(stdout, c->name, 0);
+    printf(": %zu bytes, fingerprint %016llx%s\n"
            "  %d blocks, d %d, %d heads, %d kv heads of %d, MLP %d (%s), context %d\n"
            "  %.1f M weights in blocks, %.1f M in embeddings (%s), as %s\n"
            "  q, k, v biases %s, post-norms %s, norm gain %g + w, soft-caps %g and %g, window %d\n"
            "  vocabulary %d, %s, %u merges, %d special tokens%s\n  refusals begin with",
-           c->name, m->size, (unsigned long long)c->fingerprint,
+           m->size, (unsigned long long)c->fingerprint,
            o->verify ? ", all checksums right" : "", c->layers, c->d, c->heads, c->kv_heads,
            c->head_dim, c->ff, c->gelu ? "GeGLU" : "SwiGLU", c->max_seq, weights * c->layers / 1e6,
            1e-6 * c->vocab * c->d * (2 - c->tied), c->tied ? "tied" : "untied",
@@ -5146,13 +5469,17 @@ static steer_status command_info(study *s, const options *o) {
     for (int i = 0; i < c->n_refusal; i++) {
         size_t n;
         const char *piece = steer_piece(m, c->refusal[i], &n);
-        printf(" \"%.*s\"", (int)n, piece);
+        fputs(" \"", stdout);
+        put_text_part(stdout, piece, n, 0);
+        putchar('"');
     }
     printf("; end-of-instruction positions -%d to -1\n", m->eoi);
     if (c->site_layer)
         printf("  reported site: block %d, position %d, coefficient %g\n", c->site_layer,
                c->site_pos, (double)c->site_coeff);
-    printf("  default system prompt: %s\n", *m->piece[SYSTEM] ? m->piece[SYSTEM] : "none");
+    fputs("  default system prompt: ", stdout);
+    put_text(stdout, *m->piece[SYSTEM] ? m->piece[SYSTEM] : "none", 1);
+    putchar('\n');
     for (int t = 128; t <= min_int(c->max_seq, 4096); t *= 2) {
         steer_limits l = {.positions = t, .rows = min_int(t, 256)};
         printf("  a run of %4d tokens: %.1f MB beside the file\n", t,
@@ -5166,7 +5493,7 @@ static steer_status command_tokenize(study *s, const options *o) {
     const char *text = o->chat ? o->chat : o->argument[1];
     long count;
     int *t = tokens_of(m, o->system, &text, o->chat != NULL, strlen(text), &count, s->e);
-    if (!t) return STEER_EARG;
+    if (!t) return s->e->code;
     for (long i = 0; i < count; i++) printf(i ? " %d" : "%d", t[i]);
     putchar('\n');
     for (long i = 0; i < count && !o->quiet; i++) {
@@ -5229,15 +5556,7 @@ static steer_status open_context(study *s, int streams, int longest) {
     s->c = steer_context_new(s->m, &l, s->e);
     return s->c ? STEER_OK : s->e->code;
 }
-static int stream_token(void *model, int job, int token) {
-    const steer_model *m = model;
-    size_t n;
-    const char *piece = steer_piece(m, token, &n);
-    (void)job;
-    if (!m->token_type[token]) fwrite(piece, 1, n, stdout);
-    return fflush(stdout), 0;
-}
-static void print_side_by_side(const char *left, const char *right) {
+static void print_columns(const char *left, const char *right) {
     enum { W = 47 };
     const char *s[2] = {left, right};
     printf("%-*s  %s\n%-*s  %s\n", W, "unsteered", "steered", W, "---------", "-------");
@@ -5252,25 +5571,107 @@ static void print_side_by_side(const char *left, const char *right) {
         s[k] += cut + (s[k][cut] == ' ' || s[k][cut] == '\n');
     }
 }
-/* To a file, as a JSON object a line; on the screen, for people. */
-static void print_answer(study *s, FILE *f, const char *prompt, const steer_job *j) {
-    const char *text = answer_text(s, j);
-    if (f == stdout) printf("> %s\n%s\n\n", prompt, text ? text : "");
-    else {
-        fputs("{\"prompt\": ", f), json_text(f, prompt), fputs(", \"ids\": [", f);
-        for (int k = 0; k < j->n_out; k++) fprintf(f, k ? ", %d" : "%d", j->out[k]);
-        fputs("], \"text\": ", f), json_text(f, text ? text : ""), fputs("}\n", f);
+static steer_status print_side_by_side(study *s, const steer_job *left, const steer_job *right) {
+    const steer_job *const sides[2] = {left, right};
+    char *text[2];
+    for (int i = 0; i < 2; i++) {
+        const char *answer = answer_text(s, sides[i]);
+        if (!answer || !GET(text[i], 4 * strlen(answer) + 1)) return s->e->code;
+        if (isatty(1)) escape_text(text[i], answer, strlen(answer), 1);
+        else strcpy(text[i], answer);
     }
+    print_columns(text[0], text[1]);
+    return STEER_OK;
 }
+
+/* What becomes of answers as they are made. */
+typedef struct {
+    study *s;
+    const options *o;
+    steer_job *jobs;
+    int one;           /* a single answer, printed as it comes */
+    typewriter screen; /* where it is printed */
+    FILE *lines;       /* --jsonl, from its first line on */
+    steer_status status;
+} answer_sink;
+
+/* An answer as a JSON object in a line of its own. */
+static steer_status write_line(answer_sink *a, int number, const char *text, const steer_job *j) {
+    const char *path = a->o->jsonl, *prompt = a->s->test[0].text[number];
+    if (!a->lines) {
+        output o;
+        int opened = open_output(&o, path, IN_PLACE);
+        if (opened) a->lines = fdopen(o.fd, "w");
+        if (opened && !a->lines) close(o.fd);
+        if (!a->lines) return io_failure(path, "can't be written: ", a->s->e);
+    }
+    held_signals held;
+    hold_signals(&held);
+    fputs("{\"prompt\": ", a->lines);
+    json_text(a->lines, prompt);
+    fputs(", \"ids\": [", a->lines);
+    for (int k = 0; k < j->n_out; k++) fprintf(a->lines, k ? ", %d" : "%d", j->out[k]);
+    fputs("], \"text\": ", a->lines);
+    json_text(a->lines, text);
+    fprintf(a->lines, ", \"index\": %d}\n", number);
+    int failed = fflush(a->lines) || ferror(a->lines), code = errno;
+    release_signals(&held);
+    errno = code;
+    return failed ? io_failure(path, "can't be written: ", a->s->e) : STEER_OK;
+}
+
+static steer_status take_answer(answer_sink *a, int number, const steer_job *j) {
+    const options *o = a->o;
+    int on_screen = o->prompts && !o->jsonl && !o->quiet;
+    if (!o->jsonl && !on_screen) return STEER_OK;
+    const char *text = answer_text(a->s, j);
+    if (!text) return a->s->e->code;
+    if (o->jsonl) return write_line(a, number, text, j);
+    fputs("> ", stdout);
+    put_text(stdout, a->s->test[0].text[number], 1);
+    putchar('\n');
+    put_text(stdout, text, 1);
+    fputs("\n\n", stdout);
+    return flush_output(stdout, a->s->e);
+}
+
+/* The tick of steer_generate, which appends the token to the job afterwards. */
+static int take_token(void *user, int number, int token) {
+    answer_sink *a = user;
+    steer_job j = a->jobs[number];
+    const steer_model *m = a->s->m;
+    j.out[j.n_out++] = token;
+    if (a->one) {
+        size_t n;
+        const char *piece = steer_piece(m, token, &n);
+        if (!m->token_type[token]) type_bytes(&a->screen, piece, n);
+        a->status = flush_output(stdout, a->s->e);
+    }
+    int ends = is_eot(&m->config, token) || j.n_out == j.max_new;
+    if (ends && !a->status) a->status = take_answer(a, number, &j);
+    return a->status != STEER_OK;
+}
+
+/* Answers of all jobs, printed and written as they come. */
+static steer_status make_answers(answer_sink *a, int n) {
+    study *s = a->s;
+    steer_status status = steer_generate(s->c, a->jobs, n, take_token, a, s->e);
+    if (a->one) end_line(&a->screen);
+    if (a->lines && fclose(a->lines) && !status && !a->status)
+        status = io_failure(a->o->jsonl, "can't be written: ", s->e);
+    return a->status ? a->status : status;
+}
+
 static steer_status command_generate(study *s, const options *o) {
     const steer_model *m = s->m;
     const char *text = o->argument[1];
-    int *out, n, one = !o->prompts && !o->compare; /* one answer is printed as it comes */
+    int *out, n;
     steer_prompts *asked = &s->test[0];
     steer_plan plan = {0};
     steer_job *jobs;
     TRY(set_max_new(s, o, 256));
     TRY(plan_of(s, o, &plan));
+    if (o->jsonl) TRY(check_output(o->jsonl, IN_PLACE, s->e));
     if (o->prompts) TRY(steer_prompts_load(asked, m, o->prompts, 0, s->e));
     else TRY(new_prompts(asked, 2, s->e));
     for (int i = 0; i <= o->compare && !o->prompts; i++) /* twice the same, to compare */
@@ -5285,20 +5686,11 @@ static steer_status command_generate(study *s, const options *o) {
                               .out = out + (size_t)i * (size_t)s->max_new};
     TRY(open_context(s, min_int(2 * n + 8, 264), longest_prompt(s)));
     double started = seconds(), made = 0;
-    TRY(steer_generate(s->c, jobs, n, one ? stream_token : NULL, (void *)(uintptr_t)m, s->e));
+    answer_sink a = {.s = s, .o = o, .jobs = jobs, .one = !o->prompts && !o->compare};
+    TRY(make_answers(&a, n));
     double spent = seconds() - started;
-    FILE *f = o->jsonl ? fopen(o->jsonl, "w") : stdout;
-    if (!f) return fail(s->e, STEER_EIO, "%s: %s", o->jsonl, strerror(errno));
-    if (one) putchar('\n');
-    if (o->compare) {
-        const char *left = answer_text(s, &jobs[0]), *right = answer_text(s, &jobs[1]);
-        if (left && right) print_side_by_side(left, right);
-    }
-    for (int i = 0; i < n; i++) {
-        made += jobs[i].n_out;
-        if (o->jsonl || (o->prompts && !o->quiet)) print_answer(s, f, asked->text[i], &jobs[i]);
-    }
-    if (f != stdout && fclose(f)) return fail(s->e, STEER_EIO, "%s: can't be written", o->jsonl);
+    if (o->compare) TRY(print_side_by_side(s, &jobs[0], &jobs[1]));
+    for (int i = 0; i < n; i++) made += jobs[i].n_out;
     if (!o->quiet)
         fprintf(stderr, "%.0f tokens in %.2f s, %.1f a second\n", made, spent, made / spent);
     return STEER_OK;
@@ -5314,10 +5706,24 @@ static steer_status chat_turn(study *s, const options *o, const char **turns, in
     if (room < 1)
         return fail(s->e, STEER_EARG, "the conversation no longer fits the context: /reset");
     steer_job job = {tokens, (int)count, room, active(&p), .out = out};
-    TRY(steer_generate(s->c, &job, 1, stream_token, (void *)(uintptr_t)s->m, s->e));
-    putchar('\n');
+    answer_sink a = {.s = s, .o = o, .jobs = &job, .one = 1};
+    TRY(make_answers(&a, 1));
+    TRY(flush_output(stdout, s->e));
     return (turns[n + 1] = answer_text(s, &job)) ? STEER_OK : s->e->code;
 }
+/* The next line without its end; NULL: there is none, or *status says why not. */
+static char *next_line(char **line, size_t *capacity, steer_status *status, steer_error *e) {
+    if (isatty(0)) fputs("> ", stdout);
+    if ((*status = flush_output(stdout, e))) return NULL;
+    errno = 0;
+    if (getline(line, capacity, stdin) < 0) {
+        if (!feof(stdin)) *status = io_failure("standard input", "can't be read: ", e);
+        return NULL;
+    }
+    (*line)[strcspn(*line, "\r\n")] = 0;
+    return *line;
+}
+/* A failure ends the conversation, but for words that don't fit it. */
 static steer_status command_chat(study *s, const options *o) {
     const char *turns[MAX_TURNS + 2];
     char *line = NULL, *turn;
@@ -5325,16 +5731,14 @@ static steer_status command_chat(study *s, const options *o) {
     int n = 0, *out;
     unsigned bits;
     float a;
+    steer_status status = STEER_OK;
     steer_plan plan = {0};
     steer_limits l = {2, min_int(s->m->config.max_seq, MAX_CHAT), .rows = 256};
     TRY(set_max_new(s, o, 512));
     if (!GET(out, s->max_new)) return s->e->code;
     TRY(plan_of(s, o, &plan));
     if (!(s->c = steer_context_new(s->m, &l, s->e))) return s->e->code;
-    for (;;) {
-        if (isatty(0)) fputs("> ", stdout), fflush(stdout);
-        if (getline(&line, &capacity, stdin) <= 0) break;
-        line[strcspn(line, "\r\n")] = 0;
+    while (!status && next_line(&line, &capacity, &status, s->e)) {
         if (!strcmp(line, "/quit")) break;
         if (!strcmp(line, "/reset")) n = 0;
         else if (!strncmp(line, "/coeff ", 7) && sscanf(line + 7, "%f", &a) == 1 && isfinite(a)) {
@@ -5342,18 +5746,24 @@ static steer_status command_chat(study *s, const options *o) {
             plan.coeff = a;
         } else if (!strncmp(line, "/freeze ", 8)) {
             if (words(strcmp(line + 8, "off") ? line + 8 : NULL, "freeze", freezes, &bits, s->e))
-                fprintf(stderr, "steer: %s\n", s->e->text);
+                notice("steer: %s", s->e->text);
             else if (bits && !plan.add) puts("(nothing to freeze against: start with --vector V)");
             else plan.freeze = bits;
         } else if (*line == '/') puts("(/coeff X, /freeze qk|v|mlp|off, /reset, /quit)");
         else if (*line && n == MAX_TURNS) puts("(the conversation is full: /reset)");
-        else if (*line && GET(turn, strlen(line) + 1)) {
-            turns[n] = strcpy(turn, line);
-            if (!chat_turn(s, o, turns, n, plan, out)) n += 2;
-            else printf("(%s)\n", s->e->text);
+        else if (*line) {
+            if (GET(turn, strlen(line) + 1)) {
+                turns[n] = strcpy(turn, line);
+                status = chat_turn(s, o, turns, n, plan, out);
+            } else status = s->e->code;
+            if (!status) n += 2;
+            if (status != STEER_EARG) continue;
+            fputs("(", stdout), put_text(stdout, s->e->text, 0), fputs(")\n", stdout);
+            status = STEER_OK;
         }
     }
-    return free(line), STEER_OK;
+    free(line);
+    return status;
 }
 /* DIR/harmful_train.jsonl or DIR/harmful-train.txt, ...; DIR by default the model's own folder. */
 static steer_status load_prompts(study *s, const options *o) {
@@ -5361,12 +5771,13 @@ static steer_status load_prompts(study *s, const options *o) {
     static const char *const splits[] = {"train", "val", "test"};
     steer_prompts *const sets[] = {s->train, s->val, s->test};
     const double limits[] = {o->train, 0, o->limit};
-    const char *model = o->argument[0], *slash = strrchr(model, '/');
+    const char *model = s->path, *slash = strrchr(model, '/');
     const char *dir = o->data ? o->data : slash ? model : ".";
     int n = o->data || !slash ? (int)strlen(dir) : (int)(slash - dir);
     for (int i = 0; i < 6; i++) {
         const char *side = sides[i % 2], *split = splits[i / 2];
-        char path[2048];
+        char path[PATH_BYTES];
+        if (strlen(dir) > PATH_BYTES / 2) return fail(s->e, STEER_EARG, "%s: too long a name", dir);
         snprintf(path, sizeof path, "%.*s/%s_%s.jsonl", n, dir, side, split);
         if (access(path, R_OK)) snprintf(path, sizeof path, "%.*s/%s-%s.txt", n, dir, side, split);
         TRY(steer_prompts_load(&sets[i / 2][i % 2], s->m, path, (int)limits[i / 2], s->e));
@@ -5416,6 +5827,7 @@ static steer_status read_request(study *s, const options *o) {
         s->circuit = o->circuit;
         s->save = o->out;
     }
+    if (s->want.given) TRY(check_site(s->m, layer, pos, s->e));
     if (s->want.given && layer == 0)
         return fail(s->e, MISUSED, "--site %s: at block 0 a token of the template is the same in "
                     "every prompt, and the vector zero; take a later block", o->site);
@@ -5435,16 +5847,20 @@ static steer_status save_vector(study *s, int which, const options *o) {
         return fail(s->e, STEER_EARG, "no %s vector: see above; give more --pairs", name);
     for (int k = 0; k < v->d && which != DIM; k++) v->v[k] = trained[k] / v->coeff;
     snprintf(v->method, sizeof v->method, "%s", name);
-    TRY(steer_vector_save(v, o->out, s->e));
+    held_signals held;
+    hold_signals(&held);
+    steer_status status = steer_vector_save(v, o->out, s->e);
+    release_signals(&held);
+    if (status) return status;
     say(s->out, "%s: %s, block %d, position %d, coefficient %g", o->out, name, v->layer,
         v->pos, (double)v->coeff);
     return STEER_OK;
 }
-/* The paper, or some of its stages, for `reproduce` and `vector`, or with the --vector given. */
-static steer_status command_paper(study *s, const options *o) {
+/* What command_paper needs of options and files, so that what is wrong with them is found before
+ * the work, also of other models. */
+static steer_status prepare_paper(study *s, const options *o) {
     const steer_model *m = s->m;
-    int box = m->grammar_size > 0, sites = m->eoi * m->config.layers, train = s->stages == TRAIN;
-    site_score picked;
+    int box = m->grammar_size > 0;
     s->brief = !box && s->stages == EVERYTHING && o->patch == UNSET;
     TRY(read_request(s, o));
     s->methods = o->quick || o->vector || s->brief ? 1 : METHODS;
@@ -5458,13 +5874,20 @@ static steer_status command_paper(study *s, const options *o) {
     s->max_bytes = o->max_mem == UNSET ? 0 : (size_t)o->max_mem * 1000000;
     TRY(set_max_new(s, o, box ? 64 : 48));
     if (o->vector) TRY(load_vector(s, o));
+    if (s->stages == TRAIN || s->save) TRY(check_output(o->out, WHOLE, s->e));
     TRY(load_prompts(s, o));
     if (!box && s->methods > 1) TRY(tell(s)); /* models with a grammar follow no instruction */
+    return STEER_OK;
+}
+/* The paper, or some of its stages, for `reproduce` and `vector`, or with the --vector given. */
+static steer_status command_paper(study *s, const options *o) {
+    const steer_model *m = s->m;
+    int box = m->grammar_size > 0, sites = m->eoi * m->config.layers, train = s->stages == TRAIN;
+    site_score picked;
+    if (o->store) TRY(open_records(&s->store, o->store, 1, s->e));
     TRY(open_context(s, 2 * min_int(s->n_test, 100) + 8, longest_prompt(s)));
     s->context_bytes = steer_context_bytes(m, &s->c->limit);
-    fprintf(stderr, "%s: %.0f MB of memory beside the file\n", m->config.name,
-            s->context_bytes / 1e6);
-    if (o->store) TRY(open_records(&s->store, o->store, 1, s->e));
+    notice("%s: %.0f MB of memory beside the file", m->config.name, s->context_bytes / 1e6);
     s->store.model = m->config.fingerprint;
     s->bar = (progress){.started = seconds(), .show = isatty(2), .total = s->train[0].n +
         s->train[1].n + 0.8 * sites * min_int(SITE_PROMPTS, s->n_val) + 2 * DOSES * s->n_val +
@@ -5475,8 +5898,8 @@ static steer_status command_paper(study *s, const options *o) {
         box ? "answer grammar (of those that do not refuse), " : "", s->read);
     if (!o->vector) TRY(extract_means(s));
     if (!o->vector && !train && !(o->no_scores && s->want.given && s->want.a != 0)) {
-        TRY(choose_site(s, &picked));
-        TRY(set_site(s, &picked));
+        SHOW(choose_site(s, &picked));
+        SHOW(set_site(s, &picked));
         TRY(check_not_zero(s));
     } else {
         if (!o->vector) TRY(take_site(s, s->want.layer, s->want.pos, s->want.a));
@@ -5508,37 +5931,88 @@ static steer_status command_merge(const options *o, steer_error *e) {
     if (!s) printf("%s: %zu records\n", o->out, to.count);
     return close_records(&to), s;
 }
+/* NAME.json or NAME.html. */
+static steer_status name_report(const char *name, int html, char path[PATH_BYTES], steer_error *e) {
+    if (snprintf(path, PATH_BYTES, "%s%s", name, html ? ".html" : ".json") < PATH_BYTES)
+        return STEER_OK;
+    return fail(e, STEER_EARG, "--report %.100s...: too long a name", name);
+}
 /* The report, on standard output with --json, and in NAME.json and NAME.html; also of a shard. */
-static steer_status publish(report *r, const char *name, steer_status s, steer_error *e) {
+static steer_status publish(report *r, const char *name, steer_error *e) {
+    char path[PATH_BYTES];
     end_report(r);
-    for (int html = 0; html < 2 && name && (!s || s == STEER_EPART); html++) {
-        size_t n;
-        char path[2048], *text = html ? report_html(r, &n) : report_json(r, &n);
-        snprintf(path, sizeof path, "%s%s", name, html ? ".html" : ".json");
-        steer_status written = text ? write_file(path, text, n, e)
-                                    : fail(e, STEER_ENOMEM, "no memory for the report");
-        if (written) s = written;
-        else fprintf(stderr, "%s written\n", path);
-        free(text);
+    TRY(report_status(r, e));
+    for (int html = 0; html < 2 && name; html++) {
+        TRY(name_report(name, html, path, e));
+        TRY(save_report(r, html ? write_html : write_json, path, e));
+        notice("%s written", path);
     }
-    return free_report(r), s;
+    return STEER_OK;
+}
+static void close_study(study *s) {
+    steer_model *m = (steer_model *)(uintptr_t)s->m;
+    clear_study(s);
+    steer_close(m);
+}
+/* A command of the paper on all models given; every one is opened, and what it needs is read,
+ * before the first is worked on. */
+static steer_status run_studies(const options *o, int stages, report *out, steer_error *e) {
+    int n = o->n_arguments;
+    char path[PATH_BYTES];
+    for (int html = 0; html < 2 && o->report; html++) {
+        TRY(name_report(o->report, html, path, e));
+        TRY(check_output(path, WHOLE, e));
+    }
+    study *all = zeros((size_t)n, sizeof *all);
+    if (!all) return fail(e, STEER_ENOMEM, "no memory for %d models", n);
+    steer_status status = STEER_OK;
+    for (int i = 0; i < n && !status; i++) {
+        study *s = &all[i];
+        *s = (study){.path = o->argument[i], .out = out, .e = e, .stages = stages};
+        s->m = steer_open(s->path, 0, e);
+        status = s->m ? prepare_paper(s, o) : e->code;
+    }
+    for (int i = 0; i < n && !status; i++) {
+        study *s = &all[i];
+        status = command_paper(s, o);
+        if (s->bar.show) fputs("\r\033[K", stderr);
+        if (!status) status = report_status(out, e);
+        if (!status) notice("%s: %.0f s", s->m->config.name, seconds() - s->bar.started);
+        close_study(s);
+    }
+    for (int i = 0; i < n; i++) close_study(&all[i]);
+    free(all);
+    return status;
 }
 static steer_status run_command(const known_command *c, options *o, steer_error *e) {
-    report out = {.f = stdout, .json = (int)o->json};
-    steer_status status = STEER_OK;
     if (!c->run) return command_merge(o, e);
-    int one = c->run != command_paper;
-    for (int left = one ? 1 : o->n_arguments; left && !status; left--, o->argument++) {
-        steer_model *m = steer_open(o->argument[0], 0, e);
-        study s = {.m = m, .out = &out, .e = e, .stages = c->stages};
-        status = m ? c->run(&s, o) : e->code;
-        if (s.bar.show) fputs("\r\033[K", stderr);
-        if (!one) close_table(&out);
-        if (!status && !one)
-            fprintf(stderr, "%s: %.0f s\n", m->config.name, seconds() - s.bar.started);
-        clear_study(&s), steer_close(m);
+    if (c->run != command_paper) {
+        study s = {.path = o->argument[0], .e = e};
+        s.m = steer_open(s.path, 0, e);
+        steer_status status = s.m ? c->run(&s, o) : e->code;
+        close_study(&s);
+        return status;
     }
-    return one ? status : publish(&out, o->report, status, e);
+    report out = {.f = stdout, .json = (int)o->json};
+    steer_status status = run_studies(o, c->stages, &out, e);
+    if (!status || status == STEER_EPART) {
+        steer_status published = publish(&out, o->report, e);
+        if (published) status = published;
+    } else end_report(&out);
+    free_report(&out);
+    return status;
+}
+/* What was printed has arrived. */
+static steer_status end_output(steer_error *e) {
+    TRY(flush_output(stdout, e));
+    if (!fclose(stdout)) return STEER_OK;
+    return fail(e, STEER_EIO, "standard output can't be written: %s", strerror(errno));
+}
+/* Whoever closed one of the three standard files must not have it become a model or a store; what
+ * is read or written there fails. */
+static void hold_standard_files(void) {
+    for (int fd = 0; fd < 3; fd++)
+        if (fcntl(fd, F_GETFD) < 0) (void)!open("/dev/null", fd ? O_RDONLY : O_WRONLY);
 }
 
 /* `steer help [COMMAND]`, and `steer COMMAND ... --help`. */
@@ -5552,13 +6026,15 @@ static steer_status help(const char *name, int more, steer_error *e) {
 }
 
 int main(int argc, char **argv) {
-    steer_error e = {0};
+    steer_error e = {0}, late = {0};
     options o;
     const char *name = argc > 1 ? argv[1] : "";
     const known_command *c = command_called(name);
     steer_status s;
     int asks = 0; /* for help */
     for (int i = 2; i < argc && strcmp(argv[i], "--"); i++) asks |= !strcmp(argv[i], "--help");
+    hold_standard_files();
+    signal(SIGPIPE, SIG_IGN); /* a closed pipe is an error like others, see flush_output */
 
     if (!strcmp(name, "help") || !strcmp(name, "--help"))
         s = help(argc > 2 ? argv[2] : NULL, argc > 3, &e);
@@ -5568,10 +6044,11 @@ int main(int argc, char **argv) {
         s = read_arguments(c, argv + 2, &o, &e);
         if (!s) s = run_command(c, &o, &e);
     }
+    steer_status arrived = end_output(&late);
+    if (arrived && (!s || s == STEER_EPART)) s = arrived, e = late;
     if (s == MISUSED)
-        fprintf(stderr, "steer: %s; `steer help%s%s` shows how\n", e.text, c ? " " : "",
-                c ? name : "");
-    else if (s) fprintf(stderr, "steer: %s\n", e.text);
+        notice("steer: %s; `steer help%s%s` shows how", e.text, c ? " " : "", c ? name : "");
+    else if (s && s != UNREAD) notice("steer: %s", e.text);
     return s == MISUSED ? 2 : s != STEER_OK && s != STEER_EPART; /* a shard's part is well done */
 }
 #endif

@@ -436,12 +436,32 @@ static const char *html_fault(const char *s) {
     }
     return depth ? "a tag that is never closed" : NULL;
 }
-/* The first number in a picture that is none, as in "M12.0,nan"; or NULL. */
+/* The first number in a picture or a tag that is none, as in "M12.0,nan"; or NULL. */
 static const char *no_number(const char *s) {
-    while ((s = strstr(s, "<svg")))
-        for (const char *end = strstr(s, "</svg>"); s < end; s++)
-            if ((!strncmp(s, "nan", 3) || !strncmp(s, "inf", 3)) &&
-                !isalpha((unsigned char)s[-1]) && !isalpha((unsigned char)s[3]))
-                return s;
+    int in_tag = 0, in_picture = 0;
+    for (; *s; s++) {
+        if (*s == '<') in_tag = 1;
+        if (*s == '>') in_tag = 0;
+        if (!strncmp(s, "<svg", 4)) in_picture = 1;
+        if (!strncmp(s, "</svg>", 6)) in_picture = 0;
+        if ((in_tag || in_picture) && (!strncmp(s, "nan", 3) || !strncmp(s, "inf", 3)) &&
+            !isalpha((unsigned char)s[-1]) && !isalpha((unsigned char)s[3]))
+            return s;
+    }
     return NULL;
 }
+
+/* What `form` writes of a report, *n bytes and a 0; NULL where it can't. */
+static char *written(const report *r, void (*form)(FILE *, const report *), size_t *n) {
+    FILE *f = r->lost ? NULL : tmpfile();
+    if (!f) return NULL;
+    form(f, r);
+    *n = (size_t)ftell(f);
+    rewind(f);
+    char *text = zeros(*n + 1, 1);
+    if (text && fread(text, 1, *n, f) != *n) free(text), text = NULL;
+    fclose(f);
+    return text;
+}
+static char *report_json(const report *r, size_t *n) { return written(r, write_json, n); }
+static char *report_html(const report *r, size_t *n) { return written(r, write_html, n); }

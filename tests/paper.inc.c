@@ -1723,7 +1723,6 @@ static void test_report(void) {
     row_text(&r, hostile, (const double[]){3, NAN}, 2, broken);
     row_text(&r, broken, (const double[]){-0.0, INFINITY}, 2, hostile);
     row_text(&r, "", (const double[]){1e300, -1e-300, -INFINITY}, 3, lines);
-    close_table(&r);
     report shaded = {0}; /* tokens as dark as their logits; a column without a part stays empty */
     open_report(&shaded, &m);
     open_table(&shaded, "svv", "", "head|node effect#3|tokens#t|2#t|3#t");
@@ -1772,7 +1771,7 @@ static void test_report(void) {
     free_report(&r);
 
     /* Every picture, of numbers that are usual, all equal, none, huge; of one row and of many. */
-    for (int kind = 0; kind < 5; kind++)
+    for (int kind = 0; kind < 6; kind++)
         for (int rows = 0; rows < 12; rows += rows ? 10 : 1) {
             report all = {0};
             char what[128];
@@ -1811,7 +1810,8 @@ static void test_report(void) {
                     snprintf(label, sizeof label, i % 2 ? "gradient %d harmful" : "%d <dropout>",
                              i);
                     for (int k = 0; k < 32; k++)
-                        x[k] = kind == 0     ? (i * 7 + k * 3) % 11 / 10.0
+                        x[k] = kind == 5     ? (k + i) % 2 * 1e38
+                               : kind == 0   ? (i * 7 + k * 3) % 11 / 10.0
                                : kind == 1   ? 0
                                : kind == 2   ? NAN
                                : kind == 3   ? (k + i) % 3 * 1e300 - 1e300
@@ -1820,7 +1820,6 @@ static void test_report(void) {
                                              : INFINITY;
                     row_text(&all, label, x, 32, hostile);
                 }
-                close_table(&all);
             }
             check_report(&all, what, &json, &html);
             if (html && rows > 1 && kind == 0)

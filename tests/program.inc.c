@@ -113,19 +113,18 @@ static void test_whole_paper(void) {
         "shaded"};
     image file = small_image(F32, SMALL_REFUSER);
     steer_model *m = open_image(&file);
-    char *argument[] = {"small", NULL};
     steer_error e = {0};
     report out = {0};
     if (!m) return;
 
-    study s = {.m = m, .out = &out, .e = &e, .stages = EVERYTHING};
+    study s = {.m = m, .path = "small", .out = &out, .e = &e, .stages = EVERYTHING};
     options o = standard_options();
-    o.argument = argument, o.n_arguments = 1, o.data = temporary;
+    o.data = temporary;
     o.train = 80, o.limit = 24, o.val = 16, o.map = 2, o.max_new = 12;
     o.pairs = 80, o.epochs = 1, o.patch = 2, o.exact = 1;
     dice = 30;
     write_prompt_files(temporary);
-    CHECK_THAT(!command_paper(&s, &o), "%s", e.text);
+    CHECK_THAT(!prepare_paper(&s, &o) && !command_paper(&s, &o), "%s", e.text);
     for (size_t k = 0; k < sizeof tables / sizeof *tables; k++) {
         int found = 0;
         for (size_t i = 0; i < n_entries(&out); i++) {

@@ -2674,7 +2674,7 @@ static void test_command_line(void) {
 }
 static void show_side_by_side(void *text) {
     if (!freopen("/dev/null", "w", stdout)) return;
-    print_side_by_side(text, "short");
+    print_columns(text, "short");
 }
 static void test_side_by_side(void) {
     char text[200], *const texts[] = {"", " ", "\n", "a\n\nb", text};
@@ -2874,11 +2874,11 @@ static void test_brief(void) {
         study s = {.m = open_or_fail(*argument), .out = &out, .e = &e, .stages = EVERYTHING};
         steer_model *m = (steer_model *)(uintptr_t)s.m;
         if (!m) return;
-        m->grammar_size = 0, o.argument = argument;
+        m->grammar_size = 0, s.path = *argument;
         o.train = 12, o.limit = 3, o.val = 4, o.map = 0, o.max_new = 8, o.pairs = 4, o.epochs = 1;
         if (all) o.patch = 1;
         else o.map = 1, o.coeff = 0.01;
-        CHECK_THAT(!command_paper(&s, &o), "%s", e.text);
+        CHECK_THAT(!prepare_paper(&s, &o) && !command_paper(&s, &o), "%s", e.text);
         for (size_t i = 0; i < n_entries(&out); i++) {
             const entry *t = AT(out.entries, entry, i);
             freezing += t->kind == IS_TABLE && !strcmp(t->name, "freezing");

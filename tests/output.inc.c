@@ -1,0 +1,675 @@
+/* What the program writes, and where: included by test.c. */
+#include <dirent.h>
+#include <sys/ioctl.h>
+#include <sys/resource.h>
+#include <sys/sysmacros.h>
+#include <termios.h>
+
+/* ---------------------------------------------------------------- files */
+
+/* A path in a folder of this test's own. */
+static const char *in_folder(const char *folder, const char *name) {
+    static char paths[8][256];
+    static int next;
+    char *path = paths[next++ % 8];
+    snprintf(path, sizeof paths[0], "%s/%s/%s", temporary, folder, name);
+    return path;
+}
+
+static void make_folder(const char *folder) {
+    char command[256];
+    snprintf(command, sizeof command, "rm -rf %s/%s && mkdir %s/%s", temporary, folder, temporary,
+             folder);
+    CHECK_THAT(!system(command), "%s", command);
+}
+
+/* The names in a folder that begin or end as a part of an output does, and how many there are. */
+static int parts_in(const char *folder) {
+    DIR *d = opendir(in_folder(folder, ""));
+    int n = 0;
+    for (struct dirent *x; d && (x = readdir(d));) n += strstr(x->d_name, ".part") != NULL;
+    if (d) closedir(d);
+    return n;
+}
+
+static int holds(const char *path, const char *text) {
+    char found[4096];
+    read_text(path, found, sizeof found);
+    return !strcmp(found, text);
+}
+
+static mode_t mode_of(const char *path) {
+    struct stat st;
+    return stat(path, &st) ? 0 : st.st_mode & 07777;
+}
+
+static ino_t inode_of(const char *path) {
+    struct stat st;
+    return lstat(path, &st) ? 0 : st.st_ino;
+}
+
+static int is_link(const char *path) {
+    struct stat st;
+    return !lstat(path, &st) && S_ISLNK(st.st_mode);
+}
+
+static steer_status put_file(const char *path, const char *text, steer_error *e) {
+    return write_file(path, text, strlen(text), e);
+}
+
+/* A regular file is replaced whole, with its mode, also behind links; no other name is left. */
+static void check_replacing(void) {
+    static const mode_t modes[] = {0600, 0640, 0644, 0755, 0666};
+    steer_error e = {0};
+    const char *file = in_folder("files", "file"), *new = in_folder("files", "new");
+    mode_t mask = umask(027);
+    CHECK_THAT(!put_file(new, "first", &e) && holds(new, "first"), "%s", e.text);
+    CHECK_THAT(mode_of(new) == 0640, "a new file: mode %o", mode_of(new));
+    for (size_t i = 0; i < sizeof modes / sizeof *modes; i++) {
+        write_bytes(file, "an old text that is longer", 26);
+        chmod(file, modes[i]);
+        ino_t before = inode_of(file);
+        CHECK_THAT(!put_file(file, "new", &e) && holds(file, "new"), "%s", e.text);
+        CHECK_THAT(mode_of(file) == modes[i], "mode %o became %o", modes[i], mode_of(file));
+        CHECK_THAT(inode_of(file) != before, "it was written in place");
+    }
+    umask(mask);
+
+    static const char *const targets[][2] = {/* link, what it says */
+        {"absolute", NULL}, {"relative", "file"}, {"chain", "relative"}, {"up", "../files/file"}};
+    for (int i = 0; i < 4; i++) {
+        const char *link = in_folder("files", targets[i][0]);
+        CHECK_THAT(!symlink(targets[i][1] ? targets[i][1] : file, link), "%s", link);
+        CHECK_THAT(!put_file(link, targets[i][0], &e), "%s: %s", link, e.text);
+        CHECK_THAT(is_link(link) && !is_link(file) && holds(file, targets[i][0]),
+                   "%s is no link any more, or its target is not written", link);
+    }
+    CHECK_THAT(!symlink("nothing-yet", in_folder("files", "dangling")), "symlink");
+    CHECK_THAT(!put_file(in_folder("files", "dangling"), "now", &e), "%s", e.text);
+    CHECK_THAT(is_link(in_folder("files", "dangling")) &&
+                   holds(in_folder("files", "nothing-yet"), "now"), "a dangling link");
+
+    /* What killed runs have left is another's. */
+    write_bytes(in_folder("files", "file.part0"), "left", 4);
+    CHECK_THAT(!put_file(file, "once more", &e) && holds(file, "once more"), "%s", e.text);
+    CHECK_THAT(holds(in_folder("files", "file.part0"), "left"), "another's part is gone");
+    unlink(in_folder("files", "file.part0"));
+    CHECK_THAT(parts_in("files") == 0, "%d parts are left", parts_in("files"));
+}
+
+/* Pipes and devices are written to as they are. */
+static void check_special_files(void) {
+    steer_error e = {0};
+    char got[16] = "";
+    const char *pipe_name = in_folder("files", "pipe");
+    struct stat st;
+    CHECK_THAT(!mkfifo(pipe_name, 0600), "mkfifo");
+    int reader = open(pipe_name, O_RDONLY | O_NONBLOCK);
+    CHECK_THAT(!put_file(pipe_name, "through", &e), "%s", e.text);
+    CHECK_THAT(read(reader, got, sizeof got - 1) == 7 && !strcmp(got, "through"), "got \"%s\"",
+               got);
+    close(reader);
+    CHECK_THAT(!stat(pipe_name, &st) && S_ISFIFO(st.st_mode), "the pipe was replaced");
+    if (checks_failed) return; /* as root, what follows could replace this machine's devices */
+
+    int ends[2];
+    char name[32];
+    CHECK_THAT(!pipe(ends), "pipe");
+    snprintf(name, sizeof name, "/dev/fd/%d", ends[1]);
+    CHECK_THAT(!put_file(name, "by number", &e), "%s", e.text);
+    CHECK_THAT(read(ends[0], got, sizeof got - 1) == 9 && !memcmp(got, "by number", 9), "%s", got);
+    close(ends[0]);
+    close(ends[1]);
+    CHECK_THAT(put_file(name, "x", &e) == STEER_EIO, "a closed descriptor");
+    CHECK_THAT(!put_file("/dev/null", "x", &e) && !stat("/dev/null", &st) && S_ISCHR(st.st_mode),
+               "/dev/null: %s", e.text);
+    CHECK_THAT(put_file("/dev/full", "x", &e) == STEER_EIO && strstr(e.text, "No space") &&
+                   !stat("/dev/full", &st) && S_ISCHR(st.st_mode), "/dev/full: %s", e.text);
+
+    /* Where a descriptor stands in a file, what is written follows what was written. */
+    const char *file = in_folder("files", "appended");
+    int fd = open(file, O_WRONLY | O_CREAT | O_TRUNC, 0600);
+    snprintf(name, sizeof name, "/dev/fd/%d", fd);
+    CHECK_THAT(write(fd, "one ", 4) == 4 && !put_file(name, "two", &e), "%s", e.text);
+    CHECK_THAT(write(fd, " three", 6) == 6, "write");
+    close(fd);
+    CHECK_THAT(holds(file, "one two three"), "%s", file);
+}
+
+/* Whatever fails, the old file stays, and nothing beside it. */
+static void write_too_much(void *path) {
+    const struct rlimit small = {1000, 1000};
+    char text[5000];
+    memset(text, 'x', sizeof text);
+    signal(SIGXFSZ, SIG_IGN);
+    setrlimit(RLIMIT_FSIZE, &small);
+    steer_error e = {0};
+    if (write_file(path, text, sizeof text, &e) != STEER_EIO || !strstr(e.text, "too large"))
+        _exit(1);
+}
+
+static void write_without_rights(void *path) {
+    steer_error e = {0};
+    if (!geteuid() && setresuid(65534, 65534, 65534)) _exit(2);
+    if (put_file(path, "x", &e) != STEER_EIO || !strstr(e.text, "ermission")) _exit(1);
+    if (check_output(path, WHOLE, &e) != STEER_EIO) _exit(1);
+}
+
+static void check_failures(void) {
+    steer_error e = {0};
+    char name[300];
+    const char *file = in_folder("files", "kept");
+    write_bytes(file, "old", 3);
+    const char *why = in_child(write_too_much, (void *)(uintptr_t)file, 20);
+    CHECK_THAT(!why && holds(file, "old"), "a full disk: %s", why);
+
+    chmod(file, 0444);
+    why = in_child(write_without_rights, (void *)(uintptr_t)file, 20);
+    CHECK_THAT(!why && holds(file, "old"), "a file that must not be written: %s", why);
+    chmod(file, 0666);
+    chmod(in_folder("files", ""), 0755);
+    why = in_child(write_without_rights, (void *)(uintptr_t)file, 20);
+    CHECK_THAT(!why && holds(file, "old"), "a folder that must not be written: %s", why);
+
+    static const char *const impossible[] = {"", "no/x", "x/", "files", "files/", "files/loop",
+                                             "files/kept/x"};
+    CHECK_THAT(!symlink("loop", in_folder("files", "loop")), "symlink");
+    for (size_t i = 0; i < sizeof impossible / sizeof *impossible; i++) {
+        snprintf(name, sizeof name, "%s/%s", temporary, impossible[i]);
+        const char *path = *impossible[i] ? name : "";
+        steer_status written = put_file(path, "x", &e), probed = check_output(path, WHOLE, &e),
+                     lines = check_output(path, IN_PLACE, &e);
+        CHECK_THAT(written == STEER_EIO && probed == STEER_EIO && lines == STEER_EIO,
+                   "\"%s\" can be written: %d, probed: %d, %d", path, written, probed, lines);
+    }
+    for (int n = 250; n < 260; n++) { /* bytes of a name: at most 255 */
+        int length = snprintf(name, sizeof name, "%s", in_folder("files", ""));
+        memset(name + length, 'n', (size_t)n);
+        name[length + n] = 0;
+        steer_status written = put_file(name, "x", &e), probed = check_output(name, WHOLE, &e);
+        CHECK_THAT(written == (n < 256 ? STEER_OK : STEER_EIO) && probed == written,
+                   "a name of %d bytes: %d, probed %d", n, written, probed);
+    }
+    CHECK_THAT(parts_in("files") == 0, "%d parts are left", parts_in("files"));
+}
+
+/* A probe says what writing would, and leaves everything as it is. */
+static void check_probes(void) {
+    steer_error e = {0};
+    const char *file = in_folder("files", "probed"), *new = in_folder("files", "absent");
+    write_bytes(file, "old", 3);
+    ino_t before = inode_of(file);
+    for (int how = WHOLE; how <= IN_PLACE; how++) {
+        CHECK_THAT(!check_output(file, how, &e) && holds(file, "old") && inode_of(file) == before,
+                   "a probe changes a file: %s", e.text);
+        CHECK_THAT(!check_output(new, how, &e) && !exists(new), "a probe leaves a file: %s",
+                   e.text);
+        CHECK_THAT(!check_output(in_folder("files", "pipe"), how, &e), "a pipe: %s", e.text);
+        CHECK_THAT(!check_output("/dev/null", how, &e), "/dev/null: %s", e.text);
+    }
+    CHECK_THAT(parts_in("files") == 0, "%d parts are left", parts_in("files"));
+}
+
+/* Signals that end a program wait until a file is whole. */
+typedef struct { const char *path; int signal_number, ignored; } interruption;
+static void write_interrupted(void *argument) {
+    const interruption *x = argument;
+    held_signals held;
+    output o;
+    if (x->ignored) signal(x->signal_number, SIG_IGN);
+    hold_signals(&held);
+    int ok = open_output(&o, x->path, WHOLE) && write_all(o.fd, "wh", 2);
+    kill(getpid(), x->signal_number);
+    ok = ok && write_all(o.fd, "ole", 3);
+    ok = close_output(&o, ok);
+    release_signals(&held);
+    _exit(ok && x->ignored ? 0 : 1); /* unless it was ignored, it has ended us */
+}
+
+static void check_signals(void) {
+    static const int numbers[] = {SIGINT, SIGTERM, SIGHUP};
+    for (int i = 0; i < 6; i++) {
+        interruption x = {in_folder("files", "interrupted"), numbers[i / 2], i % 2};
+        unlink(x.path);
+        const char *why = in_child(write_interrupted, &x, 20);
+        CHECK_THAT(x.ignored ? !why : why && !strcmp(why, "a signal ended it"), "signal %d%s: %s",
+                   x.signal_number, x.ignored ? ", ignored" : "", why ? why : "it goes on");
+        CHECK_THAT(holds(x.path, "whole") && parts_in("files") == 0, "half a file, or a part");
+    }
+}
+
+static void test_output_files(void) {
+    make_folder("files");
+    check_replacing();
+    check_special_files();
+    check_failures();
+    check_probes();
+    check_signals();
+}
+
+/* ---------------------------------------------------------------- standard output */
+
+/* Where standard output leads in a run of the program. */
+enum { TO_FULL_DISK, TO_CLOSED_PIPE, TO_NOTHING, ENDS };
+static const char *const end_names[ENDS] = {"a full disk", "a closed pipe", "nothing"};
+
+/* Exit status; what it says on standard error is in `complained`. */
+static int run_to_end(const char *arguments, const char *input, int end) {
+    char command[2048];
+    int pipe_ends[2];
+    write_bytes(in_temporary("in"), input, strlen(input));
+    snprintf(command, sizeof command, "exec timeout 100 %s %s <%s/in 2>%s/err %s", PROGRAM,
+             arguments, temporary, temporary,
+             end == TO_FULL_DISK ? ">/dev/full" : end == TO_NOTHING ? ">&-" : "");
+    if (pipe(pipe_ends)) return -1;
+    fflush(stdout);
+    pid_t child = fork();
+    if (!child) {
+        dup2(pipe_ends[1], 1);
+        close(pipe_ends[0]);
+        close(pipe_ends[1]);
+        execl("/bin/sh", "sh", "-c", command, (char *)NULL);
+        _exit(127);
+    }
+    close(pipe_ends[0]); /* before the program begins: so is its own copy by now, or soon */
+    close(pipe_ends[1]);
+    int status = 0;
+    waitpid(child, &status, 0);
+    read_text(in_temporary("err"), complained, sizeof complained);
+    if (strstr(complained, "Sanitizer") || strstr(complained, "runtime error"))
+        CHECK_THAT(0, "%s:\n%.1500s", arguments, complained);
+    return WIFEXITED(status) ? WEXITSTATUS(status) : 256 + WTERMSIG(status);
+}
+
+static int complaints(void) { /* sentences on standard error that begin with "steer: " */
+    int n = 0;
+    for (const char *s = complained; (s = strstr(s, "steer: ")); s++)
+        n += s == complained || s[-1] == '\n';
+    return n;
+}
+
+/* A short set of the experiments. */
+#define SHORT "--limit 2 --patch 1 --exact 0 --max-new 6"
+static void make_vector_file(const char *name) {
+    char arguments[256];
+    snprintf(arguments, sizeof arguments,
+             "vector weights/tiny-llama.bin --train 8 --site 3,-1 --coeff 2 --out %s/%s", temporary,
+             name);
+    CHECK_THAT(!run_program(PROGRAM, arguments, ""), "%s", complained);
+}
+
+static void test_dead_output(void) {
+    static const struct { const char *arguments, *input; } commands[] = {
+        {"help", ""},
+        {"help reproduce", ""},
+        {"info weights/tiny-llama.bin", ""},
+        {"tokenize weights/tiny-llama.bin \"a cake\"", ""},
+        {"generate weights/tiny-llama.bin \"a cake?\" --max-new 4", ""},
+        {"generate weights/tiny-llama.bin \"a cake?\" --max-new 4 --compare --vector %s/v", ""},
+        {"generate weights/tiny-llama.bin --prompts weights/harmful-val.txt --max-new 2", ""},
+        {"chat weights/tiny-llama.bin", "hi\nand you?\n"},
+        {"vector weights/tiny-llama.bin --train 8 --site 3,-1 --out %s/w", ""},
+        {"evaluate weights/tiny-llama.bin --vector %s/v --limit 2 --max-new 6", ""},
+        {"freeze weights/tiny-llama.bin --vector %s/v --limit 2 --patch 1 --max-new 6", ""},
+        {"patch weights/tiny-llama.bin --vector %s/v " SHORT, ""},
+        {"circuit weights/tiny-llama.bin --vector %s/v " SHORT, ""},
+        {"ov weights/tiny-llama.bin --vector %s/v " SHORT, ""},
+        {"sparsify weights/tiny-llama.bin --vector %s/v " SHORT, ""},
+        {"reproduce weights/tiny-llama.bin --quick --train 8 --val 2 --map 0 " SHORT, ""},
+        {"evaluate weights/tiny-llama.bin --vector %s/v --limit 2 --max-new 6 --json", ""},
+        {"merge %s/store --out %s/joint", ""}};
+    char arguments[512];
+    make_vector_file("v");
+    snprintf(arguments, sizeof arguments,
+             "evaluate weights/tiny-llama.bin --vector %s/v --limit 2 --max-new 6 --store %s/store",
+             temporary, temporary);
+    CHECK_THAT(!run_program(PROGRAM, arguments, ""), "%s", complained);
+    for (size_t i = 0; i < sizeof commands / sizeof *commands; i++)
+        for (int end = 0; end < ENDS; end++) {
+            snprintf(arguments, sizeof arguments, commands[i].arguments, temporary, temporary);
+            int status = run_to_end(arguments, commands[i].input, end);
+            CHECK_THAT(status == 1, "`steer %s` to %s: status %d, \"%.300s\"", arguments,
+                       end_names[end], status, complained);
+            if (end == TO_CLOSED_PIPE) /* whoever closed it knows */
+                CHECK_THAT(!complaints(), "`steer %s` to %s: \"%.300s\"", arguments,
+                           end_names[end], complained);
+            else
+                CHECK_THAT(complaints() == 1 && strstr(complained, "standard output"),
+                           "`steer %s` to %s: \"%.300s\"", arguments, end_names[end], complained);
+        }
+
+    /* Found after the first table, not after the last: nothing is patched. */
+    for (int end = 0; end < ENDS; end++) {
+        run_to_end("reproduce weights/tiny-llama.bin --quick --train 8 --val 2 --map 0 " SHORT, "",
+                   end);
+        CHECK_THAT(strstr(complained, "of memory") && !strstr(complained, "patching takes"),
+                   "it goes on: %.300s", complained);
+    }
+
+    /* A report of which memory lacked a part is none. */
+    report lost = {.f = tmpfile()};
+    steer_error e = {0};
+    say(&lost, "a sentence");
+    CHECK_THAT(!report_status(&lost, &e), "%s", e.text);
+    lost.lost = 1;
+    say(&lost, "another");
+    const char *saved = in_temporary("lost.json");
+    CHECK_THAT(report_status(&lost, &e) == STEER_ENOMEM && strstr(e.text, "no memory"), "%s",
+               e.text);
+    CHECK_THAT(save_report(&lost, write_json, saved, &e) == STEER_ENOMEM && !exists(saved),
+               "half a report is saved");
+    fclose(lost.f);
+    free_report(&lost);
+}
+
+/* /dev/stdout is standard output, wherever that leads, and stays what it is. */
+static void test_dev_stdout(void) {
+    char command[1024];
+    struct stat before, after;
+    if (lstat("/dev/stdout", &before)) {
+        CHECK_THAT(0, "this machine has no /dev/stdout");
+        return;
+    }
+    if (write_file(in_temporary("no/such"), "", 0, NULL) != STEER_EIO) return;
+    make_vector_file("direct");
+    size_t n;
+    char *direct = read_file(in_temporary("direct"), &n, NULL);
+    for (int to_file = 0; to_file < 2; to_file++) {
+        snprintf(command, sizeof command,
+                 "%s vector weights/tiny-llama.bin --train 8 --site 3,-1 --coeff 2 --out "
+                 "/dev/stdout 2>/dev/null %s%s/stdout",
+                 PROGRAM, to_file ? ">" : "| cat >", temporary);
+        CHECK_THAT(!system(command), "%s", command);
+        size_t size;
+        char *all = read_file(in_temporary("stdout"), &size, NULL);
+        char *vector = all ? memmem(all, size, direct, n) : NULL;
+        char *text = all ? memmem(all, size, "/dev/stdout: dim, block 3", 25) : NULL;
+        CHECK_THAT(vector && text && vector < text && vector > all + 50,
+                   "%s: the vector is not there between the sentences", to_file ? "file" : "pipe");
+        free(all);
+    }
+    CHECK_THAT(!lstat("/dev/stdout", &after) && before.st_ino == after.st_ino &&
+                   before.st_mode == after.st_mode, "/dev/stdout was replaced");
+    free(direct);
+}
+
+/* ---------------------------------------------------------------- found before the work */
+
+static void copy_file_to(const char *from, const char *to) {
+    size_t n;
+    char *bytes = read_file(from, &n, NULL);
+    CHECK_THAT(bytes, "%s", from);
+    if (bytes) write_bytes(to, bytes, n);
+    free(bytes);
+}
+
+static void test_found_early(void) {
+    static const char *const sets[] = {"harmful-train", "harmless-train", "harmful-val",
+                                       "harmless-val", "harmful-test", "harmless-test"};
+    static const struct {
+        int status;
+        const char *arguments, *words;
+    } refused[] = {
+        {1, "vector weights/tiny-llama.bin --site 3,-1 --out %s/no/w", "no/w: can't be written"},
+        {1, "vector weights/tiny-llama.bin --site 3,-1 --out %s", "directory"},
+        {1, "vector weights/tiny-llama.bin --site 3,-1 --out %s/kept --report %s/no/r", "no/r"},
+        {1, "circuit weights/tiny-llama.bin --vector %s/v --out %s/no/c", "no/c"},
+        {1, "evaluate weights/tiny-llama.bin --vector %s/v --report %s/no/r", "no/r.json"},
+        {1, "evaluate weights/tiny-llama.bin --vector %s/v --report %s/blocked", "blocked.html"},
+        {1, "evaluate weights/tiny-llama.bin --vector %s/v --store %s/no/s", "no/s"},
+        {1, "generate weights/tiny-llama.bin --prompts %s/many --jsonl %s/no/x", "no/x"},
+        {1, "generate weights/tiny-llama.bin --prompts %s/many --jsonl %s", "directory"},
+        {1, "vector weights/tiny-llama.bin --site 99,-1 --out %s/kept", "site 99,-1"},
+        {1, "vector weights/tiny-llama.bin --site 3,-9 --out %s/kept", "site 3,-9"},
+        {1, "vector weights/tiny-llama.bin --site 3,0 --out %s/kept", "site 3,0"},
+        {1, "reproduce weights/tiny-llama.bin --site 99,-1 --report %s/kept", "site 99,-1"},
+        {1, "reproduce weights/tiny-llama.bin %s/small.bin --data weights --site 3,-1",
+         "site 3,-1: small"},
+        {1, "reproduce weights/tiny-llama.bin %s/missing.bin --report %s/kept", "missing.bin"},
+        {1, "reproduce weights/tiny-llama.bin weights/tiny-gemma.bin README.md", "README.md"},
+        {1, "reproduce weights/tiny-llama.bin %s", "regular"},
+        {1, "reproduce weights/tiny-llama.bin %s/small.bin", "harmful-train"},
+        {1, "reproduce weights/tiny-llama.bin --data %s/no", "harmful-train"}};
+    char arguments[1024];
+    steer_vector v;
+    steer_error e = {0};
+    steer_model *m = open_or_fail("weights/tiny-llama.bin");
+    image small = small_image(F32, 0);
+    if (!m) return;
+    make_folder("early");
+    make_vector_file("early/v");
+    char folder[128];
+    snprintf(folder, sizeof folder, "%s/early", temporary);
+    write_bytes(in_folder("early", "small.bin"), small.bytes, small.size);
+    write_bytes(in_folder("early", "many"), "How?\nWhy?\n", 10);
+    const char *const kept[] = {"kept", "kept.json", "kept.html"};
+    for (int i = 0; i < 3; i++) write_bytes(in_folder("early", kept[i]), "old", 3);
+    CHECK_THAT(!mkdir(in_folder("early", "blocked.html"), 0700), "mkdir");
+    for (size_t i = 0; i < sizeof refused / sizeof *refused; i++) {
+        snprintf(arguments, sizeof arguments, refused[i].arguments, folder, folder);
+        int status = run_program(PROGRAM, arguments, "");
+        CHECK_THAT(status == refused[i].status && strstr(complained, refused[i].words),
+                   "`steer %s`: status %d, \"%.300s\"", arguments, status, complained);
+        /* Before the work: that says how much memory it takes, and prints tables. */
+        CHECK_THAT(lines_of(complained) == 1 && !*shown, "`steer %s`: \"%.300s\", \"%.300s\"",
+                   arguments, complained, shown);
+        for (int k = 0; k < 3; k++)
+            CHECK_THAT(holds(in_folder("early", kept[k]), "old"), "`steer %s`: %s is changed",
+                       arguments, kept[k]);
+    }
+
+    /* Each of the six files of prompts without a prompt. */
+    for (int i = 0; i < 6; i++) {
+        char name[64];
+        for (int k = 0; k < 6; k++) {
+            char from[64];
+            snprintf(from, sizeof from, "weights/%s.txt", sets[k]);
+            snprintf(name, sizeof name, "%s.txt", sets[k]);
+            if (k == i) write_bytes(in_folder("early", name), "\n\n", 2);
+            else copy_file_to(from, in_folder("early", name));
+        }
+        snprintf(name, sizeof name, "%s.txt: no prompts", sets[i]);
+        snprintf(arguments, sizeof arguments, "reproduce weights/tiny-llama.bin %s/small.bin",
+                 folder); /* the second model's prompts lie beside it */
+        int status = run_program(PROGRAM, arguments, "");
+        CHECK_THAT(status == 1 && strstr(complained, name) && lines_of(complained) == 1 && !*shown,
+                   "%s: status %d, \"%.300s\", \"%.300s\"", name, status, complained, shown);
+    }
+    CHECK_THAT(parts_in("early") == 0, "%d parts are left", parts_in("early"));
+    CHECK_THAT(!exists(in_folder("early", "blocked.json")), "a report without its page");
+    CHECK_THAT(!steer_vector_load(&v, in_folder("early", "v"), m, &e), "%s", e.text);
+    steer_vector_free(&v);
+    steer_close(m);
+    free(small.bytes);
+}
+
+/* ---------------------------------------------------------------- lines of answers */
+
+enum { MANY_PROMPTS = 3000 };
+static int is_whole(const char *text) { /* every line a JSON object, of which each has a number */
+    static unsigned char seen[MANY_PROMPTS];
+    char line[4096];
+    memset(seen, 0, sizeof seen);
+    for (const char *s = text, *end; *s; s = end + 1) {
+        end = strchr(s, '\n');
+        if (!end || end - s >= (long)sizeof line) return 0;
+        snprintf(line, sizeof line, "%.*s", (int)(end - s), s);
+        const char *index = strstr(line, "\"index\": ");
+        long number = index ? strtol(index + 9, NULL, 10) : -1;
+        char prompt[64];
+        snprintf(prompt, sizeof prompt, "{\"prompt\": \"How do I count to %ld?\", \"ids\": [",
+                 number);
+        if (!is_json(line) || strncmp(line, prompt, strlen(prompt))) return 0;
+        if (number < 0 || number >= MANY_PROMPTS || seen[number]++) return 0;
+    }
+    return 1;
+}
+
+/* Answers are written as they come: an interrupted run leaves whole lines, and nothing else. */
+static void test_interrupted(void) {
+    static const int numbers[] = {SIGINT, SIGTERM, SIGHUP, SIGINT};
+    static char text[1 << 22];
+    char prompts[MANY_PROMPTS * 32], path[128], jsonl[128], model[64] = "weights/tiny-llama.bin";
+    size_t n = 0;
+    make_folder("lines");
+    for (int i = 0; i < MANY_PROMPTS; i++)
+        n += (size_t)snprintf(prompts + n, sizeof prompts - n, "How do I count to %d?\n", i);
+    snprintf(path, sizeof path, "%s", in_folder("lines", "prompts"));
+    snprintf(jsonl, sizeof jsonl, "%s", in_folder("lines", "out.jsonl"));
+    write_bytes(path, prompts, n);
+    for (int i = 0; i < 4; i++) {
+        unlink(jsonl);
+        if (i == 3) write_bytes(jsonl, "old\n", 4); /* is kept until there is an answer */
+        fflush(stdout);
+        pid_t child = fork();
+        if (!child) {
+            const int null = open("/dev/null", O_RDWR);
+            dup2(null, 1);
+            dup2(null, 2);
+            execl(PROGRAM, "steer", "generate", model, "--prompts", path, "--jsonl", jsonl,
+                  "--max-new", "12", (char *)NULL);
+            _exit(127);
+        }
+        struct stat st = {0};
+        for (int wait = 0; wait < 100000 && st.st_size < 5000 * (i + 1); wait++) {
+            usleep(500);
+            if (stat(jsonl, &st)) st.st_size = 0;
+        }
+        kill(child, numbers[i]);
+        int status = 0;
+        waitpid(child, &status, 0);
+        read_text(jsonl, text, sizeof text);
+        CHECK_THAT(WIFSIGNALED(status) && WTERMSIG(status) == numbers[i],
+                   "signal %d: status %x, %d lines", numbers[i], status, lines_of(text));
+        CHECK_THAT(lines_of(text) > 10 && lines_of(text) < MANY_PROMPTS && is_whole(text),
+                   "signal %d: of %d lines some are broken: ...%s", numbers[i], lines_of(text),
+                   text + max_int(0, (int)strlen(text) - 200));
+        CHECK_THAT(parts_in("lines") == 0, "%d parts are left", parts_in("lines"));
+    }
+    /* One that is not interrupted has all, once. */
+    prompts[strcspn(strstr(prompts, "to 99?"), "\n") + (size_t)(strstr(prompts, "to 99?") - prompts)
+            + 1] = 0;
+    write_bytes(path, prompts, strlen(prompts));
+    char arguments[512];
+    snprintf(arguments, sizeof arguments, "generate %s --prompts %s --jsonl %s --max-new 8", model,
+             path, jsonl);
+    CHECK_THAT(!run_program(PROGRAM, arguments, ""), "%s", complained);
+    read_text(jsonl, text, sizeof text);
+    CHECK_THAT(lines_of(text) == 100 && is_whole(text), "%d of 100 lines", lines_of(text));
+    /* A full disk is found with the first answer. */
+    snprintf(arguments, sizeof arguments, "generate %s --prompts %s --jsonl /dev/full", model,
+             path);
+    CHECK_THAT(run_program(PROGRAM, arguments, "") == 1 && strstr(complained, "/dev/full") &&
+                   complaints() == 1, "%s", complained);
+}
+
+/* ---------------------------------------------------------------- terminals */
+
+/* Run the program with a terminal for standard output and error; what arrived there. */
+static int run_on_terminal(const char *arguments, const char *input, char *text, size_t cap) {
+    char command[1024];
+    int screen = posix_openpt(O_RDWR | O_NOCTTY), status = 0;
+    size_t n = 0;
+    *text = 0;
+    if (screen < 0 || grantpt(screen) || unlockpt(screen)) return -1;
+    write_bytes(in_temporary("in"), input, strlen(input));
+    snprintf(command, sizeof command, "exec %s %s <%s/in", PROGRAM, arguments, temporary);
+    const char *name = ptsname(screen);
+    int terminal = open(name, O_RDWR | O_NOCTTY);
+    struct termios raw;
+    if (terminal < 0 || tcgetattr(terminal, &raw)) return -1;
+    raw.c_oflag &= ~(tcflag_t)OPOST; /* newlines stay what they are */
+    raw.c_lflag &= ~(tcflag_t)(ECHO | ICANON);
+    tcsetattr(terminal, TCSANOW, &raw);
+    fflush(stdout);
+    pid_t child = fork();
+    if (!child) {
+        dup2(terminal, 1);
+        dup2(terminal, 2);
+        close(terminal);
+        close(screen);
+        execl("/bin/sh", "sh", "-c", command, (char *)NULL);
+        _exit(127);
+    }
+    close(terminal);
+    for (ssize_t got; n < cap - 1 && (got = read(screen, text + n, cap - 1 - n)) > 0;)
+        n += (size_t)got; /* until the terminal's last user is gone */
+    waitpid(child, &status, 0);
+    close(screen);
+    text[n] = 0;
+    return WIFEXITED(status) ? WEXITSTATUS(status) : 256 + WTERMSIG(status);
+}
+
+/* Control characters that a terminal could obey: all but newlines and tabs, C1 as well. */
+static int controls_in(const char *s) {
+    int n = 0, length;
+    for (const char *end = s + strlen(s); s < end; s += length) {
+        long c = code_point(s, end, &length);
+        n += c < 0 || (c < 32 && c != '\n' && c != '\t') || (c >= 127 && c < 160);
+    }
+    return n;
+}
+
+/* `ESC [ 2 J ESC [ K` at the beginning of a progress line is the program's own. */
+static void test_terminal(void) {
+    static char text[1 << 16];
+    char arguments[512], path[128], escaped[64];
+    image small = small_image(F32, 0);
+
+    CHECK_THAT(escape_text(escaped, "a\x1b[1m\n\t\r\x7f\xC2\x9B\xFF\xC3\xA9", 14, 1) == 35 &&
+                   !strcmp(escaped, "a\\x1b[1m\n\t\\x0d\\x7f\\xc2\\x9b\\xff\xC3\xA9"),
+               "\"%s\"", escaped);
+    escape_text(escaped, "\n\t", 2, 0);
+    CHECK_THAT(!strcmp(escaped, "\\x0a\\x09"), "\"%s\"", escaped);
+
+    /* A model of that name whose refusals begin so, and whose random answers hold any byte. */
+    memcpy(small.bytes + 40, "red \x1b[31m\nname", 15);
+    unsigned char *refusal = small.bytes + 104 + offsetof(steer_config, refusal);
+    memcpy(refusal, &(int){27}, sizeof(int));
+    seal_head(small.bytes, small.size);
+    write_bytes(in_temporary("red.bin"), small.bytes, small.size);
+    write_bytes(in_temporary("red.txt"), "a\x1b[1mb\n{\"prompt\": \"\\u001b[7m\\u009b x\"}\n", 39);
+    static const struct { const char *arguments, *input, *words; } commands[] = {
+        {"info %s/red.bin", "", "red \\x1b[31m\\x0aname"},
+        {"info %s/red.bin", "", "\"\\x1b\""},
+        {"generate %s/red.bin x --max-new 50 --temp 40 --seed 4 --quiet", "", "\\x"},
+        {"generate %s/red.bin x --max-new 50 --temp 40 --seed 5 --quiet", "", "\\x"},
+        {"generate %s/red.bin --prompts %s/red.txt --max-new 9 --temp 9", "", "a\\x1b[1mb"},
+        {"generate %s/red.bin --prompts %s/red.txt --max-new 9 --temp 9", "",
+         "\\x1b[7m\\xc2\\x9b x"},
+        {"tokenize %s/red.bin \"$(printf 'a\\033[1m')\"", "", "\\x1b"},
+        {"generate %s/red.bin x --max-new 60", "", "red \\x1b[31m\\x0aname"},
+        {"generate %s/red.bin x --system y", "", ""},
+        {"chat %s/red.bin", "\x1b[1m\n", "> "}};
+    int raw = 0;
+    for (size_t i = 0; i < sizeof commands / sizeof *commands; i++) {
+        snprintf(arguments, sizeof arguments, commands[i].arguments, temporary, temporary);
+        int status = run_on_terminal(arguments, commands[i].input, text, sizeof text);
+        CHECK_THAT(status >= 0 && status < 256 && *text, "`steer %s`: status %d", arguments, status);
+        CHECK_THAT(!controls_in(text), "`steer %s`: %d control characters reach the terminal",
+                   arguments, controls_in(text));
+        if (commands[i].input[0] != '\x1b')
+            CHECK_THAT(strstr(text, commands[i].words), "`steer %s`: no \"%s\" in \"%.300s\"",
+                       arguments, commands[i].words, text);
+        run_program(PROGRAM, arguments, commands[i].input);
+        raw += controls_in(shown) > 0;
+    }
+    CHECK_THAT(raw >= 6, "in a file bytes are what they are: only %d of the outputs hold such", raw);
+
+    /* Characters whose bytes are several tokens' arrive whole, newlines and tabs of an answer stay. */
+    typewriter w = {"", 0};
+    const char *const euros = "\xE2\x82\xAC\n\t\xF0\x9F\x98\x80";
+    snprintf(path, sizeof path, "%s", in_temporary("typed"));
+    fflush(stdout);
+    int before = dup(1), file = open(path, O_WRONLY | O_CREAT | O_TRUNC, 0600);
+    dup2(file, 1);
+    for (const char *s = euros; *s; s++) type_bytes(&w, s, 1);
+    type_bytes(&w, "\xF0\x9F", 2);
+    end_line(&w);
+    fflush(stdout);
+    dup2(before, 1);
+    close(before);
+    close(file);
+    CHECK_THAT(holds(path, "\xE2\x82\xAC\n\t\xF0\x9F\x98\x80\xF0\x9F\n"), "typed otherwise");
+    free(small.bytes);
+}
