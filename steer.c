@@ -5690,6 +5690,7 @@ static steer_status command_generate(study *s, const options *o) {
     TRY(make_answers(&a, n));
     double spent = seconds() - started;
     if (o->compare) TRY(print_side_by_side(s, &jobs[0], &jobs[1]));
+    TRY(flush_output(stdout, s->e));
     for (int i = 0; i < n; i++) made += jobs[i].n_out;
     if (!o->quiet)
         fprintf(stderr, "%.0f tokens in %.2f s, %.1f a second\n", made, spent, made / spent);
@@ -5848,6 +5849,7 @@ static steer_status save_vector(study *s, int which, const options *o) {
     for (int k = 0; k < v->d && which != DIM; k++) v->v[k] = trained[k] / v->coeff;
     snprintf(v->method, sizeof v->method, "%s", name);
     held_signals held;
+    if (s->out->f) fflush(s->out->f); /* comes first where --out is /dev/stdout */
     hold_signals(&held);
     steer_status status = steer_vector_save(v, o->out, s->e);
     release_signals(&held);
