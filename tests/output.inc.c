@@ -395,14 +395,6 @@ static void test_dev_stdout(void) {
 
 /* ---------------------------------------------------------------- found before the work */
 
-static void copy_file_to(const char *from, const char *to) {
-    size_t n;
-    char *bytes = read_file(from, &n, NULL);
-    CHECK_THAT(bytes, "%s", from);
-    if (bytes) write_bytes(to, bytes, n);
-    free(bytes);
-}
-
 static void test_found_early(void) {
     static const char *const sets[] = {"harmful-train", "harmless-train", "harmful-val",
                                        "harmless-val", "harmful-test", "harmless-test"};
@@ -462,11 +454,9 @@ static void test_found_early(void) {
     for (int i = 0; i < 6; i++) {
         char name[64];
         for (int k = 0; k < 6; k++) {
-            char from[64];
-            snprintf(from, sizeof from, "weights/%s.txt", sets[k]);
+            const char *text = k == i ? "\n\n" : "How?\nWhy?\n";
             snprintf(name, sizeof name, "%s.txt", sets[k]);
-            if (k == i) write_bytes(in_folder("early", name), "\n\n", 2);
-            else copy_file_to(from, in_folder("early", name));
+            write_bytes(in_folder("early", name), text, strlen(text));
         }
         snprintf(name, sizeof name, "%s.txt: no prompts", sets[i]);
         snprintf(arguments, sizeof arguments, "reproduce weights/tiny-llama.bin %s/small.bin",
@@ -610,13 +600,12 @@ static int controls_in(const char *s) {
     return n;
 }
 
-/* `ESC [ 2 J ESC [ K` at the beginning of a progress line is the program's own. */
 static void test_terminal(void) {
     static char text[1 << 16];
     char arguments[512], path[128], escaped[64];
     image small = small_image(F32, 0);
 
-    CHECK_THAT(escape_text(escaped, "a\x1b[1m\n\t\r\x7f\xC2\x9B\xFF\xC3\xA9", 14, 1) == 35 &&
+    CHECK_THAT(escape_text(escaped, "a\x1b[1m\n\t\r\x7f\xC2\x9B\xFF\xC3\xA9", 14, 1) == 32 &&
                    !strcmp(escaped, "a\\x1b[1m\n\t\\x0d\\x7f\\xc2\\x9b\\xff\xC3\xA9"),
                "\"%s\"", escaped);
     escape_text(escaped, "\n\t", 2, 0);
@@ -638,7 +627,7 @@ static void test_terminal(void) {
         {"generate %s/red.bin --prompts %s/red.txt --max-new 9 --temp 9", "",
          "\\x1b[7m\\xc2\\x9b x"},
         {"tokenize %s/red.bin \"$(printf 'a\\033[1m')\"", "", "\\x1b"},
-        {"generate %s/red.bin x --max-new 60", "", "red \\x1b[31m\\x0aname"},
+        {"generate %s/red.bin x --max-new 65", "", "red \\x1b[31m\\x0aname"},
         {"generate %s/red.bin x --system y", "", ""},
         {"chat %s/red.bin", "\x1b[1m\n", "> "}};
     int raw = 0;

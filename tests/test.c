@@ -2919,6 +2919,7 @@ static void test_user(void) {
 }
 
 #include "paper.inc.c"
+#include "output.inc.c"
 #include "files.inc.c"
 #include "program.inc.c"
 #include "arguments.inc.c"
@@ -2987,6 +2988,12 @@ static const test tests[] = {
      "a model without a grammar goes the whole way; its pairs, token for token"},
     {"brief", test_brief, "of another model the freezing tables, with --patch everything"},
     {"odd-arguments", test_odd_arguments, "arguments that a caller can give by mistake"},
+    {"output-files", test_output_files, "files whole or not at all; links, pipes, modes, signals"},
+    {"dead-output", test_dead_output, "a full disk or a closed pipe ends every command with 1"},
+    {"dev-stdout", test_dev_stdout, "--out /dev/stdout writes there and replaces nothing"},
+    {"found-early", test_found_early, "what is wrong is found before the work, nothing is touched"},
+    {"interrupted", test_interrupted, "answers are written as they come, in whole lines"},
+    {"terminal", test_terminal, "no control character of others reaches a terminal"},
     {"user", test_user, "a program that links the library"},
 };
 int main(int argc, char **argv) {
