@@ -453,13 +453,10 @@ static const char *no_number(const char *s) {
 
 /* What `form` writes of a report, *n bytes and a 0; NULL where it can't. */
 static char *written(const report *r, void (*form)(FILE *, const report *), size_t *n) {
-    FILE *f = r->lost ? NULL : tmpfile();
+    char *text = NULL;
+    FILE *f = r->lost ? NULL : open_memstream(&text, n);
     if (!f) return NULL;
     form(f, r);
-    *n = (size_t)ftell(f);
-    rewind(f);
-    char *text = zeros(*n + 1, 1);
-    if (text && fread(text, 1, *n, f) != *n) free(text), text = NULL;
     fclose(f);
     return text;
 }
