@@ -7,13 +7,15 @@ ARCH ?= -march=native
 CFLAGS ?= -O3
 FLAGS = -std=gnu11 $(CFLAGS) $(ARCH) $(OPENMP)
 WARN = -Wall -Wextra -Wpedantic -Wshadow
+# No function of the library or the program takes more stack: threads have little.
+FRAME = -Wframe-larger-than=65536
 # OpenMP where the compiler has it; `make OMP=0` builds without. It changes speed only.
 OMP ?= $(shell echo 'int main(void){return 0;}' | $(CC) -fopenmp -x c - -o /dev/null 2>/dev/null && echo 1 || echo 0)
 OPENMP = $(if $(filter 1,$(OMP)),-fopenmp)
 BOX = weights/tiny-llama.bin weights/tiny-gemma.bin weights/tiny-llama-plain.bin
 
 steer: steer.c steer.h Makefile
-	$(CC) $(FLAGS) $(WARN) steer.c -lm -o steer
+	$(CC) $(FLAGS) $(WARN) $(FRAME) steer.c -lm -o steer
 
 # The paper on the models in the box: a short form within a minute, and all of it, with report.html.
 run: steer
@@ -32,7 +34,7 @@ tests/test: tests/test.c $(wildcard tests/*.inc.c) tests/user.c steer.c steer.h 
 
 # A user's program: the library, linked.
 tests/user: tests/user.c steer.c steer.h Makefile
-	$(CC) $(FLAGS) $(WARN) -DSTEER_NO_MAIN -I. tests/user.c steer.c -lm -o tests/user
+	$(CC) $(FLAGS) $(WARN) $(FRAME) -DSTEER_NO_MAIN -I. tests/user.c steer.c -lm -o tests/user
 
 # What tools/parity.py asks of the library.
 tests/probe: tests/probe.c steer.c steer.h Makefile

@@ -150,7 +150,8 @@ enum { LANES = 8, VECS = 2, MR = 6 };  /* 16 registers: 12 sums, 2 of the panel,
 #define EACH(f, s) EIGHT(f, s, 0)
 #define TRANSPOSE SWAP(1) SWAP(2) SWAP(4)
 #endif
-enum { PW = VECS * LANES, KW = 2 * LANES, KB = 256, RB = 256, ALIGN = 64 }; /* KW: panels of keys */
+enum { PW = VECS * LANES, KB = 256, RB = 16, ALIGN = 64 };
+enum { KW = 2 * LANES }; /* panels of keys */
 typedef float vec __attribute__((vector_size(LANES * 4), aligned(4), may_alias));
 typedef uint32_t lanes __attribute__((vector_size(LANES * 4), aligned(1), may_alias));
 typedef int32_t ints __attribute__((vector_size(LANES * 4)));
@@ -249,6 +250,17 @@ static WIDE void make_panel(float *p, const weight *w, int back, size_t j0, int 
     else if (w->type == BF16) panel_of(p, w, BF16, back, j0, n, c0, k);
     else panel_of(p, w, Q8, back, j0, n, c0, k);
 }
+/* As tile, where the last vector would reach beyond the n outputs that there are. */
+static void ragged_tile(int rows, int vecs, int n, const float *a, size_t as, const float *p, int k,
+                        float *y, size_t ys, int accumulate) {
+    float sum[RB * PW];
+    for (int r = 0, nr; r < rows; r += nr, a += nr * as) {
+        nr = min_int(RB, rows - r);
+        tile(nr, vecs, a, as, p, PW, k, sum, PW, 0);
+        for (int i = 0; i < nr; i++, y += ys)
+            for (int j = 0; j < n; j++) y[j] = accumulate ? y[j] + sum[i * PW + j] : sum[i * PW + j];
+    }
+}
 /* With M a part of W, x and y with xs and ys floats a row, threads share the outputs, never a sum:
  *     forward    y[rows][M's rows] = x[rows][M's columns] M^T (+ bias)
  *     back       y[rows][M's columns] = x[rows][M's rows] M */
@@ -261,21 +273,18 @@ static void linear(float *y, int ys, const float *x, int xs, const weight *w, pa
     if ((panels = round_up(panels, thread_count())) > vectors) panels = vectors; /* equal shares */
     PARALLEL_FOR
     for (size_t u = 0; u < panels; u++) {
-        float panel[KB * PW] __attribute__((aligned(ALIGN))), sum[RB * PW];
+        float panel[KB * PW] __attribute__((aligned(ALIGN)));
         int v0 = (int)(vectors * u / panels), vecs = (int)(vectors * (u + 1) / panels) - v0;
         int j0 = v0 * LANES, nj = min_int(vecs * LANES, n - j0);
-        for (int r = 0, nr; r < rows; r += nr) { /* sums of RB rows lie together, unlike y */
-            nr = min_int(RB, rows - r);
-            for (int c0 = 0; c0 < k; c0 += KB) {
-                int kc = min_int(KB, k - c0);
-                make_panel(panel, w, back, first_j + j0, nj, first_c + c0, kc);
-                tile(nr, vecs, x + (size_t)r * xs + c0, xs, panel, PW, kc, sum, PW, c0 > 0);
-            }
-            for (int i = 0; i < nr; i++) {
-                float *to = y + (size_t)(r + i) * ys + j0, *from = sum + i * PW;
-                for (int j = 0; j < nj; j++) to[j] = bias ? from[j] + bias[j0 + j] : from[j];
-            }
+
+        for (int c0 = 0; c0 < k; c0 += KB) {
+            int kc = min_int(KB, k - c0);
+            make_panel(panel, w, back, first_j + j0, nj, first_c + c0, kc);
+            if (nj == vecs * LANES) tile(rows, vecs, x + c0, xs, panel, PW, kc, y + j0, ys, c0 > 0);
+            else ragged_tile(rows, vecs, nj, x + c0, xs, panel, kc, y + j0, ys, c0 > 0);
         }
+        for (int i = 0; i < rows && bias; i++)
+            for (int j = j0; j < j0 + nj; j++) y[(size_t)i * ys + j] += bias[j];
     }
 }
 /* y[rows][n] = x[rows][k] W^T (+ bias[n]) */
@@ -411,7 +420,8 @@ static double log_sum_exp(const float *x, int n) { /* ln sum_i e^x_i in double *
  * the one before it, so the configuration alone implies the place and size of everything, and the
  * loader accepts nothing else: first the size, then the checksum, then every number is checked. */
 enum { TOKEN_OFFSETS, TOKEN_BYTES, TOKEN_TYPES, BYTE_TOKENS, MERGES, UNICODE, TEMPLATE, GRAMMAR,
-       NORMAL, SECTIONS = 10, MAX_EOI = 64, CONFIG_BYTES = offsetof(steer_config, fingerprint) };
+       NORMAL, SECTIONS = 10, CONFIG_BYTES = offsetof(steer_config, fingerprint) };
+enum { MAX_EOI = 64, MAX_HEAD_DIM = 1024 };
 enum { START, SYSTEM_PRE, SYSTEM, SYSTEM_POST, USER_PRE, USER_POST, ASSISTANT_PRE, ASSISTANT_POST,
        PIECES }; /* the strings of TEMPLATE */
 typedef struct {
@@ -466,7 +476,7 @@ static const char *config_fault(const steer_config *c) { /* what is wrong with i
     if (outside(c->d, 1, 1 << 16) || outside(c->ff, 1, 1 << 20) || outside(c->layers, 1, 512))
         return "an impossible width d, MLP width or number of blocks";
     if (outside(c->heads, 1, 1024) || outside(c->kv_heads, 1, c->heads) || c->heads % c->kv_heads ||
-        outside(c->head_dim, 2, 1024) || c->head_dim % 2) return "an impossible number of heads";
+        outside(c->head_dim, 2, MAX_HEAD_DIM) || c->head_dim % 2) return "an impossible number of heads";
     if ((c->qkv_bias | c->post_norms | c->gelu | c->tied | c->nfc | c->trim) & ~1)
         return "a switch that is not 0 or 1";
     if (c->window < 0 || c->window_every < (c->window > 0)) return "an impossible sliding window";
@@ -3744,21 +3754,21 @@ static steer_status train_vector(study *s, const pair_list pairs[2], int po, con
 }
 /* Steering value vectors (paper section 5, method 6): the direct image of v on a head's output,
  *     svv_h = W_O,h W_V,g(h) (gain_b · v),
- * Gemma's post-norm gain included; the norms' scalars are left out. to [d]. */
-enum { MAX_WIDTH = 1 << 16 }; /* of a model, see config_fault; heads have at most 1 << 10 */
+ * Gemma's post-norm gain included; the norms' scalars are left out. to [d] may be v. */
 static void value_vector(const steer_model *m, const float *v, int b, int h, float *to) {
     const steer_config *c = &m->config;
     const block *w = &m->blocks[b];
-    float x[MAX_WIDTH], value[1 << 10];
+    float value[MAX_HEAD_DIM];
     int hd = c->head_dim, g = h / (c->heads / c->kv_heads);
-    for (int k = 0; k < c->d; k++) x[k] = v[k] * (c->norm_offset + w->attn_norm[k]);
-    linear(value, hd, x, c->d, &w->v, (part){g * hd, hd, 0, c->d}, 0, NULL, 1);
+    for (int k = 0; k < c->d; k++) to[k] = v[k] * (c->norm_offset + w->attn_norm[k]);
+    linear(value, hd, to, c->d, &w->v, (part){g * hd, hd, 0, c->d}, 0, NULL, 1);
     head_output(m, b, h, value, hd, to, c->d, 1);
 }
-/* The logit lens: the n tokens that W_U RN_final(v / rms(v)) raises most, their z; all [vocab]. */
-static void logit_lens(const steer_model *m, const float *v, int n, int *id, float *z, float *all) {
+/* The logit lens: the n tokens that W_U RN_final(v / rms(v)) raises most, their z. Scratch: x [d],
+ * all [vocab]. */
+static void logit_lens(const steer_model *m, const float *v, int n, int *id, float *z, float *x,
+                       float *all) {
     const steer_config *c = &m->config;
-    float x[MAX_WIDTH] = {0};
     double rms = norm_of(v, c->d) / sqrt(c->d);
     for (int k = 0; k < c->d; k++)
         x[k] = rms > 0 ? (float)(v[k] / rms) * (c->norm_offset + m->final_norm[k]) : 0;
@@ -4535,7 +4545,7 @@ static void lens_row(study *s, string name, const float *v, double effect, doubl
     int ids[TOKENS];
     float z[TOKENS];
     string text = {""};
-    logit_lens(s->m, v, TOKENS, ids, z, s->t->logits[0]);
+    logit_lens(s->m, v, TOKENS, ids, z, s->t->dx, s->t->logits[0]);
     for (int k = 0; k < TOKENS; k++) {
         size_t n;
         const char *piece = steer_piece(s->m, ids[k], &n);

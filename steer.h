@@ -8,8 +8,9 @@
  * Promises. No function exits, prints, reads the environment or keeps global state. A steer_model
  * is immutable once open and may be shared by threads; a steer_context belongs to one thread at a
  * time and takes all its memory when it is made. Results have the same bits for any number of
- * OpenMP threads, any batch and any split into prefill and generation. Plain structs may grow
- * between versions: zero them before use, zero means "default". There is no ABI promise.
+ * OpenMP threads, any batch and any split into prefill and generation. A thread that calls the
+ * library needs 96 KB of stack. Plain structs may grow between versions: zero them before use, zero
+ * means "default". There is no ABI promise.
  */
 #ifndef STEER_H
 #define STEER_H

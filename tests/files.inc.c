@@ -1,5 +1,6 @@
 /* Tests of what the library does with a model's file, with its caller's numbers, its compiler and
  * its stack. Included by test.c. */
+#include <pthread.h>
 
 /* The output of a command (the caller's to free, NULL if none can be read) and its exit status. */
 static char *output_of(const char *command, int *status) {
@@ -97,4 +98,85 @@ static void test_fast_math(void) {
         }
     }
     CHECK_THAT(found, "no compiler to try");
+}
+
+/* ---------------------------------------------------------------- stack */
+
+/* Every public function that does more than look something up, on a small model and, for rows of
+ * several parts and panels, on one of the box. */
+static void *call_everything(void *model) {
+    const steer_model *m = model;
+    steer_error e = {0};
+    set_threads(1); /* of this thread */
+    steer_prompts p = {0};
+    steer_status s = steer_prompts_load(&p, m, "weights/harmful-val.txt", 4, &e);
+    steer_limits l = {.streams = 6, .positions = p.n ? p.lengths[0] + 16 : 64};
+    for (int i = 0; i < p.n; i++) l.positions = max_int(l.positions, p.lengths[i] + 16);
+    steer_context *c = s ? NULL : steer_context_new(m, &l, &e);
+    size_t means = (size_t)3 * (size_t)m->eoi * (size_t)m->config.layers * (size_t)m->config.d;
+    double *mean = zeros(2 * means, sizeof *mean);
+    int prompts = c ? steer_means(c, &p, 0, mean, NULL, &e) : -1;
+    CHECK_THAT(prompts == 4, "%s", e.text);
+    if (prompts != 4) return NULL;
+
+    steer_vector v = {0}, back = {0};
+    for (size_t i = 0; i < means; i++) mean[means + i] = mean[i] * 0.5 + (double)(i % 7) * 0.01;
+    s = steer_dim(&v, m, mean, mean + means, 1, -1, 1, &e);
+    s = s ? s : steer_vector_save(&v, in_temporary("stack.vec"), &e);
+    s = s ? s : steer_vector_load(&back, in_temporary("stack.vec"), m, &e);
+
+    int out[6][8];
+    char text[256];
+    steer_plan plan = {.add = v.v, .coeff = 1, .layer = 1, .freeze = STEER_V};
+    steer_job jobs[6];
+    for (int i = 0; i < 6; i++)
+        jobs[i] = (steer_job){.prompt = p.tokens[i % 4], .n_prompt = p.lengths[i % 4], .max_new = 8,
+                              .plan = i < 3 ? &plan : NULL, .temperature = 1, .top_p = 0.9f,
+                              .out = out[i]};
+    s = s ? s : steer_generate(c, jobs, 6, NULL, NULL, &e);
+    steer_decode(m, out[0], s ? 0 : jobs[0].n_out, text, sizeof text);
+
+    int n = p.lengths[0];
+    steer_tracer *t = s ? NULL : steer_tracer_new(m, 1, n, 5, 2, &e);
+    steer_example x = {p.tokens[0], n, n - 4, 1, 1};
+    steer_plan frozen = {.freeze = STEER_QK};
+    double F, *scores = zeros(t ? steer_scores_width(t) : 1, sizeof *scores);
+    double *node = zeros(t ? (size_t)t->graph.nodes : 1, sizeof *node);
+    s = t ? steer_attribute(t, &x, v.v, STEER_KL, 2, scores, &e) : e.code;
+    s = s ? s : steer_patch_exactly(t, &x, v.v, node, NULL, &e);
+    s = s ? s : steer_faithfulness(t, &x, v.v, &frozen, 1, &F, &e);
+    CHECK_THAT(!s, "%s", e.text);
+
+    steer_tracer_free(t), steer_context_free(c);
+    steer_vector_free(&v), steer_vector_free(&back), steer_prompts_free(&p);
+    free(mean), free(scores), free(node);
+    return NULL;
+}
+/* What steer.h says that a thread needs is enough: a painted stack shows how deep it went. */
+static void test_stack(void) {
+    enum { SAID = 96 << 10, GIVEN = 1 << 20, PAINT = 0xA5 };
+    if (SANITIZED) {
+        printf("  not measured: the sanitizer's frames are larger\n");
+        return;
+    }
+    static const char *const models[] = {"weights/tiny-llama.bin", "weights/tiny-gemma.bin"};
+    size_t deepest = 0;
+    for (int i = 0; i < 2; i++) {
+        steer_model *m = open_or_fail(models[i]);
+        unsigned char *stack = mmap(NULL, GIVEN, PROT_READ | PROT_WRITE,
+                                    MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+        pthread_attr_t a;
+        pthread_t thread;
+        memset(stack, PAINT, GIVEN);
+        pthread_attr_init(&a);
+        int ok = m && !pthread_attr_setstack(&a, stack, GIVEN) &&
+                 !pthread_create(&thread, &a, call_everything, m) && !pthread_join(thread, NULL);
+        CHECK_THAT(ok, "no thread of %d bytes of stack", GIVEN);
+        size_t untouched = 0;
+        while (ok && untouched < GIVEN && stack[untouched] == PAINT) untouched++;
+        if (ok && GIVEN - untouched > deepest) deepest = GIVEN - untouched;
+        munmap(stack, GIVEN), pthread_attr_destroy(&a), steer_close(m);
+    }
+    printf("  %.1f KB of stack\n", (double)deepest / 1024);
+    CHECK_THAT(deepest <= SAID, "%zu bytes of stack, %d are said to do", deepest, SAID);
 }

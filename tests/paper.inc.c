@@ -1224,7 +1224,7 @@ static void test_value_vectors(void) {
         const steer_model *m = family(kind);
         int d = m->config.d, vocab = m->config.vocab, ids[2][TOP];
         float *v = floats(101, kind, (size_t)d, 1), *far = floats(101, kind, (size_t)d, 1e-4),
-              logits[2][TOP], scratch[64];
+              logits[2][TOP], scaled[MOST_D], scratch[64];
         for (int sign = 0; sign < 2; sign++) {
             double x[MOST_D], y[MOST_D], z[64];
             for (int i = 0; i < d; i++) v[i] *= -1, far[i] *= -1, x[i] = (double)v[i];
@@ -1232,8 +1232,8 @@ static void test_value_vectors(void) {
             for (int i = 0; i < d; i++)
                 y[i] = x[i] * r * ((double)m->config.norm_offset + (double)m->final_norm[i]);
             product64(z, &m->unembed, 0, vocab, y, NULL);
-            logit_lens(m, v, TOP, ids[0], logits[0], scratch);
-            logit_lens(m, far, TOP, ids[1], logits[1], scratch);
+            logit_lens(m, v, TOP, ids[0], logits[0], scaled, scratch);
+            logit_lens(m, far, TOP, ids[1], logits[1], scaled, scratch);
             for (int i = 0; i < TOP; i++) {
                 int above = 0;
                 for (int j = 0; j < vocab; j++) above += z[j] > z[ids[0][i]];

@@ -398,7 +398,7 @@ static void test_golden_train(void) {
     char *line = NULL, name[128] = "";
     size_t size = 0;
     double v[MAX], grad[3 * MAX], s[MAX], effect[MAX], adam[2 * MAX], lr0 = 0;
-    float vector[MAX], now[MAX], sum[MAX], logits[8], scratch[MAX], tau = 0;
+    float vector[MAX], now[MAX], sum[MAX], logits[8], lens_x[MAX], scratch[MAX], tau = 0;
     ranked order[MAX];
     int ids[8], layer = 0, window = 0, d = 0, dropped = 0, lines = 0, wrong = 0;
     double factor = 0, worst_loss = 0, worst_gradient = 0, worst_adam = 0, worst_svv = 0;
@@ -481,7 +481,7 @@ static void test_golden_train(void) {
         else if (!strcmp(word, "lens")) {
             if (v[0] >= 0) value_vector(m, vector, (int)v[0], (int)v[1], now);
             int skip = n - 8;
-            logit_lens(m, v[0] < 0 ? sum : now, 8, ids, logits, scratch);
+            logit_lens(m, v[0] < 0 ? sum : now, 8, ids, logits, lens_x, scratch);
             for (int i = 0; i < 8; i++) wrong += ids[i] != (int)v[skip + i];
         } else if (!strcmp(word, "lensv")) {
             double off = relative(v + n - 8, 8, logits, NULL);
@@ -2950,6 +2950,7 @@ static const test tests[] = {
     {"boundaries", test_boundaries, "values at which sizes overflow, in every field"},
     {"not-finite", test_not_finite, "weights that are no numbers end a run"},
     {"read-into-memory", test_read_into_memory, "a model read into memory needs its file no more"},
+    {"stack", test_stack, "what steer.h says that a thread needs is enough"},
     {"fast-math", test_fast_math, "-Ofast and -ffast-math are refused, with what to type"},
     {"vector-files", test_vector_files, "vectors come back; broken ones and others' are refused"},
     {"prompts", test_prompts, "prompt files of every form, good and bad"},
