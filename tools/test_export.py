@@ -189,6 +189,17 @@ def length(n):
     return struct.pack("<Q", n)
 
 
+def gemma(s):
+    """Gemma 2's network, with Qwen 2's pre-tokenizer and Unicode tables."""
+    s.arch = "gemma2"
+    s.set("tokenizer.ggml.pre", "string", "qwen2")
+    for key, value in ("attn_logit", 50.0), ("final_logit", 30.0):
+        s.set(f".{key}_softcapping", "float32", value)
+    s.set(".attention.sliding_window", "uint32", 16)
+    for name in "post_attention_norm", "post_ffw_norm":
+        s.tensors[f"blk.0.{name}.weight"] = ones(8)
+
+
 NAN, INF, MAX = float("nan"), float("inf"), 2**32 - 1
 LOOPS = "{% for a in range(99999) %}" * 4 + "{% endfor %}" * 4
 # Words of the one sentence, and the changes of a Small that must lead to it
@@ -227,6 +238,10 @@ REFUSED = [
     ("yarn", meta(".rope.scaling.type", "string", "yarn")),
     ("rope.scaling.type is", meta(".rope.scaling.type", "uint32", 1)),
     ("attention.scale is", meta(".attention.scale", "float32", NAN, -1.0)),
+    ("_softcapping is", [both(gemma, change) for key in ("attn", "final")
+                         for change in meta(f".{key}_logit_softcapping", "float32", NAN, INF, -1.0)]),
+    ("sliding_window is", [both(gemma, change) for change in meta(".attention.sliding_window", "int32", -1)]),
+    ("which steer.c does not know", meta(".attn_logit_softcapping", "float32", 50.0)),
     ("which steer.c does not know", meta(".logit_scale", "float32", 2.0, NAN)),
     ("which steer.c does not know", meta(".new\nline", "string", "two\nlines\x1b[2J")),
     ("is one of", meta("split.count", "uint16", 3)),
@@ -418,6 +433,8 @@ def test_tables(path):
 
 def test_exported(path):
     exported("a small model", path)
+    exported("Gemma 2's network", path, gemma)
+    exported("Gemma 2's network without a window", path, gemma, *meta(".attention.sliding_window", "uint32", 0))
     exported("one number a block", path, *meta(".attention.head_count", "array", [4, 4]))
     exported("the longest context", path, *meta(".context_length", "uint32", 2**24))
     exported("no rope frequency in the file", path, drop(".rope.freq_base"))
@@ -534,13 +551,16 @@ def mutate(raw, begin, rng):
 
 
 def test_mutations(path):
-    small = Small()
-    small.write(path)
-    raw = path.read_bytes()
-    begin = len(raw) - sum(max(a.nbytes, 32) for a in small.tensors.values())
+    valid = []                                               # (file, where its tensors begin)
+    for change in gemma, lambda s: None:
+        small = Small()
+        change(small)
+        small.write(path)
+        raw = path.read_bytes()
+        valid.append((raw, len(raw) - sum(max(a.nbytes, 32) for a in small.tensors.values())))
     good, bad, slowest, reasons = 0, 0, 0.0, set()
     for seed in range(MUTATIONS):
-        path.write_bytes(mutate(raw, begin, random.Random(seed)))
+        path.write_bytes(mutate(*valid[seed % 2], random.Random(seed)))
         start = time.monotonic()
         out, status, err = run_export(path, before=without_steer)
         slowest = max(slowest, time.monotonic() - start)
