@@ -1519,8 +1519,9 @@ const float *steer_logits(const steer_context *c, int row) {
  * visitor that samples, scoring one that only looks. Jobs in a row under the same plan that begin
  * alike (the template, the system prompt) share that prefix: it is computed once, in streams of its
  * own, and forked. A job whose plan freezes brings an unsteered twin. */
-enum { FREE = -1, TWIN = -2, NONE = -1, STOP = -2 };
-typedef int (*visitor)(void *user, int job, int pos, const float *logits); /* token, NONE or STOP */
+enum { FREE = -1, TWIN = -2, NONE = -1, STOP = -2, BROKEN = -3 };
+/* A visitor returns a token, NONE or STOP; or BROKEN when it failed and has filled in the error. */
+typedef int (*visitor)(void *user, int job, int pos, const float *logits);
 /* A shared beginning: its stream, its length, how many jobs will still fork from it. */
 typedef struct { int stream, shared, left; } prefix;
 static void end_stream(steer_context *c, stream *s) { /* and its twin */
@@ -1631,6 +1632,7 @@ static steer_status walk(steer_context *c, steer_job *jobs, int n, visitor visit
             if (!row->logits || w->job < 0) continue; /* < 0: stopped at an earlier row */
             steer_job *j = &jobs[w->job];
             int token = visit(user, w->job, row->pos, steer_logits(c, r));
+            if (token == BROKEN) return e ? e->code : STEER_EIO;
             if (token >= 0) j->out[j->n_out++] = token;
             else if (token == STOP || row->pos + 1 == j->n_prompt + j->n_out) end_stream(c, w);
         }
@@ -3271,22 +3273,57 @@ static steer_status save_report(const report *r, void (*form)(FILE *, const repo
  * answered under one plan: the unit of every table. The streams of many cells share batches.
  *
  * RECORDS. What a unit of work gave (an answer, an example's scores, its faithfulness under some
- * plans) is kept in a file under the hash of everything that determines it, and looked up before it
- * is done again: with --store FILE a stopped run goes on where it was. With --shard i/n a run does
- * its share of the missing units and ends before the table that needs the others'; `steer merge`
- * joins such files, and the same command then prints from them, bit for bit what one run would. */
-/* In the file: the first STORED_HEAD bytes, then n doubles, which are at `at`. */
-typedef struct { uint64_t key; uint32_t n, crc; long at; } stored;
-enum { STORED_HEAD = offsetof(stored, at) };
+ * plans) is kept in a file, a STORE, under the hash of everything that determines it, and looked up
+ * before it is done again: with --store FILE a stopped run goes on where it was. With --shard i/n a
+ * run does its share of the missing units and ends before the table that needs the others'; `steer
+ * merge` joins such files, and the same command then prints from them, bit for bit what one run
+ * would.
+ *
+ * A store is a header, then records: a head with a checksum of its own, then doubles. One process
+ * at a time writes it, under a lock that ends with the process: each record by one write, as soon
+ * as its unit is done. So a killed run leaves whole records and perhaps the beginning of one more,
+ * which the next owner cuts off, saying so. Anything else that is not as it was written is damage.
+ * Nobody changes a damaged store: it is refused with the place and the number of good records
+ * before and after it, and `steer merge --salvage` takes these into another one. Merging only
+ * reads its parts; it writes a new file, which takes the place of --out when it is whole. Each
+ * file is forced to the disk once, at its end: a power failure before that may damage or lose
+ * whatever the operating system had not written by itself. */
+enum { RECORD_MAGIC = 0x43455253, SEARCHED = 1 << 16 /* bytes of a file read at once */ };
+typedef struct { char magic[8]; uint64_t version; } store_head;
+typedef struct { /* what precedes the n doubles of a record */
+    uint32_t magic, n;
+    uint64_t key;
+    uint32_t crc, head_crc; /* of the doubles; of this head up to here */
+} record_head;
+_Static_assert(sizeof(store_head) == 16 && sizeof(record_head) == 24, "as files have them");
+static const store_head new_store = {"STORE", 2}, old_store = {"STORE", 1};
+
+typedef struct { /* a record in memory; its doubles begin at byte `at` of the file */
+    uint64_t key;
+    uint32_t n, crc;
+    off_t at;
+} stored;
+
+typedef struct { /* what a store's file holds beside whole records */
+    off_t bytes, at;     /* damaged bytes in all, 0: none; where the first ones begin */
+    size_t before, lost; /* good records before them; damaged records, at least so many */
+    off_t unfinished;    /* bytes of a last record that was not written to its end; 0: none */
+} damage;
+
 typedef struct {
-    FILE *f;              /* NULL: nothing is kept */
-    const char *path;
+    const char *path;     /* NULL: nothing is kept, and no file is open */
+    int fd, unsynced;     /* 1: something was written that may not be on the disk */
+    off_t end;            /* where the next record goes */
     uint64_t model;       /* its fingerprint: part of every key, so that models share a store */
-    stored *list;         /* [count]; the last of a key holds */
-    size_t count;
+    stored *list;         /* [count], room for `room`; the last of a key holds */
+    size_t count, room;
+    size_t *place;        /* [places] hash table: 1 + a record's number at or behind its key */
+    size_t places;        /* a power of two, more than half of them empty; or 0 */
+    damage found;
     int shard, shards;    /* shards 0: all units are this run's */
     long missing;         /* units met that are not on file and other shards' */
 } records;
+
 static uint64_t hash_of(uint64_t h, const void *data, size_t n) { /* FNV-1a, 64 bits */
     const unsigned char *p = data;
     h = h ? h : 0xCBF29CE484222325ull;
@@ -3301,65 +3338,320 @@ static uint64_t hash_plan(uint64_t h, const steer_model *m, const steer_plan *p,
     h = hash_of(h, p->keep, 3 * sizeof(float) * (size_t)m->config.layers);
     return hash_of(h, p->cut, (size_t)cuts);
 }
-/* A search in order is quick beside the work that it saves. */
-static const stored *find_record(const records *r, uint64_t key) {
-    size_t i = r->count;
-    while (i && r->list[i - 1].key != (key ^ r->model)) i--;
-    return i ? &r->list[i - 1] : NULL;
+
+/* ---- The records of a store, in memory. */
+
+/* Where the table has this key's record, or the empty place that awaits it. */
+static size_t place_of(const records *r, uint64_t key) {
+    size_t i = (size_t)key & (r->places - 1);
+    while (r->place[i] && r->list[r->place[i] - 1].key != key) i = (i + 1) & (r->places - 1);
+    return i;
 }
-static steer_status add_record(records *r, stored x, steer_error *e) {
-    stored *grown = realloc(r->list, (r->count + 1) * sizeof *grown);
-    if (!grown) return fail(e, STEER_ENOMEM, "no memory for records");
-    r->list = grown, grown[r->count++] = x;
+
+static const stored *find_record(const records *r, uint64_t key) {
+    size_t number = r->count ? r->place[place_of(r, key ^ r->model)] : 0;
+    return number ? &r->list[number - 1] : NULL;
+}
+
+static steer_status make_room(records *r, steer_error *e) {
+    size_t room = r->room ? 2 * r->room : 64;
+    stored *list = realloc(r->list, mul(room, sizeof *list));
+    if (list) r->list = list;
+    size_t *place = list ? zeros(2 * room, sizeof *place) : NULL;
+    if (!place) return fail(e, STEER_ENOMEM, "%s: no memory for %zu records", r->path, room);
+    free(r->place);
+    r->place = place;
+    r->places = 2 * room;
+    r->room = room;
+    for (size_t i = 0; i < r->count; i++) r->place[place_of(r, r->list[i].key)] = i + 1;
     return STEER_OK;
 }
-/* Open a store, or create it; what a killed run left unfinished at its end is cut off. */
-static steer_status open_records(records *r, const char *path, int create, steer_error *e) {
-    struct { char magic[8]; uint64_t version; } h = {.version = 0}, fresh = {"STORE", 1};
-    steer_status s = STEER_OK;
-    r->path = path, r->f = fopen(path, create ? "a+b" : "r+b");
-    if (!r->f) return fail(e, STEER_EIO, "%s: %s", path, strerror(errno));
-    if (!fread(&h, 1, sizeof h, r->f) && create && fwrite(&fresh, sizeof fresh, 1, r->f)) h = fresh;
-    if (memcmp(&h, &fresh, sizeof h))
-        return fail(e, STEER_EFORMAT, "%s: not a store of records of this version", path);
-    fseek(r->f, 0, SEEK_END);
-    long end = ftell(r->f), at = (long)sizeof h;
-    for (stored x; !s && at < end; at = x.at + 8 * (long)x.n) {
-        fseek(r->f, at, SEEK_SET);
-        x.at = at + STORED_HEAD;
-        if (!fread(&x, STORED_HEAD, 1, r->f) || 8 * (long)x.n > end - x.at) break;
-        s = add_record(r, x, e);
-    }
-    if (s || at >= end || !ftruncate(fileno(r->f), at)) return s;
-    return fail(e, STEER_EIO, "%s: %s", path, strerror(errno));
+
+static steer_status add_record(records *r, stored x, steer_error *e) {
+    if (r->count == r->room) TRY(make_room(r, e));
+    r->list[r->count++] = x;
+    r->place[place_of(r, x.key)] = r->count;
+    return STEER_OK;
 }
+
+/* ---- Reading a store. */
+
+static steer_status read_bytes(const records *r, off_t at, void *to, size_t n, steer_error *e) {
+    for (size_t done = 0; done < n;) {
+        ssize_t k = pread(r->fd, (char *)to + done, n - done, at + (off_t)done);
+        if (k < 0 && errno == EINTR) continue;
+        if (k <= 0)
+            return fail(e, STEER_EIO, "%s: can't be read at byte %lld: %s", r->path,
+                        (long long)at + (long long)done,
+                        k ? strerror(errno) : "it became shorter meanwhile; try again");
+        done += (size_t)k;
+    }
+    return STEER_OK;
+}
+
+/* What is at a place: a whole record; a head whose doubles are others; the beginning of a record,
+ * up to the file's end; anything else. */
+enum { GOOD, SPOILT, UNFINISHED, NO_RECORD };
+
+/* Tell which, of a file of `size` bytes; *x is set unless NO_RECORD or less than a head. */
+static steer_status inspect(const records *r, off_t at, off_t size, unsigned char *window,
+                            stored *x, int *state, steer_error *e) {
+    record_head h = {.magic = 0};
+    const uint32_t magic = RECORD_MAGIC;
+    size_t n = size - at < (off_t)sizeof h ? (size_t)(size - at) : sizeof h;
+    uint32_t crc = 0;
+    *state = NO_RECORD;
+    TRY(read_bytes(r, at, &h, n, e));
+    if (memcmp(&h, &magic, n < sizeof magic ? n : sizeof magic)) return STEER_OK;
+    *state = UNFINISHED;
+    if (n < sizeof h) return STEER_OK;
+
+    *state = NO_RECORD;
+    if (h.head_crc != crc32_of(0, &h, offsetof(record_head, head_crc))) return STEER_OK;
+    *x = (stored){h.key, h.n, h.crc, at + (off_t)sizeof h};
+    off_t end = x->at + 8 * (off_t)h.n;
+    *state = UNFINISHED;
+    if (end > size) return STEER_OK;
+
+    for (off_t i = x->at; i < end; i += (off_t)n) {
+        n = end - i < SEARCHED ? (size_t)(end - i) : SEARCHED;
+        TRY(read_bytes(r, i, window, n, e));
+        crc = crc32_of(crc, window, n);
+    }
+    *state = crc == h.crc ? GOOD : SPOILT;
+    return STEER_OK;
+}
+
+/* The next whole record at or behind a place, or `size`, and how many others' heads come first.
+ * window [2 * SEARCHED]. */
+static steer_status next_record(const records *r, off_t at, off_t size, unsigned char *window,
+                                off_t *next, size_t *heads, steer_error *e) {
+    const uint32_t magic = RECORD_MAGIC;
+    size_t n = 0;
+    *heads = 0;
+    *next = size;
+    for (; size - at >= (off_t)sizeof(record_head); at += (off_t)(n - sizeof magic + 1)) {
+        n = size - at < SEARCHED ? (size_t)(size - at) : SEARCHED;
+        TRY(read_bytes(r, at, window, n, e));
+        const unsigned char *hit = window, *end = window + n;
+        while ((hit = memmem(hit, (size_t)(end - hit), &magic, sizeof magic))) {
+            off_t here = at + (hit++ - window);
+            stored x = {.at = 0};
+            int state;
+            TRY(inspect(r, here, size, window + SEARCHED, &x, &state, e));
+            *heads += state != GOOD && x.at;
+            if (state != GOOD) continue;
+            *next = here;
+            return STEER_OK;
+        }
+    }
+    return STEER_OK;
+}
+
+/* All good records of a file of `size` bytes into the list, what else there is into r->found. */
+static steer_status scan_with(records *r, off_t size, unsigned char *window, steer_error *e) {
+    store_head h = {.version = 0};
+    damage *d = &r->found;
+    off_t at = sizeof h, next;
+    size_t heads;
+    TRY(read_bytes(r, 0, &h, size < (off_t)sizeof h ? (size_t)size : sizeof h, e));
+    if (size >= (off_t)sizeof h && !memcmp(&h, &old_store, sizeof h))
+        return fail(e, STEER_EFORMAT, "%s: a store of an earlier version, which can't be read any "
+                    "more: give another file, and the work is done again", r->path);
+    if (memcmp(&h, &new_store, sizeof h)) {
+        TRY(next_record(r, 0, size, window, &at, &heads, e));
+        if (at == size)
+            return fail(e, STEER_EFORMAT, "%s: not a store of records: give another file", r->path);
+        d->bytes = at < (off_t)sizeof h ? (off_t)sizeof h : at;
+    }
+
+    while (at < size) {
+        stored x;
+        int state;
+        TRY(inspect(r, at, size, window, &x, &state, e));
+        if (state == GOOD) {
+            TRY(add_record(r, x, e));
+            at = x.at + 8 * (off_t)x.n;
+            continue;
+        }
+        TRY(next_record(r, at + 1, size, window, &next, &heads, e));
+        if (state == UNFINISHED && next == size && !heads) {
+            d->unfinished = size - at;
+            break;
+        }
+        if (!d->bytes) d->at = at, d->before = r->count;
+        d->bytes += next - at;
+        d->lost += 1 + heads;
+        at = next;
+    }
+    r->end = at;
+    return STEER_OK;
+}
+
+static steer_status scan_records(records *r, off_t size, steer_error *e) {
+    unsigned char *window = malloc(2 * SEARCHED);
+    if (!window) return fail(e, STEER_ENOMEM, "%s: no memory to read it", r->path);
+    steer_status s = scan_with(r, size, window, e);
+    free(window);
+    return s;
+}
+
+/* *found: whether there is such a record of n doubles, which values then holds. */
+static steer_status read_record(const records *r, uint64_t key, double *values, size_t n,
+                                int *found, steer_error *e) {
+    const stored *x = find_record(r, key);
+    *found = x && x->n == n;
+    if (!*found) return STEER_OK;
+    TRY(read_bytes(r, x->at, values, 8 * n, e));
+    if (crc32_of(0, values, 8 * n) == x->crc) return STEER_OK;
+    return fail(e, STEER_EFORMAT, "%s: the record at byte %lld was changed while the file was open",
+                r->path, (long long)x->at - (long long)sizeof(record_head));
+}
+
+/* ---- Writing a store. */
+
+/* At the end, which moves; a part of it, on a full disk, is cut off again. */
+static steer_status append_bytes(records *r, const void *bytes, size_t n, steer_error *e) {
+    size_t done = 0;
+    ssize_t k = 0;
+    while (done < n) {
+        k = pwrite(r->fd, (const char *)bytes + done, n - done, r->end + (off_t)done);
+        if (k < 0 && errno == EINTR) continue;
+        if (k <= 0) break;
+        done += (size_t)k;
+    }
+    r->unsynced = 1;
+    if (done == n) {
+        r->end += (off_t)n;
+        return STEER_OK;
+    }
+    fail(e, STEER_EIO, "%s: can't be written: %s", r->path, strerror(k ? errno : ENOSPC));
+    if (ftruncate(r->fd, r->end)) return STEER_EIO; /* the next owner will cut it */
+    return STEER_EIO;
+}
+
+static steer_status remember(records *r, uint64_t key, const double *v, size_t n, steer_error *e) {
+    if (!r->path) return STEER_OK;
+    record_head h = {RECORD_MAGIC, (uint32_t)n, key ^ r->model, crc32_of(0, v, 8 * n), 0};
+    h.head_crc = crc32_of(0, &h, offsetof(record_head, head_crc));
+    stored x = {h.key, h.n, h.crc, r->end + (off_t)sizeof h};
+    size_t size = add(mul(8, n), sizeof h);
+    char *bytes = malloc(size);
+    if (!bytes) return fail(e, STEER_ENOMEM, "%s: no memory for a record", r->path);
+    memcpy(bytes, &h, sizeof h);
+    memcpy(bytes + sizeof h, v, 8 * n);
+    steer_status s = append_bytes(r, bytes, size, e);
+    free(bytes);
+    return s ? s : add_record(r, x, e);
+}
+
+/* What was written is on the disk, and survives a power failure. */
+static steer_status sync_records(records *r, steer_error *e) {
+    if (!r->path || !r->unsynced) return STEER_OK;
+    if (fsync(r->fd))
+        return fail(e, STEER_EIO, "%s: can't be written: %s", r->path, strerror(errno));
+    r->unsynced = 0;
+    return STEER_OK;
+}
+
 static void close_records(records *r) {
-    if (r->f) fclose(r->f);
+    if (r->path) close(r->fd);
     free(r->list);
+    free(r->place);
     *r = (records){0};
 }
-/* Whether there is such a record, whole. */
-static int read_record(const records *r, uint64_t key, double *values, size_t n) {
-    const stored *x = find_record(r, key);
-    return x && x->n == n && !fseek(r->f, x->at, SEEK_SET) &&
-           fread(values, sizeof *values, n, r->f) == n && x->crc == crc32_of(0, values, 8 * n);
+
+/* ---- Opening a store. */
+
+/* A record lock, not flock's: it tells who holds it. Closing any descriptor of the file drops it,
+ * so nothing opens a store twice. */
+static steer_status lock_store(const records *r, steer_error *e) {
+    const struct flock all = {.l_type = F_WRLCK, .l_whence = SEEK_SET};
+    struct flock held = all;
+    while (fcntl(r->fd, F_SETLK, &all)) {
+        if (errno == EINTR) continue;
+        held = all;
+        if ((errno != EACCES && errno != EAGAIN) || fcntl(r->fd, F_GETLK, &held))
+            return fail(e, STEER_EIO, "%s: can't be locked: %s; keep the store on a local disk",
+                        r->path, strerror(errno));
+        if (held.l_type != F_UNLCK) /* else it ended just now */
+            return fail(e, STEER_EIO, "%s: process %ld is writing this store: wait for its end, or "
+                        "give another file", r->path, (long)held.l_pid);
+    }
+    return STEER_OK;
 }
+
+static int same_file(const struct stat *a, const struct stat *b) {
+    return a->st_dev == b->st_dev && a->st_ino == b->st_ino;
+}
+
+/* How a store is opened: to be written, and made if there is none; to be read; to be read where it
+ * is damaged, too. */
+enum { OWN, READ, SALVAGE };
+
+static steer_status open_store_file(records *r, const char *path, int how, struct stat *st,
+                                    steer_error *e) {
+    int flags = (how == OWN ? O_RDWR | O_CREAT : O_RDONLY) | O_CLOEXEC;
+    for (;;) {
+        struct stat named;
+        r->fd = open(path, flags | O_NONBLOCK | O_NOCTTY, 0666); /* a pipe's open would wait */
+        if (r->fd < 0) return fail(e, STEER_EIO, "%s: %s", path, strerror(errno));
+        r->path = path;
+        if (fstat(r->fd, st)) return fail(e, STEER_EIO, "%s: %s", path, strerror(errno));
+        if (!S_ISREG(st->st_mode))
+            return fail(e, STEER_EARG, "%s: a store is a regular file, no pipe, device or folder",
+                        path);
+        if (how != OWN) return STEER_OK;
+        TRY(lock_store(r, e));
+        /* Before the lock was ours, its holder may have put another file in this one's place. */
+        if (fstat(r->fd, st)) return fail(e, STEER_EIO, "%s: %s", path, strerror(errno));
+        if (!stat(path, &named) && same_file(st, &named)) return STEER_OK;
+        close(r->fd);
+        r->path = NULL;
+    }
+}
+
+/* Open a store. The caller closes it, also after a failure, and tells what was `found`. */
+static steer_status open_records(records *r, const char *path, int how, steer_error *e) {
+    struct stat st;
+    damage *d = &r->found;
+    TRY(open_store_file(r, path, how, &st, e));
+    if (st.st_size) TRY(scan_records(r, st.st_size, e));
+    else if (how == OWN) TRY(append_bytes(r, &new_store, sizeof new_store, e));
+    if (d->bytes && how != SALVAGE)
+        return fail(e, STEER_EFORMAT, "%s: damaged at byte %lld, with %zu good records before and "
+                    "%zu after it: `steer merge` with --salvage takes them into another store",
+                    path, (long long)d->at, d->before, r->count - d->before);
+    if (d->unfinished && how == OWN && ftruncate(r->fd, r->end))
+        return fail(e, STEER_EIO, "%s: can't be cut: %s", path, strerror(errno));
+    return STEER_OK;
+}
+
+/* What opening a store left out of it is said. */
+static void warn_of_damage(const records *r, int how) {
+    const damage *d = &r->found;
+    if (d->unfinished)
+        notice("steer: %s: the last record, at byte %lld, was not written to its end: %lld bytes "
+               "are %s", r->path, (long long)r->end, (long long)d->unfinished,
+               how == OWN ? "cut off" : "left out");
+    if (d->bytes)
+        notice("steer: %s: damaged at byte %lld, with %zu good records before and %zu after it, "
+               "which are taken; lost: at least %zu records, %lld bytes", r->path,
+               (long long)d->at, d->before, r->count - d->before, d->lost, (long long)d->bytes);
+}
+
+/* ---- The units of an experiment. */
+
 enum { DONE, OURS, OTHERS };
 /* DONE: values [n] hold the unit. OURS: it is to be done, and remembered. OTHERS: not by us. */
-static int recall(records *r, uint64_t key, double *values, size_t n) {
-    int ours = !r->shards || (int)(key % (uint64_t)r->shards) == r->shard;
-    if (read_record(r, key, values, n)) return DONE;
-    r->missing += !ours;
-    return ours ? OURS : OTHERS;
-}
-static steer_status remember(records *r, uint64_t key, const double *v, size_t n, steer_error *e) {
-    stored x = {key ^ r->model, (uint32_t)n, crc32_of(0, v, 8 * n), 0};
-    if (!r->f) return STEER_OK;
-    fseek(r->f, 0, SEEK_END), x.at = ftell(r->f) + STORED_HEAD;
-    if (fwrite(&x, STORED_HEAD, 1, r->f) != 1 || fwrite(v, sizeof *v, n, r->f) != n ||
-        fflush(r->f))
-        return fail(e, STEER_EIO, "%s: %s", r->path, strerror(errno));
-    return add_record(r, x, e);
+static steer_status recall(records *r, uint64_t key, double *values, size_t n, int *state,
+                           steer_error *e) {
+    int ours = !r->shards || (int)(key % (uint64_t)r->shards) == r->shard, found;
+    TRY(read_record(r, key, values, n, &found, e));
+    *state = ours ? OURS : OTHERS;
+    if (found) *state = DONE;
+    else r->missing += !ours;
+    return STEER_OK;
 }
 /* STEER_EPART when other shards' units are missing from what was just computed. */
 static steer_status whole_so_far(const records *r, steer_error *e) {
@@ -3513,29 +3805,49 @@ static steer_status judge(study *s, cell *x, const steer_job *jobs, const double
     x->repeats = total ? (double)repeated / total : 0;
     return STEER_OK;
 }
-typedef struct {
-    generator g;
-    int read;      /* 0: the job is to answer; 1: its answer is read */
-    double *value; /* of job i: value[of[i]], see walk_cells */
-    const int *of;
-    progress *bar;
-} scorer;
-static int score_visit(void *user, int job, int pos, const float *logits) {
-    scorer *s = user;
-    const steer_job *j = &s->g.jobs[job];
-    double *value = &s->value[s->of[job]];
-    int i = pos - (j->n_prompt - 1), token = NONE; /* logits: of the answer's token i */
-    if (!s->read && !i) *value = steer_refusal_score(s->g.m, logits);
-    if (!s->read) token = generate_visit(&s->g, job, pos, logits);
-    else if (i < j->n_out) *value += log_sum_exp(logits, s->g.m->config.vocab) - logits[j->out[i]];
-    if (token == STOP) show_progress(s->bar, 1);
-    return token;
-}
 static uint64_t hash_job(const steer_model *m, const steer_job *j, int read) {
     uint64_t h = hash_of(0, read ? "read" : "answer", 4);
     h = hash_of(h, &j->max_new, sizeof j->max_new);
     h = hash_of(h, j->prompt, sizeof(int) * (size_t)j->n_prompt);
     return read ? hash_of(h, j->out, sizeof(int) * (size_t)j->n_out) : hash_plan(h, m, j->plan, 0);
+}
+typedef struct {
+    generator g;
+    int read;      /* 0: the job is to answer; 1: its answer is read */
+    double *value; /* of job i: value[of[i]], see walk_cells */
+    const int *of;
+    double *kept;  /* [width] a record */
+    size_t width;
+    study *s;
+} scorer;
+
+/* A job's record, kept as soon as it is done, unless its plan did nothing. */
+static steer_status keep_job(scorer *sc, const steer_job *j, double value) {
+    records *r = &sc->s->store;
+    if (!r->path) return STEER_OK;
+    TRY(check_hits(j->plan, sc->s->e));
+    sc->kept[0] = j->n_out;
+    sc->kept[!sc->read] = value;
+    for (int t = 0; t < (int)sc->width - 2; t++) sc->kept[2 + t] = t < j->n_out ? j->out[t] : 0;
+    return remember(r, hash_job(sc->s->m, j, sc->read), sc->kept, sc->width, sc->s->e);
+}
+
+static int score_visit(void *user, int job, int pos, const float *logits) {
+    scorer *sc = user;
+    const steer_job *j = &sc->g.jobs[job];
+    double *value = &sc->value[sc->of[job]];
+    int i = pos - (j->n_prompt - 1), token = NONE, done; /* logits: of the answer's token i */
+    if (sc->read) {
+        done = i == j->n_out;
+        if (!done) *value += log_sum_exp(logits, sc->g.m->config.vocab) - logits[j->out[i]];
+    } else {
+        if (!i) *value = steer_refusal_score(sc->g.m, logits);
+        token = generate_visit(&sc->g, job, pos, logits);
+        done = token == STOP;
+    }
+    if (done && keep_job(sc, j, *value)) return BROKEN;
+    if (token == STOP) show_progress(&sc->s->bar, 1);
+    return token;
 }
 /* Jobs are recalled, or walked and remembered: their answers, and value[i], the refusal log-odds at
  * an answer's first token; or, with `read`, the sum of -ln p of its tokens, the model unsteered. */
@@ -3546,12 +3858,14 @@ static steer_status walk_cells(study *s, steer_job *jobs, int n, double *value, 
     steer_job *walked;
     int k = 0, *todo;
     if (!GET(kept, width) || !GET(walked, n) || !GET(todo, n)) return s->e->code;
-    scorer sc = {{.m = s->m, .jobs = walked}, read, value, todo, &s->bar};
+    scorer sc = {{.m = s->m, .jobs = walked}, read, value, todo, kept, width, s};
     for (int i = 0; i < n; i++) {
         steer_job *j = &jobs[i]; /* without a store no key: that takes longer than a tiny model */
-        uint64_t key = r->f ? hash_job(s->m, j, read) : 0;
-        int state = !read ? recall(r, key, kept, width) /* whose answer it is reads it: */
-                    : read_record(r, key, kept, width) ? DONE : OURS;
+        uint64_t key = r->path ? hash_job(s->m, j, read) : 0;
+        int state = OURS, found = 0;
+        if (!read) TRY(recall(r, key, kept, width, &state, s->e));
+        else TRY(read_record(r, key, kept, width, &found, s->e)); /* whose answer it is reads it */
+        if (found) state = DONE;
         value[i] = state == DONE ? kept[!read] : 0;
         if (state == OURS) todo[k] = i, walked[k++] = *j;
         if (state != DONE || read) continue;
@@ -3567,12 +3881,7 @@ static steer_status walk_cells(study *s, steer_job *jobs, int n, double *value, 
         show_progress(&s->bar, 1);
     }
     if (k) TRY(walk(s->c, walked, k, score_visit, &sc, NULL, s->e));
-    for (int i = 0; i < k; i++) {
-        steer_job *j = &jobs[todo[i]];
-        kept[0] = j->n_out = walked[i].n_out, kept[!read] = value[todo[i]];
-        for (int t = 0; t < (int)width - 2; t++) kept[2 + t] = t < j->n_out ? j->out[t] : 0;
-        if (r->f) TRY(remember(r, hash_job(s->m, j, read), kept, width, s->e));
-    }
+    for (int i = 0; i < k; i++) jobs[todo[i]].n_out = walked[i].n_out;
     return STEER_OK;
 }
 /* Answer all cells' prompts greedily, and judge them; perplexity is of the first `read` of each. */
@@ -4087,7 +4396,8 @@ static steer_status mean_faithfulness(study *s, const method *x, const steer_pla
         if (!ex->steered_text || done[k]++ >= s->n_faith) continue;
         uint64_t key = hash_example(s, x, ex, "faith");
         for (int j = 0; j < n; j++) key = hash_plan(key, s->m, &plans[j], (int)graph_size(s));
-        int state = recall(&s->store, key, each, (size_t)n);
+        int state;
+        TRY(recall(&s->store, key, each, (size_t)n, &state, s->e));
         if (state == OTHERS) continue;
         if (state == OURS) {
             steer_plan copy[MAX_CUTS];
@@ -4173,7 +4483,8 @@ static steer_status train_methods(study *s) {
             key = hash_of(hash_of(key, about, sizeof about), x->tokens[k % 2], 4 * x->n[k % 2]);
         }
         key = hash_of(hash_of(key, &norm, sizeof norm), &s->v.layer, sizeof s->v.layer);
-        int state = recall(&s->store, key, row, 3 + (size_t)d);
+        int state;
+        TRY(recall(&s->store, key, row, 3 + (size_t)d, &state, s->e));
         if (state == OTHERS) return whole_so_far(&s->store, s->e);
         if (state == OURS) {
             TRY(train_vector(s, pairs, i == PO, &how, norm, s->of[i].v, epochs, &best));
@@ -4265,7 +4576,8 @@ static steer_status patch_method(study *s, method *x, double row[13]) {
         const example *ex = &x->list[i];
         int earlier = seen[2 * side_of(ex) + ex->steered_text]++; /* of its dataset */
         uint64_t key = hash_example(s, x, ex, "scores");
-        int state = recall(&s->store, key, one, width);
+        int state, found;
+        TRY(recall(&s->store, key, one, width, &state, s->e));
         if (state == OURS) {
             TRY(steer_attribute(s->t, ex, x->v, s->metric, s->steps, one, s->e));
             TRY(remember(&s->store, key, one, width, s->e));
@@ -4278,7 +4590,8 @@ static steer_status patch_method(study *s, method *x, double row[13]) {
         ratios += ratio, least = fmin(least, ratio), most = fmax(most, ratio);
         if (earlier >= s->n_exact) continue;
         key = hash_example(s, x, ex, "exact");
-        if (!read_record(&s->store, key, exact, graph)) { /* the scores' shard does this too */
+        TRY(read_record(&s->store, key, exact, graph, &found, s->e));
+        if (!found) { /* the scores' shard does this too */
             TRY(steer_patch_exactly(s->t, ex, x->v, exact + graph, exact, s->e));
             TRY(remember(&s->store, key, exact, graph, s->e));
         }
@@ -4903,7 +5216,7 @@ enum { UNSET = -1 };
 typedef struct {
     const char *vector, *freeze, *remove, *site, *system, *prompts, *jsonl, *chat, *data, *out;
     const char *report, *store, *shard, *circuit;
-    int64_t compare, quiet, verify, json, quick, no_scores;             /* flags */
+    int64_t compare, quiet, verify, json, quick, no_scores, salvage;    /* flags */
     int64_t ablate, metric, method;                                     /* places among the words */
     int64_t max_new, seed, train, limit, val, map, patch, pairs, exact, epochs, max_mem;
     double coeff, temp, top_p, kl_min;
@@ -5005,6 +5318,8 @@ static const known_option all_options[] = {
      "do part i of n of the work, into --store; `steer merge` joins the parts"},
     {"max-mem", "MB", INTEGER, AT_FIELD(max_mem), 1, 1e9, UNSET, FOR_STUDIES,
      "refuse to begin when more memory is wanted"},
+    {"salvage", NULL, FLAG, AT_FIELD(salvage), 0, 0, 0, FOR_MERGE,
+     "of damaged stores, take the good records and say what is lost"},
 };
 enum { ALL_OPTIONS = sizeof all_options / sizeof *all_options };
 _Static_assert(ALL_OPTIONS <= 64, "options.given has a bit for each");
@@ -5896,7 +6211,8 @@ static steer_status command_paper(study *s, const options *o) {
     const steer_model *m = s->m;
     int box = m->grammar_size > 0, sites = m->eoi * m->config.layers, train = s->stages == TRAIN;
     site_score picked;
-    if (o->store) TRY(open_records(&s->store, o->store, 1, s->e));
+    if (o->store) TRY(open_records(&s->store, o->store, OWN, s->e));
+    warn_of_damage(&s->store, OWN);
     TRY(open_context(s, 2 * min_int(s->n_test, 100) + 8, longest_prompt(s)));
     s->context_bytes = steer_context_bytes(m, &s->c->limit);
     notice("%s: %.0f MB of memory beside the file", m->config.name, s->context_bytes / 1e6);
@@ -5922,26 +6238,73 @@ static steer_status command_paper(study *s, const options *o) {
     if (!train || s->want.method != DIM) TRY(whole_paper(s));
     return train ? save_vector(s, s->want.method, o) : STEER_OK;
 }
-/* All records of all parts in one store; nothing is written before all are known to be stores. */
-static steer_status command_merge(const options *o, steer_error *e) {
-    records from = {0}, to = {0};
-    steer_status s = STEER_OK;
-    int n = o->n_arguments;
-    for (int i = 0; i < 2 * n && !s; i++) { /* each part twice: first it is only opened */
-        s = open_records(&from, o->argument[i % n], 0, e);
-        if (!s && i == n) s = open_records(&to, o->out, 1, e);
-        for (size_t k = 0; k < from.count && i >= n && !s; k++) {
-            stored x = from.list[k];
-            double *values = zeros(x.n, sizeof *values);
-            if (!values) s = fail(e, STEER_ENOMEM, "no memory for records");
-            else if (!find_record(&to, x.key) && read_record(&from, x.key, values, x.n))
-                s = remember(&to, x.key, values, x.n, e);
-            free(values);
-        }
-        close_records(&from);
+/* The records of one store into another, where it has none of their key. */
+static steer_status copy_records(records *to, const records *from, steer_error *e) {
+    for (size_t i = 0; i < from->count; i++) {
+        const stored *x = find_record(from, from->list[i].key); /* the last of this key */
+        if (find_record(to, x->key)) continue;
+        if (waiting_signal) return fail(e, STEER_EIO, "%s: interrupted", from->path);
+        int found;
+        double *values = zeros(x->n, sizeof *values);
+        if (!values) return fail(e, STEER_ENOMEM, "%s: no memory for a record", from->path);
+        steer_status s = read_record(from, x->key, values, x->n, &found, e);
+        if (!s) s = remember(to, x->key, values, x->n, e);
+        free(values);
+        TRY(s);
     }
-    if (!s) printf("%s: %zu records\n", o->out, to.count);
-    return close_records(&to), s;
+    return STEER_OK;
+}
+
+/* A part's records. One that is --out itself has nothing to add, and its lock must stay. */
+static steer_status merge_part(records *to, const records *out, const char *path, int how,
+                               steer_error *e) {
+    struct stat given, own;
+    if (!stat(path, &given) && !fstat(out->fd, &own) && same_file(&given, &own)) return STEER_OK;
+    records from = {.path = NULL};
+    steer_status s = open_records(&from, path, how, e);
+    if (!s) {
+        warn_of_damage(&from, how);
+        s = copy_records(to, &from, e);
+    }
+    close_records(&from);
+    return s;
+}
+
+/* All records of --out and of all parts into a new file, `to`. */
+static steer_status write_merged(const options *o, const output *file, const records *out,
+                                 records *to, steer_error *e) {
+    if (!*file->part) return fail(e, STEER_EARG, "%s: give the store's own name", o->out);
+    to->fd = dup(file->fd);
+    if (to->fd < 0) return io_failure(o->out, "can't be written: ", e);
+    to->path = o->out;
+    TRY(append_bytes(to, &new_store, sizeof new_store, e));
+    TRY(copy_records(to, out, e));
+    for (int i = 0; i < o->n_arguments; i++)
+        TRY(merge_part(to, out, o->argument[i], o->salvage ? SALVAGE : READ, e));
+    return STEER_OK;
+}
+
+/* Parts are joined with what --out has, if there is such a store, in a new file that takes its
+ * place when it is whole. The old one's lock keeps others from writing to it meanwhile. */
+static steer_status command_merge(const options *o, steer_error *e) {
+    records out = {.path = NULL}, merged = {.path = NULL};
+    held_signals held;
+    output file;
+    hold_signals(&held);
+    int created = access(o->out, F_OK) != 0;
+    steer_status s = open_records(&out, o->out, OWN, e);
+    if (!s) {
+        warn_of_damage(&out, OWN);
+        if (!open_output(&file, o->out, WHOLE)) s = io_failure(o->out, "can't be written: ", e);
+        else s = write_merged(o, &file, &out, &merged, e);
+        if (!close_output(&file, !s) && !s) s = io_failure(o->out, "can't be written: ", e);
+        if (s && created) unlink(file.path);
+    }
+    if (!s) printf("%s: %zu records\n", o->out, merged.count);
+    close_records(&merged);
+    close_records(&out);
+    release_signals(&held);
+    return s;
 }
 /* NAME.json or NAME.html. */
 static steer_status name_report(const char *name, int html, char path[PATH_BYTES], steer_error *e) {
@@ -5987,6 +6350,10 @@ static steer_status run_studies(const options *o, int stages, report *out, steer
     for (int i = 0; i < n && !status; i++) {
         study *s = &all[i];
         status = command_paper(s, o);
+        if (!status || status == STEER_EPART) {
+            steer_status synced = sync_records(&s->store, e);
+            if (synced) status = synced;
+        }
         if (s->bar.show) fputs("\r\033[K", stderr);
         if (!status) status = report_status(out, e);
         if (!status) notice("%s: %.0f s", s->m->config.name, seconds() - s->bar.started);
