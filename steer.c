@@ -3454,15 +3454,16 @@ static steer_status scan_with(records *r, off_t size, unsigned char *window, ste
     damage *d = &r->found;
     off_t at = sizeof h, next;
     size_t heads;
-    TRY(read_bytes(r, 0, &h, size < (off_t)sizeof h ? (size_t)size : sizeof h, e));
-    if (size >= (off_t)sizeof h && !memcmp(&h, &old_store, sizeof h))
+    int short_of_head = size < (off_t)sizeof h;
+    if (!short_of_head) TRY(read_bytes(r, 0, &h, sizeof h, e));
+    if (!memcmp(&h, &old_store, sizeof h))
         return fail(e, STEER_EFORMAT, "%s: a store of an earlier version, which can't be read any "
                     "more: give another file, and the work is done again", r->path);
-    if (memcmp(&h, &new_store, sizeof h)) {
+    if (short_of_head || memcmp(&h, &new_store, sizeof h)) {
         TRY(next_record(r, 0, size, window, &at, &heads, e));
         if (at == size)
             return fail(e, STEER_EFORMAT, "%s: not a store of records: give another file", r->path);
-        d->bytes = at < (off_t)sizeof h ? (off_t)sizeof h : at;
+        d->bytes = at ? at : (off_t)sizeof h;
     }
 
     while (at < size) {
