@@ -3464,6 +3464,7 @@ static steer_status scan_with(records *r, off_t size, unsigned char *window, ste
         if (at == size)
             return fail(e, STEER_EFORMAT, "%s: not a store of records: give another file", r->path);
         d->bytes = at ? at : (off_t)sizeof h;
+        d->lost = heads ? heads : at > (off_t)sizeof h;
     }
 
     while (at < size) {

@@ -367,74 +367,138 @@ static void fill_record(uint64_t key, double *values, size_t n) {
     for (size_t i = 0; i < n; i++) values[i] = (double)(key * 1000 + i);
 }
 
-/* Records are written, the files damaged, cut, opened again, merged. What was written and not
- * touched since is there; nothing is there that was not written. */
-static void fuzz_store(const uint8_t *data, size_t n) {
-    char paths[3][160];
-    for (int i = 0; i < 3; i++) {
-        snprintf(paths[i], sizeof paths[i], "%s/%c.store", temporary, 'a' + i);
-        remove(paths[i]);
-    }
-    input in = {data, data + n};
-    unsigned char written[2][16] = {{0}}; /* sizes by store and key; 0: none */
-    int touched[2] = {0};
+/* What a store's file must hold, the records that were written, and what became of it. */
+enum { WRITTEN = 64 };
+typedef struct {
+    char path[160];
+    struct { int key, size; off_t end; } record[WRITTEN];
+    int n;
+    enum { SOUND, FLIPPED /* one bit, of a whole record or the header */, ANYTHING } state;
+    off_t flipped;
+} fuzzed_store;
+
+static off_t border_of(const fuzzed_store *x) {
+    return x->n ? x->record[x->n - 1].end : (off_t)sizeof(store_head);
+}
+
+/* What an open store has is what was written; all of it, but one in which a bit was flipped. */
+static void check_records(const fuzzed_store *x, const records *r) {
     double values[16], read[16];
-    while (in.at < in.end) {
+    steer_error e = {0};
+    int lost = 0;
+    for (int i = 0; i < x->n; i++) {
+        off_t start = i ? x->record[i - 1].end : (off_t)sizeof(store_head);
+        lost += x->state == FLIPPED && x->flipped >= start && x->flipped < x->record[i].end;
+        size_t n = (size_t)x->record[i].size;
+        int found, last = 1;
+        for (int k = i + 1; k < x->n; k++) last &= x->record[k].key != x->record[i].key;
+        steer_status s = read_record(r, (uint64_t)x->record[i].key, read, n, &found, &e);
+        CHECK_THAT(!s, "%s", e.text);
+        fill_record((uint64_t)x->record[i].key, values, n);
+        CHECK_THAT(!found || !memcmp(read, values, 8 * n), "record %d changed", i);
+        CHECK_THAT(found || !last || x->state, "record %d is gone", i);
+    }
+    CHECK_THAT(x->state == ANYTHING || r->count == (size_t)(x->n - lost),
+               "%zu records, not %d - %d", r->count, x->n, lost);
+}
+
+static void fuzz_append(fuzzed_store *x, int key, int size) {
+    records r = {.path = NULL};
+    steer_error e = {0};
+    double values[16];
+    steer_status s = open_records(&r, x->path, OWN, &e);
+    check_status(s, &e);
+    CHECK_THAT(x->state != SOUND || !s, "%s", e.text);
+    CHECK_THAT(x->state != FLIPPED || s == STEER_EFORMAT, "a flipped bit is not seen");
+    if (!s) check_records(x, &r);
+    if (!s && x->n < WRITTEN) {
+        fill_record((uint64_t)key, values, (size_t)size);
+        s = remember(&r, (uint64_t)key, values, (size_t)size, &e);
+        check_status(s, &e);
+        x->record[x->n].key = key;
+        x->record[x->n].size = size;
+        x->record[x->n++].end = r.end;
+    }
+    close_records(&r);
+}
+
+static void fuzz_cut(fuzzed_store *x, off_t size) {
+    if (truncate(x->path, size)) return;
+    while (x->n && x->record[x->n - 1].end > size) x->n--;
+    if (x->state == FLIPPED && x->flipped >= size) x->state = SOUND;
+    if (x->state == FLIPPED && x->flipped >= border_of(x)) x->state = ANYTHING;
+    if (size && size < (off_t)sizeof(store_head)) x->state = ANYTHING;
+    if (!size) x->state = SOUND;
+}
+
+static void fuzz_flip(fuzzed_store *x, off_t at, int bit) {
+    unsigned char byte = 0;
+    int fd = open(x->path, O_RDWR);
+    if (pread(fd, &byte, 1, at) == 1) byte ^= (unsigned char)(1 << bit);
+    if (pwrite(fd, &byte, 1, at) != 1) abort();
+    close(fd);
+    x->state = x->state == SOUND && at < border_of(x) ? FLIPPED : ANYTHING;
+    x->flipped = at;
+}
+
+/* Into a third one; of damaged stores, unless they may be salvaged, nothing. */
+static void fuzz_merge(fuzzed_store *x, const char *to, int salvage) {
+    char *parts[] = {x[0].path, x[1].path, NULL};
+    options o = {.out = to, .argument = parts, .n_arguments = 2, .salvage = salvage};
+    steer_error e = {0};
+    records r = {.path = NULL};
+    int there = exists(x[0].path) && exists(x[1].path), damaged = 0, any = 0;
+    for (int k = 0; k < 2; k++) {
+        damaged |= x[k].state == FLIPPED;
+        any |= x[k].state == ANYTHING || (x[k].state == FLIPPED && !x[k].n); /* its header alone */
+    }
+    steer_status s = command_merge(&o, &e);
+    check_status(s, &e);
+    CHECK_THAT(s || there, "a store that is not there");
+    CHECK_THAT(!s || any || !there || (damaged && !salvage), "%s", e.text);
+    CHECK_THAT(s || salvage || !damaged, "a flipped bit is not seen");
+    CHECK_THAT(!s || !exists(to), "a merge that failed leaves a file");
+    if (!s) {
+        s = open_records(&r, to, READ, &e);
+        CHECK_THAT(!s, "%s", e.text);
+        for (int k = 0; k < 2; k++)
+            for (int i = 0; i < x[k].n && !damaged && !any; i++)
+                CHECK_THAT(find_record(&r, (uint64_t)x[k].record[i].key), "record %d of %d", i, k);
+        close_records(&r);
+    }
+    remove(to);
+}
+
+/* Records are written, the files damaged, cut, opened again, merged. What was written and not
+ * touched since is there; what was touched is noticed; nothing is there that was not written. */
+static void fuzz_store(const uint8_t *data, size_t n) {
+    static fuzzed_store stores[2];
+    char to[160];
+    memset(stores, 0, sizeof stores);
+    for (int i = 0; i < 2; i++) {
+        snprintf(stores[i].path, sizeof stores[i].path, "%s/%c.store", temporary, 'a' + i);
+        remove(stores[i].path);
+    }
+    snprintf(to, sizeof to, "%s/c.store", temporary);
+    remove(to);
+    input in = {data, data + n};
+    for (int steps = 0; in.at < in.end && steps < 80; steps++) {
         int what = take(&in, 8), k = take(&in, 2), key = take(&in, 16), size = 1 + take(&in, 15);
-        steer_error e = {0};
-        records r = {0};
+        fuzzed_store *x = &stores[k];
         struct stat st;
-        if (what < 4) { /* add a record, after a look at all */
-            steer_status s = open_records(&r, paths[k], 1, &e);
-            check_status(s, &e);
-            for (uint64_t i = 0; i < 16 && !s; i++) {
-                size_t had = written[k][i];
-                int found = had && read_record(&r, i, read, had);
-                fill_record(i, values, had);
-                CHECK_THAT(found || !had || touched[k], "record %d of store %d is gone", (int)i, k);
-                CHECK_THAT(!found || !memcmp(read, values, 8 * had), "record %d changed", (int)i);
-            }
-            fill_record((uint64_t)key, values, (size_t)size);
-            if (!s && what) s = remember(&r, (uint64_t)key, values, (size_t)size, &e);
-            check_status(s, &e);
-            if (!s && what) written[k][key] = (unsigned char)size;
-            close_records(&r);
-        } else if (what == 4 && !stat(paths[k], &st) && st.st_size > 0) { /* cut */
-            touched[k] = 1;
-            if (truncate(paths[k], (st.st_size * (key * 16 + size)) / 256)) return;
-        } else if (what == 5 && !stat(paths[k], &st) && st.st_size > 0) { /* damage */
-            int fd = open(paths[k], O_RDWR);
-            off_t at = st.st_size * (key * 16 + size) / 256;
-            unsigned char byte = 0;
-            touched[k] = 1;
-            if (pread(fd, &byte, 1, at) == 1) byte ^= (unsigned char)(1 << (size & 7));
-            if (pwrite(fd, &byte, 1, at) != 1) return;
-            close(fd);
-        } else if (what == 6) { /* anything */
+        off_t length = stat(x->path, &st) ? 0 : st.st_size, at = length * (key * 16 + size) / 256;
+        if (what < 4) fuzz_append(x, key, size);
+        if (what == 4 && length) fuzz_cut(x, at);
+        if (what == 5 && length) fuzz_flip(x, at, size & 7);
+        if (what == 6) { /* anything */
             unsigned char bytes[64];
             for (int i = 0; i < 4 * size; i++) bytes[i] = (unsigned char)take_byte(&in);
-            int fd = open(paths[k], O_RDWR | O_CREAT | (key & 1 ? O_APPEND : 0), 0600);
-            touched[k] = 1;
-            if (write(fd, bytes, 4 * (size_t)size) < 0) return;
+            int fd = open(x->path, O_RDWR | O_CREAT | (key & 1 ? O_APPEND : 0), 0600);
+            if (write(fd, bytes, 4 * (size_t)size) < 0) abort();
             close(fd);
-        } else if (what == 7) { /* merge both */
-            char *parts[] = {paths[0], paths[1], NULL};
-            options o = {.out = paths[2], .argument = parts, .n_arguments = 2};
-            steer_status s = command_merge(&o, &e);
-            check_status(s, &e);
-            CHECK_THAT(!s || touched[0] || touched[1] || !exists(paths[0]) || !exists(paths[1]),
-                       "%s", e.text);
-            if (!s) s = open_records(&r, paths[2], 0, &e);
-            for (uint64_t i = 0; i < 32 && !s; i++) {
-                size_t had = written[i / 16][i % 16];
-                int found = had && read_record(&r, i % 16, read, had);
-                int same_size = written[0][i % 16] == written[1][i % 16] || !written[!(i / 16)][i % 16];
-                CHECK_THAT(found || !had || touched[0] || touched[1] || !same_size,
-                           "record %d of store %d is not merged", (int)i % 16, (int)i / 16);
-            }
-            close_records(&r);
-            remove(paths[2]);
+            x->state = ANYTHING;
         }
+        if (what == 7) fuzz_merge(stores, to, key & 1);
     }
 }
 

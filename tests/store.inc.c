@@ -122,15 +122,15 @@ static void check_damaged(const char *path, const void *bytes, size_t n, int fir
 /* What was remembered is found again, also by the next run; the last of a key holds. */
 static void test_store(void) {
     const char *path = in_temporary("store");
-    enum { MANY = 3000 };
-    make_store(path, 1, MANY, 3);
+    enum { PLENTY = 3000 };
+    make_store(path, 1, PLENTY, 3);
     records r = {.path = NULL};
     steer_error e = {0};
     double other[3] = {1, 2, 3}, read[3];
     int found;
-    CHECK_THAT(!open_records(&r, path, OWN, &e) && r.count == MANY, "%s", e.text);
-    for (uint64_t k = 1; k <= MANY; k++) CHECK_THAT(has_record(&r, k, 3), "record %d", (int)k);
-    CHECK_THAT(!has_record(&r, 0, 3) && !has_record(&r, MANY + 1, 3), "a record that is none");
+    CHECK_THAT(!open_records(&r, path, OWN, &e) && r.count == PLENTY, "%s", e.text);
+    for (uint64_t k = 1; k <= PLENTY; k++) CHECK_THAT(has_record(&r, k, 3), "record %d", (int)k);
+    CHECK_THAT(!has_record(&r, 0, 3) && !has_record(&r, PLENTY + 1, 3), "a record that is none");
     CHECK_THAT(!has_record(&r, 5, 2), "a record of another length");
     CHECK_THAT(!remember(&r, 5, other, 3, &e), "%s", e.text);
     for (uint64_t k = 0; k < 64; k++) put_record(&r, (k + 1) << 40, 1); /* keys that end alike */
@@ -139,7 +139,7 @@ static void test_store(void) {
                        !memcmp(read, other, sizeof other),
                    "the last of a key does not hold");
         for (uint64_t k = 0; k < 64; k++) CHECK_THAT(has_record(&r, (k + 1) << 40, 1), "alike");
-        CHECK_THAT(has_record(&r, 4, 3) && has_record(&r, MANY, 3), "others");
+        CHECK_THAT(has_record(&r, 4, 3) && has_record(&r, PLENTY, 3), "others");
         close_records(&r);
         CHECK_THAT(!open_records(&r, path, again ? OWN : READ, &e), "%s", e.text);
     }
