@@ -3550,8 +3550,7 @@ static steer_status remember(records *r, uint64_t key, const double *v, size_t n
 /* What was written is on the disk, and survives a power failure. */
 static steer_status sync_records(records *r, steer_error *e) {
     if (!r->path || !r->unsynced) return STEER_OK;
-    if (fsync(r->fd))
-        return fail(e, STEER_EIO, "%s: can't be written: %s", r->path, strerror(errno));
+    if (fsync(r->fd)) return io_failure(r->path, "can't be written: ", e);
     r->unsynced = 0;
     return STEER_OK;
 }
@@ -3597,16 +3596,16 @@ static steer_status open_store_file(records *r, const char *path, int how, struc
     for (;;) {
         struct stat named;
         r->fd = open(path, flags | O_NONBLOCK | O_NOCTTY, 0666); /* a pipe's open would wait */
-        if (r->fd < 0) return fail(e, STEER_EIO, "%s: %s", path, strerror(errno));
+        if (r->fd < 0) return io_failure(path, "", e);
         r->path = path;
-        if (fstat(r->fd, st)) return fail(e, STEER_EIO, "%s: %s", path, strerror(errno));
+        if (fstat(r->fd, st)) return io_failure(path, "", e);
         if (!S_ISREG(st->st_mode))
             return fail(e, STEER_EARG, "%s: a store is a regular file, no pipe, device or folder",
                         path);
         if (how != OWN) return STEER_OK;
         TRY(lock_store(r, e));
         /* Before the lock was ours, its holder may have put another file in this one's place. */
-        if (fstat(r->fd, st)) return fail(e, STEER_EIO, "%s: %s", path, strerror(errno));
+        if (fstat(r->fd, st)) return io_failure(path, "", e);
         if (!stat(path, &named) && same_file(st, &named)) return STEER_OK;
         close(r->fd);
         r->path = NULL;
@@ -3625,7 +3624,7 @@ static steer_status open_records(records *r, const char *path, int how, steer_er
                     "%zu after it: `steer merge` with --salvage takes them into another store",
                     path, (long long)d->at, d->before, r->count - d->before);
     if (d->unfinished && how == OWN && ftruncate(r->fd, r->end))
-        return fail(e, STEER_EIO, "%s: can't be cut: %s", path, strerror(errno));
+        return io_failure(path, "can't be cut: ", e);
     return STEER_OK;
 }
 

@@ -54,7 +54,7 @@ static content content_of(const char *path) {
     return c;
 }
 
-static int holds(const char *path, const void *bytes, size_t n) {
+static int has_bytes(const char *path, const void *bytes, size_t n) {
     content c = content_of(path);
     int same = c.bytes && c.n == n && !memcmp(c.bytes, bytes, n);
     free(c.bytes);
@@ -102,7 +102,7 @@ static void check_damaged(const char *path, const void *bytes, size_t n, int fir
                    e.text);
         close_records(&r);
     }
-    CHECK_THAT(holds(path, bytes, n), "%s: a damaged store was changed", what);
+    CHECK_THAT(has_bytes(path, bytes, n), "%s: a damaged store was changed", what);
 
     records r = {.path = NULL};
     steer_error e = {0};
@@ -186,7 +186,7 @@ static void test_store_damage(void) {
             if (n && n < 16) {
                 CHECK_THAT(s == STEER_EFORMAT && strstr(e.text, "not a store"), "%zu bytes: %s", n,
                            e.text);
-                CHECK_THAT(holds(path, good, n), "%zu bytes: they were changed", n);
+                CHECK_THAT(has_bytes(path, good, n), "%zu bytes: they were changed", n);
                 close_records(&r);
                 continue;
             }
@@ -194,12 +194,12 @@ static void test_store_damage(void) {
                        e.text, r.count);
             CHECK_THAT(r.found.unfinished == (off_t)(n - border), "%zu bytes: %d unfinished", n,
                        (int)r.found.unfinished);
-            if (how == READ) CHECK_THAT(holds(path, good, n), "%zu bytes: changed by a reader", n);
+            if (how == READ) CHECK_THAT(has_bytes(path, good, n), "%zu bytes: changed by a reader", n);
             if (how == OWN) /* the run goes on; in the end all is there */
                 for (int i = whole; i < SMALL_RECORDS; i++)
                     put_record(&r, 7 + (uint64_t)i, (size_t)i + 1);
             close_records(&r);
-            if (how == OWN) CHECK_THAT(holds(path, good, SMALL_STORE), "%zu bytes: then others", n);
+            if (how == OWN) CHECK_THAT(has_bytes(path, good, SMALL_STORE), "%zu bytes: then others", n);
         }
     }
 
@@ -309,7 +309,7 @@ static void test_store_owner(void) {
                    after.st_size == before.st_size,
                "a part was changed");
     close_records(&r);
-    CHECK_THAT(holds(path, c.bytes, c.n), "a part was changed");
+    CHECK_THAT(has_bytes(path, c.bytes, c.n), "a part was changed");
     free(c.bytes);
 
     /* The owner is gone: the next one cuts the half record off, and says so. */
@@ -339,7 +339,7 @@ static void test_store_owner(void) {
             CHECK_THAT(s && strstr(e.text, word), "%s: \"%s\"", refused[i].path, e.text);
             close_records(&r);
         }
-    CHECK_THAT(holds(old, version_1, sizeof version_1), "an old store was changed");
+    CHECK_THAT(has_bytes(old, version_1, sizeof version_1), "an old store was changed");
     snprintf(arguments, sizeof arguments,
              "reproduce weights/tiny-llama.bin --site 3,-1 --coeff 1 --store %s", fifo);
     snprintf(program, sizeof program, "timeout 60 %s", PROGRAM);
@@ -401,7 +401,7 @@ static void test_merge(void) {
     CHECK_THAT(all.n == 16 + 13 * record, "%zu bytes", all.n);
     CHECK_THAT(!run_program(PROGRAM, arguments, "") && strstr(shown, "all: 13 records"), "%s",
                complained);
-    CHECK_THAT(holds(in_temporary("all"), all.bytes, all.n), "merged again: another store");
+    CHECK_THAT(has_bytes(in_temporary("all"), all.bytes, all.n), "merged again: another store");
 
     /* Into a store that has records, itself among the parts; behind a link, with its mode. */
     make_store(in_temporary("own"), 300, 2, 10);
@@ -427,9 +427,9 @@ static void test_merge(void) {
                                           "3 after"),
                    "status %d: %s", status, complained);
     }
-    CHECK_THAT(holds(in_temporary("all"), all.bytes, all.n), "--out was changed");
-    CHECK_THAT(!exists(in_temporary("other")) && !exists(in_temporary("other.merging")) &&
-                   !exists(in_temporary("all.merging")),
+    CHECK_THAT(has_bytes(in_temporary("all"), all.bytes, all.n), "--out was changed");
+    CHECK_THAT(!exists(in_temporary("other")) && !exists(in_temporary("other.part0")) &&
+                   !exists(in_temporary("all.part0")),
                "a failed merge leaves files");
     strcat(arguments, " --salvage");
     CHECK_THAT(!run_program(PROGRAM, arguments, "") && strstr(shown, "other: 12 records") &&
@@ -440,13 +440,13 @@ static void test_merge(void) {
     for (uint64_t k = 100; k < 109; k++)
         CHECK_THAT(has_record(&r, k, 10) == (k != 105), "record %d", (int)k);
     close_records(&r);
-    CHECK_THAT(holds(in_temporary("b"), b.bytes, b.n), "a part was changed");
+    CHECK_THAT(has_bytes(in_temporary("b"), b.bytes, b.n), "a part was changed");
 
     /* A damaged --out is not replaced, whatever is asked for. */
     snprintf(arguments, sizeof arguments, "merge %s/a --out %s/b --salvage", t, t);
     CHECK_THAT(run_program(PROGRAM, arguments, "") == 1 && strstr(complained, "damaged"), "%s",
                complained);
-    CHECK_THAT(holds(in_temporary("b"), b.bytes, b.n), "a damaged store was changed");
+    CHECK_THAT(has_bytes(in_temporary("b"), b.bytes, b.n), "a damaged store was changed");
 
     /* Short headers, no store, nothing at all. */
     for (size_t n = 0; n < 16; n++) {
@@ -459,10 +459,10 @@ static void test_merge(void) {
     }
 
     /* What a killed merge left is not taken for records, nor in the way. */
-    write_bytes(in_temporary("new.merging"), b.bytes, b.n);
+    write_bytes(in_temporary("new.part0"), b.bytes, b.n);
     snprintf(arguments, sizeof arguments, "merge %s/a --out %s/new", t, t);
     CHECK_THAT(!run_program(PROGRAM, arguments, "") && strstr(shown, "new: 5 records") &&
-                   holds(in_temporary("new"), a.bytes, a.n) && !exists(in_temporary("new.merging")),
+                   has_bytes(in_temporary("new"), a.bytes, a.n) && !exists(in_temporary("new.part1")),
                "%s%s", shown, complained);
 
     /* A full disk: nothing happened. */
@@ -471,8 +471,8 @@ static void test_merge(void) {
     snprintf(arguments, sizeof arguments, "merge %s/large --out %s/all", t, t);
     CHECK_THAT(run_program(program, arguments, "") == 1 && strstr(complained, "can't be written"),
                "%s", complained);
-    CHECK_THAT(holds(in_temporary("all"), all.bytes, all.n), "--out was changed");
-    CHECK_THAT(!exists(in_temporary("all.merging")), "a failed merge leaves a file");
+    CHECK_THAT(has_bytes(in_temporary("all"), all.bytes, all.n), "--out was changed");
+    CHECK_THAT(!exists(in_temporary("all.part0")), "a failed merge leaves a file");
 
     /* Parts that can only be read, in a folder that can only be read. */
     snprintf(program, sizeof program,
@@ -482,7 +482,7 @@ static void test_merge(void) {
     CHECK_THAT(!system(program), "no folders");
     const char *why = in_child(merge_as_nobody, temporary, 60);
     CHECK_THAT(!why, "a part that can only be read: %s", why);
-    CHECK_THAT(holds(in_temporary("rw/out"), a.bytes, a.n), "it was not merged");
+    CHECK_THAT(has_bytes(in_temporary("rw/out"), a.bytes, a.n), "it was not merged");
     snprintf(program, sizeof program, "chmod 755 %s/ro && chmod 700 %s", t, t);
     CHECK_THAT(!system(program), "no folders");
     free(a.bytes);
