@@ -121,7 +121,7 @@ static void check_damaged(const char *path, const void *bytes, size_t n, int fir
 
 /* What was remembered is found again, also by the next run; the last of a key holds. */
 static void test_store(void) {
-    const char *path = in_temporary("store");
+    const char *path = in_temporary("many.store");
     enum { PLENTY = 3000 };
     make_store(path, 1, PLENTY, 3);
     records r = {.path = NULL};
@@ -393,15 +393,15 @@ static void test_merge(void) {
     size_t record = 24 + 80;
     if (!a.bytes || !b.bytes) return;
 
-    snprintf(arguments, sizeof arguments, "merge %s/a %s/b %s/c --out %s/all", t, t, t, t);
-    CHECK_THAT(!run_program(PROGRAM, arguments, "") && strstr(shown, "all: 13 records") &&
+    snprintf(arguments, sizeof arguments, "merge %s/a %s/b %s/c --out %s/sum", t, t, t, t);
+    CHECK_THAT(!run_program(PROGRAM, arguments, "") && strstr(shown, "sum: 13 records") &&
                    !*complained,
                "%s%s", shown, complained);
-    content all = content_of(in_temporary("all"));
+    content all = content_of(in_temporary("sum"));
     CHECK_THAT(all.n == 16 + 13 * record, "%zu bytes", all.n);
-    CHECK_THAT(!run_program(PROGRAM, arguments, "") && strstr(shown, "all: 13 records"), "%s",
+    CHECK_THAT(!run_program(PROGRAM, arguments, "") && strstr(shown, "sum: 13 records"), "%s",
                complained);
-    CHECK_THAT(has_bytes(in_temporary("all"), all.bytes, all.n), "merged again: another store");
+    CHECK_THAT(has_bytes(in_temporary("sum"), all.bytes, all.n), "merged again: another store");
 
     /* Into a store that has records, itself among the parts; behind a link, with its mode. */
     make_store(in_temporary("own"), 300, 2, 10);
@@ -419,7 +419,7 @@ static void test_merge(void) {
     b.bytes[16 + 2 * record + 8] ^= 16; /* a bit of record 2's key */
     write_bytes(in_temporary("b"), b.bytes, b.n);
     for (int is_new = 0; is_new < 2; is_new++) {
-        const char *name = is_new ? "other" : "all";
+        const char *name = is_new ? "other" : "sum";
         snprintf(arguments, sizeof arguments, "merge %s/a %s/b %s/c --out %s/%s", t, t, t, t, name);
         int status = run_program(PROGRAM, arguments, "");
         CHECK_THAT(status == 1 && lines_of(complained) == 1 && strstr(complained, "--salvage") &&
@@ -427,9 +427,9 @@ static void test_merge(void) {
                                           "3 after"),
                    "status %d: %s", status, complained);
     }
-    CHECK_THAT(has_bytes(in_temporary("all"), all.bytes, all.n), "--out was changed");
+    CHECK_THAT(has_bytes(in_temporary("sum"), all.bytes, all.n), "--out was changed");
     CHECK_THAT(!exists(in_temporary("other")) && !exists(in_temporary("other.part0")) &&
-                   !exists(in_temporary("all.part0")),
+                   !exists(in_temporary("sum.part0")),
                "a failed merge leaves files");
     strcat(arguments, " --salvage");
     CHECK_THAT(!run_program(PROGRAM, arguments, "") && strstr(shown, "other: 12 records") &&
@@ -468,11 +468,11 @@ static void test_merge(void) {
     /* A full disk: nothing happened. */
     make_store(in_temporary("large"), 500, 100, 100);
     snprintf(program, sizeof program, "trap '' XFSZ; ulimit -f 20; %s", PROGRAM);
-    snprintf(arguments, sizeof arguments, "merge %s/large --out %s/all", t, t);
+    snprintf(arguments, sizeof arguments, "merge %s/large --out %s/sum", t, t);
     CHECK_THAT(run_program(program, arguments, "") == 1 && strstr(complained, "can't be written"),
                "%s", complained);
-    CHECK_THAT(has_bytes(in_temporary("all"), all.bytes, all.n), "--out was changed");
-    CHECK_THAT(!exists(in_temporary("all.part0")), "a failed merge leaves a file");
+    CHECK_THAT(has_bytes(in_temporary("sum"), all.bytes, all.n), "--out was changed");
+    CHECK_THAT(!exists(in_temporary("sum.part0")), "a failed merge leaves a file");
 
     /* Parts that can only be read, in a folder that can only be read. */
     snprintf(program, sizeof program,
