@@ -134,14 +134,16 @@ def check(c, t, site):
         need(abs(c[k]) <= LARGEST, f"{k} is {c[k]}, not a finite number")
     for k in "norm_eps", "attn_cap", "final_cap":
         need(c[k] >= 0, f"{k} is {c[k]}, a negative number")
-    need(0 <= site[0] < c["layers"] and -MAX_EOI <= site[1] <= 0 and abs(site[2]) <= LARGEST,
-         f"{site} is no site of this model")
+    layer, position, coefficient = site
+    need(0 <= layer < c["layers"] and abs(coefficient) <= LARGEST and
+         (layer == 0 or (-MAX_EOI <= position < 0 and coefficient != 0)), f"{site} is no site of this model")
 
     vocab = len(t["tokens"])
     need(vocab == len(t["types"]) == c["vocab"], f"{vocab} tokens for a vocabulary of {c['vocab']}")
     need(1 <= len(t["eot"]) <= MAX_IDS and len(t["refusal"]) <= MAX_IDS,
          f"{len(t['eot'])} tokens that end a turn and {len(t['refusal'])} that begin a refusal; "
          f"steer.c takes 1 to {MAX_IDS} and up to {MAX_IDS}")
+    need(len(set(t["refusal"])) == len(t["refusal"]), "a token that begins a refusal is named twice")
     for i in t["eot"] + t["refusal"]:
         need(0 <= i < vocab, f"token {i} is outside the vocabulary of {vocab}")
     for i, (s, k) in enumerate(zip(t["tokens"], t["types"])):

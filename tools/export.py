@@ -427,18 +427,23 @@ def cut_template(source, bos, eos):
     return got["pieces"], got["trim"]
 
 
-def check_turn(t):
-    """Between a question and its answer steer.c takes 1 to 64 tokens of the template. Only its
-    tokenizer can count them; this says what is certain without it."""
+def check_turn(t, site):
+    """Between a question and its answer steer.c takes 1 to 64 tokens of the template, and a site is at
+    one of them. Only its tokenizer can count them; this says what is certain without it."""
     turn = t["template"]["user_post"] + t["template"].get("assistant_pre", "")
     special = sorted((s for s, k in zip(t["tokens"], t["types"]) if k == 1 and s), key=len, reverse=True)
     plain = re.split(b"|".join(map(re.escape, special)) or b"(?!)", turn.encode())
     if t["nfc"]:
         plain = [unicodedata.normalize("NFC", s.decode(errors="replace")).encode() for s in plain]
-    known = sum(t["byte_tokens"][byte] != binfile.NO_TOKEN for s in plain for byte in s)
-    if len(plain) - 1 + known == 0:
+    known = [sum(t["byte_tokens"][byte] != binfile.NO_TOKEN for byte in s) for s in plain]
+    least = len(plain) - 1 + sum(n > 0 for n in known)       # special tokens, one of each text around
+    most = len(plain) - 1 + sum(known)
+    if least == 0:
         raise Refused(f"the template puts no token between a question and its answer ({turn!r})")
-    if len(plain) - 1 + known > binfile.MAX_EOI and not can_ask_steer():
+    if least < -site[1]:
+        raise Refused(f"the template may have no position {site[1]}, where this model's results are "
+                      "reported; export the GGUF under the name of its file")
+    if most > binfile.MAX_EOI and not can_ask_steer():
         raise Refused(f"the template may put more than {binfile.MAX_EOI} tokens between a question and its "
                       "answer; build ./steer, which can count them, and try again")
 
@@ -495,7 +500,7 @@ def convert(name, path, out, dtype):
                           f"{config['d']}, not {size[0]} of {size[1]}")
     tensors = read_tensors(g, config)
     tokenizer = read_tokenizer(g, config["vocab"])
-    check_turn(tokenizer)
+    check_turn(tokenizer, site)
     say(f"{title}: {g.arch}, {config['layers']} blocks, d {config['d']}, vocabulary {config['vocab']}, "
         f"embedding {'tied' if config['tied'] else 'and unembedding stored separately'}")
     binfile.write(out, config, tokenizer, tensors, dtype, title, site)

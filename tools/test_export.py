@@ -421,6 +421,7 @@ def test_tables(path):
             ("token 7 does not stand for the byte 6", {"byte_tokens": [0, 1, 2, 3, 4, 5, 7] + [~0 % 2**32] * 249}),
             ("merge 0 of tokens 1 and 2", {"merges": [(1, 2, 3)]}),
             ("token 400 is outside", {"refusal": [400]}),
+            ("is named twice", {"refusal": [73, 73]}),
             ("9 tokens that end a turn", {"eot": [1] * 9}),
             ("string user_pre holds a zero byte", {"template": {"user_pre": "a\0"}})]:
         out = path.with_suffix(".bin")
@@ -450,6 +451,20 @@ def test_exported(path):
              *meta("tokenizer.ggml.add_bos_token", "bool", True))
     _, said = steer("tokenize", out, "--chat", "Hi!", "--quiet")
     check("    it is there", said.split() == list(map(str, [259] + ids)), said)
+
+    # A known model's site is at one of the template's positions
+    small = Small()
+    small.meta.pop("tokenizer.chat_template")
+    small.write(path)
+
+    def known(position):
+        export.MODELS["small"] = ("Small", "small.bin", "", [], "", (1, 8), (0, position, 0.0))
+    for position in -1, -2:
+        out, status, err = run_export("small", "--gguf", path, out=path.with_suffix(".bin"),
+                                      before=lambda: known(position))
+        good = status == 0 if position == -1 else status == 1 and "no position -2" in err
+        check(f"a known model's site at {position}", good, err)
+        out.unlink(missing_ok=True)
 
     # Only the tokenizer of ./steer can count the tokens between a question and its answer: here 40
     # more, and 80 more than usual
