@@ -151,12 +151,12 @@ def check(c, t, site):
         need(k != 1 or b"\0" not in s, f"token {i} ({s!r}) is special and holds a zero byte")
     need(sum(map(len, t["tokens"])) < 1 << 32, "the tokens have more than 4 GB of text")
     for byte, i in enumerate(t["byte_tokens"]):
-        need(i == NO_TOKEN or (i < vocab and t["tokens"][i] == bytes([byte])),
+        need(i == NO_TOKEN or (i < vocab and t["tokens"][i] == bytes([byte]) and t["types"][i] == 0),
              f"token {i} does not stand for the byte {byte}")
     rank_of = {}
     for rank, (left, right, result) in enumerate(t["merges"]):
         need(max(left, right, result) < vocab, f"merge {rank} is of tokens outside the vocabulary")
-        need(t["tokens"][left] + t["tokens"][right] == t["tokens"][result],
+        need(t["tokens"][left] + t["tokens"][right] == t["tokens"][result] and t["types"][result] == 0,
              f"merge {rank} of tokens {left} and {right} does not result in token {result}")
         first = rank_of.setdefault((left, right), rank)
         need(first == rank, f"merge {rank}, of tokens {left} and {right}, is there before as merge {first}")
@@ -164,9 +164,11 @@ def check(c, t, site):
     for first, last, k in t["unicode"]:
         need(before < first <= last and 1 <= k <= 4, f"the Unicode table is wrong at U+{first:04X}")
         before = last
-    for ch in " \t\n\r":                          # the pre-tokenizers' rules rely on these
-        need(any(first <= ord(ch) <= last and k == 4 for first, last, k in t["unicode"]),
-             f"the Unicode table does not have U+{ord(ch):04X} as white space")
+    ascii_class = {c: k for first, last, k in t["unicode"] for c in range(first, min(last, 127) + 1)}
+    for c in range(128):                          # the pre-tokenizers' rules name some of these
+        ch = chr(c)
+        k = 1 if ch.isalpha() else 3 if ch.isdigit() else 4 if ch in " \t\n\v\f\r" else 0
+        need(ascii_class.get(c, 0) == k, f"the Unicode table does not have U+{c:04X} in class {k}")
     for k, s in t["template"].items():
         need("\0" not in s, f"the template's string {k} holds a zero byte")
 

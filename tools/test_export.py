@@ -416,10 +416,13 @@ def test_tables(path):
     tensors = export.read_tensors(g, config)
     classes = tokenizer["unicode"]
     for words, change in [
-            ("U+0020 as white space", {"unicode": [r for r in classes if not r[0] <= 0x20 <= r[1]]}),
-            ("U+0041", {"unicode": classes + [(0x41, 0x41, 1)]}),
-            ("token 7 does not stand for the byte 6", {"byte_tokens": [0, 1, 2, 3, 4, 5, 7] + [~0 % 2**32] * 249}),
+            ("U+0020 in class 4", {"unicode": [r for r in classes if not r[0] <= 0x20 <= r[1]]}),
+            ("U+0000 in class 0", {"unicode": [(0, 0, 4)] + classes}),
+            ("wrong at U+0041", {"unicode": classes + [(0x41, 0x41, 1)]}),
+            ("token 7 does not stand for the byte 6",
+             {"byte_tokens": [0, 1, 2, 3, 4, 5, 7] + [binfile.NO_TOKEN] * 249}),
             ("merge 0 of tokens 1 and 2", {"merges": [(1, 2, 3)]}),
+            ("merge 0 of tokens 116 and 104", {"types": [int(i == 256) for i in range(262)]}),
             ("token 400 is outside", {"refusal": [400]}),
             ("is named twice", {"refusal": [73, 73]}),
             ("9 tokens that end a turn", {"eot": [1] * 9}),
