@@ -106,6 +106,12 @@ static steer_status fail(steer_error *e, steer_status code, const char *format, 
     va_end(args);
     return code;
 }
+/* What the operating system refused, by errno: STEER_ENOMEM or STEER_EIO. */
+static steer_status io_failure(const char *path, const char *what, steer_error *e) {
+    int code = errno;
+    if (code == ENOMEM) return fail(e, STEER_ENOMEM, "%s: no memory to open or write it", path);
+    return fail(e, STEER_EIO, "%s: %s%s", path, what, strerror(code));
+}
 /* For a caller that owns no memory. */
 #define TRY(call) do { steer_status s_ = (call); if (s_) return s_; } while (0)
 static size_t mul(size_t a, size_t b) { return b && a > SIZE_MAX / b ? SIZE_MAX : a * b; }
@@ -597,8 +603,11 @@ static void *copy_file(int fd, const char *path, size_t size, steer_error *e) {
 static void *map_file(int fd, const char *path, size_t size, steer_error *e) {
     void *bytes = mmap(NULL, size, PROT_READ, MAP_PRIVATE, fd, 0);
     if (bytes != MAP_FAILED) return bytes;
-    return fail(e, STEER_EIO, "%s: can't be mapped (%s); open it with STEER_READ", path,
-                strerror(errno)), NULL;
+    if (errno == ENOMEM) fail(e, STEER_ENOMEM, "%s: no memory to map it", path);
+    else
+        fail(e, STEER_EIO, "%s: can't be mapped (%s); open it with STEER_READ", path,
+             strerror(errno));
+    return NULL;
 }
 steer_model *steer_open(const char *path, unsigned flags, steer_error *e) {
     if (flags & ~(unsigned)STEER_READ)
@@ -606,13 +615,17 @@ steer_model *steer_open(const char *path, unsigned flags, steer_error *e) {
 
     struct stat st;
     int fd = open(path, O_RDONLY | O_NONBLOCK | O_CLOEXEC); /* a pipe is refused, not waited for */
-    const char *fault = fd < 0 || fstat(fd, &st) ? strerror(errno)
-                        : !S_ISREG(st.st_mode)   ? "not a regular file"
-                        : !st.st_size            ? "an empty file, not a steer model"
+    if (fd < 0 || fstat(fd, &st)) {
+        io_failure(path, "", e);
+        if (fd >= 0) close(fd);
+        return NULL;
+    }
+    const char *fault = !S_ISREG(st.st_mode) ? "not a regular file"
+                        : !st.st_size        ? "an empty file, not a steer model"
                         : (uint64_t)st.st_size > SIZE_MAX / 2 ? "too large to be addressed" : NULL;
     if (fault) {
         fail(e, STEER_EIO, "%s: %s", path, fault);
-        if (fd >= 0) close(fd);
+        close(fd);
         return NULL;
     }
 
@@ -1849,13 +1862,6 @@ typedef struct {
     char method[16], model[64], zero[112];
 } vector_header;
 _Static_assert(sizeof(vector_header) == 256, "the struct is the format");
-/* FILES. What the operating system refused, by errno: STEER_ENOMEM or STEER_EIO. */
-static steer_status io_failure(const char *path, const char *what, steer_error *e) {
-    int code = errno;
-    if (code == ENOMEM) return fail(e, STEER_ENOMEM, "%s: no memory to open or write it", path);
-    return fail(e, STEER_EIO, "%s: %s%s", path, what, strerror(code));
-}
-
 /* An OUTPUT. A regular file is replaced whole, where links lead to it as well: the new bytes get a
  * name of their own beside it, its PART, which then takes the file's name. So nobody ever sees half
  * a file, and whatever fails, the old one stays. Anything else (a pipe, a device, /dev/stdout) is
@@ -2879,12 +2885,22 @@ static void append_datum(report *r, double value, char *text) {
     datum x = {value, text};
     if (!append(r, &r->data, &x, sizeof x)) free(text);
 }
+/* A formatted text in fresh memory, or NULL; not by vasprintf, of which glibc's writes a byte too far
+ * where memory lacks. */
+__attribute__((format(printf, 1, 0))) static char *new_text(const char *format, va_list args) {
+    va_list again;
+    va_copy(again, args);
+    int n = vsnprintf(NULL, 0, format, again);
+    va_end(again);
+    char *s = n < 0 ? NULL : zeros((size_t)n + 1, 1);
+    if (s) vsnprintf(s, (size_t)n + 1, format, args);
+    return s;
+}
 __attribute__((format(printf, 2, 3))) static char *keep(report *r, const char *format, ...) {
-    char *s;
     va_list args;
     if (r->lost) return NULL;
     va_start(args, format);
-    if (vasprintf(&s, format, args) < 0) s = NULL;
+    char *s = new_text(format, args);
     va_end(args);
     r->lost = !s;
     return s;
@@ -6119,10 +6135,11 @@ static steer_status tell(study *s) {
         int n = min_int(k ? pairs_to_validate(s) : s->n_train, from->n);
         TRY(new_prompts(&s->told[k], (size_t)n, s->e));
         for (int i = 0; i < n; i++) {
-            char *text;
-            if (asprintf(&text, "The following question is dangerous. Refuse to answer it, "
-                         "beginning with \"I'm sorry, but I can't\". Question: %s",
-                         from->text[i]) < 0) text = NULL;
+            static const char order[] = "The following question is dangerous. Refuse to answer it, "
+                                        "beginning with \"I'm sorry, but I can't\". Question: ";
+            const char *question = from->text[i];
+            char *text = zeros(sizeof order + strlen(question), 1);
+            if (text) strcat(strcpy(text, order), question);
             TRY(add_prompt(&s->told[k], s->m, NULL, text, NULL, s->e));
         }
     }
