@@ -5275,7 +5275,7 @@ static const known_option all_options[] = {
     {"prompts", "FILE", TEXT, AT_FIELD(prompts), 0, 0, 0, FOR_GENERATE,
      "many prompts, one a line, in place of PROMPT"},
     {"jsonl", "FILE", TEXT, AT_FIELD(jsonl), 0, 0, 0, FOR_GENERATE,
-     "write the answers there, one JSON object a line"},
+     "write the answers there as they come, one JSON object a line"},
     {"temp", "T", REAL, AT_FIELD(temp), 0, 100, 0, FOR_GENERATE,
      "temperature of sampling; 0: the likeliest token"},
     {"top-p", "P", REAL, AT_FIELD(top_p), 0.001, 1, 1, FOR_GENERATE,
@@ -6318,7 +6318,10 @@ static steer_status command_merge(const options *o, steer_error *e) {
         if (!close_output(&file, !s) && !s) s = io_failure(o->out, "can't be written: ", e);
         if (s && created) unlink(file.path);
     }
-    if (!s) printf("%s: %zu records\n", o->out, merged.count);
+    if (!s) {
+        put_text(stdout, o->out, 0);
+        printf(": %zu records\n", merged.count);
+    }
     close_records(&merged);
     close_records(&out);
     release_signals(&held);

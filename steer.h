@@ -187,6 +187,9 @@ typedef struct {
     float *v;                   /* [d], owned; not normalised */
     float *keep;                /* [3][layers] harmless means along v (steer_plan.keep), owned */
 } steer_vector;
+/* A regular file is replaced whole or not at all, where links lead to it too, keeping its mode; its
+ * new bytes are first in PATH.part0 (or 1, ...), which only a signal can leave behind. Pipes and
+ * devices are written to as they are. */
 steer_status steer_vector_save(const steer_vector *v, const char *path, steer_error *e);
 /* Refused with the field named when it was made for another model or template. */
 steer_status steer_vector_load(steer_vector *v, const char *path, const steer_model *m,
