@@ -29,12 +29,13 @@ static const char *const sweep_names[SWEEPS] = {"memory", "memory-on", "files", 
 
 enum { PLACES = 1 << 17, DEPTH = 4 };
 static struct shared { /* between this process and the one that runs the command */
-    int sweep, armed, fired, kept;
+    int sweep, fired, kept;
     long place, calls;       /* calls of the sweep's kind so far */
     uint64_t path[PLACES];   /* of each call, in a run without a fault */
     char what[64];           /* the function that failed first */
     void *from[DEPTH], *leak[DEPTH]; /* who called it; who asked for what is kept */
 } *run;
+static int armed; /* in the process that runs a command */
 
 /* The innermost return addresses in this program; a number for all of them. */
 extern char __executable_start, etext;
@@ -52,20 +53,20 @@ static uint64_t trace(void **to) {
 }
 
 static int fails(int once, const char *what) {
-    if (!run || !run->armed || (run->sweep != once && run->sweep != once + 1)) return 0;
+    if (!armed || (run->sweep != once && run->sweep != once + 1)) return 0;
     void *from[DEPTH] = {0};
     long k = ++run->calls;
     if (!run->place && k < PLACES) {
-        run->armed = 0;
+        armed = 0;
         run->path[k] = trace(from);
-        run->armed = 1;
+        armed = 1;
     }
     if (!run->place || k < run->place || (k > run->place && run->sweep == once)) return 0;
     if (!run->fired++) {
-        run->armed = 0;
+        armed = 0;
         snprintf(run->what, sizeof run->what, "%s", what);
         trace(run->from);
-        run->armed = 1;
+        armed = 1;
     }
     errno = once == MEMORY_ONCE ? ENOMEM : EIO;
     return 1;
@@ -85,12 +86,12 @@ extern void __libc_free(void *);
 static void *new_chunk(size_t n, int fill) {
     chunk *c = n < SIZE_MAX / 2 ? __libc_malloc(sizeof *c + n + TAIL) : NULL;
     if (!c) return NULL;
-    *c = (chunk){.next = all.next, .last = &all, .size = n, .armed = run && run->armed};
+    *c = (chunk){.next = all.next, .last = &all, .size = n, .armed = (size_t)armed};
     all.next->last = c, all.next = c;
     if (c->armed && run->place) {
-        run->armed = 0;
+        armed = 0;
         trace(c->from);
-        run->armed = 1;
+        armed = 1;
     }
     memset(c + 1, fill, n);
     memset((char *)(c + 1) + n, SOUND, TAIL);
@@ -162,9 +163,9 @@ WRAP(ssize_t, getline, (char **l, size_t *n, FILE *f), (l, n, f), -1, mark(f))
 /* ---------------------------------------------------------------- commands */
 
 /* In `line`, which is cut at spaces, ~ is a space; IN/ and OUT/ begin files. An output may, after a
- * failure, hold the first part of itself (PART: lines that came before it), or what a run without a
- * fault continues (STORE). */
-enum { WHOLE, PART, STORE };
+ * failure, hold what was written before it (FIRST_LINES), or what the next run continues
+ * (CONTINUED). */
+enum { ALL_OF_IT, FIRST_LINES, CONTINUED };
 #define M "weights/tiny-llama.bin"
 #define STUDY " --data IN --limit 2 --max-new 4 "
 #define PATCHED STUDY "--patch 1 --exact 0 "
@@ -172,30 +173,30 @@ static const struct command {
     const char *name, *line, *input;
     int kind;
 } commands[] = {
-    {"info", "info " M " --verify", "", WHOLE},
-    {"tokenize", "tokenize " M " --chat a~cake", "", WHOLE},
-    {"generate", "generate " M " How~do~I~bake~a~cake? --max-new 4", "", WHOLE},
-    {"compare", "generate " M " a~cake --vector IN/v --compare --max-new 4 --temp 1", "", WHOLE},
-    {"jsonl", "generate " M " --prompts IN/some --jsonl OUT/jsonl --max-new 3", "", PART},
-    {"chat", "chat " M " --vector IN/v", "a cake\n/coeff 1\n/freeze v\nagain\n/reset\n", WHOLE},
-    {"vector", "vector " M " --out OUT/v" " --data IN --train 2 --site 3,-1", "", WHOLE},
+    {"info", "info " M " --verify", "", ALL_OF_IT},
+    {"tokenize", "tokenize " M " --chat a~cake", "", ALL_OF_IT},
+    {"generate", "generate " M " How~do~I~bake~a~cake? --max-new 4", "", ALL_OF_IT},
+    {"compare", "generate " M " a~cake --vector IN/v --compare --max-new 4 --temp 1", "", ALL_OF_IT},
+    {"jsonl", "generate " M " --prompts IN/some --jsonl OUT/jsonl --max-new 3", "", FIRST_LINES},
+    {"chat", "chat " M " --vector IN/v", "a cake\n/coeff 1\n/freeze v\nagain\n/reset\n", ALL_OF_IT},
+    {"vector", "vector " M " --out OUT/v" " --data IN --train 2 --site 3,-1", "", ALL_OF_IT},
     {"ntp", "vector " M " --method ntp --out OUT/v --pairs 8 --epochs 1 --data IN --train 8 "
-     "--limit 1 --max-new 24", "", WHOLE},
-    {"evaluate", "evaluate " M " --vector IN/v" STUDY "--report OUT/r", "", WHOLE},
-    {"freeze", "freeze " M " --vector IN/v" STUDY "--json", "", WHOLE},
-    {"patch", "patch " M " --vector IN/v" PATCHED "--store OUT/store", "", STORE},
-    {"circuit", "circuit " M " --vector IN/v" PATCHED "--out OUT/c", "", WHOLE},
-    {"faithful", "circuit " M " --vector IN/v" STUDY "--patch 1 --circuit IN/c", "", WHOLE},
-    {"ov", "ov " M " --vector IN/v" PATCHED, "", WHOLE},
-    {"sparsify", "sparsify " M " --vector IN/v" PATCHED, "", WHOLE},
-    {"reproduce", "reproduce " M PATCHED "--train 2 --val 1 --map 1 --pairs 4 --epochs 1 --report OUT/r", "", WHOLE},
-    {"merge", "merge IN/1 IN/2 --out OUT/store", "", WHOLE}};
+     "--limit 1 --max-new 24", "", ALL_OF_IT},
+    {"evaluate", "evaluate " M " --vector IN/v" STUDY "--report OUT/r", "", ALL_OF_IT},
+    {"freeze", "freeze " M " --vector IN/v" STUDY "--json", "", ALL_OF_IT},
+    {"patch", "patch " M " --vector IN/v" PATCHED "--store OUT/store", "", CONTINUED},
+    {"circuit", "circuit " M " --vector IN/v" PATCHED "--out OUT/c", "", ALL_OF_IT},
+    {"faithful", "circuit " M " --vector IN/v" STUDY "--patch 1 --circuit IN/c", "", ALL_OF_IT},
+    {"ov", "ov " M " --vector IN/v" PATCHED, "", ALL_OF_IT},
+    {"sparsify", "sparsify " M " --vector IN/v" PATCHED, "", ALL_OF_IT},
+    {"reproduce", "reproduce " M PATCHED "--train 2 --val 1 --map 1 --pairs 4 --epochs 1 --report OUT/r", "", ALL_OF_IT},
+    {"merge", "merge IN/1 IN/2 --out OUT/store", "", ALL_OF_IT}};
 enum { COMMANDS = sizeof commands / sizeof *commands };
 static const struct command setup[] = {
-    {"", "vector " M " --out IN/v --data IN --train 4", "", WHOLE},
-    {"", "circuit " M " --vector IN/v" PATCHED "--out IN/c", "", WHOLE},
-    {"", "patch " M " --vector IN/v" PATCHED "--store IN/1 --shard 1/2", "", WHOLE},
-    {"", "patch " M " --vector IN/v" PATCHED "--store IN/2 --shard 2/2", "", WHOLE}};
+    {"", "vector " M " --out IN/v --data IN --train 4", "", ALL_OF_IT},
+    {"", "circuit " M " --vector IN/v" PATCHED "--out IN/c", "", ALL_OF_IT},
+    {"", "patch " M " --vector IN/v" PATCHED "--store IN/1 --shard 1/2", "", ALL_OF_IT},
+    {"", "patch " M " --vector IN/v" PATCHED "--store IN/2 --shard 2/2", "", ALL_OF_IT}};
 
 static char folder[] = "/tmp/steer-faults-XXXXXX";
 static char said[1 << 16]; /* what a run said on stderr */
@@ -241,9 +242,9 @@ static int once(const struct command *c) {
         setvbuf(stdout, out, _IOFBF, sizeof out), setvbuf(stdin, in, _IOFBF, sizeof in);
         signal(SIGXFSZ, SIG_IGN);
         if (run->sweep == DISK_FULL) setrlimit(RLIMIT_FSIZE, &limit);
-        run->armed = 1;
+        armed = 1;
         int result = steer_main(argc, argv);
-        run->armed = 0;
+        armed = 0;
         for (chunk *k = all.next; k != &all; k = k->next)
             if (k->armed && !run->kept++) memcpy(run->leak, k->from, sizeof run->leak);
         fflush(stdout);
@@ -285,9 +286,8 @@ static const char *wrong_files(int kind, int status) {
             if (got && right && n[0] == n[1] && start) ; /* whole */
             else if (!right) wrong = "is left";
             else if (!status) wrong = got ? "is not what it should be" : "is missing";
-            else if (got && !is_stdout && !old && kind == WHOLE) wrong = "is half written";
-            else if (got && kind == PART && !old && (!start || (n[0] && got[n[0] - 1] != '\n')))
-                wrong = "holds other than the first lines";
+            else if (got && !is_stdout && !old && kind == ALL_OF_IT) wrong = "is half written";
+            else if (got && kind == FIRST_LINES && !old && !start) wrong = "holds other lines";
             if (wrong) snprintf(text, sizeof text, "%s %s", f->d_name, wrong), wrong = text;
             free(got), free(right);
         }
@@ -308,17 +308,17 @@ static const char *wrong_run(const struct command *c, int status, int sweep) {
     if (result && sweep <= MEMORY_ON && !strstr(told, "memory")) return "lack of memory is called something else";
     if (chat && !result) return NULL; /* what goes wrong in a turn is said there, and one goes on */
     const char *wrong = wrong_files(c->kind, result);
-    if (wrong || !result || c->kind != STORE) return wrong;
+    if (wrong || !result || c->kind != CONTINUED) return wrong;
     run->sweep = MEMORY_ONCE, run->place = 0; /* the same once more, now without a fault */
     status = once(c), run->sweep = sweep;
     if (status) return "what it left can't be continued";
-    return wrong_files(WHOLE, 0);
+    return wrong_files(ALL_OF_IT, 0);
 }
 
 /* Old files stand where a run of an odd number writes. */
 static void prepare(const struct command *c, long place) {
     shell("rm -rf %s/out && mkdir %s/out", folder, folder);
-    if (place % 2 == 0 || c->kind == STORE || !strstr(c->line, "OUT/")) return;
+    if (place % 2 == 0 || c->kind == CONTINUED || !strstr(c->line, "OUT/")) return;
     shell("cd %s/right && for f in *; do [ $f = stdout ] || printf old >../out/$f; done", folder);
 }
 
