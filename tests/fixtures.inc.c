@@ -85,6 +85,21 @@ static steer_model *random_model(int seed, double base, steer_config c, dtype ty
     }
     return m;
 }
+static void free_random_model(steer_model *m) {
+    for (int b = 0; m && b < m->config.layers; b++) {
+        block *w = &m->blocks[b];
+        weight *const matrices[] = {&w->q, &w->k, &w->v, &w->o, &w->gate, &w->up, &w->down};
+        const float *const vectors[] = {w->attn_norm, w->mlp_norm, w->post_attn_norm,
+                                        w->post_mlp_norm, w->q_bias, w->k_bias, w->v_bias};
+        for (int i = 0; i < 7; i++) free_matrix(matrices[i]), free((void *)(uintptr_t)vectors[i]);
+    }
+    if (!m) return;
+    if (!m->config.tied) free_matrix(&m->unembed);
+    free_matrix(&m->embed);
+    free((void *)(uintptr_t)m->final_norm), free((void *)(uintptr_t)m->rope_freq);
+    free(m->blocks), free(m);
+}
+
 /* ---------------------------------------------------------------- files, children */
 
 static uint64_t dice = 1; /* random_unit's state: every test begins with the same */

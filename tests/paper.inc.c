@@ -49,13 +49,17 @@ static steer_model *family(int kind) {
     if (!made[kind]) made[kind] = random_model(90 + kind, 10000, c, F32);
     return made[kind];
 }
-/* A tracer with an example of random tokens on it; tokens and vector are leaked. */
+/* A tracer with an example of random tokens on it. */
 typedef struct {
     const steer_model *m;
     tracer t;
     example x;
     float *v;
 } traced;
+static void close_traced(traced *w) {
+    free((void *)(uintptr_t)w->x.tokens), free(w->v);
+    free_tracer(&w->t);
+}
 static int open_traced(traced *w, int kind, int n, int prompt, int streams, int steered_text) {
     steer_error e = {0};
     int *tokens = malloc(sizeof *tokens * (size_t)n);
@@ -602,7 +606,7 @@ static double check_backward(int kind) {
     backward(t->c, &t->tape[2], N, alone, &t->back, NULL);
     CHECK_THAT(!memcmp(alone, t->dx, sizeof(float) * plane), "dx depends on what is kept");
     free(weights), free(alone), free(start), free(weights64);
-    free_tracer(t);
+    close_traced(&w);
     return most;
 }
 
@@ -804,14 +808,14 @@ static void test_backward_whole(void) {
                 CHECK_THAT(!memcmp(scores[0], scores[1], width * sizeof(double)) &&
                                (!i || !memcmp(node[0], node[1], sizeof node[0])),
                            "%s: scores differ on %d threads", family_names[kind], 1 << i);
-                free_tracer(&again.t);
+                close_traced(&again);
             }
             set_threads(1);
             double off = fabs(node[0][0] / scores[0][S_TOTAL] - 1);
             whole = fmax(whole, off);
             CHECK_THAT(off <= 1e-4, "%s: the vector's node, patched, gives %g of %g",
                        family_names[kind], node[0][0], scores[0][S_TOTAL]);
-            free(scores[0]), free(scores[1]), free_tracer(&w.t);
+            free(scores[0]), free(scores[1]), close_traced(&w);
         }
     }
     for (int i = 0; i < 2; i++) { /* 3.10.1: completeness */
@@ -1129,7 +1133,7 @@ static double check_faithful(int kind, int text) {
     CHECK_THAT(misfit(&partial) <= 1e-5, "%s: circuits in between: relative error %.3g",
                family_names[kind], misfit(&partial));
     free(start), free(states), free(nodes[0]), free(nodes[1]);
-    free(cut), free(kept), free(order), free(final), free_tracer(t);
+    free(cut), free(kept), free(order), free(final), close_traced(&w);
     return fmax(fmax(most, misfit(&off)), misfit(&partial));
 }
 static void test_circuits(void) {
@@ -1212,7 +1216,7 @@ static double check_removal(int kind, int from) {
     CHECK_THAT(misfit(&off) <= 1e-5 && off.largest > 0.01,
                "%s from %d: relative error %.3g of %.3g", family_names[kind], from, misfit(&off),
                off.largest);
-    free_tracer(&w.t);
+    close_traced(&w);
     return misfit(&off);
 }
 static void test_value_vectors(void) {
@@ -1668,7 +1672,7 @@ static void test_patch_errors(void) {
     CHECK_THAT(!steer_tracer_new(w.m, 1, w.m->config.max_seq + 88, 4, 1, &e) &&
                    e.code == STEER_EARG && strstr(e.text, "positions"),
                "more positions than the model has: %s", e.text);
-    free(cut), free(kept), free(scores), free(edge), free(zero), free_tracer(t);
+    free(cut), free(kept), free(scores), free(edge), free(zero), close_traced(&w);
 }
 
 /* ---------------------------------------------------------------- the report */

@@ -157,12 +157,15 @@ static int golden_file(const char *path, double tolerance) {
             char *type = getline(&line, &size, f) > 0 ? line : NULL;
             dtype t = type && strstr(type, "bf16") ? BF16 : type && strstr(type, "q8") ? Q8 : F32;
             steer_config c = random_config(p);
-            if (!random || memcmp(p, last, sizeof p) || t != last_type)
+            if (!random || memcmp(p, last, sizeof p) || t != last_type) {
+                free_random_model(random);
                 random = random_model((int)p[0], (double)p[1], c, t);
+            }
             memcpy(last, p, sizeof p), last_type = t;
             g.m = random, g.own = 1;
         } else if (!strcmp(word, "tokens")) g.n_tokens = parse_ints(rest, g.tokens, 512);
         else if (!strcmp(word, "vector")) {
+            free(g.vector);
             g.vector = malloc(sizeof(float) * 4096);
             CHECK_THAT(parse_floats(rest, g.vector, 4096) == g.m->config.d,
                        "%s: a vector of another width", g.name);
@@ -171,6 +174,7 @@ static int golden_file(const char *path, double tolerance) {
             g.plan.add = g.vector;
         } else if (!strcmp(word, "ablate")) g.plan.ablate = g.vector;
         else if (!strcmp(word, "keep")) {
+            free(g.keep);
             g.keep = malloc(sizeof(float) * 512);
             parse_floats(rest, g.keep, 512);
             g.plan.keep = g.keep;
@@ -185,11 +189,11 @@ static int golden_file(const char *path, double tolerance) {
             int pos = (int)strtol(rest, &end, 10);
             golden_logits(&g, pos, numbers, parse_floats(end, numbers, 4096), tolerance);
         } else if (!strcmp(word, "end") && !g.own) steer_close(g.m), g.m = NULL;
-        else if (!strcmp(word, "end"))
-            g.own = 0; /* a random model's arrays are left to the end of the process */
+        else if (!strcmp(word, "end")) g.own = 0;
     }
     if (f) fclose(f);
-    free(line), free(numbers);
+    free_random_model(random);
+    free(line), free(numbers), free(g.vector), free(g.keep);
     printf("  %s: %d cases, largest error %.2g\n", path, cases, worst);
     CHECK_THAT(cases > 0, "%s: no cases", path);
     return cases;
@@ -371,7 +375,8 @@ static void test_golden_patch(void) {
                        circuit.error);
             free_tracer(&p.t), free(p.scores), free(p.node), free(p.edge), free(p.keep);
             free(p.vector);
-            if (!p.own) steer_close(p.m);
+            if (p.own) free_random_model(p.m);
+            else steer_close(p.m);
         }
     }
     if (f) fclose(f);
@@ -420,6 +425,7 @@ static void test_golden_train(void) {
         else if (!strcmp(word, "random")) {
             float numbers[24] = {0};
             parse_floats(rest, numbers, 24);
+            free_random_model(m);
             m = random_model((int)numbers[0], (double)numbers[1], random_config(numbers), F32);
             d = m->config.d, memset(sum, 0, sizeof sum);
         } else if (!strcmp(word, "layer")) layer = (int)v[0];
@@ -509,6 +515,7 @@ static void test_golden_train(void) {
     }
     if (f) fclose(f);
     free(line);
+    free_random_model(m);
     printf("  train.txt: %d lines; relative errors: losses %.2g, gradients %.2g, AdamW %.2g, value "
            "vectors %.2g\n", lines, worst_loss, worst_gradient, worst_adam, worst_svv);
     CHECK_THAT(lines > 100 && !wrong, "%d wrong tokens or dimensions", wrong);
@@ -1363,6 +1370,7 @@ static void test_vector_files(void) {
     CHECK_THAT(!memcmp(w.v, v.v, sizeof(float) * (size_t)v.d) &&
                    !memcmp(w.keep, v.keep, sizeof(float) * 3 * (size_t)v.layers),
                "the numbers do not come back");
+    steer_vector_free(&w);
     size_t n;
     unsigned char *bytes = (unsigned char *)read_file(path, &n, &e), *copy = malloc(n + 1);
     char what[64];
