@@ -3328,7 +3328,8 @@ typedef struct { /* what a store's file holds beside whole records */
 
 typedef struct {
     const char *path;     /* NULL: nothing is kept, and no file is open */
-    int fd, unsynced;     /* 1: something was written that may not be on the disk */
+    int fd, locked;       /* 1: as the owner's */
+    int unsynced;         /* 1: something was written that may not be on the disk */
     off_t end;            /* where the next record goes */
     uint64_t model;       /* its fingerprint: part of every key, so that models share a store */
     stored *list;         /* [count], room for `room`; the last of a key holds */
@@ -3621,8 +3622,10 @@ static steer_status open_store_file(records *r, const char *path, int how, struc
         if (how != OWN) return STEER_OK;
         TRY(lock_store(r, e));
         /* Before the lock was ours, its holder may have put another file in this one's place. */
-        if (fstat(r->fd, st)) return io_failure(path, "", e);
-        if (!stat(path, &named) && same_file(st, &named)) return STEER_OK;
+        int gone = stat(path, &named);
+        if ((gone && errno != ENOENT) || fstat(r->fd, st)) return io_failure(path, "", e);
+        r->locked = !gone && same_file(st, &named);
+        if (r->locked) return STEER_OK;
         close(r->fd);
         r->path = NULL;
     }
@@ -6316,8 +6319,8 @@ static steer_status command_merge(const options *o, steer_error *e) {
         if (!open_output(&file, o->out, WHOLE)) s = io_failure(o->out, "can't be written: ", e);
         else s = write_merged(o, &file, &out, &merged, e);
         if (!close_output(&file, !s) && !s) s = io_failure(o->out, "can't be written: ", e);
-        if (s && created) unlink(file.path);
     }
+    if (s && created && out.locked) unlink(o->out); /* made here, and nobody else's */
     if (!s) {
         put_text(stdout, o->out, 0);
         printf(": %zu records\n", merged.count);

@@ -1,5 +1,5 @@
-/* Included by test.c: arguments that a caller of the library can give by mistake. tests/fuzz.c tries
- * many more; these are the ones that once went wrong. */
+/* Included by test.c: arguments that a caller of the library can give by mistake. tests/fuzz.c
+ * tries many more; these are the ones that once went wrong. */
 static void test_odd_arguments(void) {
     image f = small_image(F32, 0);
     steer_model *m = open_image(&f);
