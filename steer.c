@@ -5227,7 +5227,8 @@ enum { /* bits: which commands take an option, a rule */
     FOR_TALK = FOR_GENERATE | FOR_CHAT,
     FOR_EDGES = FOR_PATCH | FOR_CIRCUIT | FOR_OV | FOR_SPARSIFY | FOR_REPRODUCE,
     FOR_TESTS = FOR_EVALUATE | FOR_FREEZE | FOR_EDGES, /* they print tables on the test prompts */
-    FOR_STUDIES = FOR_VECTOR | FOR_TESTS
+    FOR_STUDIES = FOR_VECTOR | FOR_TESTS,
+    FOR_COMPUTING = FOR_TALK | FOR_STUDIES
 };
 
 /* What the options say. A field that was not given holds its `standard` from the table; UNSET and
@@ -5239,6 +5240,7 @@ typedef struct {
     int64_t compare, quiet, verify, json, quick, no_scores, salvage;    /* flags */
     int64_t ablate, metric, method;                                     /* places among the words */
     int64_t max_new, seed, train, limit, val, map, patch, pairs, exact, epochs, max_mem;
+    int64_t threads;
     double coeff, temp, top_p, kl_min;
     uint64_t given;  /* bit i: option i of the table was given */
     char **argument; /* what is not an option, the model first; then a NULL */
@@ -5336,6 +5338,9 @@ static const known_option all_options[] = {
      "keep what was computed there; the same command then goes on where it was"},
     {"shard", "i/n", TEXT, AT_FIELD(shard), 0, 0, 0, FOR_STUDIES & ~FOR_OV,
      "do part i of n of the work, into --store; `steer merge` joins the parts"},
+    {"threads", "N", INTEGER, AT_FIELD(threads), 1, 1024, UNSET, FOR_COMPUTING,
+     "threads that compute (otherwise OMP_NUM_THREADS, or as many as there are processors for this "
+     "process and its container)"},
     {"max-mem", "MB", INTEGER, AT_FIELD(max_mem), 1, 1e9, UNSET, FOR_STUDIES,
      "refuse to begin when more memory is wanted"},
     {"salvage", NULL, FLAG, AT_FIELD(salvage), 0, 0, 0, FOR_MERGE,
@@ -6418,6 +6423,142 @@ static void hold_standard_files(void) {
         if (fcntl(fd, F_GETFD) < 0) (void)!open("/dev/null", fd ? O_RDONLY : O_WRONLY);
 }
 
+/* ---- Threads. How many compute: --threads; else OMP_NUM_THREADS; else the processors that this
+ * process may use, which OpenMP counts, but no more than the quota of its container.
+ *
+ * How they wait for each other decides the speed. Left alone, gcc's OpenMP spins for milliseconds:
+ * beside other busy processes each wait takes the processor from the thread that is waited for, and
+ * a run takes ten times as long as with one thread. Threads that sleep at once are the quickest
+ * there, but on a quiet machine waking them takes as long as a small model's work. So: where there
+ * is a processor for each thread they spin for SPIN_SECONDS before they sleep, else not at all.
+ * OpenMP reads this in the environment, before main: the program sets it and starts itself anew. */
+#ifdef _OPENMP
+static const double SPIN_SECONDS = 50e-6; /* longer than nearly all waits of a quiet run */
+
+/* One line of a file that the system made; 0: there is none. */
+static int read_line(const char *path, char *line, int cap) {
+    FILE *f = fopen(path, "r");
+    int ok = f && fgets(line, cap, f);
+    if (f) fclose(f);
+    return ok;
+}
+
+/* Processors that a control group's folder allows, of either version; INFINITY: any number. */
+static double group_quota(const char *folder, int version) {
+    char path[4200], line[64];
+    double quota, period;
+    if (version == 2) { /* "max 100000", "150000 100000" */
+        snprintf(path, sizeof path, "%s/cpu.max", folder);
+        if (!read_line(path, line, sizeof line) || sscanf(line, "%lf %lf", &quota, &period) != 2)
+            return INFINITY;
+    } else { /* -1, 150000; 100000 */
+        snprintf(path, sizeof path, "%s/cpu.cfs_quota_us", folder);
+        if (!read_line(path, line, sizeof line) || sscanf(line, "%lf", &quota) != 1)
+            return INFINITY;
+        snprintf(path, sizeof path, "%s/cpu.cfs_period_us", folder);
+        if (!read_line(path, line, sizeof line) || sscanf(line, "%lf", &period) != 1)
+            return INFINITY;
+    }
+    return quota > 0 && period > 0 ? quota / period : INFINITY;
+}
+
+/* The least quota of the control groups of this process, which the file `groups` lists as
+ * NUMBER:CONTROLLERS:PATH (version 2: no controllers), and of those above them, under `mount`. */
+static double processor_quota(const char *groups, const char *mount) {
+    char line[2048], folder[4096];
+    double least = INFINITY;
+    FILE *f = fopen(groups, "r");
+    while (f && fgets(line, sizeof line, f)) {
+        char *controllers = strchr(line, ':');
+        char *path = controllers ? strchr(++controllers, ':') : NULL;
+        if (!path) continue;
+        *path++ = 0;
+        path[strcspn(path, "\n")] = 0;
+        int version = *controllers ? 1 : 2;
+        if (version == 1 && index_of("cpu", 3, controllers, ',') < 0) continue;
+        for (int more = 1; more;) { /* this group, then the one above, at last the mount itself */
+            snprintf(folder, sizeof folder, "%s%s%s", mount, version == 1 ? "/cpu" : "", path);
+            least = fmin(least, group_quota(folder, version));
+            char *slash = strrchr(path, '/');
+            more = slash != NULL;
+            if (slash) *slash = 0;
+        }
+    }
+    if (f) fclose(f);
+    return least;
+}
+
+static int threads_wanted(const options *o) {
+    double quota = processor_quota("/proc/self/cgroup", "/sys/fs/cgroup");
+    if (o->threads != UNSET) return (int)o->threads;
+    if (getenv("OMP_NUM_THREADS")) return thread_count();
+    return (int)fmin(thread_count(), fmax(1, ceil(quota)));
+}
+
+/* Is there a processor for each of n threads? The machine's runnable tasks are looked at, this one
+ * among them, for up to 20 ms: others than busy processes run for a moment only. */
+static int room_for(int n) {
+    enum { LOOKS = 20 };
+    for (int look = 0; look < LOOKS; look++) {
+        char line[128];
+        double running;
+        if (look) usleep(1000);
+        if (!read_line("/proc/loadavg", line, sizeof line) ||
+            sscanf(line, "%*f %*f %*f %lf", &running) != 1)
+            return 1;
+        if (running - 1 + n <= (double)sysconf(_SC_NPROCESSORS_ONLN)) return 1;
+    }
+    return 0;
+}
+
+/* Turns of OpenMP's waiting loop in such a time. */
+static long spins_in(double time) {
+    enum { TURNS = 200 };
+    volatile int never = 0;
+    double best = INFINITY;
+    for (int k = 0; k < 8; k++) { /* the quickest: it was not interrupted */
+        double started = seconds();
+        for (int i = 0; i < TURNS && !never; i++) {
+#if defined __x86_64__ || defined __i386__
+            __builtin_ia32_pause();
+#endif
+        }
+        best = fmin(best, seconds() - started);
+    }
+    return (long)fmin(1e6, 1 + time * TURNS / fmax(best, 1e-9));
+}
+
+/* Returns where nothing is to be set: one thread, or the user has set it, as this program did when
+ * it started itself; or where it can't be. Valgrind would lose a program that starts itself. */
+static void start_anew(char **argv, int threads) {
+    static const char *const set[] = {"OMP_WAIT_POLICY", "GOMP_SPINCOUNT", "KMP_BLOCKTIME"};
+    const char *preloaded = getenv("LD_PRELOAD");
+    if (threads < 2 || (preloaded && strstr(preloaded, "vgpreload"))) return;
+    for (size_t i = 0; i < sizeof set / sizeof *set; i++)
+        if (getenv(set[i])) return;
+    int spin = room_for(threads);
+    string turns = str("%ld", spin ? spins_in(SPIN_SECONDS) : 0);
+    if (setenv("GOMP_SPINCOUNT", turns.s, 1)) return;             /* gcc's OpenMP */
+    if (setenv("KMP_BLOCKTIME", spin ? "1" : "0", 1)) return;     /* clang's, in milliseconds */
+    execv("/proc/self/exe", argv);
+}
+
+static steer_status prepare_threads(char **argv, const options *o, steer_error *e) {
+    int n = threads_wanted(o);
+    (void)e;
+    start_anew(argv, n);
+    omp_set_num_threads(n);
+    return STEER_OK;
+}
+#else
+static steer_status prepare_threads(char **argv, const options *o, steer_error *e) {
+    (void)argv;
+    if (o->threads <= 1) return STEER_OK;
+    return fail(e, MISUSED, "--threads %d: this program was built without OpenMP and has one",
+                (int)o->threads);
+}
+#endif
+
 /* `steer help [COMMAND]`, and `steer COMMAND ... --help`. */
 static steer_status help(const char *name, int more, steer_error *e) {
     const known_command *c = name ? command_called(name) : NULL;
@@ -6428,9 +6569,21 @@ static steer_status help(const char *name, int more, steer_error *e) {
     return STEER_OK;
 }
 
+/* A command with its arguments, from argv[2] on. argv itself stays as it is. */
+static steer_status obey(const known_command *c, int argc, char **argv, steer_error *e) {
+    options o;
+    char **list = zeros((size_t)argc, sizeof *list);
+    if (!list) return fail(e, STEER_ENOMEM, "no memory for the arguments");
+    memcpy(list, argv + 2, sizeof *list * (size_t)(argc - 2));
+    steer_status s = read_arguments(c, list, &o, e);
+    if (!s && c->bit & FOR_COMPUTING) s = prepare_threads(argv, &o, e);
+    if (!s) s = run_command(c, &o, e);
+    free(list);
+    return s;
+}
+
 int main(int argc, char **argv) {
     steer_error e = {0}, late = {0};
-    options o;
     const char *name = argc > 1 ? argv[1] : "";
     const known_command *c = command_called(name);
     steer_status s;
@@ -6442,11 +6595,9 @@ int main(int argc, char **argv) {
     if (!strcmp(name, "help") || !strcmp(name, "--help"))
         s = help(argc > 2 ? argv[2] : NULL, argc > 3, &e);
     else if (c && asks) s = help(name, 0, &e);
-    else if (!c) s = no_such_command(name, &e);
-    else {
-        s = read_arguments(c, argv + 2, &o, &e);
-        if (!s) s = run_command(c, &o, &e);
-    }
+    else if (c) s = obey(c, argc, argv, &e);
+    else s = no_such_command(name, &e);
+
     steer_status arrived = end_output(&late);
     if (arrived && (!s || s == STEER_EPART)) s = arrived, e = late;
     if (s == MISUSED)

@@ -11,6 +11,13 @@
  * OpenMP threads, any batch and any split into prefill and generation. A thread that calls the
  * library needs 96 KB of stack. Plain structs may grow between versions: zero them before use, zero
  * means "default". There is no ABI promise.
+ *
+ * Threads. Built with OpenMP, work is shared by as many threads as the calling thread's
+ * omp_set_num_threads or OMP_NUM_THREADS says. How they wait for each other is read from the
+ * environment before main, so that it is for the caller to set: gcc's OpenMP spins for milliseconds
+ * by default, which beside other busy processes makes two threads ten times slower than one.
+ * GOMP_SPINCOUNT=2000 (about 50 microseconds; clang: KMP_BLOCKTIME=1) loses nothing on a quiet
+ * machine, OMP_WAIT_POLICY=passive is the best on a busy one.
  */
 #ifndef STEER_H
 #define STEER_H

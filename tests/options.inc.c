@@ -1,4 +1,5 @@
-/* Tests of the command line's table: what is refused, the help, and that README.md agrees with it. */
+/* Tests of the command line's table (what is refused, the help, README.md) and of its threads. */
+#include <sched.h>
 
 /* ---------------------------------------------------------------- parsing */
 
@@ -72,7 +73,8 @@ static void test_unused_options(void) {
 
 /* Every number of the table refuses what is none, or is outside, and names itself. */
 static void test_numbers(void) {
-    static const char *const never[] = {"nan", "inf", "-inf", "0x10", "1x", "x", "1e999", "--", "1,5",
+    static const char *const never[] = {"nan", "inf", "-inf", "0x10", "1x", "x", "1e999", "--",
+                                        "1,5",
                                         "99999999999999999999999", "-99999999999999999999999",
                                         "1e", "+", ".", "infinity", "1e+"};
     static const char *const no_integers[] = {"1.5", "2.0", "1e3", "+4", "4.", "64e0"};
@@ -214,7 +216,8 @@ static void test_refused_lines(void) {
     for (size_t i = 0; i < sizeof refused / sizeof *refused; i++) {
         options o;
         steer_error e;
-        CHECK_THAT(understand(refused[i].line, &o, &e) == MISUSED && strstr(e.text, refused[i].word),
+        steer_status status = understand(refused[i].line, &o, &e);
+        CHECK_THAT(status == MISUSED && strstr(e.text, refused[i].word),
                    "`steer %s`: \"%s\"", refused[i].line, e.text);
     }
     /* And what is right is taken as it stands. */
@@ -226,7 +229,8 @@ static void test_refused_lines(void) {
     CHECK_THAT(!understand("generate M x --system= --seed 9000000000000000 --temp 1", &o, &e) &&
                    o.system && !*o.system && o.seed == 9000000000000000,
                "an empty --system: %s", e.text);
-    CHECK_THAT(!understand("chat M --system=--x", &o, &e) && !strcmp(o.system, "--x"), "%s", e.text);
+    CHECK_THAT(!understand("chat M --system=--x", &o, &e) && !strcmp(o.system, "--x"), "%s",
+               e.text);
     CHECK_THAT(!understand("reproduce M N --site auto --coeff -2 --json", &o, &e) && o.json &&
                    o.coeff == -2 && o.limit == 100 && o.map == UNSET && o.n_arguments == 2,
                "%s", e.text);
@@ -236,7 +240,7 @@ static void test_refused_lines(void) {
                    o.metric == STEER_KL && o.kl_min == 0.5, "%s", e.text);
 }
 
-/* ---------------------------------------------------------------- what the program does with them */
+/* ---------------------------------------------------------------- what the program does then */
 
 /* Coefficient 0 is unsteered, not 1; a vector of zeros is none; what only the model can tell. */
 static void test_nothing_steered(void) {
@@ -446,4 +450,147 @@ static void test_documents(void) {
     CHECK_THAT(check_document("README.md") >= 10, "README.md has few command lines");
     CHECK_THAT(check_document("weights/README.md") >= 2, "weights/README.md has few command lines");
     check_command_table();
+}
+
+/* ---------------------------------------------------------------- threads */
+
+/* The program in an environment that says nothing of threads but what is given here. */
+static int run_untold(const char *environment, const char *arguments, const char *input) {
+    string program = str("env -u OMP_NUM_THREADS -u OMP_WAIT_POLICY -u GOMP_SPINCOUNT "
+                         "-u KMP_BLOCKTIME %s %s", environment, PROGRAM);
+    return run_program(program.s, arguments, input);
+}
+
+/* How often the program began: OpenMP says each time what it found in the environment. */
+static int starts_of(const char *arguments, const char *environment) {
+    string more = str("OMP_DISPLAY_ENV=true %s", environment);
+    int n = 0;
+    CHECK_THAT(!run_untold(more.s, arguments, ""), "%s: %.300s", arguments, complained);
+    for (const char *s = complained; (s = strstr(s, "ENVIRONMENT BEGIN")); s++) n++;
+    return n;
+}
+
+/* Threads change no byte; the program starts itself anew once where that is of use, and what is on
+ * standard input is still there. */
+static void test_threads(void) {
+    static const char ask[] = "generate weights/tiny-llama.bin \"How do I bake a cake?\" --quiet "
+                              "--max-new 24";
+    static const char *const others[] = {"--threads 2", "--threads 3", ""};
+    static char first[sizeof shown];
+    CHECK_THAT(!run_untold("", str("%s --threads 1", ask).s, ""), "%s", complained);
+    memcpy(first, shown, sizeof first);
+    for (size_t i = 0; i < sizeof others / sizeof *others; i++) {
+        int failed = run_untold("", str("%s %s", ask, others[i]).s, "");
+        CHECK_THAT(!failed && !strcmp(first, shown), "%s: %s%s", others[i], shown, complained);
+    }
+    for (int n = 1; n < 3; n++) {
+        string chat = str("chat weights/tiny-llama.bin --max-new 8 --threads %d", n);
+        CHECK_THAT(!run_untold("", chat.s, "How do I bake a cake?\nand you?\n"), "%s",
+                   complained);
+        CHECK_THAT(lines_of(shown) == 2 && (n == 1 || !strcmp(first, shown)), "%s: %s", chat.s,
+                   shown);
+        memcpy(first, shown, sizeof first);
+    }
+#ifdef _OPENMP
+    static const char hi[] = "generate weights/tiny-llama.bin hi --max-new 1";
+    string two = str("%s --threads 2", hi), one = str("%s --threads 1", hi);
+    CHECK_THAT(starts_of(two.s, "") == 2, "two threads are not started anew");
+    CHECK_THAT(starts_of(one.s, "") == 1, "one thread is started anew");
+    CHECK_THAT(starts_of(hi, "OMP_NUM_THREADS=1") == 1, "OMP_NUM_THREADS is not respected");
+    CHECK_THAT(starts_of(two.s, "OMP_WAIT_POLICY=passive") == 1, "the user's policy is changed");
+    CHECK_THAT(starts_of(two.s, "GOMP_SPINCOUNT=5") == 1, "the user's spins are changed");
+    CHECK_THAT(starts_of(two.s, "LD_PRELOAD=/none/vgpreload_memcheck.so") == 1,
+               "valgrind would lose it");
+    CHECK_THAT(starts_of("info weights/tiny-llama.bin", "") == 1, "info computes nothing");
+    /* Of one processor, one thread. */
+    cpu_set_t all, single;
+    int k = 0;
+    CHECK_THAT(!sched_getaffinity(0, sizeof all, &all), "affinity");
+    while (!CPU_ISSET(k, &all)) k++;
+    CPU_ZERO(&single);
+    CPU_SET(k, &single);
+    CHECK_THAT(!sched_setaffinity(0, sizeof single, &single), "affinity");
+    CHECK_THAT(starts_of(hi, "") == 1, "more threads than processors");
+    CHECK_THAT(!sched_setaffinity(0, sizeof all, &all), "affinity");
+    long spins = spins_in(SPIN_SECONDS);
+    CHECK_THAT(spins > 10 && spins < 1000000, "%ld spins", spins);
+    CHECK_THAT(!room_for(1 << 20), "room for a million threads");
+#endif
+}
+
+#ifdef _OPENMP
+/* A folder with a control group's files. */
+static void write_group(const char *folder, const char *name, const char *text) {
+    CHECK_THAT(!system(str("mkdir -p %s", folder).s), "%s", folder);
+    string path = str("%s/%s", folder, name);
+    write_bytes(path.s, text, strlen(text));
+}
+#endif
+
+/* The container's quota, of both versions of control groups, the group's own and those above it. */
+static void test_quota(void) {
+#ifdef _OPENMP
+    static const char v2[] = "0::/pod/box\n";
+    static const char v1[] = "12:cpuset:/x\n4:cpu,cpuacct:/pod/box\n1:name=systemd:/\n0::/\n";
+    string mount = str("%s/cgroup", temporary);
+    const char *groups = in_temporary("groups"), *at = mount.s;
+    write_bytes(groups, v2, strlen(v2));
+    CHECK_THAT(isinf(processor_quota(groups, at)), "no files");
+    CHECK_THAT(isinf(processor_quota(in_temporary("nothing"), at)), "no groups");
+    write_group(str("%s/pod/box", at).s, "cpu.max", "max 100000\n");
+    CHECK_THAT(isinf(processor_quota(groups, at)), "max");
+    write_group(str("%s/pod/box", at).s, "cpu.max", "350000 100000\n");
+    CHECK_THAT(processor_quota(groups, at) == 3.5, "%g", processor_quota(groups, at));
+    write_group(str("%s/pod", at).s, "cpu.max", "150000 100000\n");
+    CHECK_THAT(processor_quota(groups, at) == 1.5, "%g", processor_quota(groups, at));
+    write_group(at, "cpu.max", "50000 100000\n"); /* as a container sees its own */
+    CHECK_THAT(processor_quota(groups, at) == 0.5, "%g", processor_quota(groups, at));
+
+    write_bytes(groups, v1, strlen(v1));
+    CHECK_THAT(!system(str("rm -r %s", at).s), "rm");
+    CHECK_THAT(isinf(processor_quota(groups, at)), "version 1: no files");
+    write_group(str("%s/cpu", at).s, "cpu.cfs_quota_us", "-1\n");
+    write_group(str("%s/cpu", at).s, "cpu.cfs_period_us", "100000\n");
+    CHECK_THAT(isinf(processor_quota(groups, at)), "version 1: -1");
+    write_group(str("%s/cpu/pod/box", at).s, "cpu.cfs_quota_us", "120000\n");
+    write_group(str("%s/cpu/pod/box", at).s, "cpu.cfs_period_us", "60000\n");
+    CHECK_THAT(processor_quota(groups, at) == 2, "%g", processor_quota(groups, at));
+
+    options o = standard_options();
+    o.threads = 3;
+    CHECK_THAT(threads_wanted(&o) == 3, "--threads 3: %d", threads_wanted(&o));
+#endif
+}
+
+/* As many busy processes as there are processors: the default is not much slower than one thread.
+ * The quicker of two, in turn. Threads that spin for milliseconds take ten times as long. */
+static void test_busy_machine(void) {
+    enum { MOST = 256 };
+    pid_t busy[MOST];
+    int n = 2;
+    double best[2] = {INFINITY, INFINITY};
+#ifdef _OPENMP
+    n = min_int(MOST, max_int(n, omp_get_num_procs()));
+#endif
+    fflush(stdout);
+    for (int i = 0; i < n; i++)
+        if (!(busy[i] = fork())) {
+            alarm(300);
+            for (volatile int forever = 1; forever;) {}
+            _exit(0);
+        }
+    for (int i = 0; i < 4; i++) {
+        string ask = str("generate weights/tiny-llama.bin --prompts weights/purposes-test.txt "
+                         "--max-new 48 --quiet --jsonl %s/busy.jsonl%s", temporary,
+                         i % 2 ? " --threads 1" : "");
+        double started = seconds();
+        CHECK_THAT(!run_untold("", ask.s, ""), "%s", complained);
+        best[i % 2] = fmin(best[i % 2], seconds() - started);
+    }
+    for (int i = 0; i < n; i++) {
+        if (busy[i] > 0) kill(busy[i], SIGKILL);
+        waitpid(busy[i], NULL, 0);
+    }
+    CHECK_THAT(best[0] < 5 * best[1], "%d busy processes: %.2f s, with one thread %.2f", n, best[0],
+               best[1]);
 }
