@@ -461,6 +461,7 @@ static int run_untold(const char *environment, const char *arguments, const char
     return run_program(program.s, arguments, input);
 }
 
+#ifdef _OPENMP
 /* How often the program began: OpenMP says each time what it found in the environment. */
 static int starts_of(const char *arguments, const char *environment) {
     string more = str("OMP_DISPLAY_ENV=true %s", environment);
@@ -469,6 +470,7 @@ static int starts_of(const char *arguments, const char *environment) {
     for (const char *s = complained; (s = strstr(s, "ENVIRONMENT BEGIN")); s++) n++;
     return n;
 }
+#endif
 
 /* Threads change no byte; the program starts itself anew once where that is of use, and what is on
  * standard input is still there. */
