@@ -194,12 +194,13 @@ static void test_store_damage(void) {
                        e.text, r.count);
             CHECK_THAT(r.found.unfinished == (off_t)(n - border), "%zu bytes: %d unfinished", n,
                        (int)r.found.unfinished);
-            if (how == READ) CHECK_THAT(has_bytes(path, good, n), "%zu bytes: changed by a reader", n);
+            if (how == READ) CHECK_THAT(has_bytes(path, good, n), "%zu bytes: a reader wrote", n);
             if (how == OWN) /* the run goes on; in the end all is there */
                 for (int i = whole; i < SMALL_RECORDS; i++)
                     put_record(&r, 7 + (uint64_t)i, (size_t)i + 1);
             close_records(&r);
-            if (how == OWN) CHECK_THAT(has_bytes(path, good, SMALL_STORE), "%zu bytes: then others", n);
+            if (how == OWN)
+                CHECK_THAT(has_bytes(path, good, SMALL_STORE), "%zu bytes: then others", n);
         }
     }
 
@@ -362,6 +363,43 @@ static void test_store_owner(void) {
     close_records(&r);
 }
 
+/* Answers are kept as they are made: when the fourth can't be, three are there, and the next run
+ * makes the others only. */
+static void test_store_answers(void) {
+    enum { ANSWERS = 6, MAX_NEW = 5 };
+    static const int prompt[ANSWERS][2] = {{'a', 'b'}, {'c', 'd'}, {'e', 'f'},
+                                        {'g', '~'}, {'h', 'i'}, {'j', 'k'}};
+    const char *path = in_temporary("answers.store");
+    image file = small_image(F32, SMALL_GEMMA); /* its unembedding is its own */
+    steer_model *m = open_image(&file);
+    if (!m) return;
+    float *poisoned = (float *)(uintptr_t)m->embed.data + '~' * m->config.d, right = *poisoned;
+    steer_limits limits = {.streams = 1, .positions = 2 + MAX_NEW};
+    double value[ANSWERS];
+    int out[ANSWERS][MAX_NEW], first[ANSWERS][MAX_NEW];
+    for (int run = 0; run < 3; run++) { /* poisoned; mended; all from the store */
+        steer_error e = {0};
+        study s = {.m = m, .e = &e, .store.model = 5};
+        steer_job jobs[ANSWERS];
+        for (int i = 0; i < ANSWERS; i++) jobs[i] = (steer_job){prompt[i], 2, MAX_NEW, .out = out[i]};
+        *poisoned = run == 1 ? right : NAN;
+        CHECK_THAT(!open_records(&s.store, path, OWN, &e), "%s", e.text);
+        CHECK_THAT((s.c = steer_context_new(m, &limits, &e)) != NULL, "%s", e.text);
+        steer_status status = s.c ? walk_cells(&s, jobs, ANSWERS, value, 0) : STEER_ENOMEM;
+        CHECK_THAT(status == (run ? STEER_OK : STEER_ENONFINITE), "run %d: %s", run, e.text);
+        CHECK_THAT(s.store.count == (run ? ANSWERS : 3), "run %d: %zu records", run, s.store.count);
+        for (int i = 0; i < ANSWERS && run; i++) {
+            CHECK_THAT(jobs[i].n_out > 0, "run %d, job %d: no answer", run, i);
+            if (run == 1) memcpy(first[i], out[i], sizeof first[i]);
+            CHECK_THAT(!memcmp(first[i], out[i], sizeof *first[i] * (size_t)jobs[i].n_out),
+                       "run %d, job %d: another answer", run, i);
+        }
+        clear_study(&s);
+    }
+    steer_close(m);
+    free(file.bytes);
+}
+
 /* ---------------------------------------------------------------- merging */
 
 /* The program itself, as somebody who may only read the parts. */
@@ -462,8 +500,9 @@ static void test_merge(void) {
     write_bytes(in_temporary("new.part0"), b.bytes, b.n);
     snprintf(arguments, sizeof arguments, "merge %s/a --out %s/new", t, t);
     CHECK_THAT(!run_program(PROGRAM, arguments, "") && strstr(shown, "new: 5 records") &&
-                   has_bytes(in_temporary("new"), a.bytes, a.n) && !exists(in_temporary("new.part1")),
+                   has_bytes(in_temporary("new"), a.bytes, a.n),
                "%s%s", shown, complained);
+    CHECK_THAT(!exists(in_temporary("new.part1")), "a part is left");
 
     /* A full disk: nothing happened. */
     make_store(in_temporary("large"), 500, 100, 100);
@@ -488,4 +527,139 @@ static void test_merge(void) {
     free(a.bytes);
     free(b.bytes);
     free(all.bytes);
+}
+
+/* ---------------------------------------------------------------- kill -9 */
+
+/* Run a command line for at most so many seconds; 1: it took longer, and was killed. */
+static int killed_after(const char *command, double most) {
+    char line[2048];
+    int status = 0;
+    snprintf(line, sizeof line, "exec %s", command);
+    fflush(stdout);
+    double started = seconds();
+    pid_t child = fork();
+    if (!child) {
+        execl("/bin/sh", "sh", "-c", line, (char *)NULL);
+        _exit(127);
+    }
+    pid_t ended = 0;
+    while (!ended && seconds() - started < most) {
+        ended = waitpid(child, &status, WNOHANG);
+        if (!ended) usleep(200);
+    }
+    if (!ended) {
+        kill(child, SIGKILL);
+        waitpid(child, &status, 0);
+    }
+    CHECK_THAT(!status || WIFSIGNALED(status), "`%s`: status %d", command, status);
+    return WIFSIGNALED(status);
+}
+
+/* The records of a store that a killed process left; none is damaged. */
+static size_t records_left(const char *path) {
+    records r = {.path = NULL};
+    steer_error e = {0};
+    if (!exists(path)) return 0;
+    CHECK_THAT(!open_records(&r, path, READ, &e), "after a kill: %s", e.text);
+    size_t n = r.count;
+    close_records(&r);
+    return n;
+}
+
+/* How often the sweeps kill: in the environment for `make torture`. */
+static int kills(int usual) {
+    const char *given = getenv("KILLS");
+    return given ? atoi(given) : usual;
+}
+
+/* `reproduce` is killed at any time, two times in a row; the run that then goes to its end prints
+ * what one that was never killed prints, from what the others kept. */
+static void test_kill_reproduce(void) {
+    char folder[96], command[1024], again[1024], model[128], store[128], out[128], path[128];
+    int n = kills(SANITIZED ? 2 : 6), hit = 0, kept = 0;
+    snprintf(folder, sizeof folder, "%s/kill", temporary);
+    snprintf(model, sizeof model, "%s/model.bin", folder);
+    snprintf(store, sizeof store, "%s/store", folder);
+    snprintf(out, sizeof out, "%s/out", folder);
+    snprintf(path, sizeof path, "%s/whole", folder);
+    CHECK_THAT(!mkdir(folder, 0700), "%s: no folder", folder);
+    image file = small_image(F32, SMALL_REFUSER);
+    write_bytes(model, file.bytes, file.size);
+    free(file.bytes);
+    dice = 30;
+    write_prompt_files(folder);
+    const char *form = "env OMP_NUM_THREADS=1 %s reproduce %s --quick --limit 24 --val 16 "
+                       "--train 80 --map 2 --patch 2 --exact 1 --max-new 12 %s %s >%s 2>/dev/null";
+    snprintf(command, sizeof command, form, PROGRAM, model, "", "", path);
+    snprintf(again, sizeof again, form, PROGRAM, model, "--store", store, out);
+    double started = seconds();
+    CHECK_THAT(!killed_after(command, 1e9), "killed");
+    double whole_time = seconds() - started;
+    content whole = content_of(path);
+    CHECK_THAT(whole.bytes && strstr(whole.bytes, "sparsity"), "nothing printed");
+
+    for (int i = 0; i < n; i++) {
+        size_t before = 0;
+        unlink(store);
+        for (int k = 0; k < 2; k++) {
+            hit += killed_after(again, whole_time * (i + 0.5 + k / 4.0) / n);
+            size_t left = records_left(store);
+            CHECK_THAT(left >= before, "%zu records, then %zu", before, left);
+            before = left;
+        }
+        kept += before > 0;
+        CHECK_THAT(!killed_after(again, 1e9), "killed");
+        CHECK_THAT(whole.bytes && has_bytes(out, whole.bytes, whole.n),
+                   "kill %d: another output, in %s", i, out);
+    }
+    CHECK_THAT(hit >= n / 2 && kept, "%d of %d runs killed, %d kept something", hit, 2 * n, kept);
+    printf("  %d of %d runs of %.2f s killed; %d of %d stores had records\n", hit, 2 * n,
+           whole_time, kept, n);
+    free(whole.bytes);
+}
+
+/* `merge` is killed at any time: --out is what it was or has everything, and the next merge makes
+ * the same store, byte for byte. */
+static void test_kill_merge(void) {
+    enum { EACH = SANITIZED ? 300 : 1500 };
+    char command[1024], folder[96], all[128], path[128];
+    int n = kills(SANITIZED ? 2 : 5), hit = 0, between = 0;
+    snprintf(folder, sizeof folder, "%s/kill-merge", temporary);
+    CHECK_THAT(!mkdir(folder, 0700), "%s: no folder", folder);
+    for (int i = 0; i < 4; i++) {
+        snprintf(path, sizeof path, "%s/%d", folder, i);
+        make_store(path, 1 + 1000 * (uint64_t)i * EACH, EACH, 66);
+    }
+    snprintf(path, sizeof path, "%s/0", folder);
+    content own = content_of(path), both = {NULL, 0};
+    snprintf(all, sizeof all, "%s/all", folder);
+    snprintf(command, sizeof command, "%s merge %s/1 %s/2 %s/3 --out %s >/dev/null", PROGRAM,
+             folder, folder, folder, all);
+
+    /* First --out is new, then a store that has records of its own. */
+    for (int given = 0; given < 2 && own.bytes; given++) {
+        if (given) write_bytes(all, own.bytes, own.n);
+        double started = seconds();
+        CHECK_THAT(!killed_after(command, 1e9), "killed");
+        double time = seconds() - started;
+        both = content_of(all);
+        size_t before = given ? EACH : 0, after = before + 3 * EACH;
+        CHECK_THAT(records_left(all) == after, "%zu records", records_left(all));
+        for (int i = 0; i < n && both.bytes; i++) {
+            unlink(all);
+            if (given) write_bytes(all, own.bytes, own.n);
+            hit += killed_after(command, time * (i + 0.5) / n);
+            size_t left = records_left(all);
+            CHECK_THAT(left == before || left == after, "kill %d: %zu records", i, left);
+            between += left == before;
+            CHECK_THAT(!killed_after(command, 1e9), "killed");
+            CHECK_THAT(has_bytes(all, both.bytes, both.n), "kill %d: another store", i);
+        }
+        free(both.bytes);
+        unlink(all);
+    }
+    CHECK_THAT(hit >= n / 2 && between, "%d killed, %d before their end", hit, between);
+    printf("  %d of %d merges killed, %d before --out was replaced\n", hit, 2 * n, between);
+    free(own.bytes);
 }
