@@ -60,7 +60,7 @@
  *     5 chat templates                 11 patching and circuits      16 command line
  *     6 plans and the forward pass     12 output and report
  */
-/* Sums in another order, and NaNs that can't be told: nothing that this file promises would hold. */
+/* Sums in another order, and NaNs that can't be told: no promise of this file would hold. */
 #if defined __FAST_MATH__ || __FINITE_MATH_ONLY__ || __ASSOCIATIVE_MATH__
 #error "-Ofast and -ffast-math make logits wrong; type: cc -O3 -march=native -fopenmp steer.c -lm"
 #endif
@@ -264,7 +264,8 @@ static void ragged_tile(int rows, int vecs, int n, const float *a, size_t as, co
         nr = min_int(RB, rows - r);
         tile(nr, vecs, a, as, p, PW, k, sum, PW, 0);
         for (int i = 0; i < nr; i++, y += ys)
-            for (int j = 0; j < n; j++) y[j] = accumulate ? y[j] + sum[i * PW + j] : sum[i * PW + j];
+            for (int j = 0; j < n; j++)
+                y[j] = accumulate ? y[j] + sum[i * PW + j] : sum[i * PW + j];
     }
 }
 /* With M a part of W, x and y with xs and ys floats a row, threads share the outputs, never a sum:
@@ -482,14 +483,24 @@ static const char *config_fault(const steer_config *c) { /* what is wrong with i
     if (outside(c->d, 1, 1 << 16) || outside(c->ff, 1, 1 << 20) || outside(c->layers, 1, 512))
         return "an impossible width d, MLP width or number of blocks";
     if (outside(c->heads, 1, 1024) || outside(c->kv_heads, 1, c->heads) || c->heads % c->kv_heads ||
-        outside(c->head_dim, 2, MAX_HEAD_DIM) || c->head_dim % 2) return "an impossible number of heads";
+        outside(c->head_dim, 2, MAX_HEAD_DIM) || c->head_dim % 2)
+        return "an impossible number of heads";
     if ((c->qkv_bias | c->post_norms | c->gelu | c->tied | c->nfc | c->trim) & ~1)
         return "a switch that is not 0 or 1";
     if (c->window < 0 || c->window_every < (c->window > 0)) return "an impossible sliding window";
     if (c->norm_eps < 0 || c->attn_cap < 0 || c->final_cap < 0) return "a negative constant";
     if (outside(c->pretok, 1, 2)) return "an unknown pre-tokenizer rule";
-    return outside(c->site_layer, 0, c->layers - 1) || outside(c->site_pos, -MAX_EOI, 0) ||
-           !isfinite(c->site_coeff) ? "an impossible default site" : NULL;
+
+    /* steer_refusal_score adds their probabilities, and takes the logarithm of 1 minus the sum. */
+    for (int i = 0; i < c->n_refusal; i++)
+        for (int j = 0; j < i; j++)
+            if (c->refusal[i] == c->refusal[j]) return "a refusal token that is named twice";
+
+    /* Vectors are made for this site and added with this coefficient; load_tokenizer looks whether
+     * the position is one of the template's. */
+    int impossible = outside(c->site_layer, 0, c->layers - 1) || !isfinite(c->site_coeff);
+    if (c->site_layer) impossible |= c->site_pos >= 0 || c->site_coeff == 0;
+    return impossible ? "an impossible default site" : NULL;
 }
 /* Each record of the directory must be exactly the tensor that comes next, at the next place. Of
  * rows 0: absent; of cols 0: a vector, `to` a const float **; others: `to` a weight *. */
@@ -528,30 +539,38 @@ static int load_tensors(steer_model *m) {
     if (c->tied) m->unembed = m->embed;
     return at == m->size;
 }
-static const char *load_tokenizer(steer_model *m, const file_header *h);
+static steer_status load_tokenizer(steer_model *m, const file_header *h, steer_error *e);
 /* CRC-32 of n bytes, the four at `own`, where it is itself stored, counting as 0. */
 static uint32_t crc_around(const unsigned char *bytes, size_t n, size_t own) {
     uint32_t crc = crc32_of(crc32_of(0, bytes, own), "\0\0\0", 4);
     return crc32_of(crc, bytes + own + 4, n - own - 4);
 }
-static const char no_memory[] = "no memory to open it"; /* a fault, but none of the file's */
-static const char *load_model(steer_model *m) { /* what is wrong with the file, or NULL */
+#define FETCH_AGAIN "; fetch the file again"
+#define EXPORT_AGAIN "; export the model again"
+static steer_status load_model(steer_model *m, steer_error *e) {
     steer_config *c = &m->config;
     file_header h;
     if (m->size < sizeof h || memcmp(m->bytes, "STEERMDL", 8))
-        return "not a steer model file; tools/export.py makes one from a GGUF";
+        return fail(e, STEER_EFORMAT,
+                    "not a steer model file; tools/export.py makes one from a GGUF");
     memcpy(&h, m->bytes, sizeof h);
-    if (h.version != STEER_VERSION) return "another format version; export the model again";
-    if (h.size != m->size) return "truncated or damaged: not of its stated size; fetch it again";
-    if (h.data > m->size || h.data < sizeof h) return "a damaged header; fetch it again";
+    if (h.version != STEER_VERSION)
+        return fail(e, STEER_EFORMAT, "another format version" EXPORT_AGAIN);
+    if (h.size != m->size)
+        return fail(e, STEER_EFORMAT, "truncated or damaged: not of its stated size" FETCH_AGAIN);
+    if (h.data > m->size || h.data < sizeof h)
+        return fail(e, STEER_EFORMAT, "a damaged header" FETCH_AGAIN);
     m->data = (size_t)h.data;
     if (crc_around(m->bytes, m->data, offsetof(file_header, meta_crc)) != h.meta_crc)
-        return "damaged: the checksum of its header and tokenizer differs; fetch it again";
+        return fail(e, STEER_EFORMAT,
+                    "damaged: the checksum of its header and tokenizer differs" FETCH_AGAIN);
+
     memcpy(c, h.config, CONFIG_BYTES);
     memcpy(c->name, h.name, sizeof c->name - 1);
     c->fingerprint = (uint64_t)h.meta_crc << 32 | h.data_crc;
     const char *fault = config_fault(c);
-    if (fault) return fault;
+    if (fault) return fail(e, STEER_EFORMAT, "%s" EXPORT_AGAIN, fault);
+
     int tensors = 3 + !c->tied + c->layers * (9 + 3 * c->qkv_bias + 2 * c->post_norms);
     size_t at = round_up(sizeof h + (size_t)tensors * sizeof(file_record), ALIGN);
     int ok = h.n_tensors == (uint32_t)tensors;
@@ -559,20 +578,30 @@ static const char *load_model(steer_model *m) { /* what is wrong with the file, 
         ok = h.section[i].offset == at && at <= m->data && h.section[i].bytes <= m->data - at;
         at = round_up(at + (size_t)h.section[i].bytes, ALIGN);
     }
-    if (!ok || at != m->data) return "a directory or tokenizer out of order; export it again";
+    if (!ok || at != m->data)
+        return fail(e, STEER_EFORMAT, "a directory or tokenizer out of order" EXPORT_AGAIN);
+
     m->blocks = zeros((size_t)c->layers, sizeof *m->blocks);
     m->special = zeros((size_t)c->vocab, sizeof *m->special);
-    if (!m->blocks || !m->special) return no_memory;
-    if (!load_tensors(m)) return "tensors that its header does not imply; export the model again";
-    return load_tokenizer(m, &h);
+    if (!m->blocks || !m->special) return fail(e, STEER_ENOMEM, "no memory to open it");
+    if (!load_tensors(m))
+        return fail(e, STEER_EFORMAT, "tensors that its header does not imply" EXPORT_AGAIN);
+    for (int i = 0; i < c->head_dim / 2; i++) /* every context's angles are made of them */
+        if (!isfinite(m->rope_freq[i]))
+            return fail(e, STEER_EFORMAT, "angle %d of its rotations is not a number" EXPORT_AGAIN,
+                        i);
+    return load_tokenizer(m, &h, e);
 }
 steer_model *steer_open_memory(const void *bytes, size_t size, const char *name, steer_error *e) {
+    steer_error inner = {0};
+    if ((uintptr_t)bytes % 4)
+        return fail(e, STEER_EARG, "%s: the bytes of a model lie at a multiple of 4", name), NULL;
     steer_model *m = zeros(1, sizeof *m);
     if (!m) return fail(e, STEER_ENOMEM, "%s: no memory to open it", name), NULL;
     m->bytes = bytes, m->size = size;
-    const char *fault = load_model(m);
-    if (!fault) return m;
-    fail(e, fault == no_memory ? STEER_ENOMEM : STEER_EFORMAT, "%s: %s", name, fault);
+    steer_status s = load_model(m, &inner);
+    if (!s) return m;
+    fail(e, s, "%s: %s", name, inner.text);
     steer_close(m);
     return NULL;
 }
@@ -659,19 +688,19 @@ steer_status steer_verify(const steer_model *m, steer_error *e) {
  * are not UTF-8 count as symbols. Decoding gives back the same bytes (in NFC if the model asks). */
 enum { OTHER, LETTER, MARK, NUMBER, SPACE };
 /* One code point at s (s < end) and its length; -1 - byte, length 1, where it is not UTF-8. */
-static long code_point(const char *s, const char *end, int *length) {
-    static const long least[] = {0, 0, 0x80, 0x800, 0x10000}; /* that needs so many bytes */
+static int64_t code_point(const char *s, const char *end, int *length) {
+    static const int64_t least[] = {0, 0, 0x80, 0x800, 0x10000}; /* that needs so many bytes */
     const unsigned char *p = (const unsigned char *)s;
     int n = p[0] < 0x80 ? 1 : p[0] < 0xC0 || p[0] >= 0xF8 ? 0 : 2 + (p[0] >= 0xE0) + (p[0] >= 0xF0);
     int valid = n && n <= end - s;
-    long c = n == 1 ? p[0] : p[0] & (0x7F >> n);
+    int64_t c = n == 1 ? p[0] : p[0] & (0x7F >> n);
     for (int i = 1; i < n && valid; i++) valid = p[i] >> 6 == 2, c = c << 6 | (p[i] & 0x3F);
     valid = valid && c >= least[n] && c <= 0x10FFFF && (c < 0xD800 || c >= 0xE000);
     *length = valid ? n : 1;
-    return valid ? c : -1 - (long)p[0];
+    return valid ? c : -1 - (int64_t)p[0];
 }
 /* The first record whose numbers at `column` and after it are at least (a, b), or NULL. */
-static const uint32_t *find(lookup t, int column, long a, long b) {
+static const uint32_t *find(lookup t, int column, int64_t a, int64_t b) {
     uint32_t low = 0, high = t.n;
     while (low < high) {
         uint32_t mid = low + (high - low) / 2;
@@ -680,7 +709,7 @@ static const uint32_t *find(lookup t, int column, long a, long b) {
     }
     return low < t.n ? t.at + (size_t)t.width * low : NULL;
 }
-static int class_of(lookup t, long c) { /* of a table of ranges (first, last, class); or 0 */
+static int class_of(lookup t, int64_t c) { /* of a table of ranges (first, last, class); or 0 */
     const uint32_t *r = find(t, 1, c, 0);
     return r && r[0] <= c ? (int)r[2] : 0;
 }
@@ -738,18 +767,17 @@ static size_t pretoken(const steer_model *m, const char *s, const char *end) {
  * have a composite are composed. Tables, all sorted: combining classes (first, last, class);
  * decompositions (code, a, b), b 0: none; composites (a, b, code). Hangul by arithmetic. */
 enum { HANGUL = 0xAC00, JAMO_L = 0x1100, JAMO_V = 0x1161, JAMO_T = 0x11A7, N_L = 19, N_V = 21,
-       N_T = 28, N_LVT = N_L * N_V * N_T };
-static int decompose(const steer_model *m, long c, long out[8]) {
-    long i = c - HANGUL, t = i % N_T;
+       N_T = 28, N_LVT = N_L * N_V * N_T,
+       MAX_PARTS = 8 }; /* of a code point, see check_normal_form */
+static int decompose(const steer_model *m, int64_t c, int64_t out[MAX_PARTS]) {
+    int64_t i = c - HANGUL, t = i % N_T;
     if (i >= 0 && i < N_LVT) {
         out[0] = JAMO_L + i / (N_V * N_T), out[1] = JAMO_V + i / N_T % N_V, out[2] = JAMO_T + t;
         return t ? 3 : 2;
     }
     int n = 1; /* one level a step, always of the first: "a" may itself have a decomposition */
     out[0] = c;
-    for (int level = 0; level < 8 && n < 8; level++) { /* a damaged table may go in circles */
-        const uint32_t *r = find(m->decomposed, 0, out[0], 0);
-        if (!r || r[0] != out[0]) break;
+    for (const uint32_t *r; (r = find(m->decomposed, 0, out[0], 0)) && r[0] == out[0];) {
         out[0] = r[1];
         if (!r[2]) continue;
         memmove(out + 2, out + 1, sizeof *out * (size_t)(n - 1));
@@ -757,45 +785,45 @@ static int decompose(const steer_model *m, long c, long out[8]) {
     }
     return n;
 }
-static long compose(const steer_model *m, long a, long b) {
+static int64_t compose(const steer_model *m, int64_t a, int64_t b) {
     if (a >= JAMO_L && a < JAMO_L + N_L && b >= JAMO_V && b < JAMO_V + N_V)
         return HANGUL + ((a - JAMO_L) * N_V + b - JAMO_V) * N_T;
     if (a >= HANGUL && a < HANGUL + N_LVT && (a - HANGUL) % N_T == 0)
         if (b > JAMO_T && b < JAMO_T + N_T) return a + b - JAMO_T;
     const uint32_t *r = find(m->composed, 0, a, b);
-    return r && r[0] == a && r[1] == b ? (long)r[2] : -1;
+    return r && r[0] == a && r[1] == b ? (int64_t)r[2] : -1;
 }
-static size_t put_code_point(char *out, long c) {
+static size_t put_code_point(char *out, int64_t c) {
     if (c < 0) return out[0] = (char)(-1 - c), 1; /* a byte that was not UTF-8 */
     int n = c < 0x80 ? 1 : c < 0x800 ? 2 : c < 0x10000 ? 3 : 4;
     for (int i = n - 1; i > 0; i--, c >>= 6) out[i] = (char)(0x80 | (c & 0x3F));
     out[0] = (char)(n == 1 ? c : (0xF00 >> n & 0xFF) | c);
     return (size_t)n;
 }
-static int by_long(const void *a, const void *b) {
-    long x = *(const long *)a, y = *(const long *)b;
+static int by_number(const void *a, const void *b) {
+    int64_t x = *(const int64_t *)a, y = *(const int64_t *)b;
     return (x > y) - (x < y);
 }
 static char *normalise(const steer_model *m, const char *text, size_t n, size_t *out_n) {
-    long *c = zeros(8 * n, sizeof *c);
-    char *out = zeros(32 * n, 1);
+    int64_t *c = zeros(mul(MAX_PARTS, n), sizeof *c);
+    char *out = zeros(mul(4 * MAX_PARTS, n), 1);
     size_t count = 0, kept = 0;
     int step, k, last = 0; /* last: class of the code point kept before */
-    long starter = -1;     /* index of the last code point of class 0 */
+    int64_t starter = -1;  /* index of the last code point of class 0 */
     if (!c || !out) return free(c), free(out), NULL;
     for (const char *s = text; s < text + n; s += step)
         count += (size_t)decompose(m, code_point(s, text + n, &step), c + count);
     for (size_t i = 0, end; i < count; i = end + 1) { /* marks by class, index (stably), code */
         for (end = i; end < count && (k = class_of(m->ccc, c[end])); end++)
-            c[end] |= (long)k << 54 | (long)(end - i) << 21;
-        qsort(c + i, end - i, sizeof *c, by_long);
+            c[end] |= (int64_t)k << 54 | (int64_t)(end - i) << 21;
+        qsort(c + i, end - i, sizeof *c, by_number);
         for (size_t at = i; at < end; at++) c[at] &= 0x1FFFFF;
     }
     for (size_t i = 0; i < count; i++) {
         k = class_of(m->ccc, c[i]);
         int blocked = last && last >= k; /* by a mark between them */
-        long made = starter < 0 || blocked ? -1 : compose(m, c[starter], c[i]);
-        if (made < 0 && !k) starter = (long)kept;
+        int64_t made = starter < 0 || blocked ? -1 : compose(m, c[starter], c[i]);
+        if (made < 0 && !k) starter = (int64_t)kept;
         if (made < 0) last = k, c[kept++] = c[i]; else c[starter] = made;
     }
     *out_n = 0;
@@ -857,6 +885,8 @@ long steer_encode(const steer_model *m, const char *text, size_t n, int *tokens,
     return w.count;
 }
 const char *steer_piece(const steer_model *m, int id, size_t *n) {
+    *n = 0;
+    if (outside(id, 0, m->config.vocab - 1)) return NULL;
     *n = m->token_offset[id + 1] - m->token_offset[id];
     return m->token_bytes + m->token_offset[id];
 }
@@ -947,9 +977,171 @@ static int *tokens_of(const steer_model *m, const char *system, const char *cons
         if (!t) return fail(e, STEER_ENOMEM, "no memory for %ld tokens", *count), NULL;
     }
 }
-/* The tokenizer's sections, checked so that no text can lead outside them: the fault, or NULL. */
-static const char *load_tokenizer(steer_model *m, const file_header *h) {
-    size_t vocab = (size_t)m->config.vocab, n[SECTIONS], a, b, ab;
+/* ---- The tokenizer's sections, checked. The code above looks at none of this again: what it
+ * relies on is checked here, once, and said beside it. */
+static steer_status check_tokens(steer_model *m, steer_error *e) {
+    int vocab = m->config.vocab;
+    size_t n;
+
+    /* steer_piece: offsets into the bytes, in order; load_tokenizer saw the first and the last. */
+    for (int i = 0; i < vocab; i++)
+        if (m->token_offset[i] > m->token_offset[i + 1])
+            return fail(e, STEER_EFORMAT, "token %d ends before it begins" EXPORT_AGAIN, i);
+
+    /* steer_decode: a kind that it knows. put_template: it compares names as texts that end with a
+     * zero, and then steps over all bytes of the name. */
+    for (int i = 0; i < vocab; i++) {
+        const char *name = steer_piece(m, i, &n);
+        if (m->token_type[i] > 2)
+            return fail(e, STEER_EFORMAT, "token %d is of no known kind" EXPORT_AGAIN, i);
+        if (m->token_type[i] != 1) continue;
+        if (memchr(name, 0, n))
+            return fail(e, STEER_EFORMAT, "special token %d has a zero byte in its name"
+                        EXPORT_AGAIN, i);
+        m->special[m->n_specials++] = i;
+    }
+
+    /* bpe: the token of a byte, or none (SmolLM2's vocabulary lacks 21; they are dropped). Texts
+     * come back as they were, so it is that byte; look-alikes of special tokens stay text. */
+    for (int i = 0; i < 256; i++) {
+        uint32_t t = m->byte_token[i];
+        if (t == UINT32_MAX) continue;
+        const char *piece = t < (uint32_t)vocab ? steer_piece(m, (int)t, &n) : NULL;
+        if (!piece || n != 1 || *piece != (char)i || m->token_type[t])
+            return fail(e, STEER_EFORMAT, "byte %d has the token %u, which is not its text"
+                        EXPORT_AGAIN, i, t);
+    }
+    return STEER_OK;
+}
+static steer_status check_merges(const steer_model *m, steer_error *e) {
+    uint32_t vocab = (uint32_t)m->config.vocab;
+    for (uint32_t i = 0; i < m->n_merges; i++) {
+        const uint32_t *r = m->merge + 4 * (size_t)i;
+        if (r[0] >= vocab || r[1] >= vocab || r[3] >= vocab)
+            return fail(e, STEER_EFORMAT, "merge %u is of unknown tokens" EXPORT_AGAIN, i);
+
+        /* find, in rank_pair: by (left, right), no pair twice. */
+        if (i && (r[-4] > r[0] || (r[-4] == r[0] && r[-3] >= r[1])))
+            return fail(e, STEER_EFORMAT, "merge %u is out of order, or there twice" EXPORT_AGAIN,
+                        i);
+
+        /* Texts come back as they were: the result is the text of both. */
+        size_t a, b, ab;
+        const char *left = steer_piece(m, (int)r[0], &a), *right = steer_piece(m, (int)r[1], &b);
+        const char *result = steer_piece(m, (int)r[3], &ab);
+        if (ab != a + b || memcmp(result, left, a) || memcmp(result + a, right, b))
+            return fail(e, STEER_EFORMAT, "merge %u: its result, token %u, is not its parts"
+                        EXPORT_AGAIN, i, r[3]);
+        if (m->token_type[r[3]])
+            return fail(e, STEER_EFORMAT, "merge %u: its result, token %u, is no text" EXPORT_AGAIN,
+                        i, r[3]);
+    }
+    return STEER_OK;
+}
+/* A table of ranges (first, last, class), of classes 1 .. most. */
+static steer_status check_ranges(lookup t, uint32_t most, const char *name, steer_error *e) {
+    for (uint32_t i = 0; i < t.n; i++) {
+        const uint32_t *r = t.at + 3 * (size_t)i;
+        int sorted = r[0] <= r[1] && (!i || r[-2] < r[0]); /* class_of */
+        if (!sorted || r[1] > 0x10FFFF || r[2] < 1 || r[2] > most)
+            return fail(e, STEER_EFORMAT, "range %u of its %s is damaged" EXPORT_AGAIN, i, name);
+    }
+    return STEER_OK;
+}
+static steer_status check_unicode(const steer_model *m, steer_error *e) {
+    TRY(check_ranges(m->unicode, SPACE, "Unicode classes", e)); /* run_of: a bit of its mask each */
+
+    /* pretoken knows spaces, line ends, digits and the letters of contractions by their bytes, too,
+     * and takes at least one byte each time only because a space is of class SPACE. */
+    for (int c = 0; c < 128; c++) {
+        int letter = (c >= 'a' && c <= 'z') || (c >= 'A' && c <= 'Z');
+        int space = c == ' ' || (c >= '\t' && c <= '\r'), digit = c >= '0' && c <= '9';
+        int class = letter ? LETTER : digit ? NUMBER : space ? SPACE : OTHER;
+        if (class_of(m->unicode, c) != class)
+            return fail(e, STEER_EFORMAT, "its Unicode classes have U+%04X as %d, not %d"
+                        EXPORT_AGAIN, (unsigned)c, class_of(m->unicode, c), class);
+    }
+    return STEER_OK;
+}
+static int is_code_point(uint32_t c) { return c < 0xD800 || (c >= 0xE000 && c <= 0x10FFFF); }
+/* Three numbers a record; of the first `keys`, strictly ascending; all of them code points. */
+static steer_status check_sorted(lookup t, int keys, const char *name, steer_error *e) {
+    for (uint32_t i = 0; i < t.n; i++) {
+        const uint32_t *r = t.at + 3 * (size_t)i, *last = r - 3;
+        int sorted = !i || last[0] < r[0] || (keys == 2 && last[0] == r[0] && last[1] < r[1]);
+        int sound = is_code_point(r[0]) && is_code_point(r[1]) && is_code_point(r[2]);
+        if (!sorted || !sound) /* find; put_code_point */
+            return fail(e, STEER_EFORMAT, "record %u of its %s is damaged" EXPORT_AGAIN, i, name);
+    }
+    return STEER_OK;
+}
+static steer_status check_normal_form(const steer_model *m, steer_error *e) {
+    TRY(check_ranges(m->ccc, 255, "combining classes", e)); /* normalise: eight bits of its keys */
+    TRY(check_sorted(m->decomposed, 1, "decompositions", e));
+    TRY(check_sorted(m->composed, 2, "composites", e));
+
+    /* decompose follows the first part only, to the end: so there is one, after at most seven
+     * steps, and no second part has a decomposition. */
+    for (uint32_t i = 0; i < m->decomposed.n; i++) {
+        const uint32_t *r = m->decomposed.at + 3 * (size_t)i, code = r[0], b = r[2];
+        const uint32_t *second = b ? find(m->decomposed, 0, b, 0) : NULL;
+        int steps = 0;
+        for (; r && steps < MAX_PARTS; steps++) {
+            const uint32_t *next = find(m->decomposed, 0, r[1], 0);
+            r = next && next[0] == r[1] ? next : NULL;
+        }
+        if (r || steps >= MAX_PARTS || (second && second[0] == b))
+            return fail(e, STEER_EFORMAT, "the decomposition of U+%04X does not end" EXPORT_AGAIN,
+                        code);
+    }
+    return STEER_OK;
+}
+/* is_coherent: lines "o OPENER" and "s STEP", some of each; without a grammar, nothing. */
+static steer_status check_grammar(const steer_model *m, steer_error *e) {
+    const char *line = m->grammar, *end = line + m->grammar_size;
+    int openers = 0, steps = 0, number = 1;
+    for (; line < end; number++) {
+        const char *stop = memchr(line, '\n', (size_t)(end - line));
+        if (!stop) stop = end;
+        int sound = stop - line > 2 && line[1] == ' ' && !memchr(line, 0, (size_t)(stop - line));
+        if (!sound || (*line != 'o' && *line != 's'))
+            return fail(e, STEER_EFORMAT, "line %d of its answer grammar is neither \"o OPENER\" "
+                        "nor \"s STEP\"" EXPORT_AGAIN, number);
+        openers += *line == 'o', steps += *line == 's';
+        line = stop < end ? stop + 1 : end;
+    }
+    if (m->grammar_size && (!openers || !steps))
+        return fail(e, STEER_EFORMAT, "its answer grammar has no openers or no steps" EXPORT_AGAIN);
+    return STEER_OK;
+}
+/* put_template: eight texts, each with its zero. What relies on m->eoi (tapes of so many rows a
+ * prompt, sites) wants 1 to MAX_EOI; it also shows whether the default site is one. */
+static steer_status check_template(steer_model *m, const char *text, steer_error *e) {
+    const char *end = text + m->template_size;
+    int pieces = 0;
+    while (text < end && !end[-1] && pieces < PIECES) {
+        m->piece[pieces++] = text;
+        text += strlen(text) + 1;
+    }
+    if (text != end || pieces != PIECES)
+        return fail(e, STEER_EFORMAT, "its chat template is not of %d parts" EXPORT_AGAIN, PIECES);
+
+    chat_builder w = {.m = m, .plain = zeros(m->template_size, 1), .e = e};
+    if (!w.plain) return fail(e, STEER_ENOMEM, "no memory to open it");
+    put_template(&w, USER_POST), put_template(&w, ASSISTANT_PRE), flush_plain(&w);
+    free(w.plain);
+    if (w.bad) return e->code;
+    if (w.count < 1 || w.count > MAX_EOI)
+        return fail(e, STEER_EFORMAT, "its chat template ends a request with %ld tokens, not 1 to "
+                    "%d" EXPORT_AGAIN, w.count, MAX_EOI);
+    m->eoi = (int)w.count;
+    if (m->config.site_pos < -m->eoi)
+        return fail(e, STEER_EFORMAT, "its default site is at position %d, before the %d that end "
+                    "a request" EXPORT_AGAIN, m->config.site_pos, m->eoi);
+    return STEER_OK;
+}
+static steer_status load_tokenizer(steer_model *m, const file_header *h, steer_error *e) {
+    size_t vocab = (size_t)m->config.vocab, n[SECTIONS];
     const void *at[SECTIONS];
     for (int i = 0; i < SECTIONS; i++)
         at[i] = m->bytes + h->section[i].offset, n[i] = (size_t)h->section[i].bytes;
@@ -962,53 +1154,23 @@ static const char *load_tokenizer(steer_model *m, const file_header *h) {
     if (n[TOKEN_OFFSETS] != (vocab + 1) * 4 || n[TOKEN_TYPES] != vocab || n[BYTE_TOKENS] != 1024 ||
         n[MERGES] % 16 || n[UNICODE] % 12 || m->token_offset[0] ||
         m->token_offset[vocab] != n[TOKEN_BYTES])
-        return "a tokenizer table of the wrong size";
-    for (size_t i = 0; i < vocab; i++) {
-        if (m->token_offset[i] > m->token_offset[i + 1] || m->token_type[i] > 2)
-            return "a damaged list of tokens";
-        if (m->token_type[i] == 1) m->special[m->n_specials++] = (int)i;
-    }
-    for (int i = 0; i < 256; i++) { /* SmolLM2's vocabulary lacks 21 bytes; they are dropped */
-        uint32_t t = m->byte_token[i];
-        const char *s = t < vocab ? steer_piece(m, (int)t, &a) : NULL;
-        if (t != UINT32_MAX && (!s || a != 1 || *s != (char)i)) return "a byte without a token";
-    }
-    for (uint32_t i = 0; i < m->n_merges; i++) {
-        const uint32_t *r = m->merge + 4 * (size_t)i;
-        if (r[0] >= vocab || r[1] >= vocab || r[3] >= vocab) return "a merge of unknown tokens";
-        if (i && (r[-4] > r[0] || (r[-4] == r[0] && r[-3] >= r[1]))) return "merges out of order";
-        const char *left = steer_piece(m, (int)r[0], &a), *right = steer_piece(m, (int)r[1], &b);
-        const char *result = steer_piece(m, (int)r[3], &ab);
-        if (ab != a + b || memcmp(result, left, a) || memcmp(result + a, right, b))
-            return "a merge whose result is not its parts";
-    }
-    for (uint32_t i = 0; i < m->unicode.n; i++) {
-        const uint32_t *r = m->unicode.at + 3 * (size_t)i;
-        if (r[0] > r[1] || r[2] < LETTER || r[2] > SPACE || (i && r[-2] >= r[0]))
-            return "a damaged Unicode table";
-    }
+        return fail(e, STEER_EFORMAT, "a tokenizer table of the wrong size" EXPORT_AGAIN);
     if (m->config.nfc) {
         const uint32_t *t = at[NORMAL], *tables = t + 4;
         uint64_t total = n[NORMAL] < 16 ? 0 : (uint64_t)t[0] + t[1] + t[2];
-        if (n[NORMAL] != 16 + 12 * total) return "a damaged normalisation table";
+        if (n[NORMAL] != 16 + 12 * total)
+            return fail(e, STEER_EFORMAT, "a normalisation table of the wrong size" EXPORT_AGAIN);
         m->ccc = (lookup){tables, t[0], 3};
         m->decomposed = (lookup){tables + 3 * (size_t)t[0], t[1], 3};
         m->composed = (lookup){m->decomposed.at + 3 * (size_t)t[1], t[2], 3};
-        for (uint64_t i = 0; i < 3 * total; i++)
-            if (tables[i] > (i < 3 * (uint64_t)t[0] && i % 3 == 2 ? 255u : 0x10FFFFu)) /* class? */
-                return "a damaged normalisation table";
     }
-    const char *p = at[TEMPLATE], *end = p + m->template_size;
-    for (int i = 0; i < PIECES && p < end && !end[-1]; i++, p += strlen(p) + 1) m->piece[i] = p;
-    if (p != end || !m->piece[PIECES - 1]) return "a damaged chat template";
-    steer_error e = {0};
-    chat_builder w = {.m = m, .plain = zeros(m->template_size, 1), .e = &e};
-    if (!w.plain) return no_memory;
-    put_template(&w, USER_POST), put_template(&w, ASSISTANT_PRE), flush_plain(&w);
-    m->eoi = (int)w.count;
-    free(w.plain);
-    if (w.bad && e.code == STEER_ENOMEM) return no_memory;
-    return w.bad || outside(m->eoi, 1, MAX_EOI) ? "a damaged chat template" : NULL;
+
+    TRY(check_tokens(m, e));
+    TRY(check_merges(m, e));
+    TRY(check_unicode(m, e));
+    if (m->config.nfc) TRY(check_normal_form(m, e));
+    TRY(check_grammar(m, e));
+    return check_template(m, at[TEMPLATE], e);
 }
 
 /* ================================================================== 6 plans and the forward pass
@@ -1128,19 +1290,20 @@ static size_t lay_out(steer_context *c, const steer_model *model, const steer_li
     size_t at = 0, rows = u->rows, streams = u->streams, cut = u->cut_rows;
     size_t positions = round_up(u->positions, KW), group = m->heads / m->kv_heads;
     size_t d = m->d, ff = m->ff, hd = m->head_dim, vd = value_width(m), qd = m->heads * hd;
-    size_t kd = m->kv_heads * hd, angles = positions * (hd / 2);
-    c->key_size = positions * hd, c->value_size = positions * vd;
-    c->score_size = group * (positions + vd);
+    size_t kd = m->kv_heads * hd, angles = mul(positions, hd / 2);
+    c->key_size = mul(positions, hd), c->value_size = mul(positions, vd);
+    c->score_size = mul(group, positions + vd);
 #define PLACE(to, n) \
     ((to) = base ? (void *)(base + at) : NULL, at = round_up(add(at, mul(n, sizeof *(to))), ALIGN))
 #define ARRAY(field, n) PLACE(c->field, n)
     ARRAY(streams, streams), ARRAY(batch, rows), ARRAY(cosine, angles), ARRAY(sine, angles);
-    ARRAY(cache, mul(mul(streams, m->layers * m->kv_heads), c->key_size + c->value_size));
+    ARRAY(cache, mul(mul(streams, m->layers * m->kv_heads), add(c->key_size, c->value_size)));
     ARRAY(order, rows), ARRAY(place, rows), ARRAY(twin_place, rows), ARRAY(count, m->layers);
     ARRAY(q, mul(rows, qd)), ARRAY(k, mul(rows, kd)), ARRAY(v, mul(rows, kd));
     ARRAY(z, mul(rows, qd)), ARRAY(scores, mul(c->threads, c->score_size));
     ARRAY(x, mul(rows, d)), ARRAY(xn, mul(rows, d)), ARRAY(out, mul(rows, d));
     ARRAY(gate, mul(rows, ff)), ARRAY(up, mul(rows, ff)), ARRAY(logits, mul(u->logits, m->vocab));
+    if (cut && mul(c->graph.nodes, d) > INT32_MAX) return 0; /* the step from delta to delta */
     ARRAY(delta, mul(mul(cut, c->graph.nodes), d)), ARRAY(slot_y, mul(cut, qd));
     ARRAY(slot_x, mul(mul(cut, m->heads + 2 * m->kv_heads), d)), ARRAY(logit_row, rows);
     return at > SIZE_MAX / 2 ? 0 : at;
@@ -1476,6 +1639,8 @@ steer_status steer_run(steer_context *c, const steer_row *rows, int n, const ste
         c->streams[r->stream].next++;
         c->logit_row[i] = r->logits ? wanted++ : -1;
     }
+    if (tape && outside(tape->first, 0, m->layers))
+        return fail(e, STEER_EARG, "a tape from block %d on; there are %d", tape->first, m->layers);
     if (wanted > c->limit.logits)
         return fail(e, STEER_EARG, "logits of %d rows; %d at most", wanted, c->limit.logits);
     c->rows = rows, c->tape = tape ? *tape : (steer_tape){0}, c->cuts = 0;
@@ -1612,7 +1777,10 @@ static steer_status walk(steer_context *c, steer_job *jobs, int n, visitor visit
     for (int i = 0; i < n; i++) {
         int prompt = jobs[i].n_prompt, answer = max_int(jobs[i].n_out, jobs[i].max_new);
         if (prompt < 1) return fail(e, STEER_EARG, "prompt %d is empty", i + 1);
-        if ((long)prompt + answer > c->limit.positions)
+        if (tape && prompt < eoi) /* its positions from -eoi on are recorded */
+            return fail(e, STEER_EARG, "prompt %d has %d tokens; the template ends with %d", i + 1,
+                        prompt, eoi);
+        if ((int64_t)prompt + answer > c->limit.positions)
             return fail(e, STEER_EARG, "prompt %d: %d tokens and %d of answer; the context holds "
                         "%d", i + 1, prompt, answer, c->limit.positions);
         if (needs_twin(&jobs[i]) && (c->limit.streams < 2 || c->limit.rows < 2))
@@ -2034,6 +2202,9 @@ void steer_vector_free(steer_vector *v) {
     free(v->v), free(v->keep), *v = (steer_vector){0};
 }
 steer_status steer_vector_save(const steer_vector *v, const char *path, steer_error *e) {
+    if (!v->v || !v->keep || outside(v->d, 1, 1 << 16) || outside(v->layers, 1, 512))
+        return fail(e, STEER_EARG, "%s: no vector of %d numbers and %d blocks to write", path, v->d,
+                    v->layers);
     size_t d = v->d, kept = 3 * v->layers, n = sizeof(vector_header) + 4 * (d + kept);
     vector_header *h = zeros(n, 1);
     if (!h) return fail(e, STEER_ENOMEM, "%s: no memory to write it", path);
@@ -2146,8 +2317,9 @@ steer_status steer_prompts_load(steer_prompts *p, const steer_model *m, const ch
                                 steer_error *e) {
     size_t n, lines = 1, number = 0;
     steer_error inner = {0};
-    char *data = read_file(path, &n, &inner), *end;
     *p = (steer_prompts){0};
+    if (limit < 0) return fail(e, STEER_EARG, "%s: at most %d prompts? 0 takes all", path, limit);
+    char *data = read_file(path, &n, &inner), *end;
     if (!data) return fail(e, inner.code, "%s", inner.text);
     for (size_t i = 0; i < n; i++) lines += data[i] == '\n';
     steer_status s = new_prompts(p, lines, e);
@@ -2215,12 +2387,12 @@ int steer_means(steer_context *c, const steer_prompts *p, int sign, double *mean
                 steer_error *e) {
     enum { AT_ONCE = 64 };
     size_t d = c->m->config.d, L = c->m->config.layers, eoi = c->m->eoi, rows = AT_ONCE * eoi,
-           size = rows * L * d;
+           size = mul(rows, L * d);
     steer_job jobs[AT_ONCE];
     double scores[AT_ONCE], total = 0;
     first_token f = {c->m, scores, NULL, NULL};
     int count = 0;
-    float *attn = zeros(3 * size + rows * d, sizeof *attn);
+    float *attn = zeros(add(mul(3, size), rows * d), sizeof *attn);
     if (!attn) return fail(e, STEER_ENOMEM, "no memory for a tape of %zu rows", rows), -1;
     steer_tape tape = {.attn = attn, .mlp = attn + size, .resid = attn + 2 * size, .rows = rows};
     for (int first = 0, n; first < p->n; first += n) {
@@ -2306,6 +2478,10 @@ typedef struct steer_tracer { /* memory for examples of `max` tokens, `answers` 
     back_scratch back;
 } tracer;
 enum { MAX_NODES = 1 << 14 }; /* of a graph: marks of nodes are on the stack, slots * nodes fits */
+/* Rows of the sums of gradients for each position: what branches add, then `in` and `aware`. */
+static size_t sum_rows(const steer_graph *g) {
+    return 1 + 2 * (size_t)g->blocks + 2 * (size_t)g->slots;
+}
 /* As lay_out of a context (and with its PLACE), whose bytes are counted, too. */
 static size_t lay_out_tracer(tracer *t, const steer_model *m, int layer, int max, int answers,
                              int cut_streams, char *base) {
@@ -2315,27 +2491,31 @@ static size_t lay_out_tracer(tracer *t, const steer_model *m, int layer, int max
     t->limit = (steer_limits){cut_streams + 2, max, max * (cut_streams + 1), 1, max * cut_streams,
                               layer};
     back_scratch *s = &t->back;
-    size_t at = 0, n = max, a = answers, taped = n * g.blocks, d = c->d, ff = c->ff,
+    size_t at = 0, n = max, a = answers, taped = mul(n, g.blocks), d = c->d, ff = c->ff,
            heads = c->heads, slots = g.slots, either = max_int(c->vocab, c->d),
            q = c->heads * c->head_dim, k = c->kv_heads * c->head_dim;
+    size_t nd = mul(n, d), nq = mul(n, q), nff = mul(n, ff), nheads = mul(n, heads);
     for (steer_tape *x = t->tape; x < t->tape + 3; x++) {
         x->rows = max, x->first = layer;
-        PLACE(x->resid, (taped + n) * d), PLACE(x->attn, taped * d), PLACE(x->mlp, taped * d);
-        PLACE(x->mid, taped * d), PLACE(x->q, taped * q), PLACE(x->z, taped * q);
-        PLACE(x->k, taped * k), PLACE(x->v, taped * k);
-        PLACE(x->gate, taped * ff), PLACE(x->up, taped * ff);
+        PLACE(x->resid, mul(add(taped, n), d)), PLACE(x->attn, mul(taped, d));
+        PLACE(x->mlp, mul(taped, d)), PLACE(x->mid, mul(taped, d));
+        PLACE(x->q, mul(taped, q)), PLACE(x->z, mul(taped, q));
+        PLACE(x->k, mul(taped, k)), PLACE(x->v, mul(taped, k));
+        PLACE(x->gate, mul(taped, ff)), PLACE(x->up, mul(taped, ff));
     }
     t->tapes = at;
-    PLACE(t->grad.out, n * d * (1 + 2 * g.blocks + 2 * slots)); /* `in` and `aware` behind it */
+    PLACE(t->grad.out, mul(nd, sum_rows(&g))); /* `in` and `aware` behind it */
     t->sums = at - t->tapes;
-    PLACE(s->g, n * d), PLACE(s->pulled, n * d), PLACE(s->t, n * d), PLACE(s->dh, n * ff);
-    PLACE(s->du, n * ff), PLACE(s->dz, n * q), PLACE(s->dq, n * q), PLACE(s->dk, n * q);
-    PLACE(s->dv, n * q), PLACE(s->capped, n * heads), PLACE(s->p, n * heads);
-    PLACE(s->dp, n * heads), PLACE(t->dx, n * d), PLACE(t->z, n * q), PLACE(t->poi, a);
-    PLACE(t->delta, n * d * (heads + 1)), PLACE(t->p, either), PLACE(t->q, either);
-    for (int i = 0; i < 2; i++)
-        PLACE(t->final[i], a * d), PLACE(t->logits[i], a * c->vocab), PLACE(t->greedy[i], a);
-    PLACE(t->rows, n * (cut_streams + 1)), PLACE(t->cut, mul(cut_streams * slots, g.nodes));
+    PLACE(s->g, nd), PLACE(s->pulled, nd), PLACE(s->t, nd), PLACE(s->dh, nff), PLACE(s->du, nff);
+    PLACE(s->dz, nq), PLACE(s->dq, nq), PLACE(s->dk, nq), PLACE(s->dv, nq);
+    PLACE(s->capped, nheads), PLACE(s->p, nheads), PLACE(s->dp, nheads);
+    PLACE(t->dx, nd), PLACE(t->z, nq), PLACE(t->poi, a);
+    PLACE(t->delta, mul(nd, heads + 1)), PLACE(t->p, either), PLACE(t->q, either);
+    for (int i = 0; i < 2; i++) {
+        PLACE(t->final[i], mul(a, d)), PLACE(t->logits[i], mul(a, c->vocab));
+        PLACE(t->greedy[i], a);
+    }
+    PLACE(t->rows, mul(n, cut_streams + 1)), PLACE(t->cut, mul(mul(cut_streams, slots), g.nodes));
     t->contexts = steer_context_bytes(m, &t->limit);
     return t->contexts ? add(at, t->contexts) : SIZE_MAX;
 }
@@ -2349,11 +2529,12 @@ steer_tracer *steer_tracer_new(const steer_model *m, int layer, int max, int ans
                !outside(max, 2, 1 << 24) && !outside(cut_streams, 1, INT32_MAX / max - 1);
     size_t bytes = fits ? lay_out_tracer(t, m, layer, max, answers, cut_streams, NULL) : 0;
     char *memory = NULL;
-    fits = fits && t->graph.nodes <= MAX_NODES;
+    fits = fits && t->graph.nodes <= MAX_NODES && mul(max, sum_rows(&t->graph)) <= INT32_MAX;
     if (!t) fail(e, STEER_ENOMEM, "no memory to patch");
     else if (!fits)
         fail(e, STEER_EARG, "no tracer: %d positions, %d answers, %d streams, block %d; at least "
-             "2, 1, 1, and at most %d nodes", max, answers, cut_streams, layer, MAX_NODES);
+             "2, 1, 1, and at most %d nodes, %d rows of gradients", max, answers, cut_streams,
+             layer, MAX_NODES, INT32_MAX);
     else if (bytes == SIZE_MAX || !(memory = zeros(bytes - t->contexts + ALIGN, 1)))
         fail(e, STEER_ENOMEM, "no memory to patch (%.0f MB)", bytes / 1e6);
     else {

@@ -65,7 +65,7 @@ enum { STEER_READ = 1 }; /* flags of steer_open */
 /* Open a model file; all its sizes, counts and checksums but the weights' are checked. NULL and an
  * error on failure.
  *
- * With flags 0 the file is mapped: opening takes no time, the weights are read when they are needed,
+ * With flags 0 the file is mapped: opening takes no time, weights are read when they are needed,
  * and processes share them. But then the file is part of the process until steer_close: if someone
  * truncates it, the next access ends the process with SIGBUS; if someone writes into it, weights
  * change in the middle of a run. So replace a model file by renaming a new one over it, never in
@@ -84,7 +84,7 @@ steer_status steer_verify(const steer_model *m, steer_error *e); /* the weights'
  * of tokens, at most `cap` of which are written, or -1. */
 long steer_encode(const steer_model *m, const char *text, size_t n, int *tokens, long cap,
                   steer_error *e);
-/* The bytes of one token; special tokens give their name. Never NULL for 0 <= id < vocab. */
+/* The bytes of one token; special tokens give their name. NULL and 0 bytes: there is no such id. */
 const char *steer_piece(const steer_model *m, int id, size_t *n);
 /* Text of tokens; special ones, and ids outside the vocabulary, are left out. Returns its length;
  * writes at most cap - 1 bytes, a 0. */

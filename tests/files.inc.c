@@ -180,3 +180,238 @@ static void test_stack(void) {
     printf("  %.1f KB of stack\n", (double)deepest / 1024);
     CHECK_THAT(deepest <= SAID, "%zu bytes of stack, %d are said to do", deepest, SAID);
 }
+
+/* ---------------------------------------------------------------- what a model file promises */
+
+enum { CONFIG_AT = 104, SECTIONS_AT = 280 }; /* in the header */
+static uint64_t section_at(const image *f, int section, uint64_t *bytes) {
+    uint64_t place[2];
+    memcpy(place, f->bytes + SECTIONS_AT + 16 * section, sizeof place);
+    *bytes = place[1];
+    return place[0];
+}
+/* In a section, the first `n` bytes that equal `from` become `to`; sealed anew. */
+static void patch_bytes(image *f, int section, const void *from, const void *to, size_t n) {
+    uint64_t bytes, at = section_at(f, section, &bytes);
+    unsigned char *found = memmem(f->bytes + at, (size_t)bytes, from, n);
+    CHECK_THAT(found, "section %d does not hold what is to be changed", section);
+    if (found) memcpy(found, to, n);
+    seal(f);
+}
+static void patch_words(image *f, int section, const uint32_t from[3], const uint32_t to[3]) {
+    patch_bytes(f, section, from, to, 12);
+}
+static void patch_config(image *f, size_t field, uint32_t value) {
+    memcpy(f->bytes + CONFIG_AT + field, &value, 4);
+    seal(f);
+}
+#define FIELD(name) offsetof(steer_config, name)
+/* The file with other bytes as one of its sections: what is behind it moves. */
+static void replace_section(image *f, int section, const void *p, size_t n) {
+    image made = {.bytes = zeros(1 << 19, 1), .size = f->sections, .sections = f->sections};
+    memcpy(made.bytes, f->bytes, f->sections);
+    for (int i = 0; i < SECTIONS; i++) {
+        uint64_t bytes, at = section_at(f, i, &bytes);
+        uint64_t place[2] = {made.size, i == section ? n : bytes};
+        emit(&made, i == section ? p : f->bytes + at, (size_t)place[1]);
+        memcpy(made.bytes + SECTIONS_AT + 16 * i, place, sizeof place);
+        made.size = round_up(made.size, ALIGN);
+    }
+    made.data = made.size;
+    emit(&made, f->bytes + f->data, f->size - f->data);
+    uint32_t tensors;
+    memcpy(&tensors, made.bytes + 12, 4);
+    for (uint32_t i = 0; i < tensors; i++) {
+        unsigned char *offset = made.bytes + HEAD + RECORD_BYTES * i + 16;
+        uint64_t at;
+        memcpy(&at, offset, 8);
+        at += made.data - f->data;
+        memcpy(offset, &at, 8);
+    }
+    uint64_t size = made.size, data = made.data;
+    memcpy(made.bytes + 16, &size, 8), memcpy(made.bytes + 32, &data, 8);
+    seal(&made);
+    free(f->bytes);
+    *f = made;
+}
+/* The file is refused as damaged, and the sentence holds this. */
+static void check_refused(image *f, const char *word) {
+    unsigned char *exact = malloc(f->size); /* for the sanitizer */
+    memcpy(exact, f->bytes, f->size);
+    steer_error e = {0};
+    steer_model *m = steer_open_memory(exact, f->size, "broken.bin", &e);
+    CHECK_THAT(!m && e.code == STEER_EFORMAT && strstr(e.text, word) &&
+                   !strncmp(e.text, "broken.bin: ", 12) && strstr(e.text, EXPORT_AGAIN),
+               "where \"%s\" is wanted: %s", word, m ? "it opens" : e.text);
+    steer_close(m), free(exact), free(f->bytes);
+    *f = (image){0};
+}
+static void encode_space(void *model) {
+    int ids[64];
+    steer_encode(model, "a 1 ", 4, ids, 64, NULL);
+}
+
+/* Two files that passed every check and led outside of arrays. */
+static void test_overflows(void) {
+    /* A special token's name goes on behind a zero: the template's end was stepped over, and its
+     * next part written behind the memory for two. */
+    char template[82] = "\0\0\0\0\0\n"; /* after it a long assistant_pre, an empty last part */
+    memset(template + 7, 'y', 73);
+    image f = small_image(F32, 0);
+    patch_bytes(&f, TOKEN_BYTES, "<assistant>", "\n\0assistant", 11);
+    replace_section(&f, TEMPLATE, template, sizeof template);
+    write_bytes(in_temporary("special.bin"), f.bytes, f.size);
+    check_refused(&f, "special token 268 has a zero byte");
+
+    /* A space that is a mark: a run of no spaces, whose last one is before the text. */
+    f = small_image(F32, SMALL_NFC);
+    patch_words(&f, UNICODE, (uint32_t[]){32, 32, SPACE}, (uint32_t[]){32, 32, MARK});
+    write_bytes(in_temporary("space.bin"), f.bytes, f.size);
+    steer_model *m = steer_open_memory(f.bytes, f.size, "space", NULL);
+    const char *ended = m ? in_child(encode_space, m, 5) : NULL;
+    CHECK_THAT(!ended, "a text with spaces: %s", ended);
+    steer_close(m);
+    check_refused(&f, "U+0020");
+    char command[256];
+    for (int i = 0; i < 2; i++) { /* as a user meets them */
+        int status;
+        snprintf(command, sizeof command, "%s tokenize %s 'a 1 ' 2>&1", PROGRAM,
+                 in_temporary(i ? "space.bin" : "special.bin"));
+        char *said = output_of(command, &status);
+        int lines = 0;
+        for (char *c = said; c && *c; c++) lines += *c == '\n';
+        CHECK_THAT(WIFEXITED(status) && WEXITSTATUS(status) == 1 && lines == 1 &&
+                       !strncmp(said, "steer: ", 7),
+                   "%s ends with %d: %s", command, status, said);
+        free(said);
+    }
+}
+/* Everything that later code relies on, each broken alone. */
+static void test_promises(void) {
+    static const struct {
+        uint32_t from[3], to[3];
+        const char *word;
+    } classes[] = {{{9, 13, SPACE}, {11, 13, SPACE}, "U+0009"},
+                   {{9, 13, SPACE}, {9, 12, SPACE}, "U+000D"},
+                   {{32, 32, SPACE}, {32, 33, SPACE}, "U+0021"},
+                   {{'0', '9', NUMBER}, {'1', '9', NUMBER}, "U+0030"},
+                   {{'a', 'z', LETTER}, {'a', 'y', LETTER}, "U+007A"},
+                   {{0xA0, 0xA0, SPACE}, {0xA1, 0xA0, SPACE}, "Unicode classes"},
+                   {{0xC0, 0x24F, LETTER}, {0xA0, 0x24F, LETTER}, "Unicode classes"},
+                   {{0x300, 0x36F, MARK}, {0x300, 0x36F, 0}, "Unicode classes"},
+                   {{0x300, 0x36F, MARK}, {0x300, 0x36F, 5}, "Unicode classes"},
+                   {{0xAC00, 0xD7A3, LETTER}, {0xAC00, 0x110000, LETTER}, "Unicode classes"}},
+      normal[] = {{{0x300, 0x314, 230}, {0x300, 0x314, 256}, "combining classes"},
+                  {{0x300, 0x314, 230}, {0x300, 0x314, 0}, "combining classes"},
+                  {{0x300, 0x314, 230}, {0x300, 0x323, 230}, "combining classes"},
+                  {{0x327, 0x327, 202}, {0x327, 0x326, 202}, "combining classes"},
+                  {{0x327, 0x327, 202}, {0x327, 0x110000, 202}, "combining classes"},
+                  {{0xC9, 'E', 0x301}, {0xC5, 'E', 0x301}, "decompositions"},
+                  {{0xC9, 'E', 0x301}, {0xC4, 'E', 0x301}, "decompositions"},
+                  {{0xC9, 'E', 0x301}, {0xC9, 0xD800, 0x301}, "decompositions"},
+                  {{0xC9, 'E', 0x301}, {0xC9, 'E', 0x110000}, "decompositions"},
+                  {{0xC5, 'A', 0x30A}, {0xC5, 0xC5, 0x30A}, "U+00C5 does not end"},
+                  {{0xC5, 'A', 0x30A}, {0xC5, 0x212B, 0}, "U+00C5 does not end"},
+                  {{0xC5, 'A', 0x30A}, {0xC5, 'A', 0x344}, "U+00C5 does not end"},
+                  {{'E', 0x301, 0xC9}, {'A', 0x30A, 0xC9}, "composites"},
+                  {{'E', 0x301, 0xC9}, {'E', 0x301, 0xDFFF}, "composites"},
+                  {{'d', 0x323, 0x1E0D}, {'d', 0x306, 0x1E0D}, "composites"}};
+    for (size_t i = 0; i < sizeof classes / sizeof *classes; i++) {
+        image f = small_image(F32, 0);
+        patch_words(&f, UNICODE, classes[i].from, classes[i].to);
+        check_refused(&f, classes[i].word);
+    }
+    for (size_t i = 0; i < sizeof normal / sizeof *normal; i++) {
+        image f = small_image(F32, SMALL_NFC);
+        patch_words(&f, NORMAL, normal[i].from, normal[i].to);
+        check_refused(&f, normal[i].word);
+    }
+
+    /* Tokens and merges. Token 256 is "th", merge 0 by rank; tokens 265 to 268 are special. */
+    uint64_t bytes;
+    image f = small_image(F32, 0);
+    f.bytes[section_at(&f, TOKEN_TYPES, &bytes) + 'a'] = 1, seal(&f);
+    check_refused(&f, "byte 97 has the token 97");
+    f = small_image(F32, 0);
+    patch_bytes(&f, BYTE_TOKENS, (uint32_t[]){'a', 'b'}, (uint32_t[]){'b', 'b'}, 8);
+    check_refused(&f, "byte 97 has the token 98");
+    f = small_image(F32, 0);
+    patch_bytes(&f, BYTE_TOKENS, (uint32_t[]){'a', 'b'}, (uint32_t[]){270, 'b'}, 8);
+    check_refused(&f, "byte 97 has the token 270");
+    f = small_image(F32, 0);
+    f.bytes[section_at(&f, TOKEN_TYPES, &bytes) + 256] = 1, seal(&f);
+    check_refused(&f, "token 256, is no text");
+    f = small_image(F32, 0);
+    f.bytes[section_at(&f, TOKEN_TYPES, &bytes) + 'a'] = 3, seal(&f);
+    check_refused(&f, "token 97 is of no known kind");
+    f = small_image(F32, 0);
+    patch_bytes(&f, TOKEN_OFFSETS, (uint32_t[]){7, 8}, (uint32_t[]){9, 8}, 8);
+    check_refused(&f, "token 7 ends before it begins");
+    f = small_image(F32, 0);
+    patch_bytes(&f, MERGES, (uint32_t[]){'t', 'h', 0, 256}, (uint32_t[]){'i', 'n', 0, 258}, 16);
+    check_refused(&f, "out of order, or there twice");
+    f = small_image(F32, 0);
+    patch_bytes(&f, MERGES, (uint32_t[]){'t', 'h', 0, 256}, (uint32_t[]){'t', 'h', 0, 257}, 16);
+    check_refused(&f, "token 257, is not its parts");
+    f = small_image(F32, 0);
+    patch_bytes(&f, MERGES, (uint32_t[]){'t', 'h', 0, 256}, (uint32_t[]){'t', 270, 0, 256}, 16);
+    check_refused(&f, "unknown tokens");
+
+    /* The grammar, the template, and how many tokens end a request. */
+    static const struct {
+        const char *text;
+        size_t n;
+        int section;
+        const char *word;
+    } texts[] = {{"o a\nx b\n", 8, GRAMMAR, "line 2 of its answer grammar"},
+                 {"o a\n\ns b\n", 9, GRAMMAR, "line 2 of its answer grammar"},
+                 {"o a\ns \0\n", 8, GRAMMAR, "line 2 of its answer grammar"},
+                 {"o a\no b\n", 8, GRAMMAR, "no openers or no steps"},
+                 {"s a\ns b", 7, GRAMMAR, "no openers or no steps"},
+                 {"\0\0\0\0\0a\0a\0", 10, TEMPLATE, NULL}, /* sound */
+                 {"\0\0\0\0\0a\0\0", 9, TEMPLATE, NULL},
+                 {"\0\0\0\0\0a\0", 8, TEMPLATE, "not of 8 parts"},
+                 {"\0\0\0\0\0a\0\0\0", 10, TEMPLATE, "not of 8 parts"},
+                 {"\0\0\0\0\0a\0b\0c", 10, TEMPLATE, "not of 8 parts"},
+                 {"", 0, TEMPLATE, "not of 8 parts"},
+                 {"a\0\0\0\0\0\0\0", 9, TEMPLATE, "with 0 tokens"}};
+    for (size_t i = 0; i < sizeof texts / sizeof *texts; i++) {
+        f = small_image(F32, 0);
+        replace_section(&f, texts[i].section, texts[i].text, texts[i].n);
+        if (texts[i].word) check_refused(&f, texts[i].word);
+        else steer_close(open_image(&f)), free(f.bytes);
+    }
+    char long_end[73] = "\0\0\0\0\0";
+    memset(long_end + 5, 'x', 65);
+    f = small_image(F32, 0);
+    replace_section(&f, TEMPLATE, long_end, sizeof long_end);
+    check_refused(&f, "with 65 tokens");
+
+    /* The header's numbers, and the angles. */
+    f = small_image(F32, 0);
+    patch_config(&f, FIELD(refusal) + 4, 'I');
+    check_refused(&f, "named twice");
+    f = small_image(F32, 0);
+    patch_config(&f, FIELD(site_pos), (uint32_t)-7);
+    check_refused(&f, "default site");
+    f = small_image(F32, 0);
+    patch_config(&f, FIELD(site_pos), 0);
+    check_refused(&f, "default site");
+    f = small_image(F32, 0);
+    patch_config(&f, FIELD(site_coeff), 0);
+    check_refused(&f, "default site");
+    f = small_image(F32, 0);
+    steer_model *m = open_image(&f);
+    float *angle = (float *)(f.bytes + ((const unsigned char *)m->rope_freq - f.bytes)) + 1;
+    steer_close(m);
+    *angle = NAN, seal(&f);
+    check_refused(&f, "angle 1");
+
+    /* Bytes that are not aligned are the caller's fault, not the file's. */
+    steer_error e = {0};
+    f = small_image(F32, 0);
+    memmove(f.bytes + 1, f.bytes, f.size);
+    CHECK_THAT(!steer_open_memory(f.bytes + 1, f.size, "odd", &e) && e.code == STEER_EARG, "%s",
+               e.text);
+    free(f.bytes);
+}

@@ -2961,6 +2961,8 @@ static const test tests[] = {
     {"boundaries", test_boundaries, "values at which sizes overflow, in every field"},
     {"not-finite", test_not_finite, "weights that are no numbers end a run"},
     {"read-into-memory", test_read_into_memory, "a model read into memory needs its file no more"},
+    {"overflows", test_overflows, "two files that led outside of arrays are refused"},
+    {"promises", test_promises, "what later code relies on is refused where it is broken"},
     {"stack", test_stack, "what steer.h says that a thread needs is enough"},
     {"fast-math", test_fast_math, "-Ofast and -ffast-math are refused, with what to type"},
     {"vector-files", test_vector_files, "vectors come back; broken ones and others' are refused"},
