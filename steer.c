@@ -886,7 +886,7 @@ long steer_encode(const steer_model *m, const char *text, size_t n, int *tokens,
 }
 const char *steer_piece(const steer_model *m, int id, size_t *n) {
     *n = 0;
-    if (outside(id, 0, m->config.vocab - 1)) return NULL;
+    if (outside(id, 0, m->config.vocab - 1)) return "";
     *n = m->token_offset[id + 1] - m->token_offset[id];
     return m->token_bytes + m->token_offset[id];
 }

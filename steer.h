@@ -84,7 +84,7 @@ steer_status steer_verify(const steer_model *m, steer_error *e); /* the weights'
  * of tokens, at most `cap` of which are written, or -1. */
 long steer_encode(const steer_model *m, const char *text, size_t n, int *tokens, long cap,
                   steer_error *e);
-/* The bytes of one token; special tokens give their name. NULL and 0 bytes: there is no such id. */
+/* The bytes of one token; special tokens give their name. None for ids that are not. Never NULL. */
 const char *steer_piece(const steer_model *m, int id, size_t *n);
 /* Text of tokens; special ones, and ids outside the vocabulary, are left out. Returns its length;
  * writes at most cap - 1 bytes, a 0. */
