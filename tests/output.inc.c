@@ -1,8 +1,6 @@
 /* What the program writes, and where: included by test.c. */
 #include <dirent.h>
-#include <sys/ioctl.h>
 #include <sys/resource.h>
-#include <sys/sysmacros.h>
 #include <termios.h>
 
 /* ---------------------------------------------------------------- files */
