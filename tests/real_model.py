@@ -1,0 +1,97 @@
+"""Every command on a real model, with the smallest counts.
+
+    python3 tests/real_model.py MODEL.bin
+
+runs each line of README.md that begins with ./steer and names a real model, its counts made small
+and another model than MODEL replaced by it, then one run of each command that takes a vector, with
+vectors by all three methods. A run passes when it ends with status 0, prints the words expected of
+it, and prints nothing that is not a number. The last line is "N passed, N failed".
+"""
+import re
+import shlex
+import subprocess
+import sys
+import tempfile
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parent.parent
+# Options of the README's lines that are left out, for the counts below.
+COUNTS = ["data", "limit", "train", "val", "max-new", "map", "patch", "pairs", "epochs", "exact",
+          "store", "report"]
+STUDY = "--data weights --limit 4 --val 4 --max-new 8".split()
+TRAIN = "--train 8 --pairs 8 --epochs 1".split()
+BRIEF_WORDS = ["Steering", "patterns frozen", "values frozen", "SVV removed", "Steering acts"]
+WHOLE_WORDS = BRIEF_WORDS + ["Dose", "Site map", "NTP: ", "PO: ", "Patching", "smallest circuit",
+                             "Interchange", "logit lens", "Sparse vectors"]
+
+
+def readme_lines(model):
+    """(arguments, words expected) of each line of the README that names a real model."""
+    text = (ROOT / "README.md").read_text()
+    for line in re.findall(r"^\./steer ([^#\n]*weights/(?:qwen|smollm)[^#\n]*)", text, re.M):
+        words = shlex.split(line)
+        kept, i = [], 0
+        while i < len(words):
+            if words[i].startswith("--") and words[i][2:] in COUNTS:
+                i += 2
+                continue
+            kept.append(model if words[i].startswith("weights/") else words[i])
+            i += 1
+        if kept[0] != "reproduce":
+            yield kept, []
+        elif "--patch" in words:
+            with_map = [] if "--no-scores" in words else ["--map", "2"]
+            expected = [w for w in WHOLE_WORDS
+                        if with_map or w not in ("Dose", "Site map")]
+            yield kept + STUDY + TRAIN + with_map + ["--patch", "2"], expected
+        else:
+            yield kept + STUDY + ["--train", "8"], BRIEF_WORDS
+
+
+def method_runs(model, folder):
+    """(arguments, words expected): vectors by each method, each used by each command."""
+    for method in ["dim", "ntp", "po"]:
+        vector = f"{folder}/{method}.vec"
+        make = ["vector", model, "--method", method, "--out", vector]
+        yield make + STUDY + (["--train", "8"] if method == "dim" else TRAIN), [method]
+        use = ["--vector", vector]
+        yield ["generate", model, "hi", "--max-new", "4", "--freeze", "v"] + use, []
+        yield ["evaluate", model] + use + STUDY, ["harmless steered"]
+        yield ["freeze", model] + use + STUDY, ["patterns frozen", "values frozen"]
+        yield ["patch", model, "--patch", "2"] + use + STUDY, ["complete", "lm_head"]
+        circuit = f"{folder}/{method}.circuit"
+        small = ["--patch", "2"] + use + STUDY
+        yield ["circuit", model, "--out", circuit] + small, ["smallest circuit"]
+        yield ["circuit", model, "--circuit", circuit] + small, ["faithfulness of the circuit"]
+        yield ["ov", model] + small, ["logit lens"]
+        yield ["sparsify", model] + small, ["Sparse vectors"]
+
+
+def run(arguments, expected):
+    """What is wrong with such a run, or None."""
+    done = subprocess.run([ROOT / "steer", *arguments], cwd=ROOT, input="How do I bake a cake?\n",
+                          capture_output=True, text=True)
+    if done.returncode:
+        return f"status {done.returncode}: {done.stderr.strip().splitlines()[-1:]}"
+    for word in expected:
+        if word not in done.stdout:
+            return f'it does not say "{word}"'
+    if re.search(r"\b(nan|inf)\b", done.stdout):
+        return "it prints what is no number"
+    return None
+
+
+def main():
+    model = str(Path(sys.argv[1]).resolve())
+    passed = failed = 0
+    with tempfile.TemporaryDirectory() as folder:
+        for arguments, expected in [*readme_lines(model), *method_runs(model, folder)]:
+            fault = run(arguments, expected)
+            passed, failed = passed + (not fault), failed + bool(fault)
+            print("FAIL" if fault else "ok  ", "steer", " ".join(arguments), fault or "", flush=True)
+    print(f"{passed} passed, {failed} failed")
+    sys.exit(failed > 0)
+
+
+if __name__ == "__main__":
+    main()
