@@ -18,11 +18,12 @@ ROOT = Path(__file__).resolve().parent.parent
 # Options of the README's lines that are left out, for the counts below.
 COUNTS = ["data", "limit", "train", "val", "max-new", "map", "patch", "pairs", "epochs", "exact",
           "store", "report"]
-STUDY = "--data weights --limit 4 --val 4 --max-new 8".split()
+STUDY = "--data weights --limit 4 --max-new 8".split()
 TRAIN = "--train 8 --pairs 8 --epochs 1".split()
 BRIEF_WORDS = ["Steering", "patterns frozen", "values frozen", "SVV removed", "Steering acts"]
-WHOLE_WORDS = BRIEF_WORDS + ["Dose", "Site map", "NTP: ", "PO: ", "Patching", "smallest circuit",
-                             "Interchange", "logit lens", "Sparse vectors"]
+SCORED_WORDS = ["Dose", "Site map"]
+WHOLE_WORDS = BRIEF_WORDS + SCORED_WORDS + ["NTP: ", "PO: ", "Patching", "smallest circuit",
+                                            "Interchange", "logit lens", "Sparse vectors"]
 
 
 def readme_lines(model):
@@ -39,13 +40,14 @@ def readme_lines(model):
             i += 1
         if kept[0] != "reproduce":
             yield kept, []
-        elif "--patch" in words:
-            with_map = [] if "--no-scores" in words else ["--map", "2"]
-            expected = [w for w in WHOLE_WORDS
-                        if with_map or w not in ("Dose", "Site map")]
-            yield kept + STUDY + TRAIN + with_map + ["--patch", "2"], expected
+            continue
+        scored = "--no-scores" not in words
+        counts = STUDY + (["--val", "4", "--map", "2"] if scored else [])
+        if "--patch" in words:
+            expected = [w for w in WHOLE_WORDS if scored or w not in SCORED_WORDS]
+            yield kept + counts + TRAIN + ["--patch", "2"], expected
         else:
-            yield kept + STUDY + ["--train", "8"], BRIEF_WORDS
+            yield kept + counts + ["--train", "8"], BRIEF_WORDS
 
 
 def method_runs(model, folder):
