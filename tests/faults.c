@@ -23,7 +23,7 @@
 
 /* ---------------------------------------------------------------- calls that fail */
 
-/* ONCE: the call at `place` fails; ON: so do all after it. FULL: no file grows past `place` bytes. */
+/* ONCE: the call at `place` fails; ON: all from it on; FULL: no file grows past `place` bytes. */
 enum { MEMORY_ONCE, MEMORY_ON, FILES_ONCE, FILES_ON, DISK_FULL, SWEEPS };
 static const char *const sweep_names[SWEEPS] = {"memory", "memory-on", "files", "files-on", "disk"};
 
@@ -176,7 +176,7 @@ static const struct command {
     {"info", "info " M " --verify", "", ALL_OF_IT},
     {"tokenize", "tokenize " M " --chat a~cake", "", ALL_OF_IT},
     {"generate", "generate " M " How~do~I~bake~a~cake? --max-new 4", "", ALL_OF_IT},
-    {"compare", "generate " M " a~cake --vector IN/v --compare --max-new 4 --temp 1", "", ALL_OF_IT},
+    {"compare", "generate " M " a~cake --vector IN/v --compare --max-new 4", "", ALL_OF_IT},
     {"jsonl", "generate " M " --prompts IN/some --jsonl OUT/jsonl --max-new 3", "", FIRST_LINES},
     {"chat", "chat " M " --vector IN/v", "a cake\n/coeff 1\n/freeze v\nagain\n/reset\n", ALL_OF_IT},
     {"vector", "vector " M " --out OUT/v" " --data IN --train 2 --site 3,-1", "", ALL_OF_IT},
@@ -189,7 +189,8 @@ static const struct command {
     {"faithful", "circuit " M " --vector IN/v" STUDY "--patch 1 --circuit IN/c", "", ALL_OF_IT},
     {"ov", "ov " M " --vector IN/v" PATCHED, "", ALL_OF_IT},
     {"sparsify", "sparsify " M " --vector IN/v" PATCHED, "", ALL_OF_IT},
-    {"reproduce", "reproduce " M PATCHED "--train 2 --val 1 --map 1 --pairs 4 --epochs 1 --report OUT/r", "", ALL_OF_IT},
+    {"reproduce", "reproduce " M PATCHED "--train 2 --val 1 --map 1 --pairs 4 --epochs 1 "
+     "--report OUT/r", "", ALL_OF_IT},
     {"merge", "merge IN/1 IN/2 --out OUT/store", "", ALL_OF_IT}};
 enum { COMMANDS = sizeof commands / sizeof *commands };
 static const struct command setup[] = {
@@ -274,16 +275,18 @@ static const char *wrong_files(int kind, int status) {
     static char text[400];
     char path[64];
     const char *wrong = NULL;
-    for (int side = 0; side < 2 && !wrong; side++) { /* none too many; if it ended well, none too few */
+    for (int side = 0; side < 2 && !wrong; side++) { /* none too many; after success none too few */
         snprintf(path, sizeof path, "%s/%s", folder, side ? "right" : "out");
         DIR *d = opendir(path);
         for (struct dirent *f; !wrong && (f = readdir(d));) {
             size_t n[2] = {0, 0};
             if (*f->d_name == '.') continue;
-            char *got = bytes_of("out", f->d_name, &n[0]), *right = bytes_of("right", f->d_name, &n[1]);
+            char *got = bytes_of("out", f->d_name, &n[0]);
+            char *right = bytes_of("right", f->d_name, &n[1]);
             int old = got && !strcmp(got, "old"), is_stdout = !strcmp(f->d_name, "stdout");
             int start = got && right && n[0] <= n[1] && !memcmp(got, right, n[0]);
-            if (got && right && n[0] == n[1] && start) ; /* whole */
+            int store = kind == CONTINUED && !is_stdout; /* its records may come in another order */
+            if (got && right && n[0] == n[1] && (start || store)) ; /* whole */
             else if (!right) wrong = "is left";
             else if (!status) wrong = got ? "is not what it should be" : "is missing";
             else if (got && !is_stdout && !old && kind == ALL_OF_IT) wrong = "is half written";
@@ -297,22 +300,22 @@ static const char *wrong_files(int kind, int status) {
 }
 
 static const char *wrong_run(const struct command *c, int status, int sweep) {
-    const char *at = strstr(said, "steer: "), *told = at && (at == said || at[-1] == '\n') ? at : NULL;
+    const char *told = strstr(said, "steer: ");
     int result = WEXITSTATUS(status), chat = !strcmp(c->name, "chat");
-    if (WIFSIGNALED(status)) return WTERMSIG(status) == SIGALRM ? "does not end" : strsignal(WTERMSIG(status));
+    if (WIFSIGNALED(status)) return strsignal(WTERMSIG(status)); /* an alarm: it does not end */
     if (run->kept) return "memory is kept";
     if (result > 1) return "an exit status above 1";
     if (result && !told) return "no sentence that says why";
     if (result && strstr(told + 1, "steer: ")) return "more than one sentence";
     if (!result && told && sweep != MEMORY_ONCE) return "a complaint, and status 0";
-    if (result && sweep <= MEMORY_ON && !strstr(told, "memory")) return "lack of memory is called something else";
+    if (result && sweep <= MEMORY_ON && !strstr(told, "memory")) return "no memory: not called so";
     if (chat && !result) return NULL; /* what goes wrong in a turn is said there, and one goes on */
     const char *wrong = wrong_files(c->kind, result);
     if (wrong || !result || c->kind != CONTINUED) return wrong;
     run->sweep = MEMORY_ONCE, run->place = 0; /* the same once more, now without a fault */
     status = once(c), run->sweep = sweep;
     if (status) return "what it left can't be continued";
-    return wrong_files(ALL_OF_IT, 0);
+    return wrong_files(CONTINUED, 0);
 }
 
 /* Old files stand where a run of an odd number writes. */
@@ -328,16 +331,18 @@ static void one_run(const struct command *c, int sweep, long place, int show) {
     prepare(c, place);
     run->sweep = sweep, run->place = place;
     int status = once(c), fired = run->fired;
-    char first[1500];
+    char first[1500], what[sizeof run->what];
+    void *from[DEPTH];
+    memcpy(from, run->from, sizeof from), memcpy(what, run->what, sizeof what);
     snprintf(first, sizeof first, "%s", said);
     const char *wrong = wrong_run(c, status, sweep);
-    if (show) printf("status %d; failed in %s; said: %s\n", WEXITSTATUS(status), run->what, first);
+    if (show) printf("status %d; failed in %s; said: %s\n", WEXITSTATUS(status), what, first);
     if (!wrong && !show) return;
-    problems++;
+    problems += wrong != NULL;
     if (problems > 60 && !show) return;
     printf("  %s %s %ld: %s", c->name, sweep_names[sweep], place, wrong ? wrong : "right");
-    if (fired) printf("; %s failed at", run->what);
-    for (int i = 0; i < DEPTH && fired; i++) printf(" %p", run->from[i]);
+    if (fired) printf("; %s failed at", what);
+    for (int i = 0; i < DEPTH && fired; i++) printf(" %p", from[i]);
     if (run->kept) printf("; kept: %d, from", run->kept);
     for (int i = 0; i < DEPTH && run->kept; i++) printf(" %p", run->leak[i]);
     first[strcspn(first, "\n")] = 0;
@@ -404,9 +409,9 @@ int main(int argc, char **argv) {
     setenv("OMP_WAIT_POLICY", "passive", 1);
     run = mmap(NULL, sizeof *run, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_ANONYMOUS, -1, 0);
     if (run == MAP_FAILED || !mkdtemp(folder)) return perror(folder), 1;
-    shell("mkdir %s/in %s/out %s/right && for s in harmful harmless; do for t in train val test; do "
-          "head -8 weights/$s-$t.txt >%s/in/$s-$t.txt; done; done && head -3 weights/harmful-val.txt "
-          ">%s/in/some", folder, folder, folder, folder, folder);
+    shell("mkdir %s/in %s/out %s/right && for s in harmful harmless; do "
+          "for t in train val test; do head -8 weights/$s-$t.txt >%s/in/$s-$t.txt; done; done && "
+          "head -3 weights/harmful-val.txt >%s/in/some", folder, folder, folder, folder, folder);
     for (size_t i = 0; i < sizeof setup / sizeof *setup; i++)
         if (once(&setup[i])) return printf("steer %s: %s\n", setup[i].line, said), 1;
     for (int i = 0; i < COMMANDS; i++) {

@@ -1,6 +1,6 @@
-/* What tests/test.c, tests/fuzz.c, tests/faults.c and tests/threads.c share: random models, small model
- * files made from nothing, files in a folder of this run's own, checkers of JSON and HTML. The file
- * that includes it has included steer.c and defined CHECK_THAT(condition, format, ...). */
+/* What tests/test.c and tests/fuzz.c share: random models, small model files made from nothing,
+ * files in a folder of this run's own, checkers of JSON and HTML. The file that includes it has
+ * included steer.c and defined CHECK_THAT(condition, format, ...). */
 #include <limits.h>
 #include <signal.h>
 #include <sys/wait.h>
@@ -243,8 +243,8 @@ static image small_image(dtype type, int kind) {
     uint32_t vocab = refuser ? MOST : VOCAB;
     int tiny = kind & SMALL_TINY, gemma = kind & SMALL_GEMMA, tensors = 0;
     int d = type == Q8 ? 32 : tiny ? 8 : 16;
-    steer_config c = {.d = d, .layers = 2, .heads = 2, .kv_heads = 1, .head_dim = d / 2, .ff = tiny ? 8 : 32,
-                      .vocab = (int)vocab, .max_seq = refuser ? 512 : 64,
+    steer_config c = {.d = d, .layers = 2, .heads = 2, .kv_heads = 1, .head_dim = d / 2,
+                      .ff = tiny ? 8 : 32, .vocab = (int)vocab, .max_seq = refuser ? 512 : 64,
                       .tied = !gemma && !refuser, .norm_eps = 1e-5f, .embed_scale = 1,
                       .query_scale = 0.3f};
     if (gemma)

@@ -44,8 +44,8 @@ static int odd_int(input *in, int usual) {
 }
 
 static double odd_number(input *in) {
-    static const double odd[] = {0, -0.0, 1, -1, 0.5, 1e-45, 1e-30, 3, 100, 1e15, -1e15, 3e38, 1e300,
-                                 -1e300, 5e-324, INFINITY, -INFINITY, NAN};
+    static const double odd[] = {0, -0.0, 1, -1, 0.5, 1e-45, 1e-30, 3, 100, 1e15, -1e15, 3e38,
+                                 1e300, -1e300, 5e-324, INFINITY, -INFINITY, NAN};
     unsigned choice = take_byte(in);
     if (choice >= 64) return (choice - 128.0) / 16;
     return odd[choice % (sizeof odd / sizeof *odd)];
@@ -114,7 +114,8 @@ static void patch(const steer_model *m, const int *tokens, int n, int prompt, fl
 
 /* Every table of an open model is read: text, chat, judge, generation, freezing, patching. */
 static void use_model(const steer_model *m) {
-    static const char text[] = "the <end>caf\xC3\xA9 \xFF 42 in\n\nthing, \xCC\x81 e\xCC\x81 don't\r\n ";
+    static const char text[] =
+        "the <end>caf\xC3\xA9 \xFF 42 in\n\nthing, \xCC\x81 e\xCC\x81 don't\r\n ";
     const char *turn = "the thing";
     int ids[256], answer[4];
     char out[512];
@@ -508,7 +509,8 @@ static void fuzz_report(const uint8_t *data, size_t n) {
     static const char *const tables[] = {"steering", "methods", "freezing", "dose", "faithfulness",
         "sparsity", "circuit", "shaded", "svv", "overlap", "interchange", "other"};
     static const char *const columns[] = {
-        "set#t|refused#2|low#2|high#2|Gemma#2|Llama#2", "what|loss#1|low#1|high#1|at most#1|paper#2",
+        "set#t|refused#2|low#2|high#2|Gemma#2|Llama#2",
+        "what|loss#1|low#1|high#1|at most#1|paper#2",
         "c|coefficient#2|harmless +#2|harmful -#2", "k|share#4|simple#3|random#3|norm-aware#3",
         "m|sparsity#3|faithfulness#3|+-#3|norm|harmless +#2|harmful -#2",
         "e|from layer|from head|to layer|to head|to kind|score#4", "token|KL#3|text#t",
@@ -699,8 +701,8 @@ static void random_means(caller *a, input *in) {
 static void random_tracer(caller *a, input *in) {
     int layer = odd_int(in, 2), positions = odd_int(in, 12), answers = odd_int(in, 6);
     int streams = odd_int(in, 4);
-    int large = positions > 64 && positions <= a->m->config.max_seq;
-    if (large || (answers > 256 && answers <= 1 << 24) || (streams > 64 && positions < 1 << 16)) return;
+    if (answers > 256 && answers <= 1 << 24) return; /* would take much memory */
+    if (streams > 64 && positions < 1 << 16) return;
     steer_tracer *t = steer_tracer_new(a->m, layer, positions, answers, streams, &a->e);
     if (!t) check_status(a->e.code, &a->e);
     if (!t) return;
@@ -804,7 +806,8 @@ int LLVMFuzzerInitialize(int *argc, char ***argv) {
     for (int i = 0; i < (int)(sizeof entries / sizeof *entries); i++)
         if (entry && !strcmp(entry, entries[i].name)) entry_number = i;
     CHECK_THAT(entry_number >= 0, "ENTRY is none of the entries at the end of tests/fuzz.c");
-    if (!access("/dev/shm", W_OK)) snprintf(temporary, sizeof temporary, "/dev/shm/steer-fuzz-XXXXXX");
+    if (!access("/dev/shm", W_OK))
+        snprintf(temporary, sizeof temporary, "/dev/shm/steer-fuzz-XXXXXX");
     CHECK_THAT(mkdtemp(temporary), "%s", temporary);
     atexit(remove_temporary);
     return 0;

@@ -80,18 +80,20 @@ int main(void) {
             for (int k = 0; k < THREADS; k++) {
                 memset(&mine[k], 0, sizeof mine[k]);
                 mine[k].m = m, mine[k].v = v;
-                if (pthread_create(&thread[k], NULL, in_thread, &mine[k])) return perror("thread"), 1;
+                if (pthread_create(&thread[k], NULL, in_thread, &mine[k]))
+                    return perror("thread"), 1;
             }
             for (int k = 0; k < THREADS; k++) {
                 void *result;
                 pthread_join(thread[k], &result);
                 int same = !memcmp(&mine[k], &alone, sizeof alone);
-                if (result || !same) printf("thread %d: %s\n", k, same ? mine[k].e.text : "another result");
+                if (result) printf("thread %d: %s\n", k, mine[k].e.text);
+                else if (!same) printf("thread %d: another result than alone\n", k);
                 wrong |= result || !same;
             }
         }
-        printf("%s %s: %d threads, \"%.40s\", F %.3f, sum of scores %.6g\n", wrong ? "FAIL" : "ok  ",
-               models[i], THREADS, alone.text, alone.faithful, alone.sum);
+        printf("%s %s: %d threads, \"%.40s\", F %.3f, sum of scores %.6g\n",
+               wrong ? "FAIL" : "ok  ", models[i], THREADS, alone.text, alone.faithful, alone.sum);
         passed += !wrong, failed += wrong;
         steer_close(m), free(v);
     }
