@@ -517,6 +517,13 @@ static void test_threads(void) {
     long spins = spins_in(SPIN_SECONDS);
     CHECK_THAT(spins > 10 && spins < 1000000, "%ld spins", spins);
     CHECK_THAT(!room_for(1 << 20), "room for a million threads");
+#else
+    options o = standard_options();
+    steer_error e = {0};
+    CHECK_THAT(!prepare_threads(NULL, &o, &e), "%s", e.text);
+    o.threads = 2;
+    CHECK_THAT(prepare_threads(NULL, &o, &e) == MISUSED && strstr(e.text, "--threads 2"), "%s",
+               e.text);
 #endif
 }
 
@@ -583,8 +590,8 @@ static void test_busy_machine(void) {
         }
     for (int i = 0; i < 4; i++) {
         string ask = str("generate weights/tiny-llama.bin --prompts weights/purposes-test.txt "
-                         "--max-new 48 --quiet --jsonl %s/busy.jsonl%s", temporary,
-                         i % 2 ? " --threads 1" : "");
+                         "--max-new %d --quiet --jsonl %s/busy.jsonl%s", SANITIZED ? 2 : 48,
+                         temporary, i % 2 ? " --threads 1" : "");
         double started = seconds();
         CHECK_THAT(!run_untold("", ask.s, ""), "%s", complained);
         best[i % 2] = fmin(best[i % 2], seconds() - started);
