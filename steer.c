@@ -6497,8 +6497,10 @@ static steer_status command_merge(const options *o, steer_error *e) {
     records out = {.path = NULL}, merged = {.path = NULL};
     held_signals held;
     output file;
+    char made[PATH_BYTES] = ""; /* the file that is made here, behind links; "": there is one */
     hold_signals(&held);
-    int created = access(o->out, F_OK) != 0;
+    if (access(o->out, F_OK) && snprintf(made, sizeof made, "%s", o->out) < PATH_BYTES &&
+        !follow_links(made)) *made = 0;
     steer_status s = open_records(&out, o->out, OWN, e);
     if (!s) {
         warn_of_damage(&out, OWN);
@@ -6506,7 +6508,7 @@ static steer_status command_merge(const options *o, steer_error *e) {
         else s = write_merged(o, &file, &out, &merged, e);
         if (!close_output(&file, !s) && !s) s = io_failure(o->out, "can't be written: ", e);
     }
-    if (s && created && out.locked) unlink(o->out); /* made here, and nobody else's */
+    if (s && *made && out.locked) unlink(made); /* and nobody else's */
     if (!s) {
         put_text(stdout, o->out, 0);
         printf(": %zu records\n", merged.count);

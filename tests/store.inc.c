@@ -381,7 +381,8 @@ static void test_store_answers(void) {
         steer_error e = {0};
         study s = {.m = m, .e = &e, .store.model = 5};
         steer_job jobs[ANSWERS];
-        for (int i = 0; i < ANSWERS; i++) jobs[i] = (steer_job){prompt[i], 2, MAX_NEW, .out = out[i]};
+        for (int i = 0; i < ANSWERS; i++)
+            jobs[i] = (steer_job){prompt[i], 2, MAX_NEW, .out = out[i]};
         *poisoned = run == 1 ? right : NAN;
         CHECK_THAT(!open_records(&s.store, path, OWN, &e), "%s", e.text);
         CHECK_THAT((s.c = steer_context_new(m, &limits, &e)) != NULL, "%s", e.text);
@@ -469,6 +470,11 @@ static void test_merge(void) {
     CHECK_THAT(!exists(in_temporary("other")) && !exists(in_temporary("other.part0")) &&
                    !exists(in_temporary("sum.part0")),
                "a failed merge leaves files");
+    CHECK_THAT(!symlink("nowhere", in_temporary("dangling")), "no link");
+    snprintf(program, sizeof program, "merge %s/b --out %s/dangling", t, t);
+    CHECK_THAT(run_program(PROGRAM, program, "") == 1 && !exists(in_temporary("nowhere")) &&
+                   !lstat(in_temporary("dangling"), &st),
+               "through a link to nothing: %s", complained);
     strcat(arguments, " --salvage");
     CHECK_THAT(!run_program(PROGRAM, arguments, "") && strstr(shown, "other: 12 records") &&
                    strstr(complained, "with 2 good records before and 3 after it, which are taken; "
