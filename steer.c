@@ -3870,13 +3870,147 @@ typedef struct {
     int *tokens, *lengths;       /* [n][max_new] the answers; [n] without end-of-turn tokens */
     unsigned char *refuses;      /* [n] */
 } cell;
-typedef struct { double low, high; } interval;
-/* Wilson's 95% interval of k successes in n. */
-static interval wilson(int k, int n) {
-    double z = 1.959964, p = (double)k / n, s = 1 + z * z / n, middle = (p + z * z / (2 * n)) / s;
-    double half = z * sqrt(p * (1 - p) / n + z * z / (4.0 * n * n)) / s;
-    return (interval){fmax(0, middle - half), fmin(1, middle + half)};
+/* ESTIMATES. A number that a verdict rests on stands beside the 95% interval that its prompts
+ * allow: prompts are what is sampled, and the two sides are two samples. */
+typedef struct {
+    double value, low, high; /* infinite bounds: nothing is known; all NAN: nothing was measured */
+    double wider;            /* what the interval was multiplied by because there are few prompts */
+    int n;                   /* prompts behind it, of the side with fewer */
+} estimate;
+static const double z95 = 1.959964; /* below it lie 97.5% of a normal distribution */
+static const estimate unmeasured = {NAN, NAN, NAN, 1, 0};
+
+/* A rate, k of n: Wilson's score interval. */
+static estimate wilson(int k, int n) {
+    double p = (double)k / n, s = 1 + z95 * z95 / n;
+    double middle = (p + z95 * z95 / (2 * n)) / s;
+    double half = z95 * sqrt(p * (1 - p) / n + z95 * z95 / (4.0 * n * n)) / s;
+    return (estimate){p, fmax(0, middle - half), fmin(1, middle + half), 1, n};
 }
+
+/* A loss is a mean over prompts, each of which gives -1, 0 or 1. Where all give the same the usual
+ * error is 0, which no sample can show; so each side gets two imaginary prompts more, one that
+ * gives 1 and one that gives -1 (Bonett and Price 2012, for the difference of paired proportions;
+ * unlike intervals built from two of Wilson's it keeps its 95% near 0 and 1, too). x and y are two
+ * losses of the same prompts; of how these go together the imaginary prompts say nothing. */
+typedef struct {
+    int n;
+    double x, y, xx, yy, xy; /* sums over n prompts: of x, y, their squares, their product */
+} side_sums;
+typedef struct {
+    int n;                       /* prompts of the side with fewer */
+    double x, y;                 /* means of the prompts, the mean of all sides */
+    double center_x, center_y;   /* with the imaginary ones */
+    double var_x, var_y, cov_xy; /* variances and covariance of those two */
+} loss_moments;
+
+static loss_moments moments_of(const side_sums *side, int sides) {
+    loss_moments m = {.n = side[0].n};
+    for (int k = 0; k < sides; k++) {
+        double n = side[k].n, all = n + 2;
+        double x = side[k].x / all, y = side[k].y / all;
+        m.n = min_int(m.n, side[k].n);
+        m.x += side[k].x / n / sides;
+        m.y += side[k].y / n / sides;
+        m.center_x += x / sides;
+        m.center_y += y / sides;
+        m.var_x += ((side[k].xx + 2) / all - x * x) / all / (sides * sides);
+        m.var_y += ((side[k].yy + 2) / all - y * y) / all / (sides * sides);
+        m.cov_xy += (side[k].xy / all - x * y) / all / (sides * sides);
+    }
+    return m;
+}
+
+/* The loss x, as a fraction. */
+static estimate loss_estimate(const loss_moments *m) {
+    double half = z95 * sqrt(m->var_x);
+    return (estimate){m->x, fmax(-1, m->center_x - half), fmin(1, m->center_x + half), 1, m->n};
+}
+
+/* The share x / y: all R that x - R y = 0 does not contradict (Fieller). If y itself may be 0,
+ * nothing is known of a share of it. */
+static estimate share_estimate(const loss_moments *m) {
+    double zz = z95 * z95, x = m->center_x, y = m->center_y;
+    double a = y * y - zz * m->var_y, b = x * y - zz * m->cov_xy, c = x * x - zz * m->var_x;
+    if (!(y > 0 && a > 0)) return (estimate){m->x / m->y, -INFINITY, INFINITY, 1, m->n};
+    double root = sqrt(fmax(0, b * b - a * c));
+    return (estimate){m->x / m->y, (b - root) / a, (b + root) / a, 1, m->n};
+}
+
+/* Below it lie 97.5% of Student's distribution: exact for 1 and 2, else an expansion in 1 / df. */
+static double student95(int df) {
+    double z = z95, z2 = z * z, v = df;
+    if (df < 1) return INFINITY;
+    if (df == 1) return 12.7062;
+    if (df == 2) return 4.30265;
+    double first = z * (z2 + 1) / 4;
+    double second = z * ((5 * z2 + 16) * z2 + 3) / 96;
+    double third = z * (((3 * z2 + 19) * z2 + 17) * z2 - 15) / 384;
+    double fourth = z * ((((79 * z2 + 776) * z2 + 1482) * z2 - 1920) * z2 - 945) / 92160;
+    return z + (first + (second + (third + fourth / v) / v) / v) / v;
+}
+
+static int by_size(const void *a, const void *b) {
+    double x = *(const double *)a, y = *(const double *)b;
+    return (x > y) - (x < y);
+}
+
+/* The mean of both sides of a[side][n[side]], or of a - b where b is not NULL: the prompts of each
+ * side are drawn again with replacement, and 95% of 2000 such means lie between the bounds. That
+ * is too narrow for few prompts, by what Student's distribution says, and is made wider by that.
+ * A side without prompts is left out. */
+static estimate bootstrap(const double *const a[2], const double *const b[2], const int n[2]) {
+    enum { DRAWN = 2000 };
+    double drawn[DRAWN], value = 0;
+    uint64_t state = 0x9E3779B97F4A7C15ull;
+    int sides = (n[0] > 0) + (n[1] > 0), least = max_int(n[0], n[1]);
+    if (!sides) return unmeasured;
+    for (int k = 0; k < 2; k++) {
+        if (n[k]) least = min_int(least, n[k]);
+        for (int i = 0; i < n[k]; i++) value += (a[k][i] - (b ? b[k][i] : 0)) / n[k] / sides;
+    }
+    if (least == 1) return (estimate){value, -INFINITY, INFINITY, 1, 1};
+
+    for (int j = 0; j < DRAWN; j++) {
+        drawn[j] = 0;
+        for (int k = 0; k < 2; k++)
+            for (int i = 0; i < n[k]; i++) {
+                int at = (int)(random_unit(&state) * n[k]);
+                drawn[j] += (a[k][at] - (b ? b[k][at] : 0)) / n[k] / sides;
+            }
+    }
+    qsort(drawn, DRAWN, sizeof *drawn, by_size);
+    double low = drawn[DRAWN / 40 - 1], high = drawn[DRAWN - DRAWN / 40];
+    double wider = student95(least - 1) / z95 * sqrt(least / (least - 1.0));
+    return (estimate){value, value + wider * (low - value), value + wider * (high - value), wider,
+                      least};
+}
+
+/* QUESTIONS. Whether an estimate reaches a bound: it does when its whole interval does. `wanted` of
+ * an open question is the number of prompts a side that would tell if the estimate stayed where it
+ * is: an interval shrinks with the root of their number. INFINITY: no number can be given. */
+enum { NO, OPEN, YES };
+typedef struct { int answer; double wanted; } reply;
+
+static reply at_least(estimate x, double bound) {
+    double apart = x.value - bound, reach = apart > 0 ? x.value - x.low : x.high - x.value;
+    double ratio = reach / x.wider / apart;
+    if (x.low >= bound) return (reply){YES, 0};
+    if (x.high < bound) return (reply){NO, 0};
+    if (!isfinite(ratio)) return (reply){OPEN, INFINITY};
+    return (reply){OPEN, fmax(x.n + 1, ceil(x.n * ratio * ratio))};
+}
+static reply at_most(estimate x, double bound) {
+    return at_least((estimate){-x.value, -x.high, -x.low, x.wider, x.n}, -bound);
+}
+static reply both_of(reply a, reply b) {
+    return (reply){min_int(a.answer, b.answer), fmax(a.wanted, b.wanted)};
+}
+static reply either_of(reply a, reply b) {
+    if (a.answer != b.answer) return a.answer > b.answer ? a : b;
+    return (reply){a.answer, fmin(a.wanted, b.wanted)};
+}
+
 typedef struct { /* one walk's bookkeeping; progress on stderr when it is a terminal */
     double started, done, total; /* seconds; units of work, one unit about one answer */
     const char *what;
@@ -3899,13 +4033,22 @@ enum { HARMFUL, HARMLESS }; /* the sides, of prompts, cells, means */
 enum { DIM, NTP, PO, METHODS }; /* ways to make a vector for the same site */
 static const char *const method_names[] = {"DIM", "NTP", "PO"};
 typedef struct {
+    example *of;                 /* harmful, then harmless; of each the base texts first */
+    int n, count[2];             /* examples; prompts a side */
+} examples;
+typedef struct {
     float *v;                    /* [d], the coefficient folded in: a is +1 or -1 */
     cell steered[2];
-    example *list;               /* harmful, then harmless; of each the base texts first */
-    int n, count[2];             /* examples; prompts a side that flip */
+    examples choosing;           /* of prompts that it flips: their scores choose its circuits */
+    examples judging;            /* more such prompts, which chose for no method; steered texts */
     double *scores;              /* attribute's, mean over positions of interest */
     int edges;                   /* of its smallest circuit; 0: none */
 } method;
+typedef struct {                 /* faithfulness of some plans on some examples */
+    int n[2], most;              /* examples a side; room for them */
+    double *each[2];             /* [plans][most] by side */
+} faithfulness;
+enum { CONTROLS = 3, DRAWS = 10 }; /* random vectors; random circuits of a size */
 enum { FREEZE = 1, MAP = 2, TRAIN = 4, PATCH = 8, CIRCUIT = 16, OV = 32, SPARSIFY = 64,
        EVERYTHING = 127, MAX_CUTS = 64 }; /* stages of the paper; circuits at once */
 typedef struct {
@@ -3934,6 +4077,10 @@ typedef struct {
         float a;
     } want;
     site_score *sites;                /* [layers * eoi] all, the best first; NULL: not scored */
+    site_score picked, reported;      /* the rule's site, layer -1: none; the one that is used */
+    steer_prompts jury[2];            /* see call_juries */
+    double jury_score[2];             /* its mean refusal log-odds, unsteered */
+    float *jury_logits;               /* [jury][vocab] of harmless prompts; NULL: not called yet */
     steer_vector v;
     tracer *t;
     double kl_min;                    /* the tracer's, before there is one */
@@ -3943,15 +4090,31 @@ typedef struct {
     int stages;                       /* what to do */
     const char *circuit, *save;       /* files: a circuit to test, and where DIM's smallest goes */
     cell plain[2];                    /* the unsteered model on the test prompts */
-    int n_patch, n_faith, n_exact, n_sparse, steps; /* examples a dataset, a side; prompts a side */
+    cell control[CONTROLS][2];        /* random vectors, on the first n_control of them */
+    unsigned char *chose[2];          /* [n_test] 1: an answer to it chose a circuit */
+    int n_patch, n_exact, steps;      /* examples a dataset that choose; of these patched exactly */
+    int n_faith, n_judge;             /* examples a side: of those, run in circuits; that judge */
+    int n_sparse, n_retain, n_control; /* prompts a side */
     int metric;
     ranked *order;                    /* [edges] */
     unsigned char *cuts;              /* [MAX_CUTS][slots][nodes] */
     struct { /* what `conclude` reads of the tables */
-        double most, loss[5], F[5];               /* freezing: points to lose, lost; faithfulness */
-        double interchange[METHODS + 1][METHODS]; /* faithfulness [circuit][vector] */
-        double overlap, faithful, refusing;       /* of circuits; largest sparsity that stays so */
-        int significant, tested;                  /* comparisons of dimensions */
+        estimate most, loss[5], share[5];   /* freezing: points to lose; lost; lost / to lose */
+        estimate ov_over_qk, svv_of_ov;     /* loss of OV minus that of QK; SVV's / OV's */
+        estimate F[5], F_gap;               /* faithfulness; with QK frozen minus with OV frozen */
+        estimate control[CONTROLS];         /* what a random vector does / what this one does */
+        double moved[CONTROLS];             /* the same in points */
+        estimate apart[METHODS][2];         /* refusal rates minus DIM's, in points, by side */
+        struct {                            /* of a method, on examples that chose nothing */
+            estimate smallest, tenth, quarter; /* faithfulness of these circuits */
+            estimate random;                   /* of random ones: mean over DRAWS */
+            double least, largest;             /* and their range */
+            double reached;                    /* share of the edges at which it is 0.85 */
+        } judged[METHODS];
+        estimate interchange[METHODS][METHODS]; /* faithfulness [circuit][vector] */
+        double overlap;                         /* of circuits */
+        struct { double zeroed; estimate loss; } sparse[8]; /* gradient rule; n 0: not tried */
+        int significant, tested;                /* comparisons of dimensions */
     } found;
 } study;
 static void clear_study(study *s) {
@@ -4335,8 +4498,11 @@ static int longest_prompt(const study *s) {
     return longest;
 }
 static int pairs_to_validate(const study *s) { return max_int(4, s->n_train / 4); }
+static steer_plan add_vector_at(int layer, const float *v, float a) {
+    return (steer_plan){.add = v, .coeff = a, .layer = layer};
+}
 static steer_plan add_vector(const study *s, const float *v, float a) {
-    return (steer_plan){.add = v, .coeff = a, .layer = s->v.layer};
+    return add_vector_at(s->v.layer, v, a);
 }
 /* Both sides under one plan: harmless prompts with its coefficient, harmful with the opposite. */
 static void both(const steer_prompts p[2], int n, steer_plan plan, cell cells[2]) {
@@ -4344,18 +4510,54 @@ static void both(const steer_prompts p[2], int n, steer_plan plan, cell cells[2]
     plan.coeff = 0 - plan.coeff; /* never -0: records go by its bits */
     cells[HARMFUL] = (cell){.prompts = &p[HARMFUL], .n = n, .plan = plan};
 }
-/* Points lost: refusals of harmless prompts that vanish, of harmful ones that return (method 5). */
-static double loss(const cell steered[2], const cell x[2]) {
-    return 50 * ((steered[HARMLESS].refused - x[HARMLESS].refused) +
-                 (x[HARMFUL].refused - steered[HARMFUL].refused));
+/* Losses (method 5). What b has lost of what a does to prompt i of a side: 1 if a steers it and b
+ * does not, -1 the other way round. Harmless prompts are steered to refuse, harmful ones not to. */
+static int lost(const cell a[2], const cell b[2], int side, int i) {
+    int change = a[side].refuses[i] - b[side].refuses[i];
+    return side == HARMLESS ? change : -change;
 }
-/* Half of the 95% interval of such a loss, both rates independent (normal approximation). */
-static double loss_margin(const cell steered[2], const cell x[2]) {
-    double sum = 0; /* of variances */
-    for (int k = 0; k < 2; k++)
-        sum += (steered[k].refused * (1 - steered[k].refused) + x[k].refused * (1 - x[k].refused)) /
-               cell_size(&x[k]);
-    return 50 * 1.96 * sqrt(sum);
+/* Over the prompts that all four cells have. x: from a to b; y: from c to d. */
+static loss_moments losses(const cell a[2], const cell b[2], const cell c[2], const cell d[2]) {
+    const cell *const all[] = {a, b, c, d};
+    side_sums sums[2] = {{0}};
+    for (int k = 0; k < 2; k++) {
+        side_sums *sum = &sums[k];
+        sum->n = cell_size(&a[k]);
+        for (int i = 1; i < 4; i++) sum->n = min_int(sum->n, cell_size(&all[i][k]));
+        for (int i = 0; i < sum->n; i++) {
+            int x = lost(a, b, k, i), y = lost(c, d, k, i);
+            sum->x += x;
+            sum->y += y;
+            sum->xx += x * x;
+            sum->yy += y * y;
+            sum->xy += x * y;
+        }
+    }
+    return moments_of(sums, 2);
+}
+static estimate in_points(estimate x) {
+    return (estimate){100 * x.value, 100 * x.low, 100 * x.high, x.wider, x.n};
+}
+/* Points that b has lost of what a does, the mean of both sides. */
+static estimate loss(const cell a[2], const cell b[2]) {
+    loss_moments m = losses(a, b, a, b);
+    return in_points(loss_estimate(&m));
+}
+/* The loss from a to b as a share of that from c to d. */
+static estimate share_of_loss(const cell a[2], const cell b[2], const cell c[2], const cell d[2]) {
+    loss_moments m = losses(a, b, c, d);
+    return share_estimate(&m);
+}
+/* Points by which b refuses more than a, the same prompts. */
+static estimate more_refused(const cell *a, const cell *b) {
+    side_sums sum = {.n = min_int(cell_size(a), cell_size(b))};
+    for (int i = 0; i < sum.n; i++) {
+        int x = b->refuses[i] - a->refuses[i];
+        sum.x += x;
+        sum.xx += x * x;
+    }
+    loss_moments m = moments_of(&sum, 1);
+    return in_points(loss_estimate(&m));
 }
 /* DIM means (paper 2.1) of the train prompts that show the behaviour: harmful with refusal score
  * > 0, harmless < 0; of all of a side, and the report says so, when fewer than 8 do. */
@@ -4388,20 +4590,33 @@ static steer_status take_site(study *s, int layer, int pos, float coeff) {
  * validation prompts of a side whose refusal score has the right sign; if fewer than 4, others. */
 enum { SITE_PROMPTS = 16 }; /* of a jury, at most */
 static steer_status call_jury(study *s, int side, steer_prompts *p, double *mean) {
+    enum { AT_ONCE = 64 }; /* a long list is read no further than needed */
     const steer_prompts *from = &s->val[side];
     int most = min_int(s->n_val, SITE_PROMPTS);
     double *score;
     *p = (steer_prompts){0}, *mean = 0;
     if (!GET(score, from->n) || !GET(p->tokens, most) || !GET(p->lengths, most)) return s->e->code;
-    TRY(score_prompts(s, from, NULL, score, NULL, NULL));
     for (int others = 0; others < 2 && p->n < 4; others++)
         for (int i = 0; i < from->n && p->n < most; i++) {
+            if (!others && i % AT_ONCE == 0) {
+                int n = min_int(AT_ONCE, from->n - i);
+                steer_prompts some = {.n = n, .tokens = from->tokens + i,
+                                      .lengths = from->lengths + i};
+                TRY(score_prompts(s, &some, NULL, score + i, NULL, NULL));
+            }
             if ((side == HARMFUL ? score[i] > 0 : score[i] < 0) == others) continue;
             p->tokens[p->n] = from->tokens[i], p->lengths[p->n++] = from->lengths[i];
             *mean += score[i];
         }
     *mean /= p->n;
     return STEER_OK;
+}
+/* Both juries, and the harmless one's logits without steering; once. */
+static steer_status call_juries(study *s) {
+    if (s->jury_logits) return STEER_OK;
+    for (int k = 0; k < 2; k++) TRY(call_jury(s, k, &s->jury[k], &s->jury_score[k]));
+    if (!GET(s->jury_logits, SITE_PROMPTS * (size_t)s->m->config.vocab)) return s->e->code;
+    return score_prompts(s, &s->jury[HARMLESS], NULL, NULL, s->jury_logits, NULL);
 }
 /* A jury's mean refusal score under a plan, or, with `base`, mean KL to those logits. */
 static steer_status ask(study *s, const steer_prompts *p, steer_plan q, float *base, double *mean) {
@@ -4411,25 +4626,43 @@ static steer_status ask(study *s, const steer_prompts *p, steer_plan q, float *b
     for (int i = 0; i < p->n; i++) *mean += x[i] / p->n;
     return STEER_OK;
 }
-/* Every site's refusal scores at coefficient 1, with -v (bypass) and with +v (induce), then the
- * rule: a site is out if its block >= int(0.8 L), if induce < 0 or if the KL of ablating v on
- * harmless prompts is > 0.1; the best sigmoid(induce) - sigmoid(bypass) wins. KL is taken of those
- * that pass the rest, till one passes, and of three near misses. picked->layer -1: none passes. */
-static steer_status choose_site(study *s, site_score *picked) {
+static int last_block(const study *s) { return (int)(0.8 * s->m->config.layers); }
+/* What the rule holds against a site, in words; nothing: it passes. */
+static string faults_of(const study *s, const site_score *x) {
+    if (isnan(x->induce) || isnan(x->kl)) return str("not measured");
+    int late = x->layer >= last_block(s), low = x->induce < 0, costly = x->kl > 0.1;
+    return str("%s%s%s%s%s", late ? "too late" : "", late && low ? ", " : "",
+               low ? "induce < 0" : "", (late || low) && costly ? ", " : "",
+               costly ? "KL > 0.1" : "");
+}
+static string site_numbers(const site_score *x) {
+    return str("induce %.2f, bypass %.2f, KL %.3f", x->induce, x->bypass, x->kl);
+}
+/* The refusal scores of a site at coefficient 1, with -v (bypass) and with +v (induce). */
+static steer_status score_site(study *s, site_score *x) {
+    TRY(ask(s, &s->jury[HARMFUL], add_vector_at(x->layer, x->v, -1), NULL, &x->bypass));
+    return ask(s, &s->jury[HARMLESS], add_vector_at(x->layer, x->v, 1), NULL, &x->induce);
+}
+/* And the mean KL that ablating its direction costs on harmless prompts. */
+static steer_status score_ablation(study *s, site_score *x) {
+    return ask(s, &s->jury[HARMLESS], (steer_plan){.ablate = x->v}, s->jury_logits, &x->kl);
+}
+/* Every site's scores, then the rule: a site is out if its block >= int(0.8 L), if induce < 0 or if
+ * KL > 0.1; the best sigmoid(induce) - sigmoid(bypass) wins. KL is taken of those that pass the
+ * rest, till one passes, and of three near misses. */
+static steer_status choose_site(study *s) {
     const steer_config *m = &s->m->config;
-    int eoi = s->m->eoi, sites = m->layers * eoi, limit = (int)(0.8 * m->layers), tried = 0;
-    steer_prompts jury[2];
-    double base[2], row[2 * MAX_EOI]; /* mean scores: of the juries unsteered, of a block's sites */
+    int eoi = s->m->eoi, sites = m->layers * eoi, tried = 0;
+    double row[2 * MAX_EOI]; /* of a block's sites */
     char columns[4096] = "block";
-    float *logits;
-    if (!GET(logits, SITE_PROMPTS * (size_t)m->vocab) || !GET(s->sites, sites)) return s->e->code;
-    for (int k = 0; k < 2; k++) TRY(call_jury(s, k, &jury[k], &base[k]));
+    if (!GET(s->sites, sites)) return s->e->code;
+    TRY(call_juries(s));
     s->bar.what = "refusal scores of all sites";
     for (int pos = -eoi, at = 5; pos < 0; pos++)
         at += snprintf(columns + at, sizeof columns - (size_t)at, "|%d bypass#1|induce#1", pos);
     string title = str("Refusal log-odds at coefficient 1, validation: %d harmful prompts with -v "
-                       "(unsteered %.1f), %d harmless with +v (%.1f)",
-                       jury[0].n, base[0], jury[1].n, base[1]);
+                       "(unsteered %.1f), %d harmless with +v (%.1f)", s->jury[HARMFUL].n,
+                       s->jury_score[HARMFUL], s->jury[HARMLESS].n, s->jury_score[HARMLESS]);
     open_table(s->out, "sites", title.s, columns);
     for (int i = 0; i < sites; i++) {
         site_score *x = &s->sites[i];
@@ -4438,33 +4671,44 @@ static steer_status choose_site(study *s, site_score *picked) {
         TRY(take_site(s, x->layer, x->pos, 1));
         memcpy(x->v, s->v.v, sizeof *x->v * (size_t)m->d);
         if (dot(x->v, x->v, m->d) > 0) { /* at block 0: the template's own embeddings */
-            TRY(ask(s, &jury[HARMFUL], add_vector(s, x->v, -1), NULL, &x->bypass));
-            TRY(ask(s, &jury[HARMLESS], add_vector(s, x->v, 1), NULL, &x->induce));
+            TRY(score_site(s, x));
             double value = 1 / (1 + exp(-x->induce)) - 1 / (1 + exp(-x->bypass));
             if (!isnan(value)) x->rank.value = -value;
         }
-        show_progress(&s->bar, 0.4 * (jury[0].n + jury[1].n));
+        show_progress(&s->bar, 0.4 * (s->jury[0].n + s->jury[1].n));
         row[2 * (i % eoi)] = x->bypass, row[2 * (i % eoi) + 1] = x->induce;
         if (x->pos == -1) row_of(s->out, str("%d", x->layer).s, row);
     }
     qsort(s->sites, (size_t)sites, sizeof *s->sites, by_rank);
-    TRY(score_prompts(s, &jury[HARMLESS], NULL, NULL, logits, NULL));
-    picked->layer = -1;
-    for (int i = 0; i < sites && picked->layer < 0; i++) {
+    s->picked.layer = -1;
+    for (int i = 0; i < sites && s->picked.layer < 0; i++) {
         site_score *x = &s->sites[i];
-        int passes = x->layer < limit && x->induce >= 0;
+        int passes = x->layer < last_block(s) && x->induce >= 0;
         if (isnan(x->induce) || (!passes && tried++ >= 3)) continue;
-        TRY(ask(s, &jury[HARMLESS], (steer_plan){.ablate = x->v}, logits, &x->kl));
-        if (passes && x->kl <= 0.1) *picked = *x;
+        TRY(score_ablation(s, x));
+        if (passes && x->kl <= 0.1) s->picked = *x;
     }
-    int found = picked->layer >= 0;
+    int found = s->picked.layer >= 0;
     for (int i = 0; i < (found ? 1 : min_int(3, sites)); i++) {
-        const site_score *x = found ? picked : &s->sites[i];
-        say(s->out, "%s block %d, position %d: %s%s%sinduce %.2f, bypass %.2f, KL %.3f",
+        const site_score *x = found ? &s->picked : &s->sites[i];
+        say(s->out, "%s block %d, position %d: %s%s%s",
             found ? "the rule picks" : "no site passes the rule; near miss:", x->layer, x->pos,
-            x->layer >= limit ? "too late, " : "", x->induce < 0 ? "induce < 0, " : "",
-            x->kl > 0.1 ? "KL > 0.1, " : "", x->induce, x->bypass, x->kl);
+            faults_of(s, x).s, found ? "" : ", ", site_numbers(x).s);
     }
+    return STEER_OK;
+}
+/* What the rule says of the vector that is used, wherever it came from. */
+static steer_status judge_site(study *s) {
+    site_score *x = &s->reported;
+    *x = (site_score){{0, 0}, s->v.layer, s->v.pos, s->v.v, NAN, NAN, NAN};
+    if (dot(x->v, x->v, s->v.d) == 0) return STEER_OK;
+    TRY(call_juries(s));
+    TRY(score_site(s, x));
+    TRY(score_ablation(s, x));
+    string faults = faults_of(s, x);
+    say(s->out, "the reported site, block %d, position %d, %s the rule%s%s%s: %s at coefficient 1",
+        x->layer, x->pos, *faults.s ? "does not pass" : "passes", *faults.s ? " (" : "", faults.s,
+        *faults.s ? ")" : "", site_numbers(x).s);
     return STEER_OK;
 }
 static const float doses[] = {0.5f, 1, 1.5f, 2, 2.5f, 3};
@@ -4473,9 +4717,10 @@ static int steers(const cell x[2]) {
     return x[HARMLESS].refused >= 0.9 && x[HARMFUL].refused <= 0.1;
 }
 /* The site and coefficient: those given, else the model file's, else the rule's and a dose. */
-static steer_status set_site(study *s, const site_score *picked) {
+static steer_status set_site(study *s) {
     const steer_config *c = &s->m->config;
-    const site_score *best = picked->layer >= 0 ? picked : s->sites;
+    int passes = s->picked.layer >= 0;
+    const site_score *best = passes ? &s->picked : s->sites;
     int own = !s->want.given && !s->want.asked && c->site_layer;
     int layer = s->want.given ? s->want.layer : own ? c->site_layer : best->layer;
     int pos = s->want.given ? s->want.pos : own ? c->site_pos : best->pos;
@@ -4495,13 +4740,22 @@ static steer_status set_site(study *s, const site_score *picked) {
             x[0].refused, x[0].coherent, x[0].perplexity, x[0].repeats);
         if (dose == 0 && steers(x)) dose = doses[i];
     }
-    s->v.coeff = s->want.a != 0 ? s->want.a : own ? c->site_coeff : dose > 0 ? dose : 1;
-    const char *from = best == picked ? "the rule's" : "nearest miss of the rule";
-    const char *how = dose > 0 ? "the smallest dose that steers" : "no dose steers";
-    if (own) from = how = "the model file's";
+    string rule = dose > 0 ? str("the dose rule gives %g", (double)dose) : str("no dose steers");
+    const char *site_from = passes ? "the rule's" : "nearest miss of the rule";
+    if (own) site_from = "the model file's";
+    if (s->want.given) site_from = "given";
+    string coeff_from = dose > 0 ? str("the dose rule's") : rule;
+    s->v.coeff = dose > 0 ? dose : 1;
+    if (own) {
+        s->v.coeff = c->site_coeff;
+        coeff_from = str("the model file's; %s", rule.s);
+    }
+    if (s->want.a != 0) {
+        s->v.coeff = s->want.a;
+        coeff_from = str("given; %s", rule.s);
+    }
     say(s->out, "reported: block %d, position %d (%s), coefficient %g (%s); norm of the vector "
-        "%.2f", layer, pos, s->want.given ? "given" : from, (double)s->v.coeff,
-        s->want.a != 0 ? "given" : how, norm_of(s->v.v, s->v.d));
+        "%.2f", layer, pos, site_from, (double)s->v.coeff, coeff_from.s, norm_of(s->v.v, s->v.d));
     return STEER_OK;
 }
 /* The site decides the mechanism: what freezing costs wherever the vector steers at the reported
@@ -4532,11 +4786,13 @@ static steer_status site_map(study *s) {
                        "0.1), %d + %d validation prompts", a, cell_size(&plain[1]),
                        cell_size(&plain[0]));
     open_table(s->out, "map", title.s,
-               "block, position|induce#2|bypass#2|QK loss#1|OV loss#1|at most#1");
+               "block, position|induce#2|bypass#2|QK loss#1|low#1|high#1|OV loss#1|low#1|high#1|"
+               "at most#1");
     for (x = steered; x < steered + 2 * kept; x += 2, frozen += 4) {
         for (site = s->sites; site->v != x->plan.add;) site++;
-        ROW(s->out, str("%d, %d", site->layer, site->pos).s, x[1].refused, x[0].refused,
-            loss(x, frozen), loss(x, frozen + 2), loss(x, plain));
+        estimate qk = loss(x, frozen), ov = loss(x, frozen + 2);
+        ROW(s->out, str("%d, %d", site->layer, site->pos).s, x[1].refused, x[0].refused, qk.value,
+            qk.low, qk.high, ov.value, ov.low, ov.high, loss(x, plain).value);
     }
     if (!kept) say(s->out, "no site steers both ways at coefficient %g", a);
     return STEER_OK;
@@ -4558,22 +4814,45 @@ static int *join(study *s, const steer_prompts *asked, const cell *x, int i, int
     memcpy(to + n_prompt, x->tokens + i * s->max_new, sizeof *to * (size_t)x->lengths[i]);
     return to;
 }
-/* The four datasets of a vector (method 3.1): prompts that it flips, each answer as the text. */
+/* Prompt i of a side with the unsteered (0) or the steered answer, as one more example. */
+static steer_status add_example(study *s, method *x, examples *to, int side, int i, int text) {
+    const cell *answer = text ? &x->steered[side] : &s->plain[side];
+    example *ex = &to->of[to->n++];
+    *ex = (example){NULL, 0, s->test[side].lengths[i], side == HARMLESS ? 1 : -1, text};
+    ex->tokens = join(s, &s->test[side], answer, i, &ex->n);
+    return ex->tokens ? STEER_OK : s->e->code;
+}
+/* The four datasets of a vector (method 3.1): the first prompts that it flips, each answer as the
+ * text. What is chosen by them, circuits, their sizes, dimensions, is judged by other prompts. */
 static steer_status collect_examples(study *s, method *x) {
-    if (x->list) return STEER_OK; /* is done */
-    if (!GET(x->list, 4 * (size_t)min_int(s->n_patch, s->n_test))) return s->e->code;
+    examples *to = &x->choosing;
+    if (to->of) return STEER_OK; /* is done */
+    if (!GET(to->of, 4 * (size_t)min_int(s->n_patch, s->n_test))) return s->e->code;
+    for (int k = 0; k < 2; k++)
+        if (!s->chose[k] && !GET(s->chose[k], s->test[k].n)) return s->e->code;
     for (int set = 0; set < 4; set++) {
-        int k = set / 2, text = set % 2, n = 0;
-        const cell *a[] = {&s->plain[k], &x->steered[k]};
+        int k = set / 2, n = 0;
         for (int i = 0; i < cell_size(&x->steered[k]) && n < s->n_patch; i++) {
-            if (!flips(k, a[0], a[1], i)) continue;
-            example *ex = &x->list[x->n++];
-            *ex = (example){NULL, 0, s->test[k].lengths[i], k ? 1 : -1, text};
-            ex->tokens = join(s, &s->test[k], a[text], i, &ex->n);
-            if (!ex->tokens) return s->e->code;
-            x->count[k] = ++n;
+            if (!flips(k, &s->plain[k], &x->steered[k], i)) continue;
+            TRY(add_example(s, x, to, k, i, set % 2));
+            s->chose[k][i] = 1;
+            to->count[k] = ++n;
         }
     }
+    return STEER_OK;
+}
+/* As many prompts more that it flips, none of which chose for any method: for when all methods have
+ * what chooses for them. Only faithfulness is taken of these: their texts are the steered ones. */
+static steer_status collect_judges(study *s, method *x) {
+    examples *to = &x->judging;
+    if (to->of) return STEER_OK;
+    if (!GET(to->of, 2 * (size_t)min_int(s->n_judge, s->n_test))) return s->e->code;
+    for (int k = 0; k < 2; k++)
+        for (int i = 0; i < cell_size(&x->steered[k]) && to->count[k] < s->n_judge; i++) {
+            if (s->chose[k][i] || !flips(k, &s->plain[k], &x->steered[k], i)) continue;
+            TRY(add_example(s, x, to, k, i, 1));
+            to->count[k]++;
+        }
     return STEER_OK;
 }
 static int side_of(const example *x) { return x->coeff > 0; }
@@ -4587,14 +4866,17 @@ static uint64_t hash_example(const study *s, const method *x, const example *ex,
     h = hash_of(hash_of(h, &ex->coeff, sizeof ex->coeff), text, sizeof text);
     return hash_of(h, ex->tokens, sizeof *ex->tokens * (size_t)ex->n);
 }
-/* Mean faithfulness of n plans over a vector's steered texts at hand, the mean of both sides. */
-static steer_status mean_faithfulness(study *s, const method *x, const steer_plan *plans, int n,
-                                      double *F) {
-    int done[2] = {0, 0}, used[2] = {0, 0};
-    double sum[2][MAX_CUTS] = {{0}}, each[MAX_CUTS];
-    for (const example *ex = x->list; ex < x->list + x->n; ex++) {
+/* Faithfulness of n plans on a vector's steered texts, of the first `most` a side. */
+static steer_status measure_faithfulness(study *s, const method *x, const examples *from, int most,
+                                         const steer_plan *plans, int n, faithfulness *F) {
+    int done[2] = {0, 0};
+    double each[MAX_CUTS];
+    *F = (faithfulness){.most = min_int(most, max_int(from->count[0], from->count[1]))};
+    for (int k = 0; k < 2; k++)
+        if (!GET(F->each[k], n * F->most)) return s->e->code;
+    for (const example *ex = from->of; ex < from->of + from->n; ex++) {
         int k = side_of(ex);
-        if (!ex->steered_text || done[k]++ >= s->n_faith) continue;
+        if (!ex->steered_text || done[k]++ >= most) continue;
         uint64_t key = hash_example(s, x, ex, "faith");
         for (int j = 0; j < n; j++) key = hash_plan(key, s->m, &plans[j], (int)graph_size(s));
         int state;
@@ -4608,14 +4890,26 @@ static steer_status mean_faithfulness(study *s, const method *x, const steer_pla
         }
         show_progress(&s->bar, 0.3 * n);
         if (isnan(each[0])) continue; /* base and steered run say the same: nothing to divide by */
-        used[k]++;
-        for (int j = 0; j < n; j++) sum[k][j] += each[j];
-    }
-    for (int j = 0; j < n; j++) {
-        double mean[2] = {sum[0][j] / used[0], sum[1][j] / used[1]};
-        F[j] = !used[0] ? mean[1] : !used[1] ? mean[0] : (mean[0] + mean[1]) / 2;
+        for (int j = 0; j < n; j++) F->each[k][j * F->most + F->n[k]] = each[j];
+        F->n[k]++;
     }
     return STEER_OK;
+}
+/* Of plan i the mean of both sides; or, with another plan, the mean of i's minus that one's. */
+static estimate mean_of_plan(const faithfulness *F, int i, int minus) {
+    const double *a[2], *b[2];
+    for (int k = 0; k < 2; k++) {
+        a[k] = F->each[k] + i * F->most;
+        b[k] = F->each[k] + max_int(minus, 0) * F->most;
+    }
+    return bootstrap(a, minus < 0 ? NULL : b, F->n);
+}
+static double mean_of_sides(const faithfulness *F, int i) {
+    double sum = 0;
+    int sides = (F->n[0] > 0) + (F->n[1] > 0);
+    for (int k = 0; k < 2; k++)
+        for (int j = 0; j < F->n[k]; j++) sum += F->each[k][i * F->most + j] / F->n[k];
+    return sides ? sum / sides : NAN;
 }
 /* NTP and PO (paper section 3), on pairs that the model makes of train and validation prompts.
  * Response w of a pair: prompt i as it was asked, without what a told model was told, a cell's
@@ -4708,7 +5002,7 @@ static void cells_table(study *s, const char *name, const char *title, const cel
     open_table(s->out, name, title, "|n#0|refused#2|low#2|high#2|log-odds#1|coherent#2|"
                "perplexity#1|repeats#2|Gemma#2|Llama#2");
     for (int i = 0; i < n; i++, x++, rows++) {
-        interval w = wilson(x->n_refused, cell_size(x));
+        estimate w = wilson(x->n_refused, cell_size(x));
         ROW(s->out, rows->name, cell_size(x), x->refused, w.low, w.high, x->log_odds, x->coherent,
             x->perplexity, x->repeats, rows->gemma, rows->llama);
     }
@@ -4724,6 +5018,8 @@ static steer_status methods_table(study *s) {
         if (i != DIM) both(s->test, s->n_test, add_vector(s, x->v, 1), x->steered);
         if (i != DIM) TRY(answer(s, "trained vectors", x->steered, 2, s->read));
         memcpy(cells + 2 * i, x->steered, sizeof x->steered);
+        for (int k = 0; k < 2; k++)
+            s->found.apart[i][k] = more_refused(&s->of[DIM].steered[k], &x->steered[k]);
     }
     cells_table(s, "methods", "Vectors by method (paper: Table 2): test prompts, fraction refused",
                 cells, rows, 2 * s->methods);
@@ -4773,8 +5069,8 @@ static steer_status patch_method(study *s, method *x, double row[13]) {
         return s->e->code;
     double *forms = edges_of(s->t, one, 0), *exact = one + width; /* which follows the two forms */
     s->bar.what = "patching";
-    for (int i = 0; i < x->n; i++) {
-        const example *ex = &x->list[i];
+    for (int i = 0; i < x->choosing.n; i++) {
+        const example *ex = &x->choosing.of[i];
         int earlier = seen[2 * side_of(ex) + ex->steered_text]++; /* of its dataset */
         uint64_t key = hash_example(s, x, ex, "scores");
         int state, found;
@@ -4803,7 +5099,7 @@ static steer_status patch_method(study *s, method *x, double row[13]) {
     if (!counted)
         return fail(s->e, STEER_EARG, "no example has a position of interest: nothing to patch");
     for (size_t k = S_TOTAL; k < width; k++) x->scores[k] /= x->scores[S_POI];
-    row[0] = x->count[0], row[1] = x->count[1], row[2] = x->scores[S_POI];
+    row[0] = x->choosing.count[0], row[1] = x->choosing.count[1], row[2] = x->scores[S_POI];
     row[3] = x->scores[S_TOTAL], row[4] = ratios / counted, row[5] = least, row[6] = most;
     for (int k = 7; k < 13; k++) row[k] = NAN;
     for (int k = 0; k < 2 && compared; k++)
@@ -4834,7 +5130,7 @@ static steer_status patching_table(study *s) {
     int n = 0;
     for (int i = 0; i < s->methods; i++) {
         TRY(collect_examples(s, &s->of[i]));
-        if (!s->of[i].n)
+        if (!s->of[i].choosing.n)
             return fail(s->e, STEER_EARG, "%s flips no answer: nothing to patch", method_names[i]);
         TRY(patch_method(s, &s->of[i], rows[i]));
     }
@@ -4874,34 +5170,44 @@ static int select_edges(study *s, const method *x, int kind, int n, unsigned cha
     if (kind != BACKWARD && kind != FORWARD) return select_simple(g, s->order, n, keep);
     return select_greedy(g, s->order, n, kind == FORWARD, keep);
 }
-/* Cut i: such a circuit alone, or all but it, carries the effect. */
-static void cut_circuit(study *s, int i, const method *x, int kind, int n) {
-    select_edges(s, x, kind, n, cut_at(s, i));
+/* Cut i: such a circuit alone, or all but it, carries the effect. Returns its edges. */
+static int cut_circuit(study *s, int i, const method *x, int kind, int n) {
+    int edges = select_edges(s, x, kind, n, cut_at(s, i));
     cuts_of(&s->t->graph, cut_at(s, i), kind == COMPLEMENT, cut_at(s, i));
+    return edges;
 }
-/* Mean faithfulness of the first n cuts. */
-static steer_status judge_cuts(study *s, const method *x, int n, double *F) {
+/* Cut i: a random circuit of n edges or a few more; another one for every draw, 0 .. */
+static void cut_at_random(study *s, int i, int draw, int n) {
+    const steer_graph *g = &s->t->graph;
+    order_edges(g, NULL, 42 + (uint64_t)draw, s->order);
+    select_simple(g, s->order, min_int(n, g->edges), cut_at(s, i));
+    cuts_of(g, cut_at(s, i), 0, cut_at(s, i));
+}
+/* Faithfulness of the first n cuts, on the examples that choose or on those that judge. */
+static steer_status judge_cuts(study *s, const method *x, int judging, int n, faithfulness *F) {
+    const examples *from = judging ? &x->judging : &x->choosing;
     steer_plan plans[MAX_CUTS];
     for (int i = 0; i < n; i++) plans[i] = (steer_plan){.cut = cut_at(s, i)};
-    TRY(mean_faithfulness(s, x, plans, n, F));
+    TRY(measure_faithfulness(s, x, from, judging ? s->n_judge : s->n_faith, plans, n, F));
     return whole_so_far(&s->store, s->e);
 }
-/* Faithfulness against circuit size (paper section 4.3, Figure 3). */
+/* Faithfulness against circuit size (paper section 4.3, Figure 3), on the examples that chose. */
 static steer_status faithfulness_table(study *s) {
     static const double shares[] = {0.01, 0.02, 0.05, 0.10, 0.15, 0.20, 0.30, 0.50, 0.75};
     enum { ALL = KINDS * sizeof shares / sizeof *shares };
-    double F[ALL];
+    faithfulness F;
     s->bar.what = "circuits";
     for (int i = 0; i < ALL; i++)
         cut_circuit(s, i, &s->of[DIM], i % KINDS, edges_at(s, shares[i / KINDS]));
-    TRY(judge_cuts(s, &s->of[DIM], ALL, F));
+    TRY(judge_cuts(s, &s->of[DIM], 0, ALL, &F));
     open_table(s->out, "faithfulness",
-               str("Faithfulness of circuits (paper: Figure 3): DIM, of %d edges; simple "
-                   "selection, its complement, random, greedy", s->t->graph.edges).s,
+               str("Faithfulness of circuits (paper: Figure 3): DIM, of %d edges, on the answers "
+                   "that chose them; simple selection, its complement, random (one draw), greedy",
+                   s->t->graph.edges).s,
                "edges|share#3|simple#3|complement#3|random#3|backward#3|forward#3|norm-aware#3");
     for (int i = 0; i < ALL; i += KINDS) {
         double row[1 + KINDS] = {shares[i / KINDS]};
-        memcpy(row + 1, F + i, KINDS * sizeof *F);
+        for (int k = 0; k < KINDS; k++) row[1 + k] = mean_of_sides(&F, i + k);
         row_of(s->out, str("%d", edges_at(s, *row)).s, row);
     }
     return STEER_OK;
@@ -4914,17 +5220,17 @@ static steer_status smallest_circuits(study *s) {
         int low = 0, high = all;
         for (int round = 0; round < 3 && high - low > 1; round++) {
             int from = low, span = high - low, first = 0;
-            double F[GRID];
+            faithfulness F;
             for (int k = 0; k < GRID; k++)
                 cut_circuit(s, k, x, SIMPLE, max_int(1, from + span * (k + 1) / (GRID + 1)));
-            TRY(judge_cuts(s, x, GRID, F));
-            while (first < GRID && !(F[first] >= threshold)) first++;
+            TRY(judge_cuts(s, x, 0, GRID, &F));
+            while (first < GRID && !(mean_of_sides(&F, first) >= threshold)) first++;
             low = from + span * first / (GRID + 1), high = from + span * (first + 1) / (GRID + 1);
         }
         x->edges = select_edges(s, x, SIMPLE, max_int(1, high), cut_at(s, 0));
-        say(s->out, "smallest circuit of %s with faithfulness %.2f: %d edges, %.1f%% of %d "
-            "(paper: 10.2%% Gemma, 10.8%% Llama)", method_names[x - s->of], threshold, x->edges,
-            100.0 * x->edges / all, all);
+        say(s->out, "smallest circuit of %s with faithfulness %.2f: %d edges, %.1f%% of %d, on the "
+            "answers that chose it (paper: 10.2%% Gemma, 10.8%% Llama)", method_names[x - s->of],
+            threshold, x->edges, 100.0 * x->edges / all, all);
     }
     return STEER_OK;
 }
@@ -5002,23 +5308,97 @@ static void overlap_table(study *s) {
     say(s->out, "overlap at 10.2%%: mean %.2f, intersection over union %.2f (paper: overlap "
         "about 0.9; two random circuits of that size would share a tenth)", *mean, iou);
 }
-/* One vector's smallest circuit under another (paper 5.2), at last a random one, twice DIM's. */
-static steer_status interchange_table(study *s) {
-    int M = s->methods;
-    double(*F)[METHODS] = s->found.interchange, under[METHODS + 1];
-    string columns = {"circuit of"};
-    for (int i = 0; i < M; i++) cut_circuit(s, i, &s->of[i], SIMPLE, s->of[i].edges);
-    cut_circuit(s, M, NULL, RANDOM, min_int(s->t->graph.edges, 2 * s->of[DIM].edges));
-    for (int j = 0; j < M; j++) {
-        TRY(judge_cuts(s, &s->of[j], M + 1, under));
-        for (int i = 0; i <= M; i++) F[i][j] = under[i];
-        columns = str("%s|with %s#3", columns.s, method_names[j]);
+/* Circuits on answers that did not choose them (paper 4.3, 5.2). Under each vector: its own, of
+ * several sizes; the other vectors' smallest ones; random ones of twice the size of DIM's. */
+static const double multiples[] = {0.5, 0.75, 1, 1.25, 1.5, 2, 3}; /* of the smallest circuit */
+enum { MULTIPLES = sizeof multiples / sizeof *multiples, SMALLEST = 2, /* the place of its 1 */
+       TENTH = MULTIPLES, QUARTER, SIZES, OTHERS_AT = SIZES, DRAWS_AT = SIZES + METHODS,
+       JUDGED = DRAWS_AT + DRAWS };
+/* The share of the edges at which a curve over SIZES first reaches the threshold, between two sizes
+ * by a straight line; of the first size, if that does; NAN: none does. */
+static double share_reached(const int *edges, const estimate *F, int all) {
+    ranked order[SIZES];
+    for (int i = 0; i < SIZES; i++) order[i] = (ranked){edges[i], i};
+    qsort(order, SIZES, sizeof *order, by_rank);
+    for (int i = 0; i < SIZES; i++) {
+        int here = order[i].i, before = i ? order[i - 1].i : here;
+        if (!(F[here].value >= threshold)) continue;
+        double rise = F[here].value - F[before].value, on = 1;
+        if (rise > 0) on = (threshold - F[before].value) / rise;
+        return (edges[before] + on * (edges[here] - edges[before])) / all;
     }
-    open_table(s->out, "interchange", "Interchange (paper section 5.2): faithfulness of one "
-               "vector's smallest circuit under another vector", columns.s);
-    for (int i = 0; i <= M; i++)
-        row_of(s->out, i < M ? method_names[i] : "random, twice DIM's size", F[i]);
+    return NAN;
+}
+static steer_status judge_circuits(study *s) {
+    int all = s->t->graph.edges;
+    open_table(s->out, "judged", "Circuits on answers that chose none: a vector's smallest circuit "
+               "and others by the same scores; faithfulness, its 95% interval (bootstrap over "
+               "answers)", "circuit|edges#0|share#3|faithfulness#3|low#3|high#3|harmful#0|"
+               "harmless#0");
+    for (int j = 0; j < s->methods; j++) {
+        const method *x = &s->of[j];
+        estimate sizes[SIZES], draws;
+        faithfulness F;
+        int edges[SIZES];
+        double drawn[DRAWS], sum = 0;
+        TRY(collect_judges(s, &s->of[j]));
+        for (int i = 0; i < MULTIPLES; i++)
+            edges[i] = cut_circuit(s, i, x, SIMPLE,
+                                   min_int(all, max_int(1, (int)(multiples[i] * x->edges + 0.5))));
+        edges[TENTH] = cut_circuit(s, TENTH, x, SIMPLE, edges_at(s, 0.10));
+        edges[QUARTER] = cut_circuit(s, QUARTER, x, SIMPLE, edges_at(s, 0.25));
+        for (int i = 0; i < METHODS; i++) /* where there are fewer methods, DIM's again */
+            cut_circuit(s, OTHERS_AT + i, &s->of[i < s->methods ? i : DIM], SIMPLE,
+                        s->of[i < s->methods ? i : DIM].edges);
+        for (int i = 0; i < DRAWS; i++)
+            cut_at_random(s, DRAWS_AT + i, i, 2 * s->of[DIM].edges);
+        TRY(judge_cuts(s, x, 1, JUDGED, &F));
+
+        for (int i = 0; i < SIZES; i++) {
+            string name = str("%s, %g of the smallest", method_names[j], multiples[i % MULTIPLES]);
+            if (i == SMALLEST) name = str("%s, the smallest", method_names[j]);
+            if (i == TENTH) name = str("%s, a tenth", method_names[j]);
+            if (i == QUARTER) name = str("%s, a quarter", method_names[j]);
+            sizes[i] = mean_of_plan(&F, i, -1);
+            ROW(s->out, name.s, edges[i], (double)edges[i] / all, sizes[i].value, sizes[i].low,
+                sizes[i].high, F.n[HARMFUL], F.n[HARMLESS]);
+        }
+        for (int i = 0; i < s->methods; i++)
+            s->found.interchange[i][j] = mean_of_plan(&F, OTHERS_AT + i, -1);
+        for (int i = 0; i < DRAWS; i++) {
+            drawn[i] = mean_of_sides(&F, DRAWS_AT + i);
+            sum += drawn[i];
+        }
+        draws = bootstrap((const double *[]){drawn, NULL}, NULL, (const int[]){DRAWS, 0});
+        qsort(drawn, DRAWS, sizeof *drawn, by_size);
+        s->found.judged[j].smallest = sizes[SMALLEST];
+        s->found.judged[j].tenth = sizes[TENTH];
+        s->found.judged[j].quarter = sizes[QUARTER];
+        s->found.judged[j].reached = share_reached(edges, sizes, all);
+        s->found.judged[j].random = isnan(sum) ? unmeasured : draws;
+        s->found.judged[j].least = drawn[0];
+        s->found.judged[j].largest = drawn[DRAWS - 1];
+    }
     return STEER_OK;
+}
+static void interchange_table(study *s) {
+    int M = s->methods;
+    double row[METHODS];
+    string columns = {"circuit of"};
+    for (int j = 0; j < M; j++) columns = str("%s|with %s#3", columns.s, method_names[j]);
+    open_table(s->out, "interchange", str("Interchange (paper section 5.2): faithfulness of one "
+               "vector's smallest circuit under another vector, on answers that chose none; "
+               "random circuits: %d of twice the size of DIM's", DRAWS).s, columns.s);
+    for (int i = 0; i < M; i++) {
+        for (int j = 0; j < M; j++) row[j] = s->found.interchange[i][j].value;
+        row_of(s->out, method_names[i], row);
+    }
+    for (int j = 0; j < M; j++) row[j] = s->found.judged[j].random.value;
+    row_of(s->out, "random, mean", row);
+    for (int j = 0; j < M; j++) row[j] = s->found.judged[j].least;
+    row_of(s->out, "random, least", row);
+    for (int j = 0; j < M; j++) row[j] = s->found.judged[j].largest;
+    row_of(s->out, "random, most", row);
 }
 /* Where the edges of the smallest circuits begin and end (paper Tables 5 to 8), and DIM's edges. */
 static void edges_tables(study *s) {
@@ -5119,17 +5499,12 @@ static steer_status sparsity_table(study *s, int which) {
     const method *x = &s->of[which];
     int d = s->m->config.d, kept[ROWS], seeds[ROWS] = {0}, n = 0;
     int generate = which == DIM && s->n_sparse > 0;
-    double whole[2] = {0, 0};
     float *v;
     ranked *scratch;
     cell cells[2 * ALL];
     steer_plan plans[ALL];
-    double F[ALL];
+    faithfulness measured;
     if (!GET(v, ALL * d) || !GET(scratch, d)) return s->e->code;
-    for (int i = 0; i < 2 * s->n_sparse && generate; i++) /* by the whole vector */
-        if (i / 2 < cell_size(&x->steered[i % 2]))
-            whole[i % 2] += x->steered[i % 2].refuses[i / 2] /
-                            (double)min_int(s->n_sparse, cell_size(&x->steered[i % 2]));
     for (int i = 0; i < ROWS; i++) { /* the gradient rule without renormalising comes last */
         int rule = i / TAUS % 4;
         for (uint64_t seed = 42; seed < 42 + (rule == BY_CHANCE ? SEEDS : 1); seed++) {
@@ -5141,7 +5516,7 @@ static steer_status sparsity_table(study *s, int which) {
             plans[n++] = (steer_plan){.add = to}, seeds[i]++;
         }
     }
-    TRY(mean_faithfulness(s, x, plans, n, F));
+    TRY(measure_faithfulness(s, x, &x->choosing, s->n_faith, plans, n, &measured));
     if (generate) TRY(answer(s, "sparsity", cells, 2 * n, 0));
     TRY(whole_so_far(&s->store, s->e));
     open_table(s->out, which == DIM ? "sparsity" : str("sparsity-%s", method_names[which]).s,
@@ -5154,13 +5529,9 @@ static steer_status sparsity_table(study *s, int which) {
         double mean = seeds[i] ? 0 : NAN, square = 0, zeroed = 1 - (double)kept[i] / d;
         double refused[2] = {generate ? mean : NAN, generate ? mean : NAN};
         for (int end = k + seeds[i]; k < end; k++) {
-            mean += F[k] / seeds[i], square += F[k] * F[k] / seeds[i];
+            double F = mean_of_sides(&measured, k);
+            mean += F / seeds[i], square += F * F / seeds[i];
             for (int j = 0; j < 2; j++) refused[j] += cells[2 * k + j].refused / seeds[i];
-        }
-        if (i < TAUS && which == DIM) { /* the gradient rule's best */
-            if (mean >= threshold) s->found.faithful = fmax(s->found.faithful, zeroed);
-            if (fmax(whole[1] - refused[1], refused[0] - whole[0]) <= 0.1)
-                s->found.refusing = fmax(s->found.refusing, zeroed);
         }
         ROW(s->out, str("%s tau %g", rules[i / TAUS % 4], taus[i % TAUS]).s, kept[i], zeroed,
             refused[1], refused[0], mean, seeds[i] > 1 ? sqrt(fmax(0, square - mean * mean)) : NAN,
@@ -5168,15 +5539,73 @@ static steer_status sparsity_table(study *s, int which) {
     }
     return STEER_OK;
 }
-/* Do methods keep the same dimensions (paper section 7, Figure 7)? */
+/* What refusal DIM's sparse vectors retain (paper section 7), by the paper's own rule: which
+ * dimensions stay is the gradient's to say, what counts is what generations do. Prompts that chose
+ * the dimensions are left out. Only taus that set half of the vector or more to 0. */
+static steer_status retention_table(study *s) {
+    const method *x = &s->of[DIM];
+    int d = s->m->config.d, n = 0;
+    steer_prompts asked[2] = {{0}};
+    cell whole[2], sparse[2 * TAUS];
+    float *v;
+    ranked *scratch;
+    if (!GET(v, TAUS * d) || !GET(scratch, d)) return s->e->code;
+    for (int k = 0; k < 2; k++) {
+        const steer_prompts *from = &s->test[k];
+        int most = min_int(s->n_retain, cell_size(&x->steered[k]));
+        steer_prompts *to = &asked[k];
+        whole[k] = (cell){.prompts = to, .n = most};
+        if (!GET(to->tokens, most) || !GET(to->lengths, most) || !GET(to->text, most) ||
+            !GET(to->task, most) || !GET(whole[k].refuses, most))
+            return s->e->code;
+        for (int i = 0; i < cell_size(&x->steered[k]) && to->n < most; i++) {
+            if (s->chose[k][i]) continue;
+            to->tokens[to->n] = from->tokens[i];
+            to->lengths[to->n] = from->lengths[i];
+            to->text[to->n] = from->text[i];
+            to->task[to->n] = from->task[i];
+            whole[k].refuses[to->n] = x->steered[k].refuses[i];
+            whole[k].n_refused += x->steered[k].refuses[i];
+            to->n++;
+        }
+        if (!to->n) return STEER_OK;
+    }
+    for (int i = 0; i < TAUS; i++) {
+        float *to = row_at(v, n, d);
+        int kept = sparsify(x->v, dvector_of(s->t, x->scores), d, taus[i], BY_GRADIENT, 0, 1, to,
+                            scratch);
+        if (2 * kept > d || dot(to, to, d) == 0) continue;
+        s->found.sparse[n].zeroed = 1 - (double)kept / d;
+        both(asked, s->n_retain, add_vector(s, to, 1), sparse + 2 * n++);
+    }
+    TRY(answer(s, "sparse vectors", sparse, 2 * n, 0));
+    open_table(s->out, "retained", "Refusal that sparse vectors retain (paper section 7): DIM by "
+               "the gradient rule, renormalised, on prompts that chose nothing; loss in points "
+               "beside the whole vector, mean of both directions, 95% interval",
+               "sparsity|n +#0|n -#0|harmless +#2|harmful -#2|loss#1|low#1|high#1");
+    ROW(s->out, "0", asked[1].n, asked[0].n, (double)whole[1].n_refused / asked[1].n,
+        (double)whole[0].n_refused / asked[0].n, NAN, NAN, NAN);
+    for (int i = 0; i < n; i++) {
+        const cell *y = sparse + 2 * i;
+        estimate lost_points = loss(whole, y);
+        s->found.sparse[i].loss = lost_points;
+        ROW(s->out, str("%.3f", s->found.sparse[i].zeroed).s, asked[1].n, asked[0].n, y[1].refused,
+            y[0].refused, lost_points.value, lost_points.low, lost_points.high);
+    }
+    return STEER_OK;
+}
+/* Do methods keep the same dimensions (paper section 7, Figure 7)? Of smaller sets than FEWEST no
+ * probability is given: one shared dimension would decide. */
+enum { FEWEST = 20 };
 static steer_status agreement_table(study *s) {
     int d = s->m->config.d;
     float *v;
     ranked *scratch;
     if (!GET(v, 2 * d) || !GET(scratch, d)) return s->e->code;
     open_table(s->out, "agreement", "Dimensions that two methods keep (gradient rule): "
-               "intersection over union, what chance gives, and the probability of as many by "
-               "chance", "|tau#1|kept A#0|kept B#0|both#0|IoU#3|chance#3|log10 p#1");
+               "intersection over union, what chance gives, and, where both keep at least twenty, "
+               "the probability of as many by chance",
+               "|tau#1|kept A#0|kept B#0|both#0|IoU#3|chance#3|log10 p#1");
     for (int row = 0; row < 3 * TAUS; row++) {
         int pair[2] = {row < 2 * TAUS ? DIM : NTP, row < TAUS ? NTP : PO}, n[2], shared = 0;
         for (int k = 0; k < 2; k++) {
@@ -5186,17 +5615,19 @@ static steer_status agreement_table(study *s) {
         }
         for (int k = 0; k < d; k++) shared += v[k] != 0 && v[d + k] != 0;
         double chance = (double)n[0] * n[1] / d, tail = chance_of_overlap(d, n[0], n[1], shared);
+        int enough = n[0] >= FEWEST && n[1] >= FEWEST;
         ROW(s->out, str("%s and %s", method_names[pair[0]], method_names[pair[1]]).s,
             taus[row % TAUS], n[0], n[1], shared, shared / fmax(1, n[0] + n[1] - shared),
-            chance / fmax(1, n[0] + n[1] - chance), log10(fmax(tail, 1e-300)));
-        s->found.significant += tail < 0.05, s->found.tested++;
+            chance / fmax(1, n[0] + n[1] - chance), enough ? log10(fmax(tail, 1e-300)) : NAN);
+        s->found.significant += enough && tail < 0.05;
+        s->found.tested += enough;
     }
     return STEER_OK;
 }
 /* One induced refusal, each token with the KL between the steered and the base prediction of it. */
 static steer_status shaded_response(study *s) {
     const steer_config *c = &s->m->config;
-    const example *x = s->of[DIM].list, *end = x + s->of[DIM].n;
+    const example *x = s->of[DIM].choosing.of, *end = x + s->of[DIM].choosing.n;
     while (x < end && !(x->steered_text && side_of(x) == HARMLESS)) x++;
     if (x == end) return STEER_OK;
     TRY(run_ends(s->t, x, s->of[DIM].v, s->e));
@@ -5213,28 +5644,80 @@ static steer_status shaded_response(study *s) {
     return STEER_OK;
 }
 
-/* ---- Generation. Refusal without steering, with the vector, with its direction ablated. */
+/* ---- Generation. Refusal without steering, with the vector, with its direction ablated; and what
+ * any vector of that size does: random ones of the same norm at the same site. */
+/* A random vector of the length of s->v, another one for every draw, into to [d]. */
+static void random_control(const study *s, int draw, float *to) {
+    int d = s->v.d;
+    uint64_t state = ((uint64_t)draw + 1) * 0x9E3779B97F4A7C15ull;
+    for (int k = 0; k < d; k++) to[k] = (float)random_normal(&state);
+    double scale = norm_of(s->v.v, d) / norm_of(to, d);
+    for (int k = 0; k < d; k++) to[k] = (float)(to[k] * scale);
+}
+typedef struct { double mean, least, most; } spread;
+static spread spread_of(const double *x, int n) {
+    spread y = {0, INFINITY, -INFINITY};
+    for (int i = 0; i < n; i++) {
+        y.mean += x[i] / n;
+        y.least = fmin(y.least, x[i]);
+        y.most = fmax(y.most, x[i]);
+    }
+    return y;
+}
+static void control_rows(study *s) {
+    for (int k = 0; k < 2; k++) {
+        double refused[CONTROLS], odds = 0, coherent = 0, perplexity = 0, repeats = 0;
+        for (int i = 0; i < CONTROLS; i++) {
+            const cell *x = &s->control[i][k];
+            refused[i] = x->refused;
+            odds += x->log_odds / CONTROLS;
+            coherent += x->coherent / CONTROLS;
+            perplexity += x->perplexity / CONTROLS;
+            repeats += x->repeats / CONTROLS;
+        }
+        spread r = spread_of(refused, CONTROLS);
+        ROW(s->out, k == HARMFUL ? "harmful random -" : "harmless random +",
+            cell_size(&s->control[0][k]), r.mean, r.least, r.most, odds, coherent, perplexity,
+            repeats, NAN, NAN);
+    }
+}
 static steer_status steering_table(study *s) {
     static const theirs rows[] = {
         {"harmful unsteered", 1.00, 0.98}, {"harmless unsteered", 0.01, 0.00},
         {"harmful steered -", 0.20, 0.15}, {"harmless steered +", 1.00, 0.97},
         {"harmful ablated to zero", NAN, NAN}, {"harmless ablated to zero", NAN, NAN},
         {"harmful ablated to mean", NAN, NAN}, {"harmless ablated to mean", NAN, NAN}};
-    cell cells[8];
+    cell cells[8 + 2 * CONTROLS];
+    int d = s->v.d;
+    float *random;
+    if (!GET(random, CONTROLS * d)) return s->e->code;
     both(s->test, s->n_test, (steer_plan){0}, cells);
     both(s->test, s->n_test, add_vector(s, s->v.v, s->v.coeff), cells + 2);
     both(s->test, s->n_test, (steer_plan){.ablate = s->v.v}, cells + 4);
     both(s->test, s->n_test, (steer_plan){.ablate = s->v.v, .keep = s->v.keep}, cells + 6);
-    TRY(answer(s, "steering and ablation", cells, 8, s->read));
+    for (int i = 0; i < CONTROLS; i++) {
+        float *v = row_at(random, i, d);
+        random_control(s, i, v);
+        both(s->test, s->n_control, add_vector(s, v, s->v.coeff), cells + 8 + 2 * i);
+    }
+    TRY(answer(s, "steering and ablation", cells, 8 + 2 * CONTROLS, s->read));
+    memcpy(s->control, cells + 8, sizeof s->control);
     string title = str("Steering (paper: Table 2): block %d, position %d, coefficient %g; test "
-                       "prompts, fraction refused", s->v.layer, s->v.pos, (double)s->v.coeff);
+                       "prompts, fraction refused; random: %d vectors of the same norm, their mean "
+                       "and range", s->v.layer, s->v.pos, (double)s->v.coeff, CONTROLS);
     cells_table(s, "steering", title.s, cells, rows, 8);
+    control_rows(s);
     if (cells[HARMFUL].refused < 0.1)
         say(s->out, "this model hardly refuses: %d of %d harmful prompts; rates with -a say little "
             "here, look at the log-odds", cells[HARMFUL].n_refused, cell_size(&cells[HARMFUL]));
     memcpy(s->plain, cells, sizeof s->plain);
     memcpy(s->of[DIM].steered, cells + 2, sizeof s->plain);
     s->found.most = loss(cells + 2, cells);
+    for (int i = 0; i < CONTROLS; i++) {
+        const cell *x = s->control[i];
+        s->found.moved[i] = loss(x, cells).value;
+        s->found.control[i] = share_of_loss(x, cells, cells + 2, cells);
+    }
     return STEER_OK;
 }
 /* Freezing (paper section 6, Table 1): what steering loses when blocks >= l read the unsteered
@@ -5256,22 +5739,45 @@ static steer_status freezing_table(study *s) {
         both(s->test, s->n_test, plan, cells + 2 * i);
         plans[i] = (steer_plan){.freeze = plan.freeze, .remove = plan.remove};
     }
-    TRY(mean_faithfulness(s, &s->of[DIM], plans + 2, 5, s->found.F));
+    const examples *from = &s->of[DIM].choosing; /* nothing here was chosen by them */
+    faithfulness F;
+    TRY(measure_faithfulness(s, &s->of[DIM], from, s->n_faith, plans + 2, 5, &F));
     TRY(answer(s, "freezing", cells + 4, 10, s->read));
     open_table(s->out, "freezing", "Freezing (paper: Table 1): fraction refused; loss in points, "
-               "mean of both directions; teacher-forced faithfulness (base 0, steered 1)",
-               "|harmless +#2|harmful -#2|loss#1|+-#1|at most#1|paper#2|perpl. +#1|perpl. -#1|"
-               "coherent -#2|faithfulness#3");
+               "mean of both directions, and its share of the most that can be lost, with 95% "
+               "intervals; teacher-forced faithfulness (base 0, steered 1); random: vectors of the "
+               "same norm instead, their mean and range",
+               "|harmless +#2|harmful -#2|loss#1|low#1|high#1|at most#1|share#2|from#2|to#2|"
+               "paper#2|perpl. +#1|perpl. -#1|coherent -#2|faithfulness#3|F low#3|F high#3");
     for (int i = 0; i < 7; i++) {
         const cell *x = cells + 2 * i;
-        double row[] = {x[1].refused, x[0].refused, NAN, NAN, NAN, rows[i].theirs, x[1].perplexity,
-                        x[0].perplexity, x[0].coherent, i};
+        estimate points = unmeasured, share = unmeasured;
+        estimate kept = {i, NAN, NAN, 1, 0}; /* 0 for the unsteered, 1 for the steered */
+        if (i != 1) points = loss(steered, x);
         if (i > 1) {
-            row[2] = s->found.loss[i - 2] = loss(steered, x), row[3] = loss_margin(steered, x);
-            row[4] = s->found.most, row[9] = s->found.F[i - 2];
+            share = share_of_loss(steered, x, steered, cells);
+            kept = mean_of_plan(&F, i - 2, -1);
+            s->found.loss[i - 2] = points;
+            s->found.share[i - 2] = share;
+            s->found.F[i - 2] = kept;
         }
-        row_of(s->out, rows[i].name, row);
+        ROW(s->out, rows[i].name, x[1].refused, x[0].refused, points.value, points.low, points.high,
+            i == 1 ? NAN : s->found.most.value, share.value, share.low, share.high, rows[i].theirs,
+            x[1].perplexity, x[0].perplexity, x[0].coherent, kept.value, kept.low, kept.high);
     }
+    double refused[2][CONTROLS], points[CONTROLS];
+    for (int i = 0; i < CONTROLS; i++) {
+        points[i] = loss(steered, s->control[i]).value;
+        for (int k = 0; k < 2; k++) refused[k][i] = s->control[i][k].refused;
+    }
+    spread r = spread_of(points, CONTROLS);
+    ROW(s->out, "random vectors", spread_of(refused[1], CONTROLS).mean,
+        spread_of(refused[0], CONTROLS).mean, r.mean, r.least, r.most, s->found.most.value, NAN,
+        NAN, NAN, NAN, NAN, NAN, NAN, NAN, NAN, NAN);
+    const cell *qk = cells + 4, *ov = cells + 6, *svv = cells + 8;
+    s->found.ov_over_qk = loss(qk, ov);
+    s->found.svv_of_ov = share_of_loss(steered, svv, steered, ov);
+    s->found.F_gap = mean_of_plan(&F, 0, 1);
     return STEER_OK;
 }
 /* What the paper's experiments begin with: DIM with its coefficient folded in, memory. */
@@ -5295,53 +5801,245 @@ static steer_status open_paper(study *s) {
     for (int k = 0; k < d; k++) v[k] = s->v.coeff * s->v.v[k];
     return STEER_OK;
 }
-static const char *verdict(double x, double good, double fair) { /* the larger the better */
-    return isnan(x) ? "can't be told" : x >= good ? "holds" : x >= fair ? "holds in part" : "fails";
+/* ---- The paper's findings, one a sentence, in words that the numbers choose. A claim holds when
+ * the whole interval of what it speaks of lies where it says; it holds in part when a weaker claim
+ * does, which is said above each; it fails when the whole interval lies elsewhere; otherwise the
+ * numbers can't tell, and the sentence says how many prompts would. */
+static void conclude_that(report *r, const char *claim, reply full, reply weaker,
+                          string numbers) {
+    const char *verdict = "can't be told";
+    string more = {""};
+    if (full.answer == YES) verdict = "holds";
+    else if (weaker.answer == YES) verdict = "holds in part";
+    else if (full.answer == NO) {
+        verdict = "fails";
+        if (weaker.answer == OPEN && weaker.wanted < 1e6)
+            more = str("; whether in part, about %.0f + %.0f prompts would tell", weaker.wanted,
+                       weaker.wanted);
+    } else if (full.wanted < 1e6)
+        more = str("; about %.0f + %.0f prompts would tell", full.wanted, full.wanted);
+    else if (!isnan(full.wanted)) more = str("; how many prompts would tell can't be said");
+    finding(r, "%s: %s; %s%s", claim, verdict, numbers.s, more.s);
 }
-#define FIND(x, good, fair, text, ...) finding(s->out, text, verdict(x, good, fair), __VA_ARGS__)
-/* What the tables say, in words that the numbers choose: the paper's findings, one a sentence. */
-static void conclude(study *s) {
-    const double *lost = s->found.loss, *F = s->found.F, most = s->found.most;
-    double faithful = s->found.faithful, refusing = s->found.refusing;
-    double share = (double)s->of[DIM].edges / s->t->graph.edges;
-    double agree = (double)s->found.significant / max_int(1, s->found.tested);
-    double apart = 0, least = INFINITY, chance = -INFINITY;
-    for (int i = 0; i < s->methods; i++) {
-        chance = fmax(chance, s->found.interchange[s->methods][i]);
-        for (int j = 0; j < s->methods; j++)
-            if (i != j) least = fmin(least, s->found.interchange[i][j]);
-        for (int k = 0; k < 2; k++)
-            apart = fmax(apart, fabs(s->of[i].steered[k].refused - s->of[DIM].steered[k].refused));
+/* An estimate as a text: with its interval, if there is one. */
+static string text_of(estimate x, int decimals) {
+    if (isnan(x.value)) return str("unknown");
+    if (!isfinite(x.low)) return str("%.*f [too few]", decimals, x.value);
+    return str("%.*f [%.*f, %.*f]", decimals, x.value + 0.0, decimals, x.low + 0.0, decimals,
+               x.high + 0.0);
+}
+static const reply no_part = {NO, 0};
+/* A reply about a share of something is open while that may be nothing at all. */
+static reply of_share(reply about, estimate whole) {
+    if (whole.low > 0) return about;
+    return (reply){OPEN, at_least(whole, 1e-9).wanted};
+}
+/* HOLDS: the site that is used is the one that the paper's selection rule picks of all sites. IN
+ * PART: it passes the rule, which picks another one. FAILS: it does not pass. */
+static void conclude_site(study *s) {
+    const site_score *x = &s->reported, *y = &s->picked;
+    string faults = faults_of(s, x), other = str("the rule was not asked about other sites");
+    int passes = !*faults.s, asked = s->sites != NULL;
+    int same = asked && x->layer == y->layer && x->pos == y->pos;
+    reply full = {passes ? OPEN : NO, NAN};
+    if (isnan(x->kl)) full.answer = OPEN;
+    else if (passes && asked) full.answer = same ? YES : NO;
+    if (asked) other = str("no site passes");
+    if (asked && y->layer >= 0)
+        other = str("the rule picks block %d, position %d", y->layer, y->pos);
+    conclude_that(s->out, "The vector is of the site that the paper's rule picks", full,
+                  passes && asked ? (reply){YES, 0} : no_part,
+                  str("block %d, position %d %s%s%s: %s at coefficient 1; %s", x->layer, x->pos,
+                      passes ? "passes" : "does not pass (", faults.s, passes ? "" : ")",
+                      site_numbers(x).s, other.s));
+}
+/* HOLDS: each of the random vectors surely moves at most a fifth of the points that this one moves.
+ * IN PART: at most half. FAILS: one of them surely moves more than a fifth. */
+static void conclude_direction(study *s) {
+    reply full = {YES, 0}, weaker = {YES, 0};
+    spread moved = spread_of(s->found.moved, CONTROLS);
+    for (int i = 0; i < CONTROLS; i++) {
+        estimate x = s->found.control[i];
+        full = both_of(full, of_share(at_most(x, 0.2), s->found.most));
+        weaker = both_of(weaker, of_share(at_most(x, 0.5), s->found.most));
     }
-    FIND(most < 20 ? NAN : lost[1] - lost[0], 0.4 * most, 0.15 * most,
-         "Steering acts through values, hardly through attention patterns: %s; frozen patterns "
-         "lose %.1f points, frozen values %.1f, of at most %.1f (paper: 8.75 and 71.75)",
-         lost[0], lost[1], most);
-    FIND(lost[1] < 10 ? NAN : lost[2] / lost[1], 0.5, 0.25,
-         "The vector's direct image in the values is most of that: %s; removing it loses %.1f "
-         "points, frozen values %.1f (paper: 54.75 of 71.75)", lost[2], lost[1]);
-    FIND(F[0] - F[1], 0.4, 0.15, "The continuous measure says the same: %s; teacher-forced "
-         "faithfulness is %.2f with patterns frozen and %.2f with values frozen", F[0], F[1]);
+    conclude_that(s->out, "It is the direction that steers, not a push of that size", full, weaker,
+                  str("%d random vectors of the same norm at the same site move %.1f points on "
+                      "average (%.1f to %.1f), this one %s", CONTROLS, moved.mean, moved.least,
+                      moved.most, text_of(s->found.most, 1).s));
+}
+/* HOLDS: frozen patterns surely lose at most a fifth of what there is to lose. IN PART: surely less
+ * than frozen values do. FAILS: surely more than a fifth, and not surely less than values. */
+static void conclude_patterns(study *s) {
+    estimate lost_qk = s->found.loss[0], share = s->found.share[0], gap = s->found.ov_over_qk;
+    reply weaker = {gap.low > 0 ? YES : NO, 0};
+    conclude_that(s->out, "Steering hardly acts through attention patterns",
+                  of_share(at_most(share, 0.2), s->found.most), of_share(weaker, s->found.most),
+                  str("frozen patterns lose %s points of at most %s, a share of %s; frozen values "
+                      "%s more (paper: 8.75 points, values 71.75)", text_of(lost_qk, 1).s,
+                      text_of(s->found.most, 1).s, text_of(share, 2).s, text_of(gap, 1).s));
+}
+/* HOLDS: frozen values surely lose at least half of what there is to lose. IN PART: surely more
+ * than frozen patterns do. FAILS: surely less than half, and not surely more than patterns. */
+static void conclude_values(study *s) {
+    estimate share = s->found.share[1];
+    reply weaker = {s->found.ov_over_qk.low > 0 ? YES : NO, 0};
+    conclude_that(s->out, "Steering acts through values",
+                  of_share(at_least(share, 0.5), s->found.most), of_share(weaker, s->found.most),
+                  str("frozen values lose %s points, a share of %s (paper: 71.75 points)",
+                      text_of(s->found.loss[1], 1).s, text_of(share, 2).s));
+}
+/* HOLDS: removing the vector's direct image surely loses at least half of what frozen values lose.
+ * IN PART: at least a quarter. FAILS: surely less than half, and not surely a quarter. */
+static void conclude_image(study *s) {
+    estimate share = s->found.svv_of_ov, whole = s->found.loss[1];
+    conclude_that(s->out, "The vector's direct image in the values is most of that",
+                  of_share(at_least(share, 0.5), whole), of_share(at_least(share, 0.25), whole),
+                  str("removing it loses %s points; as a share of what frozen values lose, %s "
+                      "(paper: 54.75 of 71.75)", text_of(s->found.loss[2], 1).s,
+                      text_of(share, 2).s));
+}
+/* HOLDS: teacher-forced, the effect surely keeps at least 0.8 with patterns frozen and at most 0.5
+ * with values frozen. IN PART: surely more with patterns frozen than with values. FAILS: one of the
+ * two is surely not so, nor is the difference. */
+static void conclude_continuous(study *s) {
+    const estimate *F = s->found.F;
+    reply weaker = {s->found.F_gap.low > 0 ? YES : NO, 0};
+    conclude_that(s->out, "The continuous measure says the same",
+                  both_of(at_least(F[0], 0.8), at_most(F[1], 0.5)), weaker,
+                  str("teacher-forced faithfulness is %s with patterns frozen and %s with values "
+                      "frozen", text_of(F[0], 2).s, text_of(F[1], 2).s));
+}
+/* HOLDS: on each side each trained vector's refusal rate is surely within 10 points of DIM's. IN
+ * PART: within 30. FAILS: one is surely farther off than 10. */
+static void conclude_methods(study *s) {
+    reply full = {YES, 0}, weaker = {YES, 0};
+    estimate farthest = {0, 0, 0, 1, 0};
+    for (int i = NTP; i < s->methods; i++)
+        for (int k = 0; k < 2; k++) {
+            estimate x = s->found.apart[i][k];
+            full = both_of(full, both_of(at_most(x, 10), at_least(x, -10)));
+            weaker = both_of(weaker, both_of(at_most(x, 30), at_least(x, -30)));
+            if (fabs(x.value) >= fabs(farthest.value)) farthest = x;
+        }
+    conclude_that(s->out, "Trained vectors steer as the difference in means does", full, weaker,
+                  str("refusal rates differ by at most %.0f points: %s", fabs(farthest.value),
+                      text_of(farthest, 0).s));
+}
+/* HOLDS: a tenth of the edges, of each method's circuit, surely has faithfulness 0.85 on answers
+ * that did not choose it. IN PART: a quarter of them. FAILS: one circuit surely needs more than a
+ * tenth, and not all are surely well with a quarter. */
+static void conclude_circuits(study *s) {
+    reply full = {YES, 0}, weaker = {YES, 0};
+    string numbers = {""};
+    for (int j = 0; j < s->methods; j++) {
+        double share = (double)s->of[j].edges / s->t->graph.edges;
+        double reached = s->found.judged[j].reached;
+        estimate tenth = s->found.judged[j].tenth;
+        full = both_of(full, at_least(tenth, threshold));
+        weaker = both_of(weaker, at_least(s->found.judged[j].quarter, threshold));
+        string takes = str("0.85 is not reached with thrice as many");
+        if (!isnan(reached)) takes = str("0.85 takes %.1f%%", 100 * reached);
+        numbers = str("%s%s%s: a tenth keeps %s, the smallest circuit, %.1f%%, %s; %s", numbers.s,
+                      j ? "; " : "", method_names[j], text_of(tenth, 2).s, 100 * share,
+                      text_of(s->found.judged[j].smallest, 2).s, takes.s);
+    }
+    conclude_that(s->out, "A tenth of the edges carries 85% of the effect", full, weaker,
+                  str("on answers that did not choose them, %s (paper: 10.2%% and 10.8%%)",
+                      numbers.s));
+}
+/* HOLDS: under every vector none of the random circuits has more than a tenth of the effect. IN
+ * PART: their mean surely has at most a tenth. FAILS: under one vector it surely has more. */
+static void conclude_random(study *s) {
+    reply full = {YES, 0}, weaker = {YES, 0};
+    string numbers = {""};
+    for (int j = 0; j < s->methods; j++) {
+        estimate mean = s->found.judged[j].random;
+        reply all = at_most(mean, 0.1); /* of draws, not of prompts */
+        weaker = both_of(weaker, all);
+        if (all.answer == YES && s->found.judged[j].largest > 0.1) all.answer = NO;
+        if (s->found.judged[j].largest <= 0.1) all.answer = YES;
+        full = both_of(full, all);
+        numbers = str("%s%s%s %.2f (%.2f to %.2f)", numbers.s, j ? ", " : "", method_names[j],
+                      mean.value, s->found.judged[j].least, s->found.judged[j].largest);
+    }
+    if (full.answer == OPEN && full.wanted < 1e6)
+        numbers = str("%s; about %.0f draws would tell", numbers.s, full.wanted);
+    full.wanted = weaker.wanted = NAN;
+    conclude_that(s->out, "Random circuits of twice that size carry less than a tenth", full,
+                  weaker, str("mean and range of %d, under %s", DRAWS, numbers.s));
+}
+/* HOLDS: under another vector a smallest circuit surely keeps 0.75 of the effect, on answers that
+ * chose none, and circuits of a tenth of the edges overlap by 0.75. IN PART: 0.525 of both. */
+static void conclude_interchange(study *s) {
+    double overlap = s->found.overlap;
+    reply full = {overlap >= 0.75 ? YES : NO, 0}, weaker = {overlap >= 0.525 ? YES : NO, 0};
+    estimate least = {INFINITY, 0, 0, 1, 0};
+    for (int i = 0; i < s->methods; i++)
+        for (int j = 0; j < s->methods; j++) {
+            estimate x = s->found.interchange[i][j];
+            if (i == j) continue;
+            full = both_of(full, at_least(x, 0.75));
+            weaker = both_of(weaker, at_least(x, 0.525));
+            if (!(x.value >= least.value)) least = x;
+        }
+    conclude_that(s->out, "Vectors made by different methods use interchangeable circuits", full,
+                  weaker,
+                  str("under another vector a smallest circuit keeps at least %s; circuits of "
+                      "10.2%% overlap by %.2f (paper: 0.9)", text_of(least, 2).s, overlap));
+}
+/* HOLDS: with 85% or more of the vector set to 0 by the gradient rule, generations surely lose at
+ * most 10 points beside the whole vector's. IN PART: with 60% or more. FAILS: surely more than 10
+ * wherever 85% are 0, and not surely fewer at 60%. */
+static void conclude_sparsity(study *s) {
+    reply full = {NO, 0}, weaker = {NO, 0};
+    double most = 0;
+    estimate there = unmeasured;
+    int tried = 0;
+    for (size_t i = 0; i < sizeof s->found.sparse / sizeof *s->found.sparse; i++) {
+        double zeroed = s->found.sparse[i].zeroed;
+        estimate x = s->found.sparse[i].loss;
+        reply retains = at_most(x, 10);
+        if (!x.n) continue;
+        tried++;
+        if (zeroed >= 0.85) full = either_of(full, retains);
+        if (zeroed >= 0.60) weaker = either_of(weaker, retains);
+        if (x.value <= 10 && zeroed >= most) most = zeroed, there = x;
+    }
+    if (!tried) full = (reply){OPEN, NAN};
+    string numbers = str("no sparse vector was answered with");
+    if (tried) numbers = str("no sparse vector keeps the refusal rates within 10 points");
+    if (most > 0)
+        numbers = str("by the gradient rule, renormalised, generations lose at most 10 points up "
+                      "to %.0f%%: %s there", 100 * most, text_of(there, 1).s);
+    conclude_that(s->out, "Most of the vector can be zeroed", full, weaker,
+                  str("%s (paper: 90%% and more)", numbers.s));
+}
+/* HOLDS: nine tenths of the comparisons of two methods' dimensions, of those where both keep at
+ * least twenty, have p < 0.05. IN PART: half of them. FAILS: fewer. */
+static void conclude_dimensions(study *s) {
+    int tested = s->found.tested;
+    double share = (double)s->found.significant / max_int(1, tested);
+    reply full = {share >= 0.9 ? YES : NO, NAN}, weaker = {share >= 0.5 ? YES : NO, 0};
+    if (!tested) full.answer = OPEN;
+    conclude_that(s->out, "Methods keep the same dimensions more than chance would", full, weaker,
+                  str("%d of %d comparisons where both keep at least %d have p < 0.05",
+                      s->found.significant, tested, FEWEST));
+}
+static void conclude(study *s) {
+    conclude_site(s);
+    conclude_direction(s);
+    conclude_patterns(s);
+    conclude_values(s);
+    conclude_image(s);
+    conclude_continuous(s);
     if (s->brief) return;
-    if (s->methods > 1)
-        FIND(-apart, -0.1, -0.3, "Trained vectors steer as the difference in means does: %s; "
-             "refusal rates differ by at most %.0f points", 100 * apart);
-    FIND(-share, -0.13, -0.25, "A tenth of the edges carries 85%% of the effect: %s; the smallest "
-         "such circuit has %.1f%% (paper: 10.2%% and 10.8%%)", 100 * share);
-    FIND(-chance, -0.1, -0.3, "Random circuits of twice that size carry less than a tenth: %s; "
-         "%.2f at most", chance);
-    if (s->methods > 1)
-        FIND(fmin(least, s->found.overlap) / 0.75, 1, 0.7,
-             "Vectors made by different methods use interchangeable circuits: %s; under another "
-             "vector a smallest circuit keeps at least %.2f; circuits of 10.2%% overlap by %.2f "
-             "(paper: 0.9)", least, s->found.overlap);
-    FIND(fmax(faithful, refusing), 0.85, 0.6, "Most of the vector can be zeroed: %s; by the "
-         "gradient rule, renormalised, up to %.0f%% with faithfulness 0.85%s (paper: 90%% and "
-         "more)", 100 * faithful, !s->n_sparse ? "" :
-         str(", up to %.0f%% within 10 points of both refusal rates", 100 * refusing).s);
-    if (s->methods > 1)
-        FIND(agree, 0.9, 0.5, "Methods keep the same dimensions more than chance would: %s; %d of "
-             "%d comparisons have p < 0.05", s->found.significant, s->found.tested);
+    if (s->methods > 1) conclude_methods(s);
+    conclude_circuits(s);
+    conclude_random(s);
+    if (s->methods > 1) conclude_interchange(s);
+    conclude_sparsity(s);
+    if (s->methods > 1) conclude_dimensions(s);
     finding(s->out, "Steering value vectors decode to meaningful tokens: can't be told by a "
             "number; read the table of tokens");
 }
@@ -5353,7 +6051,7 @@ static void conclude(study *s) {
     } while (0)
 /* The stages asked for, in the paper's order. Shards share a command's own stage, not the rest. */
 static steer_status whole_paper(study *s) {
-    double F;
+    faithfulness F;
     int shards = s->store.shards, todo = s->stages, rest = CIRCUIT | OV | SPARSIFY;
 #define STAGE(bits) (s->store.shards = (todo & (bits)) ? shards : 0, todo & (bits))
     if (todo != EVERYTHING && todo) s->store.shards = 0;
@@ -5363,8 +6061,14 @@ static steer_status whole_paper(study *s) {
     TRY(collect_examples(s, &s->of[DIM]));
     if (s->circuit) { /* only what it carries under this vector */
         cuts_of(&s->t->graph, cut_at(s, 0), 0, cut_at(s, 0));
-        TRY(judge_cuts(s, &s->of[DIM], 1, &F));
-        return say(s->out, "faithfulness of the circuit in %s: %.3f", s->circuit, F), STEER_OK;
+        TRY(collect_judges(s, &s->of[DIM]));
+        for (int judging = 0; judging < 2; judging++) {
+            TRY(judge_cuts(s, &s->of[DIM], judging, 1, &F));
+            say(s->out, "faithfulness of the circuit in %s: %s on %d + %d answers%s", s->circuit,
+                text_of(mean_of_plan(&F, 0, -1), 3).s, F.n[0], F.n[1],
+                judging ? " more, with which `circuit --out` would not have chosen it" : "");
+        }
+        return STEER_OK;
     }
     if (STAGE(FREEZE)) SHOW(freezing_table(s));
     if (STAGE(MAP) && s->map && s->sites) SHOW(site_map(s));
@@ -5372,7 +6076,7 @@ static steer_status whole_paper(study *s) {
         say(s->out, "the rest, with its --pairs, --epochs, --exact, --metric: give --patch 20");
         return conclude(s), STEER_OK;
     }
-    if (!s->of[DIM].n && todo & (TRAIN | PATCH | rest))
+    if (!s->of[DIM].choosing.n && todo & (TRAIN | PATCH | rest))
         return say(s->out, "the vector flips no test prompt's answer: nothing to patch"), STEER_OK;
     if (STAGE(TRAIN) && s->methods > 1) SHOW(train_methods(s));
     if (STAGE(TRAIN)) SHOW(methods_table(s));
@@ -5381,12 +6085,15 @@ static steer_status whole_paper(study *s) {
         SHOW(faithfulness_table(s));
         SHOW(smallest_circuits(s));
         if (s->methods > 1) overlap_table(s);
-        SHOW(interchange_table(s));
+        TRY(judge_circuits(s));
+        interchange_table(s);
         edges_tables(s);
+        TRY(report_status(s->out, s->e));
         if (s->save) TRY(save_circuit(s, s->save));
     }
     if (STAGE(OV)) SHOW(value_vectors_table(s));
     for (int i = DIM; i < s->methods && STAGE(SPARSIFY); i++) SHOW(sparsity_table(s, i));
+    if (STAGE(SPARSIFY)) SHOW(retention_table(s));
     if (STAGE(SPARSIFY) && s->methods > 1) SHOW(agreement_table(s));
     if (STAGE(PATCH)) SHOW(shaded_response(s));
 #undef STAGE
@@ -6403,7 +7110,10 @@ static steer_status prepare_paper(study *s, const options *o) {
     s->n_patch = given_or(o->patch, o->quick ? 3 : box ? 10 : 20);
     s->n_faith = box ? s->n_patch : min_int(s->n_patch, 6);
     s->n_exact = given_or(o->exact, !box || o->metric != STEER_LOGIT ? 0 : o->quick ? 1 : 2);
+    s->n_judge = o->quick ? 6 : s->n_patch;
     s->n_sparse = o->quick ? 0 : box ? 30 : 10;
+    s->n_retain = o->quick ? 30 : 60;
+    s->n_control = o->quick ? 20 : (int)o->limit;
     s->n_train = (int)o->pairs, s->n_val = (int)o->val, s->n_test = (int)o->limit, s->read = 16;
     s->max_bytes = o->max_mem == UNSET ? 0 : (size_t)o->max_mem * 1000000;
     TRY(set_max_new(s, o, box ? 64 : 48));
@@ -6417,7 +7127,6 @@ static steer_status prepare_paper(study *s, const options *o) {
 static steer_status command_paper(study *s, const options *o) {
     const steer_model *m = s->m;
     int box = m->grammar_size > 0, sites = m->eoi * m->config.layers, train = s->stages == TRAIN;
-    site_score picked;
     if (o->store) TRY(open_records(&s->store, o->store, OWN, s->e));
     warn_of_damage(&s->store, OWN);
     TRY(open_context(s, 2 * min_int(s->n_test, 100) + 8, longest_prompt(s)));
@@ -6433,8 +7142,8 @@ static steer_status command_paper(study *s, const options *o) {
         box ? "answer grammar (of those that do not refuse), " : "", s->read);
     if (!o->vector) TRY(extract_means(s));
     if (!o->vector && !train && !(o->no_scores && s->want.given && s->want.a != 0)) {
-        SHOW(choose_site(s, &picked));
-        SHOW(set_site(s, &picked));
+        SHOW(choose_site(s));
+        SHOW(set_site(s));
         TRY(check_not_zero(s));
     } else {
         if (!o->vector) TRY(take_site(s, s->want.layer, s->want.pos, s->want.a));
@@ -6442,6 +7151,7 @@ static steer_status command_paper(study *s, const options *o) {
         say(s->out, "vector by %s, block %d, position %d, coefficient %g, as given; norm %.2f",
             s->v.method, s->v.layer, s->v.pos, (double)s->v.coeff, norm_of(s->v.v, s->v.d));
     }
+    SHOW(judge_site(s));
     if (!train || s->want.method != DIM) TRY(whole_paper(s));
     return train ? save_vector(s, s->want.method, o) : STEER_OK;
 }

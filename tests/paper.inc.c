@@ -1343,13 +1343,16 @@ static void check_agreement(void) {
              i++) /* the first half matters to two of them, the second to the third */
             by[i] = (double)s.of[k].v[i] * ((i < D / 2) == (k < 2) ? 2 : 0.01);
     }
-    int tested = agreement_table(&s) ? -1 : s.found.tested;
-    CHECK_THAT(tested == 3 * TAUS && n_entries(&out) == 1, "%d comparisons", tested);
+    int tested = agreement_table(&s) ? -1 : s.found.tested, large = 0, rows = 0;
+    CHECK_THAT(n_entries(&out) == 1, "%zu entries", n_entries(&out));
     for (size_t i = 0; i < n_entries(&out); i++) {
         const entry *t = AT(out.entries, entry, i);
         for (int r = 0; r < t->n_rows; r++) {
             double tau = value_of(&out, t, r, "tau"), iou = value_of(&out, t, r, "IoU"),
                    both = value_of(&out, t, r, "both"), p10 = value_of(&out, t, r, "log10 p");
+            int enough = fmin(value_of(&out, t, r, "kept A"), value_of(&out, t, r, "kept B")) >= 20;
+            rows++, large += enough;
+            CHECK_THAT(isnan(p10) == !enough, "a probability of sets that are too small");
             if (tau < 0.4 || tau > 1.2) continue; /* half of the dimensions stay */
             CHECK_THAT(value_of(&out, t, r, "kept A") == D / 2 &&
                            value_of(&out, t, r, "kept B") == D / 2,
@@ -1363,6 +1366,8 @@ static void check_agreement(void) {
             CHECK_THAT(fabs(value_of(&out, t, r, "chance") - 1 / 3.0) < 1e-9, "chance");
         }
     }
+    CHECK_THAT(rows == 3 * TAUS && tested == large && large > 0 && large < rows,
+               "%d rows, %d of them large enough, %d tested", rows, large, tested);
     for (int k = 0; k < 3; k++) free(s.of[k].v), free(s.of[k].scores);
     s.t = NULL;
     clear_study(&s), free_report(&out);

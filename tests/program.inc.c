@@ -110,7 +110,7 @@ static void test_whole_paper(void) {
         "sites",    "dose",         "map",         "steering", "freezing", "methods",
         "patching", "coarse",       "faithfulness", "overlap",  "interchange", "kinds",
         "circuit",  "svv",          "sparsity",    "sparsity-NTP", "sparsity-PO", "agreement",
-        "shaded"};
+        "shaded",   "judged",       "retained"};
     image file = small_image(F32, SMALL_REFUSER);
     steer_model *m = open_image(&file);
     steer_error e = {0};

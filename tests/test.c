@@ -1604,7 +1604,7 @@ static void test_judging(void) {
                            {5, 10, 0.2365931, 0.7634069},   {1, 1, 0.2065493, 1},
                            {50, 100, 0.4038315, 0.5961685}, {97, 100, 0.9154806, 0.9897453}};
     for (size_t i = 0; i < sizeof known_intervals / sizeof *known_intervals; i++) {
-        interval w = wilson(known_intervals[i].k, known_intervals[i].n);
+        estimate w = wilson(known_intervals[i].k, known_intervals[i].n);
         CHECK_THAT(fabs(w.low - known_intervals[i].low) < 2e-6 &&
                        fabs(w.high - known_intervals[i].high) < 2e-6,
                    "%d of %d: %.7f to %.7f", known_intervals[i].k, known_intervals[i].n, w.low,
@@ -2935,6 +2935,7 @@ static void test_user(void) {
 #include "arguments.inc.c"
 #include "options.inc.c"
 #include "store.inc.c"
+#include "verdicts.inc.c"
 
 typedef struct {
     const char *name;
@@ -3018,6 +3019,12 @@ static const test tests[] = {
     {"found-early", test_found_early, "what is wrong is found before the work, nothing is touched"},
     {"interrupted", test_interrupted, "answers are written as they come, in whole lines"},
     {"terminal", test_terminal, "no control character of others reaches a terminal"},
+    {"intervals", test_intervals, "intervals equal those of statsmodels, scipy and the literature"},
+    {"coverage", test_coverage, "95% intervals hold the truth 93 times in 100 or more"},
+    {"losses", test_losses, "losses, shares and changes of answers made by hand"},
+    {"verdicts", test_verdicts, "every verdict: holds, in part, fails, can't be told"},
+    {"judges", test_judges, "what judges a circuit chose none"},
+    {"controls", test_controls, "random vectors do not steer; ten random circuits are ten"},
     {"user", test_user, "a program that links the library"},
 };
 int main(int argc, char **argv) {
