@@ -553,6 +553,8 @@ static steer_status load_model(steer_model *m, steer_error *e) {
     if (m->size < sizeof h || memcmp(m->bytes, "STEERMDL", 8))
         return fail(e, STEER_EFORMAT,
                     "not a steer model file; tools/export.py makes one from a GGUF");
+    if ((uintptr_t)m->bytes % 4)
+        return fail(e, STEER_EARG, "the bytes of a model must lie at a multiple of 4");
     memcpy(&h, m->bytes, sizeof h);
     if (h.version != STEER_VERSION)
         return fail(e, STEER_EFORMAT, "another format version" EXPORT_AGAIN);
@@ -594,8 +596,6 @@ static steer_status load_model(steer_model *m, steer_error *e) {
 }
 steer_model *steer_open_memory(const void *bytes, size_t size, const char *name, steer_error *e) {
     steer_error inner = {0};
-    if ((uintptr_t)bytes % 4)
-        return fail(e, STEER_EARG, "%s: the bytes of a model lie at a multiple of 4", name), NULL;
     steer_model *m = zeros(1, sizeof *m);
     if (!m) return fail(e, STEER_ENOMEM, "%s: no memory to open it", name), NULL;
     m->bytes = bytes, m->size = size;
@@ -2526,15 +2526,16 @@ steer_tracer *steer_tracer_new(const steer_model *m, int layer, int max, int ans
                                int cut_streams, steer_error *e) {
     tracer *t = zeros(1, sizeof *t);
     int fits = t && !outside(layer, 0, m->config.layers - 1) && !outside(answers, 1, 1 << 24) &&
-               !outside(max, 2, 1 << 24) && !outside(cut_streams, 1, INT32_MAX / max - 1);
+               !outside(max, 2, m->config.max_seq) && !outside(cut_streams, 1, INT32_MAX / max - 1);
     size_t bytes = fits ? lay_out_tracer(t, m, layer, max, answers, cut_streams, NULL) : 0;
     char *memory = NULL;
-    fits = fits && t->graph.nodes <= MAX_NODES && mul(max, sum_rows(&t->graph)) <= INT32_MAX;
+    fits = fits && t->contexts && t->graph.nodes <= MAX_NODES &&
+           mul(max, sum_rows(&t->graph)) <= INT32_MAX;
     if (!t) fail(e, STEER_ENOMEM, "no memory to patch");
     else if (!fits)
         fail(e, STEER_EARG, "no tracer: %d positions, %d answers, %d streams, block %d; at least "
-             "2, 1, 1, and at most %d nodes, %d rows of gradients", max, answers, cut_streams,
-             layer, MAX_NODES, INT32_MAX);
+             "2, 1, 1; at most %d positions, %d nodes, %d rows of gradients", max, answers,
+             cut_streams, layer, m->config.max_seq, MAX_NODES, INT32_MAX);
     else if (bytes == SIZE_MAX || !(memory = zeros(bytes - t->contexts + ALIGN, 1)))
         fail(e, STEER_ENOMEM, "no memory to patch (%.0f MB)", bytes / 1e6);
     else {

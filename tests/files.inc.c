@@ -225,7 +225,7 @@ static void replace_section(image *f, int section, const void *p, size_t n) {
         unsigned char *offset = made.bytes + HEAD + RECORD_BYTES * i + 16;
         uint64_t at;
         memcpy(&at, offset, 8);
-        at += made.data - f->data;
+        at = at - f->data + made.data;
         memcpy(offset, &at, 8);
     }
     uint64_t size = made.size, data = made.data;
@@ -414,4 +414,93 @@ static void test_promises(void) {
     CHECK_THAT(!steer_open_memory(f.bytes + 1, f.size, "odd", &e) && e.code == STEER_EARG, "%s",
                e.text);
     free(f.bytes);
+}
+
+/* ---------------------------------------------------------------- a caller's numbers */
+
+/* The ends of an int where the library adds or multiplies: refused, before they are. Under the
+ * sanitizer an overflow ends the process. */
+static void test_callers_numbers(void) {
+    static const int ends[] = {INT_MIN, INT_MIN + 1, -1, 1 << 24, INT_MAX - 1, INT_MAX};
+    enum { COUNT = sizeof ends / sizeof *ends };
+    image f = small_image(F32, 0);
+    steer_model *m = open_image(&f);
+    if (!m) return;
+    steer_error e = {0};
+    steer_context *c = steer_context_new(m, &(steer_limits){.streams = 2, .positions = 16}, &e);
+    int prompt[16] = {'a', 'b', 'c'}, out[16];
+    float *tape_memory = zeros((size_t)3 * 16 * (size_t)m->config.d, sizeof *tape_memory);
+    for (int i = 0; i < COUNT; i++) {
+        int x = ends[i];
+        size_t n = 1;
+        const char *piece = steer_piece(m, x, &n);
+        CHECK_THAT(piece && !n, "token %d has %zu bytes", x, n);
+
+        steer_job job = {.prompt = prompt, .n_prompt = x, .max_new = 2, .out = out};
+        CHECK_THAT(steer_generate(c, &job, 1, NULL, NULL, &e) == STEER_EARG, "n_prompt %d", x);
+        job.n_prompt = 3, job.max_new = x;
+        steer_status s = steer_generate(c, &job, 1, NULL, NULL, &e);
+        CHECK_THAT(x < 0 ? !s && job.n_out == 0 : s == STEER_EARG, "max_new %d: %d", x, s);
+        CHECK_THAT(steer_begin(c, x, NULL, -1, &e) == STEER_EARG, "stream %d", x);
+        if (x != -1) CHECK_THAT(steer_begin(c, 0, NULL, x, &e) == STEER_EARG, "twin %d", x);
+        CHECK_THAT(!steer_begin(c, 0, NULL, -1, &e) && !steer_begin(c, 1, NULL, -1, &e), "%s",
+                   e.text);
+        CHECK_THAT(steer_fork(c, x, 1, 0, &e) == STEER_EARG, "fork from %d", x);
+        CHECK_THAT(steer_fork(c, 0, x, 0, &e) == STEER_EARG, "fork to %d", x);
+        CHECK_THAT(steer_fork(c, 0, 1, x, &e) == STEER_EARG, "fork of %d positions", x);
+
+        steer_tape tape = {.resid = tape_memory, .rows = 16, .first = x};
+        steer_row row = {0, 0, 'a', 1, 1};
+        CHECK_THAT(steer_run(c, &row, 1, &tape, &e) == STEER_EARG, "a tape from block %d", x);
+        tape = (steer_tape){.resid = tape_memory, .rows = x};
+        row.tape = 2;
+        s = x < 0 ? steer_run(c, &row, 1, &tape, &e) : STEER_EARG;
+        CHECK_THAT(s == STEER_EARG, "a tape of %d rows", x);
+        row = (steer_row){0, x, 'a', 1, 0};
+        CHECK_THAT(steer_run(c, &row, 1, NULL, &e) == STEER_EARG, "position %d", x);
+        row = (steer_row){0, 0, x, 1, 0};
+        CHECK_THAT(steer_run(c, &row, 1, NULL, &e) == STEER_EARG, "token %d", x);
+        CHECK_THAT(steer_run(c, &row, x, NULL, &e) == STEER_EARG, "%d rows", x);
+
+        steer_limits limits[] = {{.streams = x}, {.positions = x}, {.rows = x}, {.logits = x},
+                                 {.cut_rows = x}, {.cut_rows = 1, .cut_layer = x}};
+        for (int k = 0; k < 6; k++) {
+            int large = x == 1 << 24 && k != 5; /* it may be had, if there is the memory */
+            size_t bytes = steer_context_bytes(m, &limits[k]);
+            CHECK_THAT(bytes == 0 || large || (x > 0 && (k == 3 || k == 4)),
+                       "limit %d of %d takes %zu bytes", k, x, bytes);
+            if (!bytes) CHECK_THAT(!steer_context_new(m, &limits[k], &e), "limit %d of %d", k, x);
+        }
+        CHECK_THAT(!steer_tracer_new(m, x, 8, 4, 1, &e), "a tracer from block %d", x);
+        CHECK_THAT(!steer_tracer_new(m, 1, x, 4, 1, &e), "a tracer of %d positions", x);
+        if (x != 1 << 24)
+            CHECK_THAT(!steer_tracer_new(m, 1, 8, x, 1, &e), "a tracer of %d answers", x);
+        CHECK_THAT(!steer_tracer_new(m, 1, 8, 4, x, &e), "a tracer of %d streams", x);
+
+        steer_prompts p;
+        if (x < 0) {
+            s = steer_prompts_load(&p, m, "weights/harmful-val.txt", x, &e);
+            CHECK_THAT(s == STEER_EARG && !p.n, "at most %d prompts: %s", x, s ? e.text : "fine");
+        }
+        steer_vector v = {0};
+        double *mean = zeros((size_t)3 * 64 * (size_t)m->config.d, 2 * sizeof *mean);
+        CHECK_THAT(steer_dim(&v, m, mean, mean, x, -1, 1, &e) == STEER_EARG, "block %d", x);
+        s = x == -1 ? STEER_EARG : steer_dim(&v, m, mean, mean, 0, x, 1, &e);
+        CHECK_THAT(s == STEER_EARG, "position %d", x);
+        steer_vector odd = {.v = tape_memory, .keep = tape_memory, .d = x, .layers = 2};
+        CHECK_THAT(steer_vector_save(&odd, in_temporary("odd.vec"), &e) == STEER_EARG, "d %d", x);
+        odd.d = m->config.d, odd.layers = x;
+        CHECK_THAT(steer_vector_save(&odd, in_temporary("odd.vec"), &e) == STEER_EARG,
+                   "%d blocks", x);
+        free(mean);
+    }
+
+    /* A prompt that can't hold the template's end has no means. */
+    int *lists[] = {prompt}, lengths[] = {m->eoi - 1};
+    steer_prompts shorter = {.n = 1, .tokens = lists, .lengths = lengths};
+    double *mean = zeros((size_t)3 * (size_t)m->eoi * 2 * (size_t)m->config.d, sizeof *mean);
+    CHECK_THAT(steer_means(c, &shorter, 0, mean, NULL, &e) == -1 && e.code == STEER_EARG &&
+                   strstr(e.text, "template"), "%s", e.text);
+    free(mean), free(tape_memory);
+    steer_context_free(c), steer_close(m), free(f.bytes);
 }

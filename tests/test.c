@@ -2965,6 +2965,7 @@ static const test tests[] = {
     {"read-into-memory", test_read_into_memory, "a model read into memory needs its file no more"},
     {"overflows", test_overflows, "two files that led outside of arrays are refused"},
     {"promises", test_promises, "what later code relies on is refused where it is broken"},
+    {"callers-numbers", test_callers_numbers, "the ends of an int, refused before they overflow"},
     {"stack", test_stack, "what steer.h says that a thread needs is enough"},
     {"fast-math", test_fast_math, "-Ofast and -ffast-math are refused, with what to type"},
     {"vector-files", test_vector_files, "vectors come back; broken ones and others' are refused"},
