@@ -6117,7 +6117,8 @@ enum { /* bits: which commands take an option, a rule */
     FOR_EDGES = FOR_PATCH | FOR_CIRCUIT | FOR_OV | FOR_SPARSIFY | FOR_REPRODUCE,
     FOR_TESTS = FOR_EVALUATE | FOR_FREEZE | FOR_EDGES, /* they print tables on the test prompts */
     FOR_STUDIES = FOR_VECTOR | FOR_TESTS,
-    FOR_COMPUTING = FOR_TALK | FOR_STUDIES
+    FOR_COMPUTING = FOR_TALK | FOR_STUDIES,
+    FOR_MODELS = FOR_INFO | FOR_TOKENIZE | FOR_COMPUTING
 };
 
 /* What the options say. A field that was not given holds its `standard` from the table; UNSET and
@@ -6126,7 +6127,7 @@ enum { UNSET = -1 };
 typedef struct {
     const char *vector, *freeze, *remove, *site, *system, *prompts, *jsonl, *chat, *data, *out;
     const char *report, *store, *shard, *circuit;
-    int64_t compare, quiet, verify, json, quick, no_scores, salvage;    /* flags */
+    int64_t compare, quiet, verify, json, quick, no_scores, salvage, no_mmap; /* flags */
     int64_t ablate, metric, method;                                     /* places among the words */
     int64_t max_new, seed, train, limit, val, map, patch, pairs, exact, epochs, max_mem;
     int64_t threads;
@@ -6181,6 +6182,8 @@ static const known_option all_options[] = {
      "elsewhere)"},
     {"quiet", NULL, FLAG, AT_FIELD(quiet), 0, 0, 0, FOR_TOKENIZE | FOR_GENERATE,
      "ids only; no speed, and with --jsonl no answers on the screen"},
+    {"no-mmap", NULL, FLAG, AT_FIELD(no_mmap), 0, 0, 0, FOR_MODELS,
+     "read the model file into memory (beside --max-mem), so that it may change meanwhile"},
     {"verify", NULL, FLAG, AT_FIELD(verify), 0, 0, 0, FOR_INFO,
      "check the weights' checksum too"},
     {"method", "dim|ntp|po", CHOICE, AT_FIELD(method), 0, 0, 0, FOR_VECTOR,
@@ -7252,6 +7255,9 @@ static void close_study(study *s) {
     clear_study(s);
     steer_close(m);
 }
+static steer_model *open_model(const char *path, const options *o, steer_error *e) {
+    return steer_open(path, o->no_mmap ? STEER_READ : 0, e);
+}
 /* A command of the paper on all models given; every one is opened, and what it needs is read,
  * before the first is worked on. */
 static steer_status run_studies(const options *o, int stages, report *out, steer_error *e) {
@@ -7267,7 +7273,7 @@ static steer_status run_studies(const options *o, int stages, report *out, steer
     for (int i = 0; i < n && !status; i++) {
         study *s = &all[i];
         *s = (study){.path = o->argument[i], .out = out, .e = e, .stages = stages};
-        s->m = steer_open(s->path, 0, e);
+        s->m = open_model(s->path, o, e);
         status = s->m ? prepare_paper(s, o) : e->code;
     }
     for (int i = 0; i < n && !status; i++) {
@@ -7290,7 +7296,7 @@ static steer_status run_command(const known_command *c, options *o, steer_error 
     if (!c->run) return command_merge(o, e);
     if (c->run != command_paper) {
         study s = {.path = o->argument[0], .e = e};
-        s.m = steer_open(s.path, 0, e);
+        s.m = open_model(s.path, o, e);
         steer_status status = s.m ? c->run(&s, o) : e->code;
         close_study(&s);
         return status;

@@ -67,6 +67,50 @@ static void test_read_into_memory(void) {
     CHECK_THAT(!steer_open("weights/tiny-llama.bin", 2, &e) && e.code == STEER_EARG, "%s", e.text);
 }
 
+/* A conversation of two messages, before the second of which the model's file is cut to nothing.
+ * How `steer chat` ended; *answers: how often it answered. */
+static int chat_over_a_cut(const char *flag, int *answers) {
+    const char *path = in_temporary("cut-in-use.bin");
+    int to[2], from[2], status = 0;
+    size_t size;
+    char *bytes = read_file("weights/tiny-llama.bin", &size, NULL), said[4096];
+    unlink(path), write_bytes(path, bytes, size), free(bytes);
+    CHECK_THAT(!pipe(to) && !pipe(from), "%s", strerror(errno));
+    fflush(stdout);
+    pid_t child = fork();
+    if (!child) {
+        dup2(to[0], 0), dup2(from[1], 1), dup2(from[1], 2);
+        close(to[1]), close(from[0]);
+        alarm(60);
+        execl(PROGRAM, PROGRAM, "chat", path, "--max-new", "4", flag, (char *)NULL);
+        _exit(127);
+    }
+    close(to[0]), close(from[1]);
+    *answers = 0;
+    for (int i = 0; i < 2; i++) { /* the first letter of an answer shows that the model is open */
+        ssize_t n = write(to[1], "How do I bake a cake?\n", 22);
+        for (int letters = 0; n > 0 && !letters;) {
+            n = read(from[0], said, sizeof said);
+            for (ssize_t k = 0; k < n; k++) letters |= isalpha((unsigned char)said[k]);
+            *answers += letters != 0;
+        }
+        if (!i) CHECK_THAT(!truncate(path, 0), "%s", strerror(errno));
+    }
+    close(to[1]);
+    while (read(from[0], said, sizeof said) > 0) {}
+    close(from[0]), waitpid(child, &status, 0);
+    return status;
+}
+static void test_no_mmap(void) {
+    int answers, status;
+    signal(SIGPIPE, SIG_IGN);
+    status = chat_over_a_cut("--no-mmap", &answers);
+    CHECK_THAT(status == 0 && answers == 2, "read: status %d after %d answers", status, answers);
+    status = chat_over_a_cut(NULL, &answers); /* what README and steer.h warn of */
+    CHECK_THAT(status != 0, "mapped: status %d after %d answers", status, answers);
+    signal(SIGPIPE, SIG_DFL);
+}
+
 /* ---------------------------------------------------------------- compilers */
 
 /* Of each compiler there is: each of these flags is refused, with the line to type, and only they

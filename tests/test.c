@@ -2963,6 +2963,7 @@ static const test tests[] = {
     {"boundaries", test_boundaries, "values at which sizes overflow, in every field"},
     {"not-finite", test_not_finite, "weights that are no numbers end a run"},
     {"read-into-memory", test_read_into_memory, "a model read into memory needs its file no more"},
+    {"no-mmap", test_no_mmap, "a conversation with --no-mmap outlives its file"},
     {"overflows", test_overflows, "two files that led outside of arrays are refused"},
     {"promises", test_promises, "what later code relies on is refused where it is broken"},
     {"callers-numbers", test_callers_numbers, "the ends of an int, refused before they overflow"},
