@@ -71,8 +71,9 @@ fuzz: tests/fuzz
 
 # Every command where memory lacks, a file call fails or the disk is full: a sample. `make torture`
 # takes all of it, and kills running commands more often than the tests do.
-WRAPPED = open close read write pread pwrite fstat stat lstat lseek ftruncate fsync fchmod flock fcntl \
-    mkstemp access rename realpath readlink mmap fopen fdopen fclose fflush fread fseek ftell getline
+WRAPPED = open open64 fcntl fcntl64 stat stat64 fstat fstat64 ftruncate ftruncate64 pread pread64 \
+    pwrite pwrite64 mmap mmap64 close read write dup fsync access rename readlink fopen fdopen fclose \
+    fflush fread getline
 tests/faults: tests/faults.c steer.c steer.h Makefile
 	$(CC) -std=gnu11 -O2 -g $(ARCH) -fno-builtin -no-pie $(WARN) \
 	    tests/faults.c $(WRAPPED:%=-Wl,--wrap=%) -lm -o tests/faults
