@@ -31,15 +31,16 @@
  * do. Every `steer_error *e` may be NULL. ---- */
 typedef enum {
     STEER_OK,
-    STEER_ENOMEM,    /* memory */
-    STEER_EIO,       /* the operating system refused a file */
-    STEER_EFORMAT,   /* a file is not what it must be */
-    STEER_EARG,      /* an argument is out of range */
-    STEER_EMISMATCH, /* a vector made for another model, template or block */
-    STEER_ENOHIT,    /* a plan holds an edit that changed nothing */
+    STEER_ENOMEM,     /* memory */
+    STEER_EIO,        /* the operating system refused a file */
+    STEER_EFORMAT,    /* a file is not what it must be */
+    STEER_EARG,       /* an argument is out of range */
+    STEER_EMISMATCH,  /* a vector made for another model, template or block */
+    STEER_ENOHIT,     /* a plan holds an edit that changed nothing */
     STEER_ENONFINITE, /* a NaN or an infinity appeared */
-    STEER_EPART      /* what is missing is the work of other shards */
+    STEER_EPART       /* what is missing is the work of other shards */
 } steer_status;
+
 typedef struct {
     steer_status code;
     char text[320];
@@ -47,21 +48,23 @@ typedef struct {
 
 /* ---- The model ---- */
 typedef struct steer_model steer_model;
+
 typedef struct {
     int d, layers, heads, kv_heads, head_dim, ff, vocab, max_seq;
     int qkv_bias, post_norms, gelu, tied; /* switches of the architecture */
     int window, window_every; /* block b sees `window` positions unless b % every == every - 1 */
     float norm_eps, norm_offset, attn_cap, final_cap, embed_scale, query_scale;
-    int pretok, nfc, trim;                  /* 1: GPT-2, single digits; 2: Qwen2 */
+    int pretok, nfc, trim; /* 1: GPT-2, single digits; 2: Qwen2 */
     int n_eot, n_refusal;
     int eot[STEER_MAX_IDS], refusal[STEER_MAX_IDS]; /* the paper's R: a refusal's first tokens */
-    int site_layer, site_pos;               /* site to report by default; layer 0: none */
+    int site_layer, site_pos;                       /* site to report by default; layer 0: none */
     float site_coeff;
-    uint64_t fingerprint;                   /* of all bytes of the file */
+    uint64_t fingerprint; /* of all bytes of the file */
     char name[64];
 } steer_config;
 
 enum { STEER_READ = 1 }; /* flags of steer_open */
+
 /* Open a model file; all its sizes, counts and checksums but the weights' are checked. NULL and an
  * error on failure.
  *
@@ -97,10 +100,12 @@ long steer_chat(const steer_model *m, const char *system, const char *const *tur
 int steer_eoi(const steer_model *m); /* end-of-instruction tokens: positions -eoi .. -1 */
 
 /* ---- Plans: what a stream does differently. Data, not callbacks; zero means nothing. ---- */
-enum { STEER_QK = 1, STEER_V = 2, STEER_MLP = 4 };  /* freeze: read from the unsteered twin */
-enum { STEER_SVV = 1, STEER_MLP_DIRECT = 2 };       /* remove the vector's direct image */
+enum { STEER_QK = 1, STEER_V = 2, STEER_MLP = 4 }; /* freeze: read from the unsteered twin */
+
+enum { STEER_SVV = 1, STEER_MLP_DIRECT = 2 }; /* remove the vector's direct image */
+
 typedef struct {
-    const float *add;    /* [d] steering vector s, or NULL: x += coeff * s ... */
+    const float *add; /* [d] steering vector s, or NULL: x += coeff * s ... */
     float coeff;
     int layer;           /* ... at the input of this block, */
     int from, to;        /* at positions from <= t < to; to 0: all */
@@ -113,7 +118,7 @@ typedef struct {
                             added: blocks below are not run; or NULL */
     const unsigned char *cut; /* [slots][nodes] of the graph below; 1: along this edge the slot
                                  reads the twin's node instead of the stream's own; or NULL */
-    int64_t hits[5];     /* out: rows changed by add, freeze, remove, ablate, cut; steer_generate
+    int64_t hits[5]; /* out: rows changed by add, freeze, remove, ablate, cut; steer_generate
                             sets them to 0 first */
 } steer_plan;
 
@@ -131,24 +136,27 @@ steer_graph steer_graph_of(const steer_model *m, int layer); /* no such block: a
 
 /* ---- Runs ---- */
 typedef struct steer_context steer_context;
+
 typedef struct {
     int streams, positions, rows; /* sequences at once, positions a sequence, rows a run */
     int logits;                   /* rows a run whose logits are wanted */
     int cut_rows, cut_layer;      /* rows a run with cut edges, and the graph's first block */
 } steer_limits;
+
 typedef struct {
     int stream, pos, token;
-    int logits;          /* 1: logits are wanted */
-    int tape;            /* n > 0: this row is recorded as row n - 1 of the tape */
+    int logits; /* 1: logits are wanted */
+    int tape;   /* n > 0: this row is recorded as row n - 1 of the tape */
 } steer_row;
-typedef struct {         /* what a run remembers of chosen rows; any pointer may be NULL */
-    float *resid;        /* [depth + 1][rows][d] residual entering each block, after the edits */
-    float *attn, *mlp;   /* [depth][rows][d] module outputs, before Gemma's post-norms */
-    float *mid;          /* [depth][rows][d] residual between attention and MLP */
-    float *q, *k, *v;    /* [depth][rows][heads or kv_heads * head_dim], q and k after rope */
-    float *z;            /* [depth][rows][heads * head_dim] values mixed by the patterns */
-    float *gate, *up;    /* [depth][rows][ff] */
-    int rows, first;     /* rows of the arrays, also where a run records fewer; depth = layers -
+
+typedef struct {       /* what a run remembers of chosen rows; any pointer may be NULL */
+    float *resid;      /* [depth + 1][rows][d] residual entering each block, after the edits */
+    float *attn, *mlp; /* [depth][rows][d] module outputs, before Gemma's post-norms */
+    float *mid;        /* [depth][rows][d] residual between attention and MLP */
+    float *q, *k, *v;  /* [depth][rows][heads or kv_heads * head_dim], q and k after rope */
+    float *z;          /* [depth][rows][heads * head_dim] values mixed by the patterns */
+    float *gate, *up;  /* [depth][rows][ff] */
+    int rows, first;   /* rows of the arrays, also where a run records fewer; depth = layers -
                             first: blocks below `first` are not recorded */
 } steer_tape;
 
@@ -172,11 +180,12 @@ typedef struct {
     const int *prompt;
     int n_prompt, max_new;
     steer_plan *plan;
-    float temperature, top_p;   /* temperature 0: greedy */
+    float temperature, top_p; /* temperature 0: greedy */
     uint64_t seed;
-    int *out;                   /* [max_new], the caller's */
-    int n_out;                  /* tokens written, an end-of-turn token included */
+    int *out;  /* [max_new], the caller's */
+    int n_out; /* tokens written, an end-of-turn token included */
 } steer_job;
+
 /* Generate many answers side by side; streams that begin alike share their prefix. `tick`, if any,
  * is told of each token (its job); returning non-zero stops with STEER_OK. */
 steer_status steer_generate(steer_context *c, steer_job *jobs, int n,
@@ -186,14 +195,15 @@ steer_status steer_generate(steer_context *c, steer_job *jobs, int n,
 /* ---- Vectors ---- */
 typedef struct {
     int d, layers;
-    int layer, pos; /* where it was taken: input of block, end-of-instruction position */
-    float coeff;                /* the coefficient that it was chosen with */
-    uint64_t fingerprint;       /* of the model */
-    uint32_t template_crc;      /* of the chat template */
+    int layer, pos;        /* where it was taken: input of block, end-of-instruction position */
+    float coeff;           /* the coefficient that it was chosen with */
+    uint64_t fingerprint;  /* of the model */
+    uint32_t template_crc; /* of the chat template */
     char method[16], model[64]; /* "dim" */
     float *v;                   /* [d], owned; not normalised */
     float *keep;                /* [3][layers] harmless means along v (steer_plan.keep), owned */
 } steer_vector;
+
 /* A regular file is replaced whole or not at all, where links lead to it too, keeping its mode; its
  * new bytes are first in PATH.part0 (or 1, ...), which only a signal can leave behind. Pipes and
  * devices are written to as they are. */
@@ -203,11 +213,12 @@ steer_status steer_vector_load(steer_vector *v, const char *path, const steer_mo
                                steer_error *e);
 void steer_vector_free(steer_vector *v);
 
-typedef struct {                /* tokenised prompts */
+typedef struct { /* tokenised prompts */
     int n;
-    int **tokens, *lengths;     /* [n], owned */
-    char **text, **task;        /* [n], owned; task may be NULL */
+    int **tokens, *lengths; /* [n], owned */
+    char **text, **task;    /* [n], owned; task may be NULL */
 } steer_prompts;
+
 /* One prompt a line: PROMPT, PROMPT<TAB>TASK, or {"prompt": "..."}; the template is applied.
  * limit 0: all. */
 steer_status steer_prompts_load(steer_prompts *p, const steer_model *m, const char *path, int limit,
@@ -230,14 +241,15 @@ int steer_is_refusal(const char *text); /* one of the 12 substrings of the paper
 
 /* ---- Patching (paper section 4): which nodes and edges carry the steering ---- */
 typedef struct {
-    const int *tokens;   /* [n] prompt, then response; borrowed */
+    const int *tokens; /* [n] prompt, then response; borrowed */
     int n, n_prompt;
-    float coeff;         /* of the vector in the steered run */
-    int steered_text;    /* 1: the response is the steered run's, which is then the destination, the
+    float coeff;      /* of the vector in the steered run */
+    int steered_text; /* 1: the response is the steered run's, which is then the destination, the
                             base run the source; 0: the other way round */
 } steer_example;
+
 enum { STEER_LOGIT, STEER_DIR_KL, STEER_KL }; /* metrics; before any soft-cap */
-typedef struct steer_tracer steer_tracer; /* the memory for such work: three tapes, gradients */
+typedef struct steer_tracer steer_tracer;     /* the memory for such work: three tapes, gradients */
 /* For examples of at most `positions` tokens and `answers` - 1 response tokens, a vector added at
  * block `layer`, and cut_streams patched runs at once. One thread at a time. */
 steer_tracer *steer_tracer_new(const steer_model *m, int layer, int positions, int answers,
