@@ -15,19 +15,31 @@
  *                   optimisation (PO); decomposed by the heads' OV circuits; sparsified
  *     experiments   in shards, kept as records, drawn as a report
  *
- * FOUR WORDS
- *     A STREAM is one sequence under one plan, with its KV cache.
- *     A RUN is one forward pass over a batch of rows; a row is (stream, position, token).
- *     A TAPE remembers what a run computed.
- *     A PLAN says what a stream does differently: add a vector, set a direction's component, or
- *     read from another stream, its twin, instead of computing: a part of the unsteered run
- *     (frozen), or single edges (cut; a circuit: every edge outside it reads the twin).
+ * THE LIBRARY is Parts I and II below; it ends at `#ifndef STEER_NO_MAIN`, where the program, Part
+ * III, begins.
+ *
+ * WORDS
+ *     A STREAM is one sequence of tokens, with its KV cache and its plan.
+ *     A RUN is one forward pass over a batch of ROWS; a row is one position of one stream.
+ *     A TWIN is another stream that is fed the same tokens in the same runs; where a plan freezes,
+ *     the unsteered one.
+ *     A PLAN says what a stream does differently: add a vector; ablate (set a direction's
+ *     component); remove (subtract the vector's direct image where a module reads it); freeze (take
+ *     attention patterns, values or MLP outputs from the twin instead of computing them); or cut.
+ *     A TAPE keeps what a run computed at chosen rows, for the backward pass and for patching.
+ * and of the graph in which the paper looks for circuits, over the blocks from the vector's on:
+ *     A NODE adds to the residual stream: a head, an MLP; the first is the stream as it enters.
+ *     A SLOT reads it: a head's query, a kv group's key or value, an MLP, the unembedding.
+ *     An EDGE leads from each node to each slot behind it; these nodes are the slot's SENDERS.
+ *     Where an edge is CUT, its slot reads the twin's node; a CIRCUIT is the set of edges that are
+ *     not cut.
  *
  * Prefill is many rows of one stream, generation one row each of many; a frozen generation is two
  * streams in lockstep, the steered one reading its twin, whose rows ride in the same batch. There
- * is one forward pass (steer_run, run_block), with one place for each kind of edit.
+ * is one forward pass for all this (steer_run, run_block); EDIT marks each line where a plan acts.
  *
- * THE RESIDUAL STREAM AND ITS SITES, at one position t of block b (0 <= b < L)
+ * THE RESIDUAL STREAM AND ITS SITES, at one position t of block b (0 <= b < L); s is the vector, a
+ * its coefficient, l its block
  *
  *     x_b --+-----------------------------------------(+)--+--------------------------(+)-- x_{b+1}
  *       ^   |                                          |   |                           |
@@ -38,21 +50,30 @@
  *            freeze V (twin's)   freeze QK (twin's A)
  *            remove SVV: both subtract the direct image of a·s
  *
- *     RN(x) = x · r(x) · g,   r(x) = 1 / sqrt(mean x² + eps),   g = w or 1 + w
- *     A = softmax(cap(q k · scale)),   z_h[t] = sum_u A_h[t,u] v_g(h)[u]
+ *     Ablation sets a component of x_b and of what attention and MLP add at (+).
+ *
+ *     RN(x) = x · r(x) · gain,   r(x) = 1 / sqrt(mean x² + eps),   gain = w or 1 + w
+ *     A_h[t,u] = softmax over u <= t of cap(q_h[t] · k_g[u] · scale)
+ *     z_h[t] = sum_u A_h[t,u] v_g[u],   g the kv group of head h
  *
  * CONVENTIONS. Blocks, heads and positions count from 0. Position -1 of a prompt is its last token,
  * whose logits choose the answer's first; -2, -3, ... are the template's tokens after the user's
  * text ("end-of-instruction" positions). The vector acts at all positions, generated ones too.
  *
  * EXACTNESS. Each output of a linear layer is one sum over its inputs, in ascending order, in parts
- * of KB terms, whatever the batch, the blocking, the threads or the width of the vector unit: a row
- * has the same bits in prefill and in generation, alone and among others. No fast-math anywhere.
+ * of KB terms (section 8), whatever the batch, the blocking, the threads or the width of the vector
+ * unit: a row has the same bits in prefill and in generation, alone and among others. Only a build
+ * that fuses multiply-adds (-march=native on most machines) and one that does not differ, by
+ * rounding. No fast-math anywhere.
  *
  * NOT DONE. Training of weights, GPUs, sampling tricks, mixture-of-experts, formats other than .bin
  * (tools/export.py converts GGUF). No function of the library prints, exits or keeps state.
  *
- * CONTENTS, and an order to read in: this head, then 6 (run_block first), 7, 11, 12, 16
+ * AN ORDER TO READ IN: this head; run_block in section 6, what it calls, then the rest of 6; the
+ * kernels of 2 as they are met; 7. With that the model is known. Then 9 and 10 (what a vector is
+ * made of), 11, 12, and the experiments in 16. Sections 3, 4, 5 and 8 can be trusted at first.
+ *
+ * CONTENTS
  *     I    THE MODEL      1 errors, memory, sizes           5 chat templates
  *                         2 arithmetic                      6 plans and the forward pass
  *                         3 model file                      7 generation
@@ -104,8 +125,8 @@ _Static_assert(STEER_VERSION == 1, "steer.h and steer.c are of different version
  *                                       PART I: THE MODEL
  *
  * What a student of transformers reads first: a model file is opened, text becomes tokens, tokens
- * run through the blocks, logits become an answer. Nothing here knows of the paper but the places
- * where a plan is applied.
+ * run through the blocks, logits become an answer. Of the paper this part knows plans only: the
+ * lines marked EDIT apply them, and whoever reads of the model alone may skip those.
  * ============================================================================================== */
 
 /* ======================================================================== 1 errors, memory, sizes
