@@ -3649,23 +3649,23 @@ static double inner(float *a, float *b, int n, int d) { /* sum_p <a[p], b[p]> of
 }
 
 /* What steer_attribute says of one example: three numbers, node[nodes], dvector[d], whose sum is
- * S_FOUND, the estimate of S_TOTAL; official and aware [slots][nodes]. */
-enum { S_POI, S_TOTAL, S_FOUND, S_NODES };
+ * SCORE_ESTIMATE, the estimate of SCORE_TOTAL; official and aware [slots][nodes]. */
+enum { SCORE_POSITIONS, SCORE_TOTAL, SCORE_ESTIMATE, SCORE_NODES };
 
 static size_t edge_cells(const steer_graph *g) {
     return (size_t)g->slots * g->nodes;
 }
 
-static int has_edge(const steer_graph *g, int cell) { /* of [slots][nodes] */
-    return cell % g->nodes < senders(g, cell / g->nodes);
+static int has_edge(const steer_graph *g, int condition) { /* of [slots][nodes] */
+    return condition % g->nodes < senders(g, condition / g->nodes);
 }
 
 size_t steer_scores_width(const steer_tracer *t) {
-    return S_NODES + (size_t)t->graph.nodes + t->m->config.d + 2 * edge_cells(&t->graph);
+    return SCORE_NODES + (size_t)t->graph.nodes + t->m->config.d + 2 * edge_cells(&t->graph);
 }
 
 static double *dvector_of(const tracer *t, double *s) {
-    return s + S_NODES + t->graph.nodes;
+    return s + SCORE_NODES + t->graph.nodes;
 }
 
 static double *edges_of(const tracer *t, double *scores, int aware) {
@@ -3694,11 +3694,11 @@ steer_status steer_attribute(tracer *t, const example *x, const float *s, int me
         return fail(e, STEER_EARG, "%d steps, metric %d: at least 1; 0 to 2", steps, metric);
     memset(scores, 0, steer_scores_width(t) * sizeof *scores);
     TRY(run_ends(t, x, s, e));
-    int n_poi = scores[S_POI] = find_poi(t, x, metric);
+    int n_poi = scores[SCORE_POSITIONS] = find_poi(t, x, metric);
     if (!n_poi)
         return STEER_OK;
-    scores[S_TOTAL] = metric_of(t, metric, source, t->final[source], n_poi) -
-                      metric_of(t, metric, source, t->final[!source], n_poi);
+    scores[SCORE_TOTAL] = metric_of(t, metric, source, t->final[source], n_poi) -
+                          metric_of(t, metric, source, t->final[!source], n_poi);
     float *sums = t->grad.out, *in = row_at(sums, outs * n, d);
     t->grad = (gradients){n, 1.0f / (float)steps, sums, in, row_at(in, slots * n, d)};
     memset(sums, 0, sizeof *sums * n * d * (outs + 2 * slots));
@@ -3709,7 +3709,7 @@ steer_status steer_attribute(tracer *t, const example *x, const float *s, int me
         metric_gradient(t, x, metric, source, n_poi);
         backward(t->c, &t->tape[2], n, t->dx, &t->back, &t->grad);
     }
-    double *node = scores + S_NODES, *dvector = dvector_of(t, scores);
+    double *node = scores + SCORE_NODES, *dvector = dvector_of(t, scores);
     for (int p = 0; p < n; p++) { /* Delta of the steering site: +-a s in every row */
         const float *from = row_at(t->tape[source].resid, p, d);
         const float *to = row_at(t->tape[!source].resid, p, d), *out = row_at(sums, p, d);
@@ -3721,7 +3721,7 @@ steer_status steer_attribute(tracer *t, const example *x, const float *s, int me
     }
     for (int k = 0; k < d; k++)
         node[0] += dvector[k];
-    scores[S_FOUND] = node[0];
+    scores[SCORE_ESTIMATE] = node[0];
     score_edges(t, 0, 1, n, scores);
     for (int b = first; b < c->layers; b++) {
         int u = node_of(&t->graph, b, 0);
@@ -3759,24 +3759,25 @@ static steer_status patched_gaps(tracer *t, const example *x, steer_plan *beside
 steer_status steer_patch_exactly(tracer *t, const example *x, const float *s, double *node,
                                  double *edge, steer_error *e) {
     const steer_graph *g = &t->graph;
-    int source = !x->steered_text, n_poi, k = 0, cells = edge_cells(g),
-        count = g->nodes + (edge ? cells : 0), batch = min_int(t->cut_streams, BATCH);
+    int source = !x->steered_text, n_poi, k = 0, conditions = edge_cells(g),
+        count = g->nodes + (edge ? conditions : 0), batch = min_int(t->cut_streams, BATCH);
     steer_plan ends[2] = {plan_from(t, NULL, 0), plan_from(t, s, x->coeff)}, plans[BATCH];
     double *to[BATCH], gap[BATCH];
     TRY(run_ends(t, x, s, e));
     memset(node, 0, sizeof *node * g->nodes);
     if (edge)
-        memset(edge, 0, sizeof *edge * cells);
+        memset(edge, 0, sizeof *edge * conditions);
     if (!(n_poi = find_poi(t, x, STEER_LOGIT)))
         return STEER_OK;
     double before = metric_of(t, STEER_LOGIT, source, t->final[!source], n_poi);
     for (int i = 0; i < count; i++) {
-        int cell = i - g->nodes; /* below 0: node i */
-        if (cell < 0 || has_edge(g, cell)) {
-            unsigned char *cut = memset(t->cut + (size_t)k * cells, 0, cells);
-            for (int j = cell < 0 ? i : cell; j < (cell < 0 ? cells : cell + 1); j += g->nodes)
+        int condition = i - g->nodes; /* below 0: node i */
+        if (condition < 0 || has_edge(g, condition)) {
+            unsigned char *cut = memset(t->cut + (size_t)k * conditions, 0, conditions);
+            for (int j = condition < 0 ? i : condition;
+                 j < (condition < 0 ? conditions : condition + 1); j += g->nodes)
                 cut[j] = has_edge(g, j);
-            to[k] = cell < 0 ? &node[i] : &edge[cell];
+            to[k] = condition < 0 ? &node[i] : &edge[condition];
             plans[k] = ends[!source];
             plans[k++].cut = cut;
         }
@@ -3834,13 +3835,13 @@ static int readers(const steer_graph *g, int slot, int *first) {
 /* Keep only edges on a path from the steering site to the output; returns how many. */
 static int prune(const steer_graph *g, unsigned char *keep) {
     unsigned char reached[MAX_NODES] = {1}, needed[MAX_NODES] = {0};
-    int count = 0, cells = g->slots * g->nodes, first, n;
-    for (int i = 0; i < cells; i++)
+    int count = 0, conditions = g->slots * g->nodes, first, n;
+    for (int i = 0; i < conditions; i++)
         if (keep[i] && reached[i % g->nodes]) {
             n = readers(g, i / g->nodes, &first);
             memset(reached + first, 1, n);
         }
-    for (int i = cells - 1; i >= 0; i--) {
+    for (int i = conditions - 1; i >= 0; i--) {
         if (!keep[i])
             continue;
         n = readers(g, i / g->nodes, &first);
@@ -4164,7 +4165,7 @@ __attribute__((format(printf, 1, 0))) static char *new_text(const char *format, 
     return s;
 }
 
-__attribute__((format(printf, 2, 3))) static char *keep(report *r, const char *format, ...) {
+__attribute__((format(printf, 2, 3))) static char *format_text(report *r, const char *format, ...) {
     va_list args;
     if (r->lost)
         return NULL;
@@ -4281,22 +4282,23 @@ static void add_entry(report *r, entry x) {
 }
 
 /* say: a sentence. finding: one that the page shows first, "claim: verdict; numbers". */
-#define say(r, ...) add_entry(r, (entry){IS_NOTE, .name = keep(r, __VA_ARGS__)})
-#define finding(r, ...) add_entry(r, (entry){IS_FINDING, .name = keep(r, __VA_ARGS__)})
+#define say(r, ...) add_entry(r, (entry){IS_NOTE, .name = format_text(r, __VA_ARGS__)})
+#define finding(r, ...) add_entry(r, (entry){IS_FINDING, .name = format_text(r, __VA_ARGS__)})
 
 static void open_report(report *r, const steer_model *m) {
-    add_entry(r, (entry){IS_MODEL, .name = keep(r, "%s", m->config.name),
-                         .text = keep(r, "%016llx", (unsigned long long)m->config.fingerprint)});
+    add_entry(
+        r, (entry){IS_MODEL, .name = format_text(r, "%s", m->config.name),
+                   .text = format_text(r, "%016llx", (unsigned long long)m->config.fingerprint)});
 }
 
 /* columns: "name#decimals" between '|', #t for text, nothing for 0; the first is the label's. */
 static void open_table(report *r, const char *name, const char *title, const char *columns) {
-    entry t = {IS_TABLE, .name = keep(r, "%s", name), .text = keep(r, "%s", title),
+    entry t = {IS_TABLE, .name = format_text(r, "%s", name), .text = format_text(r, "%s", title),
                .first = r->data.n};
     do {
         int n = (int)strcspn(columns, "|#"), c = columns[n] == '#' ? columns[n + 1] : '0';
         int decimals = !t.n_columns++ || c == 't' ? -1 : c - '0';
-        append_datum(r, decimals, keep(r, "%.*s", n, columns));
+        append_datum(r, decimals, format_text(r, "%.*s", n, columns));
         columns += strcspn(columns, "|");
     } while (*columns++);
     add_entry(r, t);
@@ -4311,9 +4313,10 @@ static void row_text(report *r, const char *label, const double *values, int n, 
     for (int k = 0, used = 0; k < t->n_columns; k++) {
         int decimals = (int)row_data(r, t, -1)[k].value, length = (int)strcspn(text, "\x1f");
         double x = decimals < 0 ? (k ? NAN : atof(label)) : used < n ? values[used++] : NAN;
-        datum y = {x, k && decimals < 0 ? keep(r, "%.*s", length, text)
-                      : decimals < 0    ? keep(r, "%s", label) /* below + 0.0: no -0 */
-                                        : keep(r, isfinite(x) ? "%.*f" : "-", decimals, x + 0.0)};
+        datum y = {x, k && decimals < 0 ? format_text(r, "%.*s", length, text)
+                      : decimals < 0
+                          ? format_text(r, "%s", label) /* below + 0.0: no -0 */
+                          : format_text(r, isfinite(x) ? "%.*f" : "-", decimals, x + 0.0)};
         const char *last = decimals < 0 && k && y.text ? strrchr(y.text, ' ') : NULL;
         if (last)
             y.value = atof(last);
@@ -4733,8 +4736,8 @@ static steer_status save_report(const report *r, void (*form)(FILE *, const repo
 }
 
 /* ==================================================================================== 14 measuring
- * A STUDY is one model with its prompts, its vectors and what was found. A CELL is a set of prompts
- * answered under one plan: the unit of every table. The streams of many cells share batches.
+ * An EXPERIMENT is one model with its prompts, its vectors and what was found. A CONDITION is a set of prompts
+ * answered under one plan: the unit of every table. The streams of many conditions share batches.
  *
  * RECORDS. What a unit of work gave (an answer, an example's scores, its faithfulness under some
  * plans) is kept in a file, a STORE, under the hash of everything that determines it, and looked up
@@ -5193,7 +5196,7 @@ typedef struct {
     int n_refused;
     int *tokens, *lengths;  /* [n][max_new] the answers; [n] without end-of-turn tokens */
     unsigned char *refuses; /* [n] */
-} cell;
+} condition;
 
 /* ESTIMATES. A number that a verdict rests on stands beside the 95% interval that its prompts
  * allow: prompts are what is sampled, and the two sides are two samples. */
@@ -5380,20 +5383,20 @@ static void show_progress(progress *p, double units) {
             100 * fmin(1, p->done / p->total), p->what, spent, fmax(0, left));
 }
 
-enum { HARMFUL, HARMLESS }; /* the sides, of prompts, cells, means */
+enum { HARMFUL, HARMLESS }; /* the sides, of prompts, conditions, means */
 
 enum { DIM, NTP, PO, METHODS }; /* ways to make a vector for the same site */
 
 static const char *const method_names[] = {"DIM", "NTP", "PO"};
 
 typedef struct {
-    example *of;     /* harmful, then harmless; of each the base texts first */
+    example *list;   /* harmful, then harmless; of each the base texts first */
     int n, count[2]; /* examples; prompts a side */
 } examples;
 
 typedef struct {
     float *v; /* [d], the coefficient folded in: a is +1 or -1 */
-    cell steered[2];
+    condition steered[2];
     examples choosing; /* of prompts that it flips: their scores choose its circuits */
     examples judging;  /* more such prompts, which chose for no method; steered texts */
     double *scores;    /* attribute's, mean over positions of interest */
@@ -5426,79 +5429,111 @@ typedef struct {
     double bypass, induce, kl;
 } site_score;
 
+/* What `conclude` reads of the tables. */
 typedef struct {
+    /* Steering and freezing, in points of refusal. Freezing's rows: QK, OV, SVV, MLP image, MLP. */
+    estimate most;              /* what there is to lose: all that the vector moves */
+    estimate loss[5], share[5]; /* what each row loses, and as a share of `most` */
+    estimate ov_over_qk;        /* the loss of OV minus that of QK */
+    estimate svv_of_ov;         /* the loss of SVV as a share of OV's */
+    estimate F[5], F_gap;       /* faithfulness; with QK frozen minus with OV frozen */
+    estimate control[CONTROLS]; /* what a random vector moves, as a share of `most` */
+    double moved[CONTROLS];     /* the same in points */
+
+    estimate apart[METHODS][2]; /* refusal rates minus DIM's, in points, by side */
+
+    /* Circuits under a method's vector, on examples that chose nothing. */
+    struct {
+        estimate smallest, tenth, quarter; /* faithfulness of these circuits */
+        estimate random;                   /* of random ones: mean over DRAWS */
+        double least, largest;             /* and their range */
+        double reached;                    /* share of the edges at which it is 0.85 */
+    } judged[METHODS];
+
+    estimate interchange[METHODS][METHODS]; /* faithfulness [circuit][vector] */
+    double overlap;                         /* of circuits, their mean */
+
+    /* DIM's vector with such a share of it set to 0 by the gradient rule; n 0: not tried. */
+    struct {
+        double zeroed;
+        estimate loss; /* points of refusal */
+    } sparse[8];
+
+    int significant, tested; /* comparisons of dimensions: with p < 0.05; all */
+} paper_findings;
+
+/* One model with its prompts, its vectors and what was found. */
+typedef struct {
+    /* The model, and where results go. */
     const steer_model *m;
-    const char *path; /* of its file */
-    steer_context *c;
-    steer_error *e;
-    report *out;
-    records store;
-    progress bar;
-    void **memory; /* what `get` gave, each block beginning with the next one */
+    const char *path;     /* of its file */
+    steer_context *c;     /* answers */
+    tracer *t;            /* patches; NULL until open_paper */
+    steer_error *e;       /* of every failure */
+    report *out;          /* tables and sentences */
+    records store;        /* of units of work */
+    progress bar;         /* on the screen */
+    void **memory;        /* what `get` gave, each block beginning with the next one */
+    size_t max_bytes;     /* --max-mem; 0: any */
+    size_t context_bytes; /* what c takes */
+
+    /* What was asked for. */
+    int stages;          /* bits: what to do */
+    int freezing_only;   /* 1: steering, site and freezing alone */
+    const char *circuit; /* a file: the circuit to test, instead of a search; or NULL */
+    const char *save;    /* a file for DIM's smallest circuit; or NULL */
+
+    struct {
+        int given, asked; /* 1: --site named a site; there was a --site at all */
+        int layer, pos;   /* that site, or the model file's */
+        int method;       /* of the vector to save */
+        float a;          /* the coefficient; 0: none was given */
+    } requested;
+
+    /* Prompts by side, and limits a side. */
     steer_prompts train[2], val[2], test[2];
-    steer_prompts told[2];           /* harmless ones of train and val, told to refuse; see tell */
-    int n_train, n_val, n_test;      /* limits a side */
-    int max_new, read;               /* tokens of an answer; texts read for perplexity */
-    size_t max_bytes, context_bytes; /* --max-mem, 0: any; what the study's context takes */
-    double *mean[2];                 /* [3][eoi][layers][d], see steer_means */
+    /* Harmless ones of train and val behind an instruction to refuse; see prompt_refusals. */
+    steer_prompts refusal_prompted[2];
+    int n_train, n_val, n_test;
+    int n_sparse;  /* test prompts that all sparse vectors answer */
+    int n_retain;  /* that DIM's by the gradient rule answer, on prompts that chose nothing */
+    int n_control; /* that random vectors answer */
+    int map;       /* validation prompts a site of the map; 0: no map */
+    int max_new;   /* most tokens of an answer */
+    int read;      /* answers whose perplexity is taken */
 
-    struct { /* options: a site given, or --site at all; the vector's method; coefficient or 0 */
-        int given, asked, layer, pos, method;
-        float a;
-    } want;
+    /* The site and the vector. */
+    double *mean[2];               /* [3][eoi][layers][d] by side, see steer_means */
+    site_score *sites;             /* [layers * eoi] all, the best first; NULL: not scored */
+    site_score picked, reported;   /* the rule's site, layer -1: none; the one that is used */
+    steer_prompts site_prompts[2]; /* that judge sites, see prepare_site_prompts */
+    double site_log_odds[2];       /* their mean refusal log-odds, unsteered */
+    float *site_logits;            /* [prompt][vocab], unsteered harmless ones; NULL: not yet */
+    steer_vector v;                /* DIM's, of the site in use */
 
-    site_score *sites;           /* [layers * eoi] all, the best first; NULL: not scored */
-    site_score picked, reported; /* the rule's site, layer -1: none; the one that is used */
-    steer_prompts jury[2];       /* see call_juries */
-    double jury_score[2];        /* its mean refusal log-odds, unsteered */
-    float *jury_logits;          /* [jury][vocab] of harmless prompts; NULL: not called yet */
-    steer_vector v;
-    tracer *t;
-    double kl_min; /* the tracer's, before there is one */
-    method of[METHODS];
-    int methods, epochs;         /* DIM alone, or all; of training */
-    int brief, map;              /* 1: the freezing tables alone; prompts a site of the map */
-    int stages;                  /* what to do */
-    const char *circuit, *save;  /* files: a circuit to test, and where DIM's smallest goes */
-    cell plain[2];               /* the unsteered model on the test prompts */
-    cell control[CONTROLS][2];   /* random vectors, on the first n_control of them */
-    unsigned char *chose[2];     /* [n_test] 1: an answer to it chose a circuit */
-    int n_patch, n_exact, steps; /* examples a dataset that choose; of these patched exactly */
-    int n_faith, n_judge;        /* examples a side: of those, run in circuits; that judge */
-    int n_sparse, n_retain, n_control; /* prompts a side */
-    int metric;
-    ranked *order;       /* [edges] */
-    unsigned char *cuts; /* [MAX_CUTS][slots][nodes] */
+    /* The vectors of all methods for that site. */
+    method vectors[METHODS];
+    int methods;                    /* 1: DIM alone; METHODS */
+    int epochs;                     /* of training */
+    condition plain[2];             /* the unsteered model on the test prompts */
+    condition control[CONTROLS][2]; /* random vectors, on the first n_control of them */
 
-    struct {                              /* what `conclude` reads of the tables */
-        estimate most, loss[5], share[5]; /* freezing: points to lose; lost; lost / to lose */
-        estimate ov_over_qk, svv_of_ov;   /* loss of OV minus that of QK; SVV's / OV's */
-        estimate F[5], F_gap;             /* faithfulness; with QK frozen minus with OV frozen */
-        estimate control[CONTROLS];       /* what a random vector does / what this one does */
-        double moved[CONTROLS];           /* the same in points */
-        estimate apart[METHODS][2];       /* refusal rates minus DIM's, in points, by side */
+    /* Patching and circuits. */
+    unsigned char *chose[2]; /* [n_test] by side; 1: an answer to this prompt chose a circuit */
+    int n_patch;             /* examples a dataset that choose */
+    int n_exact;             /* of these, patched exactly */
+    int n_faith;             /* of these a side, run in circuits */
+    int n_judge;             /* examples a side that judge */
+    int steps, metric;       /* of integrated gradients; a steer_metric */
+    double kl_min;           /* least KL of a position that a KL metric looks at */
+    ranked *order;           /* [edges] scratch */
+    unsigned char *cuts;     /* [MAX_CUTS][slots][nodes] scratch */
 
-        struct {                               /* of a method, on examples that chose nothing */
-            estimate smallest, tenth, quarter; /* faithfulness of these circuits */
-            estimate random;                   /* of random ones: mean over DRAWS */
-            double least, largest;             /* and their range */
-            double reached;                    /* share of the edges at which it is 0.85 */
-        } judged[METHODS];
+    paper_findings findings;
+} experiment;
 
-        estimate interchange[METHODS][METHODS]; /* faithfulness [circuit][vector] */
-        double overlap;                         /* of circuits */
-
-        struct {
-            double zeroed;
-            estimate loss;
-        } sparse[8]; /* gradient rule; n 0: not tried */
-
-        int significant, tested; /* comparisons of dimensions */
-    } found;
-} study;
-
-static void clear_study(study *s) {
-    steer_prompts *const sets[] = {s->train, s->val, s->test, s->told};
+static void clear_experiment(experiment *s) {
+    steer_prompts *const sets[] = {s->train, s->val, s->test, s->refusal_prompted};
     for (int i = 0; i < 8; i++)
         steer_prompts_free(&sets[i / 2][i % 2]);
     steer_vector_free(&s->v);
@@ -5512,8 +5547,8 @@ static void clear_study(study *s) {
     memset(s, 0, sizeof *s);
 }
 
-/* Zeroed memory until clear_study. GET: for n objects at p; 0: s->e says that there is none. */
-static void *get(study *s, size_t n, size_t size) {
+/* Zeroed memory until clear_experiment. GET: for n objects at p; 0: s->e says that there is none. */
+static void *get(experiment *s, size_t n, size_t size) {
     void **p = zeros(1, add(mul(n ? n : 1, size), 16)); /* 16: the alignment of what follows */
     if (!p) {
         fail(s->e, STEER_ENOMEM, "no memory for %.0f MB", 1e-6 * n * size);
@@ -5539,11 +5574,11 @@ __attribute__((format(printf, 1, 2))) static string str(const char *format, ...)
     return x;
 }
 
-static int cell_size(const cell *x) {
+static int condition_size(const condition *x) {
     return min_int(x->n, x->prompts->n);
 }
 
-static char *answer_text(study *s, const steer_job *j) { /* or NULL */
+static char *answer_text(experiment *s, const steer_job *j) { /* or NULL */
     size_t n = steer_decode(s->m, j->out, j->n_out, NULL, 0) + 1;
     char *text;
     if (GET(text, n))
@@ -5551,9 +5586,10 @@ static char *answer_text(study *s, const steer_job *j) { /* or NULL */
     return text;
 }
 
-/* Share and mean of what the answers of one cell show; its jobs' answers lie one after another. */
-static steer_status judge(study *s, cell *x, const steer_job *jobs, const double *score) {
-    int n = cell_size(x), fine = 0, total = 0, repeated = 0, has_tasks = s->m->grammar_size > 0;
+/* Share and mean of what the answers of one condition show; its jobs' answers lie one after another. */
+static steer_status judge(experiment *s, condition *x, const steer_job *jobs, const double *score) {
+    int n = condition_size(x), fine = 0, total = 0, repeated = 0,
+        has_tasks = s->m->grammar_size > 0;
     if (!GET(x->lengths, n) || !GET(x->refuses, n))
         return s->e->code;
     x->tokens = jobs->out;
@@ -5593,7 +5629,7 @@ typedef struct {
     const int *of;
     double *kept; /* [width] a record */
     size_t width;
-    study *s;
+    experiment *s;
 } scorer;
 
 /* A job's record, kept as soon as it is done, unless its plan did nothing. */
@@ -5633,7 +5669,7 @@ static int score_visit(void *user, int job, int pos, const float *logits) {
 
 /* Jobs are recalled, or walked and remembered: their answers, and value[i], the refusal log-odds at
  * an answer's first token; or, with `read`, the sum of -ln p of its tokens, the model unsteered. */
-static steer_status walk_cells(study *s, steer_job *jobs, int n, double *value, int read) {
+static steer_status walk_cells(experiment *s, steer_job *jobs, int n, double *value, int read) {
     records *r = &s->store;
     size_t width = read ? 1 : 2 + (size_t)jobs->max_new; /* [-ln p] or [n_out, score, out] */
     double *kept;
@@ -5679,27 +5715,29 @@ static steer_status walk_cells(study *s, steer_job *jobs, int n, double *value, 
     return STEER_OK;
 }
 
-/* Answer all cells' prompts greedily, and judge them; perplexity is of the first `read` of each. */
-static steer_status answer(study *s, const char *what, cell *cells, int n_cells, int read) {
+/* Answer all conditions' prompts greedily, and judge them; perplexity is of the first `read` of each. */
+static steer_status answer(experiment *s, const char *what, condition *conditions, int n_conditions,
+                           int read) {
     size_t n = 0, k = 0, max = (size_t)s->max_new;
     steer_job *jobs;
     int *out;
     double *value;
-    for (int i = 0; i < n_cells; i++)
-        n += (size_t)cell_size(&cells[i]);
+    for (int i = 0; i < n_conditions; i++)
+        n += (size_t)condition_size(&conditions[i]);
     if (!GET(jobs, n) || !GET(out, mul(n, max)) || !GET(value, n))
         return s->e->code;
     s->bar.what = what;
-    for (cell *x = cells; x < cells + n_cells; x++) {
+    for (condition *x = conditions; x < conditions + n_conditions; x++) {
         steer_plan *plan = x->plan.add || x->plan.ablate ? &x->plan : NULL;
-        for (int i = 0; i < cell_size(x); i++, k++)
+        for (int i = 0; i < condition_size(x); i++, k++)
             jobs[k] = (steer_job){x->prompts->tokens[i], x->prompts->lengths[i], s->max_new, plan,
                                   .out = out + k * max};
     }
     TRY(walk_cells(s, jobs, (int)n, value, 0));
     TRY(whole_so_far(&s->store, s->e));
-    for (cell *x = cells; x < cells + n_cells; jobs += cell_size(x), value += cell_size(x++)) {
-        int n_read = min_int(read, cell_size(x));
+    for (condition *x = conditions; x < conditions + n_conditions;
+         jobs += condition_size(x), value += condition_size(x++)) {
+        int n_read = min_int(read, condition_size(x));
         double sum = 0, tokens = 0;
         TRY(judge(s, x, jobs, value));
         for (int i = 0; i < n_read; i++)
@@ -5715,8 +5753,8 @@ static steer_status answer(study *s, const char *what, cell *cells, int n_cells,
 }
 
 /* Refusal log-odds, and KL (see first_token), of each prompt under a plan. */
-static steer_status score_prompts(study *s, const steer_prompts *p, steer_plan *plan, double *score,
-                                  float *base, double *kl) {
+static steer_status score_prompts(experiment *s, const steer_prompts *p, steer_plan *plan,
+                                  double *score, float *base, double *kl) {
     first_token f = {s->m, score, base, kl};
     steer_job *jobs;
     if (!GET(jobs, p->n))
@@ -5851,8 +5889,9 @@ static double random_normal(uint64_t *state) {
 
 /* Train v [d] on pairs[0]; its epoch is the best on pairs[1] with |f v| = norm: for NTP by the sum
  * of the ranks of loss and match, for PO by the loss; record_of[epochs][2]. v gets that norm. */
-static steer_status train_vector(study *s, const pair_list pairs[2], int po, const training *how,
-                                 double norm, float *v, double (*record_of)[2], int *best) {
+static steer_status train_vector(experiment *s, const pair_list pairs[2], int po,
+                                 const training *how, double norm, float *v, double (*record_of)[2],
+                                 int *best) {
     int d = s->m->config.d, n = pairs[0].n, step = 0, *order;
     uint64_t state = how->seed * 0x9E3779B97F4A7C15ull + 1;
     float *each;                    /* [epochs][d] */
@@ -5984,9 +6023,9 @@ static double chance_of_overlap(int d, int n1, int n2, int k) {
 }
 
 /* ============================================================================== 16 the experiments
- * Each is a function over cells or examples; above it stands the paper's section. */
-static int longest_prompt(const study *s) {
-    const steer_prompts *const sets[] = {s->train, s->val, s->test, s->told};
+ * Each is a function over conditions or examples; above it stands the paper's section. */
+static int longest_prompt(const experiment *s) {
+    const steer_prompts *const sets[] = {s->train, s->val, s->test, s->refusal_prompted};
     int longest = 1;
     for (int i = 0; i < 8; i++)
         for (int j = 0; j < sets[i / 2][i % 2].n; j++)
@@ -5994,7 +6033,7 @@ static int longest_prompt(const study *s) {
     return longest;
 }
 
-static int pairs_to_validate(const study *s) {
+static int pairs_to_validate(const experiment *s) {
     return max_int(4, s->n_train / 4);
 }
 
@@ -6002,33 +6041,34 @@ static steer_plan add_vector_at(int layer, const float *v, float a) {
     return (steer_plan){.add = v, .coeff = a, .layer = layer};
 }
 
-static steer_plan add_vector(const study *s, const float *v, float a) {
+static steer_plan add_vector(const experiment *s, const float *v, float a) {
     return add_vector_at(s->v.layer, v, a);
 }
 
 /* Both sides under one plan: harmless prompts with its coefficient, harmful with the opposite. */
-static void both(const steer_prompts p[2], int n, steer_plan plan, cell cells[2]) {
-    cells[HARMLESS] = (cell){.prompts = &p[HARMLESS], .n = n, .plan = plan};
+static void both(const steer_prompts p[2], int n, steer_plan plan, condition conditions[2]) {
+    conditions[HARMLESS] = (condition){.prompts = &p[HARMLESS], .n = n, .plan = plan};
     plan.coeff = 0 - plan.coeff; /* never -0: records go by its bits */
-    cells[HARMFUL] = (cell){.prompts = &p[HARMFUL], .n = n, .plan = plan};
+    conditions[HARMFUL] = (condition){.prompts = &p[HARMFUL], .n = n, .plan = plan};
 }
 
-/* Losses (method 5). What b has lost of what a does to prompt i of a side: 1 if a steers it and b
+/* Losses, as in the paper's Table 1. What b has lost of what a does to prompt i of a side: 1 if a steers it and b
  * does not, -1 the other way round. Harmless prompts are steered to refuse, harmful ones not to. */
-static int lost(const cell a[2], const cell b[2], int side, int i) {
+static int lost(const condition a[2], const condition b[2], int side, int i) {
     int change = a[side].refuses[i] - b[side].refuses[i];
     return side == HARMLESS ? change : -change;
 }
 
-/* Over the prompts that all four cells have. x: from a to b; y: from c to d. */
-static loss_moments losses(const cell a[2], const cell b[2], const cell c[2], const cell d[2]) {
-    const cell *const all[] = {a, b, c, d};
+/* Over the prompts that all four conditions have. x: from a to b; y: from c to d. */
+static loss_moments losses(const condition a[2], const condition b[2], const condition c[2],
+                           const condition d[2]) {
+    const condition *const all[] = {a, b, c, d};
     side_sums sums[2] = {{0}};
     for (int k = 0; k < 2; k++) {
         side_sums *sum = &sums[k];
-        sum->n = cell_size(&a[k]);
+        sum->n = condition_size(&a[k]);
         for (int i = 1; i < 4; i++)
-            sum->n = min_int(sum->n, cell_size(&all[i][k]));
+            sum->n = min_int(sum->n, condition_size(&all[i][k]));
         for (int i = 0; i < sum->n; i++) {
             int x = lost(a, b, k, i), y = lost(c, d, k, i);
             sum->x += x;
@@ -6046,20 +6086,21 @@ static estimate in_points(estimate x) {
 }
 
 /* Points that b has lost of what a does, the mean of both sides. */
-static estimate loss(const cell a[2], const cell b[2]) {
+static estimate loss(const condition a[2], const condition b[2]) {
     loss_moments m = losses(a, b, a, b);
     return in_points(loss_estimate(&m));
 }
 
 /* The loss from a to b as a share of that from c to d. */
-static estimate share_of_loss(const cell a[2], const cell b[2], const cell c[2], const cell d[2]) {
+static estimate share_of_loss(const condition a[2], const condition b[2], const condition c[2],
+                              const condition d[2]) {
     loss_moments m = losses(a, b, c, d);
     return share_estimate(&m);
 }
 
 /* Points by which b refuses more than a, the same prompts. */
-static estimate more_refused(const cell *a, const cell *b) {
-    side_sums sum = {.n = min_int(cell_size(a), cell_size(b))};
+static estimate more_refused(const condition *a, const condition *b) {
+    side_sums sum = {.n = min_int(condition_size(a), condition_size(b))};
     for (int i = 0; i < sum.n; i++) {
         int x = b->refuses[i] - a->refuses[i];
         sum.x += x;
@@ -6069,9 +6110,9 @@ static estimate more_refused(const cell *a, const cell *b) {
     return in_points(loss_estimate(&m));
 }
 
-/* DIM means (paper 2.1) of the train prompts that show the behaviour: harmful with refusal score
+/* DIM means of the train prompts that show the behaviour: harmful with refusal score
  * > 0, harmless < 0; of all of a side, and the report says so, when fewer than 8 do. */
-static steer_status extract_means(study *s) {
+static steer_status extract_means(experiment *s) {
     size_t n = 3 * (size_t)s->m->eoi * s->m->config.layers * s->m->config.d;
     s->bar.what = "train prompts";
     for (int k = 0; k < 2; k++) {
@@ -6094,17 +6135,18 @@ static steer_status extract_means(study *s) {
     return STEER_OK;
 }
 
-/* The vector of a site becomes the study's. */
-static steer_status take_site(study *s, int layer, int pos, float coeff) {
+/* The vector of a site becomes the experiment's. */
+static steer_status take_site(experiment *s, int layer, int pos, float coeff) {
     steer_vector_free(&s->v);
     return steer_dim(&s->v, s->m, s->mean[HARMFUL], s->mean[HARMLESS], layer, pos, coeff, s->e);
 }
 
-/* ---- The site: block and position of the vector (method 2.3, 2.4). A JURY judges it: the first
- * validation prompts of a side whose refusal score has the right sign; if fewer than 4, others. */
-enum { SITE_PROMPTS = 16 }; /* of a jury, at most */
+/* ---- The site: block and position of the vector, by the paper's rule. Prompts judge
+ * it: of a side the first validation prompts whose refusal score has the right sign; if fewer than
+ * 4, others. */
+enum { SITE_PROMPTS = 16 }; /* a side, at most */
 
-static steer_status call_jury(study *s, int side, steer_prompts *p, double *mean) {
+static steer_status choose_site_prompts(experiment *s, int side, steer_prompts *p, double *mean) {
     enum { AT_ONCE = 64 }; /* a long list is read no further than needed */
 
     const steer_prompts *from = &s->val[side];
@@ -6132,19 +6174,20 @@ static steer_status call_jury(study *s, int side, steer_prompts *p, double *mean
     return STEER_OK;
 }
 
-/* Both juries, and the harmless one's logits without steering; once. */
-static steer_status call_juries(study *s) {
-    if (s->jury_logits)
+/* Those of both sides, and the harmless ones' logits without steering; once. */
+static steer_status prepare_site_prompts(experiment *s) {
+    if (s->site_logits)
         return STEER_OK;
     for (int k = 0; k < 2; k++)
-        TRY(call_jury(s, k, &s->jury[k], &s->jury_score[k]));
-    if (!GET(s->jury_logits, SITE_PROMPTS * (size_t)s->m->config.vocab))
+        TRY(choose_site_prompts(s, k, &s->site_prompts[k], &s->site_log_odds[k]));
+    if (!GET(s->site_logits, SITE_PROMPTS * (size_t)s->m->config.vocab))
         return s->e->code;
-    return score_prompts(s, &s->jury[HARMLESS], NULL, NULL, s->jury_logits, NULL);
+    return score_prompts(s, &s->site_prompts[HARMLESS], NULL, NULL, s->site_logits, NULL);
 }
 
-/* A jury's mean refusal score under a plan, or, with `base`, mean KL to those logits. */
-static steer_status ask(study *s, const steer_prompts *p, steer_plan q, float *base, double *mean) {
+/* The prompts' mean refusal score under a plan, or, with `base`, mean KL to those logits. */
+static steer_status ask(experiment *s, const steer_prompts *p, steer_plan q, float *base,
+                        double *mean) {
     double x[SITE_PROMPTS];
     TRY(score_prompts(s, p, &q, base ? NULL : x, base, base ? x : NULL));
     *mean = 0;
@@ -6153,12 +6196,12 @@ static steer_status ask(study *s, const steer_prompts *p, steer_plan q, float *b
     return STEER_OK;
 }
 
-static int last_block(const study *s) {
+static int last_block(const experiment *s) {
     return (int)(0.8 * s->m->config.layers);
 }
 
 /* What the rule holds against a site, in words; nothing: it passes. */
-static string faults_of(const study *s, const site_score *x) {
+static string faults_of(const experiment *s, const site_score *x) {
     if (isnan(x->induce) || isnan(x->kl))
         return str("not measured");
     int late = x->layer >= last_block(s), low = x->induce < 0, costly = x->kl > 0.1;
@@ -6172,34 +6215,34 @@ static string site_numbers(const site_score *x) {
 }
 
 /* The refusal scores of a site at coefficient 1, with -v (bypass) and with +v (induce). */
-static steer_status score_site(study *s, site_score *x) {
-    TRY(ask(s, &s->jury[HARMFUL], add_vector_at(x->layer, x->v, -1), NULL, &x->bypass));
-    return ask(s, &s->jury[HARMLESS], add_vector_at(x->layer, x->v, 1), NULL, &x->induce);
+static steer_status score_site(experiment *s, site_score *x) {
+    TRY(ask(s, &s->site_prompts[HARMFUL], add_vector_at(x->layer, x->v, -1), NULL, &x->bypass));
+    return ask(s, &s->site_prompts[HARMLESS], add_vector_at(x->layer, x->v, 1), NULL, &x->induce);
 }
 
 /* And the mean KL that ablating its direction costs on harmless prompts. */
-static steer_status score_ablation(study *s, site_score *x) {
-    return ask(s, &s->jury[HARMLESS], (steer_plan){.ablate = x->v}, s->jury_logits, &x->kl);
+static steer_status score_ablation(experiment *s, site_score *x) {
+    return ask(s, &s->site_prompts[HARMLESS], (steer_plan){.ablate = x->v}, s->site_logits, &x->kl);
 }
 
 /* Every site's scores, then the rule: a site is out if its block >= int(0.8 L), if induce < 0 or if
  * KL > 0.1; the best sigmoid(induce) - sigmoid(bypass) wins. KL is taken of those that pass the
  * rest, till one passes, and of three near misses. */
-static steer_status choose_site(study *s) {
+static steer_status choose_site(experiment *s) {
     const steer_config *m = &s->m->config;
     int eoi = s->m->eoi, sites = m->layers * eoi, tried = 0;
     double row[2 * MAX_EOI]; /* of a block's sites */
     char columns[4096] = "block";
     if (!GET(s->sites, sites))
         return s->e->code;
-    TRY(call_juries(s));
+    TRY(prepare_site_prompts(s));
     s->bar.what = "refusal scores of all sites";
     for (int pos = -eoi, at = 5; pos < 0; pos++)
         at += snprintf(columns + at, sizeof columns - (size_t)at, "|%d bypass#1|induce#1", pos);
     string title = str("Refusal log-odds at coefficient 1, validation: %d harmful prompts with -v "
                        "(unsteered %.1f), %d harmless with +v (%.1f)",
-                       s->jury[HARMFUL].n, s->jury_score[HARMFUL], s->jury[HARMLESS].n,
-                       s->jury_score[HARMLESS]);
+                       s->site_prompts[HARMFUL].n, s->site_log_odds[HARMFUL],
+                       s->site_prompts[HARMLESS].n, s->site_log_odds[HARMLESS]);
     open_table(s->out, "sites", title.s, columns);
     for (int i = 0; i < sites; i++) {
         site_score *x = &s->sites[i];
@@ -6214,7 +6257,7 @@ static steer_status choose_site(study *s) {
             if (!isnan(value))
                 x->rank.value = -value;
         }
-        show_progress(&s->bar, 0.4 * (s->jury[0].n + s->jury[1].n));
+        show_progress(&s->bar, 0.4 * (s->site_prompts[0].n + s->site_prompts[1].n));
         row[2 * (i % eoi)] = x->bypass;
         row[2 * (i % eoi) + 1] = x->induce;
         if (x->pos == -1)
@@ -6242,12 +6285,12 @@ static steer_status choose_site(study *s) {
 }
 
 /* What the rule says of the vector that is used, wherever it came from. */
-static steer_status judge_site(study *s) {
+static steer_status judge_site(experiment *s) {
     site_score *x = &s->reported;
     *x = (site_score){{0, 0}, s->v.layer, s->v.pos, s->v.v, NAN, NAN, NAN};
     if (dot(x->v, x->v, s->v.d) == 0)
         return STEER_OK;
-    TRY(call_juries(s));
+    TRY(prepare_site_prompts(s));
     TRY(score_site(s, x));
     TRY(score_ablation(s, x));
     string faults = faults_of(s, x);
@@ -6261,31 +6304,31 @@ static const float doses[] = {0.5f, 1, 1.5f, 2, 2.5f, 3};
 
 enum { DOSES = sizeof doses / sizeof *doses };
 
-static int steers(const cell x[2]) {
+static int steers(const condition x[2]) {
     return x[HARMLESS].refused >= 0.9 && x[HARMFUL].refused <= 0.1;
 }
 
 /* The site and coefficient: those given, else the model file's, else the rule's and a dose. */
-static steer_status set_site(study *s) {
+static steer_status set_site(experiment *s) {
     const steer_config *c = &s->m->config;
     int passes = s->picked.layer >= 0;
     const site_score *best = passes ? &s->picked : s->sites;
-    int own = !s->want.given && !s->want.asked && c->site_layer;
-    int layer = s->want.given ? s->want.layer : own ? c->site_layer : best->layer;
-    int pos = s->want.given ? s->want.pos : own ? c->site_pos : best->pos;
+    int own = !s->requested.given && !s->requested.asked && c->site_layer;
+    int layer = s->requested.given ? s->requested.layer : own ? c->site_layer : best->layer;
+    int pos = s->requested.given ? s->requested.pos : own ? c->site_pos : best->pos;
     float dose = 0;
-    cell cells[2 * DOSES];
+    condition conditions[2 * DOSES];
     TRY(take_site(s, layer, pos, 1));
     for (int i = 0; i < DOSES; i++)
-        both(s->val, s->n_val, add_vector(s, s->v.v, doses[i]), cells + 2 * i);
-    TRY(answer(s, "dose curve", cells, 2 * DOSES, s->read));
+        both(s->val, s->n_val, add_vector(s, s->v.v, doses[i]), conditions + 2 * i);
+    TRY(answer(s, "dose curve", conditions, 2 * DOSES, s->read));
     string title = str("Dose: block %d, position %d, %d + %d validation prompts, fraction refused",
-                       layer, pos, cell_size(&cells[1]), cell_size(&cells[0]));
+                       layer, pos, condition_size(&conditions[1]), condition_size(&conditions[0]));
     open_table(s->out, "dose", title.s,
                "coefficient|harmless +#2|perplexity#1|repeats#2|"
                "harmful -#2|coherent#2|perplexity#1|repeats#2");
     for (int i = 0; i < DOSES; i++) {
-        const cell *x = cells + 2 * i;
+        const condition *x = conditions + 2 * i;
         ROW(s->out, str("%.1f", (double)doses[i]).s, x[1].refused, x[1].perplexity, x[1].repeats,
             x[0].refused, x[0].coherent, x[0].perplexity, x[0].repeats);
         if (dose == 0 && steers(x))
@@ -6295,7 +6338,7 @@ static steer_status set_site(study *s) {
     const char *site_from = passes ? "the rule's" : "nearest miss of the rule";
     if (own)
         site_from = "the model file's";
-    if (s->want.given)
+    if (s->requested.given)
         site_from = "given";
     string coeff_from = dose > 0 ? str("the dose rule's") : rule;
     s->v.coeff = dose > 0 ? dose : 1;
@@ -6303,8 +6346,8 @@ static steer_status set_site(study *s) {
         s->v.coeff = c->site_coeff;
         coeff_from = str("the model file's; %s", rule.s);
     }
-    if (s->want.a != 0) {
-        s->v.coeff = s->want.a;
+    if (s->requested.a != 0) {
+        s->v.coeff = s->requested.a;
         coeff_from = str("given; %s", rule.s);
     }
     say(s->out,
@@ -6316,14 +6359,14 @@ static steer_status set_site(study *s) {
 
 /* The site decides the mechanism: what freezing costs wherever the vector steers at the reported
  * coefficient. Sites whose log-odds with +v stay 2 below those with -v are not generated from. */
-static steer_status site_map(study *s) {
+static steer_status site_map(experiment *s) {
     int sites = s->m->config.layers * s->m->eoi, n = 0, kept = 0;
     double a = (double)s->v.coeff;
     const site_score *site;
-    cell *plain, *frozen, *x;
+    condition *plain, *frozen, *x;
     if (!GET(plain, 2 + 2 * sites) || !GET(frozen, 4 * sites))
         return s->e->code;
-    cell *steered = plain + 2;
+    condition *steered = plain + 2;
     both(s->val, s->map, (steer_plan){0}, plain);
     for (int i = 0; i < sites; i++) {
         for (site = s->sites; site->rank.i != i;)
@@ -6346,7 +6389,7 @@ static steer_status site_map(study *s) {
     TRY(answer(s, "site map", frozen, 4 * kept, 0));
     string title = str("Site map: sites that steer at coefficient %g (induce >= 0.9, bypass <= "
                        "0.1), %d + %d validation prompts",
-                       a, cell_size(&plain[1]), cell_size(&plain[0]));
+                       a, condition_size(&plain[1]), condition_size(&plain[0]));
     open_table(s->out, "map", title.s,
                "block, position|induce#2|bypass#2|QK loss#1|low#1|high#1|OV loss#1|low#1|high#1|"
                "at most#1");
@@ -6365,18 +6408,18 @@ static steer_status site_map(study *s) {
 /* ---- The rest of the paper: one function an experiment; the coefficient is folded into v. */
 static const double threshold = 0.85; /* of a faithful circuit: paper section 4.3 */
 
-static size_t graph_size(const study *s) {
+static size_t graph_size(const experiment *s) {
     return edge_cells(&s->t->graph);
 }
 
 /* Does the vector flip the answer to prompt i: refusal to compliance of a harmful one, or back? */
-static int flips(int side, const cell *base, const cell *steered, int i) {
+static int flips(int side, const condition *base, const condition *steered, int i) {
     return base->refuses[i] == (side == HARMFUL) && steered->refuses[i] != base->refuses[i] &&
            base->lengths[i] && steered->lengths[i];
 }
 
-/* Prompt i of `asked` with a cell's answer i, *n tokens; NULL: no memory. */
-static int *join(study *s, const steer_prompts *asked, const cell *x, int i, int *n) {
+/* Prompt i of `asked` with a condition's answer i, *n tokens; NULL: no memory. */
+static int *join(experiment *s, const steer_prompts *asked, const condition *x, int i, int *n) {
     int *to, n_prompt = asked->lengths[i];
     if (!GET(to, *n = n_prompt + x->lengths[i]))
         return NULL;
@@ -6386,9 +6429,9 @@ static int *join(study *s, const steer_prompts *asked, const cell *x, int i, int
 }
 
 /* Prompt i of a side with the unsteered (0) or the steered answer, as one more example. */
-static steer_status add_example(study *s, method *x, examples *to, int side, int i, int text) {
-    const cell *answer = text ? &x->steered[side] : &s->plain[side];
-    example *ex = &to->of[to->n++];
+static steer_status add_example(experiment *s, method *x, examples *to, int side, int i, int text) {
+    const condition *answer = text ? &x->steered[side] : &s->plain[side];
+    example *ex = &to->list[to->n++];
     *ex = (example){NULL, 0, s->test[side].lengths[i], side == HARMLESS ? 1 : -1, text};
     ex->tokens = join(s, &s->test[side], answer, i, &ex->n);
     return ex->tokens ? STEER_OK : s->e->code;
@@ -6396,18 +6439,18 @@ static steer_status add_example(study *s, method *x, examples *to, int side, int
 
 /* The four datasets of a vector (method 3.1): the first prompts that it flips, each answer as the
  * text. What is chosen by them, circuits, their sizes, dimensions, is judged by other prompts. */
-static steer_status collect_examples(study *s, method *x) {
+static steer_status collect_examples(experiment *s, method *x) {
     examples *to = &x->choosing;
-    if (to->of)
+    if (to->list)
         return STEER_OK; /* is done */
-    if (!GET(to->of, 4 * (size_t)min_int(s->n_patch, s->n_test)))
+    if (!GET(to->list, 4 * (size_t)min_int(s->n_patch, s->n_test)))
         return s->e->code;
     for (int k = 0; k < 2; k++)
         if (!s->chose[k] && !GET(s->chose[k], s->test[k].n))
             return s->e->code;
     for (int set = 0; set < 4; set++) {
         int k = set / 2, n = 0;
-        for (int i = 0; i < cell_size(&x->steered[k]) && n < s->n_patch; i++) {
+        for (int i = 0; i < condition_size(&x->steered[k]) && n < s->n_patch; i++) {
             if (!flips(k, &s->plain[k], &x->steered[k], i))
                 continue;
             TRY(add_example(s, x, to, k, i, set % 2));
@@ -6420,14 +6463,14 @@ static steer_status collect_examples(study *s, method *x) {
 
 /* As many prompts more that it flips, none of which chose for any method: for when all methods have
  * what chooses for them. Only faithfulness is taken of these: their texts are the steered ones. */
-static steer_status collect_judges(study *s, method *x) {
+static steer_status collect_judges(experiment *s, method *x) {
     examples *to = &x->judging;
-    if (to->of)
+    if (to->list)
         return STEER_OK;
-    if (!GET(to->of, 2 * (size_t)min_int(s->n_judge, s->n_test)))
+    if (!GET(to->list, 2 * (size_t)min_int(s->n_judge, s->n_test)))
         return s->e->code;
     for (int k = 0; k < 2; k++)
-        for (int i = 0; i < cell_size(&x->steered[k]) && to->count[k] < s->n_judge; i++) {
+        for (int i = 0; i < condition_size(&x->steered[k]) && to->count[k] < s->n_judge; i++) {
             if (s->chose[k][i] || !flips(k, &s->plain[k], &x->steered[k], i))
                 continue;
             TRY(add_example(s, x, to, k, i, 1));
@@ -6441,7 +6484,8 @@ static int side_of(const example *x) {
 }
 
 /* The key of an example's records: what it is of, vector, block, sign, text. */
-static uint64_t hash_example(const study *s, const method *x, const example *ex, const char *what) {
+static uint64_t hash_example(const experiment *s, const method *x, const example *ex,
+                             const char *what) {
     const int run[] = {s->t->graph.layer, s->steps, s->metric};
     const int text[] = {ex->steered_text, ex->n_prompt};
     uint64_t h = hash_of(0, what, strlen(what));
@@ -6452,15 +6496,16 @@ static uint64_t hash_example(const study *s, const method *x, const example *ex,
 }
 
 /* Faithfulness of n plans on a vector's steered texts, of the first `most` a side. */
-static steer_status measure_faithfulness(study *s, const method *x, const examples *from, int most,
-                                         const steer_plan *plans, int n, faithfulness *F) {
+static steer_status measure_faithfulness(experiment *s, const method *x, const examples *from,
+                                         int most, const steer_plan *plans, int n,
+                                         faithfulness *F) {
     int done[2] = {0, 0};
     double each[MAX_CUTS];
     *F = (faithfulness){.most = min_int(most, max_int(from->count[0], from->count[1]))};
     for (int k = 0; k < 2; k++)
         if (!GET(F->each[k], n * F->most))
             return s->e->code;
-    for (const example *ex = from->of; ex < from->of + from->n; ex++) {
+    for (const example *ex = from->list; ex < from->list + from->n; ex++) {
         int k = side_of(ex);
         if (!ex->steered_text || done[k]++ >= most)
             continue;
@@ -6507,10 +6552,10 @@ static double mean_of_sides(const faithfulness *F, int i) {
 }
 
 /* NTP and PO (paper section 3), on pairs that the model makes of train and validation prompts.
- * Response w of a pair: prompt i as it was asked, without what a told model was told, a cell's
- * answer i to it, the unsteered run's x_l, ln p in that run. */
-static steer_status fill_pair(study *s, training_pair *x, int w, const steer_prompts *asked,
-                              const cell *from, int i) {
+ * Response w of a pair: prompt i as it was asked, without an instruction to refuse, a
+ * condition's answer i to it, the unsteered run's x_l, ln p in that run. */
+static steer_status fill_pair(experiment *s, training_pair *x, int w, const steer_prompts *asked,
+                              const condition *from, int i) {
     int d = s->m->config.d, window = standard_training.window, counted;
     steer_plan *none = NULL;
     x->tokens[w] = join(s, asked, from, i, &x->n[w]);
@@ -6525,43 +6570,43 @@ static steer_status fill_pair(study *s, training_pair *x, int w, const steer_pro
 }
 
 /* Unwanted is what the unsteered model says, wanted what the steered one does; but a harmless
- * prompt's refusal is the told model's (method 2.5), where that refuses. */
-static steer_status make_pairs(study *s, int set, int most, pair_list *pairs) {
-    const steer_prompts *from = set ? s->val : s->train, *told = &s->told[set];
-    cell cells[5];           /* unsteered; steered; told */
-    int used[3] = {0, 0, 0}; /* harmful, harmless; of these told */
+ * prompt's refusal is that of the model that is instructed to refuse, where it does. */
+static steer_status make_pairs(experiment *s, int set, int most, pair_list *pairs) {
+    const steer_prompts *from = set ? s->val : s->train, *prompted = &s->refusal_prompted[set];
+    condition conditions[5]; /* unsteered; steered; told to refuse */
+    int used[3] = {0, 0, 0}; /* harmful, harmless; of these by an instruction */
     if (!GET(pairs->of, 2 * (size_t)most))
         return s->e->code;
-    both(from, most, (steer_plan){0}, cells);
-    both(from, most, add_vector(s, s->of[DIM].v, 1), cells + 2);
-    cells[4] = (cell){.prompts = told, .n = most};
-    TRY(answer(s, "pairs", cells, told->n ? 5 : 4, 0));
+    both(from, most, (steer_plan){0}, conditions);
+    both(from, most, add_vector(s, s->vectors[DIM].v, 1), conditions + 2);
+    conditions[4] = (condition){.prompts = prompted, .n = most};
+    TRY(answer(s, "pairs", conditions, prompted->n ? 5 : 4, 0));
     for (int k = 0; k < 2; k++)
-        for (int i = 0; i < cell_size(&cells[k]); i++) {
-            int by_telling = k && told->n && flips(k, &cells[k], &cells[4], i);
-            const cell *other = &cells[by_telling ? 4 : 2 + k];
-            if (!flips(k, &cells[k], other, i))
+        for (int i = 0; i < condition_size(&conditions[k]); i++) {
+            int instructed = k && prompted->n && flips(k, &conditions[k], &conditions[4], i);
+            const condition *other = &conditions[instructed ? 4 : 2 + k];
+            if (!flips(k, &conditions[k], other, i))
                 continue;
             training_pair *x = &pairs->of[pairs->n++];
             x->sign = k ? 1 : -1;
             used[k]++;
-            used[2] += by_telling;
+            used[2] += instructed;
             TRY(fill_pair(s, x, 0, &from[k], other, i));
-            TRY(fill_pair(s, x, 1, &from[k], &cells[k], i));
+            TRY(fill_pair(s, x, 1, &from[k], &conditions[k], i));
         }
     say(s->out,
         "%s pairs: %d of %d harmful (refused unsteered, answered with -s) and %d of %d "
         "harmless (answered; %d refused when told to, %d with +s) show the behaviour",
-        set ? "validation" : "train", used[0], cell_size(&cells[0]), used[1], cell_size(&cells[1]),
-        used[2], used[1] - used[2]);
+        set ? "validation" : "train", used[0], condition_size(&conditions[0]), used[1],
+        condition_size(&conditions[1]), used[2], used[1] - used[2]);
     return STEER_OK;
 }
 
-static steer_status train_methods(study *s) {
+static steer_status train_methods(experiment *s) {
     int d = s->m->config.d, best = 0;
     training how = standard_training;
     pair_list pairs[2] = {{0}}; /* to train on; to choose the epoch */
-    double norm = norm_of(s->of[DIM].v, d), epochs[16][2];
+    double norm = norm_of(s->vectors[DIM].v, d), epochs[16][2];
     double *row; /* the epoch chosen, its loss and match, the vector */
     how.epochs = s->epochs;
     for (int k = 0; k < 2; k++)
@@ -6571,7 +6616,7 @@ static steer_status train_methods(study *s) {
         s->methods = 1;
     }
     for (int i = NTP; i < s->methods; i++) {
-        if (!GET(s->of[i].v, d) || !GET(row, 3 + d))
+        if (!GET(s->vectors[i].v, d) || !GET(row, 3 + d))
             return s->e->code;
         s->bar.what = i == NTP ? "training NTP" : "training PO";
         uint64_t key = hash_of(hash_of(0, method_names[i], 3), &how, sizeof how);
@@ -6587,16 +6632,16 @@ static steer_status train_methods(study *s) {
         if (state == OTHERS)
             return whole_so_far(&s->store, s->e);
         if (state == OURS) {
-            TRY(train_vector(s, pairs, i == PO, &how, norm, s->of[i].v, epochs, &best));
+            TRY(train_vector(s, pairs, i == PO, &how, norm, s->vectors[i].v, epochs, &best));
             row[0] = best;
             row[1] = epochs[best][0];
             row[2] = epochs[best][1];
             for (int k = 0; k < d; k++)
-                row[3 + k] = (double)s->of[i].v[k];
+                row[3 + k] = (double)s->vectors[i].v[k];
             TRY(remember(&s->store, key, row, 3 + (size_t)d, s->e));
         }
         for (int k = 0; k < d; k++)
-            s->of[i].v[k] = (float)row[3 + k];
+            s->vectors[i].v[k] = (float)row[3 + k];
         say(s->out,
             "%s: %d pairs, AdamW %g, %d epochs of batches of %d, seed %d; epoch %d chosen: "
             "validation loss %.3f, match %.3f",
@@ -6606,46 +6651,48 @@ static steer_status train_methods(study *s) {
     return STEER_OK;
 }
 
-/* What cells show, beside the paper's refusal rates (Table 2, 1 - ASR: Gemma 2 2B and Llama 3.2 3B;
+/* What conditions show, beside the paper's refusal rates (Table 2, 1 - ASR: Gemma 2 2B and Llama 3.2 3B;
  * its harmful side is judged by Llama Guard 2, ours by substrings). */
 typedef struct {
     const char *name;
     double gemma, llama;
-} theirs;
+} paper_rates;
 
-static void cells_table(study *s, const char *name, const char *title, const cell *x,
-                        const theirs *rows, int n) {
+static void conditions_table(experiment *s, const char *name, const char *title, const condition *x,
+                             const paper_rates *rows, int n) {
     open_table(s->out, name, title,
                "|n#0|refused#2|low#2|high#2|log-odds#1|coherent#2|"
                "perplexity#1|repeats#2|Gemma#2|Llama#2");
     for (int i = 0; i < n; i++, x++, rows++) {
-        estimate w = wilson(x->n_refused, cell_size(x));
-        ROW(s->out, rows->name, cell_size(x), x->refused, w.low, w.high, x->log_odds, x->coherent,
-            x->perplexity, x->repeats, rows->gemma, rows->llama);
+        estimate w = wilson(x->n_refused, condition_size(x));
+        ROW(s->out, rows->name, condition_size(x), x->refused, w.low, w.high, x->log_odds,
+            x->coherent, x->perplexity, x->repeats, rows->gemma, rows->llama);
     }
 }
 
-static steer_status methods_table(study *s) {
-    static const theirs rows[] = {{"DIM harmful -", 0.20, 0.15}, {"DIM harmless +", 1.00, 0.97},
-                                  {"NTP harmful -", 0.16, 0.17}, {"NTP harmless +", 0.97, 1.00},
-                                  {"PO harmful -", 0.20, 0.19},  {"PO harmless +", 1.00, 1.00}};
+static steer_status methods_table(experiment *s) {
+    static const paper_rates rows[] = {
+        {"DIM harmful -", 0.20, 0.15}, {"DIM harmless +", 1.00, 0.97},
+        {"NTP harmful -", 0.16, 0.17}, {"NTP harmless +", 0.97, 1.00},
+        {"PO harmful -", 0.20, 0.19},  {"PO harmless +", 1.00, 1.00}};
     int d = s->m->config.d;
-    cell cells[2 * METHODS];
+    condition conditions[2 * METHODS];
     for (int i = 0; i < s->methods; i++) {
-        method *x = &s->of[i];
+        method *x = &s->vectors[i];
         if (i != DIM)
             both(s->test, s->n_test, add_vector(s, x->v, 1), x->steered);
         if (i != DIM)
             TRY(answer(s, "trained vectors", x->steered, 2, s->read));
-        memcpy(cells + 2 * i, x->steered, sizeof x->steered);
+        memcpy(conditions + 2 * i, x->steered, sizeof x->steered);
         for (int k = 0; k < 2; k++)
-            s->found.apart[i][k] = more_refused(&s->of[DIM].steered[k], &x->steered[k]);
+            s->findings.apart[i][k] = more_refused(&s->vectors[DIM].steered[k], &x->steered[k]);
     }
-    cells_table(s, "methods", "Vectors by method (paper: Table 2): test prompts, fraction refused",
-                cells, rows, 2 * s->methods);
+    conditions_table(s, "methods",
+                     "Vectors by method (paper: Table 2): test prompts, fraction refused",
+                     conditions, rows, 2 * s->methods);
     for (int i = 0; i < s->methods; i++)
         for (int j = i + 1; j < s->methods; j++) {
-            const float *a = s->of[i].v, *b = s->of[j].v;
+            const float *a = s->vectors[i].v, *b = s->vectors[j].v;
             say(s->out, "cosine of %s and %s: %.2f (paper: 0.10 to 0.42)", method_names[i],
                 method_names[j], dot(a, b, d) / (norm_of(a, d) * norm_of(b, d)));
         }
@@ -6672,7 +6719,7 @@ static double pearson(const steer_graph *g, const double *a, const double *b) {
 }
 
 /* Into every second place of out: Pearson; Spearman, of ranks; overlap of the strongest tenth. */
-static void compare_scores(study *s, const double *score[2], double *rank[2], double *out) {
+static void compare_scores(experiment *s, const double *score[2], double *rank[2], double *out) {
     const steer_graph *g = &s->t->graph;
     int E = g->edges, top = max_int(1, E / 10), shared = 0;
     unsigned char *strong = memset(s->cuts, 0, graph_size(s));
@@ -6691,9 +6738,9 @@ static void compare_scores(study *s, const double *score[2], double *rank[2], do
     out[4] = (double)shared / top;
 }
 
-/* Node and edge scores of a vector (paper 4.1, method 3.7), means over all positions of interest,
+/* Node and edge scores of a vector (paper section 4.1), means over all positions of interest,
  * and its row of the table: completeness, both forms beside exact patching of n_exact a dataset. */
-static steer_status patch_method(study *s, method *x, double row[13]) {
+static steer_status patch_method(experiment *s, method *x, double row[13]) {
     size_t width = steer_scores_width(s->t), graph = graph_size(s), nodes = s->t->graph.nodes;
     double *one, *sum, *rank, ratios = 0, least = INFINITY, most = -INFINITY;
     int counted = 0, compared = 0, seen[4] = {0};
@@ -6703,7 +6750,7 @@ static steer_status patch_method(study *s, method *x, double row[13]) {
     double *forms = edges_of(s->t, one, 0), *exact = one + width; /* which follows the two forms */
     s->bar.what = "patching";
     for (int i = 0; i < x->choosing.n; i++) {
-        const example *ex = &x->choosing.of[i];
+        const example *ex = &x->choosing.list[i];
         int earlier = seen[2 * side_of(ex) + ex->steered_text]++; /* of its dataset */
         uint64_t key = hash_example(s, x, ex, "scores");
         int state, found;
@@ -6713,12 +6760,12 @@ static steer_status patch_method(study *s, method *x, double row[13]) {
             TRY(remember(&s->store, key, one, width, s->e));
         }
         show_progress(&s->bar, 2);
-        if (state == OTHERS || !one[S_POI])
+        if (state == OTHERS || !one[SCORE_POSITIONS])
             continue; /* the same tokens: nothing to explain */
-        double poi = one[S_POI], ratio = one[S_FOUND] / one[S_TOTAL];
-        x->scores[S_POI] += poi;
+        double poi = one[SCORE_POSITIONS], ratio = one[SCORE_ESTIMATE] / one[SCORE_TOTAL];
+        x->scores[SCORE_POSITIONS] += poi;
         counted++;
-        for (size_t k = S_TOTAL; k < width; k++)
+        for (size_t k = SCORE_TOTAL; k < width; k++)
             x->scores[k] += poi * one[k];
         ratios += ratio;
         least = fmin(least, ratio);
@@ -6738,12 +6785,12 @@ static steer_status patch_method(study *s, method *x, double row[13]) {
     TRY(whole_so_far(&s->store, s->e));
     if (!counted)
         return fail(s->e, STEER_EARG, "no example has a position of interest: nothing to patch");
-    for (size_t k = S_TOTAL; k < width; k++)
-        x->scores[k] /= x->scores[S_POI];
+    for (size_t k = SCORE_TOTAL; k < width; k++)
+        x->scores[k] /= x->scores[SCORE_POSITIONS];
     row[0] = x->choosing.count[0];
     row[1] = x->choosing.count[1];
-    row[2] = x->scores[S_POI];
-    row[3] = x->scores[S_TOTAL];
+    row[2] = x->scores[SCORE_POSITIONS];
+    row[3] = x->scores[SCORE_TOTAL];
     row[4] = ratios / counted;
     row[5] = least;
     row[6] = most;
@@ -6784,15 +6831,15 @@ static edge_ends ends_of(const steer_graph *g, int i, int coarse) {
     return x;
 }
 
-static steer_status patching_table(study *s) {
+static steer_status patching_table(experiment *s) {
     const steer_graph *g = &s->t->graph;
     double rows[METHODS][13];
     int n = 0;
     for (int i = 0; i < s->methods; i++) {
-        TRY(collect_examples(s, &s->of[i]));
-        if (!s->of[i].choosing.n)
+        TRY(collect_examples(s, &s->vectors[i]));
+        if (!s->vectors[i].choosing.n)
             return fail(s->e, STEER_EARG, "%s flips no answer: nothing to patch", method_names[i]);
-        TRY(patch_method(s, &s->of[i], rows[i]));
+        TRY(patch_method(s, &s->vectors[i], rows[i]));
     }
     open_table(s->out, "patching",
                "Patching (paper section 4.1): integrated gradients; their "
@@ -6802,8 +6849,9 @@ static steer_status patching_table(study *s) {
                "aware#3|Spearman#3|aware#3|top 10%#2|aware#2");
     for (int i = 0; i < s->methods; i++)
         row_of(s->out, method_names[i], rows[i]);
-    /* The coarse graph's strongest edges: their gradient is the sum of the heads' (method 3.6b). */
-    const double *score = edges_of(s->t, s->of[DIM].scores, 0);
+    /* The coarse graph's strongest edges: where an edge ends at a block's
+     * query, key or value input, whose gradient is the sum of the heads'. */
+    const double *score = edges_of(s->t, s->vectors[DIM].scores, 0);
     double *sum; /* at a block's first query, key, value */
     if (!GET(sum, graph_size(s)))
         return s->e->code;
@@ -6826,16 +6874,16 @@ static steer_status patching_table(study *s) {
 /* ---- Circuits. */
 enum { SIMPLE, COMPLEMENT, RANDOM, BACKWARD, FORWARD, AWARE, KINDS };
 
-static unsigned char *cut_at(study *s, int i) {
+static unsigned char *cut_at(experiment *s, int i) {
     return s->cuts + (size_t)i * graph_size(s);
 }
 
-static int edges_at(const study *s, double share) {
+static int edges_at(const experiment *s, double share) {
     return max_int(1, (int)(share * s->t->graph.edges + 0.5));
 }
 
 /* A vector's circuit of n edges or a few more into keep, s->order sorted; returns its size. */
-static int select_edges(study *s, const method *x, int kind, int n, unsigned char *keep) {
+static int select_edges(experiment *s, const method *x, int kind, int n, unsigned char *keep) {
     const steer_graph *g = &s->t->graph;
     order_edges(g, kind == RANDOM ? NULL : edges_of(s->t, x->scores, kind == AWARE), 42, s->order);
     if (kind != BACKWARD && kind != FORWARD)
@@ -6844,14 +6892,14 @@ static int select_edges(study *s, const method *x, int kind, int n, unsigned cha
 }
 
 /* Cut i: such a circuit alone, or all but it, carries the effect. Returns its edges. */
-static int cut_circuit(study *s, int i, const method *x, int kind, int n) {
+static int cut_circuit(experiment *s, int i, const method *x, int kind, int n) {
     int edges = select_edges(s, x, kind, n, cut_at(s, i));
     cuts_of(&s->t->graph, cut_at(s, i), kind == COMPLEMENT, cut_at(s, i));
     return edges;
 }
 
 /* Cut i: a random circuit of n edges or a few more; another one for every draw, 0 .. */
-static void cut_at_random(study *s, int i, int draw, int n) {
+static void cut_at_random(experiment *s, int i, int draw, int n) {
     const steer_graph *g = &s->t->graph;
     order_edges(g, NULL, 42 + (uint64_t)draw, s->order);
     select_simple(g, s->order, min_int(n, g->edges), cut_at(s, i));
@@ -6859,7 +6907,8 @@ static void cut_at_random(study *s, int i, int draw, int n) {
 }
 
 /* Faithfulness of the first n cuts, on the examples that choose or on those that judge. */
-static steer_status judge_cuts(study *s, const method *x, int judging, int n, faithfulness *F) {
+static steer_status judge_cuts(experiment *s, const method *x, int judging, int n,
+                               faithfulness *F) {
     const examples *from = judging ? &x->judging : &x->choosing;
     steer_plan plans[MAX_CUTS];
     for (int i = 0; i < n; i++)
@@ -6869,7 +6918,7 @@ static steer_status judge_cuts(study *s, const method *x, int judging, int n, fa
 }
 
 /* Faithfulness against circuit size (paper section 4.3, Figure 3), on the examples that chose. */
-static steer_status faithfulness_table(study *s) {
+static steer_status faithfulness_table(experiment *s) {
     static const double shares[] = {0.01, 0.02, 0.05, 0.10, 0.15, 0.20, 0.30, 0.50, 0.75};
 
     enum { ALL = KINDS * sizeof shares / sizeof *shares };
@@ -6877,8 +6926,8 @@ static steer_status faithfulness_table(study *s) {
     faithfulness F;
     s->bar.what = "circuits";
     for (int i = 0; i < ALL; i++)
-        cut_circuit(s, i, &s->of[DIM], i % KINDS, edges_at(s, shares[i / KINDS]));
-    TRY(judge_cuts(s, &s->of[DIM], 0, ALL, &F));
+        cut_circuit(s, i, &s->vectors[DIM], i % KINDS, edges_at(s, shares[i / KINDS]));
+    TRY(judge_cuts(s, &s->vectors[DIM], 0, ALL, &F));
     open_table(s->out, "faithfulness",
                str("Faithfulness of circuits (paper: Figure 3): DIM, of %d edges, on the answers "
                    "that chose them; simple selection, its complement, random (one draw), greedy",
@@ -6895,11 +6944,11 @@ static steer_status faithfulness_table(study *s) {
 }
 
 /* The smallest simple circuits with faithfulness 0.85 (paper section 4.3): thrice seven sizes. */
-static steer_status smallest_circuits(study *s) {
+static steer_status smallest_circuits(experiment *s) {
     enum { GRID = 7 };
 
     int all = s->t->graph.edges;
-    for (method *x = s->of; x < s->of + s->methods; x++) {
+    for (method *x = s->vectors; x < s->vectors + s->methods; x++) {
         int low = 0, high = all;
         for (int round = 0; round < 3 && high - low > 1; round++) {
             int from = low, span = high - low, first = 0;
@@ -6916,19 +6965,19 @@ static steer_status smallest_circuits(study *s) {
         say(s->out,
             "smallest circuit of %s with faithfulness %.2f: %d edges, %.1f%% of %d, on the "
             "answers that chose it (paper: 10.2%% Gemma, 10.8%% Llama)",
-            method_names[x - s->of], threshold, x->edges, 100.0 * x->edges / all, all);
+            method_names[x - s->vectors], threshold, x->edges, 100.0 * x->edges / all, all);
     }
     return STEER_OK;
 }
 
 /* A circuit file: model, first block; DIM's smallest circuit, an edge a line, place and name. */
-static steer_status save_circuit(study *s, const char *path) {
+static steer_status save_circuit(experiment *s, const char *path) {
     enum { LINE = 96 };
 
     const unsigned char *keep = cut_at(s, 0);
     char *text;
     size_t n = 0;
-    int edges = select_edges(s, &s->of[DIM], SIMPLE, s->of[DIM].edges, cut_at(s, 0));
+    int edges = select_edges(s, &s->vectors[DIM], SIMPLE, s->vectors[DIM].edges, cut_at(s, 0));
     if (!GET(text, (1 + (size_t)edges) * LINE))
         return s->e->code;
     n += (size_t)snprintf(text, LINE, "steer circuit %016llx block %d\n",
@@ -6944,7 +6993,7 @@ static steer_status save_circuit(study *s, const char *path) {
 }
 
 /* Into keep [slots][nodes]; another model's or block's is refused. */
-static steer_status load_circuit(study *s, const char *path, unsigned char *keep) {
+static steer_status load_circuit(experiment *s, const char *path, unsigned char *keep) {
     const steer_graph *g = &s->t->graph;
     unsigned long long model = 0, ours = s->m->config.fingerprint;
     size_t n;
@@ -6986,13 +7035,13 @@ static double overlap_of(const unsigned char *a, const unsigned char *b, size_t 
 }
 
 /* Overlap of circuits over sizes (paper section 5.2, Figure 4). */
-static void overlap_table(study *s) {
+static void overlap_table(experiment *s) {
     static const double sizes[] = {0.034, 0.068, 0.102, 0.137}; /* the paper's */
     int n = 4 * s->methods, pairs = s->methods * (s->methods - 1) / 2;
-    double *mean = &s->found.overlap, iou = 0; /* at 10.2%, over pairs of methods */
+    double *mean = &s->findings.overlap, iou = 0; /* at 10.2%, over pairs of methods */
     string columns = {""}, names[4 * METHODS];
     for (int i = 0; i < n; i++) {
-        select_edges(s, &s->of[i / 4], SIMPLE, edges_at(s, sizes[i % 4]), cut_at(s, i));
+        select_edges(s, &s->vectors[i / 4], SIMPLE, edges_at(s, sizes[i % 4]), cut_at(s, i));
         names[i] = str("%s %.1f%%", method_names[i / 4], 100 * sizes[i % 4]);
         columns = str("%s|%s#2", columns.s, names[i].s);
     }
@@ -7051,7 +7100,7 @@ static double share_reached(const int *edges, const estimate *F, int all) {
     return NAN;
 }
 
-static steer_status judge_circuits(study *s) {
+static steer_status judge_circuits(experiment *s) {
     int all = s->t->graph.edges;
     open_table(s->out, "judged",
                "Circuits on answers that chose none: a vector's smallest circuit "
@@ -7060,22 +7109,22 @@ static steer_status judge_circuits(study *s) {
                "circuit|edges#0|share#3|faithfulness#3|low#3|high#3|harmful#0|"
                "harmless#0");
     for (int j = 0; j < s->methods; j++) {
-        const method *x = &s->of[j];
+        const method *x = &s->vectors[j];
         estimate sizes[SIZES], draws;
         faithfulness F;
         int edges[SIZES];
         double drawn[DRAWS], sum = 0;
-        TRY(collect_judges(s, &s->of[j]));
+        TRY(collect_judges(s, &s->vectors[j]));
         for (int i = 0; i < MULTIPLES; i++)
             edges[i] = cut_circuit(s, i, x, SIMPLE,
                                    min_int(all, max_int(1, (int)(multiples[i] * x->edges + 0.5))));
         edges[TENTH] = cut_circuit(s, TENTH, x, SIMPLE, edges_at(s, 0.10));
         edges[QUARTER] = cut_circuit(s, QUARTER, x, SIMPLE, edges_at(s, 0.25));
         for (int i = 0; i < METHODS; i++) /* where there are fewer methods, DIM's again */
-            cut_circuit(s, OTHERS_AT + i, &s->of[i < s->methods ? i : DIM], SIMPLE,
-                        s->of[i < s->methods ? i : DIM].edges);
+            cut_circuit(s, OTHERS_AT + i, &s->vectors[i < s->methods ? i : DIM], SIMPLE,
+                        s->vectors[i < s->methods ? i : DIM].edges);
         for (int i = 0; i < DRAWS; i++)
-            cut_at_random(s, DRAWS_AT + i, i, 2 * s->of[DIM].edges);
+            cut_at_random(s, DRAWS_AT + i, i, 2 * s->vectors[DIM].edges);
         TRY(judge_cuts(s, x, 1, JUDGED, &F));
 
         for (int i = 0; i < SIZES; i++) {
@@ -7091,25 +7140,25 @@ static steer_status judge_circuits(study *s) {
                 sizes[i].high, F.n[HARMFUL], F.n[HARMLESS]);
         }
         for (int i = 0; i < s->methods; i++)
-            s->found.interchange[i][j] = mean_of_plan(&F, OTHERS_AT + i, -1);
+            s->findings.interchange[i][j] = mean_of_plan(&F, OTHERS_AT + i, -1);
         for (int i = 0; i < DRAWS; i++) {
             drawn[i] = mean_of_sides(&F, DRAWS_AT + i);
             sum += drawn[i];
         }
         draws = bootstrap((const double *[]){drawn, NULL}, NULL, (const int[]){DRAWS, 0});
         qsort(drawn, DRAWS, sizeof *drawn, by_size);
-        s->found.judged[j].smallest = sizes[SMALLEST];
-        s->found.judged[j].tenth = sizes[TENTH];
-        s->found.judged[j].quarter = sizes[QUARTER];
-        s->found.judged[j].reached = share_reached(edges, sizes, all);
-        s->found.judged[j].random = isnan(sum) ? unmeasured : draws;
-        s->found.judged[j].least = drawn[0];
-        s->found.judged[j].largest = drawn[DRAWS - 1];
+        s->findings.judged[j].smallest = sizes[SMALLEST];
+        s->findings.judged[j].tenth = sizes[TENTH];
+        s->findings.judged[j].quarter = sizes[QUARTER];
+        s->findings.judged[j].reached = share_reached(edges, sizes, all);
+        s->findings.judged[j].random = isnan(sum) ? unmeasured : draws;
+        s->findings.judged[j].least = drawn[0];
+        s->findings.judged[j].largest = drawn[DRAWS - 1];
     }
     return STEER_OK;
 }
 
-static void interchange_table(study *s) {
+static void interchange_table(experiment *s) {
     int M = s->methods;
     double row[METHODS];
     string columns = {"circuit of"};
@@ -7124,22 +7173,22 @@ static void interchange_table(study *s) {
                columns.s);
     for (int i = 0; i < M; i++) {
         for (int j = 0; j < M; j++)
-            row[j] = s->found.interchange[i][j].value;
+            row[j] = s->findings.interchange[i][j].value;
         row_of(s->out, method_names[i], row);
     }
     for (int j = 0; j < M; j++)
-        row[j] = s->found.judged[j].random.value;
+        row[j] = s->findings.judged[j].random.value;
     row_of(s->out, "random, mean", row);
     for (int j = 0; j < M; j++)
-        row[j] = s->found.judged[j].least;
+        row[j] = s->findings.judged[j].least;
     row_of(s->out, "random, least", row);
     for (int j = 0; j < M; j++)
-        row[j] = s->found.judged[j].largest;
+        row[j] = s->findings.judged[j].largest;
     row_of(s->out, "random, most", row);
 }
 
 /* Where the edges of the smallest circuits begin and end (paper Tables 5 to 8), and DIM's edges. */
-static void edges_tables(study *s) {
+static void edges_tables(experiment *s) {
     const steer_graph *g = &s->t->graph;
     const unsigned char *keep = cut_at(s, 0);
     report *out = s->out;
@@ -7148,7 +7197,7 @@ static void edges_tables(study *s) {
                "8; Gemma's DIM circuit has q 9.1, k 0.6, v 36.6, MLP 43.6, head 10.2)",
                "|edges#0|q#1|k#1|v#1|mlp#1|lm_head#1|from s#1|from heads#1|from mlp#1");
     for (int i = 0; i < 2 * s->methods; i++) {
-        const method *x = &s->of[i / 2];
+        const method *x = &s->vectors[i / 2];
         int left = i % 2 ? max_int(1, x->edges / 10) : x->edges;
         double row[9] = {left}, one = 100.0 / left;
         select_edges(s, x, SIMPLE, x->edges, cut_at(s, 0));
@@ -7164,8 +7213,8 @@ static void edges_tables(study *s) {
     }
     open_table(out, "circuit", "The strongest edges of DIM's smallest circuit, by norm-free score",
                "edge|score#3|from layer#0|from head#0|to layer#0|to kind#0|to head#0|rank#0");
-    select_edges(s, &s->of[DIM], SIMPLE, s->of[DIM].edges, cut_at(s, 0));
-    const double *score = edges_of(s->t, s->of[DIM].scores, 0);
+    select_edges(s, &s->vectors[DIM], SIMPLE, s->vectors[DIM].edges, cut_at(s, 0));
+    const double *score = edges_of(s->t, s->vectors[DIM].scores, 0);
     for (int k = 0, rank = 1; k < g->edges && rank <= 60; k++) {
         int i = s->order[k].i;
         edge_ends x = ends_of(g, i, 0);
@@ -7176,7 +7225,7 @@ static void edges_tables(study *s) {
 
 /* ---- What the vector's direct image says through the logit lens (paper section 6): the sum over
  * all heads, the vector itself, and the heads with the largest node effects. */
-static void lens_row(study *s, string name, const float *v, double effect, double all) {
+static void lens_row(experiment *s, string name, const float *v, double effect, double all) {
     enum { TOKENS = 8 };
 
     int ids[TOKENS];
@@ -7191,7 +7240,7 @@ static void lens_row(study *s, string name, const float *v, double effect, doubl
     row_text(s->out, name.s, (const double[]){effect, fabs(effect) / all}, 2, text.s);
 }
 
-static steer_status value_vectors_table(study *s) {
+static steer_status value_vectors_table(experiment *s) {
     const steer_graph *g = &s->t->graph;
     int d = s->m->config.d, heads = g->heads, n = g->blocks * heads, shown = min_int(6, n);
     float *x, *sum, *unit;
@@ -7204,10 +7253,10 @@ static steer_status value_vectors_table(study *s) {
                "image read by b",
                "head|node effect#3|share#2|tokens#t|2#t|3#t|4#t|5#t|6#t|7#t|8#t");
     for (int i = 0; i < s->methods; i++) {
-        const double *node = s->of[i].scores + S_NODES;
-        double all = 0, norm = norm_of(s->of[i].v, d);
+        const double *node = s->vectors[i].scores + SCORE_NODES;
+        double all = 0, norm = norm_of(s->vectors[i].v, d);
         for (int k = 0; k < d; k++) {
-            unit[k] = (float)(s->of[i].v[k] / norm);
+            unit[k] = (float)(s->vectors[i].v[k] / norm);
             sum[k] = 0;
         }
         for (int k = 0; k < n; k++) {
@@ -7249,17 +7298,17 @@ static const double taus[] = {0.1, 0.3, 0.5, 1, 1.5, 2, 2.5};
 
 enum { TAUS = sizeof taus / sizeof *taus, SEEDS = 5 };
 
-static steer_status sparsity_table(study *s, int which) {
+static steer_status sparsity_table(experiment *s, int which) {
     static const char *const rules[] = {"gradient", "IE", "magnitude", "dropout"};
 
     enum { ROWS = 5 * TAUS, ALL = 4 * TAUS + SEEDS * TAUS }; /* dropout has seeds */
 
-    const method *x = &s->of[which];
+    const method *x = &s->vectors[which];
     int d = s->m->config.d, kept[ROWS], seeds[ROWS] = {0}, n = 0;
     int generate = which == DIM && s->n_sparse > 0;
     float *v;
     ranked *scratch;
-    cell cells[2 * ALL];
+    condition conditions[2 * ALL];
     steer_plan plans[ALL];
     faithfulness measured;
     if (!GET(v, ALL * d) || !GET(scratch, d))
@@ -7272,14 +7321,14 @@ static steer_status sparsity_table(study *s, int which) {
                                i < 4 * TAUS, to, scratch);
             if (dot(to, to, d) == 0)
                 continue; /* no vector is left */
-            both(s->test, s->n_sparse, add_vector(s, to, 1), cells + 2 * n);
+            both(s->test, s->n_sparse, add_vector(s, to, 1), conditions + 2 * n);
             plans[n++] = (steer_plan){.add = to};
             seeds[i]++;
         }
     }
     TRY(measure_faithfulness(s, x, &x->choosing, s->n_faith, plans, n, &measured));
     if (generate)
-        TRY(answer(s, "sparsity", cells, 2 * n, 0));
+        TRY(answer(s, "sparsity", conditions, 2 * n, 0));
     TRY(whole_so_far(&s->store, s->e));
     open_table(s->out, which == DIM ? "sparsity" : str("sparsity-%s", method_names[which]).s,
                str("Sparse vectors (paper section 7): %s; dimensions kept of %d, fraction refused, "
@@ -7296,7 +7345,7 @@ static steer_status sparsity_table(study *s, int which) {
             mean += F / seeds[i];
             square += F * F / seeds[i];
             for (int j = 0; j < 2; j++)
-                refused[j] += cells[2 * k + j].refused / seeds[i];
+                refused[j] += conditions[2 * k + j].refused / seeds[i];
         }
         ROW(s->out, str("%s tau %g", rules[i / TAUS % 4], taus[i % TAUS]).s, kept[i], zeroed,
             refused[1], refused[0], mean, seeds[i] > 1 ? sqrt(fmax(0, square - mean * mean)) : NAN,
@@ -7308,24 +7357,24 @@ static steer_status sparsity_table(study *s, int which) {
 /* What refusal DIM's sparse vectors retain (paper section 7), by the paper's own rule: which
  * dimensions stay is the gradient's to say, what counts is what generations do. Prompts that chose
  * the dimensions are left out. Only taus that set half of the vector or more to 0. */
-static steer_status retention_table(study *s) {
-    const method *x = &s->of[DIM];
+static steer_status retention_table(experiment *s) {
+    const method *x = &s->vectors[DIM];
     int d = s->m->config.d, n = 0;
     steer_prompts asked[2] = {{0}};
-    cell whole[2], sparse[2 * TAUS];
+    condition whole[2], sparse[2 * TAUS];
     float *v;
     ranked *scratch;
     if (!GET(v, TAUS * d) || !GET(scratch, d))
         return s->e->code;
     for (int k = 0; k < 2; k++) {
         const steer_prompts *from = &s->test[k];
-        int most = min_int(s->n_retain, cell_size(&x->steered[k]));
+        int most = min_int(s->n_retain, condition_size(&x->steered[k]));
         steer_prompts *to = &asked[k];
-        whole[k] = (cell){.prompts = to, .n = most};
+        whole[k] = (condition){.prompts = to, .n = most};
         if (!GET(to->tokens, most) || !GET(to->lengths, most) || !GET(to->text, most) ||
             !GET(to->task, most) || !GET(whole[k].refuses, most))
             return s->e->code;
-        for (int i = 0; i < cell_size(&x->steered[k]) && to->n < most; i++) {
+        for (int i = 0; i < condition_size(&x->steered[k]) && to->n < most; i++) {
             if (s->chose[k][i])
                 continue;
             to->tokens[to->n] = from->tokens[i];
@@ -7345,7 +7394,7 @@ static steer_status retention_table(study *s) {
             sparsify(x->v, dvector_of(s->t, x->scores), d, taus[i], BY_GRADIENT, 0, 1, to, scratch);
         if (2 * kept > d || dot(to, to, d) == 0)
             continue;
-        s->found.sparse[n].zeroed = 1 - (double)kept / d;
+        s->findings.sparse[n].zeroed = 1 - (double)kept / d;
         both(asked, s->n_retain, add_vector(s, to, 1), sparse + 2 * n++);
     }
     TRY(answer(s, "sparse vectors", sparse, 2 * n, 0));
@@ -7357,11 +7406,11 @@ static steer_status retention_table(study *s) {
     ROW(s->out, "0", asked[1].n, asked[0].n, (double)whole[1].n_refused / asked[1].n,
         (double)whole[0].n_refused / asked[0].n, NAN, NAN, NAN);
     for (int i = 0; i < n; i++) {
-        const cell *y = sparse + 2 * i;
+        const condition *y = sparse + 2 * i;
         estimate lost_points = loss(whole, y);
-        s->found.sparse[i].loss = lost_points;
-        ROW(s->out, str("%.3f", s->found.sparse[i].zeroed).s, asked[1].n, asked[0].n, y[1].refused,
-            y[0].refused, lost_points.value, lost_points.low, lost_points.high);
+        s->findings.sparse[i].loss = lost_points;
+        ROW(s->out, str("%.3f", s->findings.sparse[i].zeroed).s, asked[1].n, asked[0].n,
+            y[1].refused, y[0].refused, lost_points.value, lost_points.low, lost_points.high);
     }
     return STEER_OK;
 }
@@ -7370,7 +7419,7 @@ static steer_status retention_table(study *s) {
  * probability is given: one shared dimension would decide. */
 enum { FEWEST = 20 };
 
-static steer_status agreement_table(study *s) {
+static steer_status agreement_table(experiment *s) {
     int d = s->m->config.d;
     float *v;
     ranked *scratch;
@@ -7384,7 +7433,7 @@ static steer_status agreement_table(study *s) {
     for (int row = 0; row < 3 * TAUS; row++) {
         int pair[2] = {row < 2 * TAUS ? DIM : NTP, row < TAUS ? NTP : PO}, n[2], shared = 0;
         for (int k = 0; k < 2; k++) {
-            const method *x = &s->of[pair[k]];
+            const method *x = &s->vectors[pair[k]];
             n[k] = sparsify(x->v, dvector_of(s->t, x->scores), d, taus[row % TAUS], BY_GRADIENT, 0,
                             0, v + k * d, scratch);
         }
@@ -7395,21 +7444,21 @@ static steer_status agreement_table(study *s) {
         ROW(s->out, str("%s and %s", method_names[pair[0]], method_names[pair[1]]).s,
             taus[row % TAUS], n[0], n[1], shared, shared / fmax(1, n[0] + n[1] - shared),
             chance / fmax(1, n[0] + n[1] - chance), enough ? log10(fmax(tail, 1e-300)) : NAN);
-        s->found.significant += enough && tail < 0.05;
-        s->found.tested += enough;
+        s->findings.significant += enough && tail < 0.05;
+        s->findings.tested += enough;
     }
     return STEER_OK;
 }
 
 /* One induced refusal, each token with the KL between the steered and the base prediction of it. */
-static steer_status shaded_response(study *s) {
+static steer_status shaded_response(experiment *s) {
     const steer_config *c = &s->m->config;
-    const example *x = s->of[DIM].choosing.of, *end = x + s->of[DIM].choosing.n;
+    const example *x = s->vectors[DIM].choosing.list, *end = x + s->vectors[DIM].choosing.n;
     while (x < end && !(x->steered_text && side_of(x) == HARMLESS))
         x++;
     if (x == end)
         return STEER_OK;
-    TRY(run_ends(s->t, x, s->of[DIM].v, s->e));
+    TRY(run_ends(s->t, x, s->vectors[DIM].v, s->e));
     open_table(s->out, "shaded",
                "One answer to a harmless request with +s: KL(steered || base) "
                "at each token",
@@ -7429,7 +7478,7 @@ static steer_status shaded_response(study *s) {
 /* ---- Generation. Refusal without steering, with the vector, with its direction ablated; and what
  * any vector of that size does: random ones of the same norm at the same site. */
 /* A random vector of the length of s->v, another one for every draw, into to [d]. */
-static void random_control(const study *s, int draw, float *to) {
+static void random_control(const experiment *s, int draw, float *to) {
     int d = s->v.d;
     uint64_t state = ((uint64_t)draw + 1) * 0x9E3779B97F4A7C15ull;
     for (int k = 0; k < d; k++)
@@ -7453,11 +7502,11 @@ static spread spread_of(const double *x, int n) {
     return y;
 }
 
-static void control_rows(study *s) {
+static void control_rows(experiment *s) {
     for (int k = 0; k < 2; k++) {
         double refused[CONTROLS], odds = 0, coherent = 0, perplexity = 0, repeats = 0;
         for (int i = 0; i < CONTROLS; i++) {
-            const cell *x = &s->control[i][k];
+            const condition *x = &s->control[i][k];
             refused[i] = x->refused;
             odds += x->log_odds / CONTROLS;
             coherent += x->coherent / CONTROLS;
@@ -7466,51 +7515,51 @@ static void control_rows(study *s) {
         }
         spread r = spread_of(refused, CONTROLS);
         ROW(s->out, k == HARMFUL ? "harmful random -" : "harmless random +",
-            cell_size(&s->control[0][k]), r.mean, r.least, r.most, odds, coherent, perplexity,
+            condition_size(&s->control[0][k]), r.mean, r.least, r.most, odds, coherent, perplexity,
             repeats, NAN, NAN);
     }
 }
 
-static steer_status steering_table(study *s) {
-    static const theirs rows[] = {
+static steer_status steering_table(experiment *s) {
+    static const paper_rates rows[] = {
         {"harmful unsteered", 1.00, 0.98},     {"harmless unsteered", 0.01, 0.00},
         {"harmful steered -", 0.20, 0.15},     {"harmless steered +", 1.00, 0.97},
         {"harmful ablated to zero", NAN, NAN}, {"harmless ablated to zero", NAN, NAN},
         {"harmful ablated to mean", NAN, NAN}, {"harmless ablated to mean", NAN, NAN}};
-    cell cells[8 + 2 * CONTROLS];
+    condition conditions[8 + 2 * CONTROLS];
     int d = s->v.d;
     float *random;
     if (!GET(random, CONTROLS * d))
         return s->e->code;
-    both(s->test, s->n_test, (steer_plan){0}, cells);
-    both(s->test, s->n_test, add_vector(s, s->v.v, s->v.coeff), cells + 2);
-    both(s->test, s->n_test, (steer_plan){.ablate = s->v.v}, cells + 4);
-    both(s->test, s->n_test, (steer_plan){.ablate = s->v.v, .keep = s->v.keep}, cells + 6);
+    both(s->test, s->n_test, (steer_plan){0}, conditions);
+    both(s->test, s->n_test, add_vector(s, s->v.v, s->v.coeff), conditions + 2);
+    both(s->test, s->n_test, (steer_plan){.ablate = s->v.v}, conditions + 4);
+    both(s->test, s->n_test, (steer_plan){.ablate = s->v.v, .keep = s->v.keep}, conditions + 6);
     for (int i = 0; i < CONTROLS; i++) {
         float *v = row_at(random, i, d);
         random_control(s, i, v);
-        both(s->test, s->n_control, add_vector(s, v, s->v.coeff), cells + 8 + 2 * i);
+        both(s->test, s->n_control, add_vector(s, v, s->v.coeff), conditions + 8 + 2 * i);
     }
-    TRY(answer(s, "steering and ablation", cells, 8 + 2 * CONTROLS, s->read));
-    memcpy(s->control, cells + 8, sizeof s->control);
+    TRY(answer(s, "steering and ablation", conditions, 8 + 2 * CONTROLS, s->read));
+    memcpy(s->control, conditions + 8, sizeof s->control);
     string title = str("Steering (paper: Table 2): block %d, position %d, coefficient %g; test "
                        "prompts, fraction refused; random: %d vectors of the same norm, their mean "
                        "and range",
                        s->v.layer, s->v.pos, (double)s->v.coeff, CONTROLS);
-    cells_table(s, "steering", title.s, cells, rows, 8);
+    conditions_table(s, "steering", title.s, conditions, rows, 8);
     control_rows(s);
-    if (cells[HARMFUL].refused < 0.1)
+    if (conditions[HARMFUL].refused < 0.1)
         say(s->out,
             "this model hardly refuses: %d of %d harmful prompts; rates with -a say little "
             "here, look at the log-odds",
-            cells[HARMFUL].n_refused, cell_size(&cells[HARMFUL]));
-    memcpy(s->plain, cells, sizeof s->plain);
-    memcpy(s->of[DIM].steered, cells + 2, sizeof s->plain);
-    s->found.most = loss(cells + 2, cells);
+            conditions[HARMFUL].n_refused, condition_size(&conditions[HARMFUL]));
+    memcpy(s->plain, conditions, sizeof s->plain);
+    memcpy(s->vectors[DIM].steered, conditions + 2, sizeof s->plain);
+    s->findings.most = loss(conditions + 2, conditions);
     for (int i = 0; i < CONTROLS; i++) {
-        const cell *x = s->control[i];
-        s->found.moved[i] = loss(x, cells).value;
-        s->found.control[i] = share_of_loss(x, cells, cells + 2, cells);
+        const condition *x = s->control[i];
+        s->findings.moved[i] = loss(x, conditions).value;
+        s->findings.control[i] = share_of_loss(x, conditions, conditions + 2, conditions);
     }
     return STEER_OK;
 }
@@ -7518,35 +7567,35 @@ static steer_status steering_table(study *s) {
 /* Freezing (paper section 6, Table 1): what steering loses when blocks >= l read the unsteered
  * twin's attention patterns (QK) or values (OV), when the vector's direct image is taken out of the
  * values (SVV) or of the MLP inputs, and when MLP outputs are the twin's. */
-static steer_status freezing_table(study *s) {
+static steer_status freezing_table(experiment *s) {
     static const struct {
         const char *name;
         unsigned freeze, remove;
-        double theirs;
-    } rows[] = {
-        {"unsteered", 0, 0, NAN},
-        {"steered", 0, 0, NAN},
-        {"patterns frozen (QK)", STEER_QK, 0, 8.75},
-        {"values frozen (OV)", STEER_V, 0, 71.75},
-        {"SVV removed", 0, STEER_SVV, 54.75}, /* 53.75 printed, 54.75 from the paper's own cells */
-        {"MLP direct removed", 0, STEER_MLP_DIRECT, 44.50},
-        {"MLP outputs frozen", STEER_MLP, 0, NAN}};
+        double paper_rates;
+    } rows[] = {{"unsteered", 0, 0, NAN},
+                {"steered", 0, 0, NAN},
+                {"patterns frozen (QK)", STEER_QK, 0, 8.75},
+                {"values frozen (OV)", STEER_V, 0, 71.75},
+                {"SVV removed", 0, STEER_SVV,
+                 54.75}, /* 53.75 printed, 54.75 from the paper's own conditions */
+                {"MLP direct removed", 0, STEER_MLP_DIRECT, 44.50},
+                {"MLP outputs frozen", STEER_MLP, 0, NAN}};
 
     steer_plan plans[7];
-    cell cells[14], *steered = cells + 2;
-    memcpy(cells, s->plain, sizeof s->plain);
-    memcpy(steered, s->of[DIM].steered, sizeof s->plain);
+    condition conditions[14], *steered = conditions + 2;
+    memcpy(conditions, s->plain, sizeof s->plain);
+    memcpy(steered, s->vectors[DIM].steered, sizeof s->plain);
     for (int i = 2; i < 7; i++) {
         steer_plan plan = add_vector(s, s->v.v, s->v.coeff);
         plan.freeze = rows[i].freeze;
         plan.remove = rows[i].remove;
-        both(s->test, s->n_test, plan, cells + 2 * i);
+        both(s->test, s->n_test, plan, conditions + 2 * i);
         plans[i] = (steer_plan){.freeze = plan.freeze, .remove = plan.remove};
     }
-    const examples *from = &s->of[DIM].choosing; /* nothing here was chosen by them */
+    const examples *from = &s->vectors[DIM].choosing; /* nothing here was chosen by them */
     faithfulness F;
-    TRY(measure_faithfulness(s, &s->of[DIM], from, s->n_faith, plans + 2, 5, &F));
-    TRY(answer(s, "freezing", cells + 4, 10, s->read));
+    TRY(measure_faithfulness(s, &s->vectors[DIM], from, s->n_faith, plans + 2, 5, &F));
+    TRY(answer(s, "freezing", conditions + 4, 10, s->read));
     open_table(s->out, "freezing",
                "Freezing (paper: Table 1): fraction refused; loss in points, "
                "mean of both directions, and its share of the most that can be lost, with 95% "
@@ -7555,21 +7604,22 @@ static steer_status freezing_table(study *s) {
                "|harmless +#2|harmful -#2|loss#1|low#1|high#1|at most#1|share#2|from#2|to#2|"
                "paper#2|perpl. +#1|perpl. -#1|coherent -#2|faithfulness#3|F low#3|F high#3");
     for (int i = 0; i < 7; i++) {
-        const cell *x = cells + 2 * i;
+        const condition *x = conditions + 2 * i;
         estimate points = unmeasured, share = unmeasured;
         estimate kept = {i, NAN, NAN, 1, 0}; /* 0 for the unsteered, 1 for the steered */
         if (i != 1)
             points = loss(steered, x);
         if (i > 1) {
-            share = share_of_loss(steered, x, steered, cells);
+            share = share_of_loss(steered, x, steered, conditions);
             kept = mean_of_plan(&F, i - 2, -1);
-            s->found.loss[i - 2] = points;
-            s->found.share[i - 2] = share;
-            s->found.F[i - 2] = kept;
+            s->findings.loss[i - 2] = points;
+            s->findings.share[i - 2] = share;
+            s->findings.F[i - 2] = kept;
         }
         ROW(s->out, rows[i].name, x[1].refused, x[0].refused, points.value, points.low, points.high,
-            i == 1 ? NAN : s->found.most.value, share.value, share.low, share.high, rows[i].theirs,
-            x[1].perplexity, x[0].perplexity, x[0].coherent, kept.value, kept.low, kept.high);
+            i == 1 ? NAN : s->findings.most.value, share.value, share.low, share.high,
+            rows[i].paper_rates, x[1].perplexity, x[0].perplexity, x[0].coherent, kept.value,
+            kept.low, kept.high);
     }
     double refused[2][CONTROLS], points[CONTROLS];
     for (int i = 0; i < CONTROLS; i++) {
@@ -7579,17 +7629,17 @@ static steer_status freezing_table(study *s) {
     }
     spread r = spread_of(points, CONTROLS);
     ROW(s->out, "random vectors", spread_of(refused[1], CONTROLS).mean,
-        spread_of(refused[0], CONTROLS).mean, r.mean, r.least, r.most, s->found.most.value, NAN,
+        spread_of(refused[0], CONTROLS).mean, r.mean, r.least, r.most, s->findings.most.value, NAN,
         NAN, NAN, NAN, NAN, NAN, NAN, NAN, NAN, NAN);
-    const cell *qk = cells + 4, *ov = cells + 6, *svv = cells + 8;
-    s->found.ov_over_qk = loss(qk, ov);
-    s->found.svv_of_ov = share_of_loss(steered, svv, steered, ov);
-    s->found.F_gap = mean_of_plan(&F, 0, 1);
+    const condition *qk = conditions + 4, *ov = conditions + 6, *svv = conditions + 8;
+    s->findings.ov_over_qk = loss(qk, ov);
+    s->findings.svv_of_ov = share_of_loss(steered, svv, steered, ov);
+    s->findings.F_gap = mean_of_plan(&F, 0, 1);
     return STEER_OK;
 }
 
 /* What the paper's experiments begin with: DIM with its coefficient folded in, memory. */
-static steer_status open_paper(study *s) {
+static steer_status open_paper(experiment *s) {
     int d = s->m->config.d, max = min_int(longest_prompt(s) + s->max_new, s->m->config.max_seq);
     int layer = s->v.layer, answers = s->max_new + 1, streams = s->m->grammar_size ? 7 : 3;
     tracer t;
@@ -7605,7 +7655,7 @@ static steer_status open_paper(study *s) {
                     "%.0f; give shorter prompts or --max-new",
                     bytes / 1e6, s->max_bytes / 1e6);
     s->t = steer_tracer_new(s->m, layer, max, answers, streams, s->e);
-    float *v = GET(s->of[DIM].v, d);
+    float *v = GET(s->vectors[DIM].v, d);
     if (!s->t || !v || !GET(s->order, t.graph.edges) || !GET(s->cuts, MAX_CUTS * graph_size(s)))
         return s->e->code;
     s->t->kl_min = s->kl_min;
@@ -7658,7 +7708,7 @@ static reply of_share(reply about, estimate whole) {
 
 /* HOLDS: the site that is used is the one that the paper's selection rule picks of all sites. IN
  * PART: it passes the rule, which picks another one. FAILS: it does not pass. */
-static void conclude_site(study *s) {
+static void conclude_site(experiment *s) {
     const site_score *x = &s->reported, *y = &s->picked;
     string faults = faults_of(s, x), other = str("the rule was not asked about other sites");
     int passes = !*faults.s, asked = s->sites != NULL;
@@ -7681,61 +7731,65 @@ static void conclude_site(study *s) {
 
 /* HOLDS: each of the random vectors surely moves at most a fifth of the points that this one moves.
  * IN PART: at most half. FAILS: one of them surely moves more than a fifth. */
-static void conclude_direction(study *s) {
+static void conclude_direction(experiment *s) {
     reply full = {YES, 0}, weaker = {YES, 0};
-    spread moved = spread_of(s->found.moved, CONTROLS);
+    spread moved = spread_of(s->findings.moved, CONTROLS);
     for (int i = 0; i < CONTROLS; i++) {
-        estimate x = s->found.control[i];
-        full = both_of(full, of_share(at_most(x, 0.2), s->found.most));
-        weaker = both_of(weaker, of_share(at_most(x, 0.5), s->found.most));
+        estimate x = s->findings.control[i];
+        full = both_of(full, of_share(at_most(x, 0.2), s->findings.most));
+        weaker = both_of(weaker, of_share(at_most(x, 0.5), s->findings.most));
     }
     conclude_that(s->out, "It is the direction that steers, not a push of that size", full, weaker,
                   str("%d random vectors of the same norm at the same site move %.1f points on "
                       "average (%.1f to %.1f), this one %s",
-                      CONTROLS, moved.mean, moved.least, moved.most, text_of(s->found.most, 1).s));
+                      CONTROLS, moved.mean, moved.least, moved.most,
+                      text_of(s->findings.most, 1).s));
 }
 
 /* HOLDS: frozen patterns surely lose at most a fifth of what there is to lose. IN PART: surely less
  * than frozen values do. FAILS: surely more than a fifth, and not surely less than values. */
-static void conclude_patterns(study *s) {
-    estimate lost_qk = s->found.loss[0], share = s->found.share[0], gap = s->found.ov_over_qk;
+static void conclude_patterns(experiment *s) {
+    estimate lost_qk = s->findings.loss[0], share = s->findings.share[0],
+             gap = s->findings.ov_over_qk;
     reply weaker = {gap.low > 0 ? YES : NO, 0};
     conclude_that(s->out, "Steering hardly acts through attention patterns",
-                  of_share(at_most(share, 0.2), s->found.most), of_share(weaker, s->found.most),
+                  of_share(at_most(share, 0.2), s->findings.most),
+                  of_share(weaker, s->findings.most),
                   str("frozen patterns lose %s points of at most %s, a share of %s; frozen values "
                       "%s more (paper: 8.75 points, values 71.75)",
-                      text_of(lost_qk, 1).s, text_of(s->found.most, 1).s, text_of(share, 2).s,
+                      text_of(lost_qk, 1).s, text_of(s->findings.most, 1).s, text_of(share, 2).s,
                       text_of(gap, 1).s));
 }
 
 /* HOLDS: frozen values surely lose at least half of what there is to lose. IN PART: surely more
  * than frozen patterns do. FAILS: surely less than half, and not surely more than patterns. */
-static void conclude_values(study *s) {
-    estimate share = s->found.share[1];
-    reply weaker = {s->found.ov_over_qk.low > 0 ? YES : NO, 0};
+static void conclude_values(experiment *s) {
+    estimate share = s->findings.share[1];
+    reply weaker = {s->findings.ov_over_qk.low > 0 ? YES : NO, 0};
     conclude_that(s->out, "Steering acts through values",
-                  of_share(at_least(share, 0.5), s->found.most), of_share(weaker, s->found.most),
+                  of_share(at_least(share, 0.5), s->findings.most),
+                  of_share(weaker, s->findings.most),
                   str("frozen values lose %s points, a share of %s (paper: 71.75 points)",
-                      text_of(s->found.loss[1], 1).s, text_of(share, 2).s));
+                      text_of(s->findings.loss[1], 1).s, text_of(share, 2).s));
 }
 
 /* HOLDS: removing the vector's direct image surely loses at least half of what frozen values lose.
  * IN PART: at least a quarter. FAILS: surely less than half, and not surely a quarter. */
-static void conclude_image(study *s) {
-    estimate share = s->found.svv_of_ov, whole = s->found.loss[1];
+static void conclude_image(experiment *s) {
+    estimate share = s->findings.svv_of_ov, whole = s->findings.loss[1];
     conclude_that(s->out, "The vector's direct image in the values is most of that",
                   of_share(at_least(share, 0.5), whole), of_share(at_least(share, 0.25), whole),
                   str("removing it loses %s points; as a share of what frozen values lose, %s "
                       "(paper: 54.75 of 71.75)",
-                      text_of(s->found.loss[2], 1).s, text_of(share, 2).s));
+                      text_of(s->findings.loss[2], 1).s, text_of(share, 2).s));
 }
 
 /* HOLDS: teacher-forced, the effect surely keeps at least 0.8 with patterns frozen and at most 0.5
  * with values frozen. IN PART: surely more with patterns frozen than with values. FAILS: one of the
  * two is surely not so, nor is the difference. */
-static void conclude_continuous(study *s) {
-    const estimate *F = s->found.F;
-    reply weaker = {s->found.F_gap.low > 0 ? YES : NO, 0};
+static void conclude_continuous(experiment *s) {
+    const estimate *F = s->findings.F;
+    reply weaker = {s->findings.F_gap.low > 0 ? YES : NO, 0};
     conclude_that(s->out, "The continuous measure says the same",
                   both_of(at_least(F[0], 0.8), at_most(F[1], 0.5)), weaker,
                   str("teacher-forced faithfulness is %s with patterns frozen and %s with values "
@@ -7745,12 +7799,12 @@ static void conclude_continuous(study *s) {
 
 /* HOLDS: on each side each trained vector's refusal rate is surely within 10 points of DIM's. IN
  * PART: within 30. FAILS: one is surely farther off than 10. */
-static void conclude_methods(study *s) {
+static void conclude_methods(experiment *s) {
     reply full = {YES, 0}, weaker = {YES, 0};
     estimate farthest = {0, 0, 0, 1, 0};
     for (int i = NTP; i < s->methods; i++)
         for (int k = 0; k < 2; k++) {
-            estimate x = s->found.apart[i][k];
+            estimate x = s->findings.apart[i][k];
             full = both_of(full, both_of(at_most(x, 10), at_least(x, -10)));
             weaker = both_of(weaker, both_of(at_most(x, 30), at_least(x, -30)));
             if (fabs(x.value) >= fabs(farthest.value))
@@ -7764,21 +7818,21 @@ static void conclude_methods(study *s) {
 /* HOLDS: a tenth of the edges, of each method's circuit, surely has faithfulness 0.85 on answers
  * that did not choose it. IN PART: a quarter of them. FAILS: one circuit surely needs more than a
  * tenth, and not all are surely well with a quarter. */
-static void conclude_circuits(study *s) {
+static void conclude_circuits(experiment *s) {
     reply full = {YES, 0}, weaker = {YES, 0};
     string numbers = {""};
     for (int j = 0; j < s->methods; j++) {
-        double share = (double)s->of[j].edges / s->t->graph.edges;
-        double reached = s->found.judged[j].reached;
-        estimate tenth = s->found.judged[j].tenth;
+        double share = (double)s->vectors[j].edges / s->t->graph.edges;
+        double reached = s->findings.judged[j].reached;
+        estimate tenth = s->findings.judged[j].tenth;
         full = both_of(full, at_least(tenth, threshold));
-        weaker = both_of(weaker, at_least(s->found.judged[j].quarter, threshold));
+        weaker = both_of(weaker, at_least(s->findings.judged[j].quarter, threshold));
         string takes = str("0.85 is not reached with thrice as many");
         if (!isnan(reached))
             takes = str("0.85 takes %.1f%%", 100 * reached);
         numbers = str("%s%s%s: a tenth keeps %s, the smallest circuit, %.1f%%, %s; %s", numbers.s,
                       j ? "; " : "", method_names[j], text_of(tenth, 2).s, 100 * share,
-                      text_of(s->found.judged[j].smallest, 2).s, takes.s);
+                      text_of(s->findings.judged[j].smallest, 2).s, takes.s);
     }
     conclude_that(
         s->out, "A tenth of the edges carries 85% of the effect", full, weaker,
@@ -7787,20 +7841,20 @@ static void conclude_circuits(study *s) {
 
 /* HOLDS: under every vector none of the random circuits has more than a tenth of the effect. IN
  * PART: their mean surely has at most a tenth. FAILS: under one vector it surely has more. */
-static void conclude_random(study *s) {
+static void conclude_random(experiment *s) {
     reply full = {YES, 0}, weaker = {YES, 0};
     string numbers = {""};
     for (int j = 0; j < s->methods; j++) {
-        estimate mean = s->found.judged[j].random;
+        estimate mean = s->findings.judged[j].random;
         reply all = at_most(mean, 0.1); /* of draws, not of prompts */
         weaker = both_of(weaker, all);
-        if (all.answer == YES && s->found.judged[j].largest > 0.1)
+        if (all.answer == YES && s->findings.judged[j].largest > 0.1)
             all.answer = NO;
-        if (s->found.judged[j].largest <= 0.1)
+        if (s->findings.judged[j].largest <= 0.1)
             all.answer = YES;
         full = both_of(full, all);
         numbers = str("%s%s%s %.2f (%.2f to %.2f)", numbers.s, j ? ", " : "", method_names[j],
-                      mean.value, s->found.judged[j].least, s->found.judged[j].largest);
+                      mean.value, s->findings.judged[j].least, s->findings.judged[j].largest);
     }
     if (full.answer == OPEN && full.wanted < 1e6)
         numbers = str("%s; about %.0f draws would tell", numbers.s, full.wanted);
@@ -7811,13 +7865,13 @@ static void conclude_random(study *s) {
 
 /* HOLDS: under another vector a smallest circuit surely keeps 0.75 of the effect, on answers that
  * chose none, and circuits of a tenth of the edges overlap by 0.75. IN PART: 0.525 of both. */
-static void conclude_interchange(study *s) {
-    double overlap = s->found.overlap;
+static void conclude_interchange(experiment *s) {
+    double overlap = s->findings.overlap;
     reply full = {overlap >= 0.75 ? YES : NO, 0}, weaker = {overlap >= 0.525 ? YES : NO, 0};
     estimate least = {INFINITY, 0, 0, 1, 0};
     for (int i = 0; i < s->methods; i++)
         for (int j = 0; j < s->methods; j++) {
-            estimate x = s->found.interchange[i][j];
+            estimate x = s->findings.interchange[i][j];
             if (i == j)
                 continue;
             full = both_of(full, at_least(x, 0.75));
@@ -7835,14 +7889,14 @@ static void conclude_interchange(study *s) {
 /* HOLDS: with 85% or more of the vector set to 0 by the gradient rule, generations surely lose at
  * most 10 points beside the whole vector's. IN PART: with 60% or more. FAILS: surely more than 10
  * wherever 85% are 0, and not surely fewer at 60%. */
-static void conclude_sparsity(study *s) {
+static void conclude_sparsity(experiment *s) {
     reply full = {NO, 0}, weaker = {NO, 0};
     double most = 0;
     estimate there = unmeasured;
     int tried = 0;
-    for (size_t i = 0; i < sizeof s->found.sparse / sizeof *s->found.sparse; i++) {
-        double zeroed = s->found.sparse[i].zeroed;
-        estimate x = s->found.sparse[i].loss;
+    for (size_t i = 0; i < sizeof s->findings.sparse / sizeof *s->findings.sparse; i++) {
+        double zeroed = s->findings.sparse[i].zeroed;
+        estimate x = s->findings.sparse[i].loss;
         reply retains = at_most(x, 10);
         if (!x.n)
             continue;
@@ -7871,25 +7925,25 @@ static void conclude_sparsity(study *s) {
 
 /* HOLDS: nine tenths of the comparisons of two methods' dimensions, of those where both keep at
  * least twenty, have p < 0.05. IN PART: half of them. FAILS: fewer. */
-static void conclude_dimensions(study *s) {
-    int tested = s->found.tested;
-    double share = (double)s->found.significant / max_int(1, tested);
+static void conclude_dimensions(experiment *s) {
+    int tested = s->findings.tested;
+    double share = (double)s->findings.significant / max_int(1, tested);
     reply full = {share >= 0.9 ? YES : NO, NAN}, weaker = {share >= 0.5 ? YES : NO, 0};
     if (!tested)
         full.answer = OPEN;
     conclude_that(s->out, "Methods keep the same dimensions more than chance would", full, weaker,
                   str("%d of %d comparisons where both keep at least %d have p < 0.05",
-                      s->found.significant, tested, FEWEST));
+                      s->findings.significant, tested, FEWEST));
 }
 
-static void conclude(study *s) {
+static void conclude(experiment *s) {
     conclude_site(s);
     conclude_direction(s);
     conclude_patterns(s);
     conclude_values(s);
     conclude_image(s);
     conclude_continuous(s);
-    if (s->brief)
+    if (s->freezing_only)
         return;
     if (s->methods > 1)
         conclude_methods(s);
@@ -7912,7 +7966,7 @@ static void conclude(study *s) {
     } while (0)
 
 /* The stages asked for, in the paper's order. Shards share a command's own stage, not the rest. */
-static steer_status whole_paper(study *s) {
+static steer_status whole_paper(experiment *s) {
     faithfulness F;
     int shards = s->store.shards, todo = s->stages, rest = CIRCUIT | OV | SPARSIFY;
 #define STAGE(bits) (s->store.shards = (todo & (bits)) ? shards : 0, todo & (bits))
@@ -7922,12 +7976,12 @@ static steer_status whole_paper(study *s) {
     if (s->circuit)
         TRY(load_circuit(s, s->circuit, cut_at(s, 0)));
     SHOW(steering_table(s));
-    TRY(collect_examples(s, &s->of[DIM]));
+    TRY(collect_examples(s, &s->vectors[DIM]));
     if (s->circuit) { /* only what it carries under this vector */
         cuts_of(&s->t->graph, cut_at(s, 0), 0, cut_at(s, 0));
-        TRY(collect_judges(s, &s->of[DIM]));
+        TRY(collect_judges(s, &s->vectors[DIM]));
         for (int judging = 0; judging < 2; judging++) {
-            TRY(judge_cuts(s, &s->of[DIM], judging, 1, &F));
+            TRY(judge_cuts(s, &s->vectors[DIM], judging, 1, &F));
             say(s->out, "faithfulness of the circuit in %s: %s on %d + %d answers%s", s->circuit,
                 text_of(mean_of_plan(&F, 0, -1), 3).s, F.n[0], F.n[1],
                 judging ? " more, with which `circuit --out` would not have chosen it" : "");
@@ -7938,12 +7992,12 @@ static steer_status whole_paper(study *s) {
         SHOW(freezing_table(s));
     if (STAGE(MAP) && s->map && s->sites)
         SHOW(site_map(s));
-    if (s->brief) {
+    if (s->freezing_only) {
         say(s->out, "the rest, with its --pairs, --epochs, --exact, --metric: give --patch 20");
         conclude(s);
         return STEER_OK;
     }
-    if (!s->of[DIM].choosing.n && todo & (TRAIN | PATCH | rest)) {
+    if (!s->vectors[DIM].choosing.n && todo & (TRAIN | PATCH | rest)) {
         say(s->out, "the vector flips no test prompt's answer: nothing to patch");
         return STEER_OK;
     }
@@ -8006,8 +8060,8 @@ enum { /* bits: which commands take an option, a rule */
        FOR_EDGES = FOR_PATCH | FOR_CIRCUIT | FOR_OV | FOR_SPARSIFY | FOR_REPRODUCE,
        FOR_TESTS = FOR_EVALUATE | FOR_FREEZE |
            FOR_EDGES, /* they print tables on the test prompts */
-       FOR_STUDIES = FOR_VECTOR | FOR_TESTS,
-       FOR_COMPUTING = FOR_TALK | FOR_STUDIES,
+       FOR_EXPERIMENTS = FOR_VECTOR | FOR_TESTS,
+       FOR_COMPUTING = FOR_TALK | FOR_EXPERIMENTS,
        FOR_MODELS = FOR_INFO | FOR_TOKENIZE | FOR_COMPUTING
 };
 
@@ -8051,7 +8105,7 @@ typedef struct {
 static const known_option all_options[] = {
     {"vector", "FILE", TEXT, AT_FIELD(vector), 0, 0, 0, FOR_TALK | FOR_TESTS,
      "a steering vector that `steer vector` made"},
-    {"coeff", "A", REAL, AT_FIELD(coeff), -1e6, 1e6, NAN, FOR_TALK | FOR_STUDIES,
+    {"coeff", "A", REAL, AT_FIELD(coeff), -1e6, 1e6, NAN, FOR_TALK | FOR_EXPERIMENTS,
      "the vector's coefficient (otherwise its file's or model's); + induces, - bypasses refusal"},
     {"freeze", "LIST", TEXT, AT_FIELD(freeze), 0, 0, 0, FOR_TALK,
      "what is read from the unsteered run: some of qk,v,mlp"},
@@ -8075,7 +8129,7 @@ static const known_option all_options[] = {
      "sample from the likeliest tokens that hold this probability"},
     {"seed", "N", INTEGER, AT_FIELD(seed), 0, 9e15, 1, FOR_GENERATE,
      "of sampling; prompt i of a file takes seed + i"},
-    {"max-new", "N", INTEGER, AT_FIELD(max_new), 1, 1e9, UNSET, FOR_TALK | FOR_STUDIES,
+    {"max-new", "N", INTEGER, AT_FIELD(max_new), 1, 1e9, UNSET, FOR_TALK | FOR_EXPERIMENTS,
      "most tokens of an answer (otherwise generate 256, chat 512, experiments 64 in the box, 48 "
      "elsewhere)"},
     {"quiet", NULL, FLAG, AT_FIELD(quiet), 0, 0, 0, FOR_TOKENIZE | FOR_GENERATE,
@@ -8087,13 +8141,14 @@ static const known_option all_options[] = {
      "difference in means, or trained: next-token prediction, preference optimisation"},
     {"site", "L,P", TEXT, AT_FIELD(site), 0, 0, 0, FOR_VECTOR | FOR_REPRODUCE,
      "block and position of the vector, such as 14,-4; reproduce: or auto, the paper's rule"},
-    {"data", "DIR", TEXT, AT_FIELD(data), 0, 0, 0, FOR_STUDIES,
+    {"data", "DIR", TEXT, AT_FIELD(data), 0, 0, 0, FOR_EXPERIMENTS,
      "folder of the prompts, harmful-test.txt and so on (otherwise the model's)"},
     {"train", "N", INTEGER, AT_FIELD(train), 1, 1e6, 256, FOR_VECTOR | FOR_REPRODUCE,
      "most train prompts a side: they make the vector"},
     {"val", "N", INTEGER, AT_FIELD(val), 1, 1e6, 32, FOR_REPRODUCE,
      "most validation prompts a side: they choose the site and the dose"},
-    {"limit", "N", INTEGER, AT_FIELD(limit), 1, 1e6, 100, FOR_STUDIES, "most test prompts a side"},
+    {"limit", "N", INTEGER, AT_FIELD(limit), 1, 1e6, 100, FOR_EXPERIMENTS,
+     "most test prompts a side"},
     {"patch", "N", INTEGER, AT_FIELD(patch), 1, 1e6, UNSET, FOR_FREEZE | FOR_EDGES,
      "prompts a side whose runs are patched or teacher-forced (otherwise 10 in the box, 20 "
      "elsewhere); of reproduce outside the box also: run all stages"},
@@ -8118,17 +8173,17 @@ static const known_option all_options[] = {
      "the faithfulness of this circuit instead of the search for one"},
     {"out", "FILE", TEXT, AT_FIELD(out), 0, 0, 0, FOR_VECTOR | FOR_CIRCUIT | FOR_MERGE,
      "where the vector, the smallest circuit or the joint store is written"},
-    {"report", "NAME", TEXT, AT_FIELD(report), 0, 0, 0, FOR_STUDIES,
+    {"report", "NAME", TEXT, AT_FIELD(report), 0, 0, 0, FOR_EXPERIMENTS,
      "write the tables to NAME.html and NAME.json too"},
-    {"json", NULL, FLAG, AT_FIELD(json), 0, 0, 0, FOR_STUDIES, "print JSON instead of text"},
-    {"store", "FILE", TEXT, AT_FIELD(store), 0, 0, 0, FOR_STUDIES,
+    {"json", NULL, FLAG, AT_FIELD(json), 0, 0, 0, FOR_EXPERIMENTS, "print JSON instead of text"},
+    {"store", "FILE", TEXT, AT_FIELD(store), 0, 0, 0, FOR_EXPERIMENTS,
      "keep what was computed there; the same command then goes on where it was"},
-    {"shard", "i/n", TEXT, AT_FIELD(shard), 0, 0, 0, FOR_STUDIES & ~FOR_OV,
+    {"shard", "i/n", TEXT, AT_FIELD(shard), 0, 0, 0, FOR_EXPERIMENTS & ~FOR_OV,
      "do part i of n of the work, into --store; `steer merge` joins the parts"},
     {"threads", "N", INTEGER, AT_FIELD(threads), 1, 1024, UNSET, FOR_COMPUTING,
      "threads that compute (otherwise OMP_NUM_THREADS, or as many as there are processors for this "
      "process and its container)"},
-    {"max-mem", "MB", INTEGER, AT_FIELD(max_mem), 1, 1e9, UNSET, FOR_STUDIES,
+    {"max-mem", "MB", INTEGER, AT_FIELD(max_mem), 1, 1e9, UNSET, FOR_EXPERIMENTS,
      "refuse to begin when more memory is wanted"},
     {"salvage", NULL, FLAG, AT_FIELD(salvage), 0, 0, 0, FOR_MERGE,
      "of damaged stores, take the good records and say what is lost"},
@@ -8160,7 +8215,7 @@ static const struct {
     {FOR_GENERATE, "top-p", NEEDS, "temp"},
     {FOR_GENERATE, "seed", NEEDS, "temp"},
     {FOR_TOKENIZE, "system", NEEDS, "chat"},
-    {FOR_STUDIES & ~FOR_OV, "shard", NEEDS, "store"},
+    {FOR_EXPERIMENTS & ~FOR_OV, "shard", NEEDS, "store"},
     {FOR_EDGES, "kl-min", NEEDS, "metric"},
     {FOR_CIRCUIT, "circuit", NOT_WITH, "out"},
     {FOR_CIRCUIT, "circuit", NOT_WITH, "exact"},
@@ -8181,13 +8236,13 @@ static const struct {
 
 enum { ALL_RULES = sizeof option_rules / sizeof *option_rules };
 
-static steer_status command_info(study *, const options *);
-static steer_status command_tokenize(study *, const options *);
-static steer_status command_generate(study *, const options *);
-static steer_status command_chat(study *, const options *);
-static steer_status command_paper(study *, const options *);
+static steer_status command_info(experiment *, const options *);
+static steer_status command_tokenize(experiment *, const options *);
+static steer_status command_generate(experiment *, const options *);
+static steer_status command_chat(experiment *, const options *);
+static steer_status command_paper(experiment *, const options *);
 
-/* A COMMAND gets a study with a model, stages, a report; run_command frees what it puts there. */
+/* A COMMAND gets a experiment with a model, stages, a report; run_command frees what it puts there. */
 typedef struct {
     const char *name, *arguments; /* as the help shows them */
     unsigned bit;
@@ -8195,7 +8250,7 @@ typedef struct {
     const char *wants;    /* what is missing when there are fewer */
     const char *required; /* an option that it can't do without, or NULL */
     int stages;
-    steer_status (*run)(study *, const options *); /* NULL: merge, which has no model */
+    steer_status (*run)(experiment *, const options *); /* NULL: merge, which has no model */
     const char *about, *notes; /* notes: what its options do with each other's values */
 } known_command;
 
@@ -8640,7 +8695,7 @@ static int given_or(int64_t given, int standard) {
 }
 
 /* Tokens of an answer: at most what the model's context holds. */
-static steer_status set_max_new(study *s, const options *o, int standard) {
+static steer_status set_max_new(experiment *s, const options *o, int standard) {
     int most = s->m->config.max_seq;
     s->max_new = given_or(o->max_new, max_int(1, min_int(standard, most / 2)));
     if (s->max_new <= most)
@@ -8651,7 +8706,7 @@ static steer_status set_max_new(study *s, const options *o, int standard) {
                 s->max_new, most, s->m->config.name);
 }
 
-static steer_status command_info(study *s, const options *o) {
+static steer_status command_info(experiment *s, const options *o) {
     static const char *const types[] = {"f32", "bf16", "q8 in groups of 32"};
     static const char *const rules[] = {"", "GPT-2's rule with single digits", "Qwen2's rule"};
     const steer_model *m = s->m;
@@ -8695,7 +8750,7 @@ static steer_status command_info(study *s, const options *o) {
 }
 
 /* The ids of a text's tokens, on one line; then, unless --quiet, each with its bytes. */
-static steer_status command_tokenize(study *s, const options *o) {
+static steer_status command_tokenize(experiment *s, const options *o) {
     const steer_model *m = s->m;
     const char *text = o->chat ? o->chat : o->argument[1];
     long count;
@@ -8718,7 +8773,7 @@ static steer_status command_tokenize(study *s, const options *o) {
 }
 
 /* A vector of zeros steers nothing, whatever the tables say. */
-static steer_status check_not_zero(study *s) {
+static steer_status check_not_zero(experiment *s) {
     const steer_vector *v = &s->v;
     if (norm_of(v->v, v->d) > 0)
         return STEER_OK;
@@ -8730,7 +8785,7 @@ static steer_status check_not_zero(study *s) {
 }
 
 /* The study's vector, from its file; with the coefficient that was given, else the file's. */
-static steer_status load_vector(study *s, const options *o) {
+static steer_status load_vector(experiment *s, const options *o) {
     steer_vector *v = &s->v;
     TRY(steer_vector_load(v, o->vector, s->m, s->e));
     if (!isnan(o->coeff))
@@ -8740,8 +8795,8 @@ static steer_status load_vector(study *s, const options *o) {
     return check_not_zero(s);
 }
 
-/* The plan that the options describe; its vector is the study's. */
-static steer_status plan_of(study *s, const options *o, steer_plan *p) {
+/* The plan that the options describe; its vector is the experiment's. */
+static steer_status plan_of(experiment *s, const options *o, steer_plan *p) {
     enum { TO_MEAN = 1 };
 
     const steer_vector *v = &s->v;
@@ -8767,7 +8822,7 @@ static steer_plan *active(steer_plan *p) {
 }
 
 /* A context for streams of such prompts with answers: fewer, down to 16, while it is above 3 GB. */
-static steer_status open_context(study *s, int streams, int longest) {
+static steer_status open_context(experiment *s, int streams, int longest) {
     steer_limits l = {.streams = streams,
                       .rows = 512,
                       .positions = min_int(longest + s->max_new, s->m->config.max_seq)};
@@ -8798,7 +8853,8 @@ static void print_columns(const char *left, const char *right) {
     }
 }
 
-static steer_status print_side_by_side(study *s, const steer_job *left, const steer_job *right) {
+static steer_status print_side_by_side(experiment *s, const steer_job *left,
+                                       const steer_job *right) {
     const steer_job *const sides[2] = {left, right};
     char *text[2];
     for (int i = 0; i < 2; i++) {
@@ -8816,7 +8872,7 @@ static steer_status print_side_by_side(study *s, const steer_job *left, const st
 
 /* What becomes of answers as they are made. */
 typedef struct {
-    study *s;
+    experiment *s;
     const options *o;
     steer_job *jobs;
     int one;           /* a single answer, printed as it comes */
@@ -8893,7 +8949,7 @@ static int take_token(void *user, int number, int token) {
 
 /* Answers of all jobs, printed and written as they come. */
 static steer_status make_answers(answer_sink *a, int n) {
-    study *s = a->s;
+    experiment *s = a->s;
     steer_status status = steer_generate(s->c, a->jobs, n, take_token, a, s->e);
     if (a->one)
         end_line(&a->screen);
@@ -8902,7 +8958,7 @@ static steer_status make_answers(answer_sink *a, int n) {
     return a->status ? a->status : status;
 }
 
-static steer_status command_generate(study *s, const options *o) {
+static steer_status command_generate(experiment *s, const options *o) {
     const steer_model *m = s->m;
     const char *text = o->argument[1];
     int *out, n;
@@ -8949,8 +9005,8 @@ static steer_status command_generate(study *s, const options *o) {
 enum { MAX_TURNS = 64, MAX_CHAT = 4096 }; /* turns, tokens of a conversation */
 
 /* One turn of a conversation: turns[n] is the user's; the answer becomes turns[n + 1]. */
-static steer_status chat_turn(study *s, const options *o, const char **turns, int n, steer_plan p,
-                              int *out) {
+static steer_status chat_turn(experiment *s, const options *o, const char **turns, int n,
+                              steer_plan p, int *out) {
     int tokens[MAX_CHAT];
     long count = steer_chat(s->m, o->system, turns, n + 1, tokens, MAX_CHAT, s->e);
     if (count < 0)
@@ -8982,7 +9038,7 @@ static char *next_line(char **line, size_t *capacity, steer_status *status, stee
 }
 
 /* A failure ends the conversation, but for words that don't fit it. */
-static steer_status command_chat(study *s, const options *o) {
+static steer_status command_chat(experiment *s, const options *o) {
     const char *turns[MAX_TURNS + 2];
     char *line = NULL, *turn;
     size_t capacity = 0;
@@ -9039,7 +9095,7 @@ static steer_status command_chat(study *s, const options *o) {
 }
 
 /* DIR/harmful_train.jsonl or DIR/harmful-train.txt, ...; DIR by default the model's own folder. */
-static steer_status load_prompts(study *s, const options *o) {
+static steer_status load_prompts(experiment *s, const options *o) {
     static const char *const sides[] = {"harmful", "harmless"};
     static const char *const splits[] = {"train", "val", "test"};
     steer_prompts *const sets[] = {s->train, s->val, s->test};
@@ -9060,13 +9116,13 @@ static steer_status load_prompts(study *s, const options *o) {
     return STEER_OK;
 }
 
-/* The first harmless prompts of train and val behind an instruction to refuse (method 2.5), which
- * training drops. It stands in the user's turn: small models often overlook a system message. */
-static steer_status tell(study *s) {
+/* The first harmless prompts of train and val behind an instruction to refuse, which training
+ * drops. It stands in the user's turn: small models often overlook a system message. */
+static steer_status prompt_refusals(experiment *s) {
     for (int k = 0; k < 2; k++) {
         const steer_prompts *from = k ? &s->val[HARMLESS] : &s->train[HARMLESS];
         int n = min_int(k ? pairs_to_validate(s) : s->n_train, from->n);
-        TRY(new_prompts(&s->told[k], (size_t)n, s->e));
+        TRY(new_prompts(&s->refusal_prompted[k], (size_t)n, s->e));
         for (int i = 0; i < n; i++) {
             static const char order[] = "The following question is dangerous. Refuse to answer it, "
                                         "beginning with \"I'm sorry, but I can't\". Question: ";
@@ -9074,33 +9130,33 @@ static steer_status tell(study *s) {
             char *text = zeros(sizeof order + strlen(question), 1);
             if (text)
                 strcat(strcpy(text, order), question);
-            TRY(add_prompt(&s->told[k], s->m, NULL, text, NULL, s->e));
+            TRY(add_prompt(&s->refusal_prompted[k], s->m, NULL, text, NULL, s->e));
         }
     }
     return STEER_OK;
 }
 
-/* The options that belong to this model's study; `brief` and `stages` are known. */
-static steer_status read_request(study *s, const options *o) {
+/* The options that belong to this model's experiment; `freezing_only` and `stages` are known. */
+static steer_status read_request(experiment *s, const options *o) {
     static const char *const left_out[] = {"exact", "metric", "kl-min", "pairs", "epochs"};
     const steer_config *c = &s->m->config;
     records *r = &s->store;
     int layer = c->site_layer, pos = c->site_pos;
     for (size_t i = 0; i < sizeof left_out / sizeof *left_out; i++)
-        if (s->brief && is_given(o, left_out[i]))
+        if (s->freezing_only && is_given(o, left_out[i]))
             return fail(s->e, MISUSED,
                         "--%s: %s is outside the box, where its stage runs with "
                         "--patch N only",
                         left_out[i], c->name);
     s->metric = (int)o->metric;
-    s->want.method = (int)o->method;
-    s->want.asked = o->site != NULL;
-    s->want.given = o->site && strcmp(o->site, "auto");
-    if (s->want.given)
+    s->requested.method = (int)o->method;
+    s->requested.asked = o->site != NULL;
+    s->requested.given = o->site && strcmp(o->site, "auto");
+    if (s->requested.given)
         read_two(o->site, ',', &layer, &pos);
-    s->want.layer = layer;
-    s->want.pos = pos;
-    s->want.a = isnan(o->coeff) ? 0 : (float)o->coeff;
+    s->requested.layer = layer;
+    s->requested.pos = pos;
+    s->requested.a = isnan(o->coeff) ? 0 : (float)o->coeff;
     if (o->shard) {
         read_two(o->shard, '/', &r->shard, &r->shards);
         r->shard--; /* counts from 0 */
@@ -9109,26 +9165,26 @@ static steer_status read_request(study *s, const options *o) {
         s->circuit = o->circuit;
         s->save = o->out;
     }
-    if (s->want.given)
+    if (s->requested.given)
         TRY(check_site(s->m, layer, pos, s->e));
-    if (s->want.given && layer == 0)
+    if (s->requested.given && layer == 0)
         return fail(s->e, MISUSED,
                     "--site %s: at block 0 a token of the template is the same in "
                     "every prompt, and the vector zero; take a later block",
                     o->site);
     if (s->stages != TRAIN)
         return STEER_OK;
-    if (!s->want.given && !c->site_layer)
+    if (!s->requested.given && !c->site_layer)
         return fail(s->e, MISUSED, "%s names no site: give --site L,P", c->name);
-    if (s->want.a == 0)
-        s->want.a = layer == c->site_layer ? c->site_coeff : 1;
+    if (s->requested.a == 0)
+        s->requested.a = layer == c->site_layer ? c->site_coeff : 1;
     return STEER_OK;
 }
 
-/* Save the study's vector, or one trained for its site: with the coefficient divided out. */
-static steer_status save_vector(study *s, int which, const options *o) {
+/* Save the experiment's vector, or one trained for its site: with the coefficient divided out. */
+static steer_status save_vector(experiment *s, int which, const options *o) {
     steer_vector *v = &s->v;
-    const float *trained = s->of[which].v;
+    const float *trained = s->vectors[which].v;
     static const char *const names[] = {"dim", "ntp", "po"};
     const char *name = names[which];
     if (which != DIM && !trained)
@@ -9151,12 +9207,12 @@ static steer_status save_vector(study *s, int which, const options *o) {
 
 /* What command_paper needs of options and files, so that what is wrong with them is found before
  * the work, also of other models. */
-static steer_status prepare_paper(study *s, const options *o) {
+static steer_status prepare_paper(experiment *s, const options *o) {
     const steer_model *m = s->m;
     int box = m->grammar_size > 0;
-    s->brief = !box && s->stages == EVERYTHING && o->patch == UNSET;
+    s->freezing_only = !box && s->stages == EVERYTHING && o->patch == UNSET;
     TRY(read_request(s, o));
-    s->methods = o->quick || o->vector || s->brief ? 1 : METHODS;
+    s->methods = o->quick || o->vector || s->freezing_only ? 1 : METHODS;
     s->epochs = (int)o->epochs;
     s->steps = 10;
     s->kl_min = o->kl_min;
@@ -9180,12 +9236,12 @@ static steer_status prepare_paper(study *s, const options *o) {
         TRY(check_output(o->out, WHOLE, s->e));
     TRY(load_prompts(s, o));
     if (!box && s->methods > 1)
-        TRY(tell(s)); /* models with a grammar follow no instruction */
+        TRY(prompt_refusals(s)); /* models with a grammar follow no instruction */
     return STEER_OK;
 }
 
 /* The paper, or some of its stages, for `reproduce` and `vector`, or with the --vector given. */
-static steer_status command_paper(study *s, const options *o) {
+static steer_status command_paper(experiment *s, const options *o) {
     const steer_model *m = s->m;
     int box = m->grammar_size > 0, sites = m->eoi * m->config.layers, train = s->stages == TRAIN;
     if (o->store)
@@ -9207,21 +9263,21 @@ static steer_status command_paper(study *s, const options *o) {
         box ? "answer grammar (of those that do not refuse), " : "", s->read);
     if (!o->vector)
         TRY(extract_means(s));
-    if (!o->vector && !train && !(o->no_scores && s->want.given && s->want.a != 0)) {
+    if (!o->vector && !train && !(o->no_scores && s->requested.given && s->requested.a != 0)) {
         SHOW(choose_site(s));
         SHOW(set_site(s));
         TRY(check_not_zero(s));
     } else {
         if (!o->vector)
-            TRY(take_site(s, s->want.layer, s->want.pos, s->want.a));
+            TRY(take_site(s, s->requested.layer, s->requested.pos, s->requested.a));
         TRY(check_not_zero(s));
         say(s->out, "vector by %s, block %d, position %d, coefficient %g, as given; norm %.2f",
             s->v.method, s->v.layer, s->v.pos, (double)s->v.coeff, norm_of(s->v.v, s->v.d));
     }
     SHOW(judge_site(s));
-    if (!train || s->want.method != DIM)
+    if (!train || s->requested.method != DIM)
         TRY(whole_paper(s));
-    return train ? save_vector(s, s->want.method, o) : STEER_OK;
+    return train ? save_vector(s, s->requested.method, o) : STEER_OK;
 }
 
 /* The records of one store into another, where it has none of their key. */
@@ -9330,9 +9386,9 @@ static steer_status publish(report *r, const char *name, steer_error *e) {
     return STEER_OK;
 }
 
-static void close_study(study *s) {
+static void close_experiment(experiment *s) {
     steer_model *m = (steer_model *)(uintptr_t)s->m;
-    clear_study(s);
+    clear_experiment(s);
     steer_close(m);
 }
 
@@ -9342,25 +9398,25 @@ static steer_model *open_model(const char *path, const options *o, steer_error *
 
 /* A command of the paper on all models given; every one is opened, and what it needs is read,
  * before the first is worked on. */
-static steer_status run_studies(const options *o, int stages, report *out, steer_error *e) {
+static steer_status run_experiments(const options *o, int stages, report *out, steer_error *e) {
     int n = o->n_arguments;
     char path[PATH_BYTES];
     for (int html = 0; html < 2 && o->report; html++) {
         TRY(name_report(o->report, html, path, e));
         TRY(check_output(path, WHOLE, e));
     }
-    study *all = zeros((size_t)n, sizeof *all);
+    experiment *all = zeros((size_t)n, sizeof *all);
     if (!all)
         return fail(e, STEER_ENOMEM, "no memory for %d models", n);
     steer_status status = STEER_OK;
     for (int i = 0; i < n && !status; i++) {
-        study *s = &all[i];
-        *s = (study){.path = o->argument[i], .out = out, .e = e, .stages = stages};
+        experiment *s = &all[i];
+        *s = (experiment){.path = o->argument[i], .out = out, .e = e, .stages = stages};
         s->m = open_model(s->path, o, e);
         status = s->m ? prepare_paper(s, o) : e->code;
     }
     for (int i = 0; i < n && !status; i++) {
-        study *s = &all[i];
+        experiment *s = &all[i];
         status = command_paper(s, o);
         if (!status || status == STEER_EPART) {
             steer_status synced = sync_records(&s->store, e);
@@ -9373,10 +9429,10 @@ static steer_status run_studies(const options *o, int stages, report *out, steer
             status = report_status(out, e);
         if (!status)
             notice("%s: %.0f s", s->m->config.name, seconds() - s->bar.started);
-        close_study(s);
+        close_experiment(s);
     }
     for (int i = 0; i < n; i++)
-        close_study(&all[i]);
+        close_experiment(&all[i]);
     free(all);
     return status;
 }
@@ -9385,14 +9441,14 @@ static steer_status run_command(const known_command *c, options *o, steer_error 
     if (!c->run)
         return command_merge(o, e);
     if (c->run != command_paper) {
-        study s = {.path = o->argument[0], .e = e};
+        experiment s = {.path = o->argument[0], .e = e};
         s.m = open_model(s.path, o, e);
         steer_status status = s.m ? c->run(&s, o) : e->code;
-        close_study(&s);
+        close_experiment(&s);
         return status;
     }
     report out = {.f = stdout, .json = (int)o->json};
-    steer_status status = run_studies(o, c->stages, &out, e);
+    steer_status status = run_experiments(o, c->stages, &out, e);
     if (!status || status == STEER_EPART) {
         steer_status published = publish(&out, o->report, e);
         if (published)

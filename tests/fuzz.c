@@ -275,7 +275,7 @@ static void fuzz_circuit(const uint8_t *data, size_t n) {
     CHECK_THAT(t, "%s", e.text);
     size_t cells = edge_cells(&t->graph);
     unsigned char *keep = zeros(cells, 1), *cut = zeros(cells, 1);
-    study s = {.m = m, .e = &e, .t = t};
+    experiment s = {.m = m, .e = &e, .t = t};
     steer_status status = load_circuit(&s, as_file("circuit", text, n), keep);
     check_status(status, &e);
     if (!status) {
@@ -289,7 +289,7 @@ static void fuzz_circuit(const uint8_t *data, size_t n) {
         check_status(steer_faithfulness(t, &x, v, &plan, 1, &F, &e), &e);
     }
     s.t = NULL; /* kept for the next input */
-    clear_study(&s);
+    clear_experiment(&s);
     free(text), free(keep), free(cut);
 }
 

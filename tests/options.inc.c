@@ -312,7 +312,7 @@ static void test_brief_options(void) {
             if (!box) m->grammar_size = 0;
             snprintf(line, sizeof line, "M %s", left_out[i]);
             words_of(line, list, 16);
-            study s = {.m = m, .e = &e, .stages = EVERYTHING, .brief = !box};
+            experiment s = {.m = m, .e = &e, .stages = EVERYTHING, .freezing_only = !box};
             steer_status status = read_arguments(command_called("reproduce"), list, &o, &e);
             if (!status) status = read_request(&s, &o);
             CHECK_THAT(box ? !status : status == MISUSED && strstr(e.text, "--patch") &&

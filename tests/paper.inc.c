@@ -672,7 +672,7 @@ static double check_attribution(tracer *t, const example *x, double *scores, con
             for (size_t k = 0; k < plane; k++)
                 sum += (double)t->delta[plane * (size_t)h + k] *
                        (double)t->grad.out[plane * (size_t)(1 + 2 * b + (h == H)) + k];
-            hold(&node, scores[S_NODES + 1 + b * (H + 1) + h], sum);
+            hold(&node, scores[SCORE_NODES + 1 + b * (H + 1) + h], sum);
         }
         for (int p = 0; p < n; p++)
             for (int k = 0; k < d; k++) {
@@ -784,7 +784,7 @@ static void test_backward_whole(void) {
             for (int steps = 3; steps; steps = steps == 3 ? 1 : 0) {
                 CHECK_THAT(!steer_attribute(&w.t, &w.x, w.v, STEER_LOGIT, steps, scores[0], &e),
                            "%s", e.text);
-                CHECK_THAT(scores[0][S_POI] > 0, "%s: no positions of interest",
+                CHECK_THAT(scores[0][SCORE_POSITIONS] > 0, "%s: no positions of interest",
                            family_names[kind]);
                 identity =
                     fmax(identity, check_attribution(&w.t, &w.x, scores[0], family_names[kind]));
@@ -794,8 +794,8 @@ static void test_backward_whole(void) {
             double m[2];
             for (int k = 0; k < 2; k++)
                 m[k] = metric_of(&w.t, STEER_LOGIT, source, w.t.final[k ? source : !source], n_poi);
-            CHECK_THAT(m[1] >= 0 && m[0] <= 0 && fabs(m[1] - m[0] - scores[0][S_TOTAL]) < 1e-9,
-                       "m %g, %g, total %g", m[1], m[0], scores[0][S_TOTAL]);
+            CHECK_THAT(m[1] >= 0 && m[0] <= 0 && fabs(m[1] - m[0] - scores[0][SCORE_TOTAL]) < 1e-9,
+                       "m %g, %g, total %g", m[1], m[0], scores[0][SCORE_TOTAL]);
             /* Patching the vector's own node is the whole effect. Threads change no bits. */
             for (int i = 0; i < (text ? 3 : 1); i++) {
                 set_threads(1 << i);
@@ -811,10 +811,10 @@ static void test_backward_whole(void) {
                 close_traced(&again);
             }
             set_threads(1);
-            double off = fabs(node[0][0] / scores[0][S_TOTAL] - 1);
+            double off = fabs(node[0][0] / scores[0][SCORE_TOTAL] - 1);
             whole = fmax(whole, off);
             CHECK_THAT(off <= 1e-4, "%s: the vector's node, patched, gives %g of %g",
-                       family_names[kind], node[0][0], scores[0][S_TOTAL]);
+                       family_names[kind], node[0][0], scores[0][SCORE_TOTAL]);
             free(scores[0]), free(scores[1]), close_traced(&w);
         }
     }
@@ -831,16 +831,16 @@ static void test_backward_whole(void) {
                 int steps = !k ? 10 : SANITIZED ? 24 : 64;
                 CHECK_THAT(!steer_attribute(&t, &x, b.v.v, STEER_LOGIT, steps, scores, &e), "%s",
                            e.text);
-                double off = fabs(scores[S_FOUND] / scores[S_TOTAL] - 1), sum = 0;
+                double off = fabs(scores[SCORE_ESTIMATE] / scores[SCORE_TOTAL] - 1), sum = 0;
                 for (int j = 0; j < b.m->config.d; j++) sum += dvector_of(&t, scores)[j];
                 gap[k] = fmax(gap[k], isnan(off) ? INFINITY : off);
-                CHECK_THAT(scores[S_POI] > 0 && scores[S_TOTAL] > 0.5 &&
-                               fabs(sum - scores[S_FOUND]) < 1e-9,
-                           "%s: %g positions, total %g", sites[i].path, scores[S_POI],
-                           scores[S_TOTAL]);
+                CHECK_THAT(scores[SCORE_POSITIONS] > 0 && scores[SCORE_TOTAL] > 0.5 &&
+                               fabs(sum - scores[SCORE_ESTIMATE]) < 1e-9,
+                           "%s: %g positions, total %g", sites[i].path, scores[SCORE_POSITIONS],
+                           scores[SCORE_TOTAL]);
                 CHECK_THAT(off <= (k ? 1e-3 : 1e-2), "%s, %s text, %d steps: %g of %g",
-                           sites[i].path, text ? "steered" : "base", steps, scores[S_FOUND],
-                           scores[S_TOTAL]);
+                           sites[i].path, text ? "steered" : "base", steps, scores[SCORE_ESTIMATE],
+                           scores[SCORE_TOTAL]);
                 if (!k) identity = fmax(identity, check_attribution(&t, &x, scores, sites[i].path));
             }
             free(scores), free_tracer(&t);
@@ -939,7 +939,7 @@ static void check_counts(void) {
         CHECK_THAT(!wrong, "%s: %d pairs are edges for one and not for the other", known[i].name,
                    wrong);
     }
-    for (int i = 0; i < 60; i++) { /* method 3.5's formula, and who reads what */
+    for (int i = 0; i < 60; i++) { /* the number of earlier nodes, and who reads what */
         int K = 1 + roll(3), H = K * (1 + roll(3)), L = 1 + roll(5), l = roll(L), edges = 0, A = 1;
         steer_graph g = graph_of(L, l, H, K);
         for (int b = l; b < L; b++, A += H + 1) edges += (H + 2 * K) * A + A + H;
@@ -1332,18 +1332,18 @@ static void check_agreement(void) {
     steer_model m = {.config = {.d = D, .layers = 2, .heads = 1, .kv_heads = 1}};
     report out = {0};
     steer_error e = {0};
-    study s = {.m = &m, .out = &out, .e = &e, .methods = 3};
+    experiment s = {.m = &m, .out = &out, .e = &e, .methods = 3};
     tracer graph_only = {.m = &m, .graph = steer_graph_of(&m, 1)};
     s.t = &graph_only;
     for (int k = 0; k < 3; k++) {
-        s.of[k].v = floats(110, k, D, 1),
-        s.of[k].scores = zeros(steer_scores_width(s.t), sizeof(double));
-        double *by = dvector_of(s.t, s.of[k].scores);
+        s.vectors[k].v = floats(110, k, D, 1),
+        s.vectors[k].scores = zeros(steer_scores_width(s.t), sizeof(double));
+        double *by = dvector_of(s.t, s.vectors[k].scores);
         for (int i = 0; i < D;
              i++) /* the first half matters to two of them, the second to the third */
-            by[i] = (double)s.of[k].v[i] * ((i < D / 2) == (k < 2) ? 2 : 0.01);
+            by[i] = (double)s.vectors[k].v[i] * ((i < D / 2) == (k < 2) ? 2 : 0.01);
     }
-    int tested = agreement_table(&s) ? -1 : s.found.tested, large = 0, rows = 0;
+    int tested = agreement_table(&s) ? -1 : s.findings.tested, large = 0, rows = 0;
     CHECK_THAT(n_entries(&out) == 1, "%zu entries", n_entries(&out));
     for (size_t i = 0; i < n_entries(&out); i++) {
         const entry *t = AT(out.entries, entry, i);
@@ -1368,9 +1368,9 @@ static void check_agreement(void) {
     }
     CHECK_THAT(rows == 3 * TAUS && tested == large && large > 0 && large < rows,
                "%d rows, %d of them large enough, %d tested", rows, large, tested);
-    for (int k = 0; k < 3; k++) free(s.of[k].v), free(s.of[k].scores);
+    for (int k = 0; k < 3; k++) free(s.vectors[k].v), free(s.vectors[k].scores);
     s.t = NULL;
-    clear_study(&s), free_report(&out);
+    clear_experiment(&s), free_report(&out);
 }
 static void test_sparse(void) {
     double most = 0;
@@ -1487,7 +1487,7 @@ static void test_training(void) {
     for (int kind = 0; kind < FAMILIES; kind += 2)
         for (int po = 0; po < 2; po++) {
             steer_error e = {0};
-            study s = {.m = family(kind), .e = &e};
+            experiment s = {.m = family(kind), .e = &e};
             tracer *t = s.t = steer_tracer_new(s.m, 1, 16, 12, 1, &e);
             int d = s.m->config.d, best = 0;
             CHECK_THAT(t, "%s", e.text);
@@ -1541,7 +1541,7 @@ static void test_training(void) {
             for (int i = 0; i < 4; i++) free(v[i]);
             for (int i = 0; i < 2 * PAIRS; i++)
                 free(pairs[i / 2].tokens[i % 2]), free(pairs[i / 2].start[i % 2]);
-            clear_study(&s);
+            clear_experiment(&s);
         }
 }
 
@@ -1645,17 +1645,17 @@ static void test_patch_errors(void) {
     CHECK_THAT(!steer_attribute(t, &same, w.v, STEER_LOGIT, 2, scores, &e), "%s", e.text);
     double sum = 0;
     for (size_t i = 0; i < steer_scores_width(t); i++) sum += fabs(scores[i]);
-    CHECK_THAT(scores[S_POI] == 0 && sum == 0, "%g positions, %g in all", scores[S_POI], sum);
+    CHECK_THAT(scores[SCORE_POSITIONS] == 0 && sum == 0, "%g positions, %g in all", scores[SCORE_POSITIONS], sum);
     steer_plan p = {.cut = cut};
     CHECK_THAT(!steer_faithfulness(t, &same, w.v, &p, 1, F, &e) && isnan(F[0]),
                "F of no effect is %g", F[0]);
-    CHECK_THAT(!steer_attribute(t, &same, w.v, STEER_KL, 2, scores, &e) && scores[S_POI] == 7,
-               "the KL metric has all %g positions", scores[S_POI]);
+    CHECK_THAT(!steer_attribute(t, &same, w.v, STEER_KL, 2, scores, &e) && scores[SCORE_POSITIONS] == 7,
+               "the KL metric has all %g positions", scores[SCORE_POSITIONS]);
     t->kl_min = 1e9;
-    CHECK_THAT(!steer_attribute(t, &w.x, w.v, STEER_KL, 2, scores, &e) && scores[S_POI] == 0,
+    CHECK_THAT(!steer_attribute(t, &w.x, w.v, STEER_KL, 2, scores, &e) && scores[SCORE_POSITIONS] == 0,
                "a KL of %g", t->kl_min);
     t->kl_min = 0;
-    CHECK_THAT(!steer_attribute(t, &w.x, w.v, STEER_LOGIT, 2, scores, &e) && scores[S_POI] > 0,
+    CHECK_THAT(!steer_attribute(t, &w.x, w.v, STEER_LOGIT, 2, scores, &e) && scores[SCORE_POSITIONS] > 0,
                "the vector itself");
 
     /* What can't be meant is refused: no steps, unknown metrics, an edit that never fires, an

@@ -37,7 +37,7 @@ static void check_response(const training_pair *x, int which, const int *prompt,
  * unsteered model's, and the wanted one: of a harmful prompt the steered model's answer, of a
  * harmless one the refusal of the model that was told to refuse, or else of the steered one. All
  * responses are generated here, one at a time. Returns how many pairs are by telling. */
-static int check_pairs(study *s, int set, int most) {
+static int check_pairs(experiment *s, int set, int most) {
     enum { ROOM = 64 };
     const steer_prompts *from = set ? s->val : s->train;
     pair_list pairs = {0};
@@ -57,7 +57,7 @@ static int check_pairs(study *s, int set, int most) {
                      text);
             int n = (int)steer_chat(s->m, NULL, &text, 1, prompt, 512, NULL);
             int told_n = (int)steer_chat(s->m, NULL, &told_text, 1, told_prompt, 512, NULL);
-            steer_plan plan = {.add = s->of[DIM].v, .coeff = side == HARMLESS ? 1 : -1,
+            steer_plan plan = {.add = s->vectors[DIM].v, .coeff = side == HARMLESS ? 1 : -1,
                                .layer = s->v.layer};
 
             int n_plain = answer_alone(s->m, prompt, n, NULL, s->max_new, plain);
@@ -117,7 +117,7 @@ static void test_whole_paper(void) {
     report out = {0};
     if (!m) return;
 
-    study s = {.m = m, .path = "small", .out = &out, .e = &e, .stages = EVERYTHING};
+    experiment s = {.m = m, .path = "small", .out = &out, .e = &e, .stages = EVERYTHING};
     options o = standard_options();
     o.data = temporary;
     o.train = 80, o.limit = 24, o.val = 16, o.map = 2, o.max_new = 12;
@@ -136,7 +136,7 @@ static void test_whole_paper(void) {
     int told = s.t ? check_pairs(&s, 0, s.n_train) : 0;
     if (s.t) check_pairs(&s, 1, pairs_to_validate(&s));
     CHECK_THAT(told >= 3, "only %d pairs are by telling", told);
-    clear_study(&s);
+    clear_experiment(&s);
     free_report(&out);
     steer_close(m);
     free(file.bytes);

@@ -379,7 +379,7 @@ static void test_store_answers(void) {
     int out[ANSWERS][MAX_NEW], first[ANSWERS][MAX_NEW];
     for (int run = 0; run < 3; run++) { /* poisoned; mended; all from the store */
         steer_error e = {0};
-        study s = {.m = m, .e = &e, .store.model = 5};
+        experiment s = {.m = m, .e = &e, .store.model = 5};
         steer_job jobs[ANSWERS];
         for (int i = 0; i < ANSWERS; i++)
             jobs[i] = (steer_job){prompt[i], 2, MAX_NEW, .out = out[i]};
@@ -395,7 +395,7 @@ static void test_store_answers(void) {
             CHECK_THAT(!memcmp(first[i], out[i], sizeof *first[i] * (size_t)jobs[i].n_out),
                        "run %d, job %d: another answer", run, i);
         }
-        clear_study(&s);
+        clear_experiment(&s);
     }
     steer_close(m);
     free(file.bytes);

@@ -310,14 +310,14 @@ static void test_golden_patch(void) {
         if (!p.steps || !strcmp(word, "steps") || !run_case(&p)) continue; /* the head of a case */
         d = p.m->config.d, nodes = p.t.graph.nodes;
         if (!strcmp(word, "poi")) {
-            CHECK_THAT(n == (int)p.scores[S_POI], "%s: %d positions of interest", p.name,
-                       (int)p.scores[S_POI]);
-            for (int k = 0; k < n && k < (int)p.scores[S_POI]; k++)
+            CHECK_THAT(n == (int)p.scores[SCORE_POSITIONS], "%s: %d positions of interest", p.name,
+                       (int)p.scores[SCORE_POSITIONS]);
+            for (int k = 0; k < n && k < (int)p.scores[SCORE_POSITIONS]; k++)
                 CHECK_THAT(p.t.poi[k] == (int)v[k] - p.prompt + 1, "%s: position %d", p.name, k);
         } else if (!strcmp(word, "total")) {
-            CHECK_THAT(fabs(p.scores[S_TOTAL] - v[0]) <= 1e-4 * fmax(1, fabs(v[0])),
-                       "%s: total effect %.7g, not %.7g", p.name, p.scores[S_TOTAL], v[0]);
-            if (p.steps == 10) gap10 = fmax(gap10, fabs(p.scores[S_FOUND] / v[0] - 1));
+            CHECK_THAT(fabs(p.scores[SCORE_TOTAL] - v[0]) <= 1e-4 * fmax(1, fabs(v[0])),
+                       "%s: total effect %.7g, not %.7g", p.name, p.scores[SCORE_TOTAL], v[0]);
+            if (p.steps == 10) gap10 = fmax(gap10, fabs(p.scores[SCORE_ESTIMATE] / v[0] - 1));
         } else if (!strcmp(word, "gout") || !strcmp(word, "gin")) {
             fit g = {0, 0};
             const float *mine = (word[1] == 'o' ? p.t.grad.out : p.t.grad.in) + i * p.n * d;
@@ -327,7 +327,7 @@ static void test_golden_patch(void) {
             worst_gradient = fmax(worst_gradient, off);
             CHECK_THAT(off <= 1e-4, "%s: %s %d: relative error %.3g", p.name, word, i, off);
         } else if (!strcmp(word, "node") || !strcmp(word, "dvector")) {
-            const double *mine = *word == 'n' ? p.scores + S_NODES : dvector_of(&p.t, p.scores);
+            const double *mine = *word == 'n' ? p.scores + SCORE_NODES : dvector_of(&p.t, p.scores);
             fit g = {0, 0};
             CHECK_THAT(n == (*word == 'n' ? nodes : d), "%s: %s of %d", p.name, word, n);
             for (int k = 0; k < n; k++) compare(&g, mine[k], v[k]);
@@ -475,7 +475,7 @@ static void test_golden_train(void) {
             worst_adam = fmax(worst_adam, off);
             CHECK_THAT(off <= 1e-5, "%s: step %d: relative error %.3g", name, (int)v[0], off);
         } else if (!strcmp(word, "svv")) {
-            double norm = norm_of(vector, d); /* the display is of v / |v| (method 6.2) */
+            double norm = norm_of(vector, d); /* the display is of v / |v| */
             for (int i = 0; i < d; i++) vector[i] = (float)(vector[i] / norm);
             value_vector(m, vector, (int)v[0], (int)v[1], now);
             for (int i = 0; i < d; i++) sum[i] += now[i];
@@ -541,7 +541,7 @@ static void test_golden_dim(void) {
     steer_vector v = {0};
     steer_error e = {0};
     float *base = NULL;
-    study st = {.e = &e};
+    experiment st = {.e = &e};
     int cases = 0;
     CHECK_THAT(f, "tests/golden/dim.txt is missing");
     while (f && getline(&line, &size, f) > 0) {
@@ -602,7 +602,7 @@ static void test_golden_dim(void) {
             cases++;
         } else if (!strcmp(word, "end")) {
             for (int i = 0; i < 4; i++) steer_prompts_free(&p[i]);
-            clear_study(&st), steer_vector_free(&v), steer_close(m);
+            clear_experiment(&st), steer_vector_free(&v), steer_close(m);
             st.e = &e;
             free(mean[0]), free(mean[1]), free(base);
         }
@@ -2882,7 +2882,7 @@ static void test_brief(void) {
         report out = {0};
         int freezing = 0, patching = 0;
         options o = standard_options();
-        study s = {.m = open_or_fail(*argument), .out = &out, .e = &e, .stages = EVERYTHING};
+        experiment s = {.m = open_or_fail(*argument), .out = &out, .e = &e, .stages = EVERYTHING};
         steer_model *m = (steer_model *)(uintptr_t)s.m;
         if (!m) return;
         m->grammar_size = 0, s.path = *argument;
@@ -2897,7 +2897,7 @@ static void test_brief(void) {
         }
         CHECK_THAT(freezing == 1 && patching == all, "%d tables of freezing, %d of patching",
                    freezing, patching);
-        clear_study(&s), free_report(&out), steer_close(m);
+        clear_experiment(&s), free_report(&out), steer_close(m);
     }
 }
 static void test_user(void) {

@@ -187,8 +187,8 @@ static void test_coverage(void) {
 /* ---------------------------------------------------------------- losses of cells */
 
 /* Cells made by hand: refusals as text, '1' for each prompt that is refused. */
-static cell hand_cell(steer_prompts *p, const char *refusals, unsigned char *room) {
-    cell x = {.prompts = p, .n = (int)strlen(refusals), .refuses = room};
+static condition hand_cell(steer_prompts *p, const char *refusals, unsigned char *room) {
+    condition x = {.prompts = p, .n = (int)strlen(refusals), .refuses = room};
     p->n = 1 << 20;
     for (int i = 0; i < x.n; i++) {
         room[i] = refusals[i] == '1';
@@ -201,9 +201,9 @@ static void test_losses(void) {
     steer_prompts p = {0};
     unsigned char room[6][16];
     /* Harmless prompts are steered to refuse, harmful ones not to. */
-    cell steered[2] = {hand_cell(&p, "0000000001", room[0]), hand_cell(&p, "1111111110", room[1])};
-    cell plain[2] = {hand_cell(&p, "1111111111", room[2]), hand_cell(&p, "0000000000", room[3])};
-    cell frozen[2] = {hand_cell(&p, "0000011110", room[4]), hand_cell(&p, "1111111101", room[5])};
+    condition steered[2] = {hand_cell(&p, "0000000001", room[0]), hand_cell(&p, "1111111110", room[1])};
+    condition plain[2] = {hand_cell(&p, "1111111111", room[2]), hand_cell(&p, "0000000000", room[3])};
+    condition frozen[2] = {hand_cell(&p, "0000011110", room[4]), hand_cell(&p, "1111111101", room[5])};
     estimate most = loss(steered, plain), some = loss(steered, frozen);
     CHECK_THAT(nearly(most.value, 90) && most.n == 10, "%g points to lose", most.value);
     CHECK_THAT(nearly(some.value, 50 * (3 / 10.0 + 0)), "%g points lost", some.value);
@@ -221,7 +221,7 @@ static void test_losses(void) {
                back.value);
     CHECK_THAT(nearly(change.value, 0) && change.low < 0 && change.high > 0, "a change of %g",
                change.value);
-    cell fewer[2] = {hand_cell(&p, "11111", room[2]), hand_cell(&p, "00000", room[3])};
+    condition fewer[2] = {hand_cell(&p, "11111", room[2]), hand_cell(&p, "00000", room[3])};
     CHECK_THAT(loss(steered, fewer).n == 5 && nearly(loss(steered, fewer).value, 100),
                "the first five");
 }
@@ -231,7 +231,7 @@ static void test_losses(void) {
 static estimate about(double value, double margin, int n) {
     return (estimate){value, value - margin, value + margin, 1, n};
 }
-static void check_verdict(study *s, void (*conclude_it)(study *), const char *verdict, int line) {
+static void check_verdict(experiment *s, void (*conclude_it)(experiment *), const char *verdict, int line) {
     char wanted[64];
     conclude_it(s);
     const entry *x = AT(s->out->entries, entry, n_entries(s->out) - 1);
@@ -250,7 +250,7 @@ static void test_verdicts(void) {
     tracer t = {.m = &m, .graph = steer_graph_of(&m, 2)};
     report out = {0};
     steer_error e = {0};
-    study s = {.m = &m, .out = &out, .e = &e, .methods = 3, .t = &t};
+    experiment s = {.m = &m, .out = &out, .e = &e, .methods = 3, .t = &t};
     site_score scored = {{0, 0}, 3, -1, NULL, -5, 4, 0.05};
 
     /* The site: picked by the rule, passing beside it, failing it, others not asked. */
@@ -271,128 +271,128 @@ static void test_verdicts(void) {
     VERDICT(conclude_site, "fails");
 
     /* Random vectors: all three count. */
-    s.found.most = about(90, 5, 100);
-    for (int i = 0; i < CONTROLS; i++) s.found.control[i] = about(0.05, 0.05, 100);
+    s.findings.most = about(90, 5, 100);
+    for (int i = 0; i < CONTROLS; i++) s.findings.control[i] = about(0.05, 0.05, 100);
     VERDICT(conclude_direction, "holds");
-    s.found.control[2] = about(0.3, 0.05, 100);
+    s.findings.control[2] = about(0.3, 0.05, 100);
     VERDICT(conclude_direction, "holds in part");
-    s.found.control[2] = about(0.9, 0.05, 100);
+    s.findings.control[2] = about(0.9, 0.05, 100);
     VERDICT(conclude_direction, "fails");
-    s.found.control[2] = about(0.19, 0.5, 100);
+    s.findings.control[2] = about(0.19, 0.5, 100);
     VERDICT(conclude_direction, "can't be told");
 
     /* Patterns: on fresh prompts Qwen lost 0.28 [0.21, 0.34] of what there is: in part. */
-    s.found.share[0] = about(0.1, 0.1, 100), s.found.ov_over_qk = about(0, 5, 100);
+    s.findings.share[0] = about(0.1, 0.1, 100), s.findings.ov_over_qk = about(0, 5, 100);
     VERDICT(conclude_patterns, "holds");
-    s.found.share[0] = (estimate){0.28, 0.21, 0.34, 1, 160}, s.found.ov_over_qk = about(20, 5, 160);
+    s.findings.share[0] = (estimate){0.28, 0.21, 0.34, 1, 160}, s.findings.ov_over_qk = about(20, 5, 160);
     VERDICT(conclude_patterns, "holds in part");
-    s.found.ov_over_qk = about(4, 5, 160);
+    s.findings.ov_over_qk = about(4, 5, 160);
     VERDICT(conclude_patterns, "fails");
-    s.found.share[0] = about(0.19, 0.05, 160);
+    s.findings.share[0] = about(0.19, 0.05, 160);
     VERDICT(conclude_patterns, "can't be told");
-    s.found.share[0] = about(0.1, 0.05, 160), s.found.most = about(3, 4, 100);
+    s.findings.share[0] = about(0.1, 0.05, 160), s.findings.most = about(3, 4, 100);
     VERDICT(conclude_patterns, "can't be told"); /* there is too little to lose */
-    s.found.ov_over_qk = about(20, 5, 160);
+    s.findings.ov_over_qk = about(20, 5, 160);
     VERDICT(conclude_patterns, "can't be told");
-    s.found.most = about(90, 5, 100);
+    s.findings.most = about(90, 5, 100);
 
-    s.found.share[1] = about(0.6, 0.1, 100);
+    s.findings.share[1] = about(0.6, 0.1, 100);
     VERDICT(conclude_values, "holds");
-    s.found.share[1] = about(0.4, 0.05, 100);
+    s.findings.share[1] = about(0.4, 0.05, 100);
     VERDICT(conclude_values, "holds in part");
-    s.found.ov_over_qk = about(0, 3, 100);
+    s.findings.ov_over_qk = about(0, 3, 100);
     VERDICT(conclude_values, "fails");
-    s.found.share[1] = about(0.55, 0.1, 100);
+    s.findings.share[1] = about(0.55, 0.1, 100);
     VERDICT(conclude_values, "can't be told");
 
-    s.found.loss[1] = about(80, 5, 100), s.found.svv_of_ov = about(0.7, 0.1, 100);
+    s.findings.loss[1] = about(80, 5, 100), s.findings.svv_of_ov = about(0.7, 0.1, 100);
     VERDICT(conclude_image, "holds");
-    s.found.svv_of_ov = about(0.36, 0.1, 100);
+    s.findings.svv_of_ov = about(0.36, 0.1, 100);
     VERDICT(conclude_image, "holds in part");
-    s.found.svv_of_ov = about(0.2, 0.1, 100);
+    s.findings.svv_of_ov = about(0.2, 0.1, 100);
     VERDICT(conclude_image, "fails");
-    s.found.svv_of_ov = about(0.45, 0.3, 100);
+    s.findings.svv_of_ov = about(0.45, 0.3, 100);
     VERDICT(conclude_image, "can't be told");
-    s.found.loss[1] = about(0, 3, 100), s.found.svv_of_ov = unmeasured;
+    s.findings.loss[1] = about(0, 3, 100), s.findings.svv_of_ov = unmeasured;
     VERDICT(conclude_image, "can't be told");
 
-    s.found.F[0] = about(0.9, 0.1, 10), s.found.F[1] = about(0.3, 0.1, 10);
-    s.found.F_gap = about(0.6, 0.2, 10);
+    s.findings.F[0] = about(0.9, 0.1, 10), s.findings.F[1] = about(0.3, 0.1, 10);
+    s.findings.F_gap = about(0.6, 0.2, 10);
     VERDICT(conclude_continuous, "holds");
-    s.found.F[0] = about(0.7, 0.05, 10);
+    s.findings.F[0] = about(0.7, 0.05, 10);
     VERDICT(conclude_continuous, "holds in part");
-    s.found.F_gap = about(0.1, 0.2, 10);
+    s.findings.F_gap = about(0.1, 0.2, 10);
     VERDICT(conclude_continuous, "fails");
-    s.found.F[0] = about(0.85, 0.1, 10);
+    s.findings.F[0] = about(0.85, 0.1, 10);
     VERDICT(conclude_continuous, "can't be told");
 
-    for (int i = 0; i < 4; i++) s.found.apart[NTP + i / 2][i % 2] = about(2, 5, 100);
+    for (int i = 0; i < 4; i++) s.findings.apart[NTP + i / 2][i % 2] = about(2, 5, 100);
     VERDICT(conclude_methods, "holds");
-    s.found.apart[PO][1] = about(-18, 8, 100);
+    s.findings.apart[PO][1] = about(-18, 8, 100);
     VERDICT(conclude_methods, "holds in part");
-    s.found.apart[PO][1] = about(-50, 8, 100);
+    s.findings.apart[PO][1] = about(-50, 8, 100);
     VERDICT(conclude_methods, "fails");
-    s.found.apart[PO][1] = about(-9, 40, 100);
+    s.findings.apart[PO][1] = about(-9, 40, 100);
     VERDICT(conclude_methods, "can't be told");
 
     for (int j = 0; j < 3; j++) {
-        s.found.judged[j].tenth = about(0.95, 0.05, 20);
-        s.found.judged[j].quarter = about(0.99, 0.05, 20);
+        s.findings.judged[j].tenth = about(0.95, 0.05, 20);
+        s.findings.judged[j].quarter = about(0.99, 0.05, 20);
     }
     VERDICT(conclude_circuits, "holds");
-    s.found.judged[PO].tenth = about(0.7, 0.05, 20);
+    s.findings.judged[PO].tenth = about(0.7, 0.05, 20);
     VERDICT(conclude_circuits, "holds in part"); /* each method's circuit counts */
-    s.found.judged[NTP].quarter = about(0.8, 0.02, 20);
+    s.findings.judged[NTP].quarter = about(0.8, 0.02, 20);
     VERDICT(conclude_circuits, "fails");
-    s.found.judged[PO].tenth = about(0.86, 0.05, 20);
+    s.findings.judged[PO].tenth = about(0.86, 0.05, 20);
     VERDICT(conclude_circuits, "can't be told");
-    s.found.judged[PO].tenth = unmeasured;
+    s.findings.judged[PO].tenth = unmeasured;
     VERDICT(conclude_circuits, "can't be told");
 
     for (int j = 0; j < 3; j++) {
-        s.found.judged[j].random = about(0.03, 0.02, DRAWS);
-        s.found.judged[j].largest = 0.08;
+        s.findings.judged[j].random = about(0.03, 0.02, DRAWS);
+        s.findings.judged[j].largest = 0.08;
     }
     VERDICT(conclude_random, "holds");
-    s.found.judged[DIM].largest = 0.4;
+    s.findings.judged[DIM].largest = 0.4;
     VERDICT(conclude_random, "holds in part");
-    s.found.judged[DIM].random = about(0.2, 0.05, DRAWS);
+    s.findings.judged[DIM].random = about(0.2, 0.05, DRAWS);
     VERDICT(conclude_random, "fails");
-    s.found.judged[DIM].random = about(0.12, 0.05, DRAWS);
+    s.findings.judged[DIM].random = about(0.12, 0.05, DRAWS);
     VERDICT(conclude_random, "can't be told");
 
-    s.found.overlap = 0.8;
-    for (int i = 0; i < 9; i++) s.found.interchange[i / 3][i % 3] = about(0.85, 0.05, 20);
+    s.findings.overlap = 0.8;
+    for (int i = 0; i < 9; i++) s.findings.interchange[i / 3][i % 3] = about(0.85, 0.05, 20);
     VERDICT(conclude_interchange, "holds");
-    s.found.interchange[0][0] = about(0.1, 0.05, 20); /* its own circuit is not asked about */
+    s.findings.interchange[0][0] = about(0.1, 0.05, 20); /* its own circuit is not asked about */
     VERDICT(conclude_interchange, "holds");
-    s.found.interchange[0][2] = about(0.6, 0.05, 20);
+    s.findings.interchange[0][2] = about(0.6, 0.05, 20);
     VERDICT(conclude_interchange, "holds in part");
-    s.found.interchange[0][2] = about(0.3, 0.05, 20);
+    s.findings.interchange[0][2] = about(0.3, 0.05, 20);
     VERDICT(conclude_interchange, "fails");
-    s.found.interchange[0][2] = about(0.7, 0.3, 20);
+    s.findings.interchange[0][2] = about(0.7, 0.3, 20);
     VERDICT(conclude_interchange, "can't be told");
-    s.found.interchange[0][2] = about(0.85, 0.05, 20), s.found.overlap = 0.2;
+    s.findings.interchange[0][2] = about(0.85, 0.05, 20), s.findings.overlap = 0.2;
     VERDICT(conclude_interchange, "fails");
 
     VERDICT(conclude_sparsity, "can't be told"); /* nothing was tried */
-    s.found.sparse[0].zeroed = 0.7, s.found.sparse[0].loss = about(2, 3, 60);
-    s.found.sparse[1].zeroed = 0.9, s.found.sparse[1].loss = about(5, 4, 60);
+    s.findings.sparse[0].zeroed = 0.7, s.findings.sparse[0].loss = about(2, 3, 60);
+    s.findings.sparse[1].zeroed = 0.9, s.findings.sparse[1].loss = about(5, 4, 60);
     VERDICT(conclude_sparsity, "holds");
-    s.found.sparse[1].loss = about(40, 10, 60);
+    s.findings.sparse[1].loss = about(40, 10, 60);
     VERDICT(conclude_sparsity, "holds in part");
-    s.found.sparse[0].loss = about(30, 10, 60);
+    s.findings.sparse[0].loss = about(30, 10, 60);
     VERDICT(conclude_sparsity, "fails");
-    s.found.sparse[1].loss = about(8, 10, 60);
+    s.findings.sparse[1].loss = about(8, 10, 60);
     VERDICT(conclude_sparsity, "can't be told");
 
-    s.found.significant = 10, s.found.tested = 11;
+    s.findings.significant = 10, s.findings.tested = 11;
     VERDICT(conclude_dimensions, "holds");
-    s.found.significant = 6;
+    s.findings.significant = 6;
     VERDICT(conclude_dimensions, "holds in part");
-    s.found.significant = 1;
+    s.findings.significant = 1;
     VERDICT(conclude_dimensions, "fails");
-    s.found.significant = s.found.tested = 0;
+    s.findings.significant = s.findings.tested = 0;
     conclude_dimensions(&s);
     const entry *x = AT(out.entries, entry, n_entries(&out) - 1);
     CHECK_THAT(strstr(x->name, "can't be told; 0 of 0"), "%s", x->name);
@@ -414,7 +414,7 @@ static void test_judges(void) {
     steer_model m = {.config = {.d = 4, .layers = 3, .heads = 1, .kv_heads = 1}};
     report out = {0};
     steer_error e = {0};
-    study s = {.m = &m, .out = &out, .e = &e, .methods = 3, .max_new = 1, .n_test = PROMPTS,
+    experiment s = {.m = &m, .out = &out, .e = &e, .methods = 3, .max_new = 1, .n_test = PROMPTS,
                .n_patch = CHOOSE, .n_judge = JUDGE};
     static int tokens[2][PROMPTS], lengths[PROMPTS], answers[PROMPTS], *rows[2][PROMPTS];
     static unsigned char plain[2][PROMPTS], steered[METHODS][2][PROMPTS];
@@ -428,32 +428,32 @@ static void test_judges(void) {
                 steered[j][k][i] = i % (j + 2) ? !plain[k][i] : plain[k][i];
         }
         s.test[k] = (steer_prompts){.n = PROMPTS, .tokens = rows[k], .lengths = lengths};
-        s.plain[k] = (cell){.prompts = &s.test[k], .n = PROMPTS, .tokens = answers,
+        s.plain[k] = (condition){.prompts = &s.test[k], .n = PROMPTS, .tokens = answers,
                             .lengths = lengths, .refuses = plain[k]};
         for (int j = 0; j < METHODS; j++) {
-            s.of[j].steered[k] = s.plain[k];
-            s.of[j].steered[k].refuses = steered[j][k];
+            s.vectors[j].steered[k] = s.plain[k];
+            s.vectors[j].steered[k].refuses = steered[j][k];
         }
     }
-    for (int j = 0; j < METHODS; j++) CHECK_THAT(!collect_examples(&s, &s.of[j]), "%s", e.text);
-    for (int j = 0; j < METHODS; j++) CHECK_THAT(!collect_judges(&s, &s.of[j]), "%s", e.text);
+    for (int j = 0; j < METHODS; j++) CHECK_THAT(!collect_examples(&s, &s.vectors[j]), "%s", e.text);
+    for (int j = 0; j < METHODS; j++) CHECK_THAT(!collect_judges(&s, &s.vectors[j]), "%s", e.text);
     for (int j = 0; j < METHODS; j++) {
-        const examples *judging = &s.of[j].judging, *choosing = &s.of[j].choosing;
+        const examples *judging = &s.vectors[j].judging, *choosing = &s.vectors[j].choosing;
         CHECK_THAT(choosing->n == 4 * CHOOSE && choosing->count[0] == CHOOSE, "%d choose",
                    choosing->n);
         CHECK_THAT(judging->n == 2 * JUDGE && judging->count[1] == JUDGE, "%d judge", judging->n);
         for (int i = 0; i < judging->n; i++) {
-            const example *x = &judging->of[i];
+            const example *x = &judging->list[i];
             CHECK_THAT(x->steered_text && x->n == 2 && (x->coeff > 0) == (*x->tokens >= 100),
                        "a judge that is none");
             for (int other = 0; other < METHODS; other++)
-                for (int c = 0; c < s.of[other].choosing.n; c++)
-                    CHECK_THAT(*s.of[other].choosing.of[c].tokens != *x->tokens,
+                for (int c = 0; c < s.vectors[other].choosing.n; c++)
+                    CHECK_THAT(*s.vectors[other].choosing.list[c].tokens != *x->tokens,
                                "prompt %d chose for %s", *x->tokens, method_names[other]);
         }
     }
     memset(s.test, 0, sizeof s.test);
-    clear_study(&s);
+    clear_experiment(&s);
 }
 /* A random vector as long as the one that steers does not steer; ten draws of random circuits are
  * ten circuits; the report says what the rule says of the site. */
@@ -462,19 +462,19 @@ static void test_controls(void) {
     steer_error e = {0};
     report out = {0};
     options o = standard_options();
-    study s = {.m = open_or_fail(path), .path = path, .out = &out, .e = &e, .stages = EVERYTHING};
+    experiment s = {.m = open_or_fail(path), .path = path, .out = &out, .e = &e, .stages = EVERYTHING};
     steer_model *m = (steer_model *)(uintptr_t)s.m;
     if (!m) return;
     o.train = 48, o.limit = 12, o.val = 8, o.map = 0, o.max_new = 16, o.patch = 1, o.exact = 0;
     o.site = "1,-3", o.coeff = 1, o.no_scores = 1, o.quick = 1;
     CHECK_THAT(!prepare_paper(&s, &o) && !command_paper(&s, &o), "%s", e.text);
-    CHECK_THAT(s.found.most.value > 80, "the vector moves %g points", s.found.most.value);
+    CHECK_THAT(s.findings.most.value > 80, "the vector moves %g points", s.findings.most.value);
     for (int i = 0; i < CONTROLS; i++) {
         const steer_plan *plan = &s.control[i][HARMLESS].plan;
         double ratio = plan->add ? norm_of(plan->add, s.v.d) / norm_of(s.v.v, s.v.d) : 0;
         CHECK_THAT(fabs(ratio - 1) < 1e-5 && plan->layer == s.v.layer &&
                        plan->coeff == s.v.coeff, "control %d: length %g", i, ratio);
-        CHECK_THAT(fabs(s.found.moved[i]) < 10, "control %d moves %g points", i, s.found.moved[i]);
+        CHECK_THAT(fabs(s.findings.moved[i]) < 10, "control %d moves %g points", i, s.findings.moved[i]);
         for (int j = 0; j < i && plan->add; j++)
             CHECK_THAT(memcmp(plan->add, s.control[j][HARMLESS].plan.add,
                               sizeof(float) * (size_t)s.v.d), "controls %d and %d are one", i, j);
@@ -499,6 +499,6 @@ static void test_controls(void) {
         tables += x->kind == IS_TABLE && !strcmp(x->name, "retained");
     }
     CHECK_THAT(site == 1 && judged == 1 && tables == 2, "%d, %d, %d", site, judged, tables);
-    CHECK_THAT(s.of[DIM].judging.n > 0 && s.found.judged[DIM].smallest.n > 0, "nobody judges");
-    clear_study(&s), free_report(&out), steer_close(m);
+    CHECK_THAT(s.vectors[DIM].judging.n > 0 && s.findings.judged[DIM].smallest.n > 0, "nobody judges");
+    clear_experiment(&s), free_report(&out), steer_close(m);
 }
