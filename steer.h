@@ -216,7 +216,7 @@ void steer_vector_free(steer_vector *v);
 typedef struct { /* tokenised prompts */
     int n;
     int **tokens, *lengths; /* [n], owned */
-    char **text, **task;    /* [n], owned; task may be NULL */
+    char **text, **task; /* [n], owned; task[i] is NULL where a prompt has none, as task may be */
 } steer_prompts;
 
 /* One prompt a line: PROMPT, PROMPT<TAB>TASK, or {"prompt": "..."}; the template is applied.
@@ -225,11 +225,11 @@ steer_status steer_prompts_load(steer_prompts *p, const steer_model *m, const ch
                                 steer_error *e);
 void steer_prompts_free(steer_prompts *p);
 
-/* Means over prompts at the end-of-instruction positions (paper 2.1), in double, added into
- * mean[3][eoi][layers][d], which the caller zeroes: site 0 the residual entering each block, 1
- * attention outputs, 2 MLP outputs. sign 1 counts prompts with refusal score > 0 only, -1 those
- * below 0, 0 all. *score, if not NULL: the mean refusal score of all. Returns the prompts counted,
- * or -1. */
+/* Means over prompts at the end-of-instruction positions (paper 2.1), in double, written to
+ * mean[3][eoi][layers][d]: site 0 the residual entering each block, 1 attention outputs, 2 MLP
+ * outputs; zeros where no prompt counts. sign 1 counts prompts with refusal score > 0 only, -1
+ * those below 0, 0 all. *score, if not NULL: the mean refusal score of all. Returns the prompts
+ * counted, or -1. */
 int steer_means(steer_context *c, const steer_prompts *p, int sign, double *mean, double *score,
                 steer_error *e);
 /* The difference-in-means vector of a site, from the means of both sides; steer_vector_free it. */

@@ -2470,6 +2470,10 @@ static void test_means(void) {
         mean[k] = zeros(n, sizeof(double));
         CHECK_THAT(!load_text(&p, m, texts[k], strlen(texts[k]), 0, &e), "%s", e.text);
         CHECK_THAT(steer_means(c, &p, 0, mean[k], &score[k], &e) == p.n, "%s", e.text);
+        memcpy(expected, mean[k], n * sizeof *expected);
+        CHECK_THAT(steer_means(c, &p, 0, mean[k], NULL, &e) == p.n && /* the old content is gone */
+                       !memcmp(expected, mean[k], n * sizeof *expected),
+                   "a second call on the same array gives another mean");
         if (k + 1 < TEXTS) steer_prompts_free(&p);
     }
     for (size_t i = 0; i < n; i++) off = fmax(off, fabs(mean[0][i] - mean[1][i]));
