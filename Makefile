@@ -73,7 +73,7 @@ fuzz: tests/fuzz
 # takes all of it, and kills running commands more often than the tests do.
 WRAPPED = open open64 fcntl fcntl64 stat stat64 fstat fstat64 ftruncate ftruncate64 pread pread64 \
     pwrite pwrite64 mmap mmap64 close read write dup fsync access rename readlink fopen fdopen fclose \
-    fflush fread getline
+    fflush fread getline __getdelim
 tests/faults: tests/faults.c steer.c steer.h Makefile
 	$(CC) -std=gnu11 -O2 -g $(ARCH) -fno-builtin -no-pie $(WARN) \
 	    tests/faults.c $(WRAPPED:%=-Wl,--wrap=%) -lm -o tests/faults

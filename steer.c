@@ -7248,7 +7248,7 @@ static steer_status judge_circuits(experiment *s) {
 
 static void interchange_table(experiment *s) {
     int M = s->methods;
-    double row[METHODS];
+    double row[METHODS] = {0};
     string columns = {"circuit of"};
     for (int j = 0; j < M; j++)
         columns = str("%s|with %s#3", columns.s, method_names[j]);

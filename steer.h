@@ -267,7 +267,8 @@ steer_status steer_attribute(steer_tracer *t, const steer_example *x, const floa
 steer_status steer_patch_exactly(steer_tracer *t, const steer_example *x, const float *s,
                                  double *node, double *edge, steer_error *e);
 /* Faithfulness F[n] of plans (cut, freeze, remove; the rest is set here) on a steered response: 0
- * as the base run, 1 as the steered (section 4.3); NAN when both say the same. */
+ * as the base run, 1 as the steered (section 4.3); NAN when both say the same. The plans' `start`
+ * then points into the tracer: they are of no use without it. */
 steer_status steer_faithfulness(steer_tracer *t, const steer_example *x, const float *s,
                                 steer_plan *plans, int n, double *F, steer_error *e);
 #endif

@@ -515,7 +515,9 @@ static void fuzz_report(const uint8_t *data, size_t n) {
         "m|sparsity#3|faithfulness#3|+-#3|norm|harmless +#2|harmful -#2",
         "e|from layer|from head|to layer|to head|to kind|score#4", "token|KL#3|text#t",
         "head|node effect#3|tokens#t|2#t", "one|two#9|three#t"};
-    input in = {data, data + n};
+    uint8_t *words = malloc(n + 1); /* without n: "nan" and "inf" on the page are numbers */
+    for (size_t i = 0; i < n; i++) words[i] = (data[i] | 32) == 'n' ? 'm' : data[i];
+    input in = {words, words + n};
     report r = {0};
     steer_model m = {0};
     while (in.at < in.end && n_entries(&r) < 12) {
@@ -550,7 +552,7 @@ static void fuzz_report(const uint8_t *data, size_t n) {
     CHECK_THAT(!odd, "no number on the page: %.80s", odd - 40);
     CHECK_THAT(!strstr(html, "rgba(") || (!strstr(html, ",inf)") && !strstr(html, ",nan)") &&
                                           !strstr(html, ",-nan)")), "no colour on the page");
-    free(json), free(html);
+    free(json), free(html), free(words);
     free_report(&r);
 }
 
@@ -631,7 +633,8 @@ static void random_run(caller *a, input *in) {
 
 static int stop_after(void *user, int job, int token) {
     (void)job, (void)token;
-    return --*(int *)user == 0;
+    int *left = user;
+    return *left < 1 || --*left == 0;
 }
 
 static void random_jobs(caller *a, input *in) {
@@ -718,12 +721,14 @@ static void random_patching(caller *a, input *in) {
     if (x.n > 64 && x.n <= a->t->max) x.n = 64;
     if (steps > 8) steps = 8;
     size_t cells = edge_cells(&a->t->graph);
+    steer_plan plans[PLANS]; /* copies: faithfulness lets them begin in the tracer's memory */
+    memcpy(plans, a->plans, sizeof plans);
     double *scores = zeros(steer_scores_width(a->t), sizeof *scores), F[PLANS];
     double *edges = kind == 2 ? zeros(cells, sizeof *edges) : NULL;
     steer_status s;
     if (kind < 2) s = steer_attribute(a->t, &x, v, odd_int(in, 3), steps, scores, &a->e);
     else if (kind == 2) s = steer_patch_exactly(a->t, &x, v, scores, edges, &a->e);
-    else s = steer_faithfulness(a->t, &x, v, a->plans, n, F, &a->e);
+    else s = steer_faithfulness(a->t, &x, v, plans, n, F, &a->e);
     check_status(s, &a->e);
     free(scores), free(edges);
 }
