@@ -155,7 +155,7 @@ enum { SMALL_GEMMA = 1, SMALL_NFC = 2, SMALL_TINY = 4 }; /* tiny: d 8, for the f
 /* A refuser has no grammar, room for long prompts, and many tokens that say "I cannot", so that some
  * of its random answers refuse. */
 enum { SMALL_REFUSER = 8, REFUSING_TOKENS = 60 };
-enum { HEAD = 512, RECORD_BYTES = 40, VECTOR_HEAD = 256 }; /* as README.md has them */
+enum { HEAD = 512, RECORD_BYTES = 40, VECTOR_HEAD = 256 }; /* as tools/binfile.py describes them */
 typedef struct {
     unsigned char *bytes;
     size_t size, sections, data; /* where the tokenizer's sections and the tensors begin */

@@ -3,7 +3,25 @@
 One little-endian file: a header of 512 bytes, a directory of fixed records, the tokenizer's
 sections, the tensors. Every part begins at a multiple of 64 bytes and follows the one before it
 with zero padding only, so that the exact size of the file follows from its header.
-README.md describes the format; steer.c checks every number in it.
+
+Header: magic STEERMDL, version, number of tensors, file size, CRC-32 of what precedes the weights,
+CRC-32 of the weights, where they begin, name, configuration, default site, ten sections (offset and
+bytes each). Directory: records of 40 bytes (kind, type, block, rows, columns, offset, bytes). Sections
+and tensors: SECTIONS, GLOBAL and BLOCK below; f32, bf16 or q8 (int8 in groups of 32 with f32 scales).
+
+steer.c accepts nothing else: it looks at the size and the first checksum before it reads any further,
+then checks, once, what all later code relies on (ids inside the vocabulary, tables sorted and of valid
+code points, the classes of ASCII, special tokens without zero bytes, merges whose result is their
+parts, the template's and the grammar's form, finite angles: `check_tokens` and its neighbours).
+
+A vector file, written by steer.c alone: 256 bytes of header (magic STEERVEC, version, CRC-32, size,
+width, blocks, operation, site, block, position, coefficient, checksum of the chat template,
+fingerprint of the model, method, model name), then d floats, the vector, and 3 x blocks floats, the
+harmless means along it.
+
+A store of records, likewise: 16 bytes (STORE and three zeros, version 2 as u64), then records: 24
+bytes (magic SREC, number n of doubles, key as u64, CRC-32 of the doubles, CRC-32 of these first 20
+bytes), then the n doubles. The last record of a key holds.
 """
 import contextlib
 import os
