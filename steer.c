@@ -4286,12 +4286,22 @@ static const datum *row_data(const report *r, const entry *t, int i) {
     return AT(r->data, datum, t->first) + (i + 1) * t->n_columns;
 }
 
+/* The number of a column, as pictures take it; of a text what it ends with, of a label what it
+ * begins with. */
+static double number_in(const report *r, const entry *t, int i, int k) {
+    const datum *x = &row_data(r, t, i)[k];
+    if (row_data(r, t, -1)[k].value >= 0)
+        return x->value;
+    const char *last = k ? strrchr(x->text, ' ') : x->text;
+    return last ? atof(last) : NAN;
+}
+
 /* A number of a row by its column's name; NAN: none, or none that an axis can hold. */
 static double value_of(const report *r, const entry *t, int i, const char *column) {
     int k = t->n_columns - 1;
     while (k >= 0 && strcmp(row_data(r, t, -1)[k].text, column))
         k--;
-    double x = k < 0 ? NAN : row_data(r, t, i)[k].value;
+    double x = k < 0 ? NAN : number_in(r, t, i, k);
     return fabs(x) < 1e15 ? x : NAN;
 }
 
@@ -4393,32 +4403,37 @@ static void open_table(report *r, const char *name, const char *title, const cha
     add_entry(r, t);
 }
 
-/* Numbers fill the columns that are not text, NAN the rest. The parts of `text`, with 0x1F between
- * them, fill the others; what text ends with is its value, of a label what it begins with. */
-static void row_text(report *r, const char *label, const double *values, int n, const char *text) {
+/* A row of the last table: its label, then n numbers for the columns of numbers, from left to right,
+ * and n_texts texts for those of text. Columns that are left over show nothing. */
+static void add_row(report *r, const char *label, const double *numbers, int n,
+                    const char *const *texts, int n_texts) {
     if (r->lost)
         return;
     entry *t = AT(r->entries, entry, n_entries(r) - 1);
-    for (int k = 0, used = 0; k < t->n_columns; k++) {
-        int decimals = (int)row_data(r, t, -1)[k].value, length = (int)strcspn(text, "\x1f");
-        double x = decimals < 0 ? (k ? NAN : atof(label)) : used < n ? values[used++] : NAN;
-        datum y = {x, k && decimals < 0 ? format_text(r, "%.*s", length, text)
-                      : decimals < 0
-                          ? format_text(r, "%s", label) /* below + 0.0: no -0 */
-                          : format_text(r, isfinite(x) ? "%.*f" : "-", decimals, x + 0.0)};
-        const char *last = decimals < 0 && k && y.text ? strrchr(y.text, ' ') : NULL;
-        if (last)
-            y.value = atof(last);
-        if (decimals < 0 && k)
-            text += length + (text[length] != 0);
-        append_datum(r, y.value, y.text);
+    append_datum(r, NAN, format_text(r, "%s", label));
+    for (int k = 1, number = 0, text = 0; k < t->n_columns; k++) {
+        int decimals = (int)row_data(r, t, -1)[k].value;
+        if (decimals < 0) {
+            const char *shown = text < n_texts ? texts[text++] : "";
+            append_datum(r, NAN, format_text(r, "%s", shown));
+            continue;
+        }
+        double x = number < n ? numbers[number++] : NAN;
+        const char *format = isfinite(x) ? "%.*f" : "-";
+        append_datum(r, x, format_text(r, format, decimals, x + 0.0)); /* + 0.0: no -0 */
     }
     if (!r->lost)
         echo(r, t, t->n_rows++);
 }
 
-#define row_of(r, label, values) row_text(r, label, values, 1 << 20, "")
-#define ROW(r, label, ...) row_of(r, label, ((const double[]){__VA_ARGS__}))
+static void add_numbers(report *r, const char *label, const double *numbers, int n) {
+    add_row(r, label, numbers, n, NULL, 0);
+}
+
+/* A row of the numbers that follow the label, with their count. */
+#define ROW(r, label, ...)                               \
+    add_numbers(r, label, (const double[]){__VA_ARGS__}, \
+                (int)(sizeof((const double[]){__VA_ARGS__}) / sizeof(double)))
 
 static void write_json(FILE *f, const report *r) {
     static const char *const kinds[] = {"model", "note", "finding", "table"};
@@ -4730,7 +4745,7 @@ static void put_table(FILE *f, const report *r, const entry *t, size_t id) {
     fputs("<div class=scroll><table>", f);
     for (int i = -1; i < t->n_rows; i++)
         for (int k = 0; k < t->n_columns; k++) {
-            double x = row_data(r, t, i)[k].value;
+            double x = number_in(r, t, i, k);
             fprintf(f, "%s<%s", k ? "" : "\n<tr>", i < 0 || !k ? "th" : "td");
             if (head[k].value < 0)
                 fputs(" class=text", f);
@@ -5568,6 +5583,7 @@ typedef struct {
 
     /* What was asked for. */
     int stages;          /* bits: what to do */
+    int shards;          /* of a stage that is asked for; store.shards is 0 in the others */
     int freezing_only;   /* 1: steering, site and freezing alone */
     const char *circuit; /* a file: the circuit to test, instead of a search; or NULL */
     const char *save;    /* a file for DIM's smallest circuit; or NULL */
@@ -5711,97 +5727,133 @@ static uint64_t hash_job(const steer_model *m, const steer_job *j, int read) {
     return read ? hash_of(h, j->out, sizeof(int) * (size_t)j->n_out) : hash_plan(h, m, j->plan, 0);
 }
 
+/* Jobs of conditions are answered, or their answers read; those that are not on file are walked. */
 typedef struct {
-    generator g;
-    int read;      /* 0: the job is to answer; 1: its answer is read */
-    double *value; /* of job i: value[of[i]], see walk_cells */
-    const int *of;
-    double *kept; /* [width] a record */
-    size_t width;
+    generator g;       /* its jobs: those that are walked */
+    const int *number; /* of each among all jobs */
+    double *value;     /* [all jobs] */
+    double *record;    /* scratch for one */
     experiment *s;
 } scorer;
 
 /* A job's record, kept as soon as it is done, unless its plan did nothing. */
-static steer_status keep_job(scorer *sc, const steer_job *j, double value) {
+static steer_status keep_job(scorer *sc, const steer_job *j, int read, size_t width) {
     records *r = &sc->s->store;
     if (!r->path)
         return STEER_OK;
     TRY(check_hits(j->plan, sc->s->e));
-    sc->kept[0] = j->n_out;
-    sc->kept[!sc->read] = value;
-    for (int t = 0; t < (int)sc->width - 2; t++)
-        sc->kept[2 + t] = t < j->n_out ? j->out[t] : 0;
-    return remember(r, hash_job(sc->s->m, j, sc->read), sc->kept, sc->width, sc->s->e);
+    return remember(r, hash_job(sc->s->m, j, read), sc->record, width, sc->s->e);
 }
 
-static int score_visit(void *user, int job, int pos, const float *logits) {
+/* The record of an answer: how many tokens, refusal log-odds, the tokens, then zeros. */
+static size_t answer_width(const steer_job *j) {
+    return 2 + (size_t)j->max_new;
+}
+
+static int answer_visit(void *user, int job, int pos, const float *logits) {
     scorer *sc = user;
     const steer_job *j = &sc->g.jobs[job];
-    double *value = &sc->value[sc->of[job]];
-    int i = pos - (j->n_prompt - 1), token = NONE, done; /* logits: of the answer's token i */
-    if (sc->read) {
-        done = i == j->n_out;
-        if (!done)
-            *value += log_sum_exp(logits, sc->g.m->config.vocab) - logits[j->out[i]];
-    } else {
-        if (!i)
-            *value = steer_refusal_score(sc->g.m, logits);
-        token = generate_visit(&sc->g, job, pos, logits);
-        done = token == STOP;
-    }
-    if (done && keep_job(sc, j, *value))
+    double *score = &sc->value[sc->number[job]];
+    if (pos == j->n_prompt - 1)
+        *score = steer_refusal_score(sc->g.m, logits);
+    int token = generate_visit(&sc->g, job, pos, logits);
+    if (token != STOP)
+        return token;
+
+    sc->record[0] = j->n_out;
+    sc->record[1] = *score;
+    for (int t = 0; t < j->max_new; t++)
+        sc->record[2 + t] = t < j->n_out ? j->out[t] : 0;
+    if (keep_job(sc, j, 0, answer_width(j)))
         return BROKEN;
-    if (token == STOP)
-        show_progress(&sc->s->bar, 1);
-    return token;
+    show_progress(&sc->s->bar, 1);
+    return STOP;
 }
 
-/* Jobs are recalled, or walked and remembered: their answers, and value[i], the refusal log-odds at
- * an answer's first token; or, with `read`, the sum of -ln p of its tokens, the model unsteered. */
-static steer_status walk_cells(experiment *s, steer_job *jobs, int n, double *value, int read) {
-    records *r = &s->store;
-    size_t width = read ? 1 : 2 + (size_t)jobs->max_new; /* [-ln p] or [n_out, score, out] */
-    double *kept;
-    steer_job *walked;
-    int k = 0, *todo;
-    if (!GET(kept, width) || !GET(walked, n) || !GET(todo, n))
-        return s->e->code;
-    scorer sc = {{.m = s->m, .jobs = walked}, read, value, todo, kept, width, s};
-    for (int i = 0; i < n; i++) {
-        steer_job *j = &jobs[i]; /* without a store no key: that takes longer than a tiny model */
-        uint64_t key = r->path ? hash_job(s->m, j, read) : 0;
-        int state = OURS, found = 0;
-        if (!read)
-            TRY(recall(r, key, kept, width, &state, s->e));
-        else
-            TRY(read_record(r, key, kept, width, &found, s->e)); /* whose answer it is reads it */
-        if (found)
-            state = DONE;
-        value[i] = state == DONE ? kept[!read] : 0;
-        if (state == OURS) {
-            todo[k] = i;
-            walked[k++] = *j;
-        }
-        if (state != DONE || read)
-            continue;
-        int sound = kept[0] >= 0 && kept[0] <= j->max_new; /* a store may come from anywhere */
-        for (j->n_out = 0; sound && j->n_out < kept[0]; j->n_out++) {
-            double token = kept[2 + j->n_out];
-            sound = token >= 0 && token < s->m->config.vocab;
-            j->out[j->n_out] = sound ? (int)token : 0;
-        }
-        if (!sound)
-            return fail(s->e, STEER_EFORMAT,
-                        "%s: no such answer can be this model's; take another "
-                        "--store",
-                        r->path);
-        show_progress(&s->bar, 1);
+/* The answer of a record, which may come from anywhere. */
+static steer_status restore_answer(experiment *s, const double *record, steer_job *j) {
+    int sound = record[0] >= 0 && record[0] <= j->max_new;
+    for (j->n_out = 0; sound && j->n_out < record[0]; j->n_out++) {
+        double token = record[2 + j->n_out];
+        sound = token >= 0 && token < s->m->config.vocab;
+        j->out[j->n_out] = sound ? (int)token : 0;
     }
-    if (k)
-        TRY(walk(s->c, walked, k, score_visit, &sc, NULL, s->e));
-    for (int i = 0; i < k; i++)
-        jobs[todo[i]].n_out = walked[i].n_out;
+    if (sound)
+        return STEER_OK;
+    return fail(s->e, STEER_EFORMAT, "%s: no such answer can be this model's; take another --store",
+                s->store.path);
+}
+
+/* Answers of jobs, made and remembered or recalled, but for other shards'; score[i]: the refusal
+ * log-odds at the first token of answer i. */
+static steer_status answer_jobs(experiment *s, steer_job *jobs, int n, double *score) {
+    records *r = &s->store;
+    size_t width = answer_width(jobs);
+    double *record;
+    steer_job *walked;
+    int n_walked = 0, *number;
+    if (!GET(record, width) || !GET(walked, n) || !GET(number, n))
+        return s->e->code;
+    for (int i = 0; i < n; i++) {
+        /* Without a store no key: that takes longer than a tiny model. */
+        uint64_t key = r->path ? hash_job(s->m, &jobs[i], 0) : 0;
+        int state;
+        TRY(recall(r, key, record, width, &state, s->e));
+        score[i] = 0;
+        if (state == DONE) {
+            score[i] = record[1];
+            TRY(restore_answer(s, record, &jobs[i]));
+            show_progress(&s->bar, 1);
+        }
+        if (state == OURS) {
+            number[n_walked] = i;
+            walked[n_walked++] = jobs[i];
+        }
+    }
+
+    scorer sc = {{.m = s->m, .jobs = walked}, number, score, record, s};
+    if (n_walked)
+        TRY(walk(s->c, walked, n_walked, answer_visit, &sc, NULL, s->e));
+    for (int i = 0; i < n_walked; i++)
+        jobs[number[i]].n_out = walked[i].n_out;
     return STEER_OK;
+}
+
+static int read_visit(void *user, int job, int pos, const float *logits) {
+    scorer *sc = user;
+    const steer_job *j = &sc->g.jobs[job];
+    double *sum = &sc->value[sc->number[job]];
+    int i = pos - (j->n_prompt - 1); /* logits: of the answer's token i */
+    if (i < j->n_out) {
+        *sum += log_sum_exp(logits, sc->g.m->config.vocab) - logits[j->out[i]];
+        return NONE;
+    }
+    sc->record[0] = *sum;
+    return keep_job(sc, j, 1, 1) ? BROKEN : NONE;
+}
+
+/* sum[i]: of -ln p of the tokens of answer i under the job's plan. Whoever has an answer reads it. */
+static steer_status read_jobs(experiment *s, steer_job *jobs, int n, double *sum) {
+    records *r = &s->store;
+    double record;
+    steer_job *walked;
+    int n_walked = 0, *number;
+    if (!GET(walked, n) || !GET(number, n))
+        return s->e->code;
+    for (int i = 0; i < n; i++) {
+        uint64_t key = r->path ? hash_job(s->m, &jobs[i], 1) : 0;
+        int found;
+        TRY(read_record(r, key, &record, 1, &found, s->e));
+        sum[i] = found ? record : 0;
+        if (found)
+            continue;
+        number[n_walked] = i;
+        walked[n_walked++] = jobs[i];
+    }
+    scorer sc = {{.m = s->m, .jobs = walked}, number, sum, &record, s};
+    if (!n_walked)
+        return STEER_OK;
+    return walk(s->c, walked, n_walked, read_visit, &sc, NULL, s->e);
 }
 
 /* Answer all conditions' prompts greedily, and judge them; perplexity is of the first `read` of each. */
@@ -5822,7 +5874,7 @@ static steer_status answer(experiment *s, const char *what, condition *condition
             jobs[k] = (steer_job){x->prompts->tokens[i], x->prompts->lengths[i], s->max_new, plan,
                                   .out = out + k * max};
     }
-    TRY(walk_cells(s, jobs, (int)n, value, 0));
+    TRY(answer_jobs(s, jobs, (int)n, value));
     TRY(whole_so_far(&s->store, s->e));
     for (condition *x = conditions; x < conditions + n_conditions;
          jobs += condition_size(x), value += condition_size(x++)) {
@@ -5831,7 +5883,7 @@ static steer_status answer(experiment *s, const char *what, condition *condition
         TRY(judge(s, x, jobs, value));
         for (int i = 0; i < n_read; i++)
             jobs[i].plan = NULL;
-        TRY(walk_cells(s, jobs, n_read, value, 1));
+        TRY(read_jobs(s, jobs, n_read, value));
         for (int i = 0; i < n_read; i++) {
             sum += value[i];
             tokens += jobs[i].n_out;
@@ -6319,7 +6371,7 @@ static steer_status score_ablation(experiment *s, site_score *x) {
 static steer_status choose_site(experiment *s) {
     const steer_config *m = &s->m->config;
     int eoi = s->m->eoi, sites = m->layers * eoi, tried = 0;
-    double row[2 * MAX_EOI]; /* of a block's sites */
+    double row[2 * MAX_EOI] = {0}; /* of a block's sites */
     char columns[4096] = "block";
     if (!GET(s->sites, sites))
         return s->e->code;
@@ -6349,7 +6401,7 @@ static steer_status choose_site(experiment *s) {
         row[2 * (i % eoi)] = x->bypass;
         row[2 * (i % eoi) + 1] = x->induce;
         if (x->pos == -1)
-            row_of(s->out, str("%d", x->layer).s, row);
+            add_numbers(s->out, str("%d", x->layer).s, row, 2 * eoi);
     }
     qsort(s->sites, (size_t)sites, sizeof *s->sites, by_rank);
     s->picked.layer = -1;
@@ -6690,52 +6742,72 @@ static steer_status make_pairs(experiment *s, int set, int most, pair_list *pair
     return STEER_OK;
 }
 
+/* The key of a trained vector: what it is trained on, how, for which norm and block. */
+static uint64_t hash_training(const experiment *s, int which, const training *how,
+                              const pair_list pairs[2], double norm) {
+    uint64_t h = hash_of(0, method_names[which], 3);
+    h = hash_of(h, how, sizeof *how);
+    for (int list = 0; list < 2; list++)
+        for (int i = 0; i < pairs[list].n; i++) {
+            const training_pair *x = &pairs[list].of[i];
+            const int about[] = {x->n_prompt, x->sign < 0, pairs[0].n};
+            for (int text = 0; text < 2; text++) {
+                h = hash_of(h, about, sizeof about);
+                h = hash_of(h, x->tokens[text], sizeof(int) * (size_t)x->n[text]);
+            }
+        }
+    h = hash_of(h, &norm, sizeof norm);
+    return hash_of(h, &s->v.layer, sizeof s->v.layer);
+}
+
+/* NTP's or PO's vector, trained or recalled. Its record: the epoch chosen, its loss and match, the
+ * vector. */
+static steer_status train_method(experiment *s, int which, const training *how,
+                                 const pair_list pairs[2]) {
+    int d = s->m->config.d, best = 0, state;
+    size_t width = 3 + (size_t)d;
+    double norm = norm_of(s->vectors[DIM].v, d), epochs[16][2];
+    double *record;
+    float *v;
+    if (!GET(v, d) || !GET(record, width))
+        return s->e->code;
+    s->vectors[which].v = v;
+    s->bar.what = which == NTP ? "training NTP" : "training PO";
+    uint64_t key = hash_training(s, which, how, pairs, norm);
+    TRY(recall(&s->store, key, record, width, &state, s->e));
+    if (state == OTHERS)
+        return whole_so_far(&s->store, s->e);
+    if (state == OURS) {
+        TRY(train_vector(s, pairs, which == PO, how, norm, v, epochs, &best));
+        record[0] = best;
+        record[1] = epochs[best][0];
+        record[2] = epochs[best][1];
+        for (int k = 0; k < d; k++)
+            record[3 + k] = (double)v[k];
+        TRY(remember(&s->store, key, record, width, s->e));
+    }
+    for (int k = 0; k < d; k++)
+        v[k] = (float)record[3 + k];
+    say(s->out,
+        "%s: %d pairs, AdamW %g, %d epochs of batches of %d, seed %d; epoch %d chosen: "
+        "validation loss %.3f, match %.3f",
+        method_names[which], pairs[0].n, how->lr, how->epochs, how->batch, (int)how->seed,
+        (int)record[0], record[1], record[2]);
+    return STEER_OK;
+}
+
 static steer_status train_methods(experiment *s) {
-    int d = s->m->config.d, best = 0;
     training how = standard_training;
     pair_list pairs[2] = {{0}}; /* to train on; to choose the epoch */
-    double norm = norm_of(s->vectors[DIM].v, d), epochs[16][2];
-    double *row; /* the epoch chosen, its loss and match, the vector */
     how.epochs = s->epochs;
-    for (int k = 0; k < 2; k++)
-        TRY(make_pairs(s, k, k ? pairs_to_validate(s) : s->n_train, &pairs[k]));
+    TRY(make_pairs(s, 0, s->n_train, &pairs[0]));
+    TRY(make_pairs(s, 1, pairs_to_validate(s), &pairs[1]));
     if (pairs[0].n < 8 || pairs[1].n < 2) {
         say(s->out, "too few pairs to train on: NTP and PO are left out");
         s->methods = 1;
     }
-    for (int i = NTP; i < s->methods; i++) {
-        if (!GET(s->vectors[i].v, d) || !GET(row, 3 + d))
-            return s->e->code;
-        s->bar.what = i == NTP ? "training NTP" : "training PO";
-        uint64_t key = hash_of(hash_of(0, method_names[i], 3), &how, sizeof how);
-        for (int k = 0; k < 2 * (pairs[0].n + pairs[1].n); k++) {
-            int own = k / 2 < pairs[0].n;
-            const training_pair *x = &pairs[!own].of[k / 2 - (own ? 0 : pairs[0].n)];
-            const int about[] = {x->n_prompt, x->sign < 0, pairs[0].n};
-            key = hash_of(hash_of(key, about, sizeof about), x->tokens[k % 2], 4 * x->n[k % 2]);
-        }
-        key = hash_of(hash_of(key, &norm, sizeof norm), &s->v.layer, sizeof s->v.layer);
-        int state;
-        TRY(recall(&s->store, key, row, 3 + (size_t)d, &state, s->e));
-        if (state == OTHERS)
-            return whole_so_far(&s->store, s->e);
-        if (state == OURS) {
-            TRY(train_vector(s, pairs, i == PO, &how, norm, s->vectors[i].v, epochs, &best));
-            row[0] = best;
-            row[1] = epochs[best][0];
-            row[2] = epochs[best][1];
-            for (int k = 0; k < d; k++)
-                row[3 + k] = (double)s->vectors[i].v[k];
-            TRY(remember(&s->store, key, row, 3 + (size_t)d, s->e));
-        }
-        for (int k = 0; k < d; k++)
-            s->vectors[i].v[k] = (float)row[3 + k];
-        say(s->out,
-            "%s: %d pairs, AdamW %g, %d epochs of batches of %d, seed %d; epoch %d chosen: "
-            "validation loss %.3f, match %.3f",
-            method_names[i], pairs[0].n, how.lr, how.epochs, how.batch, (int)how.seed, (int)row[0],
-            row[1], row[2]);
-    }
+    for (int i = NTP; i < s->methods; i++)
+        TRY(train_method(s, i, &how, pairs));
     return STEER_OK;
 }
 
@@ -6936,7 +7008,7 @@ static steer_status patching_table(experiment *s) {
                "|harmful#0|harmless#0|positions#0|total#2|complete#4|least#4|most#4|Pearson#3|"
                "aware#3|Spearman#3|aware#3|top 10%#2|aware#2");
     for (int i = 0; i < s->methods; i++)
-        row_of(s->out, method_names[i], rows[i]);
+        add_numbers(s->out, method_names[i], rows[i], 13);
     /* The coarse graph's strongest edges: where an edge ends at a block's
      * query, key or value input, whose gradient is the sum of the heads'. */
     const double *score = edges_of(s->t, s->vectors[DIM].scores, 0);
@@ -7009,51 +7081,60 @@ static steer_status judge_cuts(experiment *s, const method *x, int judging, int 
 static steer_status faithfulness_table(experiment *s) {
     static const double shares[] = {0.01, 0.02, 0.05, 0.10, 0.15, 0.20, 0.30, 0.50, 0.75};
 
-    enum { ALL = KINDS * sizeof shares / sizeof *shares };
+    enum { SHARES = sizeof shares / sizeof *shares };
 
     faithfulness F;
     s->bar.what = "circuits";
-    for (int i = 0; i < ALL; i++)
-        cut_circuit(s, i, &s->vectors[DIM], i % KINDS, edges_at(s, shares[i / KINDS]));
-    TRY(judge_cuts(s, &s->vectors[DIM], 0, ALL, &F));
+    for (int i = 0; i < SHARES; i++)
+        for (int kind = 0; kind < KINDS; kind++)
+            cut_circuit(s, i * KINDS + kind, &s->vectors[DIM], kind, edges_at(s, shares[i]));
+    TRY(judge_cuts(s, &s->vectors[DIM], 0, SHARES * KINDS, &F));
+
     open_table(s->out, "faithfulness",
                str("Faithfulness of circuits (paper: Figure 3): DIM, of %d edges, on the answers "
                    "that chose them; simple selection, its complement, random (one draw), greedy",
                    s->t->graph.edges)
                    .s,
                "edges|share#3|simple#3|complement#3|random#3|backward#3|forward#3|norm-aware#3");
-    for (int i = 0; i < ALL; i += KINDS) {
-        double row[1 + KINDS] = {shares[i / KINDS]};
-        for (int k = 0; k < KINDS; k++)
-            row[1 + k] = mean_of_sides(&F, i + k);
-        row_of(s->out, str("%d", edges_at(s, *row)).s, row);
+    for (int i = 0; i < SHARES; i++) {
+        double row[1 + KINDS] = {shares[i]};
+        for (int kind = 0; kind < KINDS; kind++)
+            row[1 + kind] = mean_of_sides(&F, i * KINDS + kind);
+        add_numbers(s->out, str("%d", edges_at(s, shares[i])).s, row, 1 + KINDS);
     }
     return STEER_OK;
 }
 
-/* The smallest simple circuits with faithfulness 0.85 (paper section 4.3): thrice seven sizes. */
-static steer_status smallest_circuits(experiment *s) {
-    enum { GRID = 7 };
+/* A vector's smallest simple circuit with faithfulness 0.85 (paper section 4.3). Seven sizes between
+ * two are tried, then seven in the gap below the first that is faithful, then once more. */
+static steer_status find_smallest(experiment *s, method *x) {
+    enum { ROUNDS = 3, TRIED = 7, GAPS = TRIED + 1 };
 
+    int low = 0, high = s->t->graph.edges;
+    for (int round = 0; round < ROUNDS && high - low > 1; round++) {
+        int start = low, span = high - low, first = 0;
+        faithfulness F;
+        for (int k = 0; k < TRIED; k++)
+            cut_circuit(s, k, x, SIMPLE, max_int(1, start + span * (k + 1) / GAPS));
+        TRY(judge_cuts(s, x, 0, TRIED, &F));
+        while (first < TRIED && !(mean_of_sides(&F, first) >= threshold))
+            first++;
+        low = start + span * first / GAPS;
+        high = start + span * (first + 1) / GAPS;
+    }
+    x->edges = select_edges(s, x, SIMPLE, max_int(1, high), cut_at(s, 0));
+    return STEER_OK;
+}
+
+static steer_status smallest_circuits(experiment *s) {
     int all = s->t->graph.edges;
-    for (method *x = s->vectors; x < s->vectors + s->methods; x++) {
-        int low = 0, high = all;
-        for (int round = 0; round < 3 && high - low > 1; round++) {
-            int from = low, span = high - low, first = 0;
-            faithfulness F;
-            for (int k = 0; k < GRID; k++)
-                cut_circuit(s, k, x, SIMPLE, max_int(1, from + span * (k + 1) / (GRID + 1)));
-            TRY(judge_cuts(s, x, 0, GRID, &F));
-            while (first < GRID && !(mean_of_sides(&F, first) >= threshold))
-                first++;
-            low = from + span * first / (GRID + 1);
-            high = from + span * (first + 1) / (GRID + 1);
-        }
-        x->edges = select_edges(s, x, SIMPLE, max_int(1, high), cut_at(s, 0));
+    for (int i = 0; i < s->methods; i++) {
+        TRY(find_smallest(s, &s->vectors[i]));
+        int edges = s->vectors[i].edges;
         say(s->out,
             "smallest circuit of %s with faithfulness %.2f: %d edges, %.1f%% of %d, on the "
             "answers that chose it (paper: 10.2%% Gemma, 10.8%% Llama)",
-            method_names[x - s->vectors], threshold, x->edges, 100.0 * x->edges / all, all);
+            method_names[i], threshold, edges, 100.0 * edges / all, all);
     }
     return STEER_OK;
 }
@@ -7138,7 +7219,7 @@ static void overlap_table(experiment *s) {
                "edges: |A and B| / min(|A|, |B|)",
                columns.s);
     for (int i = 0; i < n; i++) {
-        double row[4 * METHODS];
+        double row[4 * METHODS] = {0};
         for (int j = 0; j < n; j++) {
             row[j] = overlap_of(cut_at(s, i), cut_at(s, j), graph_size(s), 0);
             if (i % 4 != 2 || j % 4 != 2 || i >= j)
@@ -7146,7 +7227,7 @@ static void overlap_table(experiment *s) {
             *mean += row[j] / pairs;
             iou += overlap_of(cut_at(s, i), cut_at(s, j), graph_size(s), 1) / pairs;
         }
-        row_of(s->out, names[i].s, row);
+        add_numbers(s->out, names[i].s, row, n);
     }
     say(s->out,
         "overlap at 10.2%%: mean %.2f, intersection over union %.2f (paper: overlap "
@@ -7262,52 +7343,74 @@ static void interchange_table(experiment *s) {
     for (int i = 0; i < M; i++) {
         for (int j = 0; j < M; j++)
             row[j] = s->findings.interchange[i][j].value;
-        row_of(s->out, method_names[i], row);
+        add_numbers(s->out, method_names[i], row, M);
     }
     for (int j = 0; j < M; j++)
         row[j] = s->findings.judged[j].random.value;
-    row_of(s->out, "random, mean", row);
+    add_numbers(s->out, "random, mean", row, M);
     for (int j = 0; j < M; j++)
         row[j] = s->findings.judged[j].least;
-    row_of(s->out, "random, least", row);
+    add_numbers(s->out, "random, least", row, M);
     for (int j = 0; j < M; j++)
         row[j] = s->findings.judged[j].largest;
-    row_of(s->out, "random, most", row);
+    add_numbers(s->out, "random, most", row, M);
 }
 
-/* Where the edges of the smallest circuits begin and end (paper Tables 5 to 8), and DIM's edges. */
-static void edges_tables(experiment *s) {
-    const steer_graph *g = &s->t->graph;
-    const unsigned char *keep = cut_at(s, 0);
-    report *out = s->out;
-    open_table(out, "kinds",
+/* A row of what the n strongest edges of a method's smallest circuit are, in percent. */
+static void kinds_row(experiment *s, const char *label, const method *x, int n) {
+    const unsigned char *kept = cut_at(s, 0);
+    double to[5] = {0}; /* by edge_ends.kind */
+    double from_site = 0, from_heads = 0, from_mlps = 0, one = 100.0 / n;
+    int left = n;
+    select_edges(s, x, SIMPLE, x->edges, cut_at(s, 0));
+    for (const ranked *edge = s->order; left; edge++) {
+        if (!kept[edge->i])
+            continue;
+        edge_ends ends = ends_of(&s->t->graph, edge->i, 0);
+        to[ends.kind] += one;
+        if (ends.from < 0)
+            from_site += one;
+        else if (ends.head < 0)
+            from_mlps += one;
+        else
+            from_heads += one;
+        left--;
+    }
+    ROW(s->out, label, n, to[0], to[1], to[2], to[3], to[4], from_site, from_heads, from_mlps);
+}
+
+/* Where the edges of the smallest circuits begin and end (paper Tables 5 to 8). */
+static void kinds_table(experiment *s) {
+    open_table(s->out, "kinds",
                "Kinds of edges in the smallest circuits, percent (paper: Tables 5 to "
                "8; Gemma's DIM circuit has q 9.1, k 0.6, v 36.6, MLP 43.6, head 10.2)",
                "|edges#0|q#1|k#1|v#1|mlp#1|lm_head#1|from s#1|from heads#1|from mlp#1");
-    for (int i = 0; i < 2 * s->methods; i++) {
-        const method *x = &s->vectors[i / 2];
-        int left = i % 2 ? max_int(1, x->edges / 10) : x->edges;
-        double row[9] = {left}, one = 100.0 / left;
-        select_edges(s, x, SIMPLE, x->edges, cut_at(s, 0));
-        for (const ranked *edge = s->order; left; edge++) {
-            if (!keep[edge->i])
-                continue;
-            edge_ends ends = ends_of(g, edge->i, 0);
-            row[1 + ends.kind] += one;
-            row[ends.from < 0 ? 6 : ends.head < 0 ? 8 : 7] += one;
-            left--;
-        }
-        row_of(out, str("%s%s", method_names[i / 2], i % 2 ? ", strongest tenth" : "").s, row);
+    for (int i = 0; i < s->methods; i++) {
+        const method *x = &s->vectors[i];
+        kinds_row(s, method_names[i], x, x->edges);
+        kinds_row(s, str("%s, strongest tenth", method_names[i]).s, x, max_int(1, x->edges / 10));
     }
-    open_table(out, "circuit", "The strongest edges of DIM's smallest circuit, by norm-free score",
+}
+
+/* The strongest edges of DIM's smallest circuit. */
+static void circuit_table(experiment *s) {
+    enum { SHOWN = 60 };
+
+    const steer_graph *g = &s->t->graph;
+    const unsigned char *kept = cut_at(s, 0);
+    const double *score = edges_of(s->t, s->vectors[DIM].scores, 0);
+    int rank = 0;
+    open_table(s->out, "circuit",
+               "The strongest edges of DIM's smallest circuit, by norm-free score",
                "edge|score#3|from layer#0|from head#0|to layer#0|to kind#0|to head#0|rank#0");
     select_edges(s, &s->vectors[DIM], SIMPLE, s->vectors[DIM].edges, cut_at(s, 0));
-    const double *score = edges_of(s->t, s->vectors[DIM].scores, 0);
-    for (int k = 0, rank = 1; k < g->edges && rank <= 60; k++) {
+    for (int k = 0; k < g->edges && rank < SHOWN; k++) {
         int i = s->order[k].i;
+        if (!kept[i])
+            continue;
         edge_ends x = ends_of(g, i, 0);
-        if (keep[i])
-            ROW(out, x.name.s, score[i], x.from, x.head, x.to, x.kind, x.index, rank++);
+        rank++;
+        ROW(s->out, x.name.s, score[i], x.from, x.head, x.to, x.kind, x.index, rank);
     }
 }
 
@@ -7318,14 +7421,16 @@ static void lens_row(experiment *s, string name, const float *v, double effect, 
 
     int ids[TOKENS];
     float z[TOKENS];
-    string text = {""};
+    string shown[TOKENS];
+    const char *texts[TOKENS];
     logit_lens(s->m, v, TOKENS, ids, z, s->t->dx, s->t->logits[0]);
     for (int k = 0; k < TOKENS; k++) {
         size_t n;
         const char *piece = steer_piece(s->m, ids[k], &n);
-        text = str("%s'%.*s' %.1f\x1f", text.s, min_int((int)n, 24), piece, (double)z[k]);
+        shown[k] = str("'%.*s' %.1f", min_int((int)n, 24), piece, (double)z[k]);
+        texts[k] = shown[k].s;
     }
-    row_text(s->out, name.s, (const double[]){effect, fabs(effect) / all}, 2, text.s);
+    add_row(s->out, name.s, (const double[]){effect, fabs(effect) / all}, 2, texts, TOKENS);
 }
 
 static steer_status value_vectors_table(experiment *s) {
@@ -7558,7 +7663,8 @@ static steer_status shaded_response(experiment *s) {
         double kl = kl_of(z[1], z[0], c->vocab);
         size_t n;
         const char *piece = steer_piece(s->m, x->tokens[x->n_prompt + i], &n);
-        row_text(s->out, str("%d", i).s, &kl, 1, str("%.*s", min_int((int)n, 100), piece).s);
+        string text = str("%.*s", min_int((int)n, 100), piece);
+        add_row(s->out, str("%d", i).s, &kl, 1, (const char *[]){text.s}, 1);
     }
     return STEER_OK;
 }
@@ -8053,72 +8159,95 @@ static void conclude(experiment *s) {
         TRY(report_status(s->out, s->e)); \
     } while (0)
 
-/* The stages asked for, in the paper's order. Shards share a command's own stage, not the rest. */
+/* Is a stage asked for? Shards share it then, and not what other stages need of it. */
+static int begin_stage(experiment *s, int stage) {
+    int asked = (s->stages & stage) != 0;
+    s->store.shards = asked ? s->shards : 0;
+    return asked;
+}
+
+/* What a circuit that a file holds carries under this vector. */
+static steer_status test_circuit(experiment *s) {
+    const method *x = &s->vectors[DIM];
+    cuts_of(&s->t->graph, cut_at(s, 0), 0, cut_at(s, 0));
+    TRY(collect_judges(s, &s->vectors[DIM]));
+    for (int judging = 0; judging < 2; judging++) {
+        faithfulness F;
+        TRY(judge_cuts(s, x, judging, 1, &F));
+        say(s->out, "faithfulness of the circuit in %s: %s on %d + %d answers%s", s->circuit,
+            text_of(mean_of_plan(&F, 0, -1), 3).s, F.n[0], F.n[1],
+            judging ? " more, with which `circuit --out` would not have chosen it" : "");
+    }
+    return STEER_OK;
+}
+
+static steer_status circuit_stage(experiment *s) {
+    SHOW(faithfulness_table(s));
+    SHOW(smallest_circuits(s));
+    if (s->methods > 1)
+        overlap_table(s);
+    TRY(judge_circuits(s));
+    interchange_table(s);
+    kinds_table(s);
+    circuit_table(s);
+    TRY(report_status(s->out, s->e));
+    return s->save ? save_circuit(s, s->save) : STEER_OK;
+}
+
+static steer_status sparsity_stage(experiment *s) {
+    for (int i = DIM; i < s->methods; i++)
+        SHOW(sparsity_table(s, i));
+    SHOW(retention_table(s));
+    if (s->methods > 1)
+        SHOW(agreement_table(s));
+    return STEER_OK;
+}
+
+/* The stages asked for, in the paper's order: the only stage of a command is shared among shards, or
+ * all are. */
 static steer_status whole_paper(experiment *s) {
-    faithfulness F;
-    int shards = s->store.shards, todo = s->stages, rest = CIRCUIT | OV | SPARSIFY;
-#define STAGE(bits) (s->store.shards = (todo & (bits)) ? shards : 0, todo & (bits))
-    if (todo != EVERYTHING && todo)
+    int need_scores = PATCH | CIRCUIT | OV | SPARSIFY;
+    s->shards = s->store.shards;
+    if (s->stages && s->stages != EVERYTHING)
         s->store.shards = 0;
     TRY(open_paper(s));
     if (s->circuit)
         TRY(load_circuit(s, s->circuit, cut_at(s, 0)));
     SHOW(steering_table(s));
     TRY(collect_examples(s, &s->vectors[DIM]));
-    if (s->circuit) { /* only what it carries under this vector */
-        cuts_of(&s->t->graph, cut_at(s, 0), 0, cut_at(s, 0));
-        TRY(collect_judges(s, &s->vectors[DIM]));
-        for (int judging = 0; judging < 2; judging++) {
-            TRY(judge_cuts(s, &s->vectors[DIM], judging, 1, &F));
-            say(s->out, "faithfulness of the circuit in %s: %s on %d + %d answers%s", s->circuit,
-                text_of(mean_of_plan(&F, 0, -1), 3).s, F.n[0], F.n[1],
-                judging ? " more, with which `circuit --out` would not have chosen it" : "");
-        }
-        return STEER_OK;
-    }
-    if (STAGE(FREEZE))
+    if (s->circuit)
+        return test_circuit(s);
+    if (begin_stage(s, FREEZE))
         SHOW(freezing_table(s));
-    if (STAGE(MAP) && s->map && s->sites)
+    if (begin_stage(s, MAP) && s->map && s->sites)
         SHOW(site_map(s));
     if (s->freezing_only) {
         say(s->out, "the rest, with its --pairs, --epochs, --exact, --metric: give --patch 20");
         conclude(s);
         return STEER_OK;
     }
-    if (!s->vectors[DIM].choosing.n && todo & (TRAIN | PATCH | rest)) {
+
+    if (!s->vectors[DIM].choosing.n && s->stages & (TRAIN | need_scores)) {
         say(s->out, "the vector flips no test prompt's answer: nothing to patch");
         return STEER_OK;
     }
-    if (STAGE(TRAIN) && s->methods > 1)
-        SHOW(train_methods(s));
-    if (STAGE(TRAIN))
-        SHOW(methods_table(s));
-    if (STAGE(PATCH) || todo & rest)
-        SHOW(patching_table(s));
-    if (STAGE(CIRCUIT)) {
-        SHOW(faithfulness_table(s));
-        SHOW(smallest_circuits(s));
+    if (begin_stage(s, TRAIN)) {
         if (s->methods > 1)
-            overlap_table(s);
-        TRY(judge_circuits(s));
-        interchange_table(s);
-        edges_tables(s);
-        TRY(report_status(s->out, s->e));
-        if (s->save)
-            TRY(save_circuit(s, s->save));
+            SHOW(train_methods(s));
+        SHOW(methods_table(s));
     }
-    if (STAGE(OV))
+    begin_stage(s, PATCH);
+    if (s->stages & need_scores)
+        SHOW(patching_table(s));
+    if (begin_stage(s, CIRCUIT))
+        TRY(circuit_stage(s));
+    if (begin_stage(s, OV))
         SHOW(value_vectors_table(s));
-    for (int i = DIM; i < s->methods && STAGE(SPARSIFY); i++)
-        SHOW(sparsity_table(s, i));
-    if (STAGE(SPARSIFY))
-        SHOW(retention_table(s));
-    if (STAGE(SPARSIFY) && s->methods > 1)
-        SHOW(agreement_table(s));
-    if (STAGE(PATCH))
+    if (begin_stage(s, SPARSIFY))
+        TRY(sparsity_stage(s));
+    if (begin_stage(s, PATCH))
         SHOW(shaded_response(s));
-#undef STAGE
-    if (todo == EVERYTHING)
+    if (s->stages == EVERYTHING)
         conclude(s);
     return STEER_OK;
 }

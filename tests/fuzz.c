@@ -537,7 +537,7 @@ static void fuzz_report(const uint8_t *data, size_t n) {
                 double values[8];
                 char *label = take_string(&in, 12), *texts = take_string(&in, 12);
                 for (int i = 0; i < 8; i++) values[i] = odd_number(&in);
-                row_text(&r, label, values, 8, texts);
+                add_row(&r, label, values, 8, (const char *[]){texts, label}, take(&in, 3));
                 free(label), free(texts);
             }
         }

@@ -1729,13 +1729,13 @@ static void test_report(void) {
     finding(&r, "%s: holds in part; %s", hostile, broken);
     finding(&r, "a claim: fails; 100%% of <it>"), finding(&r, "no verdict & no colon");
     open_table(&r, "words", hostile, "what <is>|n#0|x#2|text & such#t|left#1");
-    row_text(&r, hostile, (const double[]){3, NAN}, 2, broken);
-    row_text(&r, broken, (const double[]){-0.0, INFINITY}, 2, hostile);
-    row_text(&r, "", (const double[]){1e300, -1e-300, -INFINITY}, 3, lines);
+    add_row(&r, hostile, (const double[]){3, NAN}, 2, (const char *[]){broken}, 1);
+    add_row(&r, broken, (const double[]){-0.0, INFINITY}, 2, (const char *[]){hostile}, 1);
+    add_row(&r, "", (const double[]){1e300, -1e-300, -INFINITY}, 3, (const char *[]){lines}, 1);
     report shaded = {0}; /* tokens as dark as their logits; a column without a part stays empty */
     open_report(&shaded, &m);
     open_table(&shaded, "svv", "", "head|node effect#3|tokens#t|2#t|3#t");
-    row_text(&shaded, "DIM 1.0", (const double[]){9}, 1, "' a b' 4.0\x1f'c' 2.0\x1f");
+    add_row(&shaded, "DIM 1.0", (const double[]){9}, 1, (const char *[]){"' a b' 4.0", "'c' 2.0"}, 2);
     char *page = report_html(&shaded, &(size_t){0});
     CHECK_THAT(page && occurrences(page, "background:rgba") == 2 &&
                    strstr(page, "(25,118,210,0.60)\">' a b' 4.0") &&
@@ -1827,7 +1827,7 @@ static void test_report(void) {
                                : (k + i) % 4 ? -(double)(i + k)
                                : k % 2       ? NAN
                                              : INFINITY;
-                    row_text(&all, label, x, 32, hostile);
+                    add_row(&all, label, x, 32, (const char *[]){hostile}, 1);
                 }
             }
             check_report(&all, what, &json, &html);
