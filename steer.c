@@ -116,7 +116,7 @@
 #define thread_number() 0
 #endif
 #define PARALLEL_FOR PRAGMA(omp parallel for schedule(static))
-#define PARALLEL_FOR_OF(n) PRAGMA(omp parallel for schedule(static) num_threads(n))
+#define PARALLEL_FOR_PAIRS(n) PRAGMA(omp parallel for collapse(2) schedule(static) num_threads(n))
 
 _Static_assert(STEER_VERSION == 1, "steer.h and steer.c are of different versions");
 
@@ -1493,9 +1493,10 @@ static steer_status load_tokenizer(steer_model *m, const file_header *h, steer_e
 }
 
 /* ================================================================== 6 plans and the forward pass
- * One function, run_block, computes x_{b+1} from x_b for all rows of a batch; steer_run embeds,
- * calls it for each block, and reads logits where they are wanted. Linear layers act on all rows at
- * once, so a weight is read once a run; attention goes row by row over its stream's KV cache.
+ * One function, run_block, computes x_{b+1} from x_b for all rows of a batch; steer_run calls it
+ * for each block and reads logits where they are wanted. Linear layers act on all rows at once, so
+ * a weight is read once a run (once more, where edges are cut); attention goes row by row over its
+ * stream's KV cache.
  *
  * A plan is applied where the comment says EDIT. Frozen parts are read from the twin's row, which
  * has the same position and token and rides in the same batch:
@@ -1507,43 +1508,56 @@ static steer_status load_tokenizer(steer_model *m, const file_header *h, steer_e
  * those with cut edges last; the r-th row in that order is at place r.
  *
  * KV cache of one stream and block: keys [kv][positions / KW][head_dim][KW], panels of positions,
- * and values [kv][positions][vd], vd = head_dim rounded up to KW: attention is two `tile`s. */
+ * and values [kv][positions][vd], vd = head_dim rounded up to KW: attention is two `tile`s. In
+ * shapes, kv is the number of kv heads, each of which a group of heads / kv heads shares. */
+
+/* What a stream is for: a job's number, from 0 on, or one of these. */
+enum { STREAM_FREE = -1, STREAM_HELPER = -2 /* a twin, or a beginning that jobs share */ };
 
 typedef struct {
     steer_plan *plan;
     int twin;         /* -1: none */
     int enter;        /* first block that is run */
     int length, next; /* positions in the cache; with the rows of the current run */
-    int job;          /* section 7's: what it runs, FREE or TWIN */
+    int job;          /* section 7's: what it is for */
 } stream;
 
 struct steer_context {
     const steer_model *m;
     steer_limits limit;
-    steer_graph graph;           /* of cut edges */
     stream *streams;             /* [streams] */
     float *cache;                /* [streams][layers][kv] keys, then values */
     size_t key_size, value_size; /* floats of each */
     float *cosine, *sine;        /* [positions][head_dim / 2] */
-    const steer_row *rows;       /* [n_rows] of the last run, the caller's, */
+
+    /* The last run: the caller's rows and tape (without one, all its pointers are NULL). */
+    const steer_row *rows; /* [n_rows] */
     int n_rows;
-    steer_tape tape;      /* and its tape; without one, all pointers are NULL */
-    int *order, *place;   /* [rows] the caller's row at each place of the batch; the inverse */
-    int *twin_place;      /* [rows] the place of the twin's row, or -1 */
-    int *count;           /* [layers] rows that run in block b: the first count[b] places */
-    float *x, *xn, *out;  /* [rows][d] residual, normalised, what a branch adds */
-    float *q, *k, *v, *z; /* [rows][heads * head_dim], of kv heads for k and v */
-    float *gate, *up;     /* [rows][ff] */
-    int threads;          /* that share the scratch of attention */
-    float *scores;        /* [threads][heads / kv][positions + vd]: patterns, padded z */
+    steer_tape tape;
+    int *order;      /* [rows] the caller's row at each place of the batch */
+    int *place;      /* [rows] the place of each of the caller's rows */
+    int *twin_place; /* [rows] the place of the twin's row, or -1 */
+    int *count;      /* [layers] rows that run in block b: the first count[b] places */
+
+    /* Activations of the block that runs, by place. */
+    float *x, *xn, *out; /* [rows][d] residual, normalised, what a branch adds */
+    float *q, *z;        /* [rows][heads * head_dim] */
+    float *k, *v;        /* [rows][kv * head_dim] */
+    float *gate, *up;    /* [rows][ff] */
+    float *scores;       /* [threads][score_size]: attention's scratch, [group][positions + vd] */
     size_t score_size;
-    float *logits;       /* [limit.logits][vocab] of the rows that want them, compact */
-    int *logit_row;      /* [rows] caller's row -> row of logits, or -1 */
-    int first_cut, cuts; /* rows whose plans cut edges: the place of the first, how many */
+    int threads;
+    float *logits;  /* [limit.logits][vocab] of the rows that want them, compact */
+    int *logit_row; /* [rows] caller's row -> row of logits, or -1 */
+
+    /* Rows whose plans cut edges. */
+    steer_graph graph;
+    int first_cut, cuts; /* the place of the first, how many */
     float *delta;        /* [cut_rows][nodes][d] the twin's node minus the stream's own */
     float *slot_x;       /* [slots of a block][cut_rows][d] inputs after the norm */
     float *slot_y;       /* [cut_rows][heads * head_dim] */
-    steer_row *batch;    /* [rows] section 7's */
+
+    steer_row *batch; /* [rows] section 7's */
 };
 
 /* Row r of x [.][width]. */
@@ -1571,11 +1585,12 @@ static void add_rows(float *to, float a, float *x, int d, int n) { /* the same, 
         add_scaled(row_at(to, r, d), a, row_at(x, r, d), d);
 }
 
-/* What is at place r: the caller's row, its plan (or NULL). */
+/* The caller's row that is at place r. */
 static const steer_row *batch_row(const steer_context *c, int r) {
     return &c->rows[c->order[r]];
 }
 
+/* Its plan, or NULL. */
 static steer_plan *plan_at(const steer_context *c, int r) {
     return c->streams[batch_row(c, r)->stream].plan;
 }
@@ -1590,61 +1605,81 @@ static int value_width(const steer_config *c) {
     return (int)round_up((size_t)c->head_dim, KW);
 }
 
+static steer_limits with_defaults(steer_limits l, const steer_config *m) {
+    if (!l.streams)
+        l.streams = 1;
+    if (!l.positions)
+        l.positions = m->max_seq;
+    if (!l.rows)
+        l.rows = min_int(l.positions, 256);
+    if (!l.logits)
+        l.logits = min_int(l.rows, max_int(l.streams, 64));
+    return l;
+}
+
+/* The array of n items at base + *at, which moves behind it; NULL where base is. */
+static void *place_array(char *base, size_t *at, size_t n, size_t size) {
+    void *array = base ? base + *at : NULL;
+    *at = round_up(add(*at, mul(n, size)), ALIGN);
+    return array;
+}
+
+#define PLACE(to, n) ((to) = place_array(base, &at, n, sizeof *(to)))
+
 /* Set *c up, its arrays laid out from `base` on (NULL: only measured). Returns their bytes; 0: the
  * limits are wrong, or too much. */
 static size_t lay_out(steer_context *c, const steer_model *model, const steer_limits *l,
                       char *base) {
     const steer_config *m = &model->config;
-    steer_limits *u = &c->limit;
-    *c = (steer_context){.m = model, .limit = *l, .threads = thread_count()};
-    if (!u->streams)
-        u->streams = 1;
-    if (!u->positions)
-        u->positions = m->max_seq;
-    if (!u->rows)
-        u->rows = min_int(u->positions, 256);
-    if (!u->logits)
-        u->logits = min_int(u->rows, max_int(u->streams, 64));
+    *c = (steer_context){.m = model, .limit = with_defaults(*l, m), .threads = thread_count()};
+    const steer_limits *u = &c->limit;
     if (outside(u->streams, 1, 1 << 20) || outside(u->positions, 1, 1 << 24) || u->cut_rows < 0 ||
         outside(u->rows, 1, 1 << 24) || outside(u->cut_layer, 0, m->layers - 1) || u->logits < 1)
         return 0;
-    c->graph = steer_graph_of(model, u->cut_layer);
-    size_t at = 0, rows = u->rows, streams = u->streams, cut = u->cut_rows;
-    size_t positions = round_up(u->positions, KW), group = m->heads / m->kv_heads;
-    size_t d = m->d, ff = m->ff, hd = m->head_dim, vd = value_width(m), qd = m->heads * hd;
-    size_t kd = m->kv_heads * hd, angles = mul(positions, hd / 2);
+
+    size_t rows = u->rows, d = m->d, ff = m->ff, hd = m->head_dim, vd = value_width(m);
+    size_t heads = m->heads, kv = m->kv_heads, group = heads / kv;
+    size_t positions = round_up(u->positions, KW);
     c->key_size = mul(positions, hd);
     c->value_size = mul(positions, vd);
     c->score_size = mul(group, positions + vd);
-#define PLACE(to, n) \
-    ((to) = base ? (void *)(base + at) : NULL, at = round_up(add(at, mul(n, sizeof *(to))), ALIGN))
-#define ARRAY(field, n) PLACE(c->field, n)
-    ARRAY(streams, streams);
-    ARRAY(batch, rows);
-    ARRAY(cosine, angles);
-    ARRAY(sine, angles);
-    ARRAY(cache, mul(mul(streams, m->layers * m->kv_heads), add(c->key_size, c->value_size)));
-    ARRAY(order, rows);
-    ARRAY(place, rows);
-    ARRAY(twin_place, rows);
-    ARRAY(count, m->layers);
-    ARRAY(q, mul(rows, qd));
-    ARRAY(k, mul(rows, kd));
-    ARRAY(v, mul(rows, kd));
-    ARRAY(z, mul(rows, qd));
-    ARRAY(scores, mul(c->threads, c->score_size));
-    ARRAY(x, mul(rows, d));
-    ARRAY(xn, mul(rows, d));
-    ARRAY(out, mul(rows, d));
-    ARRAY(gate, mul(rows, ff));
-    ARRAY(up, mul(rows, ff));
-    ARRAY(logits, mul(u->logits, m->vocab));
-    if (cut && mul(c->graph.nodes, d) > INT32_MAX)
-        return 0; /* the step from delta to delta */
-    ARRAY(delta, mul(mul(cut, c->graph.nodes), d));
-    ARRAY(slot_y, mul(cut, qd));
-    ARRAY(slot_x, mul(mul(cut, m->heads + 2 * m->kv_heads), d));
-    ARRAY(logit_row, rows);
+    size_t at = 0;
+
+    /* streams */
+    PLACE(c->streams, u->streams);
+    PLACE(c->cache, mul(mul(u->streams, m->layers * kv), add(c->key_size, c->value_size)));
+    PLACE(c->cosine, mul(positions, hd / 2));
+    PLACE(c->sine, mul(positions, hd / 2));
+
+    /* the order of a run's rows */
+    PLACE(c->batch, rows);
+    PLACE(c->order, rows);
+    PLACE(c->place, rows);
+    PLACE(c->twin_place, rows);
+    PLACE(c->count, m->layers);
+
+    /* activations */
+    PLACE(c->x, mul(rows, d));
+    PLACE(c->xn, mul(rows, d));
+    PLACE(c->out, mul(rows, d));
+    PLACE(c->q, mul(rows, heads * hd));
+    PLACE(c->k, mul(rows, kv * hd));
+    PLACE(c->v, mul(rows, kv * hd));
+    PLACE(c->z, mul(rows, heads * hd));
+    PLACE(c->scores, mul(c->threads, c->score_size));
+    PLACE(c->gate, mul(rows, ff));
+    PLACE(c->up, mul(rows, ff));
+    PLACE(c->logits, mul(u->logits, m->vocab));
+    PLACE(c->logit_row, rows);
+
+    /* cut edges */
+    c->graph = steer_graph_of(model, u->cut_layer);
+    size_t cut = u->cut_rows, nodes = c->graph.nodes;
+    if (cut && mul(nodes, d) > INT32_MAX)
+        return 0; /* the step from one row's delta to the next is an int */
+    PLACE(c->delta, mul(mul(cut, nodes), d));
+    PLACE(c->slot_x, mul(mul(cut, heads + 2 * kv), d));
+    PLACE(c->slot_y, mul(cut, heads * hd));
     return at > SIZE_MAX / 2 ? 0 : at;
 }
 
@@ -1653,9 +1688,9 @@ size_t steer_context_bytes(const steer_model *m, const steer_limits *l) {
 }
 
 steer_context *steer_context_new(const steer_model *m, const steer_limits *l, steer_error *e) {
-    steer_context made, *c;
-    size_t bytes = lay_out(&made, m, l, NULL);
-    const steer_limits *u = &made.limit;
+    steer_context measured;
+    size_t bytes = lay_out(&measured, m, l, NULL);
+    const steer_limits *u = &measured.limit;
     if (!bytes || u->positions > m->config.max_seq) {
         fail(e, STEER_EARG,
              "a context of %d streams, %d positions and %d rows: at least 1 "
@@ -1663,8 +1698,9 @@ steer_context *steer_context_new(const steer_model *m, const steer_limits *l, st
              u->streams, u->positions, u->rows, m->config.max_seq, m->config.name);
         return NULL;
     }
-    if (!(c = zeros(sizeof *c + ALIGN + bytes, 1))) /* one allocation, the arrays behind *c */
-    {
+
+    steer_context *c = zeros(sizeof *c + ALIGN + bytes, 1); /* the arrays lie behind *c */
+    if (!c) {
         fail(e, STEER_ENOMEM,
              "no memory for a context of %.0f MB; ask for fewer streams "
              "or positions",
@@ -1672,11 +1708,15 @@ steer_context *steer_context_new(const steer_model *m, const steer_limits *l, st
         return NULL;
     }
     lay_out(c, m, l, (char *)(c + 1) + (ALIGN - (uintptr_t)(c + 1) % ALIGN));
-    size_t half = m->config.head_dim / 2;
-    for (size_t i = 0; i < u->positions * half; i++) {
-        float angle = (float)(i / half) * m->rope_freq[i % half];
-        c->cosine[i] = cosf(angle);
-        c->sine[i] = sinf(angle);
+
+    int half = m->config.head_dim / 2;
+    for (int t = 0; t < u->positions; t++) {
+        float *cosine = row_at(c->cosine, t, half), *sine = row_at(c->sine, t, half);
+        for (int i = 0; i < half; i++) {
+            float angle = (float)t * m->rope_freq[i];
+            cosine[i] = cosf(angle);
+            sine[i] = sinf(angle);
+        }
     }
     for (int i = 0; i < u->streams; i++)
         c->streams[i].twin = -1;
@@ -1687,42 +1727,66 @@ void steer_context_free(steer_context *c) {
     free(c);
 }
 
+/* What is wrong with a plan for a stream with or without (-1) a twin, or NULL. */
+static const char *plan_fault(const steer_context *c, const steer_plan *p, int twin) {
+    const float *v = p->add ? p->add : p->ablate;
+    if (p->freeze & ~(unsigned)(STEER_QK | STEER_V | STEER_MLP) ||
+        p->remove & ~(unsigned)(STEER_SVV | STEER_MLP_DIRECT))
+        return "freezes or removes something unknown";
+    if (!v && !p->cut && !p->start)
+        return "changes nothing; use no plan";
+    if (!p->add && (p->freeze || p->remove))
+        return "freezes or removes, and adds no vector";
+    if (p->cut && twin < 0)
+        return "cuts edges, and has no twin to read from";
+    if (p->cut && (p->freeze || p->remove || p->ablate))
+        return "cuts edges and edits something else";
+    if (p->cut && (!c->limit.cut_rows || p->layer != c->limit.cut_layer))
+        return "cuts edges of a graph that this context was not made for";
+    if (p->start && p->ablate)
+        return "ablates at every block, and starts above some";
+    if (p->add && p->ablate)
+        return "both adds and ablates; take one";
+    if (p->freeze && twin < 0)
+        return "freezes, and has no unsteered twin";
+    if (p->ablate && twin >= 0)
+        return "ablates at every block: no twin can stand in";
+    if (!p->ablate && outside(p->layer, 0, c->m->config.layers - 1))
+        return "names a block that does not exist";
+    if (p->add && (!isfinite(p->coeff) || p->coeff == 0))
+        return "has a coefficient of 0 or not finite";
+    if (v && dot(v, v, c->m->config.d) == 0)
+        return "has a vector of zeros: it would change nothing";
+    return NULL;
+}
+
 steer_status steer_begin(steer_context *c, int s, steer_plan *p, int twin, steer_error *e) {
-    const steer_config *m = &c->m->config;
-    int streams = c->limit.streams;
+    int streams = c->limit.streams, d = c->m->config.d;
     if (outside(s, 0, streams - 1) || outside(twin, -1, streams - 1) || twin == s)
         return fail(e, STEER_EARG, "no stream %d or twin %d of %d streams", s, twin, streams);
-    const float *v = p ? p->add ? p->add : p->ablate : NULL;
-    const char *fault =
-        !p                                    ? NULL
-        : p->freeze & ~7u || p->remove & ~3u  ? "freezes or removes something unknown"
-        : !v && !p->cut && !p->start          ? "changes nothing; use no plan"
-        : !p->add && (p->freeze || p->remove) ? "freezes or removes, and adds no vector"
-        : p->cut && twin < 0                  ? "cuts edges, and has no twin to read from"
-        : p->cut && (p->freeze || p->remove || p->ablate) ? "cuts edges and edits something else"
-        : p->cut && (!c->limit.cut_rows || p->layer != c->limit.cut_layer)
-            ? "cuts edges of a graph that this context was not made for"
-        : p->start && p->ablate  ? "ablates at every block, and starts above some"
-        : p->add && p->ablate    ? "both adds and ablates; take one"
-        : p->freeze && twin < 0  ? "freezes, and has no unsteered twin"
-        : p->ablate && twin >= 0 ? "ablates at every block: no twin can stand in"
-        : !p->ablate && outside(p->layer, 0, m->layers - 1) ? "names a block that does not exist"
-        : p->add && (!isfinite(p->coeff) || p->coeff == 0)  ? "has a coefficient of 0 or not finite"
-        : v && dot(v, v, m->d) == 0 ? "has a vector of zeros: it would change nothing"
-                                    : NULL;
-    if (fault)
-        return fail(e, STEER_EARG, "the plan of stream %d %s", s, fault);
-    if (v && !isfinite(dot(v, v, m->d)))
-        return fail(e, STEER_ENONFINITE, "the steering vector of stream %d is not finite", s);
+    if (p) {
+        const char *fault = plan_fault(c, p, twin);
+        if (fault)
+            return fail(e, STEER_EARG, "the plan of stream %d %s", s, fault);
+        const float *v = p->add ? p->add : p->ablate;
+        if (v && !isfinite(dot(v, v, d)))
+            return fail(e, STEER_ENONFINITE, "the steering vector of stream %d is not finite", s);
+    }
+
     int enter = p && (twin >= 0 || p->start) ? p->layer : 0;
     c->streams[s] = (stream){.plan = p, .twin = twin, .enter = enter, .job = c->streams[s].job};
     return STEER_OK;
 }
 
-/* Keys of kv group g of stream s in block b; its values lie c->key_size floats behind them. */
+/* Keys of kv group g of stream s in block b. */
 static float *keys_of(const steer_context *c, int s, int b, int g) {
     size_t at = ((size_t)s * c->m->config.layers + b) * c->m->config.kv_heads + g;
     return c->cache + at * (c->key_size + c->value_size);
+}
+
+/* Its values, behind the keys. */
+static float *values_of(const steer_context *c, int s, int b, int g) {
+    return keys_of(c, s, b, g) + c->key_size;
 }
 
 steer_status steer_fork(steer_context *c, int from, int to, int n, steer_error *e) {
@@ -1731,12 +1795,13 @@ steer_status steer_fork(steer_context *c, int from, int to, int n, steer_error *
         n < 0 || n > c->streams[from].length || c->streams[to].length ||
         c->streams[from].enter != c->streams[to].enter)
         return fail(e, STEER_EARG, "stream %d can't take %d positions of stream %d", to, n, from);
-    size_t k = round_up(n, KW) * m->head_dim, v = (size_t)n * value_width(m); /* whole panels */
+
+    size_t key_floats = round_up(n, KW) * m->head_dim; /* whole panels */
+    size_t value_floats = (size_t)n * value_width(m);
     for (int b = c->streams[to].enter; b < m->layers; b++)
         for (int g = 0; g < m->kv_heads; g++) {
-            float *new = keys_of(c, to, b, g), *old = keys_of(c, from, b, g);
-            copy_floats(new, old, k);
-            copy_floats(new + c->key_size, old + c->key_size, v);
+            copy_floats(keys_of(c, to, b, g), keys_of(c, from, b, g), key_floats);
+            copy_floats(values_of(c, to, b, g), values_of(c, from, b, g), value_floats);
         }
     c->streams[to].length = n;
     return STEER_OK;
@@ -1753,7 +1818,8 @@ static void ablate_rows(steer_context *c, float *x, int site, int b, int n) {
             continue;
         const float *u = p->ablate;
         float keep = p->keep ? p->keep[site * c->m->config.layers + b] : 0;
-        float norm = sqrtf(dot(u, u, d)) + 1e-8f, step = (keep - dot(x, u, d) / norm) / norm;
+        float norm = sqrtf(dot(u, u, d)) + 1e-8f;
+        float step = (keep - dot(x, u, d) / norm) / norm;
         add_scaled(x, step, u, d);
         p->hits[3]++;
     }
@@ -1761,6 +1827,21 @@ static void ablate_rows(steer_context *c, float *x, int site, int b, int n) {
 
 static int acts_at(const steer_plan *p, int t) {
     return t >= p->from && (!p->to || t < p->to);
+}
+
+/* EDIT, addition: x += a s at the input of the plan's block. */
+static void add_vectors(steer_context *c, int b, int n) {
+    int d = c->m->config.d;
+    for (int r = 0; r < n; r++) {
+        steer_plan *p = plan_at(c, r);
+        if (!p || !p->add || b < p->layer)
+            continue;
+        p->hits[1] += p->freeze != 0;
+        if (b != p->layer || !acts_at(p, batch_row(c, r)->pos))
+            continue;
+        add_scaled(row_at(c->x, r, d), p->coeff, p->add, d);
+        p->hits[0]++;
+    }
 }
 
 /* EDIT, removal of the vector's direct image at a norm's output (paper section 6.3):
@@ -1791,31 +1872,48 @@ static void norm_rows(const steer_context *c, float *y, const float *x, const fl
         norm_row(m, row_at(y, r, m->d), x + (size_t)r * m->d, w);
 }
 
-/* Attention of kv group g in the row at place r: z_h[t] = sum_u A_h[t,u] v_g[u] for its heads h. */
+/* The first position that position t sees in block b: one of its window's, or of all. */
+static int window_first(const steer_config *m, int b, int t) {
+    int local = m->window && b % m->window_every != m->window_every - 1;
+    return local ? max_int(0, t - m->window + 1) : 0;
+}
+
+/* Attention of the row at place r, at position t, for the heads h of kv group g:
+ *     A_h[t,u] = softmax over u of cap(q_h[t] · k_g[u] · scale),   z_h[t] = sum_u A_h[t,u] v_g[u]
+ * scratch [group][positions + vd]. */
 static void attend(steer_context *c, int r, int b, int g, float *scratch) {
     const steer_config *m = &c->m->config;
-    int from = source_of(c, r, STEER_QK), t = batch_row(c, r)->pos;
-    int group = m->heads / m->kv_heads, hd = m->head_dim, vd = value_width(m);
-    int local = m->window && b % m->window_every != m->window_every - 1;
-    int first = local ? max_int(0, t - m->window + 1) : 0, n = t - first + 1;
+    int group = m->heads / m->kv_heads, hd = m->head_dim, qd = m->heads * hd, vd = value_width(m);
     size_t positions = c->key_size / hd;
-    float *A = scratch, *z = A + group * positions; /* [group][positions], [group][vd] */
-    const float *q = row_at(c->q, from, m->heads * hd) + g * group * hd;
-    const float *K = keys_of(c, batch_row(c, from)->stream, b, g);
-    const float *V = keys_of(c, batch_row(c, r)->stream, b, g) + c->key_size + (size_t)first * vd;
+    float *patterns = scratch;              /* [group][positions] */
+    float *z = scratch + group * positions; /* [group][vd] */
+
+    int from = source_of(c, r, STEER_QK); /* EDIT, freezing: the twin's pattern */
+    int t = batch_row(c, r)->pos;
+    int first = window_first(m, b, t), n = t - first + 1;             /* n positions are seen */
+    const float *q = row_at(c->q, from, qd) + g * group * hd;         /* [group][hd] */
+    const float *keys = keys_of(c, batch_row(c, from)->stream, b, g); /* panels [hd][KW] */
+    const float *values = values_of(c, batch_row(c, r)->stream, b, g) + (size_t)first * vd;
+
+    /* pass 1: q · k, for the whole panel of KW positions wherever one of them is seen */
     for (int u = first / KW * KW; u <= t; u += KW)
-        tile(group, KW / LANES, q, hd, K + (size_t)u * hd, KW, hd, A + u, positions, 0);
+        tile(group, KW / LANES, q, hd, keys + (size_t)u * hd, KW, hd, patterns + u, positions, 0);
+
+    /* pass 2: scale, cap and softmax over the positions that are seen */
     for (int h = 0; h < group; h++) {
-        float *a = A + h * positions + first;
+        float *A = patterns + h * positions + first;
         for (int u = 0; u < n; u++)
-            a[u] *= m->query_scale;
-        softcap(a, n, m->attn_cap);
-        softmax(a, n);
+            A[u] *= m->query_scale;
+        softcap(A, n, m->attn_cap);
+        softmax(A, n);
     }
+
+    /* pass 3: the values, weighted by the patterns, KW columns at a time */
     for (int i = 0; i < vd; i += KW)
-        tile(group, KW / LANES, A + first, positions, V + i, vd, n, z + i, vd, 0);
+        tile(group, KW / LANES, patterns + first, positions, values + i, vd, n, z + i, vd, 0);
+
     for (int h = 0; h < group; h++)
-        copy_floats(row_at(c->z, r, m->heads * hd) + (g * group + h) * hd, z + h * vd, hd);
+        copy_floats(row_at(c->z, r, qd) + (g * group + h) * hd, z + h * vd, hd);
 }
 
 /* Rope on q and k; keys and values of the rows into their streams' caches. */
@@ -1825,17 +1923,21 @@ static void store_keys_and_values(steer_context *c, int b, int n) {
     PARALLEL_FOR
     for (int r = 0; r < n; r++) {
         int own = batch_row(c, r)->stream, t = batch_row(c, r)->pos;
+        int from = source_of(c, r, STEER_V); /* EDIT, freezing: the twin's values */
         const float *cosine = row_at(c->cosine, t, half), *sine = row_at(c->sine, t, half);
-        float *q = row_at(c->q, r, m->heads * hd), *k = row_at(c->k, r, m->kv_heads * hd);
-        const float *v = row_at(c->v, source_of(c, r, STEER_V), m->kv_heads * hd);
+        float *q = row_at(c->q, r, m->heads * hd);
+        float *k = row_at(c->k, r, m->kv_heads * hd);
+        const float *v = row_at(c->v, from, m->kv_heads * hd);
+
         for (int h = 0; h < m->heads; h++)
             rope(q + h * hd, cosine, sine, half);
         for (int g = 0; g < m->kv_heads; g++, k += hd, v += hd) {
-            float *keys = keys_of(c, own, b, g), *K = keys + (size_t)(t / KW * KW) * hd + t % KW;
             rope(k, cosine, sine, half);
+            int lane = t % KW; /* a column of its panel [hd][KW] */
+            float *panel = keys_of(c, own, b, g) + (size_t)(t - lane) * hd;
             for (int i = 0; i < hd; i++)
-                K[i * KW] = k[i];
-            copy_floats(row_at(keys + c->key_size, t, vd), v, hd);
+                panel[i * KW + lane] = k[i];
+            copy_floats(row_at(values_of(c, own, b, g), t, vd), v, hd);
         }
     }
 }
@@ -1845,8 +1947,10 @@ static void enter_rows(steer_context *c, int b, int n) {
     const steer_config *m = &c->m->config;
     for (int r = b ? c->count[b - 1] : 0; r < n; r++) {
         int twin = c->twin_place[r], token = batch_row(c, r)->token;
-        const steer_plan *p = plan_at(c, r), *q = twin >= 0 ? plan_at(c, twin) : NULL;
-        const float *start = p && p->start ? p->start : q ? q->start : NULL;
+        const steer_plan *p = plan_at(c, r);
+        if ((!p || !p->start) && twin >= 0)
+            p = plan_at(c, twin);
+        const float *start = p ? p->start : NULL;
         float *x = row_at(c->x, r, m->d);
         if (start)
             copy_floats(x, start + (size_t)batch_row(c, r)->pos * m->d, m->d);
@@ -1881,68 +1985,75 @@ static void run_block(steer_context *c, int b, int n) {
     const steer_config *m = &c->m->config;
     const block *w = &c->m->blocks[b];
     const steer_tape *tape = &c->tape;
-    int d = m->d, qd = m->heads * m->head_dim, kd = m->kv_heads * m->head_dim;
+    int d = m->d, qd = m->heads * m->head_dim, kd = m->kv_heads * m->head_dim, ff = m->ff;
     int cuts = c->cuts && b >= c->graph.layer;
+
+    /* x_b */
     enter_rows(c, b, n);
-    for (int r = 0; r < n; r++) { /* EDIT: x += a s */
-        steer_plan *p = plan_at(c, r);
-        if (!p || !p->add || b < p->layer)
-            continue;
-        p->hits[1] += p->freeze != 0;
-        if (b != p->layer || !acts_at(p, batch_row(c, r)->pos))
-            continue;
-        add_scaled(row_at(c->x, r, d), p->coeff, p->add, d);
-        p->hits[0]++;
-    }
-    ablate_rows(c, c->x, 0, b, n);
+    add_vectors(c, b, n);          /* EDIT */
+    ablate_rows(c, c->x, 0, b, n); /* EDIT */
     record(c, tape->resid, c->x, d, b, n);
     if (cuts && b == c->graph.layer)
-        cut_delta(c, 0, c->x);
+        cut_delta(c, 0, c->x); /* EDIT: the first node's */
+
+    /* queries, keys and values of RN(x_b) */
     norm_rows(c, c->xn, c->x, w->attn_norm, n);
     matmul(c->q, c->xn, &w->q, w->q_bias, n);
     matmul(c->k, c->xn, &w->k, w->k_bias, n);
-    remove_image(c, STEER_SVV, c->xn, w->attn_norm, b, n); /* from the values' input alone */
+    remove_image(c, STEER_SVV, c->xn, w->attn_norm, b, n); /* EDIT: of the values' input alone */
     matmul(c->v, c->xn, &w->v, w->v_bias, n);
     if (cuts)
-        cut_attention_inputs(c, b);
+        cut_attention_inputs(c, b); /* EDIT */
+
+    /* attention of each row over its stream's past */
     store_keys_and_values(c, b, n);
     record(c, tape->q, c->q, qd, b, n);
     record(c, tape->k, c->k, kd, b, n);
     record(c, tape->v, c->v, kd, b, n);
-    PARALLEL_FOR_OF(c->threads)
-    for (int i = 0; i < n * m->kv_heads; i++)
-        attend(c, i / m->kv_heads, b, i % m->kv_heads, c->scores + thread_number() * c->score_size);
-    matmul(c->out, c->z, &w->o, NULL, n);
+    PARALLEL_FOR_PAIRS(c->threads)
+    for (int r = 0; r < n; r++)
+        for (int g = 0; g < m->kv_heads; g++)
+            attend(c, r, b, g, c->scores + thread_number() * c->score_size);
     record(c, tape->z, c->z, qd, b, n);
+
+    /* its output, added to the stream */
+    matmul(c->out, c->z, &w->o, NULL, n);
     record(c, tape->attn, c->out, d, b, n);
     if (cuts)
-        cut_head_deltas(c, b);
-    ablate_rows(c, c->out, 1, b, n);
+        cut_head_deltas(c, b);       /* EDIT */
+    ablate_rows(c, c->out, 1, b, n); /* EDIT */
     if (m->post_norms)
         norm_rows(c, c->out, c->out, w->post_attn_norm, n);
     add_rows(c->x, 1, c->out, d, n);
     record(c, tape->mid, c->x, d, b, n);
+
+    /* the MLP of what the stream is now */
     norm_rows(c, c->xn, c->x, w->mlp_norm, n);
-    if (cuts)
-        read_slots(c, slot_of(&c->graph, b, m->heads + 2 * m->kv_heads), 1, w->mlp_norm,
-                   row_at(c->xn, c->first_cut, d));
-    remove_image(c, STEER_MLP_DIRECT, c->xn, w->mlp_norm, b, n);
+    if (cuts) { /* EDIT */
+        int mlp_slot = slot_of(&c->graph, b, m->heads + 2 * m->kv_heads);
+        read_slots(c, mlp_slot, 1, w->mlp_norm, row_at(c->xn, c->first_cut, d));
+    }
+    remove_image(c, STEER_MLP_DIRECT, c->xn, w->mlp_norm, b, n); /* EDIT */
     matmul(c->gate, c->xn, &w->gate, NULL, n);
     matmul(c->up, c->xn, &w->up, NULL, n);
-    record(c, tape->gate, c->gate, m->ff, b, n);
-    record(c, tape->up, c->up, m->ff, b, n);
+    record(c, tape->gate, c->gate, ff, b, n);
+    record(c, tape->up, c->up, ff, b, n);
     PARALLEL_FOR
     for (int r = 0; r < n; r++)
-        gated(row_at(c->gate, r, m->ff), row_at(c->up, r, m->ff), m->ff, m->gelu);
+        gated(row_at(c->gate, r, ff), row_at(c->up, r, ff), ff, m->gelu);
+
+    /* its output, added to the stream, too: x_{b+1} */
     matmul(c->out, c->gate, &w->down, NULL, n);
     record(c, tape->mlp, c->out, d, b, n);
-    ablate_rows(c, c->out, 2, b, n);
+    ablate_rows(c, c->out, 2, b, n); /* EDIT */
     if (m->post_norms)
         norm_rows(c, c->out, c->out, w->post_mlp_norm, n);
     if (cuts)
-        cut_delta(c, node_of(&c->graph, b, m->heads), c->out);
-    for (int r = 0; r < n; r++)
-        add_scaled(row_at(c->x, r, d), 1, row_at(c->out, source_of(c, r, STEER_MLP), d), d);
+        cut_delta(c, node_of(&c->graph, b, m->heads), c->out); /* EDIT */
+    for (int r = 0; r < n; r++) {
+        int from = source_of(c, r, STEER_MLP); /* EDIT, freezing: what the twin's MLP adds */
+        add_scaled(row_at(c->x, r, d), 1, row_at(c->out, from, d), d);
+    }
 }
 
 /* RN(x_L) of the caller's row i of the last run: its logits are W_U times it, soft-capped. */
@@ -1955,15 +2066,16 @@ static void final_norm(steer_context *c, int i, float *y) {
         copy_floats(y, row_at(c->slot_x, cut, m->d), m->d);
 }
 
-steer_status steer_run(steer_context *c, const steer_row *rows, int n, const steer_tape *tape,
-                       steer_error *e) {
+/* Whether the rows continue their streams and fit the context and the tape; those whose logits are
+ * wanted are counted in *wanted, which begins at 0. */
+static steer_status check_rows(steer_context *c, const steer_row *rows, int n,
+                               const steer_tape *tape, int *wanted, steer_error *e) {
     const steer_config *m = &c->m->config;
-    int wanted = 0, broken = 0; /* logits */
-    c->n_rows = 0;
     if (n < 1 || n > c->limit.rows)
         return fail(e, STEER_EARG, "a run of %d rows in a context of %d", n, c->limit.rows);
     for (int i = 0; i < c->limit.streams; i++)
         c->streams[i].next = c->streams[i].length;
+
     for (int i = 0; i < n; i++) {
         const steer_row *r = &rows[i];
         if (outside(r->stream, 0, c->limit.streams - 1) || outside(r->token, 0, m->vocab - 1))
@@ -1972,20 +2084,25 @@ steer_status steer_run(steer_context *c, const steer_row *rows, int n, const ste
             return fail(e, STEER_EARG, "position %d: only %d fit", r->pos, c->limit.positions);
         if (outside(r->tape, 0, tape ? tape->rows : 0))
             return fail(e, STEER_EARG, "row %d: the tape has no row %d", i, r->tape);
-        if (r->pos != c->streams[r->stream].next)
+        stream *s = &c->streams[r->stream];
+        if (r->pos != s->next)
             return fail(e, STEER_EARG, "stream %d goes on at position %d, not %d", r->stream,
-                        c->streams[r->stream].next, r->pos);
-        c->streams[r->stream].next++;
-        c->logit_row[i] = r->logits ? wanted++ : -1;
+                        s->next, r->pos);
+        s->next++;
+        c->logit_row[i] = r->logits ? (*wanted)++ : -1;
     }
     if (tape && outside(tape->first, 0, m->layers))
         return fail(e, STEER_EARG, "a tape from block %d on; there are %d", tape->first, m->layers);
-    if (wanted > c->limit.logits)
-        return fail(e, STEER_EARG, "logits of %d rows; %d at most", wanted, c->limit.logits);
-    c->rows = rows;
-    c->tape = tape ? *tape : (steer_tape){0};
+    if (*wanted > c->limit.logits)
+        return fail(e, STEER_EARG, "logits of %d rows; %d at most", *wanted, c->limit.logits);
+    return STEER_OK;
+}
+
+/* Give each row its place: by the block at which its stream enters, rows with cut edges last. */
+static void order_rows(steer_context *c, const steer_row *rows, int n) {
+    int at = 0;
     c->cuts = 0;
-    for (int b = 0, at = 0; b < m->layers; c->count[b++] = at) /* by the block of entry */
+    for (int b = 0; b < c->m->config.layers; b++) {
         for (int cut = 0; cut < 2; cut++)
             for (int i = 0; i < n; i++) {
                 const stream *s = &c->streams[rows[i].stream];
@@ -1996,38 +2113,41 @@ steer_status steer_run(steer_context *c, const steer_row *rows, int n, const ste
                 c->order[at] = i;
                 c->place[i] = at++;
             }
+        c->count[b] = at;
+    }
+}
+
+/* Find the place of each row's twin: the row of the same position in the twin's stream. */
+static steer_status find_twins(steer_context *c, const steer_row *rows, int n, steer_error *e) {
     for (int r = 0; r < n; r++) {
         const steer_row *row = batch_row(c, r);
         const stream *s = &c->streams[row->stream];
-        int j = 0, twin = s->twin; /* its row of the same position */
-        while (twin >= 0 && j < n && (rows[j].stream != twin || rows[j].pos != row->pos))
-            j++;
-        if (twin >= 0 &&
-            (j == n || rows[j].token != row->token || c->streams[twin].enter > s->enter))
+        c->twin_place[r] = -1;
+        if (s->twin < 0)
+            continue;
+        int i = 0;
+        while (i < n && (rows[i].stream != s->twin || rows[i].pos != row->pos))
+            i++;
+        if (i == n || rows[i].token != row->token || c->streams[s->twin].enter > s->enter)
             return fail(e, STEER_EARG,
                         "stream %d at position %d: its twin is not fed the same "
                         "token in this run",
                         row->stream, row->pos);
-        c->twin_place[r] = twin < 0 ? -1 : c->place[j];
+        c->twin_place[r] = c->place[i];
     }
-    if (c->cuts > c->limit.cut_rows)
-        return fail(e, STEER_EARG, "more than %d rows with cut edges", c->limit.cut_rows);
-    c->n_rows = n;
-    for (int i = 0; i < c->cuts; i++)
-        plan_at(c, c->first_cut + i)->hits[4]++;
-    for (int b = 0; b < m->layers; b++)
-        if (c->count[b])
-            run_block(c, b, c->count[b]);
-    record(c, c->tape.resid, c->x, m->d, m->layers, n);
-    if (c->cuts)
-        read_slots(c, c->graph.slots - 1, 1, c->m->final_norm, c->slot_x);
-    for (int i = 0; i < n; i++) { /* logits = cap(W_U RN(x_L)), in the caller's order */
-        c->streams[rows[i].stream].length = c->streams[rows[i].stream].next;
+    return STEER_OK;
+}
+
+/* logits = cap(W_U RN(x_L)) of the `wanted` rows, in the caller's order. */
+static steer_status read_logits(steer_context *c, int n, int wanted, steer_error *e) {
+    const steer_config *m = &c->m->config;
+    for (int i = 0; i < n; i++)
         if (c->logit_row[i] >= 0)
             final_norm(c, i, row_at(c->xn, c->logit_row[i], m->d));
-    }
     if (wanted)
         matmul(c->logits, c->xn, &c->m->unembed, NULL, wanted);
+
+    int broken = 0;
     PARALLEL_FOR
     for (int i = 0; i < wanted; i++) {
         float *z = row_at(c->logits, i, m->vocab);
@@ -2035,10 +2155,38 @@ steer_status steer_run(steer_context *c, const steer_row *rows, int n, const ste
         if (!isfinite(dot(z, z, m->vocab)))
             __atomic_store_n(&broken, 1, __ATOMIC_RELAXED);
     }
-    return broken ? fail(e, STEER_ENONFINITE,
-                         "the logits are not finite: the weights or the plan "
-                         "are broken")
-                  : STEER_OK;
+    if (broken)
+        return fail(e, STEER_ENONFINITE,
+                    "the logits are not finite: the weights or the plan are broken");
+    return STEER_OK;
+}
+
+steer_status steer_run(steer_context *c, const steer_row *rows, int n, const steer_tape *tape,
+                       steer_error *e) {
+    const steer_config *m = &c->m->config;
+    int wanted = 0;
+    c->n_rows = 0; /* until the run is accepted, no row has logits */
+    TRY(check_rows(c, rows, n, tape, &wanted, e));
+    c->rows = rows;
+    c->tape = tape ? *tape : (steer_tape){0};
+    order_rows(c, rows, n);
+    TRY(find_twins(c, rows, n, e));
+    if (c->cuts > c->limit.cut_rows)
+        return fail(e, STEER_EARG, "more than %d rows with cut edges", c->limit.cut_rows);
+    c->n_rows = n;
+    for (int i = 0; i < c->cuts; i++)
+        plan_at(c, c->first_cut + i)->hits[4]++;
+
+    for (int b = 0; b < m->layers; b++)
+        if (c->count[b])
+            run_block(c, b, c->count[b]);
+    record(c, c->tape.resid, c->x, m->d, m->layers, n);
+    if (c->cuts)
+        read_slots(c, c->graph.slots - 1, 1, c->m->final_norm, c->slot_x); /* EDIT */
+
+    for (int i = 0; i < c->limit.streams; i++)
+        c->streams[i].length = c->streams[i].next;
+    return read_logits(c, n, wanted, e);
 }
 
 const float *steer_logits(const steer_context *c, int row) {
@@ -2047,34 +2195,44 @@ const float *steer_logits(const steer_context *c, int row) {
 }
 
 /* ==================================================================================== 7 generation
- * `walk` feeds any number of token sequences through the context, prompts and single new tokens in
- * the same batches, the next job in place of one that ends. After each row whose logits are wanted
- * (from the last prompt token on) it calls a visitor, which may append a token: generation is a
- * visitor that samples, scoring one that only looks. Jobs in a row under the same plan that begin
- * alike (the template, the system prompt) share that prefix: it is computed once, in streams of its
- * own, and forked. A job whose plan freezes brings an unsteered twin. */
+ * `run_jobs` feeds any number of token sequences through the context, prompts and single new tokens
+ * in the same batches, the next job in place of one that ends. After each row whose logits are
+ * wanted (from the last prompt token on) it calls a visitor, which may append a token: generation
+ * is a visitor that samples, scoring one that only looks. Jobs in a row under the same plan that
+ * begin alike (the template, the system prompt) share that prefix: it is computed once, in streams
+ * of its own, and forked. A job whose plan freezes brings an unsteered twin. */
 
-enum { FREE = -1, TWIN = -2, NONE = -1, STOP = -2, BROKEN = -3 };
-
-/* A visitor returns a token, NONE or STOP; or BROKEN when it failed and has filled in the error. */
+/* Told of the logits at position `pos` of a job, it returns the job's next token or one of these;
+ * FAILED where it has filled in the error. */
 typedef int (*visitor)(void *user, int job, int pos, const float *logits);
+
+enum { NO_TOKEN = -1, END_JOB = -2, FAILED = -3 };
 
 /* A shared beginning: its stream, its length, how many jobs will still fork from it. */
 typedef struct {
-    int stream, shared, left;
+    int stream, length, left;
 } prefix;
 
 static void end_stream(steer_context *c, stream *s) { /* and its twin */
     if (s->twin >= 0)
-        c->streams[s->twin].job = FREE;
-    s->job = FREE;
+        c->streams[s->twin].job = STREAM_FREE;
+    s->job = STREAM_FREE;
 }
 
 static int free_streams(const steer_context *c) {
     int n = 0;
     for (int i = 0; i < c->limit.streams; i++)
-        n += c->streams[i].job == FREE;
+        n += c->streams[i].job == STREAM_FREE;
     return n;
+}
+
+/* The first free stream, now taken; callers know that there is one. */
+static int take_stream(steer_context *c, int job) {
+    int i = 0;
+    while (c->streams[i].job != STREAM_FREE)
+        i++;
+    c->streams[i].job = job;
+    return i;
 }
 
 static int needs_twin(const steer_job *j) {
@@ -2087,85 +2245,82 @@ static int put_rows(steer_row *rows, const steer_job *j, int s, int twin, int fr
     for (int t = from; t < to; t++) {
         int token = t < j->n_prompt ? j->prompt[t] : j->out[t - j->n_prompt];
         if (twin >= 0)
-            rows[n++] = (steer_row){twin, t, token, 0, 0};
-        rows[n++] = (steer_row){s, t, token, 0, 0};
+            rows[n++] = (steer_row){.stream = twin, .pos = t, .token = token};
+        rows[n++] = (steer_row){.stream = s, .pos = t, .token = token};
     }
     return n;
 }
 
-/* Begin a free stream for a job, and one for its twin; callers know that there are such. */
-static steer_status begin_job(steer_context *c, steer_plan *plan, int job, int *at,
-                              steer_error *e) {
-    int twin = -1, i = 0;
-    if (plan && plan->freeze)
-        begin_job(c, NULL, TWIN, &twin, e); /* never fails, having no plan */
-    while (c->streams[i].job != FREE)
-        i++;
-    c->streams[i].job = job;
-    *at = i;
-    return steer_begin(c, i, plan, twin, e);
+/* Begin a free stream, *s, for a job, and one for its twin. */
+static steer_status begin_stream(steer_context *c, const steer_job *j, int job, int *s,
+                                 steer_error *e) {
+    int twin = -1;
+    if (needs_twin(j)) {
+        twin = take_stream(c, STREAM_HELPER);
+        TRY(steer_begin(c, twin, NULL, -1, e));
+    }
+    *s = take_stream(c, job);
+    return steer_begin(c, *s, j->plan, twin, e);
 }
 
-/* Begin a job. What it and the next ones under its plan have in common, short of the last `own`
- * tokens of each prompt, is computed when there is room, and freed by the last to continue it. */
+/* Compute what job `job` and the next ones under its plan have in common, short of the last `own`
+ * tokens of each prompt, if that is worth a stream of its own. */
+static steer_status share_prefix(steer_context *c, const steer_job *jobs, int n, int job, int own,
+                                 prefix *p, steer_error *e) {
+    const steer_job *j = &jobs[job];
+    int length = max_int(0, j->n_prompt - own), sharers = 0;
+    for (int i = job; i < n && jobs[i].plan == j->plan; i++) {
+        int most = min_int(length, jobs[i].n_prompt - own);
+        length = 0;
+        while (length < most && jobs[i].prompt[length] == j->prompt[length])
+            length++;
+        sharers++;
+    }
+    if (sharers < 3 || !length)
+        return STEER_OK;
+
+    TRY(begin_stream(c, j, STREAM_HELPER, &p->stream, e));
+    p->length = length;
+    p->left = sharers;
+    int twin = c->streams[p->stream].twin, step = c->limit.rows / (1 + needs_twin(j));
+    for (int t = 0; t < length; t += step) {
+        int rows = put_rows(c->batch, j, p->stream, twin, t, min_int(length, t + step));
+        TRY(steer_run(c, c->batch, rows, NULL, e));
+    }
+    return STEER_OK;
+}
+
+/* Begin a job on a stream of its own, which continues the shared prefix, if there is one; the last
+ * job to continue it frees it. */
 static steer_status start_job(steer_context *c, const steer_job *jobs, int n, int job, int own,
                               prefix *p, steer_error *e) {
     const steer_job *j = &jobs[job];
-    int width = 1 + needs_twin(j), at;
-    if (!p->left && free_streams(c) >= 2 * width) {
-        p->shared = max_int(0, j->n_prompt - own);
-        for (int i = job; i < n && jobs[i].plan == j->plan; i++, p->left++) {
-            int k = 0, most = min_int(p->shared, jobs[i].n_prompt - own);
-            while (k < most && jobs[i].prompt[k] == j->prompt[k])
-                k++;
-            p->shared = k;
-        }
-        if (p->left < 3 || !p->shared)
-            p->left = p->shared = 0;
-        else
-            TRY(begin_job(c, j->plan, TWIN, &p->stream, e));
-        for (int t = 0, step = c->limit.rows / width; t < p->shared; t += step) {
-            int twin = c->streams[p->stream].twin, to = min_int(p->shared, t + step);
-            TRY(steer_run(c, c->batch, put_rows(c->batch, j, p->stream, twin, t, to), NULL, e));
-        }
-    }
-    TRY(begin_job(c, j->plan, job, &at, e));
+    if (!p->left && free_streams(c) >= 2 * (1 + needs_twin(j)))
+        TRY(share_prefix(c, jobs, n, job, own, p, e));
+
+    int s;
+    TRY(begin_stream(c, j, job, &s, e));
     if (!p->left)
         return STEER_OK;
     stream *shared = &c->streams[p->stream];
-    TRY(steer_fork(c, p->stream, at, p->shared, e));
+    TRY(steer_fork(c, p->stream, s, p->length, e));
     if (needs_twin(j))
-        TRY(steer_fork(c, shared->twin, c->streams[at].twin, p->shared, e));
-    if (!--p->left)
+        TRY(steer_fork(c, shared->twin, c->streams[s].twin, p->length, e));
+    p->left--;
+    if (!p->left)
         end_stream(c, shared);
     return STEER_OK;
 }
 
-static steer_status check_hits(const steer_plan *p, steer_error *e) {
-    const char *what = !p                         ? NULL
-                       : p->add && !p->hits[0]    ? "the vector was added to no row"
-                       : p->freeze && !p->hits[1] ? "nothing was frozen"
-                       : p->remove && !p->hits[2] ? "nothing was removed"
-                       : p->ablate && !p->hits[3] ? "nothing was ablated"
-                       : p->cut && !p->hits[4]    ? "no row had cut edges"
-                                                  : NULL;
-    return what ? fail(e, STEER_ENOHIT,
-                       "an edit never fired: %s; look at the plan's block and "
-                       "positions",
-                       what)
-                : STEER_OK;
-}
-
-/* With a tape, the last `eoi` positions of job i's prompt are recorded as its rows i * eoi ... */
-static steer_status walk(steer_context *c, steer_job *jobs, int n, visitor visit, void *user,
-                         const steer_tape *tape, steer_error *e) {
-    prefix shared = {0};
-    int next = 0, eoi = c->m->eoi;
+/* Whether the jobs fit the context, whose tape records `eoi` positions of each prompt (0: no tape);
+ * their plans' hits begin at 0. */
+static steer_status check_jobs(const steer_context *c, const steer_job *jobs, int n, int eoi,
+                               steer_error *e) {
     for (int i = 0; i < n; i++) {
         int prompt = jobs[i].n_prompt, answer = max_int(jobs[i].n_out, jobs[i].max_new);
         if (prompt < 1)
             return fail(e, STEER_EARG, "prompt %d is empty", i + 1);
-        if (tape && prompt < eoi) /* its positions from -eoi on are recorded */
+        if (prompt < eoi)
             return fail(e, STEER_EARG, "prompt %d has %d tokens; the template ends with %d", i + 1,
                         prompt, eoi);
         if ((int64_t)prompt + answer > c->limit.positions)
@@ -2178,44 +2333,100 @@ static steer_status walk(steer_context *c, steer_job *jobs, int n, visitor visit
         if (jobs[i].plan)
             memset(jobs[i].plan->hits, 0, sizeof jobs[i].plan->hits);
     }
-    for (int i = 0; i < c->limit.streams; i++)
-        c->streams[i].job = FREE;
-    for (int rows = 0, logits; rows || next < n;) {
-        while (next < n && free_streams(c) > needs_twin(&jobs[next]))
-            TRY(start_job(c, jobs, n, next++, tape ? eoi : 1, &shared, e));
-        rows = logits = 0;
-        for (int i = 0; i < c->limit.streams; i++) { /* the batch */
-            const stream *w = &c->streams[i];
-            if (w->job < 0)
-                continue;
-            const steer_job *j = &jobs[w->job];
-            int last = j->n_prompt - 1, width = 1 + (w->twin >= 0), r = rows + width - 1;
-            int to = min_int(j->n_prompt + j->n_out, w->length + (c->limit.rows - rows) / width);
-            to = min_int(to, max_int(last, w->length) + c->limit.logits - logits);
-            rows += put_rows(c->batch + rows, j, i, w->twin, w->length, to);
-            for (int t = w->length; t < to; t++, r += width) {
-                logits += c->batch[r].logits = t >= last;
-                if (tape && t > last - eoi && t <= last)
-                    c->batch[r].tape = (w->job + 1) * eoi + t - last;
-            }
-        }
-        if (rows)
-            TRY(steer_run(c, c->batch, rows, tape, e));
-        for (int r = 0; r < rows; r++) { /* what came of it */
-            const steer_row *row = &c->batch[r];
-            stream *w = &c->streams[row->stream];
-            if (!row->logits || w->job < 0)
-                continue; /* < 0: stopped at an earlier row */
-            steer_job *j = &jobs[w->job];
-            int token = visit(user, w->job, row->pos, steer_logits(c, r));
-            if (token == BROKEN)
-                return e ? e->code : STEER_EIO;
-            if (token >= 0)
-                j->out[j->n_out++] = token;
-            else if (token == STOP || row->pos + 1 == j->n_prompt + j->n_out)
-                end_stream(c, w);
+    return STEER_OK;
+}
+
+/* Each edit of a plan (or NULL) must have changed a row. */
+static steer_status check_hits(const steer_plan *p, steer_error *e) {
+    if (!p)
+        return STEER_OK;
+
+    const struct {
+        int planned;
+        const char *what;
+    } edits[] = {{p->add != NULL, "the vector was added to no row"},
+                 {p->freeze != 0, "nothing was frozen"},
+                 {p->remove != 0, "nothing was removed"},
+                 {p->ablate != NULL, "nothing was ablated"},
+                 {p->cut != NULL, "no row had cut edges"}};
+
+    for (int i = 0; i < 5; i++)
+        if (edits[i].planned && !p->hits[i])
+            return fail(e, STEER_ENOHIT,
+                        "an edit never fired: %s; look at the plan's block and "
+                        "positions",
+                        edits[i].what);
+    return STEER_OK;
+}
+
+/* The next rows of all streams that run a job, as many as fit, into c->batch; returns their number.
+ * The last `eoi` positions of job i's prompt are recorded as rows i * eoi ... of the tape. */
+static int put_batch(steer_context *c, const steer_job *jobs, int eoi) {
+    int rows = 0, logits = 0;
+    for (int i = 0; i < c->limit.streams; i++) {
+        const stream *s = &c->streams[i];
+        if (s->job < 0)
+            continue;
+        const steer_job *j = &jobs[s->job];
+        int last = j->n_prompt - 1;     /* the first position whose logits are wanted */
+        int width = 1 + (s->twin >= 0); /* rows a position */
+        int to = min_int(j->n_prompt + j->n_out, s->length + (c->limit.rows - rows) / width);
+        to = min_int(to, max_int(last, s->length) + c->limit.logits - logits);
+
+        steer_row *own = c->batch + rows + width - 1; /* behind the twin's */
+        rows += put_rows(c->batch + rows, j, i, s->twin, s->length, to);
+        for (int t = s->length; t < to; t++, own += width) {
+            own->logits = t >= last;
+            logits += own->logits;
+            if (t > last - eoi && t <= last)
+                own->tape = (s->job + 1) * eoi + t - last; /* from 1; 0: none */
         }
     }
+    return rows;
+}
+
+/* Let the visitor see the logits of the batch, and append the tokens that it returns. */
+static steer_status visit_batch(steer_context *c, steer_job *jobs, int rows, visitor visit,
+                                void *user, steer_error *e) {
+    for (int r = 0; r < rows; r++) {
+        const steer_row *row = &c->batch[r];
+        stream *s = &c->streams[row->stream];
+        if (!row->logits || s->job < 0)
+            continue; /* < 0: ended at an earlier row */
+        steer_job *j = &jobs[s->job];
+        int token = visit(user, s->job, row->pos, steer_logits(c, r));
+        if (token == FAILED)
+            return e ? e->code : STEER_EIO;
+        if (token >= 0)
+            j->out[j->n_out++] = token;
+        else if (token == END_JOB || row->pos + 1 == j->n_prompt + j->n_out)
+            end_stream(c, s);
+    }
+    return STEER_OK;
+}
+
+/* Run all jobs to their end; with a tape, see put_batch. */
+static steer_status run_jobs(steer_context *c, steer_job *jobs, int n, visitor visit, void *user,
+                             const steer_tape *tape, steer_error *e) {
+    int eoi = tape ? c->m->eoi : 0;
+    TRY(check_jobs(c, jobs, n, eoi, e));
+    for (int i = 0; i < c->limit.streams; i++)
+        c->streams[i].job = STREAM_FREE;
+
+    prefix shared = {0};
+    int next = 0, rows;
+    do {
+        while (next < n && free_streams(c) > needs_twin(&jobs[next])) {
+            TRY(start_job(c, jobs, n, next, max_int(eoi, 1), &shared, e));
+            next++;
+        }
+        rows = put_batch(c, jobs, eoi);
+        if (rows) {
+            TRY(steer_run(c, c->batch, rows, tape, e));
+            TRY(visit_batch(c, jobs, rows, visit, user, e));
+        }
+    } while (rows || next < n);
+
     for (int i = 0; i < n; i++)
         TRY(check_hits(jobs[i].plan, e));
     return STEER_OK;
@@ -2228,34 +2439,51 @@ static int is_eot(const steer_config *m, int token) {
     return 0;
 }
 
-/* Greedy, or from softmax(logits / temperature) cut to the smallest set that holds top_p. Values in
- * scratch [vocab] are negative probabilities: the largest come first. */
+static int most_probable_first(const void *a, const void *b) {
+    const ranked *x = a, *y = b;
+    return x->value != y->value ? by_rank(b, a) : by_rank(a, b);
+}
+
+/* Greedy, or from softmax(logits / temperature) cut to the smallest set of tokens that holds
+ * top_p; scratch [vocab]. The draw depends on the seed and the token's number only. */
 static int sample(const steer_job *j, const float *logits, int vocab, ranked *scratch) {
-    int best = argmax(logits, vocab), n = 0, last = 0;
+    int best = argmax(logits, vocab);
     if (!(j->temperature > 0))
         return best;
+
+    /* probabilities; for top_p without the tokens below (1 - top_p) / vocab, which can't be in the
+     * set: all of them together hold less than 1 - top_p */
+    float top = logits[best], top_p = j->top_p > 0 && j->top_p < 1 ? j->top_p : 1;
+    double total = 0;
+    for (int i = 0; i < vocab; i++)
+        total += exp((logits[i] - top) / (double)j->temperature);
+    int n = 0;
+    for (int i = 0; i < vocab; i++) {
+        float p = (float)(exp((logits[i] - top) / (double)j->temperature) / total);
+        if (top_p == 1 || p >= (1 - top_p) / (float)vocab)
+            scratch[n++] = (ranked){p, i};
+    }
+
+    /* the first `kept` of them, which hold `mass` */
+    int kept = 0;
+    double mass = 0;
+    if (top_p < 1)
+        qsort(scratch, (size_t)n, sizeof *scratch, most_probable_first);
+    while (kept < n && mass < top_p)
+        mass += scratch[kept++].value;
+
+    /* one of these */
     uint64_t state = (j->seed + 1) * 0x9E3779B97F4A7C15ull + j->n_out * 0xD1B54A32D192ED03ull;
     state += !state;
     random_unit(&state);
     random_unit(&state);
-    float top = logits[best], top_p = j->top_p > 0 && j->top_p < 1 ? j->top_p : 1;
-    double total = 0, kept = 0;
-    for (int i = 0; i < vocab; i++)
-        total += exp((logits[i] - top) / (double)j->temperature);
-    for (int i = 0; i < vocab; i++) { /* what is below (1 - top_p) / vocab can't be in the set */
-        float p = (float)(exp((logits[i] - top) / (double)j->temperature) / total);
-        if (top_p == 1 || p >= (1 - top_p) / (float)vocab)
-            scratch[n++] = (ranked){-p, i};
-    }
-    if (top_p < 1)
-        qsort(scratch, (size_t)n, sizeof *scratch, by_rank);
-    while (last < n && kept < top_p)
-        kept -= scratch[last++].value;
-    double r = random_unit(&state) * kept;
-    for (int i = 0; i < last; i++)
-        if ((r += scratch[i].value) < 0)
+    double left = random_unit(&state) * mass;
+    for (int i = 0; i < kept; i++) {
+        left -= scratch[i].value;
+        if (left < 0)
             return scratch[i].i;
-    return scratch[last - 1].i;
+    }
+    return scratch[kept - 1].i;
 }
 
 typedef struct {
@@ -2272,14 +2500,14 @@ static int generate_visit(void *user, int job, int pos, const float *logits) {
     steer_job *j = &g->jobs[job];
     (void)pos;
     if (g->stopped || j->n_out >= j->max_new)
-        return STOP;
+        return END_JOB;
     int token = sample(j, logits, g->m->config.vocab, g->scratch);
     if (g->tick && g->tick(g->user, job, token))
         g->stopped = 1;
     if (!is_eot(&g->m->config, token) && j->n_out + 1 < j->max_new && !g->stopped)
         return token;
     j->out[j->n_out++] = token;
-    return STOP;
+    return END_JOB;
 }
 
 steer_status steer_generate(steer_context *c, steer_job *jobs, int n, int (*tick)(void *, int, int),
@@ -2289,7 +2517,7 @@ steer_status steer_generate(steer_context *c, steer_job *jobs, int n, int (*tick
         return fail(e, STEER_ENOMEM, "no memory to sample");
     for (int i = 0; i < n; i++)
         jobs[i].n_out = 0;
-    steer_status s = walk(c, jobs, n, generate_visit, &g, NULL, e);
+    steer_status s = run_jobs(c, jobs, n, generate_visit, &g, NULL, e);
     free(g.scratch);
     return s;
 }
@@ -3065,7 +3293,7 @@ static int first_token_visit(void *user, int job, int pos, const float *logits) 
         f->kl[job] = first_token_kl(base, logits, vocab);
     else if (base)
         copy_floats(base, logits, vocab);
-    return NONE;
+    return NO_TOKEN;
 }
 
 /* Where the mean of a site, an end-of-instruction position -eoi .. -1 and a block begins. */
@@ -3101,7 +3329,7 @@ int steer_means(steer_context *c, const steer_prompts *p, int sign, double *mean
         for (int i = 0; i < n; i++)
             jobs[i] =
                 (steer_job){.prompt = p->tokens[first + i], .n_prompt = p->lengths[first + i]};
-        if (walk(c, jobs, n, first_token_visit, &judge, &tape, e)) {
+        if (run_jobs(c, jobs, n, first_token_visit, &judge, &tape, e)) {
             free(attn);
             return -1;
         }
@@ -5757,7 +5985,7 @@ static int answer_visit(void *user, int job, int pos, const float *logits) {
     if (pos == j->n_prompt - 1)
         *score = steer_refusal_score(sc->g.m, logits);
     int token = generate_visit(&sc->g, job, pos, logits);
-    if (token != STOP)
+    if (token != END_JOB)
         return token;
 
     sc->record[0] = j->n_out;
@@ -5765,9 +5993,9 @@ static int answer_visit(void *user, int job, int pos, const float *logits) {
     for (int t = 0; t < j->max_new; t++)
         sc->record[2 + t] = t < j->n_out ? j->out[t] : 0;
     if (keep_job(sc, j, 0, answer_width(j)))
-        return BROKEN;
+        return FAILED;
     show_progress(&sc->s->bar, 1);
-    return STOP;
+    return END_JOB;
 }
 
 /* The answer of a record, which may come from anywhere. */
@@ -5813,7 +6041,7 @@ static steer_status answer_jobs(experiment *s, steer_job *jobs, int n, double *s
 
     scorer sc = {{.m = s->m, .jobs = walked}, number, score, record, s};
     if (n_walked)
-        TRY(walk(s->c, walked, n_walked, answer_visit, &sc, NULL, s->e));
+        TRY(run_jobs(s->c, walked, n_walked, answer_visit, &sc, NULL, s->e));
     for (int i = 0; i < n_walked; i++)
         jobs[number[i]].n_out = walked[i].n_out;
     return STEER_OK;
@@ -5826,10 +6054,10 @@ static int read_visit(void *user, int job, int pos, const float *logits) {
     int i = pos - (j->n_prompt - 1); /* logits: of the answer's token i */
     if (i < j->n_out) {
         *sum += log_sum_exp(logits, sc->g.m->config.vocab) - logits[j->out[i]];
-        return NONE;
+        return NO_TOKEN;
     }
     sc->record[0] = *sum;
-    return keep_job(sc, j, 1, 1) ? BROKEN : NONE;
+    return keep_job(sc, j, 1, 1) ? FAILED : NO_TOKEN;
 }
 
 /* sum[i]: of -ln p of the tokens of answer i under the job's plan. Whoever has an answer reads it. */
@@ -5853,7 +6081,7 @@ static steer_status read_jobs(experiment *s, steer_job *jobs, int n, double *sum
     scorer sc = {{.m = s->m, .jobs = walked}, number, sum, &record, s};
     if (!n_walked)
         return STEER_OK;
-    return walk(s->c, walked, n_walked, read_visit, &sc, NULL, s->e);
+    return run_jobs(s->c, walked, n_walked, read_visit, &sc, NULL, s->e);
 }
 
 /* Answer all conditions' prompts greedily, and judge them; perplexity is of the first `read` of each. */
@@ -5902,7 +6130,7 @@ static steer_status score_prompts(experiment *s, const steer_prompts *p, steer_p
         return s->e->code;
     for (int i = 0; i < p->n; i++)
         jobs[i] = (steer_job){p->tokens[i], p->lengths[i], .plan = plan};
-    return walk(s->c, jobs, p->n, first_token_visit, &f, NULL, s->e);
+    return run_jobs(s->c, jobs, p->n, first_token_visit, &f, NULL, s->e);
 }
 
 /* ====================================================== 15 trained, decomposed, sparsified vectors

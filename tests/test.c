@@ -1893,7 +1893,7 @@ static steer_status walk_jobs(const steer_model *m, steer_limits l, job_set *s, 
     steer_context *c = steer_context_new(m, &l, e);
     if (!c) return e->code;
     capture seen = {{m, s->jobs + first, NULL, NULL, NULL, 0}, s->sums + first};
-    steer_status status = walk(c, s->jobs + first, n, capture_visit, &seen, NULL, e);
+    steer_status status = run_jobs(c, s->jobs + first, n, capture_visit, &seen, NULL, e);
     steer_context_free(c);
     return status;
 }
