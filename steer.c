@@ -130,8 +130,9 @@ _Static_assert(STEER_VERSION == 1, "steer.h and steer.c are of different version
  * ============================================================================================== */
 
 /* ======================================================================== 1 errors, memory, sizes
- * Every fallible function returns a status and fills in one sentence; `fail` does both. Sizes
- * from outside go through `mul` and `add`, which saturate: one comparison finds any overflow. */
+ * A function that can fail returns a status (or NULL, or -1, where it returns something else), and
+ * fills in one sentence; `fail` does both. Sizes from outside go through `mul` and `add`, which
+ * saturate: one comparison finds any overflow. */
 
 __attribute__((format(printf, 3, 4))) static steer_status fail(steer_error *e, steer_status code,
                                                                const char *format, ...) {
@@ -191,12 +192,16 @@ static void *zeros(size_t n, size_t size) { /* zeroed, or NULL, also at overflow
 
 static uint32_t crc32_of(uint32_t crc, const void *data, size_t n) { /* IEEE 802.3, continued */
     uint32_t table[256];
-    for (uint32_t i = 0, k; i < 256; i++)
-        for (table[i] = i, k = 0; k < 8; k++)
+    for (uint32_t i = 0; i < 256; i++) {
+        table[i] = i;
+        for (int bit = 0; bit < 8; bit++)
             table[i] = table[i] >> 1 ^ (table[i] & 1) * 0xEDB88320u;
-    const unsigned char *p = data;
-    for (crc = ~crc; n--; p++)
-        crc = table[(crc ^ *p) & 255] ^ (crc >> 8);
+    }
+
+    const unsigned char *bytes = data;
+    crc = ~crc;
+    for (size_t i = 0; i < n; i++)
+        crc = table[(crc ^ bytes[i]) & 255] ^ (crc >> 8);
     return ~crc;
 }
 
@@ -279,7 +284,8 @@ static float dot(const float *a, const float *b, int n) {
     return s[0];
 }
 
-static float inverse_rms(const float *x, int d, float eps) { /* r(x) = 1 / sqrt(mean x² + eps) */
+/* r(x) = 1 / sqrt(mean x² + eps) */
+static float inverse_rms(const float *x, int d, float eps) {
     return 1.0f / sqrtf(dot(x, x, d) / (float)d + eps);
 }
 
@@ -313,7 +319,8 @@ INLINE float exp_f(float x) {
         uint32_t u;
     } shifted = {x * 1.44269504f + 12582912.0f}, power;
 
-    float n = shifted.f - 12582912.0f, f = x - n * 0.693145752f - n * 1.42860677e-6f; /* ln 2 */
+    float n = shifted.f - 12582912.0f;
+    float f = x - n * 0.693145752f - n * 1.42860677e-6f; /* ln 2 in two parts */
     float p = 1.0f / 5040 * f + 1.0f / 720;
     p = p * f + 1.0f / 120;
     p = p * f + 1.0f / 24;
@@ -325,9 +332,11 @@ INLINE float exp_f(float x) {
 
 /* tanh x: 1 - 2 / (e^2x + 1), and near 0, where that loses digits, its series. */
 INLINE float tanh_f(float x) {
-    float q = x * x, far = 1.0f - 2.0f / (exp_f(2.0f * x) + 1.0f);
-    float low = x + x * q * (-1.0f / 3 + q * (2.0f / 15 + q * (-17.0f / 315 + q * (62.0f / 2835))));
-    return q < 0.0625f ? low : far;
+    float q = x * x;
+    float far = 1.0f - 2.0f / (exp_f(2.0f * x) + 1.0f);
+    float near =
+        x + x * q * (-1.0f / 3 + q * (2.0f / 15 + q * (-17.0f / 315 + q * (62.0f / 2835))));
+    return q < 0.0625f ? near : far;
 }
 
 INLINE float gelu_tanh(float x) {
@@ -349,7 +358,8 @@ static void gated(float *gate, const float *up, int n, int gelu) {
  *     GELU' = (1 + t) / 2 + x (1 - t²) u' / 2, t = tanh u */
 static void gated_back(float *dg, float *du, const float *gate, const float *up, int n, int gelu) {
     for (int i = 0; i < n; i++) {
-        float x = gate[i], dh = dg[i], s, slope; /* act(x) = x s */
+        float x = gate[i], dh = dg[i];
+        float s, slope; /* act(x) = x s, act'(x) */
         if (gelu) {
             float t = gelu_tanh(x);
             s = 0.5f * (1.0f + t);
@@ -363,7 +373,8 @@ static void gated_back(float *dg, float *du, const float *gate, const float *up,
     }
 }
 
-static void softcap(float *x, size_t n, float cap) { /* cap · tanh(x / cap) */
+/* x = cap · tanh(x / cap); cap 0: none */
+static void softcap(float *x, size_t n, float cap) {
     if (cap > 0)
         for (size_t i = 0; i < n; i++)
             x[i] = cap * tanh_f(x[i] / cap);
@@ -376,10 +387,12 @@ static void softcap_back(float *dy, const float *y, size_t n, float cap) {
             dy[i] *= 1.0f - y[i] / cap * (y[i] / cap);
 }
 
-static void softmax(float *p, int n) { /* p = softmax(p), n >= 1 */
+/* p = softmax(p), n >= 1; the largest is taken off first, so that no e^p overflows. */
+static void softmax(float *p, int n) {
     float top = p[0], total = 0;
     for (int i = 1; i < n; i++)
         top = p[i] > top ? p[i] : top;
+
     for (int i = 0; i < n; i++)
         p[i] = exp_f(p[i] - top);
     for (int i = 0; i < n; i++)
@@ -423,17 +436,21 @@ static int argmax(const float *x, int n) {
     return best;
 }
 
+/* To sort by value, then by number. */
 typedef struct {
     double value;
     int i;
-} ranked; /* to sort by value, then by number */
+} ranked;
 
 static int by_rank(const void *a, const void *b) {
     const ranked *x = a, *y = b;
-    return x->value != y->value ? (x->value > y->value ? 1 : -1) : x->i - y->i;
+    if (x->value != y->value)
+        return x->value > y->value ? 1 : -1;
+    return x->i - y->i;
 }
 
-static double log_sum_exp(const float *x, int n) { /* ln sum_i e^x_i in double */
+/* ln sum_i e^x_i, in double */
+static double log_sum_exp(const float *x, int n) {
     double top = x[argmax(x, n)], total = 0;
     for (int i = 0; i < n; i++)
         total += exp((double)x[i] - top);
@@ -443,8 +460,9 @@ static double log_sum_exp(const float *x, int n) { /* ln sum_i e^x_i in double *
 /* ==================================================================================== 3 model file
  * Little-endian, made by tools/binfile.py: a header, a directory of records, ten sections (the
  * tokenizer, the template), the tensors. Each part begins at the next multiple of 64 bytes after
- * the one before it, so the configuration alone implies the place and size of everything, and the
- * loader accepts nothing else: first the size, then the checksum, then every number is checked. */
+ * the one before it: the configuration, the sections' sizes and the tensors' types imply where
+ * everything lies, and the loader accepts nothing else. First the size, then the checksum, then
+ * every number is checked. A first reader needs steer_model and `block`, what the tensors are. */
 
 enum {
     TOKEN_OFFSETS,
@@ -462,6 +480,7 @@ enum {
 
 enum { MAX_EOI = 64, MAX_HEAD_DIM = 1024 };
 
+/* The strings of TEMPLATE. */
 enum {
     START,
     SYSTEM_PRE,
@@ -473,8 +492,6 @@ enum {
     ASSISTANT_POST,
     PIECES
 };
-
-/* the strings of TEMPLATE */
 
 typedef struct {
     char magic[8]; /* "STEERMDL" */
@@ -515,20 +532,34 @@ typedef struct { /* one block's weights */
 
 struct steer_model {
     steer_config config;
-    const unsigned char *bytes, *token_type; /* the whole file; [vocab] */
-    size_t size, data;                       /* its size, where tensors begin */
-    weight embed, unembed;                   /* [vocab][d] */
-    const float *final_norm, *rope_freq;     /* [d]; [head_dim / 2] angle a position */
-    block *blocks;                           /* [layers] */
-    const uint32_t *token_offset, *byte_token, *merge;
-    const char *token_bytes, *grammar, *piece[PIECES];
-    uint32_t n_merges, template_crc;
-    size_t grammar_size, template_size;
-    lookup unicode, ccc, decomposed, composed; /* classes of code points; the tables of NFC */
+    const unsigned char *bytes; /* the whole file */
+    size_t size, data;          /* its size, where tensors begin */
 
     enum { BORROWED, MAPPED, COPIED } owned; /* what steer_close does with `bytes` */
 
-    int *special, n_specials, eoi; /* special tokens' ids; how many end an instruction */
+    /* The network. */
+    weight embed, unembed;   /* [vocab][d] */
+    const float *final_norm; /* [d] */
+    const float *rope_freq;  /* [head_dim / 2] angle a position */
+    block *blocks;           /* [layers] */
+
+    /* The tokenizer. */
+    const char *token_bytes;         /* of all tokens, one after another */
+    const uint32_t *token_offset;    /* [vocab + 1] where each begins */
+    const unsigned char *token_type; /* [vocab] 0: text, 1: special, 2: unused */
+    const uint32_t *byte_token;      /* [256] the token of each byte, or UINT32_MAX */
+    const uint32_t *merge;           /* [n_merges][4] left, right, rank, result */
+    uint32_t n_merges;
+    lookup unicode, ccc, decomposed, composed; /* classes of code points; the tables of NFC */
+    int *special, n_specials;                  /* special tokens' ids */
+
+    /* The chat template, and what answers are judged by. */
+    const char *piece[PIECES];
+    size_t template_size;
+    uint32_t template_crc;
+    int eoi; /* tokens that end an instruction */
+    const char *grammar;
+    size_t grammar_size;
 };
 
 static int outside(int x, int low, int high) {
@@ -539,24 +570,40 @@ static const char *config_fault(const steer_config *c) { /* what is wrong with i
     for (int i = 0; i < 6; i++)
         if (!isfinite((&c->norm_eps)[i]))
             return "a constant that is not a finite number";
-    if (outside(c->vocab, 1, 1 << 22) || outside(c->max_seq, 1, 1 << 24))
-        return "an impossible vocabulary or context length";
-    int ids = outside(c->n_eot, 1, STEER_MAX_IDS) || outside(c->n_refusal, 0, STEER_MAX_IDS);
-    for (int i = 0; i < STEER_MAX_IDS; i++)
-        ids |= outside(c->eot[i], 0, c->vocab - 1) || outside(c->refusal[i], 0, c->vocab - 1);
-    if (ids)
-        return "an impossible list of token ids, or one outside the vocabulary";
-    if (outside(c->d, 1, 1 << 16) || outside(c->ff, 1, 1 << 20) || outside(c->layers, 1, 512))
-        return "an impossible width d, MLP width or number of blocks";
-    if (outside(c->heads, 1, 1024) || outside(c->kv_heads, 1, c->heads) || c->heads % c->kv_heads ||
-        outside(c->head_dim, 2, MAX_HEAD_DIM) || c->head_dim % 2)
+    if (outside(c->vocab, 1, 1 << 22))
+        return "an impossible size of the vocabulary";
+    if (outside(c->max_seq, 1, 1 << 24))
+        return "an impossible context length";
+    if (outside(c->n_eot, 1, STEER_MAX_IDS))
+        return "an impossible number of end-of-turn tokens";
+    if (outside(c->n_refusal, 0, STEER_MAX_IDS))
+        return "an impossible number of refusal tokens";
+    for (int i = 0; i < STEER_MAX_IDS; i++) {
+        if (outside(c->eot[i], 0, c->vocab - 1))
+            return "an end-of-turn token outside the vocabulary";
+        if (outside(c->refusal[i], 0, c->vocab - 1))
+            return "a refusal token outside the vocabulary";
+    }
+    if (outside(c->d, 1, 1 << 16))
+        return "an impossible width d";
+    if (outside(c->ff, 1, 1 << 20))
+        return "an impossible width of its MLPs";
+    if (outside(c->layers, 1, 512))
+        return "an impossible number of blocks";
+    if (outside(c->heads, 1, 1024))
         return "an impossible number of heads";
+    if (outside(c->kv_heads, 1, c->heads) || c->heads % c->kv_heads)
+        return "a number of kv heads that its heads can't share";
+    if (outside(c->head_dim, 2, MAX_HEAD_DIM) || c->head_dim % 2)
+        return "an impossible width of its heads";
     if ((c->qkv_bias | c->post_norms | c->gelu | c->tied | c->nfc | c->trim) & ~1)
         return "a switch that is not 0 or 1";
     if (c->window < 0 || c->window_every < (c->window > 0))
         return "an impossible sliding window";
-    if (c->norm_eps < 0 || c->attn_cap < 0 || c->final_cap < 0)
-        return "a negative constant";
+    if (c->norm_eps < 0)
+        return "a negative constant in its norms";
+    if (c->attn_cap < 0 || c->final_cap < 0)
+        return "a negative soft-cap";
     if (outside(c->pretok, 1, 2))
         return "an unknown pre-tokenizer rule";
 
@@ -574,66 +621,77 @@ static const char *config_fault(const steer_config *c) { /* what is wrong with i
     return impossible ? "an impossible default site" : NULL;
 }
 
-/* Each record of the directory must be exactly the tensor that comes next, at the next place. Of
- * rows 0: absent; of cols 0: a vector, `to` a const float **; others: `to` a weight *. */
+/* The directory of tensors, read in the order of the file: each record must be exactly the one that
+ * the configuration wants next, and its data must begin at `at`. */
+typedef struct {
+    const steer_model *m;
+    const unsigned char *record;
+    size_t at;
+    uint32_t kind, layer; /* of the next tensor; of no block: kinds from 0 on, layer 0 */
+    int failed;
+} directory;
+
+/* The next tensor; cols 0: a vector. One of no rows is absent and has no record. */
+static weight next_tensor(directory *dir, int rows, int cols) {
+    const weight absent = {0};
+    uint32_t kind = dir->kind++;
+    if (!rows || dir->failed)
+        return absent;
+
+    file_record r;
+    memcpy(&r, dir->record, sizeof r);
+    size_t n = mul(rows, max_int(cols, 1)), bytes = mul(n, r.type == F32 ? 4 : 2);
+    if (r.type == Q8)
+        bytes = add(n, n / 32 * 4);
+    file_record expected = {kind, r.type, dir->layer, rows, cols, dir->at, bytes, 0};
+    dir->failed = memcmp(&r, &expected, sizeof r) || r.type > Q8 || (!cols && r.type != F32) ||
+                  (r.type == Q8 && cols % 32) || add(dir->at, bytes) > dir->m->size;
+    if (dir->failed)
+        return absent;
+
+    const unsigned char *data = dir->m->bytes + dir->at;
+    dir->record += sizeof r;
+    dir->at = round_up(dir->at + bytes, ALIGN);
+    return (weight){data, (const float *)(data + n), (dtype)r.type, rows, cols};
+}
+
+static const float *next_vector(directory *dir, int n) {
+    return next_tensor(dir, n, 0).data;
+}
+
 static int load_tensors(steer_model *m) {
     const steer_config *c = &m->config;
-    const unsigned char *record = m->bytes + sizeof(file_header);
     int qd = c->heads * c->head_dim, kd = c->kv_heads * c->head_dim, d = c->d;
     int bias = c->qkv_bias, post = c->post_norms; /* 0 or 1 */
-    size_t at = m->data;
-    for (int b = -1; b < c->layers; b++) { /* -1: tensors of no block */
-        block *w = &m->blocks[max_int(b, 0)];
+    directory dir = {.m = m, .record = m->bytes + sizeof(file_header), .at = m->data};
 
-        const struct {
-            int rows, cols;
-            void *to;
-        } tensors[2][14] = {{{c->vocab, d, &m->embed},
-                             {c->tied ? 0 : c->vocab, d, &m->unembed},
-                             {d, 0, &m->final_norm},
-                             {c->head_dim / 2, 0, &m->rope_freq}},
-                            {{d, 0, &w->attn_norm},
-                             {qd, d, &w->q},
-                             {kd, d, &w->k},
-                             {kd, d, &w->v},
-                             {bias * qd, 0, &w->q_bias},
-                             {bias * kd, 0, &w->k_bias},
-                             {bias * kd, 0, &w->v_bias},
-                             {d, qd, &w->o},
-                             {post * d, 0, &w->post_attn_norm},
-                             {d, 0, &w->mlp_norm},
-                             {c->ff, d, &w->gate},
-                             {c->ff, d, &w->up},
-                             {d, c->ff, &w->down},
-                             {post * d, 0, &w->post_mlp_norm}}},
-          *t = tensors[b >= 0];
-
-        for (int i = 0; i < 14; i++, t++) {
-            if (!t->rows)
-                continue;
-            file_record r;
-            memcpy(&r, record, sizeof r);
-            size_t n = mul(t->rows, max_int(t->cols, 1)), bytes = mul(n, r.type == F32 ? 4 : 2);
-            if (r.type == Q8)
-                bytes = add(n, n / 32 * 4);
-            file_record expected = {
-                b < 0 ? i : 16 + i, r.type, max_int(b, 0), t->rows, t->cols, at, bytes, 0};
-            if (memcmp(&r, &expected, sizeof r) || r.type > Q8 || (!t->cols && r.type != F32) ||
-                (r.type == Q8 && t->cols % 32) || add(at, bytes) > m->size)
-                return 0;
-            const unsigned char *data = m->bytes + at;
-            weight x = {data, (const float *)(data + n), (dtype)r.type, t->rows, t->cols};
-            if (t->cols)
-                *(weight *)t->to = x;
-            else
-                *(const float **)t->to = x.data;
-            record += sizeof r;
-            at = round_up(at + bytes, ALIGN);
-        }
-    }
+    m->embed = next_tensor(&dir, c->vocab, d);
+    m->unembed = next_tensor(&dir, c->tied ? 0 : c->vocab, d);
+    m->final_norm = next_vector(&dir, d);
+    m->rope_freq = next_vector(&dir, c->head_dim / 2);
     if (c->tied)
         m->unembed = m->embed;
-    return at == m->size;
+
+    for (int b = 0; b < c->layers; b++) {
+        block *w = &m->blocks[b];
+        dir.layer = b;
+        dir.kind = 16;
+        w->attn_norm = next_vector(&dir, d);
+        w->q = next_tensor(&dir, qd, d);
+        w->k = next_tensor(&dir, kd, d);
+        w->v = next_tensor(&dir, kd, d);
+        w->q_bias = next_vector(&dir, bias * qd);
+        w->k_bias = next_vector(&dir, bias * kd);
+        w->v_bias = next_vector(&dir, bias * kd);
+        w->o = next_tensor(&dir, d, qd);
+        w->post_attn_norm = next_vector(&dir, post * d);
+        w->mlp_norm = next_vector(&dir, d);
+        w->gate = next_tensor(&dir, c->ff, d);
+        w->up = next_tensor(&dir, c->ff, d);
+        w->down = next_tensor(&dir, d, c->ff);
+        w->post_mlp_norm = next_vector(&dir, post * d);
+    }
+    return !dir.failed && dir.at == m->size;
 }
 
 static steer_status load_tokenizer(steer_model *m, const file_header *h, steer_error *e);
@@ -771,10 +829,13 @@ steer_model *steer_open(const char *path, unsigned flags, steer_error *e) {
             close(fd);
         return NULL;
     }
-    const char *fault = !S_ISREG(st.st_mode)                  ? "not a regular file"
-                        : !st.st_size                         ? "an empty file, not a steer model"
-                        : (uint64_t)st.st_size > SIZE_MAX / 2 ? "too large to be addressed"
-                                                              : NULL;
+    const char *fault = NULL;
+    if (!S_ISREG(st.st_mode))
+        fault = "not a regular file";
+    else if (!st.st_size)
+        fault = "an empty file, not a steer model";
+    else if ((uint64_t)st.st_size > SIZE_MAX / 2)
+        fault = "too large to be addressed";
     if (fault) {
         fail(e, STEER_EIO, "%s: %s", path, fault);
         close(fd);
@@ -811,26 +872,39 @@ const steer_config *steer_model_config(const steer_model *m) {
 
 steer_status steer_verify(const steer_model *m, steer_error *e) {
     uint32_t crc = crc32_of(0, m->bytes + m->data, m->size - m->data);
-    return crc == (uint32_t)m->config.fingerprint
-               ? STEER_OK
-               : fail(e, STEER_EFORMAT,
-                      "%s: damaged: the checksum of its weights differs; fetch it again",
-                      m->config.name);
+    if (crc != (uint32_t)m->config.fingerprint)
+        return fail(e, STEER_EFORMAT,
+                    "%s: damaged: the checksum of its weights differs; fetch it again",
+                    m->config.name);
+    return STEER_OK;
 }
 
 /* ===================================================================================== 4 tokenizer
  * Byte-level BPE. The text is cut into pre-tokens by a rule of the model (1: GPT-2 with single
  * digits; 2: Qwen2), and in each the adjacent pair of tokens with the lowest rank is merged,
  * leftmost first, until none is left; a tree of minima finds it, n log n for n bytes. Bytes that
- * are not UTF-8 count as symbols. Decoding gives back the same bytes (in NFC if the model asks). */
+ * are not UTF-8 count as symbols. Decoding gives back all bytes for which the vocabulary has tokens
+ * (in NFC if the model asks). A first reader takes pretoken, bpe and steer_encode; in the middle
+ * stands NFC, in tables. */
 
 enum { OTHER, LETTER, MARK, NUMBER, SPACE };
+
+/* Bytes of the code point that begins with this one; 0: none does. */
+static int utf8_length(unsigned char first) {
+    if (first < 0x80)
+        return 1;
+    if (first < 0xC0 || first >= 0xF8)
+        return 0;
+    if (first < 0xE0)
+        return 2;
+    return first < 0xF0 ? 3 : 4;
+}
 
 /* One code point at s (s < end) and its length; -1 - byte, length 1, where it is not UTF-8. */
 static int64_t code_point(const char *s, const char *end, int *length) {
     static const int64_t least[] = {0, 0, 0x80, 0x800, 0x10000}; /* that needs so many bytes */
     const unsigned char *p = (const unsigned char *)s;
-    int n = p[0] < 0x80 ? 1 : p[0] < 0xC0 || p[0] >= 0xF8 ? 0 : 2 + (p[0] >= 0xE0) + (p[0] >= 0xF0);
+    int n = utf8_length(p[0]);
     int valid = n && n <= end - s;
     int64_t c = n == 1 ? p[0] : p[0] & (0x7F >> n);
     for (int i = 1; i < n && valid; i++) {
@@ -869,8 +943,11 @@ static int class_at(const steer_model *m, const char *s, const char *end, int *l
 /* Bytes of the run of code points at s whose class is in `mask`. */
 static size_t run_of(const steer_model *m, const char *s, const char *end, unsigned mask) {
     const char *p = s;
-    for (int n, k; (k = class_at(m, p, end, &n)) >= 0 && (mask >> k & 1);)
-        p += n;
+    int length, class = class_at(m, p, end, &length);
+    while (class >= 0 && mask >> class & 1) {
+        p += length;
+        class = class_at(m, p, end, &length);
+    }
     return (size_t)(p - s);
 }
 
@@ -898,32 +975,42 @@ static int is_newline(char c) {
 static size_t pretoken(const steer_model *m, const char *s, const char *end) {
     enum { L = 1 << LETTER, SYMBOL = 1 << OTHER | 1 << MARK };
 
-    int qwen = m->config.pretok == 2, n, k = class_at(m, s, end, &n);
+    int qwen = m->config.pretok == 2;
+    int n, class = class_at(m, s, end, &n); /* of the first code point, n bytes */
     size_t run = contraction(s, end, qwen);
     if (run)
         return run;
-    if (k == NUMBER)
+    if (class == NUMBER)
         return (size_t)n;
-    if (k == LETTER)
+
+    /* a word, with what may stand before it */
+    if (class == LETTER)
         return run_of(m, s, end, L);
-    int prefix = qwen ? !is_newline(*s) : *s == ' '; /* may begin a word */
-    if (prefix && (run = run_of(m, s + n, end, L)))
+    int prefix = qwen ? !is_newline(*s) : *s == ' ';
+    run = prefix ? run_of(m, s + n, end, L) : 0;
+    if (run)
         return (size_t)n + run;
+
+    /* symbols, with a space before them */
     size_t lead = *s == ' ';
-    if ((run = run_of(m, s + lead, end, SYMBOL))) {
+    run = run_of(m, s + lead, end, SYMBOL);
+    if (run) {
         run += lead;
         while (qwen && s + run < end && is_newline(s[run]))
             run++;
         return run;
     }
-    run = run_of(m, s, end, 1 << SPACE); /* at least one */
+
+    /* spaces, at least one: up to the last line end, or all but the last one, which stays for the
+     * next word, unless it is alone */
+    run = run_of(m, s, end, 1 << SPACE);
     for (size_t i = run; i > 0 && qwen; i--)
         if (is_newline(s[i - 1]))
             return i;
     int after = class_at(m, s + run, end, &n);
     if (after < 0 || (!qwen && after == NUMBER))
         return run;
-    size_t last = run - 1; /* the last space stays for the next word, unless it is alone */
+    size_t last = run - 1;
     while (last && ((unsigned char)s[last] & 0xC0) == 0x80)
         last--;
     return last ? last : run;
@@ -942,11 +1029,10 @@ enum {
     N_V = 21,
     N_T = 28,
     N_LVT = N_L * N_V * N_T,
-    MAX_PARTS = 8
+    MAX_PARTS = 8 /* of a code point, see check_normal_form */
 };
 
-/* of a code point, see check_normal_form */
-
+/* The parts of a code point; returns how many. */
 static int decompose(const steer_model *m, int64_t c, int64_t out[MAX_PARTS]) {
     int64_t i = c - HANGUL, t = i % N_T;
     if (i >= 0 && i < N_LVT) {
@@ -955,6 +1041,7 @@ static int decompose(const steer_model *m, int64_t c, int64_t out[MAX_PARTS]) {
         out[2] = JAMO_T + t;
         return t ? 3 : 2;
     }
+
     int n = 1; /* one level a step, always of the first: "a" may itself have a decomposition */
     out[0] = c;
     for (const uint32_t *r; (r = find(m->decomposed, 0, out[0], 0)) && r[0] == out[0];) {
@@ -968,6 +1055,7 @@ static int decompose(const steer_model *m, int64_t c, int64_t out[MAX_PARTS]) {
     return n;
 }
 
+/* The composite of a pair, or -1. */
 static int64_t compose(const steer_model *m, int64_t a, int64_t b) {
     if (a >= JAMO_L && a < JAMO_L + N_L && b >= JAMO_V && b < JAMO_V + N_V)
         return HANGUL + ((a - JAMO_L) * N_V + b - JAMO_V) * N_T;
@@ -979,14 +1067,14 @@ static int64_t compose(const steer_model *m, int64_t a, int64_t b) {
 }
 
 static size_t put_code_point(char *out, int64_t c) {
-    if (c < 0) {
-        out[0] = (char)(-1 - c);
+    if (c < 0x80) { /* < 0: a byte that was not UTF-8 */
+        out[0] = (char)(c < 0 ? -1 - c : c);
         return 1;
-    } /* a byte that was not UTF-8 */
-    int n = c < 0x80 ? 1 : c < 0x800 ? 2 : c < 0x10000 ? 3 : 4;
+    }
+    int n = 2 + (c >= 0x800) + (c >= 0x10000);
     for (int i = n - 1; i > 0; i--, c >>= 6)
         out[i] = (char)(0x80 | (c & 0x3F));
-    out[0] = (char)(n == 1 ? c : (0xF00 >> n & 0xFF) | c);
+    out[0] = (char)((0xF00 >> n & 0xFF) | c);
     return (size_t)n;
 }
 
@@ -995,49 +1083,73 @@ static int by_number(const void *a, const void *b) {
     return (x > y) - (x < y);
 }
 
+/* Marks behind one another go in the order of their classes, and equal ones in that of the text:
+ * they are sorted as numbers made of class, index and code. */
+static void order_marks(const steer_model *m, int64_t *c, size_t n) {
+    for (size_t first = 0, end; first < n; first = end + 1) {
+        for (end = first; end < n; end++) {
+            int64_t class = class_of(m->ccc, c[end]);
+            if (!class)
+                break;
+            c[end] |= class << 54 | (int64_t)(end - first) << 21;
+        }
+        qsort(c + first, end - first, sizeof *c, by_number);
+        for (size_t i = first; i < end; i++)
+            c[i] &= 0x1FFFFF;
+    }
+}
+
+/* Each code point is composed with the last one of class 0, the starter, if they have a composite
+ * and no mark between them blocks it. Returns how many are left. */
+static size_t compose_all(const steer_model *m, int64_t *c, size_t n) {
+    size_t kept = 0;
+    int64_t starter = -1; /* its index, when there is one */
+    int last = 0;         /* class of the code point kept before */
+    for (size_t i = 0; i < n; i++) {
+        int class = class_of(m->ccc, c[i]);
+        int blocked = last && last >= class;
+        int64_t made = starter < 0 || blocked ? -1 : compose(m, c[starter], c[i]);
+        if (made >= 0) {
+            c[starter] = made;
+            continue;
+        }
+        if (!class)
+            starter = (int64_t)kept;
+        last = class;
+        c[kept++] = c[i];
+    }
+    return kept;
+}
+
+/* The text in NFC, *out_n bytes in fresh memory, or NULL. */
 static char *normalise(const steer_model *m, const char *text, size_t n, size_t *out_n) {
     int64_t *c = zeros(mul(MAX_PARTS, n), sizeof *c);
     char *out = zeros(mul(4 * MAX_PARTS, n), 1);
-    size_t count = 0, kept = 0;
-    int step, k, last = 0; /* last: class of the code point kept before */
-    int64_t starter = -1;  /* index of the last code point of class 0 */
     if (!c || !out) {
         free(c);
         free(out);
         return NULL;
     }
-    for (const char *s = text; s < text + n; s += step)
-        count += (size_t)decompose(m, code_point(s, text + n, &step), c + count);
-    for (size_t i = 0, end; i < count; i = end + 1) { /* marks by class, index (stably), code */
-        for (end = i; end < count && (k = class_of(m->ccc, c[end])); end++)
-            c[end] |= (int64_t)k << 54 | (int64_t)(end - i) << 21;
-        qsort(c + i, end - i, sizeof *c, by_number);
-        for (size_t at = i; at < end; at++)
-            c[at] &= 0x1FFFFF;
-    }
-    for (size_t i = 0; i < count; i++) {
-        k = class_of(m->ccc, c[i]);
-        int blocked = last && last >= k; /* by a mark between them */
-        int64_t made = starter < 0 || blocked ? -1 : compose(m, c[starter], c[i]);
-        if (made < 0 && !k)
-            starter = (int64_t)kept;
-        if (made < 0) {
-            last = k;
-            c[kept++] = c[i];
-        } else
-            c[starter] = made;
-    }
+
+    size_t count = 0;
+    int length;
+    for (const char *s = text; s < text + n; s += length)
+        count += (size_t)decompose(m, code_point(s, text + n, &length), c + count);
+    order_marks(m, c, count);
+    count = compose_all(m, c, count);
+
     *out_n = 0;
-    for (size_t i = 0; i < kept; i++)
+    for (size_t i = 0; i < count; i++)
         *out_n += put_code_point(out + *out_n, c[i]);
     free(c);
     return out;
 }
 
+/* A token of a pre-token, between its neighbours; merged: what it and the next one become. */
 typedef struct {
     int prev, next;
     uint32_t id, merged;
-} symbol; /* merged: with the next one */
+} symbol;
 
 typedef struct {
     const steer_model *m;
@@ -1048,7 +1160,8 @@ typedef struct {
     long cap, count;
 } merger;
 
-static void rank_pair(merger *w, int i) { /* a merge of i and the next enters the tree anew */
+/* The merge of symbol i with the next one enters the tree anew. */
+static void rank_pair(merger *w, int i) {
     symbol *left = &w->symbols[i];
     uint32_t right = w->symbols[left->next].id;
     const uint32_t *r = find((lookup){w->m->merge, w->m->n_merges, 4}, 0, left->id, right);
@@ -1061,7 +1174,9 @@ static void rank_pair(merger *w, int i) { /* a merge of i and the next enters th
         w->best[at / 2] = w->best[at] < w->best[at ^ 1] ? w->best[at] : w->best[at ^ 1];
 }
 
-static void bpe(merger *w, const char *s, size_t n) { /* append a pre-token of n > 0 bytes */
+/* Append the tokens of a pre-token of n > 0 bytes. */
+static void bpe(merger *w, const char *s, size_t n) {
+    /* a symbol for each byte, linked */
     symbol *x = w->symbols;
     int end = 1;
     for (size_t i = 0; i < n; i++) {
@@ -1073,6 +1188,8 @@ static void bpe(merger *w, const char *s, size_t n) { /* append a pre-token of n
     }
     x[0] = (symbol){0, 1, UINT32_MAX, 0};
     x[end] = (symbol){end - 1, end, UINT32_MAX, 0};
+
+    /* the best merge, again and again: symbol `at` takes in the next one */
     w->leaves = (size_t)end + 1;
     memset(w->best, 0xFF, 2 * w->leaves * sizeof *w->best);
     for (int i = 1; i < end; i++)
@@ -1087,6 +1204,7 @@ static void bpe(merger *w, const char *s, size_t n) { /* append a pre-token of n
         rank_pair(w, at);
         rank_pair(w, gone);
     }
+
     for (int i = x[0].next; i < end; i = x[i].next, w->count++)
         if (w->count < w->cap)
             w->tokens[w->count] = (int)x[i].id;
@@ -1099,13 +1217,17 @@ long steer_encode(const steer_model *m, const char *text, size_t n, int *tokens,
         return -1;
     }
     char *normal = m->config.nfc ? normalise(m, text, n, &n) : NULL;
-    const char *s = normal ? normal : text, *end = s + n;
-    merger w = {
-        m, zeros(n + 2, sizeof *w.symbols), zeros(n + 2, 2 * sizeof *w.best), 0, tokens, cap, 0};
-    if ((normal || !m->config.nfc) && w.symbols && w.best)
-        for (size_t length; s < end; s += length)
-            bpe(&w, s, length = pretoken(m, s, end));
-    else {
+    merger w = {.m = m, .tokens = tokens, .cap = cap};
+    w.symbols = zeros(n + 2, sizeof *w.symbols);
+    w.best = zeros(n + 2, 2 * sizeof *w.best);
+    if ((normal || !m->config.nfc) && w.symbols && w.best) {
+        const char *s = normal ? normal : text, *end = s + n;
+        while (s < end) {
+            size_t length = pretoken(m, s, end);
+            bpe(&w, s, length);
+            s += length;
+        }
+    } else {
         w.count = -1;
         fail(e, STEER_ENOMEM, "no memory to tokenize a text of %zu bytes", n);
     }
@@ -1141,7 +1263,8 @@ size_t steer_decode(const steer_model *m, const int *tokens, int n, char *out, s
 /* ================================================================================ 5 chat templates
  * A template is eight strings in the model file, START to ASSISTANT_POST. In them the names of
  * special tokens mean those tokens; in a user's text they are text. Plain text is tokenized in one
- * piece between two special tokens, across the border of template and user text, as in training. */
+ * piece between two special tokens, across the border of template and user text, as in training.
+ * The section's second half checks the parts of the model file that belong to sections 4 and 5. */
 
 typedef struct {
     const steer_model *m;
@@ -1152,6 +1275,7 @@ typedef struct {
     steer_error *e;
 } chat_builder;
 
+/* Tokenize the plain text that has come together. */
 static void flush_plain(chat_builder *b) {
     long room = b->cap > b->count ? b->cap - b->count : 0, n = 0;
     int *to = room ? b->tokens + b->count : NULL;
@@ -1164,6 +1288,7 @@ static void flush_plain(chat_builder *b) {
     b->n = 0;
 }
 
+/* Append a string of the template; of special tokens' names that fit, the longest counts. */
 static void put_template(chat_builder *b, int piece) {
     const steer_model *m = b->m;
     for (const char *s = m->piece[piece]; *s;) {
@@ -1188,7 +1313,8 @@ static void put_template(chat_builder *b, int piece) {
     }
 }
 
-static void put_turn(chat_builder *b, int pre, const char *s, int post) { /* s in its template */
+/* The text of a turn between two strings of the template. */
+static void put_turn(chat_builder *b, int pre, const char *s, int post) {
     size_t n = strlen(s);
     put_template(b, pre);
     while (b->m->config.trim && n && isspace((unsigned char)s[n - 1]))
@@ -1338,19 +1464,25 @@ static steer_status check_ranges(lookup t, uint32_t most, const char *name, stee
     return STEER_OK;
 }
 
+static int ascii_class(int c) {
+    if ((c >= 'a' && c <= 'z') || (c >= 'A' && c <= 'Z'))
+        return LETTER;
+    if (c >= '0' && c <= '9')
+        return NUMBER;
+    return c == ' ' || (c >= '\t' && c <= '\r') ? SPACE : OTHER;
+}
+
 static steer_status check_unicode(const steer_model *m, steer_error *e) {
     TRY(check_ranges(m->unicode, SPACE, "Unicode classes", e)); /* run_of: a bit of its mask each */
 
     /* pretoken knows spaces, line ends, digits and the letters of contractions by their bytes, too,
      * and takes at least one byte each time only because a space is of class SPACE. */
     for (int c = 0; c < 128; c++) {
-        int letter = (c >= 'a' && c <= 'z') || (c >= 'A' && c <= 'Z');
-        int space = c == ' ' || (c >= '\t' && c <= '\r'), digit = c >= '0' && c <= '9';
-        int class = letter ? LETTER : digit ? NUMBER : space ? SPACE : OTHER;
-        if (class_of(m->unicode, c) != class)
+        int class = class_of(m->unicode, c);
+        if (class != ascii_class(c))
             return fail(e, STEER_EFORMAT,
                         "its Unicode classes have U+%04X as %d, not %d" EXPORT_AGAIN, (unsigned)c,
-                        class_of(m->unicode, c), class);
+                        class, ascii_class(c));
     }
     return STEER_OK;
 }
@@ -2523,12 +2655,12 @@ steer_status steer_generate(steer_context *c, steer_job *jobs, int n, int (*tick
 }
 
 /* ============================================================================ 8 fast linear layers
- * Activations are f32, one row after another. A weight matrix W [n][k] is stored by rows as f32,
- * bf16 or q8 (int8 in groups of 32 with one f32 scale each).
- *     y[r][j] = sum_c x[r][c] W[j][c]        x [rows][k], y [rows][n]
+ *     y[r][j] = sum_c x[r][c] W[j][c]        x [rows][k], y [rows][n], W as in section 2
+ * and nothing else: what follows makes it fast, and a first reader may stop here.
+ *
  * W is unrolled into panels, at most PW outputs wide and KB inputs deep, f32, transposed so that a
  * vector's lanes are neighbouring outputs: panel[c][j]. `tile` multiplies up to MR rows of x with a
- * panel, in registers; keys and values are panels too. At first, trust `matmul` and go on. */
+ * panel, in registers; keys and values are panels too. */
 
 #ifdef __AVX512F__
 enum { VECS = 3, MR = 8 }; /* 32 registers: 24 sums, 3 of the panel, 1 of x */
@@ -2537,17 +2669,17 @@ enum { VECS = 3, MR = 8 }; /* 32 registers: 24 sums, 3 of the panel, 1 of x */
 #define EACH(f, s) EIGHT(f, s, 0), EIGHT(f, s, 8)
 #define TRANSPOSE SWAP(1) SWAP(2) SWAP(4) SWAP(8)
 #else
-enum { VECS = 2, MR = 6 }; /* 16 registers: 12 sums, 2 of the panel, 1 of x */
+enum { VECS = 2, MR = 6 }; /* AVX's 16 registers: 12 sums, 2 of the panel, 1 of x */
 
 #define TILES SIX(1) SIX(2)
 #define EACH(f, s) EIGHT(f, s, 0)
 #define TRANSPOSE SWAP(1) SWAP(2) SWAP(4)
 #endif
 
+/* Outputs and inputs of a panel; rows at a time where its edge is ragged. */
 enum { PW = VECS * LANES, KB = 256, RB = 16 };
 
-/* panels of keys */
-
+/* A vector register's floats; the same as bits, and as numbers. */
 typedef float vec __attribute__((vector_size(LANES * 4), aligned(4), may_alias));
 
 typedef uint32_t lanes __attribute__((vector_size(LANES * 4), aligned(1), may_alias));
