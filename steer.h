@@ -163,9 +163,10 @@ typedef struct {       /* what a run remembers of chosen rows; any pointer may b
 size_t steer_context_bytes(const steer_model *m, const steer_limits *l); /* 0: too large */
 steer_context *steer_context_new(const steer_model *m, const steer_limits *l, steer_error *e);
 void steer_context_free(steer_context *c);
-/* Begin a sequence under a plan (borrowed; NULL: none). A plan that freezes needs a twin: another
- * stream that is fed the same tokens in the same runs. With a twin, blocks below plan->layer are
- * not run again: the stream enters at that block with the twin's residual. */
+/* Begin a sequence under a plan (borrowed, and left as it is while the stream runs; NULL: none). A
+ * plan that freezes needs a twin: another stream that is fed the same tokens in the same runs. With
+ * a twin, blocks below plan->layer are not run again: the stream enters at that block with the
+ * twin's residual. */
 steer_status steer_begin(steer_context *c, int stream, steer_plan *plan, int twin, steer_error *e);
 /* Let `to` continue after the first n positions of `from` (same plan), copying its KV cache. */
 steer_status steer_fork(steer_context *c, int from, int to, int n, steer_error *e);

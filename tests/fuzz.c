@@ -576,6 +576,9 @@ static void random_plan(caller *a, input *in) {
     steer_plan *p = &a->plans[take(in, PLANS)];
     const float *const vectors[] = {NULL, a->v, a->v, a->odd};
     unsigned parts = take_byte(in);
+    for (int i = 0; a->c && i < a->limits.streams; i++) /* no stream runs under it meanwhile */
+        check_status(steer_begin(a->c, i, NULL, -1, &a->e), &a->e);
+    memset(a->next, 0, sizeof a->next);
     *p = (steer_plan){.add = vectors[parts & 3], .coeff = (float)odd_number(in),
                       .layer = odd_int(in, 2), .from = odd_int(in, 4), .to = odd_int(in, 8)};
     if (parts & 4) p->freeze = take_byte(in) & (parts & 8 ? 255 : 7);
