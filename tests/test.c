@@ -2854,7 +2854,9 @@ static void test_reproduce(void) {
     static const char *const models[] = {"weights/tiny-llama.bin", "weights/tiny-gemma.bin"};
     static const char *const words[] = {"Steering",    "Freezing",        "Dose",
                                         "Site map",    "patterns frozen", "values frozen",
-                                        "SVV removed", "perpl",           "judge"};
+                                        "SVV removed", "perpl",           "judge",
+                                        "random vectors", "(the model file's; ",
+                                        "the reported site, block 1", "does not pass the rule ("};
     char arguments[512];
     for (int k = 0; k < 2; k++) {
         snprintf(arguments, sizeof arguments,
