@@ -3555,7 +3555,7 @@ typedef struct {              /* scratch of a backward pass over n positions */
     float *capped, *p, *dp;   /* [heads][n] one row of each head's scores, pattern, gradient */
 } back_scratch;
 
-/* to = J^T dy of the norm of x, rows [n][d]. */
+/* In the forward pass this was y = norm(x), rows [n][d]: to = J^T dy. */
 static void norm_rows_back(const steer_config *c, float *to, float *dy, float *x, const float *norm,
                            int n) {
     memset(to, 0, sizeof *to * n * c->d);
@@ -3589,34 +3589,48 @@ static void branch_back(const steer_config *c, back_scratch *s, float *to, float
     matmul_back(to, c->post_norms ? s->t : dx, w, n);
 }
 
-/* Of z[t] = sum_u p[t][u] v[u], p = softmax(cap(scale q[t] · k[u])), head h: dq; its dk and dv. */
+/* Head h of block b: from dz its dq, and its share dk, dv of the keys' and values' gradients. In the
+ * forward pass this was, at each position t, for the positions u <= t that it sees,
+ *     capped[u] = cap(scale q[t] · k[u]),   p = softmax(capped),   z[t] = sum_u p[u] v[u] */
 static void attend_back(const steer_model *m, const steer_tape *tape, back_scratch *s, int b, int h,
                         int n) {
     const steer_config *c = &m->config;
-    int hd = c->head_dim, Q = c->heads * hd, KV = c->kv_heads * hd,
-        g = h / (c->heads / c->kv_heads);
+    int hd = c->head_dim, q_width = c->heads * hd, kv_width = c->kv_heads * hd;
+    int group = h / (c->heads / c->kv_heads);
     int local = c->window && b % c->window_every != c->window_every - 1;
     float *capped = row_at(s->capped, h, n), *p = row_at(s->p, h, n), *dp = row_at(s->dp, h, n);
+
     for (int t = 0; t < n; t++) {
-        const float *q = tape_at(tape, tape->q, Q, b, t) + h * hd;
-        float *dz = row_at(s->dz, t, Q) + h * hd, *dq = row_at(s->dq, t, Q) + h * hd;
+        const float *q = tape_at(tape, tape->q, q_width, b, t) + h * hd;
+        const float *dz = row_at(s->dz, t, q_width) + h * hd;
+        float *dq = row_at(s->dq, t, q_width) + h * hd;
         int first = local ? max_int(0, t - c->window + 1) : 0, width = t - first + 1;
-        for (int u = first; u <= t; u++) {
-            capped[u] = c->query_scale * dot(q, tape_at(tape, tape->k, KV, b, u) + g * hd, hd);
-            dp[u] = dot(dz, tape_at(tape, tape->v, KV, b, u) + g * hd, hd);
-        }
+
+        /* The pattern again. */
+        for (int u = first; u <= t; u++)
+            capped[u] =
+                c->query_scale * dot(q, tape_at(tape, tape->k, kv_width, b, u) + group * hd, hd);
         softcap(capped + first, (size_t)width, c->attn_cap);
         copy_floats(p + first, capped + first, width);
         softmax(p + first, width);
+
+        /* z[t] = sum_u p[u] v[u], then p = softmax(capped), capped = cap(score): dp[u] becomes
+         * dm/d(score[u]). */
+        for (int u = first; u <= t; u++)
+            dp[u] = dot(dz, tape_at(tape, tape->v, kv_width, b, u) + group * hd, hd);
         softmax_back(dp + first, p + first, width);
         softcap_back(dp + first, capped + first, (size_t)width, c->attn_cap);
-        memset(dq, 0, sizeof(float) * (size_t)hd);
+
+        /* score[u] = scale q[t] · k[u], and again z[t] = sum_u p[u] v[u]. No query before t reads
+         * the key and the value of t: their sums begin here. */
+        memset(dq, 0, sizeof *dq * hd);
+        memset(row_at(s->dk, t, q_width) + h * hd, 0, sizeof *dq * hd);
+        memset(row_at(s->dv, t, q_width) + h * hd, 0, sizeof *dq * hd);
         for (int u = first; u <= t; u++) {
-            const float *key = tape_at(tape, tape->k, KV, b, u) + g * hd;
-            float *dk = row_at(s->dk, u, Q) + h * hd, *dv = row_at(s->dv, u, Q) + h * hd;
+            const float *key = tape_at(tape, tape->k, kv_width, b, u) + group * hd;
+            float *dk = row_at(s->dk, u, q_width) + h * hd,
+                  *dv = row_at(s->dv, u, q_width) + h * hd;
             float ds = dp[u] * c->query_scale;
-            for (int k = 0; k < hd && u == t; k++)
-                dk[k] = dv[k] = 0; /* its first query */
             for (int k = 0; k < hd; k++) {
                 dq[k] += ds * key[k];
                 dk[k] += ds * q[k];
@@ -3626,62 +3640,89 @@ static void attend_back(const steer_model *m, const steer_tape *tape, back_scrat
     }
 }
 
+/* Position t of all heads. In the forward pass q and k were turned by rope, and the heads of a group
+ * read one key and one value: their gradients are summed, at the group's first head. */
+static void groups_back(const steer_context *ctx, back_scratch *s, int t) {
+    const steer_config *c = &ctx->m->config;
+    int hd = c->head_dim, half = hd / 2, group = c->heads / c->kv_heads;
+    float *cosine = row_at(ctx->cosine, t, half), *sine = row_at(ctx->sine, t, half);
+    for (int g = 0; g < c->kv_heads; g++) {
+        int at = g * group * hd;
+        float *dq = row_at(s->dq, t, c->heads * hd) + at;
+        float *dk = row_at(s->dk, t, c->heads * hd) + at,
+              *dv = row_at(s->dv, t, c->heads * hd) + at;
+        for (int i = 0; i < group; i++)
+            rope_back(dq + i * hd, cosine, sine, half);
+        for (int i = 1; i < group; i++)
+            for (int k = 0; k < hd; k++) {
+                dk[k] += dk[i * hd + k];
+                dv[k] += dv[i * hd + k];
+            }
+        rope_back(dk, cosine, sine, half);
+    }
+}
+
 /* dx: in, dm/d(output of the final norm) [n][d]; out, dm/dx_l, l = tape->first, what is added to
  * x_l included. Rows 0 .. n-1 of the tape are the positions. g: NULL, or sums to add to. */
 static void backward(const steer_context *ctx, const steer_tape *tape, int n, float *dx,
                      back_scratch *s, gradients *g) {
     const steer_model *m = ctx->m;
     const steer_config *c = &m->config;
-    int d = c->d, hd = c->head_dim, half = hd / 2, H = c->heads, qd = H * hd, ff = c->ff,
-        group = H / c->kv_heads;
+    int d = c->d, hd = c->head_dim, ff = c->ff, heads = c->heads, group = heads / c->kv_heads;
     steer_graph graph = steer_graph_of(m, tape->first);
+
+    /* In the forward pass this was: final = norm(x_L), the last slot's input. */
     memcpy(s->g, dx, sizeof *dx * n * d);
     memset(dx, 0, sizeof *dx * n * d);
     leave_slot(c, s, g, graph.slots - 1, tape_at(tape, tape->resid, d, c->layers, 0), m->final_norm,
                dx, n);
+
     for (int b = c->layers - 1; b >= tape->first; b--) {
         const block *w = &m->blocks[b];
-        int i = b - tape->first, slot = slot_of(&graph, b, 0);
-        float *x = tape_at(tape, tape->resid, d, b, 0), *mid = tape_at(tape, tape->mid, d, b, 0),
-              *attn = tape_at(tape, tape->attn, d, b, 0), *mlp = tape_at(tape, tape->mlp, d, b, 0);
+        int branch = 1 + 2 * (b - tape->first); /* of g->out: the attention; the MLP behind it */
+        float *x = tape_at(tape, tape->resid, d, b, 0), *mid = tape_at(tape, tape->mid, d, b, 0);
+        float *attn = tape_at(tape, tape->attn, d, b, 0), *mlp = tape_at(tape, tape->mlp, d, b, 0);
+
+        /* x_{b+1} = x_mid + P(W_down h): dx goes to both terms. */
         if (g)
-            gather(g, g->out, 2 + 2 * i, dx, d); /* x_{b+1} = x_mid + P(W_down h) */
+            gather(g, g->out, branch + 1, dx, d);
         branch_back(c, s, s->dh, dx, mlp, w->post_mlp_norm, &w->down, n);
+
+        /* h = act(gate) · up: dh becomes dgate. */
         PARALLEL_FOR
         for (int t = 0; t < n; t++)
             gated_back(row_at(s->dh, t, ff), row_at(s->du, t, ff),
                        tape_at(tape, tape->gate, ff, b, t), tape_at(tape, tape->up, ff, b, t), ff,
                        c->gelu);
+
+        /* gate = W_gate y, up = W_up y, y = norm(x_mid) */
         matmul_back(s->g, s->dh, &w->gate, n);
         matmul_back(s->t, s->du, &w->up, n);
         add_rows(s->g, 1, s->t, d, n);
-        leave_slot(c, s, g, slot_of(&graph, b, H + 2 * c->kv_heads), mid, w->mlp_norm, dx, n);
+        leave_slot(c, s, g, slot_of(&graph, b, heads + 2 * c->kv_heads), mid, w->mlp_norm, dx, n);
+
+        /* x_mid = x_b + P(W_O z) */
         if (g)
-            gather(g, g->out, 1 + 2 * i, dx, d); /* x_mid = x_b + P(W_O z) */
+            gather(g, g->out, branch, dx, d);
         branch_back(c, s, s->dz, dx, attn, w->post_attn_norm, &w->o, n);
+
+        /* z = A v of each head, A of the turned q and k */
         PARALLEL_FOR
-        for (int h = 0; h < H; h++)
+        for (int h = 0; h < heads; h++)
             attend_back(m, tape, s, b, h, n);
         PARALLEL_FOR
         for (int t = 0; t < n; t++)
-            for (int h = 0; h < H; h++) { /* k and v of a group: the sum over its heads, in place */
-                float *cosine = row_at(ctx->cosine, t, half), *sine = row_at(ctx->sine, t, half);
-                float *dk = row_at(s->dk, t, qd) + h * hd, *dv = row_at(s->dv, t, qd) + h * hd;
-                int back = h % group * hd; /* to the group's first head */
-                rope_back(row_at(s->dq, t, qd) + h * hd, cosine, sine, half);
-                for (int k = 0; k < hd && back; k++) {
-                    dk[k - back] += dk[k];
-                    dv[k - back] += dv[k];
-                }
-                if (h % group == group - 1)
-                    rope_back(dk - back, cosine, sine, half);
-            }
-        const weight *of[] = {&w->q, &w->k, &w->v};
-        const float *dy[] = {s->dq, s->dk, s->dv}; /* by query head */
+            groups_back(ctx, s, t);
+
+        /* q = W_Q y, k = W_K y, v = W_V y, y = norm(x_b): slot by slot, G = dq W_Q, ... */
+        const weight *weights[] = {&w->q, &w->k, &w->v};
+        const float *dy[] = {s->dq, s->dk, s->dv};
+        const int step[] = {1, group, group}; /* heads from slot to slot */
+        int slot = slot_of(&graph, b, 0);
         for (int a = 0; a < 3; a++)
-            for (int row = 0; row < of[a]->rows; row += hd, slot++) { /* G = dy W */
-                linear(s->g, d, dy[a] + row * (a ? group : 1), qd, of[a], (part){row, hd, 0, d}, 1,
-                       NULL, n);
+            for (int row = 0; row < weights[a]->rows; row += hd, slot++) {
+                linear(s->g, d, dy[a] + row * step[a], heads * hd, weights[a],
+                       (part){row, hd, 0, d}, 1, NULL, n);
                 leave_slot(c, s, g, slot, x, w->attn_norm, dx, n);
             }
     }
@@ -3831,16 +3872,16 @@ typedef struct steer_tracer { /* memory for examples of `max` tokens, `answers` 
     back_scratch back;
 } tracer;
 
+/* Of a graph: marks of its nodes lie on the stack, and slots * nodes is an int. */
 enum { MAX_NODES = 1 << 14 };
 
-/* of a graph: marks of nodes are on the stack, slots * nodes fits */
-
-/* Rows of the sums of gradients for each position: what branches add, then `in` and `aware`. */
+/* Rows of all sums of gradients for each position: out, in, aware. */
 static size_t sum_rows(const steer_graph *g) {
     return 1 + 2 * (size_t)g->blocks + 2 * (size_t)g->slots;
 }
 
-/* As lay_out of a context (and with its PLACE), whose bytes are counted, too. */
+/* Place the arrays of a tracer one behind the other from `base` on, or only count (base NULL), as
+ * lay_out does for a context. Returns all bytes, the context's included. */
 static size_t lay_out_tracer(tracer *t, const steer_model *m, int layer, int max, int answers,
                              int cut_streams, char *base) {
     const steer_config *c = &m->config;
@@ -3848,53 +3889,60 @@ static size_t lay_out_tracer(tracer *t, const steer_model *m, int layer, int max
     *t = (tracer){.m = m, .graph = g, .max = max, .answers = answers, .cut_streams = cut_streams};
     t->limit =
         (steer_limits){cut_streams + 2, max, max * (cut_streams + 1), 1, max * cut_streams, layer};
-    back_scratch *s = &t->back;
-    size_t at = 0, n = max, a = answers, taped = mul(n, g.blocks), d = c->d, ff = c->ff,
-           heads = c->heads, slots = g.slots, either = max_int(c->vocab, c->d),
-           q = c->heads * c->head_dim, k = c->kv_heads * c->head_dim;
-    size_t nd = mul(n, d), nq = mul(n, q), nff = mul(n, ff), nheads = mul(n, heads);
+
+    size_t at = 0, n = max, d = c->d, ff = c->ff, heads = c->heads, vocab = c->vocab;
+    size_t q_width = c->heads * c->head_dim, kv_width = c->kv_heads * c->head_dim;
+    size_t taped = mul(n, g.blocks), nd = mul(n, d), slots = g.slots;
+
     for (steer_tape *x = t->tape; x < t->tape + 3; x++) {
         x->rows = max;
         x->first = layer;
-        PLACE(x->resid, mul(add(taped, n), d));
-        PLACE(x->attn, mul(taped, d));
-        PLACE(x->mlp, mul(taped, d));
-        PLACE(x->mid, mul(taped, d));
-        PLACE(x->q, mul(taped, q));
-        PLACE(x->z, mul(taped, q));
-        PLACE(x->k, mul(taped, k));
-        PLACE(x->v, mul(taped, k));
-        PLACE(x->gate, mul(taped, ff));
-        PLACE(x->up, mul(taped, ff));
+        PLACE(x->resid, mul(add(taped, n), d)); /* [blocks + 1][n][d] */
+        PLACE(x->attn, mul(taped, d));          /* [blocks][n][d] */
+        PLACE(x->mlp, mul(taped, d));           /* [blocks][n][d] */
+        PLACE(x->mid, mul(taped, d));           /* [blocks][n][d] */
+        PLACE(x->q, mul(taped, q_width));       /* [blocks][n][heads * head_dim] */
+        PLACE(x->z, mul(taped, q_width));       /* [blocks][n][heads * head_dim] */
+        PLACE(x->k, mul(taped, kv_width));      /* [blocks][n][kv_heads * head_dim] */
+        PLACE(x->v, mul(taped, kv_width));      /* [blocks][n][kv_heads * head_dim] */
+        PLACE(x->gate, mul(taped, ff));         /* [blocks][n][ff] */
+        PLACE(x->up, mul(taped, ff));           /* [blocks][n][ff] */
     }
     t->tapes = at;
-    PLACE(t->grad.out, mul(nd, sum_rows(&g))); /* `in` and `aware` behind it */
+
+    PLACE(t->grad.out, mul(nd, 1 + 2 * (size_t)g.blocks)); /* [1 + 2 blocks][n][d] */
+    PLACE(t->grad.in, mul(nd, slots));                     /* [slots][n][d] */
+    PLACE(t->grad.aware, mul(nd, slots));                  /* [slots][n][d] */
     t->sums = at - t->tapes;
-    PLACE(s->g, nd);
-    PLACE(s->pulled, nd);
-    PLACE(s->t, nd);
-    PLACE(s->dh, nff);
-    PLACE(s->du, nff);
-    PLACE(s->dz, nq);
-    PLACE(s->dq, nq);
-    PLACE(s->dk, nq);
-    PLACE(s->dv, nq);
-    PLACE(s->capped, nheads);
-    PLACE(s->p, nheads);
-    PLACE(s->dp, nheads);
-    PLACE(t->dx, nd);
-    PLACE(t->z, nq);
-    PLACE(t->poi, a);
-    PLACE(t->delta, mul(nd, heads + 1));
-    PLACE(t->p, either);
-    PLACE(t->q, either);
+
+    back_scratch *s = &t->back;
+    PLACE(s->g, nd);                 /* [n][d] */
+    PLACE(s->pulled, nd);            /* [n][d] */
+    PLACE(s->t, nd);                 /* [n][d] */
+    PLACE(s->dh, mul(n, ff));        /* [n][ff] */
+    PLACE(s->du, mul(n, ff));        /* [n][ff] */
+    PLACE(s->dz, mul(n, q_width));   /* [n][heads * head_dim] */
+    PLACE(s->dq, mul(n, q_width));   /* [n][heads * head_dim] */
+    PLACE(s->dk, mul(n, q_width));   /* [n][heads * head_dim] */
+    PLACE(s->dv, mul(n, q_width));   /* [n][heads * head_dim] */
+    PLACE(s->capped, mul(n, heads)); /* [heads][n] */
+    PLACE(s->p, mul(n, heads));      /* [heads][n] */
+    PLACE(s->dp, mul(n, heads));     /* [heads][n] */
+
+    PLACE(t->dx, nd);                    /* [n][d] */
+    PLACE(t->z, mul(n, q_width));        /* [n][heads * head_dim] */
+    PLACE(t->poi, answers);              /* [answers] */
+    PLACE(t->delta, mul(nd, heads + 1)); /* [heads + 1][n][d] */
+    PLACE(t->p, max_int(c->vocab, c->d));
+    PLACE(t->q, max_int(c->vocab, c->d));
     for (int i = 0; i < 2; i++) {
-        PLACE(t->final[i], mul(a, d));
-        PLACE(t->logits[i], mul(a, c->vocab));
-        PLACE(t->greedy[i], a);
+        PLACE(t->final[i], mul(answers, d));      /* [answers][d] */
+        PLACE(t->logits[i], mul(answers, vocab)); /* [answers][vocab] */
+        PLACE(t->greedy[i], answers);             /* [answers] */
     }
-    PLACE(t->rows, mul(n, cut_streams + 1));
-    PLACE(t->cut, mul(mul(cut_streams, slots), g.nodes));
+    PLACE(t->rows, mul(n, cut_streams + 1));              /* [n * (cut_streams + 1)] */
+    PLACE(t->cut, mul(mul(cut_streams, slots), g.nodes)); /* [cut_streams][slots][nodes] */
+
     t->contexts = steer_context_bytes(m, &t->limit);
     return t->contexts ? add(at, t->contexts) : SIZE_MAX;
 }
@@ -3963,9 +4011,8 @@ static steer_plan plan_from(const tracer *t, const float *s, float c) {
     return (steer_plan){s, s ? c : 0, .layer = t->graph.layer, .start = t->tape[0].resid};
 }
 
+/* So many patched runs at most beside the one that they read from, in one pass. */
 enum { BATCH = 63 };
-
-/* such plans beside the first in one run */
 
 /* Base and steered run: tapes; from position P-1 on their final states, raw logits and tokens. */
 static steer_status run_ends(tracer *t, const example *x, const float *s, steer_error *e) {
@@ -4138,7 +4185,6 @@ steer_status steer_attribute(tracer *t, const example *x, const float *s, int me
                              double *scores, steer_error *e) {
     const steer_config *c = &t->m->config;
     int source = !x->steered_text, n = x->n, d = c->d, first = t->graph.layer;
-    int outs = 1 + 2 * t->graph.blocks, slots = t->graph.slots;
     if (steps < 1 || outside(metric, STEER_LOGIT, STEER_KL))
         return fail(e, STEER_EARG, "%d steps, metric %d: at least 1; 0 to 2", steps, metric);
     memset(scores, 0, steer_scores_width(t) * sizeof *scores);
@@ -4148,9 +4194,13 @@ steer_status steer_attribute(tracer *t, const example *x, const float *s, int me
         return STEER_OK;
     scores[SCORE_TOTAL] = metric_of(t, metric, source, t->final[source], n_poi) -
                           metric_of(t, metric, source, t->final[!source], n_poi);
-    float *sums = t->grad.out, *in = row_at(sums, outs * n, d);
-    t->grad = (gradients){n, 1.0f / (float)steps, sums, in, row_at(in, slots * n, d)};
-    memset(sums, 0, sizeof *sums * n * d * (outs + 2 * slots));
+
+    /* The gradients, averaged over the steps from destination to source. */
+    t->grad.n = n;
+    t->grad.share = 1.0f / (float)steps;
+    memset(t->grad.out, 0, sizeof(float) * n * d * (1 + 2 * t->graph.blocks));
+    memset(t->grad.in, 0, sizeof(float) * n * d * t->graph.slots);
+    memset(t->grad.aware, 0, sizeof(float) * n * d * t->graph.slots);
     for (int i = 0; i < steps; i++) {
         float alpha = ((float)i + 0.5f) / (float)steps;
         steer_plan step = plan_from(t, s, alpha * x->coeff), *plan = &step;
@@ -4159,9 +4209,11 @@ steer_status steer_attribute(tracer *t, const example *x, const float *s, int me
         backward(t->c, &t->tape[2], n, t->dx, &t->back, &t->grad);
     }
     double *node = scores + SCORE_NODES, *dvector = dvector_of(t, scores);
-    for (int p = 0; p < n; p++) { /* Delta of the steering site: +-a s in every row */
+
+    /* The steering site: its Delta is +-a s at every position. */
+    for (int p = 0; p < n; p++) {
         const float *from = row_at(t->tape[source].resid, p, d);
-        const float *to = row_at(t->tape[!source].resid, p, d), *out = row_at(sums, p, d);
+        const float *to = row_at(t->tape[!source].resid, p, d), *out = row_at(t->grad.out, p, d);
         float *delta = row_at(t->delta, p, d);
         for (int k = 0; k < d; k++) {
             delta[k] = from[k] - to[k];
@@ -4172,12 +4224,14 @@ steer_status steer_attribute(tracer *t, const example *x, const float *s, int me
         node[0] += dvector[k];
     scores[SCORE_ESTIMATE] = node[0];
     score_edges(t, 0, 1, n, scores);
+
+    /* The heads and the MLP of each block. */
     for (int b = first; b < c->layers; b++) {
         int u = node_of(&t->graph, b, 0);
         node_deltas(t, source, b, n);
         for (int h = 0; h <= c->heads; h++) {
             int out = 1 + 2 * (b - first) + (h == c->heads);
-            node[u + h] = inner(row_at(t->delta, h * n, d), row_at(sums, out * n, d), n, d);
+            node[u + h] = inner(row_at(t->delta, h * n, d), row_at(t->grad.out, out * n, d), n, d);
         }
         score_edges(t, u, c->heads + 1, n, scores);
     }
@@ -4203,40 +4257,71 @@ static steer_status patched_gaps(tracer *t, const example *x, steer_plan *beside
     return STEER_OK;
 }
 
-/* Exact patching (method 3.9), the oracle of the estimates: m(patched) - m(destination), where the
- * destination is run again with one node or one edge reading the source at all positions. */
+/* Patched runs of one example: the destination, where an edge that is patched carries the source's
+ * activation. They wait until some can be run together. */
+typedef struct {
+    tracer *t;
+    const example *x;
+    int source, n_poi, batch;
+    steer_plan from, to; /* the source's and the destination's */
+    double before;       /* m(destination) */
+    int n;               /* patches that wait */
+    steer_plan plans[BATCH];
+    double *worth[BATCH]; /* where m(patched) - m(destination) goes */
+} patch_queue;
+
+static steer_status run_patches(patch_queue *q, steer_error *e) {
+    double gap[BATCH];
+    TRY(patched_gaps(q->t, q->x, &q->from, q->plans, q->n, q->source, q->n_poi, gap, e));
+    for (int i = 0; i < q->n; i++)
+        *q->worth[i] = gap[i] / q->n_poi - q->before;
+    q->n = 0;
+    return STEER_OK;
+}
+
+/* Patch the edges from node u to the slots first to last. */
+static steer_status add_patch(patch_queue *q, int u, int first, int last, double *worth,
+                              steer_error *e) {
+    const steer_graph *g = &q->t->graph;
+    size_t edges = edge_cells(g);
+    unsigned char *cut = memset(q->t->cut + q->n * edges, 0, edges);
+    for (int v = first; v <= last; v++)
+        cut[v * g->nodes + u] = u < senders(g, v);
+    q->worth[q->n] = worth;
+    q->plans[q->n] = q->to;
+    q->plans[q->n++].cut = cut;
+    return q->n < q->batch ? STEER_OK : run_patches(q, e);
+}
+
+/* Exact patching, the oracle of the estimates: m(patched) - m(destination), where the destination is
+ * run again with one node or one edge reading the source at all positions. */
 steer_status steer_patch_exactly(tracer *t, const example *x, const float *s, double *node,
                                  double *edge, steer_error *e) {
     const steer_graph *g = &t->graph;
-    int source = !x->steered_text, n_poi, k = 0, conditions = edge_cells(g),
-        count = g->nodes + (edge ? conditions : 0), batch = min_int(t->cut_streams, BATCH);
-    steer_plan ends[2] = {plan_from(t, NULL, 0), plan_from(t, s, x->coeff)}, plans[BATCH];
-    double *to[BATCH], gap[BATCH];
+    int source = !x->steered_text;
+    steer_plan ends[2] = {plan_from(t, NULL, 0), plan_from(t, s, x->coeff)};
     TRY(run_ends(t, x, s, e));
     memset(node, 0, sizeof *node * g->nodes);
     if (edge)
-        memset(edge, 0, sizeof *edge * conditions);
-    if (!(n_poi = find_poi(t, x, STEER_LOGIT)))
+        memset(edge, 0, sizeof *edge * edge_cells(g));
+    int n_poi = find_poi(t, x, STEER_LOGIT);
+    if (!n_poi)
         return STEER_OK;
-    double before = metric_of(t, STEER_LOGIT, source, t->final[!source], n_poi);
-    for (int i = 0; i < count; i++) {
-        int condition = i - g->nodes; /* below 0: node i */
-        if (condition < 0 || has_edge(g, condition)) {
-            unsigned char *cut = memset(t->cut + (size_t)k * conditions, 0, conditions);
-            for (int j = condition < 0 ? i : condition;
-                 j < (condition < 0 ? conditions : condition + 1); j += g->nodes)
-                cut[j] = has_edge(g, j);
-            to[k] = condition < 0 ? &node[i] : &edge[condition];
-            plans[k] = ends[!source];
-            plans[k++].cut = cut;
-        }
-        if (k < batch && i + 1 < count)
-            continue;
-        TRY(patched_gaps(t, x, &ends[source], plans, k, source, n_poi, gap, e));
-        for (; k; k--)
-            *to[k - 1] = gap[k - 1] / n_poi - before;
-    }
-    return STEER_OK;
+
+    patch_queue q = {t,
+                     x,
+                     source,
+                     n_poi,
+                     min_int(t->cut_streams, BATCH),
+                     ends[source],
+                     ends[!source],
+                     .before = metric_of(t, STEER_LOGIT, source, t->final[!source], n_poi)};
+    for (int u = 0; u < g->nodes; u++)
+        TRY(add_patch(&q, u, 0, g->slots - 1, &node[u], e));
+    for (int v = 0; v < g->slots && edge; v++)
+        for (int u = 0; u < senders(g, v); u++)
+            TRY(add_patch(&q, u, v, v, &edge[v * g->nodes + u], e));
+    return run_patches(&q, e);
 }
 
 /* Faithfulness (method 4.2, 4.3) of plans on a steered response: with b_t and s_t the greedy tokens

@@ -573,8 +573,8 @@ static double check_backward(int kind) {
     double *start = doubles(NULL, plane), *weights64 = doubles(weights, plane), most = 0;
     for (size_t i = 0; i < plane; i++) start[i] = (double)t->tape[2].resid[i];
     memcpy(t->dx, weights, sizeof(float) * plane), memcpy(alone, weights, sizeof(float) * plane);
-    t->grad = (gradients){N, 1, t->grad.out, t->grad.out + plane * (size_t)(1 + 2 * blocks),
-                          t->grad.out + plane * (size_t)(1 + 2 * blocks + t->graph.slots)};
+    t->grad.n = N;
+    t->grad.share = 1;
     backward(t->c, &t->tape[2], N, t->dx, &t->back, &t->grad);
     pushed p = {.m = w.m, .layer = 1, .n = N, .start = start, .weights = weights64};
     for (p.kind = PUSH_OUT; p.kind <= PUSH_STREAM; p.kind++) {
