@@ -40,7 +40,16 @@ tests/user: tests/user.c steer.c steer.h Makefile
 tests/probe: tests/probe.c steer.c steer.h Makefile
 	$(CC) $(FLAGS) $(WARN) -DSTEER_NO_MAIN -I. tests/probe.c steer.c -lm -o tests/probe
 
+# A program in C++ links with the library, which a C compiler built (without OpenMP: the two
+# compilers may have different ones).
+CXX ?= c++
+tests/user-cpp: tests/user.cpp steer.c steer.h Makefile
+	$(CC) -std=gnu11 -O1 -DSTEER_NO_MAIN -c steer.c -o tests/steer-library.o
+	$(CXX) -std=c++11 $(WARN) -I. tests/user.cpp tests/steer-library.o -lm -o tests/user-cpp
+
 test: steer tests/test tests/user
+	if command -v $(CXX) >/dev/null; then $(MAKE) -s tests/user-cpp && ./tests/user-cpp; \
+	    else echo "C++ is not tested: there is no compiler for it"; fi
 	./tests/test
 
 # The same tests where every wrong access, undefined operation or leak stops the program. Leaks are
@@ -94,6 +103,7 @@ smollm2 qwen qwen-1.5b: .venv/done
 	.venv/bin/python tools/export.py $@ $(if $(GGUF),--gguf $(GGUF))
 
 clean:
-	rm -rf steer tests/test tests/bench tests/user tests/probe tests/fuzz tests/faults tests/*-sanitized
+	rm -rf steer tests/test tests/bench tests/user tests/probe tests/fuzz tests/faults tests/*-sanitized \
+	    tests/user-cpp tests/steer-library.o
 
 .PHONY: run paper bench test sanitize threads fuzz faults torture smollm2 qwen qwen-1.5b clean

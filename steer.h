@@ -7,10 +7,15 @@
  *
  * Promises. No function exits, prints, reads the environment or keeps global state. A steer_model
  * is immutable once open and may be shared by threads; a steer_context belongs to one thread at a
- * time and takes all its memory when it is made. Results have the same bits for any number of
- * OpenMP threads, any batch and any split into prefill and generation. A thread that calls the
- * library needs 96 KB of stack. Plain structs may grow between versions: zero them before use, zero
- * means "default". There is no ABI promise.
+ * time. All that a run takes is allocated when it is made; beside that, steer_generate and
+ * steer_means allocate in each call. Results have the same bits for any number of OpenMP threads,
+ * any batch and any split into prefill and generation. A thread that calls the library needs 96 KB
+ * of stack. Plain structs may grow between versions: zero them before use, zero means "default".
+ * There is no ABI promise.
+ *
+ * Returns. A failure is a steer_status that is not 0, a pointer that is NULL, or a count (int, long)
+ * of -1; steer_context_bytes says 0. Where a steer_error is asked for, it then has the reason.
+ * What a *_new, *_open, *_load or steer_dim made is freed by the function beside it.
  *
  * Threads. Built with OpenMP, work is shared by as many threads as the calling thread's
  * omp_set_num_threads or OMP_NUM_THREADS says. How they wait for each other is read from the
@@ -23,6 +28,10 @@
 #define STEER_H
 #include <stddef.h>
 #include <stdint.h>
+
+#ifdef __cplusplus
+extern "C" {
+#endif
 
 #define STEER_VERSION 1
 #define STEER_MAX_IDS 8 /* end-of-turn or refusal token ids of a model */
@@ -118,8 +127,11 @@ typedef struct {
                             added: blocks below are not run; or NULL */
     const unsigned char *cut; /* [slots][nodes] of the graph below; 1: along this edge the slot
                                  reads the twin's node instead of the stream's own; or NULL */
-    int64_t hits[5]; /* out: rows changed by add, freeze, remove, ablate, cut; steer_generate
-                            sets them to 0 first */
+    /* Out: how often add, freeze, remove, ablate and cut were applied. add and cut count once a
+     * row, freeze once a row and block, remove once a row, block and kind, ablate three times a row
+     * and block. steer_run adds to them; what begins runs itself (steer_generate, patching) sets
+     * them to 0 first. So threads don't share a plan. */
+    int64_t hits[5];
 } steer_plan;
 
 /* ---- The graph of the blocks >= layer (paper section 4) ----
@@ -138,9 +150,12 @@ steer_graph steer_graph_of(const steer_model *m, int layer); /* no such block: a
 typedef struct steer_context steer_context;
 
 typedef struct {
-    int streams, positions, rows; /* sequences at once, positions a sequence, rows a run */
-    int logits;                   /* rows a run whose logits are wanted */
-    int cut_rows, cut_layer;      /* rows a run with cut edges, and the graph's first block */
+    int streams;   /* sequences at once; 0: 1 */
+    int positions; /* of a sequence; 0: the model's max_seq */
+    int rows;      /* of a run; 0: positions, but at most 256 */
+    int logits;    /* rows of a run whose logits are wanted; 0: rows, but at most 64 or streams */
+    int cut_rows;  /* rows of a run with cut edges; 0: none */
+    int cut_layer; /* the first block of their graph */
 } steer_limits;
 
 typedef struct {
@@ -164,9 +179,9 @@ size_t steer_context_bytes(const steer_model *m, const steer_limits *l); /* 0: t
 steer_context *steer_context_new(const steer_model *m, const steer_limits *l, steer_error *e);
 void steer_context_free(steer_context *c);
 /* Begin a sequence under a plan (borrowed, and left as it is while the stream runs; NULL: none). A
- * plan that freezes needs a twin: another stream that is fed the same tokens in the same runs. With
- * a twin, blocks below plan->layer are not run again: the stream enters at that block with the
- * twin's residual. */
+ * plan that freezes or cuts needs a twin: another stream that is fed the same tokens in the same
+ * runs. With a twin, blocks below plan->layer are not run again: the stream enters at that block
+ * with the twin's residual. */
 steer_status steer_begin(steer_context *c, int stream, steer_plan *plan, int twin, steer_error *e);
 /* Let `to` continue after the first n positions of `from` (same plan), copying its KV cache. */
 steer_status steer_fork(steer_context *c, int from, int to, int n, steer_error *e);
@@ -272,4 +287,8 @@ steer_status steer_patch_exactly(steer_tracer *t, const steer_example *x, const 
  * then points into the tracer: they are of no use without it. */
 steer_status steer_faithfulness(steer_tracer *t, const steer_example *x, const float *s,
                                 steer_plan *plans, int n, double *F, steer_error *e);
+
+#ifdef __cplusplus
+}
+#endif
 #endif
