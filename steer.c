@@ -3202,7 +3202,7 @@ steer_status steer_vector_load(steer_vector *v, const char *path, const steer_mo
  * text lacks them too; so the program (Part III) sets measures of coherence beside each rate.
  *
  * MEANS of activations over prompts have the shape [3][eoi][layers][d]: site 0 the residual that
- * enters a block, 1 the attention's output, 2 the MLP's; then end-of-instruction position, block. */
+ * enters a block, 1 the attention's output, 2 the MLP's; end-of-instruction position; block. */
 
 void steer_prompts_free(steer_prompts *p) {
     for (int i = 0; i < p->n; i++) {
@@ -3239,8 +3239,8 @@ static char json_escape(char c) {
     }
 }
 
-/* The code point of uXXXX at *s, or of a surrogate pair uXXXX\uXXXX; *s then is its last digit. Half
- * a pair is U+FFFD. 0: no digits, or a zero. */
+/* The code point of uXXXX at *s, or of a surrogate pair uXXXX\uXXXX; *s then is its last digit.
+ * Half a pair is U+FFFD. 0: no digits, or a zero. */
 static long json_code_point(const char **s) {
     long code = hex4(*s + 1), low = -1;
     if (code <= 0)
@@ -3536,8 +3536,8 @@ steer_status steer_dim(steer_vector *v, const steer_model *m, const double *harm
  *     h       = act(g) · u                      dh      = P^T dx W_down
  *                                               G_mlp   = dg W_gate + du W_up
  * P is Gemma's post-norm or nothing, J the Jacobian of the norm before a slot. G of a slot is the
- * gradient at its input, after the norm (method 3.6b): W_Q,h^T dq_h for the query of head h, ...
- * The norm-aware edge score wants J^T G (3.8), and the sum of all J^T G is the gradient itself:
+ * gradient at its input, after the norm: W_Q,h^T dq_h for the query of head h, ...
+ * The norm-aware edge score wants J^T G, and the sum of all J^T G is the gradient itself:
  * attribution is the backward with its terms kept apart. */
 
 typedef struct {
@@ -3589,8 +3589,8 @@ static void branch_back(const steer_config *c, back_scratch *s, float *to, float
     matmul_back(to, c->post_norms ? s->t : dx, w, n);
 }
 
-/* Head h of block b: from dz its dq, and its share dk, dv of the keys' and values' gradients. In the
- * forward pass this was, at each position t, for the positions u <= t that it sees,
+/* Head h of block b: from dz its dq, and its share dk, dv of the keys' and values' gradients. In
+ * the forward pass this was, at each position t, for the positions u <= t that it sees,
  *     capped[u] = cap(scale q[t] · k[u]),   p = softmax(capped),   z[t] = sum_u p[u] v[u] */
 static void attend_back(const steer_model *m, const steer_tape *tape, back_scratch *s, int b, int h,
                         int n) {
@@ -3640,8 +3640,8 @@ static void attend_back(const steer_model *m, const steer_tape *tape, back_scrat
     }
 }
 
-/* Position t of all heads. In the forward pass q and k were turned by rope, and the heads of a group
- * read one key and one value: their gradients are summed, at the group's first head. */
+/* Position t of all heads. In the forward pass q and k were turned by rope, and the heads of a
+ * group read one key and one value: their gradients are summed, at the group's first head. */
 static void groups_back(const steer_context *ctx, back_scratch *s, int t) {
     const steer_config *c = &ctx->m->config;
     int hd = c->head_dim, half = hd / 2, group = c->heads / c->kv_heads;
@@ -3731,7 +3731,7 @@ static void backward(const steer_context *ctx, const steer_tape *tape, int n, fl
 }
 
 /* ======================================================================== 12 patching and circuits
- * Multi-token activation patching (paper section 4, method 3). One EXAMPLE is a prompt with a
+ * Multi-token activation patching (paper section 4). One EXAMPLE is a prompt with a
  * response, teacher-forced: a base run and a run with a s added at the input of block l read the
  * same tokens. One of them is the SOURCE, the other, whose own greedy response the text is, the
  * DESTINATION. With y and y* their greedy tokens at a position, the metric
@@ -3752,10 +3752,22 @@ static int slot_of(const steer_graph *g, int b, int i) {
     return (b - g->layer) * (g->heads + 2 * g->kv_heads + 1) + i;
 }
 
-/* How many nodes precede a slot: its edges come from nodes 0 .. that - 1. */
+/* What slot_of numbered; of lm_head the block behind the last, and 0. */
+typedef struct {
+    int b, i;
+} slot_place;
+
+static slot_place place_of_slot(const steer_graph *g, int slot) {
+    int width = g->heads + 2 * g->kv_heads + 1;
+    return (slot_place){g->layer + slot / width, slot % width};
+}
+
+/* How many nodes precede a slot: its edges come from nodes 0 .. that - 1. A block's MLP has its
+ * heads before it, too. */
 static int senders(const steer_graph *g, int slot) {
-    int width = g->heads + 2 * g->kv_heads + 1, b = slot / width;
-    return 1 + b * (g->heads + 1) + (slot % width == width - 1 ? g->heads : 0);
+    slot_place at = place_of_slot(g, slot);
+    int is_mlp = at.i == g->heads + 2 * g->kv_heads;
+    return node_of(g, at.b, is_mlp ? g->heads : 0);
 }
 
 steer_graph steer_graph_of(const steer_model *m, int layer) {
@@ -3771,7 +3783,7 @@ steer_graph steer_graph_of(const steer_model *m, int layer) {
     return g;
 }
 
-/* EDIT, cut edges (paper section 4, method 4.2). The residual stream carries every node's own
+/* EDIT, cut edges (paper section 4.3). The residual stream carries every node's own
  * output; a slot v reads it with the twin's output in place of each node whose edge is cut,
  *     x_v = x + sum_{u: cut[v][u]} delta_u,   delta_u = twin's u - own u,
  * through a norm of its own. Slots first .. first + n - 1, of the same senders; to [n][cuts][d]. */
@@ -3820,7 +3832,7 @@ static void head_output(const steer_model *m, int b, int h, const float *z, int 
             to[k] *= m->config.norm_offset + w->post_attn_norm[k];
 }
 
-/* delta of the heads of block b: each run's own scalar r multiplies its heads' shares (3.6a). */
+/* delta of the heads of block b: each run's own scalar r multiplies its heads' shares. */
 static void cut_head_deltas(steer_context *c, int b) {
     const steer_config *m = &c->m->config;
     int d = m->d, hd = m->head_dim, qd = m->heads * hd;
@@ -4031,7 +4043,8 @@ static steer_status run_ends(tracer *t, const example *x, const float *s, steer_
     return STEER_OK;
 }
 
-static double kl_of(const float *a, const float *b, int n) { /* KL(softmax a || softmax b) */
+/* KL(softmax a || softmax b) */
+static double kl_of(const float *a, const float *b, int n) {
     double za = log_sum_exp(a, n), zb = log_sum_exp(b, n), sum = 0;
     for (int i = 0; i < n; i++)
         sum += exp(a[i] - za) * (a[i] - za - (b[i] - zb));
@@ -4041,11 +4054,14 @@ static double kl_of(const float *a, const float *b, int n) { /* KL(softmax a || 
 /* Positions of interest, as response positions 0 ..: for the logit metric where source and
  * destination predict different tokens, else where KL(destination || source) >= kl_min. */
 static int find_poi(tracer *t, const example *x, int metric) {
-    int n = 0, end = x->steered_text, vocab = t->m->config.vocab; /* end: the destination */
+    int n = 0, destination = x->steered_text, vocab = t->m->config.vocab;
     for (int i = 0; i <= x->n - x->n_prompt; i++) {
-        float *to = row_at(t->logits[end], i, vocab), *from = row_at(t->logits[!end], i, vocab);
-        if (metric == STEER_LOGIT ? t->greedy[0][i] != t->greedy[1][i]
-                                  : !(t->kl_min > 0) || kl_of(to, from, vocab) >= t->kl_min)
+        int differ = t->greedy[0][i] != t->greedy[1][i];
+        if (metric != STEER_LOGIT)
+            differ = !(t->kl_min > 0) ||
+                     kl_of(row_at(t->logits[destination], i, vocab),
+                           row_at(t->logits[!destination], i, vocab), vocab) >= t->kl_min;
+        if (differ)
             t->poi[n++] = i;
     }
     return n;
@@ -4117,27 +4133,33 @@ static void metric_gradient(tracer *t, const example *x, int metric, int source,
 static void node_deltas(tracer *t, int source, int b, int n) {
     const steer_config *c = &t->m->config;
     const float *gain = t->m->blocks[b].post_mlp_norm;
-    int d = c->d, hd = c->head_dim, qd = c->heads * hd;
-    float *mlp = row_at(t->delta, c->heads * n, d);
-    memset(t->z, 0, sizeof(float) * n * qd);
-    memset(mlp, 0, sizeof(float) * n * d);
-    for (int k = 0; k < 2; k++)
+    int d = c->d, hd = c->head_dim, q_width = c->heads * hd;
+    float *mlp_delta = row_at(t->delta, c->heads * n, d);
+    memset(t->z, 0, sizeof(float) * n * q_width);
+    memset(mlp_delta, 0, sizeof(float) * n * d);
+
+    /* z of the heads and the MLP's output, times what the post-norms make of them: the source's,
+     * minus the destination's. */
+    for (int k = 0; k < 2; k++) {
+        const steer_tape *from = &t->tape[k ? !source : source];
+        float sign = k ? -1 : 1;
         for (int p = 0; p < n; p++) {
-            const steer_tape *from = &t->tape[k ? !source : source];
             const float *attn = tape_at(from, from->attn, d, b, p);
-            const float *out = tape_at(from, from->mlp, d, b, p);
-            float *to = row_at(mlp, p, d), sign = k ? -1 : 1;
+            const float *mlp = tape_at(from, from->mlp, d, b, p);
+            float *to = row_at(mlp_delta, p, d);
             float r = sign * (c->post_norms ? inverse_rms(attn, d, c->norm_eps) : 1);
-            float s = sign * (c->post_norms ? inverse_rms(out, d, c->norm_eps) : 1);
-            add_scaled(row_at(t->z, p, qd), r, tape_at(from, from->z, qd, b, p), qd);
+            float s = sign * (c->post_norms ? inverse_rms(mlp, d, c->norm_eps) : 1);
+            add_scaled(row_at(t->z, p, q_width), r, tape_at(from, from->z, q_width, b, p), q_width);
             for (int j = 0; j < d; j++)
-                to[j] += s * out[j] * (c->post_norms ? c->norm_offset + gain[j] : 1);
+                to[j] += s * mlp[j] * (c->post_norms ? c->norm_offset + gain[j] : 1);
         }
+    }
     for (int h = 0; h < c->heads; h++)
-        head_output(t->m, b, h, t->z + h * hd, qd, row_at(t->delta, h * n, d), d, n);
+        head_output(t->m, b, h, t->z + h * hd, q_width, row_at(t->delta, h * n, d), d, n);
 }
 
-static double inner(float *a, float *b, int n, int d) { /* sum_p <a[p], b[p]> of rows [n][d] */
+/* sum_p <a[p], b[p]> of rows [n][d] */
+static double inner(float *a, float *b, int n, int d) {
     double sum = 0;
     for (int p = 0; p < n; p++)
         sum += dot(row_at(a, p, d), row_at(b, p, d), d);
@@ -4152,8 +4174,9 @@ static size_t edge_cells(const steer_graph *g) {
     return (size_t)g->slots * g->nodes;
 }
 
-static int has_edge(const steer_graph *g, int condition) { /* of [slots][nodes] */
-    return condition % g->nodes < senders(g, condition / g->nodes);
+/* Whether `edge`, an index of [slots][nodes], is one: its node precedes its slot. */
+static int has_edge(const steer_graph *g, int edge) {
+    return edge % g->nodes < senders(g, edge / g->nodes);
 }
 
 size_t steer_scores_width(const steer_tracer *t) {
@@ -4168,19 +4191,21 @@ static double *edges_of(const tracer *t, double *scores, int aware) {
     return dvector_of(t, scores) + t->m->config.d + aware * edge_cells(&t->graph);
 }
 
-/* <Delta_u, G_v>, in both forms, of `count` nodes u >= first, whose Deltas lie in t->delta. */
+/* <Delta_u, G_v> and <Delta_u, J^T G_v> of `count` nodes u >= first, whose Deltas are t->delta. */
 static void score_edges(tracer *t, int first, int count, int n, double *scores) {
     int d = t->m->config.d;
+    double *official = edges_of(t, scores, 0), *aware = edges_of(t, scores, 1);
     PARALLEL_FOR
     for (int v = 0; v < t->graph.slots; v++)
-        for (int u = first; u < first + count && u < senders(&t->graph, v); u++)
-            for (int aware = 0; aware < 2; aware++)
-                edges_of(t, scores, aware)[v * t->graph.nodes + u] =
-                    inner(row_at(t->delta, (u - first) * n, d),
-                          row_at(aware ? t->grad.aware : t->grad.in, v * n, d), n, d);
+        for (int u = first; u < first + count && u < senders(&t->graph, v); u++) {
+            float *delta = row_at(t->delta, (u - first) * n, d);
+            int edge = v * t->graph.nodes + u;
+            official[edge] = inner(delta, row_at(t->grad.in, v * n, d), n, d);
+            aware[edge] = inner(delta, row_at(t->grad.aware, v * n, d), n, d);
+        }
 }
 
-/* Scores of all nodes and edges of one example (method 3.6, 3.8), in the layout above. */
+/* Scores of all nodes and edges of one example, in the layout above. */
 steer_status steer_attribute(tracer *t, const example *x, const float *s, int metric, int steps,
                              double *scores, steer_error *e) {
     const steer_config *c = &t->m->config;
@@ -4293,8 +4318,8 @@ static steer_status add_patch(patch_queue *q, int u, int first, int last, double
     return q->n < q->batch ? STEER_OK : run_patches(q, e);
 }
 
-/* Exact patching, the oracle of the estimates: m(patched) - m(destination), where the destination is
- * run again with one node or one edge reading the source at all positions. */
+/* Exact patching, the oracle of the estimates: m(patched) - m(destination), where the destination
+ * is run again with one node or one edge reading the source at all positions. */
 steer_status steer_patch_exactly(tracer *t, const example *x, const float *s, double *node,
                                  double *edge, steer_error *e) {
     const steer_graph *g = &t->graph;
@@ -4324,8 +4349,8 @@ steer_status steer_patch_exactly(tracer *t, const example *x, const float *s, do
     return run_patches(&q, e);
 }
 
-/* Faithfulness (method 4.2, 4.3) of plans on a steered response: with b_t and s_t the greedy tokens
- * of base and steered run,
+/* Faithfulness (paper section 4.3) of plans on a steered response: with b_t and s_t the greedy
+ * tokens of base and steered run,
  *     D = sum over predictions of response tokens of  z[s_t] - z[b_t],
  *     F = (D - D_base) / (D_steer - D_base):
  * 0 for the base run, 1 for the steered. plans[i].coeff is set here. D_steer = D_base gives NAN. */
@@ -4356,32 +4381,47 @@ steer_status steer_faithfulness(tracer *t, const example *x, const float *s, ste
  * ============================================================================================== */
 
 #ifndef STEER_NO_MAIN /* from here on, what only the program needs */
-/* ---- Circuits: sets of edges, as bytes [slots][nodes] (method 4.1). A slot's readers are the
- * nodes behind it: a query's its head, a key's or value's its group's heads, the MLP's itself. */
+/* ---- Circuits: sets of edges, as bytes [slots][nodes] (paper section 4.3). A slot's readers are
+ * the nodes behind it: a query's its head, a key's or value's its group's heads, the MLP's itself.
+ * Returns how many they are, from *first on. */
 static int readers(const steer_graph *g, int slot, int *first) {
-    int width = g->heads + 2 * g->kv_heads + 1, i = slot % width, group = g->heads / g->kv_heads,
-        alone = i < g->heads || i == width - 1;
-    *first = node_of(g, g->layer + slot / width,
-                     alone ? min_int(i, g->heads) : (i - g->heads) % g->kv_heads * group);
-    return slot == g->slots - 1 ? 0 : alone ? 1 : group; /* behind lm_head is the output */
+    slot_place at = place_of_slot(g, slot);
+    int group = g->heads / g->kv_heads, kv = at.i - g->heads;
+    if (kv < 0) {
+        *first = node_of(g, at.b, at.i);
+        return slot == g->slots - 1 ? 0 : 1; /* behind lm_head is the output */
+    }
+    if (kv < 2 * g->kv_heads) {
+        *first = node_of(g, at.b, kv % g->kv_heads * group);
+        return group;
+    }
+    *first = node_of(g, at.b, g->heads);
+    return 1;
 }
 
-/* Keep only edges on a path from the steering site to the output; returns how many. */
+/* Keep only edges on a path from the steering site to the output; returns how many. Edges lead to
+ * later slots, so that one pass forward finds what the site reaches, one backward what the output
+ * needs. */
 static int prune(const steer_graph *g, unsigned char *keep) {
     unsigned char reached[MAX_NODES] = {1}, needed[MAX_NODES] = {0};
-    int count = 0, conditions = g->slots * g->nodes, first, n;
-    for (int i = 0; i < conditions; i++)
-        if (keep[i] && reached[i % g->nodes]) {
-            n = readers(g, i / g->nodes, &first);
-            memset(reached + first, 1, n);
+    int count = 0, first;
+    for (int v = 0; v < g->slots; v++) {
+        const unsigned char *into = keep + v * g->nodes;
+        int n = readers(g, v, &first);
+        for (int u = 0; u < g->nodes; u++)
+            if (into[u] && reached[u])
+                memset(reached + first, 1, n);
+    }
+    for (int v = g->slots - 1; v >= 0; v--) {
+        unsigned char *into = keep + v * g->nodes;
+        int n = readers(g, v, &first);
+        for (int u = g->nodes - 1; u >= 0; u--) {
+            if (!into[u])
+                continue;
+            into[u] = reached[u] && (!n || memchr(needed + first, 1, n));
+            needed[u] |= into[u];
+            count += into[u];
         }
-    for (int i = conditions - 1; i >= 0; i--) {
-        if (!keep[i])
-            continue;
-        n = readers(g, i / g->nodes, &first);
-        keep[i] = reached[i % g->nodes] && (!n || memchr(needed + first, 1, n));
-        needed[i % g->nodes] |= keep[i];
-        count += keep[i];
     }
     return count;
 }
@@ -4390,9 +4430,11 @@ static int prune(const steer_graph *g, unsigned char *keep) {
 static void order_edges(const steer_graph *g, const double *score, uint64_t seed, ranked *order) {
     uint64_t state = seed * 0x9E3779B97F4A7C15ull + 1;
     int n = 0;
-    for (int i = 0; i < g->slots * g->nodes; i++)
-        if (has_edge(g, i))
-            order[n++] = (ranked){score ? -fabs(score[i]) : random_unit(&state), i};
+    for (int v = 0; v < g->slots; v++)
+        for (int u = 0; u < senders(g, v); u++) {
+            int edge = v * g->nodes + u;
+            order[n++] = (ranked){score ? -fabs(score[edge]) : random_unit(&state), edge};
+        }
     qsort(order, n, sizeof *order, by_rank);
 }
 
@@ -4415,15 +4457,16 @@ static int select_greedy(const steer_graph *g, const ranked *order, int n, int f
     int kept = 0, first;
     memset(keep, 0, edge_cells(g));
     for (int i = 0; i < g->edges && kept < n; i++) {
-        int v = order[i].i / g->nodes, u = order[i].i % g->nodes, k = readers(g, v, &first);
-        int touches = forward ? inside[u] : !k || memchr(inside + first, 1, k);
-        if (keep[order[i].i] || !touches)
+        int edge = order[i].i, v = edge / g->nodes, u = edge % g->nodes;
+        int n_readers = readers(g, v, &first);
+        int touches = forward ? inside[u] : !n_readers || memchr(inside + first, 1, n_readers);
+        if (keep[edge] || !touches)
             continue;
         if (forward)
-            memset(inside + first, 1, k);
+            memset(inside + first, 1, n_readers);
         else
             inside[u] = 1;
-        keep[order[i].i] = 1;
+        keep[edge] = 1;
         kept++;
         i = -1; /* again from the strongest */
     }
@@ -6351,7 +6394,7 @@ static steer_status score_prompts(experiment *s, const steer_prompts *p, steer_p
 }
 
 /* ====================================================== 15 trained, decomposed, sparsified vectors
- * NTP and PO vectors (paper section 3, method 2.5-2.11): the d numbers of v, trained while the
+ * NTP and PO vectors (paper section 3): the d numbers of v, trained while the
  * model stays as it is. In a run with c f v added at the input of block l (c = +1: refuse, -1:
  * comply; f a factor drawn per sample), over a window of at most 64 predictions of response tokens,
  *     L_ntp = mean of -ln p(y_w)            L_po = -ln sigmoid(Delta)
@@ -6376,32 +6419,35 @@ typedef struct {
     uint64_t seed;
 } training;
 
-static const training standard_training = {10, 6, 64, 0.01, 2e-2, 42}; /* method 2.10 */
+static const training standard_training = {10, 6, 64, 0.01, 2e-2, 42};
 
 /* ln p of one response over its window under coeff * v, how many tokens that is, the share of the
- * whole response that greedy decoding would choose, and d(ln p)/d(coeff v), added to grad [d]. */
+ * whole response that greedy decoding would choose, and d(ln p)/d(coeff v), added to grad [d].
+ * match and grad may be NULL. */
 static steer_status response_logp(tracer *t, const training_pair *p, int which, const float *v,
                                   float coeff, int window, double *logp, int *counted,
                                   double *match, double *grad, steer_error *e) {
     const steer_config *c = &t->m->config;
-    int P = p->n_prompt, n = p->n[which], d = c->d, hits = 0;
-    example x = {p->tokens[which], n, P, coeff, 1};
+    int start = p->n_prompt - 1, n = p->n[which], length = n - p->n_prompt, d = c->d, hits = 0;
+    example x = {p->tokens[which], n, p->n_prompt, coeff, 1};
     steer_plan plan = {.start = p->start[which],
                        .layer = t->graph.layer,
                        .coeff = coeff,
                        .add = coeff != 0 ? v : NULL},
                *plans = &plan;
     TRY(run_example(t, &x, &plans, 1, grad ? &t->tape[2] : NULL, e));
-    *counted = min_int(window, n - P);
+
+    /* Logits of the response's predictions; position `start` predicts its first token. */
+    *counted = min_int(window, length);
     *logp = 0;
-    int all = match ? n - P : *counted;
+    int all = match ? length : *counted;
     for (int i = 0; i < all; i++)
-        final_norm(t->c, P - 1 + i, row_at(t->final[0], i, d));
+        final_norm(t->c, start + i, row_at(t->final[0], i, d));
     matmul(t->logits[0], t->final[0], &t->m->unembed, NULL, all);
-    memset(t->dx, 0, sizeof(float) * n * d);
+
     for (int i = 0; i < all; i++) {
         float *z = row_at(t->logits[0], i, c->vocab), *dz = row_at(t->logits[1], i, c->vocab);
-        int token = p->tokens[which][P + i];
+        int token = p->tokens[which][p->n_prompt + i];
         hits += argmax(z, c->vocab) == token;
         softcap(z, c->vocab, c->final_cap);
         if (i >= *counted)
@@ -6415,13 +6461,17 @@ static steer_status response_logp(tracer *t, const training_pair *p, int which, 
         softcap_back(dz, z, c->vocab, c->final_cap);
     }
     if (match)
-        *match = (double)hits / (n - P);
+        *match = (double)hits / length;
     if (!grad)
         return STEER_OK;
-    matmul_back(row_at(t->dx, P - 1, d), t->logits[1], &t->m->unembed, *counted);
+
+    /* v is added at every position: its gradient is the sum of theirs. */
+    memset(t->dx, 0, sizeof(float) * n * d);
+    matmul_back(row_at(t->dx, start, d), t->logits[1], &t->m->unembed, *counted);
     backward(t->c, &t->tape[2], n, t->dx, &t->back, NULL);
-    for (size_t i = 0; i < (size_t)n * d; i++)
-        grad[i % d] += t->dx[i];
+    for (int i = 0; i < n; i++)
+        for (int k = 0; k < d; k++)
+            grad[k] += row_at(t->dx, i, d)[k];
     return STEER_OK;
 }
 
@@ -6429,14 +6479,17 @@ static steer_status response_logp(tracer *t, const training_pair *p, int which, 
 static steer_status pair_loss(tracer *t, const training_pair *p, int po, const training *how,
                               const float *v, double f, double *loss, double *match, double *grad,
                               steer_error *e) {
-    int d = t->m->config.d, n[2] = {1, 1};
-    double logp[2] = {0, 0}, scale[2] = {-1, 0}; /* dL / d ln p */
-    double *g = grad ? memset(grad + d, 0, sizeof *g * 2 * d) : NULL;
-    for (int k = 0; k <= po; k++)
+    int d = t->m->config.d, n[2] = {1, 1}, responses = po ? 2 : 1;
+    double logp[2] = {0, 0};
+    double *of_logp = grad ? grad + d : NULL; /* [2][d] d(ln p)/d(c f v), wanted and unwanted */
+    if (grad)
+        memset(of_logp, 0, sizeof *grad * 2 * d);
+    for (int k = 0; k < responses; k++)
         TRY(response_logp(t, p, k, v, (float)(p->sign * f), how->window, &logp[k], &n[k],
-                          k ? NULL : match, g ? g + k * d : NULL, e));
+                          k == 0 ? match : NULL, grad ? of_logp + k * d : NULL, e));
+
+    double scale[2] = {-1.0 / n[0], 0}; /* dL / d(ln p) */
     *loss = -logp[0] / n[0];
-    scale[0] = -1.0 / n[0];
     if (po) {
         double beta = fmax(how->phi * (p->reference[1] - p->reference[0]), 1);
         double delta = beta / n[0] * logp[0] - logp[1] / n[1], rest = 1 / (1 + exp(delta));
@@ -6444,8 +6497,10 @@ static steer_status pair_loss(tracer *t, const training_pair *p, int po, const t
         scale[0] = -rest * beta / n[0];
         scale[1] = rest / n[1];
     }
-    for (int k = 0; k < (1 + po) * d && grad; k++)
-        grad[k % d] += p->sign * f * scale[k / d] * g[k];
+
+    for (int k = 0; k < responses && grad; k++)
+        for (int i = 0; i < d; i++)
+            grad[i] += p->sign * f * scale[k] * of_logp[k * d + i];
     return STEER_OK;
 }
 
@@ -6473,6 +6528,31 @@ static double random_normal(uint64_t *state) {
     return sqrt(-2 * log(u)) * cos(2 * 3.14159265358979323846 * random_unit(state));
 }
 
+static void shuffle(int *order, int n, uint64_t *state) {
+    for (int i = n - 1; i > 0; i--) {
+        int j = (int)(random_unit(state) * (i + 1)), swap = order[i];
+        order[i] = order[j];
+        order[j] = swap;
+    }
+}
+
+/* The epoch of the least loss (PO), or of the least sum of its ranks by loss and by match (NTP); -1
+ * where no loss is finite. record_of[epochs]: loss, match. */
+static int best_epoch(double (*record_of)[2], int epochs, int po) {
+    double least = INFINITY;
+    int best = -1;
+    for (int i = 0; i < epochs; i++) {
+        double value = po ? record_of[i][0] : 0;
+        for (int j = 0; j < epochs && !po; j++)
+            value += (record_of[j][0] < record_of[i][0]) + (record_of[j][1] > record_of[i][1]);
+        if (value < least) {
+            least = value;
+            best = i;
+        }
+    }
+    return best;
+}
+
 /* Train v [d] on pairs[0]; its epoch is the best on pairs[1] with |f v| = norm: for NTP by the sum
  * of the ranks of loss and match, for PO by the loss; record_of[epochs][2]. v gets that norm. */
 static steer_status train_vector(experiment *s, const pair_list pairs[2], int po,
@@ -6480,63 +6560,57 @@ static steer_status train_vector(experiment *s, const pair_list pairs[2], int po
                                  int *best) {
     int d = s->m->config.d, n = pairs[0].n, step = 0, *order;
     uint64_t state = how->seed * 0x9E3779B97F4A7C15ull + 1;
-    float *each;                    /* [epochs][d] */
-    double *adam, least = INFINITY; /* [5][d]: as pair_loss has it, then mean and square */
-    if (!GET(each, how->epochs * d) || !GET(adam, 5 * d) || !GET(order, n))
+    float *each;                  /* [epochs][d] v after each epoch */
+    double *grad, *mean, *square; /* [3][d] as pair_loss has it; Adam's [d] */
+    if (!GET(each, how->epochs * d) || !GET(grad, 3 * d) || !GET(mean, d) || !GET(square, d) ||
+        !GET(order, n))
         return s->e->code;
     for (int k = 0; k < d; k++)
         v[k] = (float)(0.01 * random_normal(&state));
     for (int i = 0; i < n; i++)
         order[i] = i;
+
     for (int epoch = 0; epoch < how->epochs; epoch++) {
         double lr = how->lr * (1 - (double)epoch / how->epochs), loss = 0, match = 0;
-        for (int i = n - 1; i > 0; i--) {
-            int j = (int)(random_unit(&state) * (i + 1)), swap = order[i];
-            order[i] = order[j];
-            order[j] = swap;
-        }
-        for (int i = 0; i < n; i += how->batch) { /* the last batch may be smaller */
+
+        /* Train; the last batch may be smaller. */
+        shuffle(order, n, &state);
+        for (int i = 0; i < n; i += how->batch) {
             int size = min_int(how->batch, n - i);
-            memset(adam, 0, sizeof *adam * d);
+            memset(grad, 0, sizeof *grad * d);
             for (int j = i; j < i + size; j++) {
                 double f = 2 * (1 + (int)(random_unit(&state) * 10)); /* 2, 4, .. 20 */
                 const training_pair *x = &pairs[0].of[order[j]];
-                TRY(pair_loss(s->t, x, po, how, v, f, &loss, NULL, adam, s->e));
+                TRY(pair_loss(s->t, x, po, how, v, f, &loss, NULL, grad, s->e));
                 show_progress(&s->bar, 1 + po);
             }
             for (int k = 0; k < d; k++)
-                adam[k] /= size;
-            adam_step(v, adam, adam + 3 * d, adam + 4 * d, d, ++step, lr);
+                grad[k] /= size;
+            adam_step(v, grad, mean, square, d, ++step, lr);
         }
-        double f = norm / norm_of(v, d), *r = record_of[epoch];
-        r[0] = r[1] = 0;
+
+        /* Validate, under a vector of the norm it will have. */
+        double f = norm / norm_of(v, d), *record = record_of[epoch];
+        record[0] = record[1] = 0;
         for (int i = 0; i < pairs[1].n; i++) {
             TRY(pair_loss(s->t, &pairs[1].of[i], po, how, v, f, &loss, &match, NULL, s->e));
-            r[0] += loss / pairs[1].n;
-            r[1] += match / pairs[1].n;
+            record[0] += loss / pairs[1].n;
+            record[1] += match / pairs[1].n;
         }
         copy_floats(row_at(each, epoch, d), v, d);
     }
-    *best = -1;
-    for (int i = 0; i < how->epochs; i++) {
-        double value = po ? record_of[i][0] : 0;
-        for (int j = 0; j < how->epochs && !po; j++) /* ranks */
-            value += (record_of[j][0] < record_of[i][0]) + (record_of[j][1] > record_of[i][1]);
-        if (value < least) {
-            least = value;
-            *best = i;
-            copy_floats(v, row_at(each, i, d), d);
-        }
-    }
+
+    *best = best_epoch(record_of, how->epochs, po);
     if (*best < 0)
         return fail(s->e, STEER_ENONFINITE, "no epoch of training has a finite loss");
+    copy_floats(v, row_at(each, *best, d), d);
     double scale = norm / norm_of(v, d);
     for (int k = 0; k < d; k++)
         v[k] = (float)(v[k] * scale);
     return STEER_OK;
 }
 
-/* Steering value vectors (paper section 5, method 6): the direct image of v on a head's output,
+/* Steering value vectors (paper section 6): the direct image of v on a head's output,
  *     svv_h = W_O,h W_V,g(h) (gain_b · v),
  * Gemma's post-norm gain included; the norms' scalars are left out. to [d] may be v. */
 static void value_vector(const steer_model *m, const float *v, int b, int h, float *to) {
@@ -6566,7 +6640,7 @@ static void logit_lens(const steer_model *m, const float *v, int n, int *id, flo
     }
 }
 
-/* Sparsification (paper section 7, method 7.1): which dimensions of v stay. The gradient rule drops
+/* Sparsification (paper section 7): which dimensions of v stay. The gradient rule drops
  * |e_i| / |e| < tau |v_i| / |v|, e the node effect of the steering site by dimension; the others
  * drop as many: the smallest |e_i|, the smallest |v_i|, or any. Returns how many stay. */
 enum { BY_GRADIENT, BY_EFFECT, BY_MAGNITUDE, BY_CHANCE };

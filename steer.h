@@ -7,15 +7,15 @@
  *
  * Promises. No function exits, prints, reads the environment or keeps global state. A steer_model
  * is immutable once open and may be shared by threads; a steer_context belongs to one thread at a
- * time. All that a run takes is allocated when it is made; beside that, steer_generate and
+ * time. All that a run takes is allocated with it; beside that, steer_generate and
  * steer_means allocate in each call. Results have the same bits for any number of OpenMP threads,
  * any batch and any split into prefill and generation. A thread that calls the library needs 96 KB
  * of stack. Plain structs may grow between versions: zero them before use, zero means "default".
  * There is no ABI promise.
  *
- * Returns. A failure is a steer_status that is not 0, a pointer that is NULL, or a count (int, long)
- * of -1; steer_context_bytes says 0. Where a steer_error is asked for, it then has the reason.
- * What a *_new, *_open, *_load or steer_dim made is freed by the function beside it.
+ * Returns. A failure is a steer_status that is not 0, a pointer that is NULL, or a count (int,
+ * long) of -1; steer_context_bytes says 0. Where a steer_error is asked for, it then has the
+ * reason. What a *_new, *_open, *_load or steer_dim made is freed by the function beside it.
  *
  * Threads. Built with OpenMP, work is shared by as many threads as the calling thread's
  * omp_set_num_threads or OMP_NUM_THREADS says. How they wait for each other is read from the
@@ -153,7 +153,7 @@ typedef struct {
     int streams;   /* sequences at once; 0: 1 */
     int positions; /* of a sequence; 0: the model's max_seq */
     int rows;      /* of a run; 0: positions, but at most 256 */
-    int logits;    /* rows of a run whose logits are wanted; 0: rows, but at most 64 or streams */
+    int logits;    /* rows of a run with logits; 0: as rows, at most 64, or streams if more */
     int cut_rows;  /* rows of a run with cut edges; 0: none */
     int cut_layer; /* the first block of their graph */
 } steer_limits;
