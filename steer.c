@@ -4174,11 +4174,6 @@ static size_t edge_cells(const steer_graph *g) {
     return (size_t)g->slots * g->nodes;
 }
 
-/* Whether `edge`, an index of [slots][nodes], is one: its node precedes its slot. */
-static int has_edge(const steer_graph *g, int edge) {
-    return edge % g->nodes < senders(g, edge / g->nodes);
-}
-
 size_t steer_scores_width(const steer_tracer *t) {
     return SCORE_NODES + (size_t)t->graph.nodes + t->m->config.d + 2 * edge_cells(&t->graph);
 }
@@ -4471,6 +4466,11 @@ static int select_greedy(const steer_graph *g, const ranked *order, int n, int f
         i = -1; /* again from the strongest */
     }
     return kept;
+}
+
+/* Whether `edge`, an index of [slots][nodes], is one: its node precedes its slot. */
+static int has_edge(const steer_graph *g, int edge) {
+    return edge % g->nodes < senders(g, edge / g->nodes);
 }
 
 /* What is cut when a circuit is kept, or, with `complement`, when it alone is removed. */
