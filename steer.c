@@ -4528,8 +4528,11 @@ static int repeated_4grams(const int *t, int n, int *total) {
 }
 
 /* ============================================================================ 13 output and report
+ * What the program writes: text for a screen, and the report, which is tables and sentences.
+ *
  * STANDARD OUTPUT is looked at after every table and answer, so that a full disk or a reader that
  * went away ends a long run early, and at the program's end. */
+
 /* Statuses that only the program has. A command that was not understood makes its status 2; of
  * output that nobody reads any more it says nothing. */
 static const steer_status MISUSED = (steer_status)(STEER_EPART + 1);
@@ -4596,8 +4599,8 @@ static steer_status check_output(const char *path, int how, steer_error *e) {
 
 /* TEXT FROM OUTSIDE (names, prompts, answers) must not steer a terminal: there, control characters
  * and bytes that are no UTF-8 are shown as \x1b. In a file or a pipe all bytes go out as they are.
- * lines 1: newlines and tabs stay. */
-static size_t escape_text(char *out, const char *s, size_t n, int lines) { /* out [4 n + 1] */
+ * lines 1: newlines and tabs stay. out [4 n + 1]. */
+static size_t escape_text(char *out, const char *s, size_t n, int lines) {
     char *to = out;
     int length;
     for (const char *end = s + n; s < end; s += length) {
@@ -4650,9 +4653,12 @@ typedef struct {
     size_t n;
 } typewriter;
 
-static int is_unfinished(const char *s, size_t n) { /* may more bytes make s a character? */
+/* May more bytes make s a character? */
+static int is_unfinished(const char *s, size_t n) {
     unsigned char lead = (unsigned char)*s;
-    size_t wanted = lead < 0xC0 || lead >= 0xF8 ? 1 : lead < 0xE0 ? 2 : lead < 0xF0 ? 3 : 4;
+    size_t wanted = 1;
+    if (lead >= 0xC0 && lead < 0xF8)
+        wanted = (size_t)(2 + (lead >= 0xE0) + (lead >= 0xF0));
     for (size_t i = 1; i < n; i++)
         if (((unsigned char)s[i] & 0xC0) != 0x80)
             return 0;
@@ -4851,7 +4857,10 @@ static void echo(const report *r, const entry *x, int i) {
     if (!r->f || r->json || r->lost)
         return;
     if (i < 0) {
-        fputs(table ? "\n" : model ? "\n==== " : "", r->f);
+        if (table)
+            fputs("\n", r->f);
+        if (model)
+            fputs("\n==== ", r->f);
         put(r->f, table ? x->text : x->name, PLAIN);
         fputs(model ? " ====\n" : "\n", r->f);
     }
@@ -4939,12 +4948,18 @@ static void write_json(FILE *f, const report *r) {
         if (x->text)
             json_text(f, x->text);
         for (int k = -1; table && k < x->n_rows; k++) {
-            fputs(k < 0 ? ", \"columns\": " : k ? ",\n    " : "\n    ", f);
+            if (k < 0)
+                fputs(", \"columns\": ", f);
+            else
+                fputs(k ? ",\n    " : "\n    ", f);
             put_row(f, r, x, k, 1);
             if (k < 0)
                 fputs(", \"rows\": [", f);
         }
-        fputs(model ? ", \"report\": [" : table ? "]}" : "}", f);
+        if (model)
+            fputs(", \"report\": [", f);
+        else
+            fputs(table ? "]}" : "}", f);
     }
     fputs(n_entries(r) ? "\n]}]\n" : "[]\n", f);
 }
@@ -5328,8 +5343,9 @@ static steer_status save_report(const report *r, void (*form)(FILE *, const repo
 }
 
 /* ==================================================================================== 14 measuring
- * An EXPERIMENT is one model with its prompts, its vectors and what was found. A CONDITION is a set of prompts
- * answered under one plan: the unit of every table. The streams of many conditions share batches.
+ * An EXPERIMENT is one model with its prompts, its vectors and what was found. A CONDITION is a set
+ * of prompts answered under one plan: a row of a table of refusal rates is one or two of them. The
+ * streams of many conditions share batches.
  *
  * RECORDS. What a unit of work gave (an answer, an example's scores, its faithfulness under some
  * plans) is kept in a file, a STORE, under the hash of everything that determines it, and looked up
@@ -5390,7 +5406,8 @@ typedef struct {
     long missing;      /* units met that are not on file and other shards' */
 } records;
 
-static uint64_t hash_of(uint64_t h, const void *data, size_t n) { /* FNV-1a, 64 bits */
+/* FNV-1a, 64 bits, of more data behind h; h 0: of these first. */
+static uint64_t hash_of(uint64_t h, const void *data, size_t n) {
     const unsigned char *p = data;
     h = h ? h : 0xCBF29CE484222325ull;
     for (size_t i = 0; i < n && p; i++)
@@ -6127,8 +6144,9 @@ typedef struct {
 
 static void clear_experiment(experiment *s) {
     steer_prompts *const sets[] = {s->train, s->val, s->test, s->refusal_prompted};
-    for (int i = 0; i < 8; i++)
-        steer_prompts_free(&sets[i / 2][i % 2]);
+    for (int set = 0; set < 4; set++)
+        for (int k = 0; k < 2; k++)
+            steer_prompts_free(&sets[set][k]);
     steer_vector_free(&s->v);
     steer_context_free(s->c);
     steer_tracer_free(s->t);
@@ -6171,7 +6189,8 @@ static int condition_size(const condition *x) {
     return min_int(x->n, x->prompts->n);
 }
 
-static char *answer_text(experiment *s, const steer_job *j) { /* or NULL */
+/* Until the experiment ends; NULL: no memory. */
+static char *answer_text(experiment *s, const steer_job *j) {
     size_t n = steer_decode(s->m, j->out, j->n_out, NULL, 0) + 1;
     char *text;
     if (GET(text, n))
@@ -6683,13 +6702,17 @@ static double chance_of_overlap(int d, int n1, int n2, int k) {
 }
 
 /* ============================================================================== 16 the experiments
- * Each is a function over conditions or examples; above it stands the paper's section. */
+ * Each is a function over conditions or examples that prints a table; above it stands the paper's
+ * section. They stand in the order in which `whole_paper`, at the end, runs them: the site and the
+ * dose; steering and freezing (Tables 1 and 2); the map of all sites; trained vectors; patching;
+ * circuits; value vectors; sparse vectors; last the verdicts, which `conclude` draws from all. */
 static int longest_prompt(const experiment *s) {
     const steer_prompts *const sets[] = {s->train, s->val, s->test, s->refusal_prompted};
     int longest = 1;
-    for (int i = 0; i < 8; i++)
-        for (int j = 0; j < sets[i / 2][i % 2].n; j++)
-            longest = max_int(longest, sets[i / 2][i % 2].lengths[j]);
+    for (int set = 0; set < 4; set++)
+        for (int k = 0; k < 2; k++)
+            for (int i = 0; i < sets[set][k].n; i++)
+                longest = max_int(longest, sets[set][k].lengths[i]);
     return longest;
 }
 
@@ -6884,18 +6907,28 @@ static steer_status score_ablation(experiment *s, site_score *x) {
     return ask(s, &s->site_prompts[HARMLESS], (steer_plan){.ablate = x->v}, s->site_logits, &x->kl);
 }
 
-/* Every site's scores, then the rule: a site is out if its block >= int(0.8 L), if induce < 0 or if
- * KL > 0.1; the best sigmoid(induce) - sigmoid(bypass) wins. KL is taken of those that pass the
- * rest, till one passes, and of three near misses. */
-static steer_status choose_site(experiment *s) {
-    const steer_config *m = &s->m->config;
-    int eoi = s->m->eoi, sites = m->layers * eoi, tried = 0;
-    double row[2 * MAX_EOI] = {0}; /* of a block's sites */
-    char columns[4096] = "block";
-    if (!GET(s->sites, sites))
+/* A site's vector and refusal scores; the rule maximises sigmoid(induce) - sigmoid(bypass). */
+static steer_status rate_site(experiment *s, site_score *x) {
+    int d = s->m->config.d;
+    if (!GET(x->v, d))
         return s->e->code;
-    TRY(prepare_site_prompts(s));
-    s->bar.what = "refusal scores of all sites";
+    TRY(take_site(s, x->layer, x->pos, 1));
+    memcpy(x->v, s->v.v, sizeof *x->v * (size_t)d);
+    if (dot(x->v, x->v, d) > 0) { /* at block 0: the template's own embeddings */
+        TRY(score_site(s, x));
+        double value = 1 / (1 + exp(-x->induce)) - 1 / (1 + exp(-x->bypass));
+        if (!isnan(value))
+            x->rank.value = -value;
+    }
+    show_progress(&s->bar, 0.4 * (s->site_prompts[0].n + s->site_prompts[1].n));
+    return STEER_OK;
+}
+
+/* The refusal scores of all sites into s->sites, block by block. */
+static steer_status sites_table(experiment *s) {
+    int layers = s->m->config.layers, eoi = s->m->eoi;
+    char columns[4096] = "block";
+    site_score *x = s->sites;
     for (int pos = -eoi, at = 5; pos < 0; pos++)
         at += snprintf(columns + at, sizeof columns - (size_t)at, "|%d bypass#1|induce#1", pos);
     string title = str("Refusal log-odds at coefficient 1, validation: %d harmful prompts with -v "
@@ -6903,42 +6936,54 @@ static steer_status choose_site(experiment *s) {
                        s->site_prompts[HARMFUL].n, s->site_log_odds[HARMFUL],
                        s->site_prompts[HARMLESS].n, s->site_log_odds[HARMLESS]);
     open_table(s->out, "sites", title.s, columns);
-    for (int i = 0; i < sites; i++) {
-        site_score *x = &s->sites[i];
-        *x = (site_score){{2, i}, i / eoi, i % eoi - eoi, NULL, NAN, NAN, NAN};
-        if (!GET(x->v, m->d))
-            return s->e->code;
-        TRY(take_site(s, x->layer, x->pos, 1));
-        memcpy(x->v, s->v.v, sizeof *x->v * (size_t)m->d);
-        if (dot(x->v, x->v, m->d) > 0) { /* at block 0: the template's own embeddings */
-            TRY(score_site(s, x));
-            double value = 1 / (1 + exp(-x->induce)) - 1 / (1 + exp(-x->bypass));
-            if (!isnan(value))
-                x->rank.value = -value;
+    for (int layer = 0; layer < layers; layer++) {
+        double row[2 * MAX_EOI] = {0};
+        for (int k = 0; k < eoi; k++, x++) {
+            ranked unrated = {2, (int)(x - s->sites)}; /* behind every site that has scores */
+            *x = (site_score){unrated, layer, k - eoi, NULL, NAN, NAN, NAN};
+            TRY(rate_site(s, x));
+            row[2 * k] = x->bypass;
+            row[2 * k + 1] = x->induce;
         }
-        show_progress(&s->bar, 0.4 * (s->site_prompts[0].n + s->site_prompts[1].n));
-        row[2 * (i % eoi)] = x->bypass;
-        row[2 * (i % eoi) + 1] = x->induce;
-        if (x->pos == -1)
-            add_numbers(s->out, str("%d", x->layer).s, row, 2 * eoi);
+        add_numbers(s->out, str("%d", layer).s, row, 2 * eoi);
     }
-    qsort(s->sites, (size_t)sites, sizeof *s->sites, by_rank);
+    return STEER_OK;
+}
+
+/* The rule: a site is out if its block >= int(0.8 L), if induce < 0 or if KL > 0.1; the best of the
+ * rest wins. KL is taken of those that pass the other two, till one passes, and of the three best
+ * that do not, in case that none does. */
+static steer_status pick_site(experiment *s, int sites) {
+    int near_misses = 0;
     s->picked.layer = -1;
+    qsort(s->sites, (size_t)sites, sizeof *s->sites, by_rank);
     for (int i = 0; i < sites && s->picked.layer < 0; i++) {
         site_score *x = &s->sites[i];
         int passes = x->layer < last_block(s) && x->induce >= 0;
-        if (isnan(x->induce) || (!passes && tried++ >= 3))
+        if (isnan(x->induce) || (!passes && near_misses++ >= 3))
             continue;
         TRY(score_ablation(s, x));
         if (passes && x->kl <= 0.1)
             s->picked = *x;
     }
-    int found = s->picked.layer >= 0;
-    for (int i = 0; i < (found ? 1 : min_int(3, sites)); i++) {
-        const site_score *x = found ? &s->picked : &s->sites[i];
-        say(s->out, "%s block %d, position %d: %s%s%s",
-            found ? "the rule picks" : "no site passes the rule; near miss:", x->layer, x->pos,
-            faults_of(s, x).s, found ? "" : ", ", site_numbers(x).s);
+    return STEER_OK;
+}
+
+static steer_status choose_site(experiment *s) {
+    int sites = s->m->config.layers * s->m->eoi;
+    if (!GET(s->sites, sites))
+        return s->e->code;
+    TRY(prepare_site_prompts(s));
+    s->bar.what = "refusal scores of all sites";
+    TRY(sites_table(s));
+    TRY(pick_site(s, sites));
+    if (s->picked.layer >= 0)
+        say(s->out, "the rule picks block %d, position %d: %s", s->picked.layer, s->picked.pos,
+            site_numbers(&s->picked).s);
+    for (int i = 0; i < min_int(3, sites) && s->picked.layer < 0; i++) {
+        const site_score *x = &s->sites[i];
+        say(s->out, "no site passes the rule; near miss: block %d, position %d: %s, %s", x->layer,
+            x->pos, faults_of(s, x).s, site_numbers(x).s);
     }
     return STEER_OK;
 }
@@ -6973,8 +7018,11 @@ static steer_status set_site(experiment *s) {
     int passes = s->picked.layer >= 0;
     const site_score *best = passes ? &s->picked : s->sites;
     int own = !s->requested.given && !s->requested.asked && c->site_layer;
-    int layer = s->requested.given ? s->requested.layer : own ? c->site_layer : best->layer;
-    int pos = s->requested.given ? s->requested.pos : own ? c->site_pos : best->pos;
+    int layer = own ? c->site_layer : best->layer, pos = own ? c->site_pos : best->pos;
+    if (s->requested.given) {
+        layer = s->requested.layer;
+        pos = s->requested.pos;
+    }
     float dose = 0;
     condition conditions[2 * DOSES];
     TRY(take_site(s, layer, pos, 1));
@@ -7016,59 +7064,38 @@ static steer_status set_site(experiment *s) {
     return STEER_OK;
 }
 
-/* The site decides the mechanism: what freezing costs wherever the vector steers at the reported
- * coefficient. Sites whose log-odds with +v stay 2 below those with -v are not generated from. */
-static steer_status site_map(experiment *s) {
-    int sites = s->m->config.layers * s->m->eoi, n = 0, kept = 0;
-    double a = (double)s->v.coeff;
-    const site_score *site;
-    condition *plain, *frozen, *x;
-    if (!GET(plain, 2 + 2 * sites) || !GET(frozen, 4 * sites))
-        return s->e->code;
-    condition *steered = plain + 2;
-    both(s->val, s->map, (steer_plan){0}, plain);
-    for (int i = 0; i < sites; i++) {
-        for (site = s->sites; site->rank.i != i;)
-            site++;
-        steer_plan plan = {.add = site->v, .coeff = s->v.coeff, .layer = site->layer};
-        if (site->induce >= site->bypass - 2)
-            both(s->val, s->map, plan, steered + 2 * n++);
-    }
-    TRY(answer(s, "site map", plain, 2 + 2 * n, 0));
-    for (x = steered; x < steered + 2 * n; x += 2) { /* those that steer move up, and are frozen */
-        steer_plan plan = x[HARMLESS].plan;
-        if (!steers(x))
-            continue;
-        memmove(steered + 2 * kept, x, 2 * sizeof *x);
-        plan.freeze = STEER_QK;
-        both(s->val, s->map, plan, frozen + 4 * kept);
-        plan.freeze = STEER_V;
-        both(s->val, s->map, plan, frozen + 4 * kept++ + 2);
-    }
-    TRY(answer(s, "site map", frozen, 4 * kept, 0));
-    string title = str("Site map: sites that steer at coefficient %g (induce >= 0.9, bypass <= "
-                       "0.1), %d + %d validation prompts",
-                       a, condition_size(&plain[1]), condition_size(&plain[0]));
-    open_table(s->out, "map", title.s,
-               "block, position|induce#2|bypass#2|QK loss#1|low#1|high#1|OV loss#1|low#1|high#1|"
-               "at most#1");
-    for (x = steered; x < steered + 2 * kept; x += 2, frozen += 4) {
-        for (site = s->sites; site->v != x->plan.add;)
-            site++;
-        estimate qk = loss(x, frozen), ov = loss(x, frozen + 2);
-        ROW(s->out, str("%d, %d", site->layer, site->pos).s, x[1].refused, x[0].refused, qk.value,
-            qk.low, qk.high, ov.value, ov.low, ov.high, loss(x, plain).value);
-    }
-    if (!kept)
-        say(s->out, "no site steers both ways at coefficient %g", a);
-    return STEER_OK;
-}
-
-/* ---- The rest of the paper: one function an experiment; the coefficient is folded into v. */
+/* ---- Examples: answers that the vector flips, and faithfulness on them. In a method's
+ * v the coefficient is folded in. */
 static const double threshold = 0.85; /* of a faithful circuit: paper section 4.3 */
 
 static size_t graph_size(const experiment *s) {
     return edge_cells(&s->t->graph);
+}
+
+/* What the paper's experiments begin with: DIM with its coefficient folded in, memory. */
+static steer_status open_paper(experiment *s) {
+    int d = s->m->config.d, max = min_int(longest_prompt(s) + s->max_new, s->m->config.max_seq);
+    int layer = s->v.layer, answers = s->max_new + 1, streams = s->m->grammar_size ? 7 : 3;
+    tracer t;
+    size_t bytes = lay_out_tracer(&t, s->m, layer, max, answers, streams, NULL);
+    notice("%s: patching takes %.0f MB: three tapes %.0f, gradients of %d slots %.0f, circuits "
+           "%.0f",
+           s->m->config.name, bytes / 1e6, t.tapes / 1e6, t.graph.slots, t.sums / 1e6,
+           t.contexts / 1e6);
+    bytes = add(bytes, s->context_bytes);
+    if (s->max_bytes && bytes > s->max_bytes)
+        return fail(s->e, STEER_ENOMEM,
+                    "%.0f MB are wanted beside the file, --max-mem allows "
+                    "%.0f; give shorter prompts or --max-new",
+                    bytes / 1e6, s->max_bytes / 1e6);
+    s->t = steer_tracer_new(s->m, layer, max, answers, streams, s->e);
+    float *v = GET(s->vectors[DIM].v, d);
+    if (!s->t || !v || !GET(s->order, t.graph.edges) || !GET(s->cuts, MAX_CUTS * graph_size(s)))
+        return s->e->code;
+    s->t->kl_min = s->kl_min;
+    for (int k = 0; k < d; k++)
+        v[k] = s->v.coeff * s->v.v[k];
+    return STEER_OK;
 }
 
 /* Does the vector flip the answer to prompt i: refusal to compliance of a harmful one, or back? */
@@ -7096,8 +7123,9 @@ static steer_status add_example(experiment *s, method *x, examples *to, int side
     return ex->tokens ? STEER_OK : s->e->code;
 }
 
-/* The four datasets of a vector (method 3.1): the first prompts that it flips, each answer as the
- * text. What is chosen by them, circuits, their sizes, dimensions, is judged by other prompts. */
+/* The four datasets of a vector (paper section 4): on each side the first prompts that it flips, once
+ * with the unsteered answer as the text, once with the steered one. What is chosen by them (circuits,
+ * their sizes, dimensions) is judged by other prompts. */
 static steer_status collect_examples(experiment *s, method *x) {
     examples *to = &x->choosing;
     if (to->list)
@@ -7107,16 +7135,18 @@ static steer_status collect_examples(experiment *s, method *x) {
     for (int k = 0; k < 2; k++)
         if (!s->chose[k] && !GET(s->chose[k], s->test[k].n))
             return s->e->code;
-    for (int set = 0; set < 4; set++) {
-        int k = set / 2, n = 0;
-        for (int i = 0; i < condition_size(&x->steered[k]) && n < s->n_patch; i++) {
-            if (!flips(k, &s->plain[k], &x->steered[k], i))
-                continue;
-            TRY(add_example(s, x, to, k, i, set % 2));
-            s->chose[k][i] = 1;
-            to->count[k] = ++n;
+    for (int k = 0; k < 2; k++)
+        for (int text = 0; text < 2; text++) {
+            const condition *plain = &s->plain[k], *steered = &x->steered[k];
+            int n = 0;
+            for (int i = 0; i < condition_size(steered) && n < s->n_patch; i++) {
+                if (!flips(k, plain, steered, i))
+                    continue;
+                TRY(add_example(s, x, to, k, i, text));
+                s->chose[k][i] = 1;
+                to->count[k] = ++n;
+            }
         }
-    }
     return STEER_OK;
 }
 
@@ -7210,6 +7240,238 @@ static double mean_of_sides(const faithfulness *F, int i) {
     return sides ? sum / sides : NAN;
 }
 
+/* What conditions show, beside the paper's refusal rates (Table 2, 1 - ASR: Gemma 2 2B and Llama 3.2 3B;
+ * its harmful side is judged by Llama Guard 2, ours by substrings). */
+typedef struct {
+    const char *name;
+    double gemma, llama;
+} paper_rates;
+
+static void conditions_table(experiment *s, const char *name, const char *title, const condition *x,
+                             const paper_rates *rows, int n) {
+    open_table(s->out, name, title,
+               "|n#0|refused#2|low#2|high#2|log-odds#1|coherent#2|"
+               "perplexity#1|repeats#2|Gemma#2|Llama#2");
+    for (int i = 0; i < n; i++, x++, rows++) {
+        estimate w = wilson(x->n_refused, condition_size(x));
+        ROW(s->out, rows->name, condition_size(x), x->refused, w.low, w.high, x->log_odds,
+            x->coherent, x->perplexity, x->repeats, rows->gemma, rows->llama);
+    }
+}
+
+/* ---- Steering and freezing. Refusal without steering, with the vector, with its direction ablated;
+ * and what any vector of that size does: random ones of the same norm at the same site. */
+
+/* A random vector of the length of s->v, another one for every draw, into to [d]. */
+static void random_control(const experiment *s, int draw, float *to) {
+    int d = s->v.d;
+    uint64_t state = ((uint64_t)draw + 1) * 0x9E3779B97F4A7C15ull;
+    for (int k = 0; k < d; k++)
+        to[k] = (float)random_normal(&state);
+    double scale = norm_of(s->v.v, d) / norm_of(to, d);
+    for (int k = 0; k < d; k++)
+        to[k] = (float)(to[k] * scale);
+}
+
+typedef struct {
+    double mean, least, most;
+} spread;
+
+static spread spread_of(const double *x, int n) {
+    spread y = {0, INFINITY, -INFINITY};
+    for (int i = 0; i < n; i++) {
+        y.mean += x[i] / n;
+        y.least = fmin(y.least, x[i]);
+        y.most = fmax(y.most, x[i]);
+    }
+    return y;
+}
+
+static void control_rows(experiment *s) {
+    for (int k = 0; k < 2; k++) {
+        double refused[CONTROLS], odds = 0, coherent = 0, perplexity = 0, repeats = 0;
+        for (int i = 0; i < CONTROLS; i++) {
+            const condition *x = &s->control[i][k];
+            refused[i] = x->refused;
+            odds += x->log_odds / CONTROLS;
+            coherent += x->coherent / CONTROLS;
+            perplexity += x->perplexity / CONTROLS;
+            repeats += x->repeats / CONTROLS;
+        }
+        spread r = spread_of(refused, CONTROLS);
+        ROW(s->out, k == HARMFUL ? "harmful random -" : "harmless random +",
+            condition_size(&s->control[0][k]), r.mean, r.least, r.most, odds, coherent, perplexity,
+            repeats, NAN, NAN);
+    }
+}
+
+static steer_status steering_table(experiment *s) {
+    static const paper_rates rows[] = {
+        {"harmful unsteered", 1.00, 0.98},     {"harmless unsteered", 0.01, 0.00},
+        {"harmful steered -", 0.20, 0.15},     {"harmless steered +", 1.00, 0.97},
+        {"harmful ablated to zero", NAN, NAN}, {"harmless ablated to zero", NAN, NAN},
+        {"harmful ablated to mean", NAN, NAN}, {"harmless ablated to mean", NAN, NAN}};
+    condition conditions[8 + 2 * CONTROLS];
+    int d = s->v.d;
+    float *random;
+    if (!GET(random, CONTROLS * d))
+        return s->e->code;
+    both(s->test, s->n_test, (steer_plan){0}, conditions);
+    both(s->test, s->n_test, add_vector(s, s->v.v, s->v.coeff), conditions + 2);
+    both(s->test, s->n_test, (steer_plan){.ablate = s->v.v}, conditions + 4);
+    both(s->test, s->n_test, (steer_plan){.ablate = s->v.v, .keep = s->v.keep}, conditions + 6);
+    for (int i = 0; i < CONTROLS; i++) {
+        float *v = row_at(random, i, d);
+        random_control(s, i, v);
+        both(s->test, s->n_control, add_vector(s, v, s->v.coeff), conditions + 8 + 2 * i);
+    }
+    TRY(answer(s, "steering and ablation", conditions, 8 + 2 * CONTROLS, s->read));
+    memcpy(s->control, conditions + 8, sizeof s->control);
+    string title = str("Steering (paper: Table 2): block %d, position %d, coefficient %g; test "
+                       "prompts, fraction refused; random: %d vectors of the same norm, their mean "
+                       "and range",
+                       s->v.layer, s->v.pos, (double)s->v.coeff, CONTROLS);
+    conditions_table(s, "steering", title.s, conditions, rows, 8);
+    control_rows(s);
+    if (conditions[HARMFUL].refused < 0.1)
+        say(s->out,
+            "this model hardly refuses: %d of %d harmful prompts; rates with -a say little "
+            "here, look at the log-odds",
+            conditions[HARMFUL].n_refused, condition_size(&conditions[HARMFUL]));
+    memcpy(s->plain, conditions, sizeof s->plain);
+    memcpy(s->vectors[DIM].steered, conditions + 2, sizeof s->plain);
+    s->findings.most = loss(conditions + 2, conditions);
+    for (int i = 0; i < CONTROLS; i++) {
+        const condition *x = s->control[i];
+        s->findings.moved[i] = loss(x, conditions).value;
+        s->findings.control[i] = share_of_loss(x, conditions, conditions + 2, conditions);
+    }
+    return STEER_OK;
+}
+
+/* Freezing (paper section 6, Table 1): what steering loses when blocks >= l read the unsteered
+ * twin's attention patterns (QK) or values (OV), when the vector's direct image is taken out of the
+ * values (SVV) or of the MLP inputs, and when MLP outputs are the twin's. */
+static steer_status freezing_table(experiment *s) {
+    static const struct {
+        const char *name;
+        unsigned freeze, remove;
+        double paper_rates;
+    } rows[] = {{"unsteered", 0, 0, NAN},
+                {"steered", 0, 0, NAN},
+                {"patterns frozen (QK)", STEER_QK, 0, 8.75},
+                {"values frozen (OV)", STEER_V, 0, 71.75},
+                {"SVV removed", 0, STEER_SVV,
+                 54.75}, /* 53.75 printed, 54.75 from the paper's own conditions */
+                {"MLP direct removed", 0, STEER_MLP_DIRECT, 44.50},
+                {"MLP outputs frozen", STEER_MLP, 0, NAN}};
+
+    steer_plan plans[7];
+    condition conditions[14], *steered = conditions + 2;
+    memcpy(conditions, s->plain, sizeof s->plain);
+    memcpy(steered, s->vectors[DIM].steered, sizeof s->plain);
+    for (int i = 2; i < 7; i++) {
+        steer_plan plan = add_vector(s, s->v.v, s->v.coeff);
+        plan.freeze = rows[i].freeze;
+        plan.remove = rows[i].remove;
+        both(s->test, s->n_test, plan, conditions + 2 * i);
+        plans[i] = (steer_plan){.freeze = plan.freeze, .remove = plan.remove};
+    }
+    const examples *from = &s->vectors[DIM].choosing; /* nothing here was chosen by them */
+    faithfulness F;
+    TRY(measure_faithfulness(s, &s->vectors[DIM], from, s->n_faith, plans + 2, 5, &F));
+    TRY(answer(s, "freezing", conditions + 4, 10, s->read));
+    open_table(s->out, "freezing",
+               "Freezing (paper: Table 1): fraction refused; loss in points, "
+               "mean of both directions, and its share of the most that can be lost, with 95% "
+               "intervals; teacher-forced faithfulness (base 0, steered 1); random: vectors of the "
+               "same norm instead, their mean and range",
+               "|harmless +#2|harmful -#2|loss#1|low#1|high#1|at most#1|share#2|from#2|to#2|"
+               "paper#2|perpl. +#1|perpl. -#1|coherent -#2|faithfulness#3|F low#3|F high#3");
+    for (int i = 0; i < 7; i++) {
+        const condition *x = conditions + 2 * i;
+        estimate points = unmeasured, share = unmeasured;
+        estimate kept = {i, NAN, NAN, 1, 0}; /* 0 for the unsteered, 1 for the steered */
+        if (i != 1)
+            points = loss(steered, x);
+        if (i > 1) {
+            share = share_of_loss(steered, x, steered, conditions);
+            kept = mean_of_plan(&F, i - 2, -1);
+            s->findings.loss[i - 2] = points;
+            s->findings.share[i - 2] = share;
+            s->findings.F[i - 2] = kept;
+        }
+        ROW(s->out, rows[i].name, x[1].refused, x[0].refused, points.value, points.low, points.high,
+            i == 1 ? NAN : s->findings.most.value, share.value, share.low, share.high,
+            rows[i].paper_rates, x[1].perplexity, x[0].perplexity, x[0].coherent, kept.value,
+            kept.low, kept.high);
+    }
+    double refused[2][CONTROLS], points[CONTROLS];
+    for (int i = 0; i < CONTROLS; i++) {
+        points[i] = loss(steered, s->control[i]).value;
+        for (int k = 0; k < 2; k++)
+            refused[k][i] = s->control[i][k].refused;
+    }
+    spread r = spread_of(points, CONTROLS);
+    ROW(s->out, "random vectors", spread_of(refused[1], CONTROLS).mean,
+        spread_of(refused[0], CONTROLS).mean, r.mean, r.least, r.most, s->findings.most.value, NAN,
+        NAN, NAN, NAN, NAN, NAN, NAN, NAN, NAN, NAN);
+    const condition *qk = conditions + 4, *ov = conditions + 6, *svv = conditions + 8;
+    s->findings.ov_over_qk = loss(qk, ov);
+    s->findings.svv_of_ov = share_of_loss(steered, svv, steered, ov);
+    s->findings.F_gap = mean_of_plan(&F, 0, 1);
+    return STEER_OK;
+}
+
+/* The site decides the mechanism: what freezing costs wherever the vector steers at the reported
+ * coefficient. Sites whose log-odds with +v stay 2 below those with -v are not generated from. */
+static steer_status site_map(experiment *s) {
+    int sites = s->m->config.layers * s->m->eoi, n = 0, kept = 0;
+    double a = (double)s->v.coeff;
+    const site_score *site;
+    condition *plain, *frozen, *x;
+    if (!GET(plain, 2 + 2 * sites) || !GET(frozen, 4 * sites))
+        return s->e->code;
+    condition *steered = plain + 2;
+    both(s->val, s->map, (steer_plan){0}, plain);
+    for (int i = 0; i < sites; i++) {
+        for (site = s->sites; site->rank.i != i;)
+            site++;
+        steer_plan plan = {.add = site->v, .coeff = s->v.coeff, .layer = site->layer};
+        if (site->induce >= site->bypass - 2)
+            both(s->val, s->map, plan, steered + 2 * n++);
+    }
+    TRY(answer(s, "site map", plain, 2 + 2 * n, 0));
+    for (x = steered; x < steered + 2 * n; x += 2) { /* those that steer move up, and are frozen */
+        steer_plan plan = x[HARMLESS].plan;
+        if (!steers(x))
+            continue;
+        memmove(steered + 2 * kept, x, 2 * sizeof *x);
+        plan.freeze = STEER_QK;
+        both(s->val, s->map, plan, frozen + 4 * kept);
+        plan.freeze = STEER_V;
+        both(s->val, s->map, plan, frozen + 4 * kept++ + 2);
+    }
+    TRY(answer(s, "site map", frozen, 4 * kept, 0));
+    string title = str("Site map: sites that steer at coefficient %g (induce >= 0.9, bypass <= "
+                       "0.1), %d + %d validation prompts",
+                       a, condition_size(&plain[1]), condition_size(&plain[0]));
+    open_table(s->out, "map", title.s,
+               "block, position|induce#2|bypass#2|QK loss#1|low#1|high#1|OV loss#1|low#1|high#1|"
+               "at most#1");
+    for (x = steered; x < steered + 2 * kept; x += 2, frozen += 4) {
+        for (site = s->sites; site->v != x->plan.add;)
+            site++;
+        estimate qk = loss(x, frozen), ov = loss(x, frozen + 2);
+        ROW(s->out, str("%d, %d", site->layer, site->pos).s, x[1].refused, x[0].refused, qk.value,
+            qk.low, qk.high, ov.value, ov.low, ov.high, loss(x, plain).value);
+    }
+    if (!kept)
+        say(s->out, "no site steers both ways at coefficient %g", a);
+    return STEER_OK;
+}
+
+/* ---- Trained vectors. */
 /* NTP and PO (paper section 3), on pairs that the model makes of train and validation prompts.
  * Response w of a pair: prompt i as it was asked, without an instruction to refuse, a
  * condition's answer i to it, the unsteered run's x_l, ln p in that run. */
@@ -7330,25 +7592,6 @@ static steer_status train_methods(experiment *s) {
     return STEER_OK;
 }
 
-/* What conditions show, beside the paper's refusal rates (Table 2, 1 - ASR: Gemma 2 2B and Llama 3.2 3B;
- * its harmful side is judged by Llama Guard 2, ours by substrings). */
-typedef struct {
-    const char *name;
-    double gemma, llama;
-} paper_rates;
-
-static void conditions_table(experiment *s, const char *name, const char *title, const condition *x,
-                             const paper_rates *rows, int n) {
-    open_table(s->out, name, title,
-               "|n#0|refused#2|low#2|high#2|log-odds#1|coherent#2|"
-               "perplexity#1|repeats#2|Gemma#2|Llama#2");
-    for (int i = 0; i < n; i++, x++, rows++) {
-        estimate w = wilson(x->n_refused, condition_size(x));
-        ROW(s->out, rows->name, condition_size(x), x->refused, w.low, w.high, x->log_odds,
-            x->coherent, x->perplexity, x->repeats, rows->gemma, rows->llama);
-    }
-}
-
 static steer_status methods_table(experiment *s) {
     static const paper_rates rows[] = {
         {"DIM harmful -", 0.20, 0.15}, {"DIM harmless +", 1.00, 0.97},
@@ -7378,16 +7621,15 @@ static steer_status methods_table(experiment *s) {
     return STEER_OK;
 }
 
-/* Pearson correlation over the edges; elsewhere a and b are 0. */
+/* Pearson correlation over the edges. */
 static double pearson(const steer_graph *g, const double *a, const double *b) {
     double mean_a = 0, mean_b = 0, aa = 0, bb = 0, ab = 0;
-    int cells = g->slots * g->nodes;
-    for (int i = 0; i < cells; i++) {
+    for (int i = 0; i < g->slots * g->nodes; i++) { /* where there is no edge both are 0 */
         mean_a += a[i] / g->edges;
         mean_b += b[i] / g->edges;
     }
-    for (int i = 0; i < cells; i++) {
-        if (i % g->nodes >= senders(g, i / g->nodes))
+    for (int i = 0; i < g->slots * g->nodes; i++) {
+        if (!has_edge(g, i))
             continue;
         double x = a[i] - mean_a, y = b[i] - mean_b;
         aa += x * x;
@@ -7547,6 +7789,32 @@ static steer_status patching_table(experiment *s) {
                "edge|score#3");
     for (int i = 0; i < 10 && i < n; i++)
         ROW(s->out, ends_of(g, s->order[i].i, 1).name.s, -s->order[i].value);
+    return STEER_OK;
+}
+
+/* One induced refusal, each token with the KL between the steered and the base prediction of it. */
+static steer_status shaded_response(experiment *s) {
+    const steer_config *c = &s->m->config;
+    const example *x = s->vectors[DIM].choosing.list, *end = x + s->vectors[DIM].choosing.n;
+    while (x < end && !(x->steered_text && side_of(x) == HARMLESS))
+        x++;
+    if (x == end)
+        return STEER_OK;
+    TRY(run_ends(s->t, x, s->vectors[DIM].v, s->e));
+    open_table(s->out, "shaded",
+               "One answer to a harmless request with +s: KL(steered || base) "
+               "at each token",
+               "token|KL#3|text#t");
+    for (int i = 0; i < x->n - x->n_prompt; i++) {
+        float *z[2] = {row_at(s->t->logits[0], i, c->vocab), row_at(s->t->logits[1], i, c->vocab)};
+        for (int k = 0; k < 2; k++)
+            softcap(z[k], (size_t)c->vocab, c->final_cap);
+        double kl = kl_of(z[1], z[0], c->vocab);
+        size_t n;
+        const char *piece = steer_piece(s->m, x->tokens[x->n_prompt + i], &n);
+        string text = str("%.*s", min_int((int)n, 100), piece);
+        add_row(s->out, str("%d", i).s, &kl, 1, (const char *[]){text.s}, 1);
+    }
     return STEER_OK;
 }
 
@@ -7724,34 +7992,46 @@ static double overlap_of(const unsigned char *a, const unsigned char *b, size_t 
 
 /* Overlap of circuits over sizes (paper section 5.2, Figure 4). */
 static void overlap_table(experiment *s) {
-    static const double sizes[] = {0.034, 0.068, 0.102, 0.137}; /* the paper's */
-    int n = 4 * s->methods, pairs = s->methods * (s->methods - 1) / 2;
-    double *mean = &s->findings.overlap, iou = 0; /* at 10.2%, over pairs of methods */
-    string columns = {""}, names[4 * METHODS];
-    for (int i = 0; i < n; i++) {
-        select_edges(s, &s->vectors[i / 4], SIMPLE, edges_at(s, sizes[i % 4]), cut_at(s, i));
-        names[i] = str("%s %.1f%%", method_names[i / 4], 100 * sizes[i % 4]);
-        columns = str("%s|%s#2", columns.s, names[i].s);
-    }
+    static const double shares[] = {0.034, 0.068, 0.102, 0.137}; /* the paper's */
+
+    enum { SHARES = sizeof shares / sizeof *shares, AVERAGED = 2 /* that of 10.2% */ };
+
+    struct {
+        int share; /* its place in shares */
+        string name;
+    } circuits[SHARES * METHODS];
+
+    int n = 0, pairs = s->methods * (s->methods - 1) / 2;
+    double overlap = 0, iou = 0; /* of circuits of that share, over pairs of methods */
+    string columns = {""};
+    for (int i = 0; i < s->methods; i++)
+        for (int k = 0; k < SHARES; k++, n++) {
+            circuits[n].share = k;
+            circuits[n].name = str("%s %.1f%%", method_names[i], 100 * shares[k]);
+            columns = str("%s|%s#2", columns.s, circuits[n].name.s);
+            select_edges(s, &s->vectors[i], SIMPLE, edges_at(s, shares[k]), cut_at(s, n));
+        }
+
     open_table(s->out, "overlap",
                "Overlap of circuits (paper: Figure 4), by share of the "
                "edges: |A and B| / min(|A|, |B|)",
                columns.s);
     for (int i = 0; i < n; i++) {
-        double row[4 * METHODS] = {0};
+        double row[SHARES * METHODS] = {0};
         for (int j = 0; j < n; j++) {
             row[j] = overlap_of(cut_at(s, i), cut_at(s, j), graph_size(s), 0);
-            if (i % 4 != 2 || j % 4 != 2 || i >= j)
+            if (circuits[i].share != AVERAGED || circuits[j].share != AVERAGED || i >= j)
                 continue;
-            *mean += row[j] / pairs;
+            overlap += row[j] / pairs;
             iou += overlap_of(cut_at(s, i), cut_at(s, j), graph_size(s), 1) / pairs;
         }
-        add_numbers(s->out, names[i].s, row, n);
+        add_numbers(s->out, circuits[i].name.s, row, n);
     }
+    s->findings.overlap = overlap;
     say(s->out,
         "overlap at 10.2%%: mean %.2f, intersection over union %.2f (paper: overlap "
         "about 0.9; two random circuits of that size would share a tenth)",
-        *mean, iou);
+        overlap, iou);
 }
 
 /* Circuits on answers that did not choose them (paper 4.3, 5.2). Under each vector: its own, of
@@ -7956,56 +8236,81 @@ static void lens_row(experiment *s, string name, const float *v, double effect, 
     add_row(s->out, name.s, (const double[]){effect, fabs(effect) / all}, 2, texts, TOKENS);
 }
 
+/* A head at or behind the vector's block, ranked by the size of its node effect. */
+typedef struct {
+    ranked rank;
+    int block, head;
+    double effect;
+} ranked_head;
+
+/* The image of a method's vector, whose direction is unit [d], on a head into x [d], with the sign
+ * turned where the head works against the vector; returns the row's label. */
+static string head_image(const experiment *s, int which, const ranked_head *at, const float *unit,
+                         float *x) {
+    int against = at->effect < 0;
+    value_vector(s->m, unit, at->block, at->head, x);
+    for (int k = 0; k < s->m->config.d && against; k++)
+        x[k] = -x[k];
+    return str("%s %s%d.%d", method_names[which], against ? "(-) " : "", at->block, at->head);
+}
+
+/* The rows of a method; x, sum, unit [d] and best [heads of all blocks] are for the taking. */
+static void value_vector_rows(experiment *s, int which, float *x, float *sum, float *unit,
+                              ranked_head *best) {
+    enum { SHOWN = 6 };
+
+    const steer_graph *g = &s->t->graph;
+    const method *from = &s->vectors[which];
+    const double *node = from->scores + SCORE_NODES;
+    int d = s->m->config.d, layers = s->m->config.layers, n = 0;
+    double all = 0, norm = norm_of(from->v, d);
+    for (int k = 0; k < d; k++) {
+        unit[k] = (float)(from->v[k] / norm);
+        sum[k] = 0;
+    }
+    for (int b = g->layer; b < layers; b++)
+        for (int h = 0; h < g->heads; h++, n++) {
+            double effect = node[node_of(g, b, h)];
+            value_vector(s->m, unit, b, h, x);
+            for (int k = 0; k < d; k++)
+                sum[k] += x[k];
+            best[n] = (ranked_head){{-fabs(effect), n}, b, h, effect};
+            all += fabs(effect);
+        }
+    qsort(best, (size_t)n, sizeof *best, by_rank);
+    lens_row(s, str("%s SUM", method_names[which]), sum, NAN, NAN);
+    lens_row(s, str("%s SV", method_names[which]), unit, NAN, NAN);
+    for (int i = 0; i < min_int(SHOWN, n); i++) {
+        string label = head_image(s, which, &best[i], unit, x);
+        lens_row(s, label, x, best[i].effect, all);
+    }
+
+    /* What the strongest head writes, as the next block's strongest head reads it. */
+    int next = best[0].block + 1;
+    if (next == layers)
+        return;
+    const ranked_head *reader = best;
+    while (reader->block != next)
+        reader++;
+    string label = head_image(s, which, &best[0], unit, x);
+    value_vector(s->m, x, next, reader->head, x);
+    lens_row(s, str("%s > %d.%d", label.s, next, reader->head), x, NAN, NAN);
+}
+
 static steer_status value_vectors_table(experiment *s) {
     const steer_graph *g = &s->t->graph;
-    int d = s->m->config.d, heads = g->heads, n = g->blocks * heads, shown = min_int(6, n);
+    int d = s->m->config.d;
     float *x, *sum, *unit;
-    ranked *best; /* heads of all blocks */
-    if (!GET(x, d) || !GET(sum, d) || !GET(unit, d) || !GET(best, n))
+    ranked_head *best;
+    if (!GET(x, d) || !GET(sum, d) || !GET(unit, d) || !GET(best, g->blocks * g->heads))
         return s->e->code;
     open_table(s->out, "svv",
                "Steering value vectors through the logit lens (paper section 6): "
                "tokens that each raises most; (-): shown with the sign turned; head a > b: a's "
                "image read by b",
                "head|node effect#3|share#2|tokens#t|2#t|3#t|4#t|5#t|6#t|7#t|8#t");
-    for (int i = 0; i < s->methods; i++) {
-        const double *node = s->vectors[i].scores + SCORE_NODES;
-        double all = 0, norm = norm_of(s->vectors[i].v, d);
-        for (int k = 0; k < d; k++) {
-            unit[k] = (float)(s->vectors[i].v[k] / norm);
-            sum[k] = 0;
-        }
-        for (int k = 0; k < n; k++) {
-            int b = g->layer + k / heads, h = k % heads;
-            value_vector(s->m, unit, b, h, x);
-            for (int j = 0; j < d; j++)
-                sum[j] += x[j];
-            best[k] = (ranked){-fabs(node[node_of(g, b, h)]), k};
-            all -= best[k].value;
-        }
-        qsort(best, (size_t)n, sizeof *best, by_rank);
-        lens_row(s, str("%s SUM", method_names[i]), sum, NAN, NAN);
-        lens_row(s, str("%s SV", method_names[i]), unit, NAN, NAN);
-        for (int j = 0; j <= shown; j++) { /* in the last row again the first head, */
-            int at = best[j % shown].i, b = g->layer + at / heads, h = at % heads;
-            double effect = node[node_of(g, b, h)];
-            float sign = effect < 0 ? -1 : 1; /* a head may work against the vector */
-            string label = str("%s %s%d.%d", method_names[i], sign < 0 ? "(-) " : "", b, h);
-            const ranked *reader = best;
-            value_vector(s->m, unit, b, h, x);
-            for (int k = 0; k < d; k++)
-                x[k] *= sign;
-            if (j < shown)
-                lens_row(s, label, x, effect, all);
-            if (j < shown || b + 1 == s->m->config.layers)
-                continue;
-            while (reader->i / heads != at / heads + 1)
-                reader++; /* read by the next block's */
-            label = str("%s > %d.%d", label.s, b + 1, reader->i % heads);
-            value_vector(s->m, x, b + 1, reader->i % heads, x);
-            lens_row(s, label, x, NAN, NAN);
-        }
-    }
+    for (int i = 0; i < s->methods; i++)
+        value_vector_rows(s, i, x, sum, unit, best);
     return STEER_OK;
 }
 
@@ -8014,38 +8319,84 @@ static const double taus[] = {0.1, 0.3, 0.5, 1, 1.5, 2, 2.5};
 
 enum { TAUS = sizeof taus / sizeof *taus, SEEDS = 5 };
 
-static steer_status sparsity_table(experiment *s, int which) {
+/* A row of the table of sparse vectors. */
+typedef struct {
+    int rule, renormalised; /* what stays; 1: with the norm of the whole vector */
+    double tau;
+    int kept;     /* dimensions that stay */
+    int first, n; /* its vectors among all: one a seed, without those of which nothing is left */
+} sparse_row;
+
+enum {
+    SPARSE_ROWS = 5 * TAUS, /* four rules renormalised, then the gradient rule as it comes */
+    SPARSE_VECTORS = SPARSE_ROWS + (SEEDS - 1) * TAUS /* dropout has a vector a seed */
+};
+
+/* The row's vectors behind the *n that there are in v [][d]. */
+static void make_sparse(const experiment *s, const method *x, sparse_row *row, float *v, int *n,
+                        ranked *scratch) {
+    int d = s->m->config.d, seeds = row->rule == BY_CHANCE ? SEEDS : 1;
+    row->first = *n;
+    for (int seed = 42; seed < 42 + seeds; seed++) {
+        float *to = row_at(v, *n, d);
+        row->kept = sparsify(x->v, dvector_of(s->t, x->scores), d, row->tau, row->rule,
+                             (uint64_t)seed, row->renormalised, to, scratch);
+        *n += dot(to, to, d) != 0;
+    }
+    row->n = *n - row->first;
+}
+
+/* Means over the row's vectors; conditions: their answers, both sides of each, or NULL. */
+static void show_sparse(const experiment *s, const sparse_row *row, const faithfulness *measured,
+                        const condition *conditions) {
     static const char *const rules[] = {"gradient", "IE", "magnitude", "dropout"};
+    double none = row->n ? 0 : NAN, mean = none, square = 0, deviation = NAN;
+    double harmless = conditions ? none : NAN, harmful = harmless;
+    for (int i = row->first; i < row->first + row->n; i++) {
+        double F = mean_of_sides(measured, i);
+        mean += F / row->n;
+        square += F * F / row->n;
+        if (!conditions)
+            continue;
+        harmless += conditions[2 * i + HARMLESS].refused / row->n;
+        harmful += conditions[2 * i + HARMFUL].refused / row->n;
+    }
+    if (row->n > 1)
+        deviation = sqrt(fmax(0, square - mean * mean));
+    ROW(s->out, str("%s tau %g", rules[row->rule], row->tau).s, row->kept,
+        1 - (double)row->kept / s->m->config.d, harmless, harmful, mean, deviation,
+        row->renormalised);
+}
 
-    enum { ROWS = 5 * TAUS, ALL = 4 * TAUS + SEEDS * TAUS }; /* dropout has seeds */
-
+static steer_status sparsity_table(experiment *s, int which) {
     const method *x = &s->vectors[which];
-    int d = s->m->config.d, kept[ROWS], seeds[ROWS] = {0}, n = 0;
+    int d = s->m->config.d, n = 0, n_rows = 0;
     int generate = which == DIM && s->n_sparse > 0;
+    sparse_row rows[SPARSE_ROWS];
+    condition conditions[2 * SPARSE_VECTORS];
+    steer_plan plans[SPARSE_VECTORS];
+    faithfulness measured;
     float *v;
     ranked *scratch;
-    condition conditions[2 * ALL];
-    steer_plan plans[ALL];
-    faithfulness measured;
-    if (!GET(v, ALL * d) || !GET(scratch, d))
+    if (!GET(v, SPARSE_VECTORS * d) || !GET(scratch, d))
         return s->e->code;
-    for (int i = 0; i < ROWS; i++) { /* the gradient rule without renormalising comes last */
-        int rule = i / TAUS % 4;
-        for (uint64_t seed = 42; seed < 42 + (rule == BY_CHANCE ? SEEDS : 1); seed++) {
-            float *to = row_at(v, n, d);
-            kept[i] = sparsify(x->v, dvector_of(s->t, x->scores), d, taus[i % TAUS], rule, seed,
-                               i < 4 * TAUS, to, scratch);
-            if (dot(to, to, d) == 0)
-                continue; /* no vector is left */
-            both(s->test, s->n_sparse, add_vector(s, to, 1), conditions + 2 * n);
-            plans[n++] = (steer_plan){.add = to};
-            seeds[i]++;
-        }
+    for (int rule = BY_GRADIENT; rule <= BY_CHANCE; rule++)
+        for (int i = 0; i < TAUS; i++)
+            rows[n_rows++] = (sparse_row){.rule = rule, .renormalised = 1, .tau = taus[i]};
+    for (int i = 0; i < TAUS; i++)
+        rows[n_rows++] = (sparse_row){.rule = BY_GRADIENT, .tau = taus[i]};
+
+    for (int i = 0; i < SPARSE_ROWS; i++)
+        make_sparse(s, x, &rows[i], v, &n, scratch);
+    for (int i = 0; i < n; i++) {
+        plans[i] = (steer_plan){.add = row_at(v, i, d)};
+        both(s->test, s->n_sparse, add_vector(s, plans[i].add, 1), &conditions[2 * i]);
     }
     TRY(measure_faithfulness(s, x, &x->choosing, s->n_faith, plans, n, &measured));
     if (generate)
         TRY(answer(s, "sparsity", conditions, 2 * n, 0));
     TRY(whole_so_far(&s->store, s->e));
+
     open_table(s->out, which == DIM ? "sparsity" : str("sparsity-%s", method_names[which]).s,
                str("Sparse vectors (paper section 7): %s; dimensions kept of %d, fraction refused, "
                    "teacher-forced faithfulness (+-: standard deviation over %d seeds)",
@@ -8053,20 +8404,8 @@ static steer_status sparsity_table(experiment *s, int which) {
                    .s,
                "method, kept|kept dims#0|sparsity#3|harmless +#2|harmful -#2|faithfulness#3|+-#3|"
                "norm#0");
-    for (int i = 0, k = 0; i < ROWS; i++) {
-        double mean = seeds[i] ? 0 : NAN, square = 0, zeroed = 1 - (double)kept[i] / d;
-        double refused[2] = {generate ? mean : NAN, generate ? mean : NAN};
-        for (int end = k + seeds[i]; k < end; k++) {
-            double F = mean_of_sides(&measured, k);
-            mean += F / seeds[i];
-            square += F * F / seeds[i];
-            for (int j = 0; j < 2; j++)
-                refused[j] += conditions[2 * k + j].refused / seeds[i];
-        }
-        ROW(s->out, str("%s tau %g", rules[i / TAUS % 4], taus[i % TAUS]).s, kept[i], zeroed,
-            refused[1], refused[0], mean, seeds[i] > 1 ? sqrt(fmax(0, square - mean * mean)) : NAN,
-            i < 4 * TAUS);
-    }
+    for (int i = 0; i < SPARSE_ROWS; i++)
+        show_sparse(s, &rows[i], &measured, generate ? conditions : NULL);
     return STEER_OK;
 }
 
@@ -8135,6 +8474,26 @@ static steer_status retention_table(experiment *s) {
  * probability is given: one shared dimension would decide. */
 enum { FEWEST = 20 };
 
+/* The dimensions of vectors a and b at one tau; v [2][d] and scratch [d] are for the taking. */
+static void agreement_row(experiment *s, int a, int b, double tau, float *v, ranked *scratch) {
+    const int pair[2] = {a, b};
+    int d = s->m->config.d, n[2], shared = 0;
+    for (int k = 0; k < 2; k++) {
+        const method *x = &s->vectors[pair[k]];
+        n[k] = sparsify(x->v, dvector_of(s->t, x->scores), d, tau, BY_GRADIENT, 0, 0,
+                        row_at(v, k, d), scratch);
+    }
+    for (int k = 0; k < d; k++)
+        shared += v[k] != 0 && v[d + k] != 0;
+    double chance = (double)n[0] * n[1] / d, tail = chance_of_overlap(d, n[0], n[1], shared);
+    int enough = n[0] >= FEWEST && n[1] >= FEWEST;
+    ROW(s->out, str("%s and %s", method_names[a], method_names[b]).s, tau, n[0], n[1], shared,
+        shared / fmax(1, n[0] + n[1] - shared), chance / fmax(1, n[0] + n[1] - chance),
+        enough ? log10(fmax(tail, 1e-300)) : NAN);
+    s->findings.significant += enough && tail < 0.05;
+    s->findings.tested += enough;
+}
+
 static steer_status agreement_table(experiment *s) {
     int d = s->m->config.d;
     float *v;
@@ -8146,238 +8505,10 @@ static steer_status agreement_table(experiment *s) {
                "intersection over union, what chance gives, and, where both keep at least twenty, "
                "the probability of as many by chance",
                "|tau#1|kept A#0|kept B#0|both#0|IoU#3|chance#3|log10 p#1");
-    for (int row = 0; row < 3 * TAUS; row++) {
-        int pair[2] = {row < 2 * TAUS ? DIM : NTP, row < TAUS ? NTP : PO}, n[2], shared = 0;
-        for (int k = 0; k < 2; k++) {
-            const method *x = &s->vectors[pair[k]];
-            n[k] = sparsify(x->v, dvector_of(s->t, x->scores), d, taus[row % TAUS], BY_GRADIENT, 0,
-                            0, v + k * d, scratch);
-        }
-        for (int k = 0; k < d; k++)
-            shared += v[k] != 0 && v[d + k] != 0;
-        double chance = (double)n[0] * n[1] / d, tail = chance_of_overlap(d, n[0], n[1], shared);
-        int enough = n[0] >= FEWEST && n[1] >= FEWEST;
-        ROW(s->out, str("%s and %s", method_names[pair[0]], method_names[pair[1]]).s,
-            taus[row % TAUS], n[0], n[1], shared, shared / fmax(1, n[0] + n[1] - shared),
-            chance / fmax(1, n[0] + n[1] - chance), enough ? log10(fmax(tail, 1e-300)) : NAN);
-        s->findings.significant += enough && tail < 0.05;
-        s->findings.tested += enough;
-    }
-    return STEER_OK;
-}
-
-/* One induced refusal, each token with the KL between the steered and the base prediction of it. */
-static steer_status shaded_response(experiment *s) {
-    const steer_config *c = &s->m->config;
-    const example *x = s->vectors[DIM].choosing.list, *end = x + s->vectors[DIM].choosing.n;
-    while (x < end && !(x->steered_text && side_of(x) == HARMLESS))
-        x++;
-    if (x == end)
-        return STEER_OK;
-    TRY(run_ends(s->t, x, s->vectors[DIM].v, s->e));
-    open_table(s->out, "shaded",
-               "One answer to a harmless request with +s: KL(steered || base) "
-               "at each token",
-               "token|KL#3|text#t");
-    for (int i = 0; i < x->n - x->n_prompt; i++) {
-        float *z[2] = {row_at(s->t->logits[0], i, c->vocab), row_at(s->t->logits[1], i, c->vocab)};
-        for (int k = 0; k < 2; k++)
-            softcap(z[k], (size_t)c->vocab, c->final_cap);
-        double kl = kl_of(z[1], z[0], c->vocab);
-        size_t n;
-        const char *piece = steer_piece(s->m, x->tokens[x->n_prompt + i], &n);
-        string text = str("%.*s", min_int((int)n, 100), piece);
-        add_row(s->out, str("%d", i).s, &kl, 1, (const char *[]){text.s}, 1);
-    }
-    return STEER_OK;
-}
-
-/* ---- Generation. Refusal without steering, with the vector, with its direction ablated; and what
- * any vector of that size does: random ones of the same norm at the same site. */
-/* A random vector of the length of s->v, another one for every draw, into to [d]. */
-static void random_control(const experiment *s, int draw, float *to) {
-    int d = s->v.d;
-    uint64_t state = ((uint64_t)draw + 1) * 0x9E3779B97F4A7C15ull;
-    for (int k = 0; k < d; k++)
-        to[k] = (float)random_normal(&state);
-    double scale = norm_of(s->v.v, d) / norm_of(to, d);
-    for (int k = 0; k < d; k++)
-        to[k] = (float)(to[k] * scale);
-}
-
-typedef struct {
-    double mean, least, most;
-} spread;
-
-static spread spread_of(const double *x, int n) {
-    spread y = {0, INFINITY, -INFINITY};
-    for (int i = 0; i < n; i++) {
-        y.mean += x[i] / n;
-        y.least = fmin(y.least, x[i]);
-        y.most = fmax(y.most, x[i]);
-    }
-    return y;
-}
-
-static void control_rows(experiment *s) {
-    for (int k = 0; k < 2; k++) {
-        double refused[CONTROLS], odds = 0, coherent = 0, perplexity = 0, repeats = 0;
-        for (int i = 0; i < CONTROLS; i++) {
-            const condition *x = &s->control[i][k];
-            refused[i] = x->refused;
-            odds += x->log_odds / CONTROLS;
-            coherent += x->coherent / CONTROLS;
-            perplexity += x->perplexity / CONTROLS;
-            repeats += x->repeats / CONTROLS;
-        }
-        spread r = spread_of(refused, CONTROLS);
-        ROW(s->out, k == HARMFUL ? "harmful random -" : "harmless random +",
-            condition_size(&s->control[0][k]), r.mean, r.least, r.most, odds, coherent, perplexity,
-            repeats, NAN, NAN);
-    }
-}
-
-static steer_status steering_table(experiment *s) {
-    static const paper_rates rows[] = {
-        {"harmful unsteered", 1.00, 0.98},     {"harmless unsteered", 0.01, 0.00},
-        {"harmful steered -", 0.20, 0.15},     {"harmless steered +", 1.00, 0.97},
-        {"harmful ablated to zero", NAN, NAN}, {"harmless ablated to zero", NAN, NAN},
-        {"harmful ablated to mean", NAN, NAN}, {"harmless ablated to mean", NAN, NAN}};
-    condition conditions[8 + 2 * CONTROLS];
-    int d = s->v.d;
-    float *random;
-    if (!GET(random, CONTROLS * d))
-        return s->e->code;
-    both(s->test, s->n_test, (steer_plan){0}, conditions);
-    both(s->test, s->n_test, add_vector(s, s->v.v, s->v.coeff), conditions + 2);
-    both(s->test, s->n_test, (steer_plan){.ablate = s->v.v}, conditions + 4);
-    both(s->test, s->n_test, (steer_plan){.ablate = s->v.v, .keep = s->v.keep}, conditions + 6);
-    for (int i = 0; i < CONTROLS; i++) {
-        float *v = row_at(random, i, d);
-        random_control(s, i, v);
-        both(s->test, s->n_control, add_vector(s, v, s->v.coeff), conditions + 8 + 2 * i);
-    }
-    TRY(answer(s, "steering and ablation", conditions, 8 + 2 * CONTROLS, s->read));
-    memcpy(s->control, conditions + 8, sizeof s->control);
-    string title = str("Steering (paper: Table 2): block %d, position %d, coefficient %g; test "
-                       "prompts, fraction refused; random: %d vectors of the same norm, their mean "
-                       "and range",
-                       s->v.layer, s->v.pos, (double)s->v.coeff, CONTROLS);
-    conditions_table(s, "steering", title.s, conditions, rows, 8);
-    control_rows(s);
-    if (conditions[HARMFUL].refused < 0.1)
-        say(s->out,
-            "this model hardly refuses: %d of %d harmful prompts; rates with -a say little "
-            "here, look at the log-odds",
-            conditions[HARMFUL].n_refused, condition_size(&conditions[HARMFUL]));
-    memcpy(s->plain, conditions, sizeof s->plain);
-    memcpy(s->vectors[DIM].steered, conditions + 2, sizeof s->plain);
-    s->findings.most = loss(conditions + 2, conditions);
-    for (int i = 0; i < CONTROLS; i++) {
-        const condition *x = s->control[i];
-        s->findings.moved[i] = loss(x, conditions).value;
-        s->findings.control[i] = share_of_loss(x, conditions, conditions + 2, conditions);
-    }
-    return STEER_OK;
-}
-
-/* Freezing (paper section 6, Table 1): what steering loses when blocks >= l read the unsteered
- * twin's attention patterns (QK) or values (OV), when the vector's direct image is taken out of the
- * values (SVV) or of the MLP inputs, and when MLP outputs are the twin's. */
-static steer_status freezing_table(experiment *s) {
-    static const struct {
-        const char *name;
-        unsigned freeze, remove;
-        double paper_rates;
-    } rows[] = {{"unsteered", 0, 0, NAN},
-                {"steered", 0, 0, NAN},
-                {"patterns frozen (QK)", STEER_QK, 0, 8.75},
-                {"values frozen (OV)", STEER_V, 0, 71.75},
-                {"SVV removed", 0, STEER_SVV,
-                 54.75}, /* 53.75 printed, 54.75 from the paper's own conditions */
-                {"MLP direct removed", 0, STEER_MLP_DIRECT, 44.50},
-                {"MLP outputs frozen", STEER_MLP, 0, NAN}};
-
-    steer_plan plans[7];
-    condition conditions[14], *steered = conditions + 2;
-    memcpy(conditions, s->plain, sizeof s->plain);
-    memcpy(steered, s->vectors[DIM].steered, sizeof s->plain);
-    for (int i = 2; i < 7; i++) {
-        steer_plan plan = add_vector(s, s->v.v, s->v.coeff);
-        plan.freeze = rows[i].freeze;
-        plan.remove = rows[i].remove;
-        both(s->test, s->n_test, plan, conditions + 2 * i);
-        plans[i] = (steer_plan){.freeze = plan.freeze, .remove = plan.remove};
-    }
-    const examples *from = &s->vectors[DIM].choosing; /* nothing here was chosen by them */
-    faithfulness F;
-    TRY(measure_faithfulness(s, &s->vectors[DIM], from, s->n_faith, plans + 2, 5, &F));
-    TRY(answer(s, "freezing", conditions + 4, 10, s->read));
-    open_table(s->out, "freezing",
-               "Freezing (paper: Table 1): fraction refused; loss in points, "
-               "mean of both directions, and its share of the most that can be lost, with 95% "
-               "intervals; teacher-forced faithfulness (base 0, steered 1); random: vectors of the "
-               "same norm instead, their mean and range",
-               "|harmless +#2|harmful -#2|loss#1|low#1|high#1|at most#1|share#2|from#2|to#2|"
-               "paper#2|perpl. +#1|perpl. -#1|coherent -#2|faithfulness#3|F low#3|F high#3");
-    for (int i = 0; i < 7; i++) {
-        const condition *x = conditions + 2 * i;
-        estimate points = unmeasured, share = unmeasured;
-        estimate kept = {i, NAN, NAN, 1, 0}; /* 0 for the unsteered, 1 for the steered */
-        if (i != 1)
-            points = loss(steered, x);
-        if (i > 1) {
-            share = share_of_loss(steered, x, steered, conditions);
-            kept = mean_of_plan(&F, i - 2, -1);
-            s->findings.loss[i - 2] = points;
-            s->findings.share[i - 2] = share;
-            s->findings.F[i - 2] = kept;
-        }
-        ROW(s->out, rows[i].name, x[1].refused, x[0].refused, points.value, points.low, points.high,
-            i == 1 ? NAN : s->findings.most.value, share.value, share.low, share.high,
-            rows[i].paper_rates, x[1].perplexity, x[0].perplexity, x[0].coherent, kept.value,
-            kept.low, kept.high);
-    }
-    double refused[2][CONTROLS], points[CONTROLS];
-    for (int i = 0; i < CONTROLS; i++) {
-        points[i] = loss(steered, s->control[i]).value;
-        for (int k = 0; k < 2; k++)
-            refused[k][i] = s->control[i][k].refused;
-    }
-    spread r = spread_of(points, CONTROLS);
-    ROW(s->out, "random vectors", spread_of(refused[1], CONTROLS).mean,
-        spread_of(refused[0], CONTROLS).mean, r.mean, r.least, r.most, s->findings.most.value, NAN,
-        NAN, NAN, NAN, NAN, NAN, NAN, NAN, NAN, NAN);
-    const condition *qk = conditions + 4, *ov = conditions + 6, *svv = conditions + 8;
-    s->findings.ov_over_qk = loss(qk, ov);
-    s->findings.svv_of_ov = share_of_loss(steered, svv, steered, ov);
-    s->findings.F_gap = mean_of_plan(&F, 0, 1);
-    return STEER_OK;
-}
-
-/* What the paper's experiments begin with: DIM with its coefficient folded in, memory. */
-static steer_status open_paper(experiment *s) {
-    int d = s->m->config.d, max = min_int(longest_prompt(s) + s->max_new, s->m->config.max_seq);
-    int layer = s->v.layer, answers = s->max_new + 1, streams = s->m->grammar_size ? 7 : 3;
-    tracer t;
-    size_t bytes = lay_out_tracer(&t, s->m, layer, max, answers, streams, NULL);
-    notice("%s: patching takes %.0f MB: three tapes %.0f, gradients of %d slots %.0f, circuits "
-           "%.0f",
-           s->m->config.name, bytes / 1e6, t.tapes / 1e6, t.graph.slots, t.sums / 1e6,
-           t.contexts / 1e6);
-    bytes = add(bytes, s->context_bytes);
-    if (s->max_bytes && bytes > s->max_bytes)
-        return fail(s->e, STEER_ENOMEM,
-                    "%.0f MB are wanted beside the file, --max-mem allows "
-                    "%.0f; give shorter prompts or --max-new",
-                    bytes / 1e6, s->max_bytes / 1e6);
-    s->t = steer_tracer_new(s->m, layer, max, answers, streams, s->e);
-    float *v = GET(s->vectors[DIM].v, d);
-    if (!s->t || !v || !GET(s->order, t.graph.edges) || !GET(s->cuts, MAX_CUTS * graph_size(s)))
-        return s->e->code;
-    s->t->kl_min = s->kl_min;
-    for (int k = 0; k < d; k++)
-        v[k] = s->v.coeff * s->v.v[k];
+    for (int a = DIM; a < s->methods; a++)
+        for (int b = a + 1; b < s->methods; b++)
+            for (int i = 0; i < TAUS; i++)
+                agreement_row(s, a, b, taus[i], v, scratch);
     return STEER_OK;
 }
 
@@ -9849,18 +9980,22 @@ static steer_status load_prompts(experiment *s, const options *o) {
     steer_prompts *const sets[] = {s->train, s->val, s->test};
     const double limits[] = {o->train, 0, o->limit};
     const char *model = s->path, *slash = strrchr(model, '/');
-    const char *dir = o->data ? o->data : slash ? model : ".";
-    int n = o->data || !slash ? (int)strlen(dir) : (int)(slash - dir);
-    for (int i = 0; i < 6; i++) {
-        const char *side = sides[i % 2], *split = splits[i / 2];
-        char path[PATH_BYTES];
-        if (strlen(dir) > PATH_BYTES / 2)
-            return fail(s->e, STEER_EARG, "%s: too long a name", dir);
-        snprintf(path, sizeof path, "%.*s/%s_%s.jsonl", n, dir, side, split);
-        if (access(path, R_OK))
-            snprintf(path, sizeof path, "%.*s/%s-%s.txt", n, dir, side, split);
-        TRY(steer_prompts_load(&sets[i / 2][i % 2], s->m, path, (int)limits[i / 2], s->e));
+    const char *dir = slash ? model : ".";
+    int n = slash ? (int)(slash - dir) : 1; /* bytes of its name */
+    if (o->data) {
+        dir = o->data;
+        n = (int)strlen(dir);
     }
+    if (strlen(dir) > PATH_BYTES / 2)
+        return fail(s->e, STEER_EARG, "%s: too long a name", dir);
+    for (int split = 0; split < 3; split++)
+        for (int side = 0; side < 2; side++) {
+            char path[PATH_BYTES];
+            snprintf(path, sizeof path, "%.*s/%s_%s.jsonl", n, dir, sides[side], splits[split]);
+            if (access(path, R_OK))
+                snprintf(path, sizeof path, "%.*s/%s-%s.txt", n, dir, sides[side], splits[split]);
+            TRY(steer_prompts_load(&sets[split][side], s->m, path, (int)limits[split], s->e));
+        }
     return STEER_OK;
 }
 
@@ -9965,13 +10100,22 @@ static steer_status prepare_paper(experiment *s, const options *o) {
     s->steps = 10;
     s->kl_min = o->kl_min;
     s->map = given_or(o->map, box ? 20 : 8);
-    s->n_patch = given_or(o->patch, o->quick ? 3 : box ? 10 : 20);
+    s->n_patch = box ? 10 : 20;
+    s->n_exact = box && o->metric == STEER_LOGIT ? 2 : 0;
+    s->n_sparse = box ? 30 : 10;
+    s->n_retain = 60;
+    s->n_control = (int)o->limit;
+    if (o->quick) {
+        s->n_patch = 3;
+        s->n_exact = min_int(s->n_exact, 1);
+        s->n_sparse = 0;
+        s->n_retain = 24;
+        s->n_control = 16;
+    }
+    s->n_patch = given_or(o->patch, s->n_patch);
+    s->n_exact = given_or(o->exact, s->n_exact);
     s->n_faith = box ? s->n_patch : min_int(s->n_patch, 6);
-    s->n_exact = given_or(o->exact, !box || o->metric != STEER_LOGIT ? 0 : o->quick ? 1 : 2);
     s->n_judge = o->quick ? 6 : s->n_patch;
-    s->n_sparse = o->quick ? 0 : box ? 30 : 10;
-    s->n_retain = o->quick ? 24 : 60;
-    s->n_control = o->quick ? 16 : (int)o->limit;
     s->n_train = (int)o->pairs;
     s->n_val = (int)o->val;
     s->n_test = (int)o->limit;
