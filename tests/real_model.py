@@ -42,7 +42,7 @@ def readme_lines(model):
             yield kept, []
             continue
         scored = "--no-scores" not in words
-        counts = STUDY + (["--val", "4", "--map", "2"] if scored else [])
+        counts = STUDY + (["--val", "2", "--map", "2"] if scored else [])
         if "--patch" in words:
             expected = [w for w in WHOLE_WORDS if scored or w not in SCORED_WORDS]
             yield kept + counts + TRAIN + ["--patch", "2"], expected
