@@ -1,8 +1,8 @@
 #!/usr/bin/env bash
 # tests/fuzz.sh SECONDS [ENTRY...]: every entry of tests/fuzz.c for so long, or those named, as many
 # at once as there are cores, from the inputs in tests/corpus. What an entry stops at is kept as
-# tests/fuzz-ENTRY-...; `ENTRY=... tests/fuzz FILE` runs that input again. The last line is
-# "N passed, N failed".
+# tests/fuzz-ENTRY-...; `ENTRY=... tests/fuzz FILE` runs that input again. With SEED=N in the
+# environment the mutations are the same each time. The last line is "N passed, N failed".
 set -uo pipefail
 cd "$(dirname "$0")/.."
 export seconds=${1:-30}
@@ -15,7 +15,7 @@ trap 'rm -rf "$work"' EXIT
 one() { # ENTRY
     local entry=$1 log=$work/$1.log said=ok runs
     mkdir "$work/$entry"
-    ENTRY=$entry tests/fuzz -max_total_time="$seconds" -max_len=40000 -timeout=20 \
+    ENTRY=$entry tests/fuzz -max_total_time="$seconds" -seed="${SEED:-0}" -max_len=40000 -timeout=60 \
         -close_fd_mask=1 -print_final_stats=1 -artifact_prefix="tests/fuzz-$entry-" \
         "$work/$entry" "tests/corpus/$entry" >/dev/null 2>"$log" || said=FAIL
     runs=$(sed -n 's/^stat::number_of_executed_units: *//p' "$log")
