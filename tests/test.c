@@ -3039,7 +3039,8 @@ static const test tests[] = {
 int main(int argc, char **argv) {
     int passed = 0, failed = 0;
     setvbuf(stdout, NULL, _IOLBF, 0); /* what came before a crash is seen */
-    signal(SIGINT, SIG_DFL);          /* a shell's background jobs begin with it ignored */
+    signal(SIGINT, SIG_DFL); /* a shell's background jobs begin with it ignored, nohup's with SIGHUP */
+    signal(SIGHUP, SIG_DFL);
     if (!mkdtemp(temporary)) return perror(temporary), 1;
     for (size_t i = 0; i < sizeof tests / sizeof *tests; i++) {
         int wanted = argc < 2;
