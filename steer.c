@@ -1647,11 +1647,14 @@ static steer_status load_tokenizer(steer_model *m, const file_header *h, steer_e
 enum { STREAM_FREE = -1, STREAM_HELPER = -2 /* a twin, or a beginning that jobs share */ };
 
 typedef struct {
-    steer_plan *plan;
-    int twin;         /* -1: none */
-    int enter;        /* first block that is run */
-    int length, next; /* positions in the cache; with the rows of the current run */
-    int job;          /* section 7's: what it is for */
+    const steer_edit *edits; /* [n_edits] its plan */
+    int n_edits;
+    int64_t *hits;         /* [n_edits] how often each was applied, or NULL */
+    const steer_edit *cut; /* the one that cuts edges, or NULL */
+    int twin;              /* -1: none */
+    int enter;             /* first block that is run */
+    int length, next;      /* positions in the cache; with the rows of the current run */
+    int job;               /* section 7's: what it is for */
 } stream;
 
 struct steer_context {
@@ -1689,7 +1692,9 @@ struct steer_context {
     float *slot_x;       /* [slots of a block][cut_rows][d] inputs after the norm */
     float *slot_y;       /* [cut_rows][heads * head_dim] */
 
-    steer_row *batch; /* [rows] section 7's */
+    /* Section 7's. */
+    steer_row *batch; /* [rows] */
+    int64_t **hits;   /* [jobs] those of each job's plan, which jobs may share; NULL: no plan */
 };
 
 /* Row r of x [.][width]. */
@@ -1722,15 +1727,30 @@ static const steer_row *batch_row(const steer_context *c, int r) {
     return &c->rows[c->order[r]];
 }
 
-/* Its plan, or NULL. */
-static steer_plan *plan_at(const steer_context *c, int r) {
-    return c->streams[batch_row(c, r)->stream].plan;
+/* Its stream. */
+static const stream *stream_at(const steer_context *c, int r) {
+    return &c->streams[batch_row(c, r)->stream];
+}
+
+/* Whether an edit is in force at position t of block b. */
+static int acts_at(const steer_edit *edit, int b, int t) {
+    return b >= edit->layer && t >= edit->from && (!edit->to || t < edit->to);
+}
+
+static void count_hit(const stream *s, int i) {
+    if (s->hits)
+        s->hits[i]++;
 }
 
 /* EDIT, freezing: the place whose QK, V or MLP the row at place r reads, its twin's or its own. */
-static int source_of(const steer_context *c, int r, unsigned what) {
-    const steer_plan *p = plan_at(c, r);
-    return p && p->freeze & what ? c->twin_place[r] : r;
+static int source_of(const steer_context *c, int r, int b, unsigned what) {
+    const stream *s = stream_at(c, r);
+    int t = batch_row(c, r)->pos;
+    for (int i = 0; i < s->n_edits; i++)
+        if (s->edits[i].kind == STEER_FREEZE && s->edits[i].what & what &&
+            acts_at(&s->edits[i], b, t))
+            return c->twin_place[r];
+    return r;
 }
 
 static int value_width(const steer_config *c) {
@@ -1859,54 +1879,131 @@ void steer_context_free(steer_context *c) {
     free(c);
 }
 
-/* What is wrong with a plan for a stream with or without (-1) a twin, or NULL. */
-static const char *plan_fault(const steer_context *c, const steer_plan *p, int twin) {
-    const float *v = p->add ? p->add : p->ablate;
-    if (p->freeze & ~(unsigned)(STEER_QK | STEER_V | STEER_MLP) ||
-        p->remove & ~(unsigned)(STEER_SVV | STEER_MLP_DIRECT))
-        return "freezes or removes something unknown";
-    if (!v && !p->cut && !p->start)
-        return "changes nothing; use no plan";
-    if (!p->add && (p->freeze || p->remove))
-        return "freezes or removes, and adds no vector";
-    if (p->cut && twin < 0)
-        return "cuts edges, and has no twin to read from";
-    if (p->cut && (p->freeze || p->remove || p->ablate))
-        return "cuts edges and edits something else";
-    if (p->cut && (!c->limit.cut_rows || p->layer != c->limit.cut_layer))
-        return "cuts edges of a graph that this context was not made for";
-    if (p->start && p->ablate)
-        return "ablates at every block, and starts above some";
-    if (p->add && p->ablate)
-        return "both adds and ablates; take one";
-    if (p->freeze && twin < 0)
-        return "freezes, and has no unsteered twin";
-    if (p->ablate && twin >= 0)
-        return "ablates at every block: no twin can stand in";
-    if (!p->ablate && outside(p->layer, 0, c->m->config.layers - 1))
+/* The first edit of a kind, or NULL. */
+static const steer_edit *find_edit(const steer_edit *edits, int n, steer_kind kind) {
+    for (int i = 0; i < n; i++)
+        if (edits[i].kind == kind)
+            return &edits[i];
+    return NULL;
+}
+
+static int plan_has(const steer_plan *p, steer_kind kind) { /* p may be NULL */
+    return p && find_edit(p->edits, p->n, kind) != NULL;
+}
+
+/* What is wrong with one edit, or NULL. */
+static const char *edit_fault(const steer_context *c, const steer_edit *edit) {
+    const unsigned known =
+        edit->kind == STEER_FREEZE ? STEER_QK | STEER_V | STEER_MLP : STEER_SVV | STEER_MLP_DIRECT;
+    if (outside((int)edit->kind, STEER_ADD, STEER_START))
+        return "holds an edit of an unknown kind";
+    if (outside(edit->layer, 0, c->m->config.layers - 1))
         return "names a block that does not exist";
-    if (p->add && (!isfinite(p->coeff) || p->coeff == 0))
+
+    switch (edit->kind) {
+    case STEER_FREEZE:
+    case STEER_REMOVE:
+        return edit->what && !(edit->what & ~known)
+                   ? NULL
+                   : "freezes or removes nothing, or something unknown";
+    case STEER_CUT: return edit->cut ? NULL : "cuts edges, and does not say which";
+    case STEER_START: return edit->v && !edit->from && !edit->to ? NULL : "starts from nothing";
+    default: break;
+    }
+
+    if (!edit->v)
+        return "adds or ablates no vector";
+    if (edit->kind == STEER_ADD && (!isfinite(edit->coeff) || edit->coeff == 0))
         return "has a coefficient of 0 or not finite";
-    if (v && dot(v, v, c->m->config.d) == 0)
+    if (dot(edit->v, edit->v, c->m->config.d) == 0)
         return "has a vector of zeros: it would change nothing";
     return NULL;
 }
 
-steer_status steer_begin(steer_context *c, int s, steer_plan *p, int twin, steer_error *e) {
+/* What is wrong with a plan for a stream with or without (-1) a twin, or NULL. */
+static const char *plan_fault(const steer_context *c, const steer_plan *p, int twin) {
+    if (!p->edits || p->n < 1)
+        return "changes nothing; use no plan";
+    for (int i = 0; i < p->n; i++) {
+        const char *fault = edit_fault(c, &p->edits[i]);
+        if (fault)
+            return fault;
+    }
+
+    const steer_edit *cut = find_edit(p->edits, p->n, STEER_CUT);
+    const steer_edit *start = find_edit(p->edits, p->n, STEER_START);
+    int adds = plan_has(p, STEER_ADD), ablates = plan_has(p, STEER_ABLATE);
+    int freezes = plan_has(p, STEER_FREEZE), removes = plan_has(p, STEER_REMOVE);
+    if ((freezes || removes) && !adds)
+        return "freezes or removes, and adds no vector";
+    if (cut && twin < 0)
+        return "cuts edges, and has no twin to read from";
+    if (cut && (freezes || removes || ablates))
+        return "cuts edges and edits something else";
+    if (cut && (!c->limit.cut_rows || cut->layer != c->limit.cut_layer))
+        return "cuts edges of a graph that this context was not made for";
+    if (ablates && start)
+        return "ablates at every block, and starts above some";
+    if (adds && ablates)
+        return "both adds and ablates; take one";
+    if (freezes && twin < 0)
+        return "freezes, and has no unsteered twin";
+    if (ablates && twin >= 0)
+        return "ablates at every block: no twin can stand in";
+
+    for (const steer_edit *edit = p->edits; edit < p->edits + p->n; edit++) {
+        if ((edit->kind == STEER_CUT && edit != cut) ||
+            (edit->kind == STEER_START && edit != start))
+            return "cuts edges or starts twice";
+        if (edit->kind == STEER_ADD && cut && edit->layer != cut->layer)
+            return "cuts edges of one block's graph, and adds to another block";
+        if (start && edit->layer < start->layer && edit->kind != STEER_FREEZE &&
+            edit->kind != STEER_REMOVE)
+            return "starts above a block that it edits";
+    }
+    return NULL;
+}
+
+/* The block at which a stream under these edits enters, with a twin's residual or its own start. */
+static int first_block(const steer_plan *p, int twin) {
+    const steer_edit *start = find_edit(p->edits, p->n, STEER_START);
+    int first = INT32_MAX;
+    if (start)
+        return start->layer;
+    if (twin < 0)
+        return 0;
+    for (int i = 0; i < p->n; i++)
+        if (p->edits[i].kind == STEER_ADD || p->edits[i].kind == STEER_CUT)
+            first = min_int(first, p->edits[i].layer);
+    return first;
+}
+
+steer_status steer_begin(steer_context *c, int s, const steer_plan *p, int twin, int64_t *hits,
+                         steer_error *e) {
     int streams = c->limit.streams, d = c->m->config.d;
     if (outside(s, 0, streams - 1) || outside(twin, -1, streams - 1) || twin == s)
         return fail(e, STEER_EARG, "no stream %d or twin %d of %d streams", s, twin, streams);
-    if (p) {
-        const char *fault = plan_fault(c, p, twin);
-        if (fault)
-            return fail(e, STEER_EARG, "the plan of stream %d %s", s, fault);
-        const float *v = p->add ? p->add : p->ablate;
-        if (v && !isfinite(dot(v, v, d)))
-            return fail(e, STEER_ENONFINITE, "the steering vector of stream %d is not finite", s);
+    stream *to = &c->streams[s];
+    if (!p) {
+        *to = (stream){.twin = twin, .job = to->job};
+        return STEER_OK;
     }
 
-    int enter = p && (twin >= 0 || p->start) ? p->layer : 0;
-    c->streams[s] = (stream){.plan = p, .twin = twin, .enter = enter, .job = c->streams[s].job};
+    const char *fault = plan_fault(c, p, twin);
+    if (fault)
+        return fail(e, STEER_EARG, "the plan of stream %d %s", s, fault);
+    for (const steer_edit *edit = p->edits; edit < p->edits + p->n; edit++)
+        if ((edit->kind == STEER_ADD || edit->kind == STEER_ABLATE) &&
+            !isfinite(dot(edit->v, edit->v, d)))
+            return fail(e, STEER_ENONFINITE, "the steering vector of stream %d is not finite", s);
+
+    *to = (stream){.edits = p->edits,
+                   .n_edits = p->n,
+                   .hits = hits,
+                   .cut = find_edit(p->edits, p->n, STEER_CUT),
+                   .twin = twin,
+                   .enter = first_block(p, twin),
+                   .job = to->job};
     return STEER_OK;
 }
 
@@ -1945,51 +2042,69 @@ steer_status steer_fork(steer_context *c, int from, int to, int n, steer_error *
 static void ablate_rows(steer_context *c, float *x, int site, int b, int n) {
     int d = c->m->config.d;
     for (int r = 0; r < n; r++, x += d) {
-        steer_plan *p = plan_at(c, r);
-        if (!p || !p->ablate)
-            continue;
-        const float *u = p->ablate;
-        float keep = p->keep ? p->keep[site * c->m->config.layers + b] : 0;
-        float norm = sqrtf(dot(u, u, d)) + 1e-8f;
-        float step = (keep - dot(x, u, d) / norm) / norm;
-        add_scaled(x, step, u, d);
-        p->hits[3]++;
+        const stream *s = stream_at(c, r);
+        for (int i = 0; i < s->n_edits; i++) {
+            const steer_edit *edit = &s->edits[i];
+            if (edit->kind != STEER_ABLATE || !acts_at(edit, b, batch_row(c, r)->pos))
+                continue;
+            const float *u = edit->v;
+            float keep = edit->keep ? edit->keep[site * c->m->config.layers + b] : 0;
+            float norm = sqrtf(dot(u, u, d)) + 1e-8f;
+            float step = (keep - dot(x, u, d) / norm) / norm;
+            add_scaled(x, step, u, d);
+            count_hit(s, i);
+        }
     }
 }
 
-static int acts_at(const steer_plan *p, int t) {
-    return t >= p->from && (!p->to || t < p->to);
-}
-
-/* EDIT, addition: x += a s at the input of the plan's block. */
+/* EDIT, addition: x += a s at the input of the edit's block. What this block freezes, and where it
+ * starts or cuts, is counted here, too; that happens where it is read. */
 static void add_vectors(steer_context *c, int b, int n) {
     int d = c->m->config.d;
     for (int r = 0; r < n; r++) {
-        steer_plan *p = plan_at(c, r);
-        if (!p || !p->add || b < p->layer)
-            continue;
-        p->hits[1] += p->freeze != 0;
-        if (b != p->layer || !acts_at(p, batch_row(c, r)->pos))
-            continue;
-        add_scaled(row_at(c->x, r, d), p->coeff, p->add, d);
-        p->hits[0]++;
+        const stream *s = stream_at(c, r);
+        for (int i = 0; i < s->n_edits; i++) {
+            const steer_edit *edit = &s->edits[i];
+            if (edit->kind == STEER_ABLATE || edit->kind == STEER_REMOVE ||
+                !acts_at(edit, b, batch_row(c, r)->pos))
+                continue;
+            if (edit->kind != STEER_FREEZE && b != edit->layer)
+                continue;
+            if (edit->kind == STEER_ADD)
+                add_scaled(row_at(c->x, r, d), edit->coeff, edit->v, d);
+            count_hit(s, i);
+        }
     }
+}
+
+/* Subtract from y the direct image of what was added to the row at place r by block b; 0: nothing
+ * was. */
+static int subtract_image(const steer_context *c, int r, float *y, const float *w, int b) {
+    const steer_config *m = &c->m->config;
+    const stream *s = stream_at(c, r);
+    int subtracted = 0;
+    for (const steer_edit *edit = s->edits; edit < s->edits + s->n_edits; edit++) {
+        if (edit->kind != STEER_ADD || !acts_at(edit, b, batch_row(c, r)->pos))
+            continue;
+        float scale = edit->coeff * inverse_rms(row_at(c->x, r, m->d), m->d, m->norm_eps);
+        for (int i = 0; i < m->d; i++)
+            y[i] -= scale * edit->v[i] * (m->norm_offset + w[i]);
+        subtracted = 1;
+    }
+    return subtracted;
 }
 
 /* EDIT, removal of the vector's direct image at a norm's output (paper section 6.3):
  * y <- y - a (s · gain) r(x), with the run's own x, which holds a s. */
 static void remove_image(steer_context *c, unsigned what, float *y, const float *w, int b, int n) {
-    const steer_config *m = &c->m->config;
-    for (int r = 0; r < n; r++, y += m->d) {
-        steer_plan *p = plan_at(c, r);
-        if (!p || !(p->remove & what) || b < p->layer)
-            continue;
-        if (!acts_at(p, batch_row(c, r)->pos))
-            continue;
-        float scale = p->coeff * inverse_rms(row_at(c->x, r, m->d), m->d, m->norm_eps);
-        for (int i = 0; i < m->d; i++)
-            y[i] -= scale * p->add[i] * (m->norm_offset + w[i]);
-        p->hits[2]++;
+    for (int r = 0; r < n; r++, y += c->m->config.d) {
+        const stream *s = stream_at(c, r);
+        for (int i = 0; i < s->n_edits; i++) {
+            const steer_edit *edit = &s->edits[i];
+            if (edit->kind == STEER_REMOVE && edit->what & what &&
+                acts_at(edit, b, batch_row(c, r)->pos) && subtract_image(c, r, y, w, b))
+                count_hit(s, i);
+        }
     }
 }
 
@@ -2020,7 +2135,7 @@ static void attend(steer_context *c, int r, int b, int g, float *scratch) {
     float *patterns = scratch;              /* [group][positions] */
     float *z = scratch + group * positions; /* [group][vd] */
 
-    int from = source_of(c, r, STEER_QK); /* EDIT, freezing: the twin's pattern */
+    int from = source_of(c, r, b, STEER_QK); /* EDIT, freezing: the twin's pattern */
     int t = batch_row(c, r)->pos;
     int first = window_first(m, b, t), n = t - first + 1;             /* n positions are seen */
     const float *q = row_at(c->q, from, qd) + g * group * hd;         /* [group][hd] */
@@ -2055,7 +2170,7 @@ static void store_keys_and_values(steer_context *c, int b, int n) {
     PARALLEL_FOR
     for (int r = 0; r < n; r++) {
         int own = batch_row(c, r)->stream, t = batch_row(c, r)->pos;
-        int from = source_of(c, r, STEER_V); /* EDIT, freezing: the twin's values */
+        int from = source_of(c, r, b, STEER_V); /* EDIT, freezing: the twin's values */
         const float *cosine = row_at(c->cosine, t, half), *sine = row_at(c->sine, t, half);
         float *q = row_at(c->q, r, m->heads * hd);
         float *k = row_at(c->k, r, m->kv_heads * hd);
@@ -2074,18 +2189,26 @@ static void store_keys_and_values(steer_context *c, int b, int n) {
     }
 }
 
+/* EDIT: the residual entering block b that the plan of the row at place r starts from, or NULL. */
+static const float *given_start(const steer_context *c, int r, int b) {
+    const stream *s = stream_at(c, r);
+    const steer_edit *start = find_edit(s->edits, s->n_edits, STEER_START);
+    if (!start || start->layer != b)
+        return NULL;
+    return start->v + (size_t)batch_row(c, r)->pos * c->m->config.d;
+}
+
 /* Rows that enter at block b: embeddings, or the residual that their plan or their twin gives. */
 static void enter_rows(steer_context *c, int b, int n) {
     const steer_config *m = &c->m->config;
     for (int r = b ? c->count[b - 1] : 0; r < n; r++) {
         int twin = c->twin_place[r], token = batch_row(c, r)->token;
-        const steer_plan *p = plan_at(c, r);
-        if ((!p || !p->start) && twin >= 0)
-            p = plan_at(c, twin);
-        const float *start = p ? p->start : NULL;
+        const float *start = given_start(c, r, b);
+        if (!start && twin >= 0)
+            start = given_start(c, twin, b); /* the twin may come later in this loop */
         float *x = row_at(c->x, r, m->d);
         if (start)
-            copy_floats(x, start + (size_t)batch_row(c, r)->pos * m->d, m->d);
+            copy_floats(x, start, m->d);
         else if (b && twin >= 0)
             copy_floats(x, row_at(c->x, twin, m->d), m->d);
         else
@@ -2183,7 +2306,7 @@ static void run_block(steer_context *c, int b, int n) {
     if (cuts)
         cut_delta(c, node_of(&c->graph, b, m->heads), c->out); /* EDIT */
     for (int r = 0; r < n; r++) {
-        int from = source_of(c, r, STEER_MLP); /* EDIT, freezing: what the twin's MLP adds */
+        int from = source_of(c, r, b, STEER_MLP); /* EDIT, freezing: what the twin's MLP adds */
         add_scaled(row_at(c->x, r, d), 1, row_at(c->out, from, d), d);
     }
 }
@@ -2238,7 +2361,7 @@ static void order_rows(steer_context *c, const steer_row *rows, int n) {
         for (int cut = 0; cut < 2; cut++)
             for (int i = 0; i < n; i++) {
                 const stream *s = &c->streams[rows[i].stream];
-                if (s->enter != b || cut != (s->plan && s->plan->cut))
+                if (s->enter != b || cut != (s->cut != NULL))
                     continue;
                 if (cut && !c->cuts++)
                     c->first_cut = at;
@@ -2257,14 +2380,21 @@ static steer_status find_twins(steer_context *c, const steer_row *rows, int n, s
         c->twin_place[r] = -1;
         if (s->twin < 0)
             continue;
+        const stream *twin = &c->streams[s->twin];
         int i = 0;
         while (i < n && (rows[i].stream != s->twin || rows[i].pos != row->pos))
             i++;
-        if (i == n || rows[i].token != row->token || c->streams[s->twin].enter > s->enter)
+        if (i == n || rows[i].token != row->token)
             return fail(e, STEER_EARG,
                         "stream %d at position %d: its twin is not fed the same "
                         "token in this run",
                         row->stream, row->pos);
+        int given = !s->enter || find_edit(s->edits, s->n_edits, STEER_START) ||
+                    find_edit(twin->edits, twin->n_edits, STEER_START);
+        if (twin->enter > s->enter || (twin->enter == s->enter && !given))
+            return fail(e, STEER_EARG,
+                        "stream %d enters at block %d, where its twin has no residual to give yet",
+                        row->stream, s->enter);
         c->twin_place[r] = c->place[i];
     }
     return STEER_OK;
@@ -2306,8 +2436,6 @@ steer_status steer_run(steer_context *c, const steer_row *rows, int n, const ste
     if (c->cuts > c->limit.cut_rows)
         return fail(e, STEER_EARG, "more than %d rows with cut edges", c->limit.cut_rows);
     c->n_rows = n;
-    for (int i = 0; i < c->cuts; i++)
-        plan_at(c, c->first_cut + i)->hits[4]++;
 
     for (int b = 0; b < m->layers; b++)
         if (c->count[b])
@@ -2368,7 +2496,7 @@ static int take_stream(steer_context *c, int job) {
 }
 
 static int needs_twin(const steer_job *j) {
-    return j->plan && j->plan->freeze;
+    return plan_has(j->plan, STEER_FREEZE);
 }
 
 /* Rows for positions [from, to) of a job on a stream, its twin's first. */
@@ -2383,16 +2511,17 @@ static int put_rows(steer_row *rows, const steer_job *j, int s, int twin, int fr
     return n;
 }
 
-/* Begin a free stream, *s, for a job, and one for its twin. */
-static steer_status begin_stream(steer_context *c, const steer_job *j, int job, int *s,
+/* Begin a free stream, *s, for a job, and one for its twin; `use` is the job or STREAM_HELPER. */
+static steer_status begin_stream(steer_context *c, const steer_job *jobs, int job, int use, int *s,
                                  steer_error *e) {
+    const steer_job *j = &jobs[job];
     int twin = -1;
     if (needs_twin(j)) {
         twin = take_stream(c, STREAM_HELPER);
-        TRY(steer_begin(c, twin, NULL, -1, e));
+        TRY(steer_begin(c, twin, NULL, -1, NULL, e));
     }
-    *s = take_stream(c, job);
-    return steer_begin(c, *s, j->plan, twin, e);
+    *s = take_stream(c, use);
+    return steer_begin(c, *s, j->plan, twin, c->hits[job], e);
 }
 
 /* Compute what job `job` and the next ones under its plan have in common, short of the last `own`
@@ -2411,7 +2540,7 @@ static steer_status share_prefix(steer_context *c, const steer_job *jobs, int n,
     if (sharers < 3 || !length)
         return STEER_OK;
 
-    TRY(begin_stream(c, j, STREAM_HELPER, &p->stream, e));
+    TRY(begin_stream(c, jobs, job, STREAM_HELPER, &p->stream, e));
     p->length = length;
     p->left = sharers;
     int twin = c->streams[p->stream].twin, step = c->limit.rows / (1 + needs_twin(j));
@@ -2431,7 +2560,7 @@ static steer_status start_job(steer_context *c, const steer_job *jobs, int n, in
         TRY(share_prefix(c, jobs, n, job, own, p, e));
 
     int s;
-    TRY(begin_stream(c, j, job, &s, e));
+    TRY(begin_stream(c, jobs, job, job, &s, e));
     if (!p->left)
         return STEER_OK;
     stream *shared = &c->streams[p->stream];
@@ -2444,8 +2573,8 @@ static steer_status start_job(steer_context *c, const steer_job *jobs, int n, in
     return STEER_OK;
 }
 
-/* Whether the jobs fit the context, whose tape records `eoi` positions of each prompt (0: no tape);
- * their plans' hits begin at 0. */
+/* Whether the jobs fit the context, whose tape records `eoi` positions of each prompt (0: no
+ * tape). */
 static steer_status check_jobs(const steer_context *c, const steer_job *jobs, int n, int eoi,
                                steer_error *e) {
     for (int i = 0; i < n; i++) {
@@ -2462,33 +2591,66 @@ static steer_status check_jobs(const steer_context *c, const steer_job *jobs, in
                         i + 1, prompt, answer, c->limit.positions);
         if (needs_twin(&jobs[i]) && (c->limit.streams < 2 || c->limit.rows < 2))
             return fail(e, STEER_EARG, "freezing needs a context of two streams and two rows");
-        if (jobs[i].plan)
-            memset(jobs[i].plan->hits, 0, sizeof jobs[i].plan->hits);
     }
     return STEER_OK;
 }
 
 /* Each edit of a plan (or NULL) must have changed a row. */
-static steer_status check_hits(const steer_plan *p, steer_error *e) {
-    if (!p)
-        return STEER_OK;
-
-    const struct {
-        int planned;
-        const char *what;
-    } edits[] = {{p->add != NULL, "the vector was added to no row"},
-                 {p->freeze != 0, "nothing was frozen"},
-                 {p->remove != 0, "nothing was removed"},
-                 {p->ablate != NULL, "nothing was ablated"},
-                 {p->cut != NULL, "no row had cut edges"}};
-
-    for (int i = 0; i < 5; i++)
-        if (edits[i].planned && !p->hits[i])
+static steer_status check_hits(const steer_plan *p, const int64_t *hits, steer_error *e) {
+    static const char *const undone[] = {
+        [STEER_ADD] = "the vector was added to no row", [STEER_ABLATE] = "nothing was ablated",
+        [STEER_FREEZE] = "nothing was frozen",          [STEER_REMOVE] = "nothing was removed",
+        [STEER_CUT] = "no row had cut edges",           [STEER_START] = "no row entered there"};
+    for (int i = 0; p && i < p->n; i++)
+        if (!hits[i])
             return fail(e, STEER_ENOHIT,
-                        "an edit never fired: %s; look at the plan's block and "
-                        "positions",
-                        edits[i].what);
+                        "an edit never fired: %s; look at the plan's blocks and positions",
+                        undone[p->edits[i].kind]);
     return STEER_OK;
+}
+
+/* The job before `job`, or else the first one, that has its plan; `job` itself: there is none. */
+static int same_plan(const steer_job *jobs, int job) {
+    int i = 0;
+    if (job && jobs[job - 1].plan == jobs[job].plan)
+        return job - 1;
+    while (jobs[i].plan != jobs[job].plan)
+        i++;
+    return i;
+}
+
+/* c->hits, zeros: an array for each plan, shared by its jobs. end_hits frees them. */
+static steer_status begin_hits(steer_context *c, const steer_job *jobs, int n, steer_error *e) {
+    size_t total = 0;
+    for (int i = 0; i < n; i++)
+        if (jobs[i].plan && same_plan(jobs, i) == i)
+            total = add(total, (size_t)max_int(0, jobs[i].plan->n));
+    int64_t *counts = zeros(total, sizeof *counts);
+    c->hits = zeros(add(n, 1), sizeof *c->hits); /* at last the memory of all */
+    if (!counts || !c->hits) {
+        free(counts);
+        free(c->hits);
+        return fail(e, STEER_ENOMEM, "no memory to count the edits of %d jobs", n);
+    }
+
+    c->hits[n] = counts;
+    for (int i = 0; i < n; i++) {
+        int same = same_plan(jobs, i);
+        if (!jobs[i].plan)
+            continue;
+        c->hits[i] = same == i ? counts : c->hits[same];
+        counts += same == i ? max_int(0, jobs[i].plan->n) : 0;
+    }
+    return STEER_OK;
+}
+
+static void end_hits(steer_context *c, const steer_job *jobs, int n) {
+    for (int i = 0; i < n; i++)
+        if (jobs[i].plan && jobs[i].hits && jobs[i].plan->n > 0)
+            memcpy(jobs[i].hits, c->hits[i], sizeof **c->hits * jobs[i].plan->n);
+    free(c->hits[n]);
+    free(c->hits);
+    c->hits = NULL;
 }
 
 /* The next rows of all streams that run a job, as many as fit, into c->batch; returns their number.
@@ -2537,11 +2699,8 @@ static steer_status visit_batch(steer_context *c, steer_job *jobs, int rows, vis
     return STEER_OK;
 }
 
-/* Run all jobs to their end; with a tape, see put_batch. */
-static steer_status run_jobs(steer_context *c, steer_job *jobs, int n, visitor visit, void *user,
-                             const steer_tape *tape, steer_error *e) {
-    int eoi = tape ? c->m->eoi : 0;
-    TRY(check_jobs(c, jobs, n, eoi, e));
+static steer_status run_counted(steer_context *c, steer_job *jobs, int n, visitor visit, void *user,
+                                const steer_tape *tape, int eoi, steer_error *e) {
     for (int i = 0; i < c->limit.streams; i++)
         c->streams[i].job = STREAM_FREE;
 
@@ -2560,8 +2719,19 @@ static steer_status run_jobs(steer_context *c, steer_job *jobs, int n, visitor v
     } while (rows || next < n);
 
     for (int i = 0; i < n; i++)
-        TRY(check_hits(jobs[i].plan, e));
+        TRY(check_hits(jobs[i].plan, c->hits[i], e));
     return STEER_OK;
+}
+
+/* Run all jobs to their end; with a tape, see put_batch. */
+static steer_status run_jobs(steer_context *c, steer_job *jobs, int n, visitor visit, void *user,
+                             const steer_tape *tape, steer_error *e) {
+    int eoi = tape ? c->m->eoi : 0;
+    TRY(check_jobs(c, jobs, n, eoi, e));
+    TRY(begin_hits(c, jobs, n, e));
+    steer_status s = run_counted(c, jobs, n, visit, user, tape, eoi, e);
+    end_hits(c, jobs, n);
+    return s;
 }
 
 static int is_eot(const steer_config *m, int token) {
@@ -3792,11 +3962,15 @@ static void read_slots(steer_context *c, int first, int n, const float *norm, fl
     size_t nodes = c->graph.nodes, next = (size_t)c->cuts * m->d; /* from slot to slot */
     PARALLEL_FOR
     for (int i = 0; i < c->cuts; i++) {
-        const unsigned char *cut = plan_at(c, c->first_cut + i)->cut + first * nodes;
+        int r = c->first_cut + i;
+        const steer_edit *edit = stream_at(c, r)->cut;
+        const unsigned char *cut = edit->cut + first * nodes;
+        int reads =
+            acts_at(edit, edit->layer, batch_row(c, r)->pos) ? senders(&c->graph, first) : 0;
         float *delta = row_at(c->delta, i * nodes, m->d), *slots = row_at(to, i, m->d);
         for (int j = 0; j < n; j++)
-            copy_floats(slots + j * next, row_at(c->x, c->first_cut + i, m->d), m->d);
-        for (int u = 0; u < senders(&c->graph, first); u++, delta += m->d)
+            copy_floats(slots + j * next, row_at(c->x, r, m->d), m->d);
+        for (int u = 0; u < reads; u++, delta += m->d)
             for (int j = 0; j < n; j++)
                 if (cut[j * nodes + u])
                     add_scaled(slots + j * next, 1, delta, m->d);
@@ -3997,30 +4171,58 @@ steer_tracer *steer_tracer_new(const steer_model *m, int layer, int max, int ans
     return NULL;
 }
 
-/* One run of an example on streams 0 .., stream i under plans[i], with twin 0 if it needs one. */
-static steer_status run_example(tracer *t, const example *x, steer_plan *const *plans, int streams,
-                                const steer_tape *tape, steer_error *e) {
+/* One run of an example on streams 0 .., stream i under plans[i], which has its hits in hits[i],
+ * with twin 0 if it needs one. */
+static steer_status run_streams(tracer *t, const example *x, const steer_plan *const *plans,
+                                int streams, int64_t *hits, const steer_tape *tape,
+                                steer_error *e) {
     int n = 0;
-    if (x->n > t->max || outside(x->n_prompt, 1, x->n) || x->n - x->n_prompt >= t->answers)
-        return fail(e, STEER_EARG, "an example of %d tokens, %d of them prompt, does not fit", x->n,
-                    x->n_prompt);
     for (int i = 0; i < streams; i++) {
-        int twin = i && plans[i] && (plans[i]->cut || plans[i]->freeze) ? 0 : -1;
-        TRY(steer_begin(t->c, i, plans[i], twin, e));
-        if (plans[i])
-            memset(plans[i]->hits, 0, sizeof plans[i]->hits);
+        int reads = plan_has(plans[i], STEER_CUT) || plan_has(plans[i], STEER_FREEZE);
+        TRY(steer_begin(t->c, i, plans[i], i && reads ? 0 : -1, hits, e));
+        hits += plans[i] ? plans[i]->n : 0;
         for (int p = 0; p < x->n; p++)
             t->rows[n++] = (steer_row){i, p, x->tokens[p], 0, tape ? p + 1 : 0};
     }
-    TRY(steer_run(t->c, t->rows, n, tape, e));
-    for (int i = 0; i < streams; i++)
-        TRY(check_hits(plans[i], e));
-    return STEER_OK;
+    return steer_run(t->c, t->rows, n, tape, e);
 }
 
-/* A plan that starts from the base run's x_l and adds c s, if there is an s. */
-static steer_plan plan_from(const tracer *t, const float *s, float c) {
-    return (steer_plan){s, s ? c : 0, .layer = t->graph.layer, .start = t->tape[0].resid};
+/* The same, where each edit must change a row. */
+static steer_status run_example(tracer *t, const example *x, const steer_plan *const *plans,
+                                int streams, const steer_tape *tape, steer_error *e) {
+    size_t edits = 0;
+    if (x->n > t->max || outside(x->n_prompt, 1, x->n) || x->n - x->n_prompt >= t->answers)
+        return fail(e, STEER_EARG, "an example of %d tokens, %d of them prompt, does not fit", x->n,
+                    x->n_prompt);
+    for (int i = 0; i < streams; i++)
+        edits = add(edits, plans[i] ? (size_t)max_int(0, plans[i]->n) : 0);
+    int64_t *hits = zeros(edits, sizeof *hits), *at = hits;
+    if (!hits)
+        return fail(e, STEER_ENOMEM, "no memory to count %zu edits", edits);
+
+    steer_status s = run_streams(t, x, plans, streams, hits, tape, e);
+    for (int i = 0; i < streams && !s; i++) {
+        s = check_hits(plans[i], at, e);
+        at += plans[i] ? plans[i]->n : 0;
+    }
+    free(hits);
+    return s;
+}
+
+/* A list of edits that is its own plan's memory: a run of an example starts from the base run's
+ * x_l, adds c s, and reads the twin along cut edges. */
+typedef struct {
+    steer_edit edits[3];
+    steer_plan plan;
+} traced_plan;
+
+/* Start, and, if there is an s, add; s may be NULL. Returns a plan of *p. */
+static const steer_plan *plan_from(const tracer *t, traced_plan *p, const float *s, float c) {
+    int l = t->graph.layer;
+    p->edits[0] = (steer_edit){STEER_START, .layer = l, .v = t->tape[0].resid};
+    p->edits[1] = (steer_edit){STEER_ADD, .layer = l, .coeff = c, .v = s};
+    p->plan = (steer_plan){p->edits, s ? 2 : 1};
+    return &p->plan;
 }
 
 /* So many patched runs at most beside the one that they read from, in one pass. */
@@ -4030,9 +4232,10 @@ enum { BATCH = 63 };
 static steer_status run_ends(tracer *t, const example *x, const float *s, steer_error *e) {
     const steer_config *c = &t->m->config;
     int P = x->n_prompt;
+    traced_plan steered;
+    const steer_plan *plans[2] = {NULL, plan_from(t, &steered, s, x->coeff)};
     for (int k = 0; k < 2; k++) {
-        steer_plan steered = plan_from(t, s, x->coeff), *plan = k ? &steered : NULL;
-        TRY(run_example(t, x, &plan, 1, &t->tape[k], e));
+        TRY(run_example(t, x, &plans[k], 1, &t->tape[k], e));
         int answers = x->n - P + 1; /* at most t->answers, as the run saw */
         for (int i = 0; i < answers; i++)
             final_norm(t->c, P - 1 + i, row_at(t->final[k], i, c->d));
@@ -4223,7 +4426,8 @@ steer_status steer_attribute(tracer *t, const example *x, const float *s, int me
     memset(t->grad.aware, 0, sizeof(float) * n * d * t->graph.slots);
     for (int i = 0; i < steps; i++) {
         float alpha = ((float)i + 0.5f) / (float)steps;
-        steer_plan step = plan_from(t, s, alpha * x->coeff), *plan = &step;
+        traced_plan step;
+        const steer_plan *plan = plan_from(t, &step, s, alpha * x->coeff);
         TRY(run_example(t, x, &plan, 1, &t->tape[2], e));
         metric_gradient(t, x, metric, source, n_poi);
         backward(t->c, &t->tape[2], n, t->dx, &t->back, &t->grad);
@@ -4259,9 +4463,10 @@ steer_status steer_attribute(tracer *t, const example *x, const float *s, int me
 }
 
 /* logit_gaps of runs under n plans, which read what they cut or freeze from the one `beside`. */
-static steer_status patched_gaps(tracer *t, const example *x, steer_plan *beside, steer_plan *plans,
-                                 int n, int source, int n_poi, double *gap, steer_error *e) {
-    steer_plan *list[BATCH + 1] = {beside};
+static steer_status patched_gaps(tracer *t, const example *x, const steer_plan *beside,
+                                 const steer_plan *plans, int n, int source, int n_poi, double *gap,
+                                 steer_error *e) {
+    const steer_plan *list[BATCH + 1] = {beside};
     for (int from = 0, k; from < n; from += k) {
         k = min_int(min_int(n - from, t->cut_streams), BATCH);
         for (int i = 0; i < k; i++)
@@ -4283,16 +4488,17 @@ typedef struct {
     tracer *t;
     const example *x;
     int source, n_poi, batch;
-    steer_plan from, to; /* the source's and the destination's */
-    double before;       /* m(destination) */
-    int n;               /* patches that wait */
+    const steer_plan *from, *to; /* the source's and the destination's */
+    double before;               /* m(destination) */
+    int n;                       /* patches that wait */
+    steer_edit edits[BATCH][3];  /* the destination's, then what is cut */
     steer_plan plans[BATCH];
     double *worth[BATCH]; /* where m(patched) - m(destination) goes */
 } patch_queue;
 
 static steer_status run_patches(patch_queue *q, steer_error *e) {
     double gap[BATCH];
-    TRY(patched_gaps(q->t, q->x, &q->from, q->plans, q->n, q->source, q->n_poi, gap, e));
+    TRY(patched_gaps(q->t, q->x, q->from, q->plans, q->n, q->source, q->n_poi, gap, e));
     for (int i = 0; i < q->n; i++)
         *q->worth[i] = gap[i] / q->n_poi - q->before;
     q->n = 0;
@@ -4307,9 +4513,11 @@ static steer_status add_patch(patch_queue *q, int u, int first, int last, double
     unsigned char *cut = memset(q->t->cut + q->n * edges, 0, edges);
     for (int v = first; v <= last; v++)
         cut[v * g->nodes + u] = u < senders(g, v);
-    q->worth[q->n] = worth;
-    q->plans[q->n] = q->to;
-    q->plans[q->n++].cut = cut;
+    steer_edit *edits = q->edits[q->n];
+    memcpy(edits, q->to->edits, sizeof *edits * q->to->n);
+    edits[q->to->n] = (steer_edit){STEER_CUT, .layer = g->layer, .cut = cut};
+    q->plans[q->n] = (steer_plan){edits, q->to->n + 1};
+    q->worth[q->n++] = worth;
     return q->n < q->batch ? STEER_OK : run_patches(q, e);
 }
 
@@ -4319,7 +4527,9 @@ steer_status steer_patch_exactly(tracer *t, const example *x, const float *s, do
                                  double *edge, steer_error *e) {
     const steer_graph *g = &t->graph;
     int source = !x->steered_text;
-    steer_plan ends[2] = {plan_from(t, NULL, 0), plan_from(t, s, x->coeff)};
+    traced_plan memory[2];
+    const steer_plan *ends[2] = {plan_from(t, &memory[0], NULL, 0),
+                                 plan_from(t, &memory[1], s, x->coeff)};
     TRY(run_ends(t, x, s, e));
     memset(node, 0, sizeof *node * g->nodes);
     if (edge)
@@ -4348,24 +4558,57 @@ steer_status steer_patch_exactly(tracer *t, const example *x, const float *s, do
  * tokens of base and steered run,
  *     D = sum over predictions of response tokens of  z[s_t] - z[b_t],
  *     F = (D - D_base) / (D_steer - D_base):
- * 0 for the base run, 1 for the steered. plans[i].coeff is set here. D_steer = D_base gives NAN. */
-steer_status steer_faithfulness(tracer *t, const example *x, const float *s, steer_plan *plans,
-                                int n, double *F, steer_error *e) {
-    steer_plan base = plan_from(t, NULL, 0);
+ * 0 for the base run, 1 for the steered. D_steer = D_base gives NAN. */
+
+/* What plans change of a steered run that adds c s: copies, which start from the base run. edits
+ * has room for two more than each plan's own. */
+static void steered_plans(const tracer *t, const float *s, float c, const steer_plan *plans, int n,
+                          steer_edit *edits, steer_plan *copies) {
+    traced_plan steered;
+    plan_from(t, &steered, s, c);
+    for (int i = 0; i < n; i++) {
+        int adds = plan_has(&plans[i], STEER_ADD), own = adds ? 1 : 2, k = own;
+        memcpy(edits, steered.edits, sizeof *edits * own);
+        for (; k < own + plans[i].n; k++) {
+            edits[k] = plans[i].edits[k - own];
+            if (edits[k].kind == STEER_ADD)
+                edits[k].coeff *= c;
+        }
+        copies[i] = (steer_plan){edits, k};
+        edits += k;
+    }
+}
+
+static steer_status plans_gaps(tracer *t, const example *x, const float *s, const steer_plan *plans,
+                               int n, steer_edit *edits, steer_plan *copies, double *F,
+                               steer_error *e) {
+    traced_plan base;
     TRY(run_ends(t, x, s, e));
     int n_poi = find_poi(t, x, STEER_LOGIT);                   /* elsewhere z[s_t] - z[b_t] is 0 */
     n_poi -= n_poi && t->poi[n_poi - 1] == x->n - x->n_prompt; /* predicts no response token */
     double D[2] = {logit_gaps(t, 1, t->final[0], n_poi), logit_gaps(t, 1, t->final[1], n_poi)};
-    for (steer_plan *p = plans; p < plans + n; p++) {
-        p->add = p->add ? p->add : s; /* a sparse vector stays */
-        p->coeff = x->coeff;
-        p->layer = base.layer;
-        p->start = base.start;
-    }
-    TRY(patched_gaps(t, x, &base, plans, n, 1, n_poi, F, e));
+    steered_plans(t, s, x->coeff, plans, n, edits, copies);
+    TRY(patched_gaps(t, x, plan_from(t, &base, NULL, 0), copies, n, 1, n_poi, F, e));
     for (int i = 0; i < n; i++)
         F[i] = D[1] == D[0] ? NAN : (F[i] - D[0]) / (D[1] - D[0]);
     return STEER_OK;
+}
+
+steer_status steer_faithfulness(tracer *t, const example *x, const float *s,
+                                const steer_plan *plans, int n, double *F, steer_error *e) {
+    size_t total = 0;
+    for (int i = 0; i < n; i++) {
+        if (plans[i].n < 0 || (plans[i].n && !plans[i].edits))
+            return fail(e, STEER_EARG, "plan %d has %d edits, or none", i, plans[i].n);
+        total = add(total, (size_t)plans[i].n + 2);
+    }
+    steer_edit *edits = zeros(total, sizeof *edits);
+    steer_plan *copies = zeros((size_t)max_int(0, n), sizeof *copies);
+    steer_status status = edits && copies ? plans_gaps(t, x, s, plans, n, edits, copies, F, e)
+                                          : fail(e, STEER_ENOMEM, "no memory for %d plans", n);
+    free(edits);
+    free(copies);
+    return status;
 }
 
 /* =================================================================================================
@@ -5415,14 +5658,21 @@ static uint64_t hash_of(uint64_t h, const void *data, size_t n) {
     return h;
 }
 
-static uint64_t hash_plan(uint64_t h, const steer_model *m, const steer_plan *p, int cuts) {
+static uint64_t hash_edit(uint64_t h, const steer_model *m, const steer_edit *x, size_t cuts) {
+    const int numbers[] = {(int)x->kind, x->layer, x->from, x->to, (int)x->what};
     size_t d = sizeof(float) * (size_t)m->config.d;
+    h = hash_of(hash_of(h, numbers, sizeof numbers), &x->coeff, sizeof x->coeff);
+    h = hash_of(h, x->v, d);
+    h = hash_of(h, x->keep, 3 * sizeof(float) * (size_t)m->config.layers);
+    return hash_of(h, x->cut, cuts);
+}
+
+static uint64_t hash_plan(uint64_t h, const steer_model *m, const steer_plan *p, int cuts) {
     if (!p)
         return hash_of(h, "none", 4);
-    h = hash_of(h, &p->coeff, offsetof(steer_plan, ablate) - offsetof(steer_plan, coeff));
-    h = hash_of(hash_of(h, p->add, d), p->ablate, d);
-    h = hash_of(h, p->keep, 3 * sizeof(float) * (size_t)m->config.layers);
-    return hash_of(h, p->cut, (size_t)cuts);
+    for (int i = 0; i < p->n; i++)
+        h = hash_edit(h, m, &p->edits[i], (size_t)cuts);
+    return h;
 }
 
 /* ---- The records of a store, in memory. */
@@ -5797,10 +6047,16 @@ static steer_status whole_so_far(const records *r, steer_error *e) {
                       r->shard + 1, r->shards, r->path, r->missing);
 }
 
+typedef struct { /* a plan with room for its edits, to be handed on */
+    steer_edit edits[3];
+    int n;
+} edit_list;
+
 typedef struct {
     const steer_prompts *prompts;
     int n;                                                   /* the first n of them are answered */
-    steer_plan plan;                                         /* all zero: unsteered */
+    edit_list edits;                                         /* none: unsteered */
+    steer_plan plan;                                         /* of these edits, while it runs */
     double refused, coherent, perplexity, repeats, log_odds; /* coherent NAN: no grammar */
     int n_refused;
     int *tokens, *lengths;  /* [n][max_new] the answers; [n] without end-of-turn tokens */
@@ -6244,11 +6500,12 @@ typedef struct {
 } scorer;
 
 /* A job's record, kept as soon as it is done, unless its plan did nothing. */
-static steer_status keep_job(scorer *sc, const steer_job *j, int read, size_t width) {
+static steer_status keep_job(scorer *sc, int job, int read, size_t width) {
     records *r = &sc->s->store;
+    const steer_job *j = &sc->g.jobs[job];
     if (!r->path)
         return STEER_OK;
-    TRY(check_hits(j->plan, sc->s->e));
+    TRY(check_hits(j->plan, sc->s->c->hits[job], sc->s->e));
     return remember(r, hash_job(sc->s->m, j, read), sc->record, width, sc->s->e);
 }
 
@@ -6271,7 +6528,7 @@ static int answer_visit(void *user, int job, int pos, const float *logits) {
     sc->record[1] = *score;
     for (int t = 0; t < j->max_new; t++)
         sc->record[2 + t] = t < j->n_out ? j->out[t] : 0;
-    if (keep_job(sc, j, 0, answer_width(j)))
+    if (keep_job(sc, job, 0, answer_width(j)))
         return FAILED;
     show_progress(&sc->s->bar, 1);
     return END_JOB;
@@ -6336,7 +6593,7 @@ static int read_visit(void *user, int job, int pos, const float *logits) {
         return NO_TOKEN;
     }
     sc->record[0] = *sum;
-    return keep_job(sc, j, 1, 1) ? FAILED : NO_TOKEN;
+    return keep_job(sc, job, 1, 1) ? FAILED : NO_TOKEN;
 }
 
 /* sum[i]: of -ln p of the tokens of answer i under the job's plan. Whoever has an answer reads it. */
@@ -6376,7 +6633,8 @@ static steer_status answer(experiment *s, const char *what, condition *condition
         return s->e->code;
     s->bar.what = what;
     for (condition *x = conditions; x < conditions + n_conditions; x++) {
-        steer_plan *plan = x->plan.add || x->plan.ablate ? &x->plan : NULL;
+        x->plan = (steer_plan){x->edits.edits, x->edits.n};
+        const steer_plan *plan = x->plan.n ? &x->plan : NULL;
         for (int i = 0; i < condition_size(x); i++, k++)
             jobs[k] = (steer_job){x->prompts->tokens[i], x->prompts->lengths[i], s->max_new, plan,
                                   .out = out + k * max};
@@ -6401,7 +6659,7 @@ static steer_status answer(experiment *s, const char *what, condition *condition
 }
 
 /* Refusal log-odds, and KL (see first_token), of each prompt under a plan. */
-static steer_status score_prompts(experiment *s, const steer_prompts *p, steer_plan *plan,
+static steer_status score_prompts(experiment *s, const steer_prompts *p, const steer_plan *plan,
                                   double *score, float *base, double *kl) {
     first_token f = {s->m, score, base, kl};
     steer_job *jobs;
@@ -6449,11 +6707,9 @@ static steer_status response_logp(tracer *t, const training_pair *p, int which, 
     const steer_config *c = &t->m->config;
     int start = p->n_prompt - 1, n = p->n[which], length = n - p->n_prompt, d = c->d, hits = 0;
     example x = {p->tokens[which], n, p->n_prompt, coeff, 1};
-    steer_plan plan = {.start = p->start[which],
-                       .layer = t->graph.layer,
-                       .coeff = coeff,
-                       .add = coeff != 0 ? v : NULL},
-               *plans = &plan;
+    steer_edit edits[] = {{STEER_START, .layer = t->graph.layer, .v = p->start[which]},
+                          {STEER_ADD, .layer = t->graph.layer, .v = v, .coeff = coeff}};
+    const steer_plan plan = {edits, coeff != 0 ? 2 : 1}, *plans = &plan;
     TRY(run_example(t, &x, &plans, 1, grad ? &t->tape[2] : NULL, e));
 
     /* Logits of the response's predictions; position `start` predicts its first token. */
@@ -6720,19 +6976,33 @@ static int pairs_to_validate(const experiment *s) {
     return max_int(4, s->n_train / 4);
 }
 
-static steer_plan add_vector_at(int layer, const float *v, float a) {
-    return (steer_plan){.add = v, .coeff = a, .layer = layer};
+static const edit_list unsteered = {.n = 0};
+
+static edit_list add_vector_at(int layer, const float *v, float a) {
+    return (edit_list){{{STEER_ADD, .layer = layer, .v = v, .coeff = a}}, 1};
 }
 
-static steer_plan add_vector(const experiment *s, const float *v, float a) {
+static edit_list add_vector(const experiment *s, const float *v, float a) {
     return add_vector_at(s->v.layer, v, a);
 }
 
+static edit_list ablate(const float *v, const float *keep) {
+    return (edit_list){{{STEER_ABLATE, .v = v, .keep = keep}}, 1};
+}
+
+/* The same, and freezing or removing besides, unless what is 0. */
+static edit_list with(edit_list x, steer_kind kind, unsigned what) {
+    if (what)
+        x.edits[x.n++] = (steer_edit){kind, .what = what};
+    return x;
+}
+
 /* Both sides under one plan: harmless prompts with its coefficient, harmful with the opposite. */
-static void both(const steer_prompts p[2], int n, steer_plan plan, condition conditions[2]) {
-    conditions[HARMLESS] = (condition){.prompts = &p[HARMLESS], .n = n, .plan = plan};
-    plan.coeff = 0 - plan.coeff; /* never -0: records go by its bits */
-    conditions[HARMFUL] = (condition){.prompts = &p[HARMFUL], .n = n, .plan = plan};
+static void both(const steer_prompts p[2], int n, edit_list edits, condition conditions[2]) {
+    conditions[HARMLESS] = (condition){.prompts = &p[HARMLESS], .n = n, .edits = edits};
+    for (int i = 0; i < edits.n; i++)
+        edits.edits[i].coeff = 0 - edits.edits[i].coeff; /* never -0: records go by its bits */
+    conditions[HARMFUL] = (condition){.prompts = &p[HARMFUL], .n = n, .edits = edits};
 }
 
 /* Losses, as in the paper's Table 1. What b has lost of what a does to prompt i of a side: 1 if a steers it and b
@@ -6868,10 +7138,11 @@ static steer_status prepare_site_prompts(experiment *s) {
 }
 
 /* The prompts' mean refusal score under a plan, or, with `base`, mean KL to those logits. */
-static steer_status ask(experiment *s, const steer_prompts *p, steer_plan q, float *base,
+static steer_status ask(experiment *s, const steer_prompts *p, edit_list edits, float *base,
                         double *mean) {
     double x[SITE_PROMPTS];
-    TRY(score_prompts(s, p, &q, base ? NULL : x, base, base ? x : NULL));
+    steer_plan plan = {edits.edits, edits.n};
+    TRY(score_prompts(s, p, &plan, base ? NULL : x, base, base ? x : NULL));
     *mean = 0;
     for (int i = 0; i < p->n; i++)
         *mean += x[i] / p->n;
@@ -6904,7 +7175,7 @@ static steer_status score_site(experiment *s, site_score *x) {
 
 /* And the mean KL that ablating its direction costs on harmless prompts. */
 static steer_status score_ablation(experiment *s, site_score *x) {
-    return ask(s, &s->site_prompts[HARMLESS], (steer_plan){.ablate = x->v}, s->site_logits, &x->kl);
+    return ask(s, &s->site_prompts[HARMLESS], ablate(x->v, NULL), s->site_logits, &x->kl);
 }
 
 /* A site's vector and refusal scores; the rule maximises sigmoid(induce) - sigmoid(bypass). */
@@ -7206,9 +7477,7 @@ static steer_status measure_faithfulness(experiment *s, const method *x, const e
         if (state == OTHERS)
             continue;
         if (state == OURS) {
-            steer_plan copy[MAX_CUTS];
-            memcpy(copy, plans, sizeof *copy * (size_t)n);
-            TRY(steer_faithfulness(s->t, ex, x->v, copy, n, each, s->e));
+            TRY(steer_faithfulness(s->t, ex, x->v, plans, n, each, s->e));
             TRY(remember(&s->store, key, each, (size_t)n, s->e));
         }
         show_progress(&s->bar, 0.3 * n);
@@ -7316,10 +7585,10 @@ static steer_status steering_table(experiment *s) {
     float *random;
     if (!GET(random, CONTROLS * d))
         return s->e->code;
-    both(s->test, s->n_test, (steer_plan){0}, conditions);
+    both(s->test, s->n_test, unsteered, conditions);
     both(s->test, s->n_test, add_vector(s, s->v.v, s->v.coeff), conditions + 2);
-    both(s->test, s->n_test, (steer_plan){.ablate = s->v.v}, conditions + 4);
-    both(s->test, s->n_test, (steer_plan){.ablate = s->v.v, .keep = s->v.keep}, conditions + 6);
+    both(s->test, s->n_test, ablate(s->v.v, NULL), conditions + 4);
+    both(s->test, s->n_test, ablate(s->v.v, s->v.keep), conditions + 6);
     for (int i = 0; i < CONTROLS; i++) {
         float *v = row_at(random, i, d);
         random_control(s, i, v);
@@ -7366,16 +7635,17 @@ static steer_status freezing_table(experiment *s) {
                 {"MLP direct removed", 0, STEER_MLP_DIRECT, 44.50},
                 {"MLP outputs frozen", STEER_MLP, 0, NAN}};
 
+    steer_edit edits[7];
     steer_plan plans[7];
     condition conditions[14], *steered = conditions + 2;
     memcpy(conditions, s->plain, sizeof s->plain);
     memcpy(steered, s->vectors[DIM].steered, sizeof s->plain);
     for (int i = 2; i < 7; i++) {
-        steer_plan plan = add_vector(s, s->v.v, s->v.coeff);
-        plan.freeze = rows[i].freeze;
-        plan.remove = rows[i].remove;
+        edit_list plan = add_vector(s, s->v.v, s->v.coeff);
+        plan = with(with(plan, STEER_FREEZE, rows[i].freeze), STEER_REMOVE, rows[i].remove);
         both(s->test, s->n_test, plan, conditions + 2 * i);
-        plans[i] = (steer_plan){.freeze = plan.freeze, .remove = plan.remove};
+        edits[i] = plan.edits[1];
+        plans[i] = (steer_plan){&edits[i], 1};
     }
     const examples *from = &s->vectors[DIM].choosing; /* nothing here was chosen by them */
     faithfulness F;
@@ -7433,24 +7703,22 @@ static steer_status site_map(experiment *s) {
     if (!GET(plain, 2 + 2 * sites) || !GET(frozen, 4 * sites))
         return s->e->code;
     condition *steered = plain + 2;
-    both(s->val, s->map, (steer_plan){0}, plain);
+    both(s->val, s->map, unsteered, plain);
     for (int i = 0; i < sites; i++) {
         for (site = s->sites; site->rank.i != i;)
             site++;
-        steer_plan plan = {.add = site->v, .coeff = s->v.coeff, .layer = site->layer};
         if (site->induce >= site->bypass - 2)
-            both(s->val, s->map, plan, steered + 2 * n++);
+            both(s->val, s->map, add_vector_at(site->layer, site->v, s->v.coeff),
+                 steered + 2 * n++);
     }
     TRY(answer(s, "site map", plain, 2 + 2 * n, 0));
     for (x = steered; x < steered + 2 * n; x += 2) { /* those that steer move up, and are frozen */
-        steer_plan plan = x[HARMLESS].plan;
+        edit_list plan = x[HARMLESS].edits;
         if (!steers(x))
             continue;
         memmove(steered + 2 * kept, x, 2 * sizeof *x);
-        plan.freeze = STEER_QK;
-        both(s->val, s->map, plan, frozen + 4 * kept);
-        plan.freeze = STEER_V;
-        both(s->val, s->map, plan, frozen + 4 * kept++ + 2);
+        both(s->val, s->map, with(plan, STEER_FREEZE, STEER_QK), frozen + 4 * kept);
+        both(s->val, s->map, with(plan, STEER_FREEZE, STEER_V), frozen + 4 * kept++ + 2);
     }
     TRY(answer(s, "site map", frozen, 4 * kept, 0));
     string title = str("Site map: sites that steer at coefficient %g (induce >= 0.9, bypass <= "
@@ -7460,7 +7728,7 @@ static steer_status site_map(experiment *s) {
                "block, position|induce#2|bypass#2|QK loss#1|low#1|high#1|OV loss#1|low#1|high#1|"
                "at most#1");
     for (x = steered; x < steered + 2 * kept; x += 2, frozen += 4) {
-        for (site = s->sites; site->v != x->plan.add;)
+        for (site = s->sites; site->v != x->edits.edits[0].v;)
             site++;
         estimate qk = loss(x, frozen), ov = loss(x, frozen + 2);
         ROW(s->out, str("%d, %d", site->layer, site->pos).s, x[1].refused, x[0].refused, qk.value,
@@ -7478,7 +7746,7 @@ static steer_status site_map(experiment *s) {
 static steer_status fill_pair(experiment *s, training_pair *x, int w, const steer_prompts *asked,
                               const condition *from, int i) {
     int d = s->m->config.d, window = standard_training.window, counted;
-    steer_plan *none = NULL;
+    const steer_plan *none = NULL;
     x->tokens[w] = join(s, asked, from, i, &x->n[w]);
     if (!x->tokens[w] || !GET(x->start[w], x->n[w] * d))
         return s->e->code;
@@ -7498,7 +7766,7 @@ static steer_status make_pairs(experiment *s, int set, int most, pair_list *pair
     int used[3] = {0, 0, 0}; /* harmful, harmless; of these by an instruction */
     if (!GET(pairs->of, 2 * (size_t)most))
         return s->e->code;
-    both(from, most, (steer_plan){0}, conditions);
+    both(from, most, unsteered, conditions);
     both(from, most, add_vector(s, s->vectors[DIM].v, 1), conditions + 2);
     conditions[4] = (condition){.prompts = prompted, .n = most};
     TRY(answer(s, "pairs", conditions, prompted->n ? 5 : 4, 0));
@@ -7857,9 +8125,12 @@ static void cut_at_random(experiment *s, int i, int draw, int n) {
 static steer_status judge_cuts(experiment *s, const method *x, int judging, int n,
                                faithfulness *F) {
     const examples *from = judging ? &x->judging : &x->choosing;
+    steer_edit edits[MAX_CUTS];
     steer_plan plans[MAX_CUTS];
-    for (int i = 0; i < n; i++)
-        plans[i] = (steer_plan){.cut = cut_at(s, i)};
+    for (int i = 0; i < n; i++) {
+        edits[i] = (steer_edit){STEER_CUT, .layer = s->t->graph.layer, .cut = cut_at(s, i)};
+        plans[i] = (steer_plan){&edits[i], 1};
+    }
     TRY(measure_faithfulness(s, x, from, judging ? s->n_judge : s->n_faith, plans, n, F));
     return whole_so_far(&s->store, s->e);
 }
@@ -8374,6 +8645,7 @@ static steer_status sparsity_table(experiment *s, int which) {
     int generate = which == DIM && s->n_sparse > 0;
     sparse_row rows[SPARSE_ROWS];
     condition conditions[2 * SPARSE_VECTORS];
+    steer_edit edits[SPARSE_VECTORS];
     steer_plan plans[SPARSE_VECTORS];
     faithfulness measured;
     float *v;
@@ -8389,8 +8661,10 @@ static steer_status sparsity_table(experiment *s, int which) {
     for (int i = 0; i < SPARSE_ROWS; i++)
         make_sparse(s, x, &rows[i], v, &n, scratch);
     for (int i = 0; i < n; i++) {
-        plans[i] = (steer_plan){.add = row_at(v, i, d)};
-        both(s->test, s->n_sparse, add_vector(s, plans[i].add, 1), &conditions[2 * i]);
+        edit_list steered = add_vector(s, row_at(v, i, d), 1);
+        edits[i] = steered.edits[0];
+        plans[i] = (steer_plan){&edits[i], 1};
+        both(s->test, s->n_sparse, steered, &conditions[2 * i]);
     }
     TRY(measure_faithfulness(s, x, &x->choosing, s->n_faith, plans, n, &measured));
     if (generate)
@@ -9674,30 +9948,30 @@ static steer_status load_vector(experiment *s, const options *o) {
     return check_not_zero(s);
 }
 
-/* The plan that the options describe; its vector is the experiment's. */
-static steer_status plan_of(experiment *s, const options *o, steer_plan *p) {
+/* What the options --freeze and --remove name; the vector, if there is one, is the experiment's. */
+static steer_status read_plan(experiment *s, const options *o, unsigned *frozen,
+                              unsigned *removed) {
+    TRY(words(o->freeze, "freeze", freezes, frozen, s->e));
+    TRY(words(o->remove, "remove", removals, removed, s->e));
+    return o->vector ? load_vector(s, o) : STEER_OK;
+}
+
+static int adds_vector(const options *o) {
+    return o->vector && o->ablate == UNSET;
+}
+
+/* The plan that they describe; no edits, when it changes nothing. */
+static edit_list edits_of(const experiment *s, const options *o, unsigned frozen,
+                          unsigned removed) {
     enum { TO_MEAN = 1 };
 
     const steer_vector *v = &s->v;
-    TRY(words(o->freeze, "freeze", freezes, &p->freeze, s->e));
-    TRY(words(o->remove, "remove", removals, &p->remove, s->e));
-    if (!o->vector)
-        return STEER_OK;
-    TRY(load_vector(s, o));
-    if (o->ablate != UNSET) {
-        p->ablate = v->v;
-        p->keep = o->ablate == TO_MEAN ? v->keep : NULL;
-    } else {
-        p->add = v->v;
-        p->layer = v->layer;
-        p->coeff = v->coeff;
-    }
-    return STEER_OK;
-}
-
-/* NULL when it changes nothing. */
-static steer_plan *active(steer_plan *p) {
-    return p->ablate || (p->add && p->coeff != 0) ? p : NULL;
+    if (o->vector && o->ablate != UNSET)
+        return ablate(v->v, o->ablate == TO_MEAN ? v->keep : NULL);
+    if (!adds_vector(o) || v->coeff == 0)
+        return unsteered;
+    edit_list steered = add_vector(s, v->v, v->coeff);
+    return with(with(steered, STEER_FREEZE, frozen), STEER_REMOVE, removed);
 }
 
 /* A context for streams of such prompts with answers: fewer, down to 16, while it is above 3 GB. */
@@ -9842,10 +10116,12 @@ static steer_status command_generate(experiment *s, const options *o) {
     const char *text = o->argument[1];
     int *out, n;
     steer_prompts *asked = &s->test[0];
-    steer_plan plan = {0};
+    unsigned frozen, removed;
     steer_job *jobs;
     TRY(set_max_new(s, o, 256));
-    TRY(plan_of(s, o, &plan));
+    TRY(read_plan(s, o, &frozen, &removed));
+    edit_list edits = edits_of(s, o, frozen, removed);
+    steer_plan plan = {edits.edits, edits.n};
     if (o->jsonl)
         TRY(check_output(o->jsonl, IN_PLACE, s->e));
     if (o->prompts)
@@ -9861,7 +10137,7 @@ static steer_status command_generate(experiment *s, const options *o) {
         jobs[i] = (steer_job){asked->tokens[i],
                               asked->lengths[i],
                               s->max_new,
-                              .plan = o->compare && !i ? NULL : active(&plan),
+                              .plan = !plan.n || (o->compare && !i) ? NULL : &plan,
                               .temperature = (float)o->temp,
                               .top_p = (float)o->top_p,
                               .seed = (uint64_t)o->seed + (o->compare ? 0 : (uint64_t)i),
@@ -9885,15 +10161,16 @@ enum { MAX_TURNS = 64, MAX_CHAT = 4096 }; /* turns, tokens of a conversation */
 
 /* One turn of a conversation: turns[n] is the user's; the answer becomes turns[n + 1]. */
 static steer_status chat_turn(experiment *s, const options *o, const char **turns, int n,
-                              steer_plan p, int *out) {
+                              edit_list edits, int *out) {
     int tokens[MAX_CHAT];
+    steer_plan plan = {edits.edits, edits.n};
     long count = steer_chat(s->m, o->system, turns, n + 1, tokens, MAX_CHAT, s->e);
     if (count < 0)
         return s->e->code;
     int room = min_int(s->max_new, s->c->limit.positions - (int)count);
     if (room < 1)
         return fail(s->e, STEER_EARG, "the conversation no longer fits the context: /reset");
-    steer_job job = {tokens, (int)count, room, active(&p), .out = out};
+    steer_job job = {tokens, (int)count, room, edits.n ? &plan : NULL, .out = out};
     answer_sink a = {.s = s, .o = o, .jobs = &job, .one = 1};
     TRY(make_answers(&a, 1));
     TRY(flush_output(stdout, s->e));
@@ -9922,15 +10199,14 @@ static steer_status command_chat(experiment *s, const options *o) {
     char *line = NULL, *turn;
     size_t capacity = 0;
     int n = 0, *out;
-    unsigned bits;
+    unsigned bits, frozen, removed;
     float a;
     steer_status status = STEER_OK;
-    steer_plan plan = {0};
     steer_limits l = {2, min_int(s->m->config.max_seq, MAX_CHAT), .rows = 256};
     TRY(set_max_new(s, o, 512));
     if (!GET(out, s->max_new))
         return s->e->code;
-    TRY(plan_of(s, o, &plan));
+    TRY(read_plan(s, o, &frozen, &removed));
     if (!(s->c = steer_context_new(s->m, &l, s->e)))
         return s->e->code;
     while (!status && next_line(&line, &capacity, &status, s->e)) {
@@ -9939,16 +10215,16 @@ static steer_status command_chat(experiment *s, const options *o) {
         if (!strcmp(line, "/reset"))
             n = 0;
         else if (!strncmp(line, "/coeff ", 7) && sscanf(line + 7, "%f", &a) == 1 && isfinite(a)) {
-            if (!plan.add)
+            if (!adds_vector(o))
                 puts("(no vector is added: start with --vector V, without --ablate)");
-            plan.coeff = a;
+            s->v.coeff = a;
         } else if (!strncmp(line, "/freeze ", 8)) {
             if (words(strcmp(line + 8, "off") ? line + 8 : NULL, "freeze", freezes, &bits, s->e))
                 notice("steer: %s", s->e->text);
-            else if (bits && !plan.add)
+            else if (bits && !adds_vector(o))
                 puts("(nothing to freeze against: start with --vector V)");
             else
-                plan.freeze = bits;
+                frozen = bits;
         } else if (*line == '/')
             puts("(/coeff X, /freeze qk|v|mlp|off, /reset, /quit)");
         else if (*line && n == MAX_TURNS)
@@ -9956,7 +10232,7 @@ static steer_status command_chat(experiment *s, const options *o) {
         else if (*line) {
             if (GET(turn, strlen(line) + 1)) {
                 turns[n] = strcpy(turn, line);
-                status = chat_turn(s, o, turns, n, plan, out);
+                status = chat_turn(s, o, turns, n, edits_of(s, o, frozen, removed), out);
             } else
                 status = s->e->code;
             if (!status)

@@ -108,30 +108,43 @@ long steer_chat(const steer_model *m, const char *system, const char *const *tur
                 int *tokens, long cap, steer_error *e);
 int steer_eoi(const steer_model *m); /* end-of-instruction tokens: positions -eoi .. -1 */
 
-/* ---- Plans: what a stream does differently. Data, not callbacks; zero means nothing. ---- */
-enum { STEER_QK = 1, STEER_V = 2, STEER_MLP = 4 }; /* freeze: read from the unsteered twin */
+/* ---- Plans: what a stream does differently, as a list of edits. Data, not callbacks. ---- */
+typedef enum {
+    STEER_ADD = 1, /* x += coeff * v at the input of block `layer`, v [d] the steering vector */
+    STEER_ABLATE,  /* the component along v [d] is set, at the inputs and at the attention and MLP
+                      outputs of blocks >= layer, to 0 or to keep[] */
+    STEER_FREEZE,  /* `what`, in blocks >= layer, is read from the unsteered twin (paper section 6,
+                      Table 1) */
+    STEER_REMOVE,  /* where `what` reads, in blocks >= layer, the direct image of all that the plan
+                      has added by then is subtracted (paper section 6.3) */
+    STEER_CUT,     /* along the edges cut[] of the graph of the blocks >= layer, below, a slot reads
+                      the twin's node instead of the stream's own (paper section 4.3) */
+    STEER_START    /* v [positions][d] is the residual entering block `layer`, before anything is
+                      added there: blocks below are not run */
+} steer_kind;
 
-enum { STEER_SVV = 1, STEER_MLP_DIRECT = 2 }; /* remove the vector's direct image */
+enum { STEER_QK = 1, STEER_V = 2, STEER_MLP = 4 }; /* to freeze: patterns, values, MLP outputs */
 
-typedef struct {
-    const float *add; /* [d] steering vector s, or NULL: x += coeff * s ... */
+enum { STEER_SVV = 1, STEER_MLP_DIRECT = 2 }; /* to remove from: values, MLP inputs */
+
+typedef struct { /* what a kind does not name above is not read */
+    steer_kind kind;
+    int layer;
+    int from, to; /* at positions from <= t < to; to 0: to the end. START: at all */
     float coeff;
-    int layer;           /* ... at the input of this block, */
-    int from, to;        /* at positions from <= t < to; to 0: all */
-    unsigned freeze;     /* QK, V, MLP in blocks >= layer (paper section 6, Table 1) */
-    unsigned remove;     /* SVV, MLP_DIRECT in blocks >= layer */
-    const float *ablate; /* [d] direction whose component is set, at block inputs and at attention
-                            and MLP outputs, to 0 or to keep[] */
-    const float *keep;   /* [3][layers]: input, attention, MLP; or NULL */
-    const float *start;  /* [positions][d] residual entering block `layer`, before the vector is
-                            added: blocks below are not run; or NULL */
-    const unsigned char *cut; /* [slots][nodes] of the graph below; 1: along this edge the slot
-                                 reads the twin's node instead of the stream's own; or NULL */
-    /* Out: how often add, freeze, remove, ablate and cut were applied. add and cut count once a
-     * row, freeze once a row and block, remove once a row, block and kind, ablate three times a row
-     * and block. steer_run adds to them; what begins runs itself (steer_generate, patching) sets
-     * them to 0 first. So threads don't share a plan. */
-    int64_t hits[5];
+    unsigned what; /* bits, of QK, V, MLP or of SVV, MLP_DIRECT */
+    const float *v;
+    const float *keep;        /* [3][layers]: input, attention, MLP; or NULL */
+    const unsigned char *cut; /* [slots][nodes], 1 where cut */
+} steer_edit;
+
+/* Edits of one kind are applied in this order; so several blocks get a vector each by an ADD each.
+ * Input only, all borrowed: threads and streams may share a plan. Where it is used, HITS [n] may be
+ * asked for: how often each edit was applied. ADD, CUT and START count once a row, FREEZE once a
+ * row and block, REMOVE once a row, block and bit of `what`, ABLATE three times a row and block. */
+typedef struct {
+    const steer_edit *edits; /* [n] */
+    int n;
 } steer_plan;
 
 /* ---- The graph of the blocks >= layer (paper section 4) ----
@@ -178,11 +191,13 @@ typedef struct {       /* what a run remembers of chosen rows; any pointer may b
 size_t steer_context_bytes(const steer_model *m, const steer_limits *l); /* 0: too large */
 steer_context *steer_context_new(const steer_model *m, const steer_limits *l, steer_error *e);
 void steer_context_free(steer_context *c);
-/* Begin a sequence under a plan (borrowed, and left as it is while the stream runs; NULL: none). A
- * plan that freezes or cuts needs a twin: another stream that is fed the same tokens in the same
- * runs. With a twin, blocks below plan->layer are not run again: the stream enters at that block
- * with the twin's residual. */
-steer_status steer_begin(steer_context *c, int stream, steer_plan *plan, int twin, steer_error *e);
+/* Begin a sequence under a plan (borrowed, and left as it is while the stream runs; NULL: none);
+ * runs add to hits [plan->n], unless NULL. A plan that freezes or cuts needs a twin: another stream
+ * that is fed the same tokens in the same runs; -1: none. With a twin, blocks below the first one
+ * that the plan adds to are not run again: the stream enters at that block with the twin's
+ * residual. */
+steer_status steer_begin(steer_context *c, int stream, const steer_plan *plan, int twin,
+                         int64_t *hits, steer_error *e);
 /* Let `to` continue after the first n positions of `from` (same plan), copying its KV cache. */
 steer_status steer_fork(steer_context *c, int from, int to, int n, steer_error *e);
 /* One forward pass over a batch of rows. Rows of a stream come in ascending positions and continue
@@ -195,11 +210,12 @@ const float *steer_logits(const steer_context *c, int row);
 typedef struct {
     const int *prompt;
     int n_prompt, max_new;
-    steer_plan *plan;
+    const steer_plan *plan;   /* or NULL */
     float temperature, top_p; /* temperature 0: greedy */
     uint64_t seed;
-    int *out;  /* [max_new], the caller's */
-    int n_out; /* tokens written, an end-of-turn token included */
+    int *out;      /* [max_new], the caller's */
+    int n_out;     /* tokens written, an end-of-turn token included */
+    int64_t *hits; /* [plan->n], set to what all jobs with this plan hit; or NULL */
 } steer_job;
 
 /* Generate many answers side by side; streams that begin alike share their prefix. `tick`, if any,
@@ -282,11 +298,12 @@ steer_status steer_attribute(steer_tracer *t, const steer_example *x, const floa
  * logit metric. */
 steer_status steer_patch_exactly(steer_tracer *t, const steer_example *x, const float *s,
                                  double *node, double *edge, steer_error *e);
-/* Faithfulness F[n] of plans (cut, freeze, remove; the rest is set here) on a steered response: 0
- * as the base run, 1 as the steered (section 4.3); NAN when both say the same. The plans' `start`
- * then points into the tracer: they are of no use without it. */
+/* Faithfulness F[n] of plans on a steered response: 0 as the base run, 1 as the steered (section
+ * 4.3); NAN when both say the same. A plan that adds nothing changes the steered run: s is added as
+ * in the example. In one that adds vectors, their coefficients are multiplied by the example's. No
+ * plan has a START. */
 steer_status steer_faithfulness(steer_tracer *t, const steer_example *x, const float *s,
-                                steer_plan *plans, int n, double *F, steer_error *e);
+                                const steer_plan *plans, int n, double *F, steer_error *e);
 
 #ifdef __cplusplus
 }

@@ -20,7 +20,7 @@ static float *few_logits(const steer_model *m) {
     steer_error e = {0};
     steer_context *c = steer_context_new(m, &(steer_limits){.positions = 8}, &e);
     steer_row rows[] = {{0, 0, 'a', 0, 0}, {0, 1, 'n', 0, 0}, {0, 2, 'd', 1, 0}};
-    steer_status s = c ? steer_begin(c, 0, NULL, -1, &e) : e.code;
+    steer_status s = c ? steer_begin(c, 0, NULL, -1, NULL, &e) : e.code;
     s = s ? s : steer_run(c, rows, 3, NULL, &e);
     CHECK_THAT(!s, "%s", e.text);
     if (!s) {
@@ -171,11 +171,12 @@ static void *call_everything(void *model) {
 
     int out[6][8];
     char text[256];
-    steer_plan plan = {.add = v.v, .coeff = 1, .layer = 1, .freeze = STEER_V};
+    changes plan = {.add = v.v, .coeff = 1, .layer = 1, .freeze = STEER_V};
+    plan_of(&plan);
     steer_job jobs[6];
     for (int i = 0; i < 6; i++)
         jobs[i] = (steer_job){.prompt = p.tokens[i % 4], .n_prompt = p.lengths[i % 4], .max_new = 8,
-                              .plan = i < 3 ? &plan : NULL, .temperature = 1, .top_p = 0.9f,
+                              .plan = i < 3 ? &plan.plan : NULL, .temperature = 1, .top_p = 0.9f,
                               .out = out[i]};
     s = s ? s : steer_generate(c, jobs, 6, NULL, NULL, &e);
     steer_decode(m, out[0], s ? 0 : jobs[0].n_out, text, sizeof text);
@@ -183,12 +184,12 @@ static void *call_everything(void *model) {
     int n = p.lengths[0];
     steer_tracer *t = s ? NULL : steer_tracer_new(m, 1, n, 5, 2, &e);
     steer_example x = {p.tokens[0], n, n - 4, 1, 1};
-    steer_plan frozen = {.freeze = STEER_QK};
+    changes frozen = {.freeze = STEER_QK};
     double F, *scores = zeros(t ? steer_scores_width(t) : 1, sizeof *scores);
     double *node = zeros(t ? (size_t)t->graph.nodes : 1, sizeof *node);
     s = t ? steer_attribute(t, &x, v.v, STEER_KL, 2, scores, &e) : e.code;
     s = s ? s : steer_patch_exactly(t, &x, v.v, node, NULL, &e);
-    s = s ? s : steer_faithfulness(t, &x, v.v, &frozen, 1, &F, &e);
+    s = s ? s : steer_faithfulness(t, &x, v.v, plan_of(&frozen), 1, &F, &e);
     CHECK_THAT(!s, "%s", e.text);
 
     steer_tracer_free(t), steer_context_free(c);
@@ -485,9 +486,9 @@ static void test_callers_numbers(void) {
         job.n_prompt = 3, job.max_new = x;
         steer_status s = steer_generate(c, &job, 1, NULL, NULL, &e);
         CHECK_THAT(x < 0 ? !s && job.n_out == 0 : s == STEER_EARG, "max_new %d: %d", x, s);
-        CHECK_THAT(steer_begin(c, x, NULL, -1, &e) == STEER_EARG, "stream %d", x);
-        if (x != -1) CHECK_THAT(steer_begin(c, 0, NULL, x, &e) == STEER_EARG, "twin %d", x);
-        CHECK_THAT(!steer_begin(c, 0, NULL, -1, &e) && !steer_begin(c, 1, NULL, -1, &e), "%s",
+        CHECK_THAT(steer_begin(c, x, NULL, -1, NULL, &e) == STEER_EARG, "stream %d", x);
+        if (x != -1) CHECK_THAT(steer_begin(c, 0, NULL, x, NULL, &e) == STEER_EARG, "twin %d", x);
+        CHECK_THAT(!steer_begin(c, 0, NULL, -1, NULL, &e) && !steer_begin(c, 1, NULL, -1, NULL, &e), "%s",
                    e.text);
         CHECK_THAT(steer_fork(c, x, 1, 0, &e) == STEER_EARG, "fork from %d", x);
         CHECK_THAT(steer_fork(c, 0, x, 0, &e) == STEER_EARG, "fork to %d", x);

@@ -5,6 +5,47 @@
 #include <signal.h>
 #include <sys/wait.h>
 
+/* ---------------------------------------------------------------- plans */
+
+/* A plan said in one line, with memory for its edits and their hits. */
+typedef struct {
+    const float *add;
+    float coeff;
+    int layer, from, to; /* of each edit, but for a start's positions */
+    unsigned freeze, remove;
+    const float *ablate, *keep, *start;
+    const unsigned char *cut;
+    steer_edit edits[6];
+    int64_t hits[6];
+    steer_plan plan;
+} changes;
+
+/* The plan, its hits at 0. */
+static const steer_plan *plan_of(changes *x) {
+    steer_edit common = {.layer = x->layer, .from = x->from, .to = x->to, .coeff = x->coeff};
+    int n = 0;
+    for (int kind = STEER_ADD; kind <= STEER_START; kind++) {
+        steer_edit edit = common;
+        edit.kind = (steer_kind)kind;
+        edit.what = kind == STEER_FREEZE ? x->freeze : kind == STEER_REMOVE ? x->remove : 0;
+        edit.v = kind == STEER_ADD ? x->add : kind == STEER_ABLATE ? x->ablate : NULL;
+        if (kind == STEER_ABLATE) edit.keep = x->keep;
+        if (kind == STEER_CUT) edit.cut = x->cut;
+        if (kind == STEER_START) edit.v = x->start, edit.from = edit.to = 0;
+        x->hits[n] = 0;
+        if (edit.what || edit.v || edit.cut) x->edits[n++] = edit;
+    }
+    x->plan = (steer_plan){x->edits, n};
+    return &x->plan;
+}
+
+/* How often its edit of this kind was applied. */
+static long long hits_of(const changes *x, steer_kind kind) {
+    for (int i = 0; i < x->plan.n; i++)
+        if (x->edits[i].kind == kind) return x->hits[i];
+    return 0;
+}
+
 /* ---------------------------------------------------------------- random models */
 
 /* Element i of a random tensor, in [-1, 1): the rule is in tools/oracle.py. */

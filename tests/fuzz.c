@@ -104,10 +104,10 @@ static void patch(const steer_model *m, const int *tokens, int n, int prompt, fl
     steer_example x = {tokens, n, prompt, 2, 1};
     double F, *scores = zeros(steer_scores_width(t), sizeof *scores);
     unsigned char *cut = zeros(edge_cells(&t->graph), 1);
-    steer_plan plan = {.cut = cut};
+    changes plan = {.layer = layer, .cut = cut};
     for (int i = 0; i < (int)edge_cells(&t->graph); i++) cut[i] = has_edge(&t->graph, i) && i % 2;
     check_status(steer_attribute(t, &x, v, STEER_LOGIT, 1, scores, &e), &e);
-    check_status(steer_faithfulness(t, &x, v, &plan, 1, &F, &e), &e);
+    check_status(steer_faithfulness(t, &x, v, plan_of(&plan), 1, &F, &e), &e);
     free(cut), free(scores);
     steer_tracer_free(t);
 }
@@ -139,10 +139,10 @@ static void use_model(const steer_model *m) {
     float *v = zeros(m->config.d, sizeof *v);
     for (int i = 0; i < m->config.d; i++) v[i] = (float)(i % 3 - 1);
     v[0] = 1;
-    steer_plan plan = {.add = v, .coeff = 1, .layer = m->config.layers / 2, .freeze = 7};
+    changes plan = {.add = v, .coeff = 1, .layer = m->config.layers / 2, .freeze = 7};
     steer_job jobs[2] = {{.prompt = ids, .n_prompt = prompt, .max_new = 3, .out = answer},
                          {.prompt = ids, .n_prompt = prompt, .max_new = 1, .out = answer + 3,
-                          .plan = &plan, .temperature = 1, .top_p = 0.9f}};
+                          .plan = plan_of(&plan), .temperature = 1, .top_p = 0.9f}};
     steer_status s = steer_generate(c, jobs, 2, NULL, NULL, &e);
     check_status(s, &e);
     for (int k = 0; k < 2 && !s; k++) check_ids(m, jobs[k].out, jobs[k].n_out);
@@ -255,8 +255,8 @@ static void fuzz_vector(const uint8_t *data, size_t n) {
     steer_limits l = {.streams = 2, .positions = 8, .rows = 8};
     steer_context *c = steer_context_new(m, &l, &e);
     int prompt[4] = {1, 2, 3, 4}, out[2];
-    steer_plan plan = {.add = v.v, .coeff = v.coeff, .layer = v.layer, .freeze = STEER_QK};
-    steer_job job = {.prompt = prompt, .n_prompt = 4, .max_new = 2, .out = out, .plan = &plan};
+    changes plan = {.add = v.v, .coeff = v.coeff, .layer = v.layer, .freeze = STEER_QK};
+    steer_job job = {.prompt = prompt, .n_prompt = 4, .max_new = 2, .out = out, .plan = plan_of(&plan)};
     check_status(steer_generate(c, &job, 1, NULL, NULL, &e), &e);
     steer_context_free(c);
     steer_vector_free(&v), steer_vector_free(&again);
@@ -282,11 +282,11 @@ static void fuzz_circuit(const uint8_t *data, size_t n) {
         int tokens[5] = {65, 66, 67, 68, 69}, edges = prune(&t->graph, keep);
         double F;
         cuts_of(&t->graph, keep, 0, cut);
-        steer_plan plan = {.cut = cut};
+        changes plan = {.layer = 1, .cut = cut};
         float v[8] = {1, -1, 2, -2, 1, 1, -1, 3};
         steer_example x = {tokens, 5, 3, 1, 1};
         CHECK_THAT(edges >= 0 && edges <= t->graph.edges, "%d edges", edges);
-        check_status(steer_faithfulness(t, &x, v, &plan, 1, &F, &e), &e);
+        check_status(steer_faithfulness(t, &x, v, plan_of(&plan), 1, &F, &e), &e);
     }
     s.t = NULL; /* kept for the next input */
     clear_experiment(&s);
@@ -558,12 +558,13 @@ static void fuzz_report(const uint8_t *data, size_t n) {
 
 /* ---------------------------------------------------------------- the library, called at random */
 
-enum { PLANS = 3, BUFFER = 1024 };
+enum { PLANS = 3, EDITS = 4, BUFFER = 1024 };
 typedef struct {
     steer_model *m;
     steer_context *c;
     steer_tracer *t;
     steer_limits limits; /* of c */
+    steer_edit edits[PLANS][EDITS];
     steer_plan plans[PLANS];
     float v[32], odd[32], keep[8];
     float *start;        /* [BUFFER] */
@@ -573,19 +574,25 @@ typedef struct {
 } caller;
 
 static void random_plan(caller *a, input *in) {
-    steer_plan *p = &a->plans[take(in, PLANS)];
+    int plan = take(in, PLANS);
     const float *const vectors[] = {NULL, a->v, a->v, a->odd};
-    unsigned parts = take_byte(in);
     for (int i = 0; a->c && i < a->limits.streams; i++) /* no stream runs under it meanwhile */
-        check_status(steer_begin(a->c, i, NULL, -1, &a->e), &a->e);
+        check_status(steer_begin(a->c, i, NULL, -1, NULL, &a->e), &a->e);
     memset(a->next, 0, sizeof a->next);
-    *p = (steer_plan){.add = vectors[parts & 3], .coeff = (float)odd_number(in),
-                      .layer = odd_int(in, 2), .from = odd_int(in, 4), .to = odd_int(in, 8)};
-    if (parts & 4) p->freeze = take_byte(in) & (parts & 8 ? 255 : 7);
-    if (parts & 16) p->remove = take_byte(in) & (parts & 8 ? 255 : 3);
-    if (parts & 32) p->ablate = vectors[take(in, 4)], p->keep = parts & 8 ? a->keep : NULL;
-    if (parts & 64) p->start = a->start;
-    if (parts & 128) p->cut = a->cut;
+    unsigned parts = 0;
+    for (int i = 0; i < EDITS; i++) {
+        parts = take_byte(in);
+        a->edits[plan][i] = (steer_edit){
+            .kind = (steer_kind)(parts & 128 ? odd_int(in, 7) : 1 + take(in, STEER_START)),
+            .layer = parts & 8 ? odd_int(in, 2) : 1, .from = parts & 16 ? odd_int(in, 4) : 0,
+            .to = parts & 32 ? odd_int(in, 8) : 0, .coeff = (float)odd_number(in),
+            .what = parts & 64 ? take_byte(in) : 1 + parts % 3, .v = vectors[parts & 3],
+            .keep = parts & 4 ? a->keep : NULL, .cut = a->cut};
+        if (a->edits[plan][i].kind == STEER_START && a->edits[plan][i].v)
+            a->edits[plan][i].v = a->start;
+    }
+    a->plans[plan] = (steer_plan){take(in, 9) ? a->edits[plan] : NULL, take(in, EDITS + 1)};
+    if (!a->plans[plan].edits) a->plans[plan].n = odd_int(in, 3);
     for (int i = 0; i < 8; i++) a->odd[i] = (float)odd_number(in);
     for (int i = 0; i < 64; i++) a->cut[i * 7] = (unsigned char)(parts >> (i & 7) & 1);
 }
@@ -724,14 +731,12 @@ static void random_patching(caller *a, input *in) {
     if (x.n > 64 && x.n <= a->t->max) x.n = 64;
     if (steps > 8) steps = 8;
     size_t cells = edge_cells(&a->t->graph);
-    steer_plan plans[PLANS]; /* copies: faithfulness lets them begin in the tracer's memory */
-    memcpy(plans, a->plans, sizeof plans);
     double *scores = zeros(steer_scores_width(a->t), sizeof *scores), F[PLANS];
     double *edges = kind == 2 ? zeros(cells, sizeof *edges) : NULL;
     steer_status s;
     if (kind < 2) s = steer_attribute(a->t, &x, v, odd_int(in, 3), steps, scores, &a->e);
     else if (kind == 2) s = steer_patch_exactly(a->t, &x, v, scores, edges, &a->e);
-    else s = steer_faithfulness(a->t, &x, v, plans, n, F, &a->e);
+    else s = steer_faithfulness(a->t, &x, v, a->plans, n, F, &a->e);
     check_status(s, &a->e);
     free(scores), free(edges);
 }
@@ -754,7 +759,7 @@ static void fuzz_calls(const uint8_t *data, size_t n) {
             int plan = take(&in, PLANS + 1), s = odd_int(&in, 4), twin = odd_int(&in, 5);
             steer_plan *p = plan < PLANS ? &a.plans[plan] : NULL;
             if (twin == 4) twin = -1;
-            steer_status status = steer_begin(a.c, s, p, twin, &a.e);
+            steer_status status = steer_begin(a.c, s, p, twin, NULL, &a.e);
             check_status(status, &a.e);
             if (!status && s < 8) a.next[s] = 0;
         } else if (which == 9 && a.c) {

@@ -567,7 +567,8 @@ static double check_backward(int kind) {
     tracer *t = &w.t;
     int d = w.m->config.d, blocks = t->graph.blocks;
     size_t plane = (size_t)(N * d);
-    steer_plan plan = {.add = w.v, .coeff = 0.7f, .layer = 1}, *plans = &plan;
+    changes plan = {.add = w.v, .coeff = 0.7f, .layer = 1};
+    const steer_plan *plans = plan_of(&plan);
     CHECK_THAT(!run_example(t, &w.x, &plans, 1, &t->tape[2], &e), "%s", e.text);
     float *weights = floats(96, kind, plane, 1), *alone = malloc(sizeof(float) * plane);
     double *start = doubles(NULL, plane), *weights64 = doubles(weights, plane), most = 0;
@@ -747,7 +748,7 @@ static int open_boxed(boxed *b, const char *path, int layer, int pos) {
         CHECK_THAT(steer_means(c, &p[k], 0, mean[k], NULL, &e) == 16, "%s", e.text);
     }
     CHECK_THAT(!steer_dim(&b->v, b->m, mean[0], mean[1], layer, pos, 1, &e), "%s", e.text);
-    steer_plan plan = {.add = b->v.v, .coeff = 1, .layer = layer};
+    changes plan = {.add = b->v.v, .coeff = 1, .layer = layer};
     steer_job jobs[2];
     b->prompt = p[2].lengths[3];
     for (int k = 0; k < 2; k++) {
@@ -756,7 +757,7 @@ static int open_boxed(boxed *b, const char *path, int layer, int pos) {
                               .n_prompt = b->prompt,
                               .max_new = FRESH,
                               .out = b->tokens[k] + b->prompt,
-                              .plan = k ? &plan : NULL};
+                              .plan = k ? plan_of(&plan) : NULL};
     }
     CHECK_THAT(b->prompt < 100 && !steer_generate(c, jobs, 2, NULL, NULL, &e), "%s", e.text);
     for (int k = 0; k < 2; k++) b->n[k] = b->prompt + jobs[k].n_out;
@@ -1069,19 +1070,20 @@ static double check_faithful(int kind, int text) {
         cuts_of(&t->graph, kept, 0, cut + i * size);
     }
     CHECK_THAT(count_of(cut, size) == t->graph.edges && !count_of(cut + size, size), "ends");
+    changes cuts[SETS];
     steer_plan plans[SETS];
     for (int streams = 7; streams; streams = streams == 7 ? 3 : streams == 3 ? 1 : 0) {
         int used = t->cut_streams;
         t->cut_streams = streams;
-        for (int i = 0; i < SETS; i++) plans[i] = (steer_plan){.cut = cut + i * size};
+        for (int i = 0; i < SETS; i++) {
+            cuts[i] = (changes){.layer = 1, .cut = cut + i * size};
+            plans[i] = *plan_of(&cuts[i]);
+        }
         CHECK_THAT(!steer_faithfulness(t, &w.x, w.v, plans, SETS, F[streams != 7], &e), "%s",
                    e.text);
         t->cut_streams = used;
         CHECK_THAT(streams == 7 || !memcmp(F[0], F[1], sizeof F[0]), "%s: F depends on the batch",
                    family_names[kind]);
-        for (int i = 0; i < SETS; i++)
-            CHECK_THAT(plans[i].hits[4] == w.x.n, "plan %d: %lld rows with cuts", i,
-                       (long long)plans[i].hits[4]);
     }
     most = fmax(fabs(F[0][0]), fabs(F[0][1] - 1));
     CHECK_THAT(most <= 1e-4 && F[0][1] == 1, "%s: empty %.8g, full %.8g", family_names[kind],
@@ -1092,8 +1094,13 @@ static double check_faithful(int kind, int text) {
                family_names[kind], alike);
     /* And so are the states themselves: no edge cut gives the steered run's bits. */
     CHECK_THAT(!run_ends(t, &w.x, w.v, &e), "%s", e.text);
-    steer_plan base = {.layer = 1, .start = t->tape[0].resid},
-               *list[3] = {&base, &plans[0], &plans[1]};
+    changes base = {.layer = 1, .start = t->tape[0].resid};
+    for (int i = 0; i < SETS; i++) {
+        cuts[i] = (changes){.layer = 1, .add = w.v, .coeff = w.x.coeff, .cut = cut + i * size,
+                            .start = t->tape[0].resid};
+        plans[i] = *plan_of(&cuts[i]);
+    }
+    const steer_plan *list[3] = {plan_of(&base), &plans[0], &plans[1]};
     CHECK_THAT(!run_example(t, &w.x, list, 3, NULL, &e), "%s", e.text);
     fit off = {0, 0};
     int differ = 0;
@@ -1108,6 +1115,20 @@ static double check_faithful(int kind, int text) {
                differ);
     CHECK_THAT(misfit(&off) <= 1e-4, "%s: the empty circuit's states: %.3g", family_names[kind],
                misfit(&off));
+    /* Edges cut before a position only: before it the empty circuit's bits, behind it others. */
+    int to = w.x.n_prompt + 1;
+    steer_edit early[3];
+    memcpy(early, plans[0].edits, sizeof early);
+    for (int i = 0; i < 3; i++) early[i].to = early[i].kind == STEER_CUT ? to : 0;
+    const steer_plan until = {early, 3}, *ends[3] = {&base.plan, &plans[0], &until};
+    CHECK_THAT(!run_example(t, &w.x, ends, 3, NULL, &e), "%s", e.text);
+    float *other = malloc(sizeof *other * (size_t)d);
+    for (int i = 0; i < w.x.n; i++) {
+        final_norm(t->c, w.x.n + i, final), final_norm(t->c, 2 * w.x.n + i, other);
+        CHECK_THAT(!memcmp(final, other, sizeof *final * (size_t)d) == (i < to),
+                   "%s: cut before %d, position %d", family_names[kind], to, i);
+    }
+    free(other);
     /* Circuits in between, side by side, against the same in double. */
     fit partial = {0, 0};
     size_t plane = (size_t)(w.x.n * d);
@@ -1115,11 +1136,14 @@ static double check_faithful(int kind, int text) {
            *nodes[2] = {doubles(NULL, plane * (size_t)t->graph.nodes),
                         doubles(NULL, plane * (size_t)t->graph.nodes)};
     pushed p = {.m = w.m, .layer = 1, .n = w.x.n, .kind = -1, .start = start, .nodes = nodes[0]};
-    steer_plan *all[SETS - 1] = {&base};
+    const steer_plan *all[SETS - 1] = {&base.plan};
+    int64_t hits[1 + 3 * SETS] = {0};
     pushed_value(&p, 0);
     for (size_t i = 0; i < plane; i++) start[i] += (double)w.x.coeff * (double)w.v[i % (size_t)d];
     for (int i = 2; i < SETS; i++) all[i - 1] = &plans[i];
-    CHECK_THAT(!run_example(t, &w.x, all, SETS - 1, NULL, &e), "%s", e.text);
+    CHECK_THAT(!run_streams(t, &w.x, all, SETS - 1, hits, NULL, &e), "%s", e.text);
+    for (int i = 0; i < 1 + 3 * (SETS - 2); i++) /* one start; a start, an addition, cuts each */
+        CHECK_THAT(hits[i] == w.x.n, "edit %d: on %lld rows", i, (long long)hits[i]);
     p.nodes = nodes[1], p.other = nodes[0], p.final = states;
     for (int i = 2; i < SETS; i++) {
         p.cut = cut + i * size;
@@ -1171,12 +1195,15 @@ static double check_removal(int kind, int from) {
     const steer_config *c = &w.m->config;
     const block *b = &w.m->blocks[LAYER];
     int d = c->d, H = c->heads, K = c->kv_heads, hd = c->head_dim, depth = c->layers - LAYER;
-    steer_plan plain = {.add = w.v, .coeff = w.x.coeff, .layer = LAYER, .from = from},
-               removed = plain, *plans[2] = {&plain, &removed};
+    changes plain = {.add = w.v, .coeff = w.x.coeff, .layer = LAYER, .from = from}, removed = plain;
     removed.remove = STEER_SVV;
+    const steer_plan *plans[2] = {plan_of(&plain), plan_of(&removed)};
     for (int k = 0; k < 2; k++)
-        CHECK_THAT(!run_example(&w.t, &w.x, &plans[k], 1, &w.t.tape[k], &e), "%s", e.text);
-    CHECK_THAT(removed.hits[2] == (N - from) * depth, "%lld rows", (long long)removed.hits[2]);
+        CHECK_THAT(!run_streams(&w.t, &w.x, &plans[k], 1, k ? removed.hits : plain.hits,
+                                &w.t.tape[k], &e),
+                   "%s", e.text);
+    CHECK_THAT(hits_of(&removed, STEER_REMOVE) == (N - from) * depth, "%lld rows",
+               hits_of(&removed, STEER_REMOVE));
     double q[N * MOST_Q], key[N * MOST_Q], r[N], p[N], x[MOST_D];
     for (int t = 0; t < N; t++) {
         const float *of = row_at(w.t.tape[0].resid, t, d);
@@ -1457,7 +1484,7 @@ static int make_toy(tracer *t, training_pair *pairs, int n, int prompt, int answ
             for (int j = 0; j < p->n[k]; j++)
                 p->tokens[k][j] =
                     j < p->n_prompt ? context[j] : roll(half) % 6 + (i % 2 == k ? half : 0);
-            steer_plan *none = NULL;
+            const steer_plan *none = NULL;
             example x = {p->tokens[k], p->n[k], p->n_prompt, 1, 1};
             int counted;
             p->start[k] = malloc(sizeof(float) * (size_t)(p->n[k] * d));
@@ -1555,7 +1582,7 @@ static void test_patch_errors(void) {
     int size = t->graph.slots * t->graph.nodes;
     unsigned char *cut = zeros((size_t)size, 1), *kept = zeros((size_t)size, 1);
     cuts_of(&t->graph, kept, 0, cut);
-    steer_plan right = {.add = w.v, .coeff = 1, .layer = 1, .cut = cut};
+    changes right = {.add = w.v, .coeff = 1, .layer = 1, .cut = cut};
     const struct {
         const char *what, *word;
         int twin, layer;
@@ -1569,35 +1596,35 @@ static void test_patch_errors(void) {
                  {"a cut in another block", "not made for", 0, 2, 0, 0, 0},
                  {"a cut in block 0", "not made for", 0, 0, 0, 0, 0}};
     for (size_t i = 0; i < sizeof wrong / sizeof *wrong; i++) {
-        steer_plan p = right;
+        changes p = right;
         p.layer = wrong[i].layer, p.freeze = wrong[i].freeze, p.remove = wrong[i].remove;
         if (wrong[i].ablate) p.add = NULL, p.ablate = w.v;
         memset(&e, 0, sizeof e);
-        CHECK_THAT(!steer_begin(t->c, 0, NULL, -1, &e), "%s", e.text);
-        steer_status s = steer_begin(t->c, 1, &p, wrong[i].twin, &e);
+        CHECK_THAT(!steer_begin(t->c, 0, NULL, -1, NULL, &e), "%s", e.text);
+        steer_status s = steer_begin(t->c, 1, plan_of(&p), wrong[i].twin, NULL, &e);
         CHECK_THAT(s == STEER_EARG && e.code == s && strstr(e.text, wrong[i].word),
                    "%s: status %d, \"%s\"", wrong[i].what, (int)s, e.text);
     }
-    CHECK_THAT(!steer_begin(t->c, 1, &right, 0, &e), "a right cut: %s", e.text);
-    steer_plan alone = {.layer = 1, .cut = cut}; /* the twin may be the steered one */
-    CHECK_THAT(!steer_begin(t->c, 1, &alone, 0, &e), "a cut without a vector: %s", e.text);
+    CHECK_THAT(!steer_begin(t->c, 1, plan_of(&right), 0, NULL, &e), "a right cut: %s", e.text);
+    changes alone = {.layer = 1, .cut = cut}; /* the twin may be the steered one */
+    CHECK_THAT(!steer_begin(t->c, 1, plan_of(&alone), 0, NULL, &e), "a cut without a vector: %s", e.text);
     steer_limits l = {.streams = 2, .positions = 16, .rows = 32, .cut_layer = 1};
     steer_context *none = steer_context_new(w.m, &l, &e);
     l.cut_rows = 10;
     steer_context *some = steer_context_new(w.m, &l, &e);
-    CHECK_THAT(none && steer_begin(none, 1, &right, 0, &e) == STEER_EARG &&
+    CHECK_THAT(none && steer_begin(none, 1, plan_of(&right), 0, NULL, &e) == STEER_EARG &&
                    strstr(e.text, "not made for"),
                "a context without cut rows: %s", e.text);
     /* Eleven rows with cuts where ten fit; ten are no trouble; a twin without its rows is. */
     for (int n = 10; n <= 11 && some; n++) {
         steer_row rows[22];
         for (int i = 0; i < 2 * n; i++) rows[i] = (steer_row){i / n, i % n, 1 + i % n, 0, 0};
-        CHECK_THAT(!steer_begin(some, 0, NULL, -1, &e) && !steer_begin(some, 1, &right, 0, &e),
+        CHECK_THAT(!steer_begin(some, 0, NULL, -1, NULL, &e) && !steer_begin(some, 1, plan_of(&right), 0, NULL, &e),
                    "%s", e.text);
         steer_status s = steer_run(some, rows, 2 * n, NULL, &e);
         CHECK_THAT(n == 10 ? !s : s == STEER_EARG && strstr(e.text, "more than 10 rows"),
                    "%d rows: %s", n, e.text);
-        CHECK_THAT(!steer_begin(some, 0, NULL, -1, &e) && !steer_begin(some, 1, &right, 0, &e),
+        CHECK_THAT(!steer_begin(some, 0, NULL, -1, NULL, &e) && !steer_begin(some, 1, plan_of(&right), 0, NULL, &e),
                    "%s", e.text);
         CHECK_THAT(steer_run(some, rows + n, n, NULL, &e) == STEER_EARG && strstr(e.text, "twin"),
                    "%s", e.text);
@@ -1616,13 +1643,13 @@ static void test_patch_errors(void) {
     int tokens[14] = {1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14};
     for (int i = 0; i < 4; i++) { /* too long; no prompt; too long an answer; less than no prompt */
         static const int sizes[][2] = {{14, 9}, {6, 0}, {10, 3}, {3, -2}};
-        steer_plan p = {.cut = cut};
+        changes p = {.layer = 1, .cut = cut};
         example x = {tokens, sizes[i][0], sizes[i][1], 1, 1};
         for (int k = 0; k < 3; k++) {
             memset(&e, 0, sizeof e);
             steer_status s = k == 0   ? steer_attribute(t, &x, w.v, STEER_LOGIT, 1, scores, &e)
                              : k == 1 ? steer_patch_exactly(t, &x, w.v, node, edge, &e)
-                                      : steer_faithfulness(t, &x, w.v, &p, 1, F, &e);
+                                      : steer_faithfulness(t, &x, w.v, plan_of(&p), 1, F, &e);
             CHECK_THAT(s == STEER_EARG && e.code == s && strstr(e.text, "does not fit"),
                        "example %d: status %d, "
                        "\"%s\"",
@@ -1646,8 +1673,8 @@ static void test_patch_errors(void) {
     double sum = 0;
     for (size_t i = 0; i < steer_scores_width(t); i++) sum += fabs(scores[i]);
     CHECK_THAT(scores[SCORE_POSITIONS] == 0 && sum == 0, "%g positions, %g in all", scores[SCORE_POSITIONS], sum);
-    steer_plan p = {.cut = cut};
-    CHECK_THAT(!steer_faithfulness(t, &same, w.v, &p, 1, F, &e) && isnan(F[0]),
+    changes p = {.layer = 1, .cut = cut};
+    CHECK_THAT(!steer_faithfulness(t, &same, w.v, plan_of(&p), 1, F, &e) && isnan(F[0]),
                "F of no effect is %g", F[0]);
     CHECK_THAT(!steer_attribute(t, &same, w.v, STEER_KL, 2, scores, &e) && scores[SCORE_POSITIONS] == 7,
                "the KL metric has all %g positions", scores[SCORE_POSITIONS]);
@@ -1666,8 +1693,8 @@ static void test_patch_errors(void) {
                                    : i == 1 ? -3
                                             : 2, scores, &e) == STEER_EARG,
                    "steps or metric %d", i);
-    steer_plan late = {.from = 1000};
-    CHECK_THAT(steer_faithfulness(t, &w.x, w.v, &late, 1, F, &e) == STEER_ENOHIT,
+    changes late = {.add = w.v, .coeff = 1, .layer = 1, .from = 1000};
+    CHECK_THAT(steer_faithfulness(t, &w.x, w.v, plan_of(&late), 1, F, &e) == STEER_ENOHIT,
                "a vector that acts after the end");
     example inside = w.x;
     inside.n = inside.n_prompt - 1;

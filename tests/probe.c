@@ -34,7 +34,7 @@ static int write_logits(const steer_model *m, const int *ids, int n, FILE *raw) 
     size_t vocab = (size_t)steer_model_config(m)->vocab;
     steer_limits l = {.positions = n, .rows = CHUNK, .logits = CHUNK};
     steer_context *c = steer_context_new(m, &l, &e);
-    int bad = !c || steer_begin(c, 0, NULL, -1, &e);
+    int bad = !c || steer_begin(c, 0, NULL, -1, NULL, &e);
     for (int t = 0, k; t < n && !bad; t += k) {
         steer_row rows[CHUNK];
         for (k = 0; k < CHUNK && t + k < n; k++)

@@ -1,7 +1,7 @@
 /* The program on a small random model that is none of the box: included by test.c. */
 
 /* One prompt's greedy answer under a plan (or NULL), without its end-of-turn token; its length. */
-static int answer_alone(const steer_model *m, const int *prompt, int n_prompt, steer_plan *plan,
+static int answer_alone(const steer_model *m, const int *prompt, int n_prompt, const steer_plan *plan,
                         int max_new, int *out) {
     steer_error e = {0};
     steer_limits limits = {.streams = 2, .positions = n_prompt + max_new};
@@ -57,11 +57,11 @@ static int check_pairs(experiment *s, int set, int most) {
                      text);
             int n = (int)steer_chat(s->m, NULL, &text, 1, prompt, 512, NULL);
             int told_n = (int)steer_chat(s->m, NULL, &told_text, 1, told_prompt, 512, NULL);
-            steer_plan plan = {.add = s->vectors[DIM].v, .coeff = side == HARMLESS ? 1 : -1,
+            changes plan = {.add = s->vectors[DIM].v, .coeff = side == HARMLESS ? 1 : -1,
                                .layer = s->v.layer};
 
             int n_plain = answer_alone(s->m, prompt, n, NULL, s->max_new, plain);
-            int n_steered = answer_alone(s->m, prompt, n, &plan, s->max_new, steered);
+            int n_steered = answer_alone(s->m, prompt, n, plan_of(&plan), s->max_new, steered);
             int n_told = answer_alone(s->m, told_prompt, told_n, NULL, s->max_new, told);
             int refused = refuses(s->m, plain, n_plain);
             if (!n_plain || refused != (side == HARMFUL)) continue;

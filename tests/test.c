@@ -64,7 +64,7 @@ typedef struct { /* one case of a golden file, as far as it has been read */
     int own; /* made from random numbers, not opened */
     int tokens[512], n_tokens;
     float *vector, *keep;
-    steer_plan plan;
+    changes plan;
 } golden;
 
 static int parse_floats(const char *s, float *out, int cap) {
@@ -109,9 +109,10 @@ static void golden_logits(golden *g, int pos, const float *expected, int n, doub
     steer_job job = {.prompt = g->tokens, .n_prompt = g->n_tokens};
     int count = put_rows(rows, &job, 0, twin ? 1 : -1, 0, g->n_tokens);
     rows[(pos + 1) * (1 + twin) - 1].logits = 1;
-    steer_plan plan = g->plan;
-    if (twin) steer_begin(c, 1, NULL, -1, &e);
-    steer_status s = steer_begin(c, 0, plan.add || plan.ablate ? &plan : NULL, twin ? 1 : -1, &e);
+    changes plan = g->plan;
+    if (twin) steer_begin(c, 1, NULL, -1, NULL, &e);
+    steer_status s = steer_begin(c, 0, plan.add || plan.ablate ? plan_of(&plan) : NULL,
+                                 twin ? 1 : -1, plan.hits, &e);
     s = s ? s : steer_run(c, rows, count, NULL, &e);
     CHECK_THAT(!s, "%s: %s", g->name, e.text);
     if (!s) {
@@ -124,7 +125,7 @@ static void golden_logits(golden *g, int pos, const float *expected, int n, doub
         worst = fmax(worst, error);
         CHECK_THAT(error <= fmax(tolerance, 2e-6 * largest), "%s: position %d: max abs error %.3g",
                    g->name, pos, error);
-        if (plan.add || plan.ablate) CHECK_THAT(!check_hits(&plan, &e), "%s: %s", g->name, e.text);
+        if (plan.add || plan.ablate) CHECK_THAT(!check_hits(&plan.plan, plan.hits, &e), "%s: %s", g->name, e.text);
     }
     steer_context_free(c);
 }
@@ -245,9 +246,10 @@ static int run_case(patch_case *p) {
 }
 /* The circuit's logits at one position, all streams of cut edges in one batch. */
 static void circuit_logits(patch_case *p, int pos, const double *expected, int n, fit *f) {
-    steer_plan base = {.layer = p->layer, .start = p->t.tape[0].resid};
-    steer_plan circuit = {.layer = p->layer, .start = p->t.tape[0].resid, .add = p->vector,
-                          .coeff = p->coeff, .cut = p->keep}, *plans[2] = {&base, &circuit};
+    changes base = {.layer = p->layer, .start = p->t.tape[0].resid};
+    changes circuit = {.layer = p->layer, .start = p->t.tape[0].resid, .add = p->vector,
+                       .coeff = p->coeff, .cut = p->keep};
+    const steer_plan *plans[2] = {plan_of(&base), plan_of(&circuit)};
     steer_error e = {0};
     float final[512], *logits = malloc(sizeof(float) * (size_t)n);
     CHECK_THAT(!run_example(&p->t, &p->x, plans, 2, NULL, &e), "%s: %s", p->name, e.text);
@@ -355,10 +357,10 @@ static void test_golden_patch(void) {
                 p.keep[i * nodes + u] = u < senders(&p.t.graph, i) && bits[u] == '0';
         } else if (!strcmp(word, "circuit")) circuit_logits(&p, i, v + 1, n - 1, &circuit);
         else if (!strcmp(word, "faith")) {
-            steer_plan plan = {.cut = p.keep};
+            changes plan = {.layer = p.layer, .cut = p.keep};
             steer_error e = {0};
             double F = 0;
-            CHECK_THAT(!steer_faithfulness(&p.t, &p.x, p.vector, &plan, 1, &F, &e), "%s: %s",
+            CHECK_THAT(!steer_faithfulness(&p.t, &p.x, p.vector, plan_of(&plan), 1, &F, &e), "%s: %s",
                        p.name, e.text);
             CHECK_THAT(fabs(F - v[0]) <= 1e-4 * fmax(1, fabs(v[0])),
                        "%s: faithfulness %.7g not %.7g", p.name, F, v[0]);
@@ -592,12 +594,12 @@ static void test_golden_dim(void) {
             CHECK_THAT(v.layer == (int)numbers[0] && v.pos == (int)numbers[1],
                        "scores of another vector");
             for (int k = 0; k < 2; k++) {
-                steer_plan plan = {.add = v.v, .coeff = k ? 1.0f : -1.0f, .layer = v.layer};
-                CHECK_THAT(!score_prompts(&st, &p[2 + k], &plan, score, NULL, NULL), "%s", e.text);
+                changes plan = {.add = v.v, .coeff = k ? 1.0f : -1.0f, .layer = v.layer};
+                CHECK_THAT(!score_prompts(&st, &p[2 + k], plan_of(&plan), score, NULL, NULL), "%s", e.text);
                 score_error = fmax(score_error, fabs(mean_of(score, 12) - numbers[2 + k]));
             }
-            steer_plan plan = {.ablate = v.v};
-            CHECK_THAT(!score_prompts(&st, &p[3], &plan, NULL, base, score), "%s", e.text);
+            changes plan = {.ablate = v.v};
+            CHECK_THAT(!score_prompts(&st, &p[3], plan_of(&plan), NULL, base, score), "%s", e.text);
             kl_error = fmax(kl_error, fabs(mean_of(score, 12) - numbers[4]) / (1e-3 + numbers[4]));
             cases++;
         } else if (!strcmp(word, "end")) {
@@ -1081,7 +1083,7 @@ static void exercise(steer_model *m, const char *what) {
     if (!c) return;
     steer_job job = {.prompt = ids, .n_prompt = (int)k, .max_new = 2, .out = answer};
     steer_row rows[10];
-    steer_begin(c, 0, NULL, -1, NULL);
+    steer_begin(c, 0, NULL, -1, NULL, NULL);
     put_rows(rows, &job, 0, -1, 0, (int)k);
     rows[k - 1].logits = 1;
     steer_status s = steer_run(c, rows, (int)k, NULL, &e);
@@ -1316,7 +1318,7 @@ static void test_not_finite(void) {
     *(float *)(f.bytes + ((const unsigned char *)good->unembed.data - f.bytes) + 4 * 16 * 7) = NAN;
     steer_limits l = {.streams = 1, .positions = 8, .rows = 8};
     steer_context *c = steer_context_new(good, &l, NULL);
-    steer_begin(c, 0, NULL, -1, NULL);
+    steer_begin(c, 0, NULL, -1, NULL, NULL);
     steer_row row = {0, 0, 'a', 1, 0};
     steer_status s = steer_run(c, &row, 1, NULL, NULL);
     CHECK_THAT(s == STEER_ENONFINITE, "the logit of token 7 is a NaN: status %d", s);
@@ -1723,10 +1725,10 @@ static const char *const plan_names[] = {
     "no plan",         "add",        "add at positions 3 to 8", "freeze QK",
     "freeze V",        "freeze all", "remove SVV and MLP",      "ablate",
     "ablate to a mean"};
-static steer_plan test_plan(int kind, const float *v, const float *keep) {
-    steer_plan p = {0};
+static changes test_plan(int kind, const float *v, const float *keep) {
+    changes p = {0};
     if (kind == NO_PLAN) return p;
-    if (kind >= ABLATE) return (steer_plan){.ablate = v, .keep = kind == KEEP ? keep : NULL};
+    if (kind >= ABLATE) return (changes){.ablate = v, .keep = kind == KEEP ? keep : NULL};
     p.add = v, p.coeff = 1.5f, p.layer = 1;
     if (kind == SPAN) p.from = 3, p.to = 8;
     if (kind == FREEZE_QK) p.freeze = STEER_QK;
@@ -1746,7 +1748,7 @@ static void run_way(const steer_model *m, int kind, const float *v, const float 
                     const int *tokens, int n, way w, float *logits) {
     int streams = w.others + 2, ours = w.others / 2, twin = w.others + 1, vocab = m->config.vocab,
         frozen;
-    steer_plan plan = test_plan(kind, v, keep), second = test_plan(ADD, v, keep);
+    changes plan = test_plan(kind, v, keep), second = test_plan(ADD, v, keep);
     frozen = plan.freeze != 0;
     set_threads(w.threads);
     steer_limits l = {.streams = streams, .positions = n, .rows = n * streams};
@@ -1756,10 +1758,12 @@ static void run_way(const steer_model *m, int kind, const float *v, const float 
     CHECK_THAT(c, "%s", e.text);
     for (int s = 0; s < streams && c; s++)
         if (s != ours)
-            CHECK_THAT(!steer_begin(c, s, s % 3 == 1 && s != twin ? &second : NULL, -1, &e), "%s",
+            CHECK_THAT(!steer_begin(c, s, s % 3 == 1 && s != twin ? plan_of(&second) : NULL, -1,
+                                    NULL, &e), "%s",
                        e.text);
     if (c)
-        CHECK_THAT(!steer_begin(c, ours, kind ? &plan : NULL, frozen ? twin : -1, &e), "%s",
+        CHECK_THAT(!steer_begin(c, ours, kind ? plan_of(&plan) : NULL, frozen ? twin : -1, NULL,
+                                &e), "%s",
                    e.text);
     for (int from = 0, to; from < n && c; from = to) {
         to = min_int(n, from + (from ? w.step : w.first));
@@ -1838,7 +1842,7 @@ static void test_more_threads(void) {
     set_threads(1);
     steer_context *c = steer_context_new(m, &l, NULL);
     steer_row rows[N], zero = {0};
-    steer_begin(c, 0, NULL, -1, NULL);
+    steer_begin(c, 0, NULL, -1, NULL, NULL);
     for (int t = 0; t < N; t++) rows[t] = (steer_row){0, t, tokens[t], 1, 0};
     set_threads(4);
     steer_status s = steer_run(c, rows, N, NULL, NULL);
@@ -1868,7 +1872,8 @@ enum { JOBS = 18, NEW = 6 };
 typedef struct {
     int prompts[JOBS][24], out[JOBS][NEW], length[JOBS];
     uint32_t sums[JOBS];
-    steer_plan plans[4];
+    changes plans[4];
+    int64_t hits[JOBS][6];
     steer_job jobs[JOBS];
 } job_set;
 /* Six jobs without a plan, four steered, four frozen, four ablated; all prompts begin alike. */
@@ -1884,8 +1889,9 @@ static void make_jobs(job_set *s, const steer_model *m, const float *v) {
         s->jobs[i] = (steer_job){.prompt = s->prompts[i],
                                  .n_prompt = 11 + i * 5 % 13,
                                  .max_new = 1 + i % NEW,
-                                 .plan = plan ? &s->plans[plan] : NULL,
-                                 .out = s->out[i]};
+                                 .plan = plan ? plan_of(&s->plans[plan]) : NULL,
+                                 .out = s->out[i],
+                                 .hits = s->hits[i]};
     }
 }
 static steer_status walk_jobs(const steer_model *m, steer_limits l, job_set *s, int first, int n,
@@ -1913,7 +1919,7 @@ static void test_batches(void) {
         for (int i = 0; i < JOBS; i++) {
             CHECK_THAT(!walk_jobs(m, (steer_limits)LIMITS(2, 32, 64), &alone, i, 1, &e), "%s",
                        e.text);
-            if (alone.jobs[i].plan == &alone.plans[1]) steered += alone.plans[1].hits[0];
+            if (alone.jobs[i].plan == &alone.plans[1].plan) steered += alone.hits[i][0];
         }
         CHECK_THAT(alone.jobs[5].n_out > 0 && alone.sums[0] != alone.sums[6] &&
                        alone.jobs[17].n_out > 0,
@@ -1934,9 +1940,10 @@ static void test_batches(void) {
             }
             /* With room for it the steered jobs shared their beginning: fewer rows were edited. */
             if (i == 0)
-                CHECK_THAT(together.plans[1].hits[0] == steered - 3 * 10,
-                           "%lld rows steered, %lld alone", (long long)together.plans[1].hits[0],
-                           (long long)steered);
+                for (int j = 6; j < 10; j++) /* all have the hits of all */
+                    CHECK_THAT(together.hits[j][0] == steered - 3 * 10,
+                               "job %d: %lld rows steered, %lld alone", j,
+                               (long long)together.hits[j][0], (long long)steered);
         }
         /* The same with the plans mixed: then prefixes may hold all streams while jobs wait. */
         for (int streams = 2; streams < 9; streams++) {
@@ -1969,16 +1976,18 @@ static void test_batches(void) {
 
 /* Logits of every token of one stream under any plan, beside a twin under another; tape if
  * given. */
-static steer_status run_pair(const steer_model *m, steer_plan *plan, steer_plan *twin_plan,
-                             int twin, const int *tokens, int n, float *logits, steer_tape *tape,
+static steer_status run_plan(const steer_model *m, const steer_plan *plan, int64_t *hits,
+                             const steer_plan *twin_plan, int64_t *twin_hits, int twin,
+                             const int *tokens, int n, float *logits, steer_tape *tape,
                              steer_error *e) {
     steer_limits l = {.streams = 2, .positions = n, .rows = 2 * n};
     steer_context *c = steer_context_new(m, &l, e);
     if (!c) return e->code;
     steer_job job = {.prompt = tokens, .n_prompt = n};
     steer_row rows[128];
-    steer_status s = twin ? steer_begin(c, 1, twin_plan, -1, e) : STEER_OK;
-    if (!s) s = steer_begin(c, 0, plan, twin ? 1 : -1, e);
+    steer_status s = STEER_OK;
+    if (twin) s = steer_begin(c, 1, twin_plan, -1, twin_hits, e);
+    if (!s) s = steer_begin(c, 0, plan, twin ? 1 : -1, hits, e);
     int count = put_rows(rows, &job, 0, twin ? 1 : -1, 0, n);
     for (int i = 0; i < count; i++) {
         rows[i].logits = rows[i].stream == 0;
@@ -1992,6 +2001,14 @@ static steer_status run_pair(const steer_model *m, steer_plan *plan, steer_plan 
     steer_context_free(c);
     return s;
 }
+static steer_status run_pair(const steer_model *m, changes *plan, changes *twin_plan, int twin,
+                             const int *tokens, int n, float *logits, steer_tape *tape,
+                             steer_error *e) {
+    const steer_plan *list = plan ? plan_of(plan) : NULL;
+    const steer_plan *twin_list = twin_plan ? plan_of(twin_plan) : NULL;
+    return run_plan(m, list, plan ? plan->hits : NULL, twin_list, twin_plan ? twin_plan->hits : NULL,
+                    twin, tokens, n, logits, tape, e);
+}
 static void test_equal_plans(void) {
     enum { N = 18 };
     int tokens[N];
@@ -2004,29 +2021,29 @@ static void test_equal_plans(void) {
         const float *v = random_vector(82, 1, k, m->config.d, 0, 1);
         dice = 13;
         random_tokens(tokens, N, vocab);
-        steer_plan add = test_plan(ADD, v, NULL);
+        changes add = test_plan(ADD, v, NULL);
         CHECK_THAT(!run_pair(m, NULL, NULL, 0, tokens, N, plain, NULL, &e), "%s", e.text);
         CHECK_THAT(!run_pair(m, &add, NULL, 0, tokens, N, steered, NULL, &e), "%s", e.text);
-        CHECK_THAT(add.hits[0] == N && !add.hits[1] && !add.hits[2] && !add.hits[3],
-                   "%lld rows steered", (long long)add.hits[0]);
+        CHECK_THAT(hits_of(&add, STEER_ADD) == N && add.plan.n == 1,
+                   "%lld rows steered", hits_of(&add, STEER_ADD));
         /* A twin that is not read leaves an unsteered stream as it is. */
         CHECK_THAT(!run_pair(m, NULL, NULL, 1, tokens, N, got, NULL, &e) &&
                        !memcmp(got, plain, size),
                    "%s: a twin without a plan", model_names[k]);
         /* So it does a steered one, which enters at its block with the twin's residual. */
-        steer_plan p = test_plan(ADD, v, NULL);
+        changes p = test_plan(ADD, v, NULL);
         CHECK_THAT(!run_pair(m, &p, NULL, 1, tokens, N, got, NULL, &e) &&
                        !memcmp(got, steered, size),
                    "%s: add beside a twin", model_names[k]);
         /* Frozen to a run of its own. */
         for (unsigned freeze = 1; freeze < 8; freeze++) {
-            steer_plan own = test_plan(ADD, v, NULL), frozen = test_plan(ADD, v, NULL);
+            changes own = test_plan(ADD, v, NULL), frozen = test_plan(ADD, v, NULL);
             frozen.freeze = freeze;
             CHECK_THAT(!run_pair(m, &frozen, &own, 1, tokens, N, got, NULL, &e), "%s", e.text);
             CHECK_THAT(!memcmp(got, steered, size), "%s: freeze %u to its own run changes bits",
                        model_names[k], freeze);
-            CHECK_THAT(frozen.hits[1] == N * (m->config.layers - 1), "%lld rows frozen",
-                       (long long)frozen.hits[1]);
+            CHECK_THAT(hits_of(&frozen, STEER_FREEZE) == N * (m->config.layers - 1), "%lld rows frozen",
+                       hits_of(&frozen, STEER_FREEZE));
         }
         /* A span that covers all, one that covers none of the first positions, and one of the
          * first only. */
@@ -2037,12 +2054,12 @@ static void test_equal_plans(void) {
         p = test_plan(ADD, v, NULL), p.from = 7;
         CHECK_THAT(!run_pair(m, &p, NULL, 0, tokens, N, got, NULL, &e) &&
                        !memcmp(got, plain, 7 * row) &&
-                       memcmp(got + 7 * vocab, plain + 7 * vocab, row) && p.hits[0] == N - 7,
+                       memcmp(got + 7 * vocab, plain + 7 * vocab, row) && hits_of(&p, STEER_ADD) == N - 7,
                    "%s: a span from 7 on", model_names[k]);
         p = test_plan(ADD, v, NULL), p.to = 7;
         CHECK_THAT(!run_pair(m, &p, NULL, 0, tokens, N, got, NULL, &e) &&
                        !memcmp(got, steered, 7 * row) &&
-                       memcmp(got + 7 * vocab, steered + 7 * vocab, row) && p.hits[0] == 7,
+                       memcmp(got + 7 * vocab, steered + 7 * vocab, row) && hits_of(&p, STEER_ADD) == 7,
                    "%s: a span to 7", model_names[k]);
         /* A fork continues as if it had been computed; so does the stream it came from. */
         steer_limits l = {.streams = 2, .positions = N, .rows = N};
@@ -2050,7 +2067,8 @@ static void test_equal_plans(void) {
             steer_context *c = steer_context_new(m, &l, &e);
             steer_row rows[N];
             p = test_plan(ADD, v, NULL);
-            steer_begin(c, 0, &p, -1, NULL), steer_begin(c, 1, &p, -1, NULL);
+            steer_begin(c, 0, plan_of(&p), -1, NULL, NULL);
+            steer_begin(c, 1, &p.plan, -1, NULL, NULL);
             for (int t = 0; t < N; t++) rows[t] = (steer_row){0, t, tokens[t], 0, 0};
             CHECK_THAT(!steer_run(c, rows, N, NULL, &e) && !steer_fork(c, 0, 1, n, &e),
                        "fork after %d: %s", n, e.text);
@@ -2065,6 +2083,87 @@ static void test_equal_plans(void) {
             steer_context_free(c);
         }
         free(plain), free(steered), free(got), free((void *)v);
+    }
+}
+
+/* Plans that are said in two ways, edit by edit; and edits at some positions only. */
+static void test_edit_lists(void) {
+    enum { N = 18, AT = 7 };
+    int tokens[N];
+    steer_error e = {0};
+    for (int k = 0; k < MODELS; k++) {
+        steer_model *m = test_model(k);
+        int vocab = m->config.vocab;
+        size_t row = sizeof(float) * (size_t)vocab, size = row * N;
+        float *one = malloc(size), *two = malloc(size), *plain = malloc(size);
+        const float *v = random_vector(83, 1, k, m->config.d, 0, 1);
+        dice = 23;
+        random_tokens(tokens, N, vocab);
+        const steer_edit add = {STEER_ADD, .layer = 1, .coeff = 1.5f, .v = v};
+        const steer_edit low = {STEER_ADD, .layer = 1, .to = AT, .coeff = 1.5f, .v = v};
+        const steer_edit high = {STEER_ADD, .layer = 1, .from = AT, .coeff = 1.5f, .v = v};
+        const steer_edit later = {STEER_ADD, .layer = 2, .coeff = -1, .v = v};
+        const steer_edit qk = {STEER_FREEZE, .what = STEER_QK}, values = {STEER_FREEZE, .what = STEER_V};
+        const steer_edit both = {STEER_FREEZE, .layer = 1, .what = STEER_QK | STEER_V};
+        const steer_edit early = {STEER_FREEZE, .to = AT, .what = STEER_QK | STEER_V};
+        const steer_edit images = {STEER_REMOVE, .what = STEER_SVV | STEER_MLP_DIRECT};
+        const steer_edit svv = {STEER_REMOVE, .layer = 1, .what = STEER_SVV};
+        const steer_edit direct = {STEER_REMOVE, .to = N, .what = STEER_MLP_DIRECT};
+        const steer_edit early_image = {STEER_REMOVE, .to = AT, .what = STEER_SVV};
+        const steer_edit zero = {STEER_ABLATE, .v = v}, early_zero = {STEER_ABLATE, .to = AT, .v = v};
+        const struct {
+            const char *what;
+            steer_edit edits[2][3];
+            int n[2], same; /* rows of equal bits, from the first on; the next one differs */
+        } pairs[] = {{"a span in two", {{add}, {high, low}}, {1, 2}, N},
+                     {"QK and V", {{add, both}, {values, qk, add}}, {2, 3}, N},
+                     {"both removals", {{add, images}, {add, direct, svv}}, {2, 3}, N},
+                     {"an ablation twice", {{zero}, {zero, zero}}, {1, 2}, 0},
+                     {"a second block", {{add}, {add, later}}, {1, 2}, 0},
+                     {"frozen before AT", {{add, both}, {add, early}}, {2, 2}, AT},
+                     {"removed before AT", {{add, svv}, {add, early_image}}, {2, 2}, AT},
+                     {"ablated before AT", {{zero}, {early_zero}}, {1, 1}, AT}};
+        for (size_t i = 0; i < sizeof pairs / sizeof *pairs; i++) {
+            int64_t hits[3] = {0};
+            float *logits[2] = {one, two};
+            for (int j = 0; j < 2; j++) {
+                steer_plan p = {pairs[i].edits[j], pairs[i].n[j]};
+                CHECK_THAT(!run_plan(m, &p, hits, NULL, NULL, !plan_has(&p, STEER_ABLATE), tokens, N,
+                                     logits[j], NULL, &e),
+                           "%s, %s: %s", model_names[k], pairs[i].what, e.text);
+                for (int h = 0; h < p.n; h++)
+                    CHECK_THAT(hits[h] > 0, "%s: edit %d never fires", pairs[i].what, h);
+            }
+            size_t same = (size_t)pairs[i].same;
+            int ablated_again = pairs[i].edits[1][1].kind == STEER_ABLATE;
+            CHECK_THAT(!memcmp(one, two, same * row), "%s, %s: other bits", model_names[k],
+                       pairs[i].what);
+            CHECK_THAT(same == N || ablated_again ||
+                           memcmp(one + same * (size_t)vocab, two + same * (size_t)vocab, row),
+                       "%s, %s: no difference at %d", model_names[k], pairs[i].what, pairs[i].same);
+            double far = 0;
+            for (size_t j = 0; j < N * (size_t)vocab; j++)
+                far = fmax(far, fabs((double)one[j] - (double)two[j]));
+            CHECK_THAT(!ablated_again || far < 1e-3, "%s: ablated again, off by %g", model_names[k], far);
+        }
+        /* A vector in each of two blocks is what a residual shows: block 2's gets its own on top. */
+        steer_plan lists[2] = {{&add, 1}, {(const steer_edit[]){later, add}, 2}};
+        steer_tape tape[2];
+        size_t d = (size_t)m->config.d, plane = 2 * N * d;
+        for (int j = 0; j < 2; j++) {
+            tape[j] = (steer_tape){.resid = zeros(plane * (size_t)(m->config.layers + 1), sizeof(float)),
+                                   .rows = 2 * N};
+            CHECK_THAT(!run_plan(m, &lists[j], NULL, NULL, NULL, 0, tokens, N, plain, &tape[j], &e),
+                       "%s", e.text);
+        }
+        for (size_t t = 0; t < N; t++)
+            for (size_t i = 0; i < d; i++) {
+                float x = tape[0].resid[2 * plane + t * d + i], y = tape[1].resid[2 * plane + t * d + i];
+                CHECK_THAT(y == x - v[i], "%s: position %zu: %.9g, not %.9g - v",
+                           model_names[k], t, (double)y, (double)x);
+            }
+        free(tape[0].resid), free(tape[1].resid);
+        free(one), free(two), free(plain), free((void *)(uintptr_t)v);
     }
 }
 
@@ -2092,9 +2191,9 @@ static void check_identities(const steer_model *m, const char *name) {
 #define X(tape, t, b, i) tape.resid[((size_t)(b) * 2 * N + (size_t)(t)) * d + (i)]
     /* After an ablation each block's input has the component that was to be kept. */
     for (int kept = 0; kept < 2; kept++) {
-        steer_plan p = {.ablate = v, .keep = kept ? keep : NULL};
+        changes p = {.ablate = v, .keep = kept ? keep : NULL};
         CHECK_THAT(!run_pair(m, &p, NULL, 0, tokens, N, NULL, &other, &e), "%s", e.text);
-        CHECK_THAT(p.hits[3] == 3 * N * (int64_t)L, "%lld rows ablated", (long long)p.hits[3]);
+        CHECK_THAT(hits_of(&p, STEER_ABLATE) == 3 * N * (int64_t)L, "%lld rows ablated", hits_of(&p, STEER_ABLATE));
         double norm = 0, off = 0;
         for (size_t i = 0; i < d; i++) norm += (double)v[i] * (double)v[i];
         norm = sqrt(norm);
@@ -2109,7 +2208,7 @@ static void check_identities(const steer_model *m, const char *name) {
         CHECK_THAT(off < 1e-5, "%s: the component left is off by %.2g of the residual", name, off);
     }
     /* Adding at block l changes its input by exactly a s and nothing below. */
-    steer_plan p = {.add = v, .coeff = -0.75f, .layer = layer};
+    changes p = {.add = v, .coeff = -0.75f, .layer = layer};
     CHECK_THAT(!run_pair(m, &p, NULL, 0, tokens, N, NULL, &other, &e), "%s", e.text);
     for (size_t t = 0; t < N; t++) {
         for (int b = 0; b < layer; b++)
@@ -2122,7 +2221,7 @@ static void check_identities(const steer_model *m, const char *name) {
         }
     }
     /* Patterns, values and MLP outputs frozen: the vector alone is left, unchanged to the end. */
-    p = (steer_plan){
+    p = (changes){
         .add = v, .coeff = -0.75f, .layer = layer, .freeze = STEER_QK | STEER_V | STEER_MLP};
     CHECK_THAT(!run_pair(m, &p, NULL, 1, tokens, N, NULL, &other, &e), "%s", e.text);
     double off = 0, size = 0;
@@ -2164,7 +2263,7 @@ static void test_plan_errors(void) {
     broken[63] = NAN, v[0] = 1;
     const struct {
         const char *what, *word;
-        steer_plan plan;
+        changes plan;
         int twin;
         steer_status code;
     } wrong[] = {
@@ -2178,12 +2277,14 @@ static void test_plan_errors(void) {
         {"block 4 of 4", "block", {.add = v, .coeff = 1, .layer = 4}, -1, STEER_EARG},
         {"block -1", "block", {.add = v, .coeff = 1, .layer = -1}, -1, STEER_EARG},
         {"nothing at all", "nothing", {.coeff = 1}, -1, STEER_EARG},
-        {"freeze without a vector", "nothing", {.freeze = STEER_V}, 1, STEER_EARG},
+        {"freeze without a vector", "no vector", {.freeze = STEER_V}, 1, STEER_EARG},
         {"freeze without a twin",
          "twin",
          {.add = v, .coeff = 1, .freeze = STEER_V},
          -1,
          STEER_EARG},
+        {"a twin's values in no block", "block", {.freeze = STEER_V, .layer = 9}, 1, STEER_EARG},
+        {"adding and ablating", "take one", {.add = v, .coeff = 1, .ablate = v}, -1, STEER_EARG},
         {"an unknown freeze", "unknown", {.add = v, .coeff = 1, .freeze = 8}, 1, STEER_EARG},
         {"an unknown removal", "unknown", {.add = v, .coeff = 1, .remove = 4}, -1, STEER_EARG},
         {"removal without a vector", "vector", {.ablate = v, .remove = STEER_SVV}, -1, STEER_EARG},
@@ -2195,23 +2296,47 @@ static void test_plan_errors(void) {
          3,
          STEER_EARG}};
     for (size_t i = 0; i < sizeof wrong / sizeof *wrong; i++) {
-        steer_plan p = wrong[i].plan;
+        changes p = wrong[i].plan;
         memset(&e, 0, sizeof e);
-        steer_status s = steer_begin(c, 0, &p, wrong[i].twin, &e);
+        steer_status s = steer_begin(c, 0, plan_of(&p), wrong[i].twin, p.hits, &e);
         CHECK_THAT(s == wrong[i].code && e.code == s && strstr(e.text, wrong[i].word),
                    "%s: status %d, \"%s\"", wrong[i].what, s, e.text);
-        CHECK_THAT(steer_begin(c, 0, &p, wrong[i].twin, NULL) == s,
+        CHECK_THAT(steer_begin(c, 0, &p.plan, wrong[i].twin, p.hits, NULL) == s,
                    "%s: without an error to fill in", wrong[i].what);
     }
-    CHECK_THAT(steer_begin(c, -1, NULL, -1, &e) == STEER_EARG &&
-                   steer_begin(c, 3, NULL, -1, &e) == STEER_EARG,
+    /* Lists that no line says: of no kind, twice what can be only once, an order that can't be. */
+    const steer_edit add = {STEER_ADD, .layer = 1, .coeff = 1, .v = v};
+    const steer_edit start = {STEER_START, .layer = 2, .v = v};
+    const struct {
+        const char *what, *word;
+        steer_edit edits[2];
+        int n;
+    } lists[] = {{"no kind", "unknown kind", {{0}}, 1},
+                 {"a kind behind the last", "unknown kind", {{.kind = STEER_START + 1}}, 1},
+                 {"less than no edits", "nothing", {add}, -1},
+                 {"an addition of nothing", "no vector", {{STEER_ADD, .coeff = 1}}, 1},
+                 {"a cut of nothing", "which", {{.kind = STEER_CUT}}, 1},
+                 {"a start from nothing", "nothing", {{.kind = STEER_START}}, 1},
+                 {"a start at some positions", "nothing", {{STEER_START, .v = v, .to = 2}}, 1},
+                 {"two starts", "twice", {start, start}, 2},
+                 {"a start above the vector", "above", {add, start}, 2},
+                 {"no freezing", "nothing", {add, {.kind = STEER_FREEZE}}, 2}};
+    for (size_t i = 0; i < sizeof lists / sizeof *lists; i++) {
+        steer_plan list = {lists[i].edits, lists[i].n};
+        memset(&e, 0, sizeof e);
+        CHECK_THAT(steer_begin(c, 0, &list, 1, NULL, &e) == STEER_EARG &&
+                       strstr(e.text, lists[i].word),
+                   "%s: \"%s\"", lists[i].what, e.text);
+    }
+    CHECK_THAT(steer_begin(c, -1, NULL, -1, NULL, &e) == STEER_EARG &&
+                   steer_begin(c, 3, NULL, -1, NULL, &e) == STEER_EARG,
                "streams");
 
     /* An edit that never fires: a span beyond the text, or a plan used again whose hits are old. */
     steer_job job = {.prompt = prompt, .n_prompt = 5, .max_new = 3, .out = out};
     const struct {
         const char *what;
-        steer_plan plan;
+        changes plan;
         steer_status code;
     } edits[] = {
         {"a span beyond the text", {.add = v, .coeff = 1, .from = 20}, STEER_ENOHIT},
@@ -2226,31 +2351,33 @@ static void test_plan_errors(void) {
          {.add = v, .coeff = 1, .freeze = STEER_QK, .remove = STEER_MLP_DIRECT},
          STEER_OK}};
     for (size_t i = 0; i < sizeof edits / sizeof *edits; i++) {
-        steer_plan p = edits[i].plan;
-        job.plan = &p;
+        changes p = edits[i].plan;
+        job.plan = plan_of(&p);
         memset(&e, 0, sizeof e);
         steer_status s = steer_generate(c, &job, 1, NULL, NULL, &e);
         CHECK_THAT(s == edits[i].code && (!s || *e.text), "%s: status %d, \"%s\"", edits[i].what, s,
                    e.text);
     }
-    steer_plan again = {.add = v, .coeff = 1, .from = 6};
+    changes again = {.add = v, .coeff = 1, .from = 6};
     int longer[] = {1, 2, 3, 4, 5, 6, 7, 8, 9};
-    steer_job first = {.prompt = longer, .n_prompt = 9, .max_new = 1, .out = out, .plan = &again};
-    steer_job second = {.prompt = prompt, .n_prompt = 5, .max_new = 1, .out = out, .plan = &again};
+    steer_job first = {.prompt = longer, .n_prompt = 9, .max_new = 1, .out = out,
+                        .plan = plan_of(&again), .hits = again.hits};
+    steer_job second = {.prompt = prompt, .n_prompt = 5, .max_new = 1, .out = out,
+                        .plan = plan_of(&again), .hits = again.hits};
     steer_status s = steer_generate(c, &first, 1, NULL, NULL, &e);
-    CHECK_THAT(!s && again.hits[0] == 3, "%lld rows steered: %s", (long long)again.hits[0], e.text);
+    CHECK_THAT(!s && hits_of(&again, STEER_ADD) == 3, "%lld rows steered: %s", hits_of(&again, STEER_ADD), e.text);
     s = steer_generate(c, &second, 1, NULL, NULL, &e);
     CHECK_THAT(s == STEER_ENOHIT,
                "a plan used again: the hits of an earlier walk hide that it never fires");
     float bad_keep[12] = {NAN};
-    steer_plan p = {.ablate = v, .keep = bad_keep};
-    job.plan = &p;
+    changes p = {.ablate = v, .keep = bad_keep};
+    job.plan = plan_of(&p);
     s = steer_generate(c, &job, 1, NULL, NULL, &e);
     CHECK_THAT(s == STEER_ENONFINITE, "a NaN to keep: status %d", s);
 
     /* Rows: the twin must be fed the same token in the same run, positions must go on, all must
      * exist. */
-    p = (steer_plan){.add = v, .coeff = 1, .layer = 1, .freeze = STEER_V};
+    p = (changes){.add = v, .coeff = 1, .layer = 1, .freeze = STEER_V};
     static const struct {
         const char *what, *word;
         steer_row rows[3];
@@ -2276,8 +2403,8 @@ static void test_plan_errors(void) {
     for (size_t i = 0; i < sizeof batches / sizeof *batches; i++) {
         steer_row rows[65] = {{0}};
         memcpy(rows, batches[i].rows, sizeof batches[i].rows);
-        steer_begin(c, 1, NULL, -1, NULL), steer_begin(c, 2, NULL, -1, NULL);
-        CHECK_THAT(!steer_begin(c, 0, &p, 1, &e), "%s", e.text);
+        steer_begin(c, 1, NULL, -1, NULL, NULL), steer_begin(c, 2, NULL, -1, NULL, NULL);
+        CHECK_THAT(!steer_begin(c, 0, plan_of(&p), 1, NULL, &e), "%s", e.text);
         memset(&e, 0, sizeof e);
         s = steer_run(c, rows, batches[i].n, NULL, &e);
         CHECK_THAT(s == STEER_EARG && strstr(e.text, batches[i].word), "%s: status %d, \"%s\"",
@@ -2288,7 +2415,7 @@ static void test_plan_errors(void) {
     float resid[5 * 64];
     steer_tape tape = {.resid = resid, .rows = 1};
     steer_row row = {2, 0, 1, 0, 2};
-    steer_begin(c, 2, NULL, -1, NULL);
+    steer_begin(c, 2, NULL, -1, NULL, NULL);
     CHECK_THAT(steer_run(c, &row, 1, &tape, &e) == STEER_EARG, "row 2 of a tape of 1");
     row.tape = 1;
     CHECK_THAT(!steer_run(c, &row, 1, &tape, &e), "after errors the stream goes on: %s", e.text);
@@ -2333,7 +2460,7 @@ static void test_generation(void) {
     CHECK_THAT(!steer_generate(c, &job, 1, NULL, NULL, &e) && job.n_out == 40, "%d tokens: %s",
                job.n_out, e.text);
     /* Greedy means the largest logit of the text so far. */
-    steer_begin(c, 0, NULL, -1, NULL);
+    steer_begin(c, 0, NULL, -1, NULL, NULL);
     steer_row rows[46];
     for (int t = 0; t < 46; t++)
         rows[t] = (steer_row){0, t, t < 6 ? prompt[t] : out[t - 6], t >= 5 && t < 45, 0};
@@ -2435,13 +2562,13 @@ static void test_generation(void) {
     CHECK_THAT(!steer_generate(c, NULL, 0, NULL, NULL, &e), "no jobs at all");
     steer_context_free(c);
     float *v = (float *)random_vector(83, 1, 0, config->d, 0, 1);
-    steer_plan frozen = test_plan(FREEZE_V, v, NULL);
+    changes frozen = test_plan(FREEZE_V, v, NULL);
     const steer_limits small[] = {LIMITS(1, 64, 64), LIMITS(2, 64, 1)};
     prompt[2] = 0;
     for (int i = 0; i < 2; i++) {
         c = steer_context_new(m, &small[i], &e);
         job =
-            (steer_job){.prompt = prompt, .n_prompt = 6, .max_new = 4, .out = out, .plan = &frozen};
+            (steer_job){.prompt = prompt, .n_prompt = 6, .max_new = 4, .out = out, .plan = plan_of(&frozen)};
         CHECK_THAT(steer_generate(c, &job, 1, NULL, NULL, &e) == STEER_EARG &&
                        strstr(e.text, "freez"),
                    "%s", e.text);
@@ -2983,6 +3110,7 @@ static const test tests[] = {
     {"batches", test_batches, "many jobs in one walk equal each alone, shared prefixes too"},
     {"equal-plans", test_equal_plans, "no plan, own twin, whole span, fork: the same bits"},
     {"identities", test_identities, "ablation, addition and freezing do what they say"},
+    {"edit-lists", test_edit_lists, "plans said in two ways; edits at some positions, in two blocks"},
     {"plan-errors", test_plan_errors, "every wrong plan, row or size has its message"},
     {"generation", test_generation, "ends, samples, limits"},
     {"means", test_means, "means over prompts that begin alike"},

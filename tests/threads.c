@@ -28,7 +28,9 @@ static int everything(work *w) {
     steer_limits l = {.streams = 4, .positions = PROMPT, .rows = 64};
     steer_context *context = steer_context_new(w->m, &l, &w->e);
     if (!context) return 1;
-    steer_plan plan = {.add = w->v, .coeff = 1, .layer = 3, .freeze = STEER_QK};
+    steer_edit edits[] = {{STEER_ADD, .layer = 3, .coeff = 1, .v = w->v},
+                          {STEER_FREEZE, .what = STEER_QK}};
+    steer_plan plan = {edits, 2};
     steer_job jobs[2] = {
         {.prompt = w->tokens, .n_prompt = w->n_tokens, .max_new = ANSWER, .out = w->plain},
         {.prompt = w->tokens, .n_prompt = w->n_tokens, .max_new = ANSWER, .out = w->frozen,
@@ -46,7 +48,8 @@ static int everything(work *w) {
     double *scores = calloc(steer_scores_width(t), sizeof *scores);
     unsigned char *cut = calloc((size_t)g.slots * (size_t)g.nodes, 1);
     steer_example x = {w->tokens, w->n_tokens + w->n_frozen, w->n_tokens, 1, 1};
-    steer_plan circuit = {.cut = cut};
+    steer_edit edge = {STEER_CUT, .layer = 3, .cut = cut};
+    steer_plan circuit = {&edge, 1};
     for (int i = 0; cut && i < g.slots * g.nodes; i++) cut[i] = i % 3 == 0;
     s = !scores || !cut ? STEER_ENOMEM : steer_attribute(t, &x, w->v, STEER_KL, 2, scores, &w->e);
     if (!s) s = steer_faithfulness(t, &x, w->v, &circuit, 1, &w->faithful, &w->e);

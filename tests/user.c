@@ -12,7 +12,8 @@ int main(int argc, char **argv) {
     steer_context *c = m ? steer_context_new(m, &(steer_limits){.positions = 256 + 64}, &e) : NULL;
     long n = c ? steer_chat(m, NULL, &question, 1, tokens, 256, &e) : -1;
     int failed = n < 0 || n > 256 || (argc > 3 && steer_vector_load(&v, argv[3], m, &e));
-    steer_plan plan = {.add = v.v, .coeff = v.coeff, .layer = v.layer};
+    steer_edit add = {STEER_ADD, .v = v.v, .coeff = v.coeff, .layer = v.layer};
+    steer_plan plan = {&add, 1};
     steer_job job = {.prompt = tokens, .n_prompt = (int)n, .max_new = 64, .out = answer,
                      .plan = v.v ? &plan : NULL};
     failed = failed || steer_generate(c, &job, 1, NULL, NULL, &e);

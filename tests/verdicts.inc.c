@@ -470,13 +470,13 @@ static void test_controls(void) {
     CHECK_THAT(!prepare_paper(&s, &o) && !command_paper(&s, &o), "%s", e.text);
     CHECK_THAT(s.findings.most.value > 80, "the vector moves %g points", s.findings.most.value);
     for (int i = 0; i < CONTROLS; i++) {
-        const steer_plan *plan = &s.control[i][HARMLESS].plan;
-        double ratio = plan->add ? norm_of(plan->add, s.v.d) / norm_of(s.v.v, s.v.d) : 0;
-        CHECK_THAT(fabs(ratio - 1) < 1e-5 && plan->layer == s.v.layer &&
-                       plan->coeff == s.v.coeff, "control %d: length %g", i, ratio);
+        const steer_edit *add = s.control[i][HARMLESS].edits.edits;
+        double ratio = norm_of(add->v, s.v.d) / norm_of(s.v.v, s.v.d);
+        CHECK_THAT(fabs(ratio - 1) < 1e-5 && add->layer == s.v.layer && add->kind == STEER_ADD &&
+                       s.control[i][HARMLESS].edits.n == 1 && add->coeff == s.v.coeff, "control %d: length %g", i, ratio);
         CHECK_THAT(fabs(s.findings.moved[i]) < 10, "control %d moves %g points", i, s.findings.moved[i]);
-        for (int j = 0; j < i && plan->add; j++)
-            CHECK_THAT(memcmp(plan->add, s.control[j][HARMLESS].plan.add,
+        for (int j = 0; j < i; j++)
+            CHECK_THAT(memcmp(add->v, s.control[j][HARMLESS].edits.edits[0].v,
                               sizeof(float) * (size_t)s.v.d), "controls %d and %d are one", i, j);
     }
     int n = 60;
