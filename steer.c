@@ -1881,7 +1881,7 @@ void steer_context_free(steer_context *c) {
 
 /* The first edit of a kind, or NULL. */
 static const steer_edit *find_edit(const steer_edit *edits, int n, steer_kind kind) {
-    for (int i = 0; i < n; i++)
+    for (int i = 0; edits && i < n; i++)
         if (edits[i].kind == kind)
             return &edits[i];
     return NULL;
@@ -2730,6 +2730,8 @@ static steer_status run_jobs(steer_context *c, steer_job *jobs, int n, visitor v
     TRY(check_jobs(c, jobs, n, eoi, e));
     TRY(begin_hits(c, jobs, n, e));
     steer_status s = run_counted(c, jobs, n, visit, user, tape, eoi, e);
+    for (int i = 0; i < c->limit.streams; i++)
+        c->streams[i] = (stream){.twin = -1}; /* plans and hits need not outlive this call */
     end_hits(c, jobs, n);
     return s;
 }

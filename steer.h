@@ -219,7 +219,8 @@ typedef struct {
 } steer_job;
 
 /* Generate many answers side by side; streams that begin alike share their prefix. `tick`, if any,
- * is told of each token (its job); returning non-zero stops with STEER_OK. */
+ * is told of each token (its job); returning non-zero stops with STEER_OK. Takes all streams of the
+ * context, which are as before steer_begin when it returns; so does steer_means. */
 steer_status steer_generate(steer_context *c, steer_job *jobs, int n,
                             int (*tick)(void *user, int job, int token), void *user,
                             steer_error *e);

@@ -2332,6 +2332,19 @@ static void test_plan_errors(void) {
                    steer_begin(c, 3, NULL, -1, NULL, &e) == STEER_EARG,
                "streams");
 
+    /* What generates leaves no stream under its plans, whose memory is the caller's again. */
+    const steer_edit adds = {STEER_ADD, .coeff = 1, .v = v};
+    steer_plan passing = {&adds, 1};
+    steer_job brief = {.prompt = prompt, .n_prompt = 5, .max_new = 1, .out = out, .plan = &passing};
+    steer_row begun = {0, 0, 1, 0, 0};
+    CHECK_THAT(!steer_generate(c, &brief, 1, NULL, NULL, &e) && !c->streams[0].n_edits &&
+                   !steer_run(c, &begun, 1, NULL, &e),
+               "after generation: %s", e.text);
+    steer_plan nowhere = {NULL, 3};
+    steer_job lost = {.prompt = prompt, .n_prompt = 5, .max_new = 1, .out = out, .plan = &nowhere};
+    CHECK_THAT(steer_generate(c, &lost, 1, NULL, NULL, &e) == STEER_EARG && strstr(e.text, "nothing"),
+               "edits that are not there: %s", e.text);
+
     /* An edit that never fires: a span beyond the text, or a plan used again whose hits are old. */
     steer_job job = {.prompt = prompt, .n_prompt = 5, .max_new = 3, .out = out};
     const struct {
