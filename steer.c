@@ -71,18 +71,19 @@
  *
  * AN ORDER TO READ IN: this head; run_block in section 6, what it calls, then the rest of 6; the
  * kernels of 2 as they are met; 7. With that the model is known. Then 9 and 10 (what a vector is
- * made of), 11, 12, and the experiments in 16. Sections 3, 4, 5 and 8 can be trusted at first.
+ * made of), 11, 12, 13, and the experiments in 19. Sections 3, 4, 5 and 8 can be trusted at first.
  *
  * CONTENTS
  *     I    THE MODEL      1 errors, memory, sizes           5 chat templates
  *                         2 arithmetic                      6 plans and the forward pass
  *                         3 model file                      7 generation
  *                         4 tokenizer                       8 fast linear layers
- *     II   STEERING       9 vectors                        11 backward
- *                        10 prompts and judging            12 patching and circuits
- *     III  THE PROGRAM   13 output and report              16 the experiments
- *                        14 measuring                      17 command line
- *                        15 trained, decomposed, sparsified vectors
+ *     II   STEERING       9 vectors                        13 circuits
+ *                        10 prompts and judging            14 trained vectors
+ *                        11 backward                       15 value vectors and logit lens
+ *                        12 patching                       16 sparse vectors
+ *     III  THE PROGRAM   17 output and report              19 the experiments
+ *                        18 measuring                      20 command line
  */
 /* Sums in another order, and NaNs that can't be told: no promise of this file would hold. */
 #if defined __FAST_MATH__ || __FINITE_MATH_ONLY__ || __ASSOCIATIVE_MATH__
@@ -2229,6 +2230,7 @@ static void record(const steer_context *c, float *to, const float *x, int width,
 /* Cut edges are section 12's; a first reader of run_block may skip the lines that call these. */
 static int node_of(const steer_graph *g, int b, int h);
 static int slot_of(const steer_graph *g, int b, int i);
+static int mlp_slot(const steer_graph *g, int b);
 static void read_slots(steer_context *c, int first, int n, const float *norm, float *to);
 static void cut_attention_inputs(steer_context *c, int b);
 static void cut_head_deltas(steer_context *c, int b);
@@ -2285,8 +2287,7 @@ static void run_block(steer_context *c, int b, int n) {
     /* the MLP of what the stream is now */
     norm_rows(c, c->xn, c->x, w->mlp_norm, n);
     if (cuts) { /* EDIT */
-        int mlp_slot = slot_of(&c->graph, b, m->heads + 2 * m->kv_heads);
-        read_slots(c, mlp_slot, 1, w->mlp_norm, row_at(c->xn, c->first_cut, d));
+        read_slots(c, mlp_slot(&c->graph, b), 1, w->mlp_norm, row_at(c->xn, c->first_cut, d));
     }
     remove_image(c, STEER_MLP_DIRECT, c->xn, w->mlp_norm, b, n); /* EDIT */
     matmul(c->gate, c->xn, &w->gate, NULL, n);
@@ -3010,7 +3011,7 @@ static void matmul_back(float *dx, const float *dy, const weight *w, int rows) {
  *                                       PART II: STEERING
  *
  * The paper as a library: vectors from prompts, gradients, the scores of nodes and edges, exact
- * patching and faithfulness. It stands on Part I and prints nothing.
+ * patching and faithfulness, circuits. It stands on Part I and prints nothing.
  * ============================================================================================== */
 
 /* ======================================================================================= 9 vectors
@@ -3871,7 +3872,7 @@ static void backward(const steer_context *ctx, const steer_tape *tape, int n, fl
         matmul_back(s->g, s->dh, &w->gate, n);
         matmul_back(s->t, s->du, &w->up, n);
         add_rows(s->g, 1, s->t, d, n);
-        leave_slot(c, s, g, slot_of(&graph, b, heads + 2 * c->kv_heads), mid, w->mlp_norm, dx, n);
+        leave_slot(c, s, g, mlp_slot(&graph, b), mid, w->mlp_norm, dx, n);
 
         /* x_mid = x_b + P(W_O z) */
         if (g)
@@ -3902,7 +3903,7 @@ static void backward(const steer_context *ctx, const steer_tape *tape, int n, fl
         gather(g, g->out, 0, dx, d);
 }
 
-/* ======================================================================== 12 patching and circuits
+/* ===================================================================================== 12 patching
  * Multi-token activation patching (paper section 4). One EXAMPLE is a prompt with a
  * response, teacher-forced: a base run and a run with a s added at the input of block l read the
  * same tokens. One of them is the SOURCE, the other, whose own greedy response the text is, the
@@ -3934,6 +3935,10 @@ static slot_place place_of_slot(const steer_graph *g, int slot) {
     return (slot_place){g->layer + slot / width, slot % width};
 }
 
+static int mlp_slot(const steer_graph *g, int b) {
+    return slot_of(g, b, g->heads + 2 * g->kv_heads);
+}
+
 /* How many nodes precede a slot: its edges come from nodes 0 .. that - 1. A block's MLP has its
  * heads before it, too. */
 static int senders(const steer_graph *g, int slot) {
@@ -3942,17 +3947,126 @@ static int senders(const steer_graph *g, int slot) {
     return node_of(g, at.b, is_mlp ? g->heads : 0);
 }
 
+/* All edges: a block's attention slots read the A nodes before it, its MLP its heads too, lm_head
+ * all nodes; A grows by heads + 1 a block. */
+static int64_t count_edges(const steer_graph *g) {
+    int64_t n = g->blocks, per_block = g->heads + 1;
+    int64_t before = n + per_block * n * (n - 1) / 2; /* the sum of A */
+    return (g->heads + 2 * (int64_t)g->kv_heads + 1) * before + n * g->heads + 1 + n * per_block;
+}
+
 steer_graph steer_graph_of(const steer_model *m, int layer) {
     const steer_config *c = &m->config;
     if (outside(layer, 0, c->layers - 1))
         return (steer_graph){.layer = layer};
     int blocks = c->layers - layer, H = c->heads, K = c->kv_heads;
     steer_graph g = {layer, blocks, H, K, 1 + blocks * (H + 1), 1 + blocks * (H + 2 * K + 1), 0};
-    int64_t edges = 0; /* too many for an int in models that only a made-up file describes */
-    for (int v = 0; v < g.slots; v++)
-        edges += senders(&g, v);
+    int64_t edges = count_edges(&g); /* too many for an int only where a file is made up */
     g.edges = edges < INT32_MAX ? (int)edges : INT32_MAX;
     return g;
+}
+
+/* Whether this graph is one that steer_graph_of makes and arrays on the stack have room for: marks of
+ * its nodes lie there, and slots * nodes is an int. */
+enum { MAX_NODES = 1 << 14 };
+
+static int is_graph(const steer_graph *g) {
+    if (outside(g->layer, 0, INT32_MAX - MAX_NODES) || outside(g->blocks, 1, MAX_NODES) ||
+        outside(g->heads, 1, MAX_NODES) || outside(g->kv_heads, 1, g->heads) ||
+        g->heads % g->kv_heads)
+        return 0;
+    int64_t nodes = 1 + (int64_t)g->blocks * (g->heads + 1);
+    int64_t slots = 1 + (int64_t)g->blocks * (g->heads + 2 * g->kv_heads + 1);
+    return nodes <= MAX_NODES && g->nodes == nodes && g->slots == slots &&
+           g->edges == count_edges(g);
+}
+
+/* Whether `edge`, an index of [slots][nodes], is one: its node precedes its slot. */
+static int has_edge(const steer_graph *g, int edge) {
+    return edge % g->nodes < senders(g, edge / g->nodes);
+}
+
+static size_t edge_cells(const steer_graph *g) {
+    return (size_t)g->slots * g->nodes;
+}
+
+int steer_node(const steer_graph *g, int b, int head) {
+    if (!is_graph(g))
+        return -1;
+    if (b == -1 && head == -1)
+        return 0;
+    if (outside(b - g->layer, 0, g->blocks - 1) || outside(head, -1, g->heads - 1))
+        return -1;
+    return node_of(g, b, head < 0 ? g->heads : head);
+}
+
+/* A block's slots by input, in order: how many there are of each. */
+static void count_inputs(const steer_graph *g, int counts[4]) {
+    counts[STEER_TO_Q] = g->heads;
+    counts[STEER_TO_K] = counts[STEER_TO_V] = g->kv_heads;
+    counts[STEER_TO_MLP] = 1;
+}
+
+int steer_slot(const steer_graph *g, int b, steer_input input, int index) {
+    int counts[4], i = index;
+    if (!is_graph(g) || outside((int)input, STEER_TO_Q, STEER_TO_LOGITS))
+        return -1;
+    if (input == STEER_TO_LOGITS)
+        return b == g->layer + g->blocks && index == 0 ? g->slots - 1 : -1;
+    count_inputs(g, counts);
+    if (outside(b - g->layer, 0, g->blocks - 1) || outside(index, 0, counts[input] - 1))
+        return -1;
+    for (int k = 0; k < (int)input; k++)
+        i += counts[k];
+    return slot_of(g, b, i);
+}
+
+int steer_edge(const steer_graph *g, int node, int slot) {
+    if (!is_graph(g) || outside(slot, 0, g->slots - 1) || outside(node, 0, senders(g, slot) - 1))
+        return -1;
+    return slot * g->nodes + node;
+}
+
+int steer_edge_of(const steer_graph *g, int edge, steer_edge_ends *ends) {
+    int counts[4], input = STEER_TO_Q;
+    if (!is_graph(g) || outside(edge, 0, g->slots * g->nodes - 1) || !has_edge(g, edge))
+        return 0;
+    int slot = edge / g->nodes, node = edge % g->nodes;
+    slot_place to = place_of_slot(g, slot);
+    *ends = (steer_edge_ends){.from = -1, .head = -1, .to = to.b, .input = STEER_TO_LOGITS};
+    if (node) {
+        int head = (node - 1) % (g->heads + 1);
+        ends->from = g->layer + (node - 1) / (g->heads + 1);
+        ends->head = head == g->heads ? -1 : head;
+    }
+    if (slot == g->slots - 1)
+        return 1;
+    count_inputs(g, counts);
+    for (; to.i >= counts[input]; input++)
+        to.i -= counts[input];
+    ends->input = (steer_input)input;
+    ends->index = to.i;
+    return 1;
+}
+
+int steer_edge_name(const steer_graph *g, int edge, char *name, size_t cap) {
+    static const char *const inputs[] = {"q", "k", "v", "mlp", "lm_head"};
+    steer_edge_ends x;
+    char from[32] = "s", to[32] = "";
+    if (!steer_edge_of(g, edge, &x)) {
+        if (cap)
+            *name = 0;
+        return 0;
+    }
+    if (x.head >= 0)
+        snprintf(from, sizeof from, "head %d.%d", x.from, x.head);
+    else if (x.from >= 0)
+        snprintf(from, sizeof from, "mlp %d", x.from);
+    if (x.input < STEER_TO_MLP)
+        snprintf(to, sizeof to, " %d.%d", x.to, x.index);
+    else if (x.input == STEER_TO_MLP)
+        snprintf(to, sizeof to, " %d", x.to);
+    return snprintf(name, cap, "%s > %s%s", from, inputs[x.input], to);
 }
 
 /* EDIT, cut edges (paper section 4.3). The residual stream carries every node's own
@@ -4059,9 +4173,6 @@ typedef struct steer_tracer { /* memory for examples of `max` tokens, `answers` 
     gradients grad;
     back_scratch back;
 } tracer;
-
-/* Of a graph: marks of its nodes lie on the stack, and slots * nodes is an int. */
-enum { MAX_NODES = 1 << 14 };
 
 /* Rows of all sums of gradients for each position: out, in, aware. */
 static size_t sum_rows(const steer_graph *g) {
@@ -4375,10 +4486,6 @@ static double inner(float *a, float *b, int n, int d) {
  * SCORE_ESTIMATE, the estimate of SCORE_TOTAL; official and aware [slots][nodes]. */
 enum { SCORE_POSITIONS, SCORE_TOTAL, SCORE_ESTIMATE, SCORE_NODES };
 
-static size_t edge_cells(const steer_graph *g) {
-    return (size_t)g->slots * g->nodes;
-}
-
 size_t steer_scores_width(const steer_tracer *t) {
     return SCORE_NODES + (size_t)t->graph.nodes + t->m->config.d + 2 * edge_cells(&t->graph);
 }
@@ -4613,17 +4720,22 @@ steer_status steer_faithfulness(tracer *t, const example *x, const float *s,
     return status;
 }
 
-/* =================================================================================================
- *
- *                                     PART III: THE PROGRAM
- *
- * The experiments of the paper and the commands that run them; the library is compiled without it.
- * ============================================================================================== */
+/* ==================================================================================== 13 circuits
+ * A CIRCUIT is a set of edges, as bytes kept[slots][nodes] (paper section 4.3). It is chosen from
+ * all edges in an ORDER, by falling size of their scores or at random: the paper takes the first c,
+ * of which only those count that are on a path from the steering site to the logits; two greedy
+ * ways that grow a circuit from either end stand beside it. Cutting all edges but a circuit's, or
+ * these alone, is a plan; section 12 says what is left of the steering then. */
 
-#ifndef STEER_NO_MAIN /* from here on, what only the program needs */
-/* ---- Circuits: sets of edges, as bytes [slots][nodes] (paper section 4.3). A slot's readers are
- * the nodes behind it: a query's its head, a key's or value's its group's heads, the MLP's itself.
- * Returns how many they are, from *first on. */
+static steer_status check_graph(const steer_graph *g, steer_error *e) {
+    if (is_graph(g))
+        return STEER_OK;
+    return fail(e, STEER_EARG, "a graph of %d nodes and %d slots is none of a model's, or above %d",
+                g->nodes, g->slots, MAX_NODES);
+}
+
+/* A slot's readers are the nodes behind it: a query's its head, a key's or value's its group's
+ * heads, the MLP's itself. Returns how many they are, from *first on. */
 static int readers(const steer_graph *g, int slot, int *first) {
     slot_place at = place_of_slot(g, slot);
     int group = g->heads / g->kv_heads, kv = at.i - g->heads;
@@ -4666,38 +4778,50 @@ static int prune(const steer_graph *g, unsigned char *keep) {
     return count;
 }
 
-/* Edges by falling |score|, or in random order; order[g->edges]. */
-static void order_edges(const steer_graph *g, const double *score, uint64_t seed, ranked *order) {
+int steer_circuit_prune(const steer_graph *g, unsigned char *kept, steer_error *e) {
+    return check_graph(g, e) ? -1 : prune(g, kept);
+}
+
+steer_status steer_circuit_order(const steer_graph *g, const double *score, uint64_t seed,
+                                 int *order, steer_error *e) {
     uint64_t state = seed * 0x9E3779B97F4A7C15ull + 1;
     int n = 0;
+    TRY(check_graph(g, e));
+    ranked *sorted = zeros((size_t)g->edges, sizeof *sorted);
+    if (!sorted)
+        return fail(e, STEER_ENOMEM, "no memory to sort %d edges", g->edges);
     for (int v = 0; v < g->slots; v++)
         for (int u = 0; u < senders(g, v); u++) {
             int edge = v * g->nodes + u;
-            order[n++] = (ranked){score ? -fabs(score[edge]) : random_unit(&state), edge};
+            sorted[n++] = (ranked){score ? -fabs(score[edge]) : random_unit(&state), edge};
         }
-    qsort(order, n, sizeof *order, by_rank);
+    qsort(sorted, n, sizeof *sorted, by_rank);
+    for (int i = 0; i < n; i++)
+        order[i] = sorted[i].i;
+    free(sorted);
+    return STEER_OK;
 }
 
 /* The paper's simple selection: the top c edges, pruned, c the least that leaves n. */
-static int select_simple(const steer_graph *g, const ranked *order, int n, unsigned char *keep) {
+static int select_simple(const steer_graph *g, const int *order, int n, unsigned char *keep) {
     int kept = 0;
     for (int c = min_int(n, g->edges); kept < n && c <= g->edges; c++) {
         memset(keep, 0, edge_cells(g));
         for (int i = 0; i < c; i++)
-            keep[order[i].i] = 1;
+            keep[order[i]] = 1;
         kept = prune(g, keep);
     }
     return kept;
 }
 
 /* Greedy: n times the strongest edge that goes on backward from lm_head, or forward from s. */
-static int select_greedy(const steer_graph *g, const ranked *order, int n, int forward,
+static int select_greedy(const steer_graph *g, const int *order, int n, int forward,
                          unsigned char *keep) {
     unsigned char inside[MAX_NODES] = {forward};
     int kept = 0, first;
     memset(keep, 0, edge_cells(g));
     for (int i = 0; i < g->edges && kept < n; i++) {
-        int edge = order[i].i, v = edge / g->nodes, u = edge % g->nodes;
+        int edge = order[i], v = edge / g->nodes, u = edge % g->nodes;
         int n_readers = readers(g, v, &first);
         int touches = forward ? inside[u] : !n_readers || memchr(inside + first, 1, n_readers);
         if (keep[edge] || !touches)
@@ -4713,18 +4837,116 @@ static int select_greedy(const steer_graph *g, const ranked *order, int n, int f
     return kept;
 }
 
-/* Whether `edge`, an index of [slots][nodes], is one: its node precedes its slot. */
-static int has_edge(const steer_graph *g, int edge) {
-    return edge % g->nodes < senders(g, edge / g->nodes);
+int steer_circuit_select(const steer_graph *g, const int *order, int n, steer_selection how,
+                         unsigned char *kept, steer_error *e) {
+    if (check_graph(g, e))
+        return -1;
+    int wrong = n < 0 || outside((int)how, STEER_SIMPLE, STEER_FORWARD);
+    for (int i = 0; i < g->edges && !wrong; i++)
+        wrong = outside(order[i], 0, g->slots * g->nodes - 1) || !has_edge(g, order[i]);
+    if (wrong) {
+        fail(e, STEER_EARG, "%d edges, selection %d, or an order that has no edge of the graph", n,
+             (int)how);
+        return -1;
+    }
+    memset(kept, 0, edge_cells(g));
+    if (how == STEER_SIMPLE)
+        return select_simple(g, order, n, kept);
+    return select_greedy(g, order, n, how == STEER_FORWARD, kept);
 }
 
-/* What is cut when a circuit is kept, or, with `complement`, when it alone is removed. */
-static void cuts_of(const steer_graph *g, const unsigned char *keep, int complement,
-                    unsigned char *cut) {
+steer_status steer_circuit_cut(const steer_graph *g, const unsigned char *kept, int complement,
+                               unsigned char *cut, steer_error *e) {
+    TRY(check_graph(g, e));
     for (int i = 0; i < g->slots * g->nodes; i++)
-        cut[i] = has_edge(g, i) && keep[i] == complement;
+        cut[i] = has_edge(g, i) && !kept[i] == !complement;
+    return STEER_OK;
 }
 
+double steer_circuit_overlap(const unsigned char *a, const unsigned char *b, size_t n,
+                             int of_union) {
+    int in_a = 0, in_b = 0, in_both = 0;
+    for (size_t i = 0; i < n; i++) {
+        in_a += a[i] != 0;
+        in_b += b[i] != 0;
+        in_both += a[i] && b[i];
+    }
+    return (double)in_both / max_int(1, of_union ? in_a + in_b - in_both : min_int(in_a, in_b));
+}
+
+/* A circuit file: model, first block; an edge a line, its number and its name. */
+steer_status steer_circuit_save(const char *path, const steer_model *m, const steer_graph *g,
+                                const unsigned char *kept, steer_error *e) {
+    enum { LINE = 96 };
+
+    size_t lines = 1, n = 0;
+    TRY(check_graph(g, e));
+    for (size_t i = 0; i < edge_cells(g); i++)
+        lines += kept[i] != 0;
+    char *text = zeros(lines, LINE);
+    if (!text)
+        return fail(e, STEER_ENOMEM, "%s: no memory to write it", path);
+    n += (size_t)snprintf(text, LINE, "steer circuit %016llx block %d\n",
+                          (unsigned long long)m->config.fingerprint, g->layer);
+    for (int i = 0; i < g->slots * g->nodes; i++) {
+        char name[LINE / 2];
+        if (kept[i] && steer_edge_name(g, i, name, sizeof name))
+            n += (size_t)snprintf(text + n, LINE, "%d %s\n", i, name);
+    }
+    steer_status s = write_file(path, text, n, e);
+    free(text);
+    return s;
+}
+
+/* The edges of a circuit file's text into kept. */
+static steer_status read_circuit(const char *path, const char *text, const steer_model *m,
+                                 const steer_graph *g, unsigned char *kept, steer_error *e) {
+    unsigned long long model = 0, ours = m->config.fingerprint;
+    int layer = -1, at = 0, edges = 0;
+    char *end;
+    if (sscanf(text, "steer circuit %16llx block %d%n", &model, &layer, &at) != 2 ||
+        text[at] != '\n')
+        return fail(e, STEER_EFORMAT, "%s: not a circuit file", path);
+    if (model != ours || layer != g->layer)
+        return fail(e, STEER_EMISMATCH,
+                    "%s: a circuit of another graph: model %016llx from "
+                    "block %d; this is %016llx from block %d",
+                    path, model, layer, ours, g->layer);
+
+    memset(kept, 0, edge_cells(g));
+    for (const char *line = text + at + 1; *line; line = end + (*end == '\n'), edges++) {
+        long i = strtol(line, &end, 10);
+        if (end == line || i < 0 || i >= (long)edge_cells(g) || !has_edge(g, (int)i))
+            return fail(e, STEER_EFORMAT, "%s: line %d: no edge of this graph", path, edges + 2);
+        kept[i] = 1;
+        end += strcspn(end, "\n");
+    }
+    return edges ? STEER_OK : fail(e, STEER_EFORMAT, "%s: a circuit without edges", path);
+}
+
+steer_status steer_circuit_load(const char *path, const steer_model *m, const steer_graph *g,
+                                unsigned char *kept, steer_error *e) {
+    size_t n;
+    steer_error own;
+    if (!e)
+        e = &own; /* its code is read below */
+    TRY(check_graph(g, e));
+    char *text = read_file(path, &n, e);
+    if (!text)
+        return e->code;
+    steer_status s = read_circuit(path, text, m, g, kept, e);
+    free(text);
+    return s;
+}
+
+/* =================================================================================================
+ *
+ *                                     PART III: THE PROGRAM
+ *
+ * The experiments of the paper and the commands that run them; the library is compiled without it.
+ * ============================================================================================== */
+
+#ifndef STEER_NO_MAIN /* from here on, what only the program needs */
 /* If `text` begins with `pattern` ({T} stands for the task), what follows; else NULL. */
 static const char *match(const char *text, const char *pattern, size_t n, const char *task) {
     for (size_t i = 0; i < n; i++)
@@ -4772,7 +4994,7 @@ static int repeated_4grams(const int *t, int n, int *total) {
     return repeated;
 }
 
-/* ============================================================================ 13 output and report
+/* ============================================================================ 17 output and report
  * What the program writes: text for a screen, and the report, which is tables and sentences.
  *
  * STANDARD OUTPUT is looked at after every table and answer, so that a full disk or a reader that
@@ -5587,7 +5809,7 @@ static steer_status save_report(const report *r, void (*form)(FILE *, const repo
     return s;
 }
 
-/* ==================================================================================== 14 measuring
+/* ==================================================================================== 18 measuring
  * An EXPERIMENT is one model with its prompts, its vectors and what was found. A CONDITION is a set
  * of prompts answered under one plan: a row of a table of refusal rates is one or two of them. The
  * streams of many conditions share batches.
@@ -6394,7 +6616,8 @@ typedef struct {
     int n_judge;             /* examples a side that judge */
     int steps, metric;       /* of integrated gradients; a steer_metric */
     double kl_min;           /* least KL of a position that a KL metric looks at */
-    ranked *order;           /* [edges] scratch */
+    int *order;              /* [edges] scratch */
+    ranked *ranks;           /* [edges] scratch */
     unsigned char *cuts;     /* [MAX_CUTS][slots][nodes] scratch */
 
     paper_findings findings;
@@ -6672,7 +6895,7 @@ static steer_status score_prompts(experiment *s, const steer_prompts *p, const s
     return run_jobs(s->c, jobs, p->n, first_token_visit, &f, NULL, s->e);
 }
 
-/* ====================================================== 15 trained, decomposed, sparsified vectors
+/* =================================================== 14-16 trained, decomposed, sparsified vectors
  * NTP and PO vectors (paper section 3): the d numbers of v, trained while the
  * model stays as it is. In a run with c f v added at the input of block l (c = +1: refuse, -1:
  * comply; f a factor drawn per sample), over a window of at most 64 predictions of response tokens,
@@ -6959,7 +7182,7 @@ static double chance_of_overlap(int d, int n1, int n2, int k) {
     return fmin(1, sum);
 }
 
-/* ============================================================================== 16 the experiments
+/* ============================================================================== 19 the experiments
  * Each is a function over conditions or examples that prints a table; above it stands the paper's
  * section. They stand in the order in which `whole_paper`, at the end, runs them: the site and the
  * dose; steering and freezing (Tables 1 and 2); the map of all sites; trained vectors; patching;
@@ -7363,7 +7586,8 @@ static steer_status open_paper(experiment *s) {
                     bytes / 1e6, s->max_bytes / 1e6);
     s->t = steer_tracer_new(s->m, layer, max, answers, streams, s->e);
     float *v = GET(s->vectors[DIM].v, d);
-    if (!s->t || !v || !GET(s->order, t.graph.edges) || !GET(s->cuts, MAX_CUTS * graph_size(s)))
+    if (!s->t || !v || !GET(s->order, t.graph.edges) || !GET(s->ranks, t.graph.edges) ||
+        !GET(s->cuts, MAX_CUTS * graph_size(s)))
         return s->e->code;
     s->t->kl_min = s->kl_min;
     for (int k = 0; k < d; k++)
@@ -7910,23 +8134,25 @@ static double pearson(const steer_graph *g, const double *a, const double *b) {
 }
 
 /* Into every second place of out: Pearson; Spearman, of ranks; overlap of the strongest tenth. */
-static void compare_scores(experiment *s, const double *score[2], double *rank[2], double *out) {
+static steer_status compare_scores(experiment *s, const double *score[2], double *rank[2],
+                                   double *out) {
     const steer_graph *g = &s->t->graph;
     int E = g->edges, top = max_int(1, E / 10), shared = 0;
     unsigned char *strong = memset(s->cuts, 0, graph_size(s));
     for (int k = 0; k < 2; k++) {
-        order_edges(g, score[k], 0, s->order);
+        TRY(steer_circuit_order(g, score[k], 0, s->order, s->e));
         for (int i = 0; i < top; i++)
-            shared += strong[s->order[i].i]++; /* 1: by the other too */
+            shared += strong[s->order[i]]++; /* 1: by the other too */
         for (int i = 0; i < E; i++)
-            s->order[i].value = score[k][s->order[i].i];
-        qsort(s->order, (size_t)E, sizeof *s->order, by_rank);
+            s->ranks[i] = (ranked){score[k][s->order[i]], s->order[i]};
+        qsort(s->ranks, (size_t)E, sizeof *s->ranks, by_rank);
         for (int i = 0; i < E; i++)
-            rank[k][s->order[i].i] = i;
+            rank[k][s->ranks[i].i] = i;
     }
     out[0] = pearson(g, score[0], score[1]);
     out[2] = pearson(g, rank[0], rank[1]);
     out[4] = (double)shared / top;
+    return STEER_OK;
 }
 
 /* Node and edge scores of a vector (paper section 4.1), means over all positions of interest,
@@ -7988,38 +8214,25 @@ static steer_status patch_method(experiment *s, method *x, double row[13]) {
     for (int k = 7; k < 13; k++)
         row[k] = NAN;
     for (int k = 0; k < 2 && compared; k++)
-        compare_scores(s, (const double *[]){sum + k * graph, sum + 2 * graph},
-                       (double *[]){rank, rank + graph}, row + 7 + k);
+        TRY(compare_scores(s, (const double *[]){sum + k * graph, sum + 2 * graph},
+                           (double *[]){rank, rank + graph}, row + 7 + k));
     return STEER_OK;
 }
 
-/* Edge i of the graph; in the coarse graph a block's queries are one slot, and its keys, values. */
-typedef struct {
-    int from, head, to, kind, index;
-    string name;
-} edge_ends;
+/* What edge i connects, and its name; in the coarse graph a block's queries are one slot, and its
+ * keys, and its values. */
+static steer_edge_ends ends_of(const steer_graph *g, int i) {
+    steer_edge_ends ends = {.from = -1};
+    steer_edge_of(g, i, &ends);
+    return ends;
+}
 
-static edge_ends ends_of(const steer_graph *g, int i, int coarse) {
-    enum { TO_MLP = 3, TO_HEAD };
-
-    static const char *const kinds[] = {"q", "k", "v", "mlp", "lm_head"};
-    const int slots[] = {g->heads, g->kv_heads, g->kv_heads, 1}; /* of a block */
-    int v = i / g->nodes, u = i % g->nodes, width = g->heads + 2 * g->kv_heads + 1;
-    edge_ends x = {.from = -1, .head = -1, .to = g->layer + v / width}; /* -1, -1: the site */
-    if (u) {
-        x.from = g->layer + (u - 1) / (g->heads + 1);
-        x.head = (u - 1) % (g->heads + 1);
-    }
-    if (x.head == g->heads)
-        x.head = -1; /* an MLP */
-    for (x.index = v % width; x.index >= slots[x.kind];)
-        x.index -= slots[x.kind++];
-    if (v == g->slots - 1)
-        x.kind = TO_HEAD;
-    string from = str(x.head < 0 ? "mlp %d" : "head %d.%d", x.from, x.head);
-    string to = str(x.kind == TO_MLP || coarse ? " %d" : " %d.%d", x.to, x.index);
-    x.name = str("%s > %s%s", u ? from.s : "s", kinds[x.kind], x.kind == TO_HEAD ? "" : to.s);
-    return x;
+static string edge_name(const steer_graph *g, int i, int coarse) {
+    char name[64];
+    steer_edge_name(g, i, name, sizeof name);
+    if (coarse && ends_of(g, i).input < STEER_TO_MLP)
+        *strrchr(name, '.') = 0;
+    return str("%s", name);
 }
 
 static steer_status patching_table(experiment *s) {
@@ -8048,17 +8261,17 @@ static steer_status patching_table(experiment *s) {
         return s->e->code;
     for (int i = 0; i < g->slots * g->nodes; i++)
         if (has_edge(g, i))
-            sum[i - ends_of(g, i, 1).index * g->nodes] -= score[i];
+            sum[i - ends_of(g, i).index * g->nodes] -= score[i];
     for (int i = 0; i < g->slots * g->nodes; i++)
-        if (has_edge(g, i) && !ends_of(g, i, 1).index)
-            s->order[n++] = (ranked){sum[i], i};
-    qsort(s->order, (size_t)n, sizeof *s->order, by_rank);
+        if (has_edge(g, i) && !ends_of(g, i).index)
+            s->ranks[n++] = (ranked){sum[i], i};
+    qsort(s->ranks, (size_t)n, sizeof *s->ranks, by_rank);
     open_table(s->out, "coarse",
                "The strongest edges of the coarse graph, by signed score (the "
                "paper's Gemma: mlp21 > lm_head 8.0, s > v15 7.8, mlp22 > lm_head 6.5, s > v16 6.5)",
                "edge|score#3");
     for (int i = 0; i < 10 && i < n; i++)
-        ROW(s->out, ends_of(g, s->order[i].i, 1).name.s, -s->order[i].value);
+        ROW(s->out, edge_name(g, s->ranks[i].i, 1).s, -s->ranks[i].value);
     return STEER_OK;
 }
 
@@ -8099,28 +8312,37 @@ static int edges_at(const experiment *s, double share) {
     return max_int(1, (int)(share * s->t->graph.edges + 0.5));
 }
 
-/* A vector's circuit of n edges or a few more into keep, s->order sorted; returns its size. */
+/* A vector's circuit of n edges or a few more into keep, s->order sorted; returns its size, or -1. */
 static int select_edges(experiment *s, const method *x, int kind, int n, unsigned char *keep) {
     const steer_graph *g = &s->t->graph;
-    order_edges(g, kind == RANDOM ? NULL : edges_of(s->t, x->scores, kind == AWARE), 42, s->order);
-    if (kind != BACKWARD && kind != FORWARD)
-        return select_simple(g, s->order, n, keep);
-    return select_greedy(g, s->order, n, kind == FORWARD, keep);
+    const double *score = kind == RANDOM ? NULL : edges_of(s->t, x->scores, kind == AWARE);
+    steer_selection how = STEER_SIMPLE;
+    if (kind == BACKWARD)
+        how = STEER_BACKWARD;
+    if (kind == FORWARD)
+        how = STEER_FORWARD;
+    if (steer_circuit_order(g, score, 42, s->order, s->e))
+        return -1;
+    return steer_circuit_select(g, s->order, n, how, keep, s->e);
 }
 
-/* Cut i: such a circuit alone, or all but it, carries the effect. Returns its edges. */
+/* Cut i: such a circuit alone, or all but it, carries the effect. Returns its edges, or -1. */
 static int cut_circuit(experiment *s, int i, const method *x, int kind, int n) {
-    int edges = select_edges(s, x, kind, n, cut_at(s, i));
-    cuts_of(&s->t->graph, cut_at(s, i), kind == COMPLEMENT, cut_at(s, i));
+    unsigned char *cut = cut_at(s, i);
+    int edges = select_edges(s, x, kind, n, cut);
+    if (edges >= 0 && steer_circuit_cut(&s->t->graph, cut, kind == COMPLEMENT, cut, s->e))
+        return -1;
     return edges;
 }
 
 /* Cut i: a random circuit of n edges or a few more; another one for every draw, 0 .. */
-static void cut_at_random(experiment *s, int i, int draw, int n) {
+static steer_status cut_at_random(experiment *s, int i, int draw, int n) {
     const steer_graph *g = &s->t->graph;
-    order_edges(g, NULL, 42 + (uint64_t)draw, s->order);
-    select_simple(g, s->order, min_int(n, g->edges), cut_at(s, i));
-    cuts_of(g, cut_at(s, i), 0, cut_at(s, i));
+    unsigned char *cut = cut_at(s, i);
+    TRY(steer_circuit_order(g, NULL, 42 + (uint64_t)draw, s->order, s->e));
+    if (steer_circuit_select(g, s->order, min_int(n, g->edges), STEER_SIMPLE, cut, s->e) < 0)
+        return s->e->code;
+    return steer_circuit_cut(g, cut, 0, cut, s->e);
 }
 
 /* Faithfulness of the first n cuts, on the examples that choose or on those that judge. */
@@ -8147,7 +8369,9 @@ static steer_status faithfulness_table(experiment *s) {
     s->bar.what = "circuits";
     for (int i = 0; i < SHARES; i++)
         for (int kind = 0; kind < KINDS; kind++)
-            cut_circuit(s, i * KINDS + kind, &s->vectors[DIM], kind, edges_at(s, shares[i]));
+            if (cut_circuit(s, i * KINDS + kind, &s->vectors[DIM], kind, edges_at(s, shares[i])) <
+                0)
+                return s->e->code;
     TRY(judge_cuts(s, &s->vectors[DIM], 0, SHARES * KINDS, &F));
 
     open_table(s->out, "faithfulness",
@@ -8175,7 +8399,8 @@ static steer_status find_smallest(experiment *s, method *x) {
         int start = low, span = high - low, first = 0;
         faithfulness F;
         for (int k = 0; k < TRIED; k++)
-            cut_circuit(s, k, x, SIMPLE, max_int(1, start + span * (k + 1) / GAPS));
+            if (cut_circuit(s, k, x, SIMPLE, max_int(1, start + span * (k + 1) / GAPS)) < 0)
+                return s->e->code;
         TRY(judge_cuts(s, x, 0, TRIED, &F));
         while (first < TRIED && !(mean_of_sides(&F, first) >= threshold))
             first++;
@@ -8183,7 +8408,7 @@ static steer_status find_smallest(experiment *s, method *x) {
         high = start + span * (first + 1) / GAPS;
     }
     x->edges = select_edges(s, x, SIMPLE, max_int(1, high), cut_at(s, 0));
-    return STEER_OK;
+    return x->edges < 0 ? s->e->code : STEER_OK;
 }
 
 static steer_status smallest_circuits(experiment *s) {
@@ -8199,72 +8424,19 @@ static steer_status smallest_circuits(experiment *s) {
     return STEER_OK;
 }
 
-/* A circuit file: model, first block; DIM's smallest circuit, an edge a line, place and name. */
+/* DIM's smallest circuit, as a file. */
 static steer_status save_circuit(experiment *s, const char *path) {
-    enum { LINE = 96 };
-
-    const unsigned char *keep = cut_at(s, 0);
-    char *text;
-    size_t n = 0;
-    int edges = select_edges(s, &s->vectors[DIM], SIMPLE, s->vectors[DIM].edges, cut_at(s, 0));
-    if (!GET(text, (1 + (size_t)edges) * LINE))
-        return s->e->code;
-    n += (size_t)snprintf(text, LINE, "steer circuit %016llx block %d\n",
-                          (unsigned long long)s->m->config.fingerprint, s->t->graph.layer);
-    for (int i = 0; i < (int)graph_size(s); i++)
-        if (keep[i])
-            n += (size_t)snprintf(text + n, LINE, "%d %s\n", i, ends_of(&s->t->graph, i, 0).name.s);
     held_signals held;
+    if (select_edges(s, &s->vectors[DIM], SIMPLE, s->vectors[DIM].edges, cut_at(s, 0)) < 0)
+        return s->e->code;
     hold_signals(&held);
-    steer_status status = write_file(path, text, n, s->e);
+    steer_status status = steer_circuit_save(path, s->m, &s->t->graph, cut_at(s, 0), s->e);
     release_signals(&held);
     return status;
 }
 
-/* Into keep [slots][nodes]; another model's or block's is refused. */
-static steer_status load_circuit(experiment *s, const char *path, unsigned char *keep) {
-    const steer_graph *g = &s->t->graph;
-    unsigned long long model = 0, ours = s->m->config.fingerprint;
-    size_t n;
-    int layer = -1, at = 0, edges = 0;
-    char *file = read_file(path, &n, s->e), *line, *end;
-    if (!file || !GET(line, n + 1)) {
-        free(file);
-        return s->e->code;
-    }
-    memcpy(line, file, n);
-    free(file);
-    if (sscanf(line, "steer circuit %16llx block %d%n", &model, &layer, &at) != 2 ||
-        line[at] != '\n')
-        return fail(s->e, STEER_EFORMAT, "%s: not a circuit file", path);
-    if (model != ours || layer != g->layer)
-        return fail(s->e, STEER_EMISMATCH,
-                    "%s: a circuit of another graph: model %016llx from "
-                    "block %d; this is %016llx from block %d",
-                    path, model, layer, ours, g->layer);
-    for (line += at + 1; *line; line = end + (*end == '\n'), edges++) {
-        long i = strtol(line, &end, 10);
-        if (end == line || i < 0 || i >= (long)graph_size(s) || !has_edge(g, (int)i))
-            return fail(s->e, STEER_EFORMAT, "%s: line %d: no edge of this graph", path, edges + 2);
-        keep[i] = 1;
-        end += strcspn(end, "\n");
-    }
-    return edges ? STEER_OK : fail(s->e, STEER_EFORMAT, "%s: a circuit without edges", path);
-}
-
-/* |A and B| / min(|A|, |B|), or |A and B| / |A or B|. */
-static double overlap_of(const unsigned char *a, const unsigned char *b, size_t n, int iou) {
-    int in_a = 0, in_b = 0, in_both = 0;
-    for (size_t i = 0; i < n; i++) {
-        in_a += a[i];
-        in_b += b[i];
-        in_both += a[i] && b[i];
-    }
-    return (double)in_both / max_int(1, iou ? in_a + in_b - in_both : min_int(in_a, in_b));
-}
-
 /* Overlap of circuits over sizes (paper section 5.2, Figure 4). */
-static void overlap_table(experiment *s) {
+static steer_status overlap_table(experiment *s) {
     static const double shares[] = {0.034, 0.068, 0.102, 0.137}; /* the paper's */
 
     enum { SHARES = sizeof shares / sizeof *shares, AVERAGED = 2 /* that of 10.2% */ };
@@ -8282,7 +8454,8 @@ static void overlap_table(experiment *s) {
             circuits[n].share = k;
             circuits[n].name = str("%s %.1f%%", method_names[i], 100 * shares[k]);
             columns = str("%s|%s#2", columns.s, circuits[n].name.s);
-            select_edges(s, &s->vectors[i], SIMPLE, edges_at(s, shares[k]), cut_at(s, n));
+            if (select_edges(s, &s->vectors[i], SIMPLE, edges_at(s, shares[k]), cut_at(s, n)) < 0)
+                return s->e->code;
         }
 
     open_table(s->out, "overlap",
@@ -8292,11 +8465,11 @@ static void overlap_table(experiment *s) {
     for (int i = 0; i < n; i++) {
         double row[SHARES * METHODS] = {0};
         for (int j = 0; j < n; j++) {
-            row[j] = overlap_of(cut_at(s, i), cut_at(s, j), graph_size(s), 0);
+            row[j] = steer_circuit_overlap(cut_at(s, i), cut_at(s, j), graph_size(s), 0);
             if (circuits[i].share != AVERAGED || circuits[j].share != AVERAGED || i >= j)
                 continue;
             overlap += row[j] / pairs;
-            iou += overlap_of(cut_at(s, i), cut_at(s, j), graph_size(s), 1) / pairs;
+            iou += steer_circuit_overlap(cut_at(s, i), cut_at(s, j), graph_size(s), 1) / pairs;
         }
         add_numbers(s->out, circuits[i].name.s, row, n);
     }
@@ -8305,6 +8478,7 @@ static void overlap_table(experiment *s) {
         "overlap at 10.2%%: mean %.2f, intersection over union %.2f (paper: overlap "
         "about 0.9; two random circuits of that size would share a tenth)",
         overlap, iou);
+    return STEER_OK;
 }
 
 /* Circuits on answers that did not choose them (paper 4.3, 5.2). Under each vector: its own, of
@@ -8367,9 +8541,13 @@ static steer_status judge_circuits(experiment *s) {
         edges[TENTH] = cut_at_most(s, TENTH, x, edges_at(s, 0.10));
         edges[QUARTER] = cut_at_most(s, QUARTER, x, edges_at(s, 0.25));
         for (int i = 0; i < s->methods; i++)
-            cut_circuit(s, SIZES + i, &s->vectors[i], SIMPLE, s->vectors[i].edges);
+            if (cut_circuit(s, SIZES + i, &s->vectors[i], SIMPLE, s->vectors[i].edges) < 0)
+                return s->e->code;
+        for (int i = 0; i < SIZES; i++)
+            if (edges[i] < 0)
+                return s->e->code;
         for (int i = 0; i < DRAWS; i++)
-            cut_at_random(s, random_at + i, i, 2 * s->vectors[DIM].edges);
+            TRY(cut_at_random(s, random_at + i, i, 2 * s->vectors[DIM].edges));
         TRY(judge_cuts(s, x, 1, random_at + DRAWS, &F));
 
         for (int i = 0; i < SIZES; i++) {
@@ -8433,17 +8611,18 @@ static void interchange_table(experiment *s) {
 }
 
 /* A row of what the n strongest edges of a method's smallest circuit are, in percent. */
-static void kinds_row(experiment *s, const char *label, const method *x, int n) {
+static steer_status kinds_row(experiment *s, const char *label, const method *x, int n) {
     const unsigned char *kept = cut_at(s, 0);
-    double to[5] = {0}; /* by edge_ends.kind */
+    double to[5] = {0}; /* by steer_input */
     double from_site = 0, from_heads = 0, from_mlps = 0, one = 100.0 / n;
     int left = n;
-    select_edges(s, x, SIMPLE, x->edges, cut_at(s, 0));
-    for (const ranked *edge = s->order; left; edge++) {
-        if (!kept[edge->i])
+    if (select_edges(s, x, SIMPLE, x->edges, cut_at(s, 0)) < 0)
+        return s->e->code;
+    for (const int *edge = s->order; left; edge++) {
+        if (!kept[*edge])
             continue;
-        edge_ends ends = ends_of(&s->t->graph, edge->i, 0);
-        to[ends.kind] += one;
+        steer_edge_ends ends = ends_of(&s->t->graph, *edge);
+        to[ends.input] += one;
         if (ends.from < 0)
             from_site += one;
         else if (ends.head < 0)
@@ -8453,23 +8632,26 @@ static void kinds_row(experiment *s, const char *label, const method *x, int n) 
         left--;
     }
     ROW(s->out, label, n, to[0], to[1], to[2], to[3], to[4], from_site, from_heads, from_mlps);
+    return STEER_OK;
 }
 
 /* Where the edges of the smallest circuits begin and end (paper Tables 5 to 8). */
-static void kinds_table(experiment *s) {
+static steer_status kinds_table(experiment *s) {
     open_table(s->out, "kinds",
                "Kinds of edges in the smallest circuits, percent (paper: Tables 5 to "
                "8; Gemma's DIM circuit has q 9.1, k 0.6, v 36.6, MLP 43.6, head 10.2)",
                "|edges#0|q#1|k#1|v#1|mlp#1|lm_head#1|from s#1|from heads#1|from mlp#1");
     for (int i = 0; i < s->methods; i++) {
         const method *x = &s->vectors[i];
-        kinds_row(s, method_names[i], x, x->edges);
-        kinds_row(s, str("%s, strongest tenth", method_names[i]).s, x, max_int(1, x->edges / 10));
+        TRY(kinds_row(s, method_names[i], x, x->edges));
+        string tenth = str("%s, strongest tenth", method_names[i]);
+        TRY(kinds_row(s, tenth.s, x, max_int(1, x->edges / 10)));
     }
+    return STEER_OK;
 }
 
 /* The strongest edges of DIM's smallest circuit. */
-static void circuit_table(experiment *s) {
+static steer_status circuit_table(experiment *s) {
     enum { SHOWN = 60 };
 
     const steer_graph *g = &s->t->graph;
@@ -8479,15 +8661,18 @@ static void circuit_table(experiment *s) {
     open_table(s->out, "circuit",
                "The strongest edges of DIM's smallest circuit, by norm-free score",
                "edge|score#3|from layer#0|from head#0|to layer#0|to kind#0|to head#0|rank#0");
-    select_edges(s, &s->vectors[DIM], SIMPLE, s->vectors[DIM].edges, cut_at(s, 0));
+    if (select_edges(s, &s->vectors[DIM], SIMPLE, s->vectors[DIM].edges, cut_at(s, 0)) < 0)
+        return s->e->code;
     for (int k = 0; k < g->edges && rank < SHOWN; k++) {
-        int i = s->order[k].i;
+        int i = s->order[k];
         if (!kept[i])
             continue;
-        edge_ends x = ends_of(g, i, 0);
+        steer_edge_ends x = ends_of(g, i);
         rank++;
-        ROW(s->out, x.name.s, score[i], x.from, x.head, x.to, x.kind, x.index, rank);
+        ROW(s->out, edge_name(g, i, 0).s, score[i], x.from, x.head, x.to, (int)x.input, x.index,
+            rank);
     }
+    return STEER_OK;
 }
 
 /* ---- What the vector's direct image says through the logit lens (paper section 6): the sum over
@@ -9105,7 +9290,7 @@ static int begin_stage(experiment *s, int stage) {
 /* What a circuit that a file holds carries under this vector. */
 static steer_status test_circuit(experiment *s) {
     const method *x = &s->vectors[DIM];
-    cuts_of(&s->t->graph, cut_at(s, 0), 0, cut_at(s, 0));
+    TRY(steer_circuit_cut(&s->t->graph, cut_at(s, 0), 0, cut_at(s, 0), s->e));
     TRY(collect_judges(s, &s->vectors[DIM]));
     for (int judging = 0; judging < 2; judging++) {
         faithfulness F;
@@ -9121,11 +9306,11 @@ static steer_status circuit_stage(experiment *s) {
     SHOW(faithfulness_table(s));
     SHOW(smallest_circuits(s));
     if (s->methods > 1)
-        overlap_table(s);
+        TRY(overlap_table(s));
     TRY(judge_circuits(s));
     interchange_table(s);
-    kinds_table(s);
-    circuit_table(s);
+    TRY(kinds_table(s));
+    TRY(circuit_table(s));
     TRY(report_status(s->out, s->e));
     return s->save ? save_circuit(s, s->save) : STEER_OK;
 }
@@ -9148,7 +9333,7 @@ static steer_status whole_paper(experiment *s) {
         s->store.shards = 0;
     TRY(open_paper(s));
     if (s->circuit)
-        TRY(load_circuit(s, s->circuit, cut_at(s, 0)));
+        TRY(steer_circuit_load(s->circuit, s->m, &s->t->graph, cut_at(s, 0), s->e));
     SHOW(steering_table(s));
     TRY(collect_examples(s, &s->vectors[DIM]));
     if (s->circuit)
@@ -9188,7 +9373,7 @@ static steer_status whole_paper(experiment *s) {
     return STEER_OK;
 }
 
-/* ================================================================================= 17 command line
+/* ================================================================================= 20 command line
  * Everything that reads arguments or exits is below this line.
  *
  * `all_commands` and `all_options` say what there is; parsing, refusing and the help read them. An

@@ -148,16 +148,36 @@ typedef struct {
 } steer_plan;
 
 /* ---- The graph of the blocks >= layer (paper section 4) ----
- * NODES send. 0: the residual entering block `layer`, the vector included; then for each block its
- * heads and its MLP. A node's output is what it adds to the residual stream. SLOTS receive: for
- * each block the query of each head, the key and the value of each kv group, the MLP; at last the
- * unembedding (lm_head). An edge leads from every node to every later slot. */
+ * NODES send, and are numbered in this order. 0: the residual entering block `layer`, the vector
+ * included; then for each block its heads, then its MLP. A node's output is what it adds to the
+ * residual stream. SLOTS receive: for each block the queries of all heads, the keys of all kv
+ * groups, the values of all kv groups, the MLP; at last the unembedding. An EDGE leads from every
+ * node to every later slot; edge slot * nodes + node is its place in arrays [slots][nodes]. */
 typedef struct {
     int layer, blocks, heads, kv_heads;
     int nodes, slots, edges;
 } steer_graph;
 
+typedef enum { STEER_TO_Q, STEER_TO_K, STEER_TO_V, STEER_TO_MLP, STEER_TO_LOGITS } steer_input;
+
+typedef struct {
+    int from, head; /* block and head that send; head -1: the block's MLP; both -1: node 0 */
+    int to;         /* block that receives; for the logits the number of blocks */
+    steer_input input;
+    int index; /* the head of a query, the kv group of a key or value; else 0 */
+} steer_edge_ends;
+
 steer_graph steer_graph_of(const steer_model *m, int layer); /* no such block: all counts are 0 */
+/* Numbers; -1: there is none. head -1: the block's MLP; block -1 with it: node 0. */
+int steer_node(const steer_graph *g, int block, int head);
+int steer_slot(const steer_graph *g, int block, steer_input input, int index);
+int steer_edge(const steer_graph *g, int node, int slot);
+/* What an edge connects; 0, and nothing said, where this number is no edge. */
+int steer_edge_of(const steer_graph *g, int edge, steer_edge_ends *ends);
+/* Its name: "s > v 3.0", "head 2.5 > q 4.1", "mlp 3 > lm_head"; numbers are block.head or
+ * block.group, s is node 0. Returns the name's length (0: no edge); writes at most cap - 1 bytes
+ * and a 0. */
+int steer_edge_name(const steer_graph *g, int edge, char *name, size_t cap);
 
 /* ---- Runs ---- */
 typedef struct steer_context steer_context;
@@ -305,6 +325,41 @@ steer_status steer_patch_exactly(steer_tracer *t, const steer_example *x, const 
  * plan has a START. */
 steer_status steer_faithfulness(steer_tracer *t, const steer_example *x, const float *s,
                                 const steer_plan *plans, int n, double *F, steer_error *e);
+
+/* ---- Circuits (paper section 4.3): which edges carry the steering. An array kept[slots][nodes]
+ * has 1 where an edge is kept; elsewhere, and where there is no edge, 0. Graphs have at most 16384
+ * nodes. ---- */
+/* All edges into order[g->edges]: by falling |score|, score[slots][nodes], equal ones in the order
+ * of their numbers; or, where score is NULL, shuffled as the seed says. */
+steer_status steer_circuit_order(const steer_graph *g, const double *score, uint64_t seed,
+                                 int *order, steer_error *e);
+
+typedef enum {
+    STEER_SIMPLE,   /* the first c of the order, pruned, c the least that leaves n or more (the
+                      paper's) */
+    STEER_BACKWARD, /* n times the first that goes on backward from the logits */
+    STEER_FORWARD   /* n times the first that goes on forward from node 0 */
+} steer_selection;
+
+/* A circuit of n edges, of such an order, into kept. Returns how many it has, or -1. */
+int steer_circuit_select(const steer_graph *g, const int *order, int n, steer_selection how,
+                         unsigned char *kept, steer_error *e);
+/* Keep only edges on a path from node 0 to the logits. Returns how many are left, or -1. */
+int steer_circuit_prune(const steer_graph *g, unsigned char *kept, steer_error *e);
+/* What a STEER_CUT cuts so that the circuit alone is left or, with `complement`, so that all but
+ * the circuit is. cut may be kept. */
+steer_status steer_circuit_cut(const steer_graph *g, const unsigned char *kept, int complement,
+                               unsigned char *cut, steer_error *e);
+/* |A and B| / min(|A|, |B|), or with `of_union` / |A or B|, of n = slots * nodes bytes; 0 where one
+ * is empty (section 5.2). */
+double steer_circuit_overlap(const unsigned char *a, const unsigned char *b, size_t n,
+                             int of_union);
+/* A text file: model and first block, then a line an edge, its number and its name. Written as
+ * steer_vector_save writes. Loading sets kept; another model's or block's circuit is refused. */
+steer_status steer_circuit_save(const char *path, const steer_model *m, const steer_graph *g,
+                                const unsigned char *kept, steer_error *e);
+steer_status steer_circuit_load(const char *path, const steer_model *m, const steer_graph *g,
+                                unsigned char *kept, steer_error *e);
 
 #ifdef __cplusplus
 }

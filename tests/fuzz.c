@@ -275,21 +275,18 @@ static void fuzz_circuit(const uint8_t *data, size_t n) {
     CHECK_THAT(t, "%s", e.text);
     size_t cells = edge_cells(&t->graph);
     unsigned char *keep = zeros(cells, 1), *cut = zeros(cells, 1);
-    experiment s = {.m = m, .e = &e, .t = t};
-    steer_status status = load_circuit(&s, as_file("circuit", text, n), keep);
+    steer_status status = steer_circuit_load(as_file("circuit", text, n), m, &t->graph, keep, &e);
     check_status(status, &e);
     if (!status) {
-        int tokens[5] = {65, 66, 67, 68, 69}, edges = prune(&t->graph, keep);
+        int tokens[5] = {65, 66, 67, 68, 69}, edges = steer_circuit_prune(&t->graph, keep, &e);
         double F;
-        cuts_of(&t->graph, keep, 0, cut);
+        check_status(steer_circuit_cut(&t->graph, keep, 0, cut, &e), &e);
         changes plan = {.layer = 1, .cut = cut};
         float v[8] = {1, -1, 2, -2, 1, 1, -1, 3};
         steer_example x = {tokens, 5, 3, 1, 1};
         CHECK_THAT(edges >= 0 && edges <= t->graph.edges, "%d edges", edges);
         check_status(steer_faithfulness(t, &x, v, plan_of(&plan), 1, &F, &e), &e);
     }
-    s.t = NULL; /* kept for the next input */
-    clear_experiment(&s);
     free(text), free(keep), free(cut);
 }
 

@@ -897,6 +897,88 @@ static int count_of(const unsigned char *a, int n) {
     for (int i = 0; i < n; i++) sum += a[i] != 0;
     return sum;
 }
+/* Every edge has ends, whose numbers are the edge's; other numbers have none, nor names. */
+static void check_numbers(const steer_graph *g) {
+    int edges = 0, wrong = 0, size = g->slots * g->nodes;
+    for (int i = -2; i < size + 2; i++) {
+        steer_edge_ends x = {.to = -7};
+        char name[64] = "?";
+        int known = i >= 0 && i < size && is_edge(g, i % g->nodes, i / g->nodes);
+        int said = steer_edge_of(g, i, &x), length = steer_edge_name(g, i, name, sizeof name);
+        wrong += said != known || (length > 0) != known || length != (int)strlen(name);
+        if (!said) {
+            wrong += x.to != -7;
+            continue;
+        }
+        int node = steer_node(g, x.from, x.head), slot = steer_slot(g, x.to, x.input, x.index);
+        wrong += node != i % g->nodes || slot != i / g->nodes || steer_edge(g, node, slot) != i;
+        edges++;
+    }
+    CHECK_THAT(!wrong && edges == g->edges, "%d edges' numbers are wrong, of %d", wrong, edges);
+}
+static void check_names(void) {
+    const steer_graph g = graph_of(6, 2, 4, 2), none = graph_of(6, 6, 4, 2), *q = &g;
+    const struct {
+        int node, slot;
+        const char *name;
+    } known[] = {{0, steer_slot(q, 2, STEER_TO_V, 1), "s > v 2.1"},
+                 {steer_node(q, 2, 3), steer_slot(q, 2, STEER_TO_MLP, 0), "head 2.3 > mlp 2"},
+                 {steer_node(q, 2, -1), steer_slot(q, 4, STEER_TO_Q, 3), "mlp 2 > q 4.3"},
+                 {steer_node(q, 3, 0), steer_slot(q, 5, STEER_TO_K, 0), "head 3.0 > k 5.0"},
+                 {steer_node(q, 5, -1), steer_slot(q, 6, STEER_TO_LOGITS, 0), "mlp 5 > lm_head"}};
+    char name[64];
+    for (size_t i = 0; i < sizeof known / sizeof *known; i++) {
+        steer_edge_name(q, steer_edge(q, known[i].node, known[i].slot), name, sizeof name);
+        CHECK_THAT(!strcmp(name, known[i].name), "\"%s\", not \"%s\"", name, known[i].name);
+    }
+    int length = steer_edge_name(q, steer_edge(q, 0, 0), name, 4);
+    CHECK_THAT(length == 9 && !strcmp(name, "s >"), "cut to 3 bytes: %d, \"%s\"", length, name);
+
+    /* Numbers that are none: of another block, head, group or kind. */
+    int none_of[] = {steer_node(q, 1, 0),
+                     steer_node(q, 6, 0),
+                     steer_node(q, 2, 4),
+                     steer_node(q, 2, -2),
+                     steer_node(q, -1, 0),
+                     steer_node(&none, -1, -1),
+                     steer_slot(q, 1, STEER_TO_Q, 0),
+                     steer_slot(q, 6, STEER_TO_Q, 0),
+                     steer_slot(q, 2, STEER_TO_K, 2),
+                     steer_slot(q, 2, STEER_TO_MLP, 1),
+                     steer_slot(q, 5, STEER_TO_LOGITS, 0),
+                     steer_slot(q, 2, (steer_input)7, 0),
+                     steer_edge(q, steer_node(q, 2, 0), steer_slot(q, 2, STEER_TO_Q, 0)),
+                     steer_edge(q, -1, 3),
+                     steer_edge(q, 0, g.slots),
+                     steer_edge(q, 0, -1)};
+    for (size_t i = 0; i < sizeof none_of / sizeof *none_of; i++)
+        CHECK_THAT(none_of[i] == -1, "number %zu is %d", i, none_of[i]);
+
+    /* Graphs and orders that are none. */
+    steer_graph wrong[] = {g, g, g, g, none, g, g};
+    wrong[0].nodes++, wrong[1].slots--, wrong[2].kv_heads = 3, wrong[3].layer = -1;
+    wrong[5].blocks = INT_MAX, wrong[6].edges--;
+    int order[4096];
+    unsigned char kept[8192];
+    steer_error e = {0};
+    for (size_t i = 0; i < sizeof wrong / sizeof *wrong; i++)
+        CHECK_THAT(steer_circuit_order(&wrong[i], NULL, 1, order, &e) == STEER_EARG &&
+                       steer_circuit_select(&wrong[i], order, 1, STEER_SIMPLE, kept, &e) == -1 &&
+                       steer_circuit_prune(&wrong[i], kept, NULL) == -1 &&
+                       steer_circuit_cut(&wrong[i], kept, 0, kept, NULL) == STEER_EARG &&
+                       strstr(e.text, "graph"),
+                   "graph %zu: %s", i, e.text);
+    CHECK_THAT(g.edges <= 4096 && g.slots * g.nodes <= 8192 &&
+                   !steer_circuit_order(q, NULL, 1, order, &e),
+               "%s", e.text);
+    for (int i = 0; i < 3; i++) {
+        static const int strange[] = {-1, INT_MAX, 1 /* node 1 sends to no query of its block */};
+        order[7] = strange[i];
+        CHECK_THAT(steer_circuit_select(q, order, 9, STEER_FORWARD, kept, &e) == -1 &&
+                       e.code == STEER_EARG,
+                   "an order with edge %d", strange[i]);
+    }
+}
 static void check_counts(void) {
     static const struct {
         const char *name;
@@ -953,6 +1035,7 @@ static void check_counts(void) {
                            (n < 2 || behind[n - 1] == first + n - 1),
                        "slot %d: %d readers from %d", v, got, first);
         }
+        check_numbers(&g);
     }
 }
 /* Strongest first by repeated search: what every selection begins with. */
@@ -973,32 +1056,33 @@ static void check_selection(int L, int H, int K, double density, int round) {
     int size = g.slots * g.nodes, behind[64], n;
     unsigned char kept[MOST] = {0}, pruned[MOST] = {0}, on_path[MOST] = {0}, rest[MOST] = {0};
     double score[MOST] = {0};
-    ranked order[MOST] = {{0, 0}};
+    int order[MOST] = {0};
+    steer_error e = {0};
     for (int i = 0; i < size; i++) {
         kept[i] = is_edge(&g, i % g.nodes, i / g.nodes) && random_unit(&dice) < density;
         score[i] = round % 3 ? 2 * random_unit(&dice) - 1 : roll(5) - 2; /* with many ties */
     }
     memcpy(pruned, kept, (size_t)size), memset(on_path, 0, sizeof on_path);
     follow(&g, kept, 0, on_path);
-    n = prune(&g, pruned);
+    n = steer_circuit_prune(&g, pruned, &e);
     CHECK_THAT(!memcmp(pruned, on_path, (size_t)size) && n == count_of(on_path, size),
                "%d blocks, %d heads, %d groups: %d edges pruned to %d, %d are on paths", L, H, K,
                count_of(kept, size), n, count_of(on_path, size));
-    CHECK_THAT(prune(&g, pruned) == n, "pruning twice");
+    CHECK_THAT(steer_circuit_prune(&g, pruned, &e) == n, "pruning twice");
 
-    order_edges(&g, score, 0, order);
+    CHECK_THAT(!steer_circuit_order(&g, score, 0, order, &e), "%s", e.text);
     memset(rest, 0, sizeof rest);
     for (int i = 0, at; i < g.edges; i++, rest[at] = 1) { /* falling, ties in the edges' order */
         at = strongest(&g, score, rest, NULL);
-        CHECK_THAT(order[i].i == at, "edge %d in the order is %d, not %d", i, order[i].i, at);
-        if (order[i].i != at) break;
+        CHECK_THAT(order[i] == at, "edge %d in the order is %d, not %d", i, order[i], at);
+        if (order[i] != at) break;
     }
     /* Simple: the least c whose pruned top c has n edges. */
-    int want = 1 + roll(g.edges), got = select_simple(&g, order, want, kept), c = want - 1,
+    int want = 1 + roll(g.edges), got = steer_circuit_select(&g, order, want, STEER_SIMPLE, kept, &e), c = want - 1,
         least = 0;
     while (least < want && c++ < g.edges) {
         memset(rest, 0, sizeof rest), memset(on_path, 0, sizeof on_path);
-        for (int i = 0; i < c; i++) rest[order[i].i] = 1;
+        for (int i = 0; i < c; i++) rest[order[i]] = 1;
         if (L > 1 && c > 60) { /* every path of a dense graph: too many; prune is checked above */
             memcpy(on_path, rest, (size_t)size);
             least = prune(&g, on_path);
@@ -1010,7 +1094,7 @@ static void check_selection(int L, int H, int K, double density, int round) {
     /* Greedy, both ways. */
     for (int forward = 0; forward < 2; forward++) {
         unsigned char inside[256] = {0};
-        want = 1 + roll(g.edges), got = select_greedy(&g, order, want, forward, kept);
+        want = 1 + roll(g.edges), got = steer_circuit_select(&g, order, want, forward ? STEER_FORWARD : STEER_BACKWARD, kept, &e);
         memset(rest, 0, sizeof rest), inside[0] = (unsigned char)forward;
         for (int k = 0; k < want; k++) {
             memset(on_path, 0, sizeof on_path); /* here: the edges that may be added */
@@ -1030,21 +1114,25 @@ static void check_selection(int L, int H, int K, double density, int round) {
                    "greedy %s: %d edges of %d", forward ? "forward" : "backward", got, want);
     }
     /* A circuit's cuts and its complement's share nothing and leave no edge out. */
-    cuts_of(&g, kept, 0, pruned), cuts_of(&g, kept, 1, rest);
+    CHECK_THAT(!steer_circuit_cut(&g, kept, 0, pruned, &e) &&
+                   !steer_circuit_cut(&g, kept, 1, rest, &e),
+               "%s", e.text);
     int wrong = 0;
     for (int i = 0; i < size; i++)
         wrong += is_edge(&g, i % g.nodes, i / g.nodes) ? rest[i] != kept[i] || pruned[i] != !kept[i]
                                                        : pruned[i] || rest[i];
     CHECK_THAT(!wrong, "%d cuts are wrong", wrong);
     /* Random order: a permutation that its seed repeats. */
-    ranked again[MOST], other[MOST];
-    order_edges(&g, NULL, 42, order), order_edges(&g, NULL, 42, again),
-        order_edges(&g, NULL, 5, other);
+    int again[MOST], other[MOST];
+    CHECK_THAT(!steer_circuit_order(&g, NULL, 42, order, &e) &&
+                   !steer_circuit_order(&g, NULL, 42, again, &e) &&
+                   !steer_circuit_order(&g, NULL, 5, other, &e),
+               "%s", e.text);
     memset(rest, 0, sizeof rest);
     int same = 0, equal = 1;
     for (int i = 0; i < g.edges; i++) {
-        equal &= order[i].i == again[i].i, same += order[i].i == other[i].i;
-        wrong += rest[order[i].i]++ || !is_edge(&g, order[i].i % g.nodes, order[i].i / g.nodes);
+        equal &= order[i] == again[i], same += order[i] == other[i];
+        wrong += rest[order[i]]++ || !is_edge(&g, order[i] % g.nodes, order[i] / g.nodes);
     }
     CHECK_THAT(equal && !wrong && (same < g.edges / 2 || g.edges < 20),
                "random orders: %d wrong, %d in "
@@ -1060,14 +1148,17 @@ static double check_faithful(int kind, int text) {
     int d = w.m->config.d, size = t->graph.slots * t->graph.nodes,
         answers_n = w.x.n - w.x.n_prompt + 1;
     unsigned char *cut = zeros(SETS * (size_t)size, 1), *kept = zeros((size_t)size, 1);
-    ranked *order = zeros((size_t)t->graph.edges, sizeof *order);
+    int *order = zeros((size_t)t->graph.edges, sizeof *order);
     float *final = malloc(sizeof *final * (size_t)d);
     double F[2][SETS], most = 0;
-    order_edges(&t->graph, NULL, 3, order);
+    CHECK_THAT(!steer_circuit_order(&t->graph, NULL, 3, order, &e), "%s", e.text);
     for (int i = 0; i < SETS; i++) { /* plan 0 keeps nothing, plan 1 all, the others a share */
         memset(kept, i == 1, (size_t)size);
-        if (i > 1) select_simple(&t->graph, order, t->graph.edges * (i - 1) / 9, kept);
-        cuts_of(&t->graph, kept, 0, cut + i * size);
+        if (i > 1)
+            CHECK_THAT(steer_circuit_select(&t->graph, order, t->graph.edges * (i - 1) / 9, STEER_SIMPLE,
+                                            kept, &e) > 0,
+                       "%s", e.text);
+        CHECK_THAT(!steer_circuit_cut(&t->graph, kept, 0, cut + i * size, &e), "%s", e.text);
     }
     CHECK_THAT(count_of(cut, size) == t->graph.edges && !count_of(cut + size, size), "ends");
     changes cuts[SETS];
@@ -1165,16 +1256,17 @@ static void test_circuits(void) {
     double most = 0;
     dice = 20;
     check_counts();
+    check_names();
     for (int round = 0; round < 40; round++) {
         check_selection(1, 1 + round % 3, 1, 0.6, round);
         check_selection(1, 4, 2, 0.5, round);
         check_selection(2, 2, 1 + round % 2, round % 5 ? 0.3 : 1, round);
         check_selection(3, 2, 2, 0.12 + 0.03 * (round % 3), round);
     }
-    CHECK_THAT(fabs(overlap_of(a, b, 6, 0) - 0.75) < 1e-12 && overlap_of(a, b, 6, 1) == 0.5 &&
-                   overlap_of(b, a, 6, 0) == overlap_of(a, b, 6, 0) &&
-                   overlap_of(a, a, 6, 1) == 1 && overlap_of(a, a, 6, 0) == 1 &&
-                   overlap_of(a, none, 6, 0) == 0 && overlap_of(none, none, 6, 1) == 0,
+    CHECK_THAT(fabs(steer_circuit_overlap(a, b, 6, 0) - 0.75) < 1e-12 && steer_circuit_overlap(a, b, 6, 1) == 0.5 &&
+                   steer_circuit_overlap(b, a, 6, 0) == steer_circuit_overlap(a, b, 6, 0) &&
+                   steer_circuit_overlap(a, a, 6, 1) == 1 && steer_circuit_overlap(a, a, 6, 0) == 1 &&
+                   steer_circuit_overlap(a, none, 6, 0) == 0 && steer_circuit_overlap(none, none, 6, 1) == 0,
                "overlaps");
     for (int kind = 0; kind < FAMILIES; kind++)
         for (int text = 0; text < 2; text++) most = fmax(most, check_faithful(kind, text));
@@ -1581,7 +1673,7 @@ static void test_patch_errors(void) {
     tracer *t = &w.t;
     int size = t->graph.slots * t->graph.nodes;
     unsigned char *cut = zeros((size_t)size, 1), *kept = zeros((size_t)size, 1);
-    cuts_of(&t->graph, kept, 0, cut);
+    CHECK_THAT(!steer_circuit_cut(&t->graph, kept, 0, cut, &e), "%s", e.text);
     changes right = {.add = w.v, .coeff = 1, .layer = 1, .cut = cut};
     const struct {
         const char *what, *word;
