@@ -3240,6 +3240,10 @@ static char *read_file(const char *path, size_t *n, steer_error *e) {
     return NULL;
 }
 
+static double norm_of(const float *v, int d) {
+    return sqrt((double)dot(v, v, d));
+}
+
 static steer_status make_vector(steer_vector *v, const steer_model *m, const char *method,
                                 int layer, int pos, float coeff, steer_error *e) {
     const steer_config *c = &m->config;
@@ -3671,6 +3675,13 @@ static steer_status check_site(const steer_model *m, int layer, int pos, steer_e
                 "site %d,%d: %s has blocks 0 to %d and end-of-instruction positions "
                 "-%d to -1",
                 layer, pos, m->config.name, blocks - 1, m->eoi);
+}
+
+steer_status steer_vector_new(steer_vector *v, const steer_model *m, const char *method, int layer,
+                              int pos, float coeff, steer_error *e) {
+    *v = (steer_vector){0};
+    TRY(check_site(m, layer, pos, e));
+    return make_vector(v, m, method, layer, pos, coeff, e);
 }
 
 /* The DIM vector v, and keep: the harmless means along it at all three sites, same position. */
@@ -4937,6 +4948,372 @@ steer_status steer_circuit_load(const char *path, const steer_model *m, const st
     steer_status s = read_circuit(path, text, m, g, kept, e);
     free(text);
     return s;
+}
+
+/* ============================================================================= 14 trained vectors
+ * NTP and PO vectors (paper section 3): the d numbers of v, trained while the model stays as it is.
+ * In a run with c f v added at the input of block l (c = +1: towards the behaviour, -1: away from
+ * it; f a factor drawn per sample), over a window of the first predictions of response tokens,
+ *     L_ntp = mean of -ln p(y_w)            L_po = -ln sigmoid(Delta)
+ *     Delta = beta / n_w ln p(y_w) - 1 / n_l ln p(y_l)
+ *     beta  = max(phi (ln p_ref(y_l) - ln p_ref(y_w)), 1)
+ * y_w the wanted, y_l the unwanted response, p_ref unsteered. dL/dv = c f sum_t dL/dx_l[t]. */
+
+static steer_training with_training_defaults(const steer_training *how) {
+    steer_training x = *how;
+    x.epochs = x.epochs ? x.epochs : 10;
+    x.batch = x.batch ? x.batch : 6;
+    x.window = x.window ? x.window : 64;
+    x.rate = x.rate != 0 ? x.rate : 0.01;
+    x.phi = x.phi != 0 ? x.phi : 0.02;
+    return x;
+}
+
+/* ln p of one response over its window under coeff * v, how many tokens that is, the share of the
+ * whole response that greedy decoding would choose, and d(ln p)/d(coeff v), added to grad [d].
+ * match and grad may be NULL. */
+static steer_status response_logp(tracer *t, const steer_pair *p, int which, const float *v,
+                                  float coeff, int window, double *logp, int *counted,
+                                  double *match, double *grad, steer_error *e) {
+    const steer_config *c = &t->m->config;
+    int start = p->n_prompt - 1, n = p->n[which], length = n - p->n_prompt, d = c->d, hits = 0;
+    example x = {p->tokens[which], n, p->n_prompt, coeff, 1};
+    steer_edit edits[] = {{STEER_START, .layer = t->graph.layer, .v = p->start[which]},
+                          {STEER_ADD, .layer = t->graph.layer, .v = v, .coeff = coeff}};
+    const steer_plan plan = {edits, coeff != 0 ? 2 : 1}, *plans = &plan;
+    TRY(run_example(t, &x, &plans, 1, grad ? &t->tape[2] : NULL, e));
+
+    /* Logits of the response's predictions; position `start` predicts its first token. */
+    *counted = min_int(window, length);
+    *logp = 0;
+    int all = match ? length : *counted;
+    for (int i = 0; i < all; i++)
+        final_norm(t->c, start + i, row_at(t->final[0], i, d));
+    matmul(t->logits[0], t->final[0], &t->m->unembed, NULL, all);
+
+    for (int i = 0; i < all; i++) {
+        float *z = row_at(t->logits[0], i, c->vocab), *dz = row_at(t->logits[1], i, c->vocab);
+        int token = p->tokens[which][p->n_prompt + i];
+        hits += argmax(z, c->vocab) == token;
+        softcap(z, c->vocab, c->final_cap);
+        if (i >= *counted)
+            continue;
+        double total = log_sum_exp(z, c->vocab);
+        *logp += z[token] - total;
+        if (!grad)
+            continue;
+        for (int k = 0; k < c->vocab; k++) /* d(ln p)/dz = one-hot - p */
+            dz[k] = (float)(k == token) - (float)exp(z[k] - total);
+        softcap_back(dz, z, c->vocab, c->final_cap);
+    }
+    if (match)
+        *match = (double)hits / length;
+    if (!grad)
+        return STEER_OK;
+
+    /* v is added at every position: its gradient is the sum of theirs. */
+    memset(t->dx, 0, sizeof(float) * n * d);
+    matmul_back(row_at(t->dx, start, d), t->logits[1], &t->m->unembed, *counted);
+    backward(t->c, &t->tape[2], n, t->dx, &t->back, NULL);
+    for (int i = 0; i < n; i++)
+        for (int k = 0; k < d; k++)
+            grad[k] += row_at(t->dx, i, d)[k];
+    return STEER_OK;
+}
+
+/* Loss of a pair under factor f; dL/dv is added to grad[0] of [3][d], of which two are scratch. */
+static steer_status pair_loss(tracer *t, const steer_pair *p, const steer_training *how,
+                              const float *v, double f, double *loss, double *match, double *grad,
+                              steer_error *e) {
+    int po = how->objective == STEER_PO, responses = po ? 2 : 1;
+    int d = t->m->config.d, n[2] = {1, 1};
+    double logp[2] = {0, 0};
+    double *of_logp = grad ? grad + d : NULL; /* [2][d] d(ln p)/d(c f v), wanted and unwanted */
+    if (grad)
+        memset(of_logp, 0, sizeof *grad * 2 * d);
+    for (int k = 0; k < responses; k++)
+        TRY(response_logp(t, p, k, v, (float)(p->sign * f), how->window, &logp[k], &n[k],
+                          k == 0 ? match : NULL, grad ? of_logp + k * d : NULL, e));
+
+    double scale[2] = {-1.0 / n[0], 0}; /* dL / d(ln p) */
+    *loss = -logp[0] / n[0];
+    if (po) {
+        double beta = fmax(how->phi * (p->reference[1] - p->reference[0]), 1);
+        double delta = beta / n[0] * logp[0] - logp[1] / n[1], rest = 1 / (1 + exp(delta));
+        *loss = delta > 0 ? log1p(exp(-delta)) : log1p(exp(delta)) - delta;
+        scale[0] = -rest * beta / n[0];
+        scale[1] = rest / n[1];
+    }
+
+    for (int k = 0; k < responses && grad; k++)
+        for (int i = 0; i < d; i++)
+            grad[i] += p->sign * f * scale[k] * of_logp[k * d + i];
+    return STEER_OK;
+}
+
+/* AdamW without weight decay: one step on v from gradient g, whose norm is first cut to 1. */
+static void adam_step(float *v, double *g, double *mean, double *square, int d, int t, double lr) {
+    double norm = 0;
+    for (int k = 0; k < d; k++)
+        norm += g[k] * g[k];
+    double clip = fmin(1, 1 / (sqrt(norm) + 1e-6));
+    for (int k = 0; k < d; k++) {
+        g[k] *= clip;
+        mean[k] = 0.9 * mean[k] + 0.1 * g[k];
+        square[k] = 0.999 * square[k] + 0.001 * g[k] * g[k];
+        v[k] -= (float)(lr * (mean[k] / (1 - pow(0.9, t))) /
+                        (sqrt(square[k] / (1 - pow(0.999, t))) + 1e-8));
+    }
+}
+
+static double random_normal(uint64_t *state) {
+    double u = 1 - random_unit(state);
+    return sqrt(-2 * log(u)) * cos(2 * 3.14159265358979323846 * random_unit(state));
+}
+
+static void shuffle(int *order, int n, uint64_t *state) {
+    for (int i = n - 1; i > 0; i--) {
+        int j = (int)(random_unit(state) * (i + 1)), swap = order[i];
+        order[i] = order[j];
+        order[j] = swap;
+    }
+}
+
+/* The epoch of the least loss (PO), or of the least sum of its ranks by loss and by match (NTP); -1
+ * where no loss is finite. record[epochs]. */
+static int best_epoch(const steer_epoch *record, int epochs, int po) {
+    double least = INFINITY;
+    int best = -1;
+    for (int i = 0; i < epochs; i++) {
+        double value = po ? record[i].loss : 0;
+        for (int j = 0; j < epochs && !po; j++)
+            value += (record[j].loss < record[i].loss) + (record[j].match > record[i].match);
+        if (value < least) {
+            least = value;
+            best = i;
+        }
+    }
+    return best;
+}
+
+steer_status steer_pair_prepare(tracer *t, steer_pair *pair, const steer_training *how,
+                                steer_error *e) {
+    int counted, window = with_training_defaults(how).window;
+    const steer_plan *none = NULL;
+    for (int k = 0; k < 2; k++) {
+        if (!pair->tokens[k])
+            continue;
+        example x = {pair->tokens[k], pair->n[k], pair->n_prompt, 1, 1};
+        if (!pair->start[k] || x.n <= x.n_prompt)
+            return fail(e, STEER_EARG, "a response of %d tokens, or no memory for its base run",
+                        x.n - x.n_prompt);
+        TRY(run_example(t, &x, &none, 1, &t->tape[0], e));
+        copy_floats(pair->start[k], t->tape[0].resid, (size_t)x.n * t->m->config.d);
+        TRY(response_logp(t, pair, k, NULL, 0, window, &pair->reference[k], &counted, NULL, NULL,
+                          e));
+    }
+    return STEER_OK;
+}
+
+typedef struct { /* what training works on */
+    tracer *t;
+    steer_training how;
+    double norm;
+    float *v, *each;              /* [d]; [epochs][d] v after each epoch */
+    double *grad, *mean, *square; /* [3][d] as pair_loss has it; Adam's [d] */
+    int *order;                   /* [pairs] */
+    int step;                     /* of Adam */
+    uint64_t state;
+} trainer;
+
+/* One epoch over all pairs; the last batch may be smaller. */
+static steer_status train_epoch(trainer *x, const steer_pair *pairs, int n, int epoch,
+                                steer_error *e) {
+    int d = x->t->m->config.d;
+    double rate = x->how.rate * (1 - (double)epoch / x->how.epochs), loss = 0;
+    shuffle(x->order, n, &x->state);
+    for (int i = 0; i < n; i += x->how.batch) {
+        int size = min_int(x->how.batch, n - i);
+        memset(x->grad, 0, sizeof *x->grad * d);
+        for (int j = i; j < i + size; j++) {
+            double f = 2 * (1 + (int)(random_unit(&x->state) * 10)); /* 2, 4, .. 20 */
+            TRY(pair_loss(x->t, &pairs[x->order[j]], &x->how, x->v, f, &loss, NULL, x->grad, e));
+            if (x->how.tick)
+                x->how.tick(x->how.user);
+        }
+        for (int k = 0; k < d; k++)
+            x->grad[k] /= size;
+        adam_step(x->v, x->grad, x->mean, x->square, d, ++x->step, rate);
+    }
+    return STEER_OK;
+}
+
+/* Loss and match on pairs, under a vector of the norm that it will have. */
+static steer_status validate(const trainer *x, const steer_pair *pairs, int n, steer_epoch *record,
+                             steer_error *e) {
+    double f = x->norm / norm_of(x->v, x->t->m->config.d), loss = 0, match = 0;
+    *record = (steer_epoch){0, 0};
+    for (int i = 0; i < n; i++) {
+        TRY(pair_loss(x->t, &pairs[i], &x->how, x->v, f, &loss, &match, NULL, e));
+        record->loss += loss / n;
+        record->match += match / n;
+    }
+    return STEER_OK;
+}
+
+static steer_status train(trainer *x, const steer_pair *pairs, int n, const steer_pair *validation,
+                          int n_validation, steer_epoch *record, int *best, steer_error *e) {
+    int d = x->t->m->config.d, epochs = x->how.epochs;
+    for (int k = 0; k < d; k++)
+        x->v[k] = (float)(0.01 * random_normal(&x->state));
+    for (int i = 0; i < n; i++)
+        x->order[i] = i;
+    for (int epoch = 0; epoch < epochs; epoch++) {
+        TRY(train_epoch(x, pairs, n, epoch, e));
+        TRY(validate(x, validation, n_validation, &record[epoch], e));
+        copy_floats(row_at(x->each, epoch, d), x->v, d);
+    }
+
+    *best = best_epoch(record, epochs, x->how.objective == STEER_PO);
+    if (*best < 0)
+        return fail(e, STEER_ENONFINITE, "no epoch of training has a finite loss");
+    copy_floats(x->v, row_at(x->each, *best, d), d);
+    double scale = x->norm / norm_of(x->v, d);
+    for (int k = 0; k < d; k++)
+        x->v[k] = (float)(x->v[k] * scale);
+    return STEER_OK;
+}
+
+/* Whether these are pairs that were prepared. */
+static steer_status check_prepared(const steer_pair *pairs, int n, int responses, steer_error *e) {
+    for (int i = 0; i < n; i++)
+        for (int k = 0; k < responses; k++) {
+            const steer_pair *x = &pairs[i];
+            if (!x->tokens[k] || !x->start[k] || x->n[k] <= x->n_prompt)
+                return fail(e, STEER_EARG, "pair %d: no response %d, or it was not prepared", i, k);
+        }
+    return STEER_OK;
+}
+
+steer_status steer_train(tracer *t, const steer_pair *pairs, int n, const steer_pair *validation,
+                         int n_validation, const steer_training *how, double norm, float *v,
+                         steer_epoch *record, int *best, steer_error *e) {
+    size_t d = t->m->config.d;
+    trainer x = {.t = t, .how = with_training_defaults(how), .norm = norm, .v = v};
+    if (n < 1 || n_validation < 1 || outside(x.how.epochs, 1, 1 << 20) || x.how.batch < 1 ||
+        x.how.window < 1 || !(norm > 0) || !isfinite(norm) ||
+        outside((int)x.how.objective, STEER_NTP, STEER_PO))
+        return fail(e, STEER_EARG,
+                    "training on %d pairs and %d, %d epochs, batches of %d, norm %g: at least 1 "
+                    "each, and a norm",
+                    n, n_validation, x.how.epochs, x.how.batch, norm);
+    int responses = x.how.objective == STEER_PO ? 2 : 1;
+    TRY(check_prepared(pairs, n, responses, e));
+    TRY(check_prepared(validation, n_validation, responses, e));
+
+    x.state = x.how.seed * 0x9E3779B97F4A7C15ull + 1;
+    x.each = zeros(mul((size_t)x.how.epochs, d), sizeof *x.each);
+    x.grad = zeros(5 * d, sizeof *x.grad);
+    x.order = zeros((size_t)n, sizeof *x.order);
+    steer_status s;
+    if (x.each && x.grad && x.order) {
+        x.mean = x.grad + 3 * d;
+        x.square = x.mean + d;
+        s = train(&x, pairs, n, validation, n_validation, record, best, e);
+    } else
+        s = fail(e, STEER_ENOMEM, "no memory to train on %d pairs for %d epochs", n, x.how.epochs);
+    free(x.each);
+    free(x.grad);
+    free(x.order);
+    return s;
+}
+
+/* =============================================================== 15 value vectors and logit lens
+ * What a vector says (paper section 6). Its image on a head, the steering value vector,
+ *     svv_h = W_O,h W_V,g(h) (gain_b · v),
+ * Gemma's post-norm gain included and the norms' scalars left out, is what freezing values takes
+ * away; the logit lens reads it, or any vector, as tokens: the largest of W_U RN_final(v). */
+
+steer_status steer_value_vector(const steer_model *m, const float *v, int b, int h, float *to,
+                                steer_error *e) {
+    const steer_config *c = &m->config;
+    if (outside(b, 0, c->layers - 1) || outside(h, 0, c->heads - 1))
+        return fail(e, STEER_EARG, "no head %d.%d; %s has %d blocks of %d heads", b, h, c->name,
+                    c->layers, c->heads);
+    const block *w = &m->blocks[b];
+    float value[MAX_HEAD_DIM];
+    int hd = c->head_dim, g = h / (c->heads / c->kv_heads);
+    for (int k = 0; k < c->d; k++)
+        to[k] = v[k] * (c->norm_offset + w->attn_norm[k]);
+    linear(value, hd, to, c->d, &w->v, (part){g * hd, hd, 0, c->d}, 0, NULL, 1);
+    head_output(m, b, h, value, hd, to, c->d, 1);
+    return STEER_OK;
+}
+
+steer_status steer_logit_lens(const steer_model *m, const float *v, int n, int *ids, float *logits,
+                              steer_error *e) {
+    const steer_config *c = &m->config;
+    if (outside(n, 1, c->vocab))
+        return fail(e, STEER_EARG, "%d tokens of the lens; at least 1, at most %d", n, c->vocab);
+    float *x = zeros((size_t)c->d + c->vocab, sizeof *x), *all = x + c->d;
+    if (!x)
+        return fail(e, STEER_ENOMEM, "no memory for %d logits", c->vocab);
+    double rms = norm_of(v, c->d) / sqrt(c->d);
+    for (int k = 0; k < c->d; k++)
+        x[k] = rms > 0 ? (float)(v[k] / rms) * (c->norm_offset + m->final_norm[k]) : 0;
+    matmul(all, x, &m->unembed, NULL, 1);
+    for (int i = 0; i < n; i++) {
+        ids[i] = argmax(all, c->vocab);
+        logits[i] = all[ids[i]];
+        all[ids[i]] = -INFINITY;
+    }
+    free(x);
+    return STEER_OK;
+}
+
+/* ============================================================================== 16 sparse vectors
+ * Which dimensions of v stay (paper section 7). The gradient rule drops dimension i where
+ *     |e_i| / |e| < tau |v_i| / |v|,
+ * e the effect of the steering site by dimension, which attribution estimates; the other rules drop
+ * as many: the smallest |e_i|, the smallest |v_i|, or any. */
+
+int steer_sparsify(const float *v, const double *effect, int d, double tau, steer_sparsity by,
+                   uint64_t seed, int renormalise, float *to, steer_error *e) {
+    ranked *sorted = d > 0 ? zeros((size_t)d, sizeof *sorted) : NULL;
+    if (!sorted || outside((int)by, STEER_BY_GRADIENT, STEER_BY_CHANCE)) {
+        fail(e, d > 0 && !sorted ? STEER_ENOMEM : STEER_EARG,
+             "%d dimensions, rule %d: no such rule, or no memory", d, (int)by);
+        free(sorted);
+        return -1;
+    }
+
+    double v_norm = norm_of(v, d), e_square = 0, left = 0;
+    int dropped = 0;
+    uint64_t state = seed * 0x9E3779B97F4A7C15ull + 1;
+    for (int i = 0; i < d; i++)
+        e_square += effect[i] * effect[i];
+    for (int i = 0; i < d; i++) {
+        double size = fabs((double)v[i]), least = fabs(effect[i]);
+        int drop = least / sqrt(e_square) < tau * size / v_norm;
+        if (by == STEER_BY_GRADIENT)
+            least = !drop;
+        if (by == STEER_BY_MAGNITUDE)
+            least = size;
+        if (by == STEER_BY_CHANCE)
+            least = random_unit(&state);
+        sorted[i] = (ranked){least, i};
+        dropped += drop;
+    }
+    qsort(sorted, d, sizeof *sorted, by_rank);
+    for (int i = 0; i < d; i++)
+        to[sorted[i].i] = i < dropped ? 0 : v[sorted[i].i];
+    free(sorted);
+
+    for (int i = 0; i < d; i++)
+        left += (double)to[i] * to[i];
+    for (int i = 0; i < d && renormalise && left > 0; i++)
+        to[i] = (float)(to[i] * v_norm / sqrt(left));
+    return d - dropped;
 }
 
 /* =================================================================================================
@@ -6895,281 +7272,6 @@ static steer_status score_prompts(experiment *s, const steer_prompts *p, const s
     return run_jobs(s->c, jobs, p->n, first_token_visit, &f, NULL, s->e);
 }
 
-/* =================================================== 14-16 trained, decomposed, sparsified vectors
- * NTP and PO vectors (paper section 3): the d numbers of v, trained while the
- * model stays as it is. In a run with c f v added at the input of block l (c = +1: refuse, -1:
- * comply; f a factor drawn per sample), over a window of at most 64 predictions of response tokens,
- *     L_ntp = mean of -ln p(y_w)            L_po = -ln sigmoid(Delta)
- *     Delta = beta / n_w ln p(y_w) - 1 / n_l ln p(y_l)
- *     beta  = max(phi (ln p_ref(y_l) - ln p_ref(y_w)), 1)
- * y_w the wanted, y_l the unwanted response, p_ref unsteered. dL/dv = c f sum_t dL/dx_l[t]. */
-typedef struct {
-    int *tokens[2], n[2], n_prompt; /* prompt and response: [0] wanted, [1] unwanted */
-    float sign;                     /* c */
-    float *start[2];                /* [n][d] the unsteered run's x_l */
-    double reference[2];            /* ln p_ref over the window */
-} training_pair;
-
-typedef struct {
-    training_pair *of;
-    int n;
-} pair_list;
-
-typedef struct {
-    int epochs, batch, window;
-    double lr, phi;
-    uint64_t seed;
-} training;
-
-static const training standard_training = {10, 6, 64, 0.01, 2e-2, 42};
-
-/* ln p of one response over its window under coeff * v, how many tokens that is, the share of the
- * whole response that greedy decoding would choose, and d(ln p)/d(coeff v), added to grad [d].
- * match and grad may be NULL. */
-static steer_status response_logp(tracer *t, const training_pair *p, int which, const float *v,
-                                  float coeff, int window, double *logp, int *counted,
-                                  double *match, double *grad, steer_error *e) {
-    const steer_config *c = &t->m->config;
-    int start = p->n_prompt - 1, n = p->n[which], length = n - p->n_prompt, d = c->d, hits = 0;
-    example x = {p->tokens[which], n, p->n_prompt, coeff, 1};
-    steer_edit edits[] = {{STEER_START, .layer = t->graph.layer, .v = p->start[which]},
-                          {STEER_ADD, .layer = t->graph.layer, .v = v, .coeff = coeff}};
-    const steer_plan plan = {edits, coeff != 0 ? 2 : 1}, *plans = &plan;
-    TRY(run_example(t, &x, &plans, 1, grad ? &t->tape[2] : NULL, e));
-
-    /* Logits of the response's predictions; position `start` predicts its first token. */
-    *counted = min_int(window, length);
-    *logp = 0;
-    int all = match ? length : *counted;
-    for (int i = 0; i < all; i++)
-        final_norm(t->c, start + i, row_at(t->final[0], i, d));
-    matmul(t->logits[0], t->final[0], &t->m->unembed, NULL, all);
-
-    for (int i = 0; i < all; i++) {
-        float *z = row_at(t->logits[0], i, c->vocab), *dz = row_at(t->logits[1], i, c->vocab);
-        int token = p->tokens[which][p->n_prompt + i];
-        hits += argmax(z, c->vocab) == token;
-        softcap(z, c->vocab, c->final_cap);
-        if (i >= *counted)
-            continue;
-        double total = log_sum_exp(z, c->vocab);
-        *logp += z[token] - total;
-        if (!grad)
-            continue;
-        for (int k = 0; k < c->vocab; k++) /* d(ln p)/dz = one-hot - p */
-            dz[k] = (float)(k == token) - (float)exp(z[k] - total);
-        softcap_back(dz, z, c->vocab, c->final_cap);
-    }
-    if (match)
-        *match = (double)hits / length;
-    if (!grad)
-        return STEER_OK;
-
-    /* v is added at every position: its gradient is the sum of theirs. */
-    memset(t->dx, 0, sizeof(float) * n * d);
-    matmul_back(row_at(t->dx, start, d), t->logits[1], &t->m->unembed, *counted);
-    backward(t->c, &t->tape[2], n, t->dx, &t->back, NULL);
-    for (int i = 0; i < n; i++)
-        for (int k = 0; k < d; k++)
-            grad[k] += row_at(t->dx, i, d)[k];
-    return STEER_OK;
-}
-
-/* Loss of a pair under factor f; dL/dv is added to grad[0] of [3][d], of which two are scratch. */
-static steer_status pair_loss(tracer *t, const training_pair *p, int po, const training *how,
-                              const float *v, double f, double *loss, double *match, double *grad,
-                              steer_error *e) {
-    int d = t->m->config.d, n[2] = {1, 1}, responses = po ? 2 : 1;
-    double logp[2] = {0, 0};
-    double *of_logp = grad ? grad + d : NULL; /* [2][d] d(ln p)/d(c f v), wanted and unwanted */
-    if (grad)
-        memset(of_logp, 0, sizeof *grad * 2 * d);
-    for (int k = 0; k < responses; k++)
-        TRY(response_logp(t, p, k, v, (float)(p->sign * f), how->window, &logp[k], &n[k],
-                          k == 0 ? match : NULL, grad ? of_logp + k * d : NULL, e));
-
-    double scale[2] = {-1.0 / n[0], 0}; /* dL / d(ln p) */
-    *loss = -logp[0] / n[0];
-    if (po) {
-        double beta = fmax(how->phi * (p->reference[1] - p->reference[0]), 1);
-        double delta = beta / n[0] * logp[0] - logp[1] / n[1], rest = 1 / (1 + exp(delta));
-        *loss = delta > 0 ? log1p(exp(-delta)) : log1p(exp(delta)) - delta;
-        scale[0] = -rest * beta / n[0];
-        scale[1] = rest / n[1];
-    }
-
-    for (int k = 0; k < responses && grad; k++)
-        for (int i = 0; i < d; i++)
-            grad[i] += p->sign * f * scale[k] * of_logp[k * d + i];
-    return STEER_OK;
-}
-
-/* AdamW without weight decay: one step on v from gradient g, whose norm is first cut to 1. */
-static void adam_step(float *v, double *g, double *mean, double *square, int d, int t, double lr) {
-    double norm = 0;
-    for (int k = 0; k < d; k++)
-        norm += g[k] * g[k];
-    double clip = fmin(1, 1 / (sqrt(norm) + 1e-6));
-    for (int k = 0; k < d; k++) {
-        g[k] *= clip;
-        mean[k] = 0.9 * mean[k] + 0.1 * g[k];
-        square[k] = 0.999 * square[k] + 0.001 * g[k] * g[k];
-        v[k] -= (float)(lr * (mean[k] / (1 - pow(0.9, t))) /
-                        (sqrt(square[k] / (1 - pow(0.999, t))) + 1e-8));
-    }
-}
-
-static double norm_of(const float *v, int d) {
-    return sqrt((double)dot(v, v, d));
-}
-
-static double random_normal(uint64_t *state) {
-    double u = 1 - random_unit(state);
-    return sqrt(-2 * log(u)) * cos(2 * 3.14159265358979323846 * random_unit(state));
-}
-
-static void shuffle(int *order, int n, uint64_t *state) {
-    for (int i = n - 1; i > 0; i--) {
-        int j = (int)(random_unit(state) * (i + 1)), swap = order[i];
-        order[i] = order[j];
-        order[j] = swap;
-    }
-}
-
-/* The epoch of the least loss (PO), or of the least sum of its ranks by loss and by match (NTP); -1
- * where no loss is finite. record_of[epochs]: loss, match. */
-static int best_epoch(double (*record_of)[2], int epochs, int po) {
-    double least = INFINITY;
-    int best = -1;
-    for (int i = 0; i < epochs; i++) {
-        double value = po ? record_of[i][0] : 0;
-        for (int j = 0; j < epochs && !po; j++)
-            value += (record_of[j][0] < record_of[i][0]) + (record_of[j][1] > record_of[i][1]);
-        if (value < least) {
-            least = value;
-            best = i;
-        }
-    }
-    return best;
-}
-
-/* Train v [d] on pairs[0]; its epoch is the best on pairs[1] with |f v| = norm: for NTP by the sum
- * of the ranks of loss and match, for PO by the loss; record_of[epochs][2]. v gets that norm. */
-static steer_status train_vector(experiment *s, const pair_list pairs[2], int po,
-                                 const training *how, double norm, float *v, double (*record_of)[2],
-                                 int *best) {
-    int d = s->m->config.d, n = pairs[0].n, step = 0, *order;
-    uint64_t state = how->seed * 0x9E3779B97F4A7C15ull + 1;
-    float *each;                  /* [epochs][d] v after each epoch */
-    double *grad, *mean, *square; /* [3][d] as pair_loss has it; Adam's [d] */
-    if (!GET(each, how->epochs * d) || !GET(grad, 3 * d) || !GET(mean, d) || !GET(square, d) ||
-        !GET(order, n))
-        return s->e->code;
-    for (int k = 0; k < d; k++)
-        v[k] = (float)(0.01 * random_normal(&state));
-    for (int i = 0; i < n; i++)
-        order[i] = i;
-
-    for (int epoch = 0; epoch < how->epochs; epoch++) {
-        double lr = how->lr * (1 - (double)epoch / how->epochs), loss = 0, match = 0;
-
-        /* Train; the last batch may be smaller. */
-        shuffle(order, n, &state);
-        for (int i = 0; i < n; i += how->batch) {
-            int size = min_int(how->batch, n - i);
-            memset(grad, 0, sizeof *grad * d);
-            for (int j = i; j < i + size; j++) {
-                double f = 2 * (1 + (int)(random_unit(&state) * 10)); /* 2, 4, .. 20 */
-                const training_pair *x = &pairs[0].of[order[j]];
-                TRY(pair_loss(s->t, x, po, how, v, f, &loss, NULL, grad, s->e));
-                show_progress(&s->bar, 1 + po);
-            }
-            for (int k = 0; k < d; k++)
-                grad[k] /= size;
-            adam_step(v, grad, mean, square, d, ++step, lr);
-        }
-
-        /* Validate, under a vector of the norm it will have. */
-        double f = norm / norm_of(v, d), *record = record_of[epoch];
-        record[0] = record[1] = 0;
-        for (int i = 0; i < pairs[1].n; i++) {
-            TRY(pair_loss(s->t, &pairs[1].of[i], po, how, v, f, &loss, &match, NULL, s->e));
-            record[0] += loss / pairs[1].n;
-            record[1] += match / pairs[1].n;
-        }
-        copy_floats(row_at(each, epoch, d), v, d);
-    }
-
-    *best = best_epoch(record_of, how->epochs, po);
-    if (*best < 0)
-        return fail(s->e, STEER_ENONFINITE, "no epoch of training has a finite loss");
-    copy_floats(v, row_at(each, *best, d), d);
-    double scale = norm / norm_of(v, d);
-    for (int k = 0; k < d; k++)
-        v[k] = (float)(v[k] * scale);
-    return STEER_OK;
-}
-
-/* Steering value vectors (paper section 6): the direct image of v on a head's output,
- *     svv_h = W_O,h W_V,g(h) (gain_b · v),
- * Gemma's post-norm gain included; the norms' scalars are left out. to [d] may be v. */
-static void value_vector(const steer_model *m, const float *v, int b, int h, float *to) {
-    const steer_config *c = &m->config;
-    const block *w = &m->blocks[b];
-    float value[MAX_HEAD_DIM];
-    int hd = c->head_dim, g = h / (c->heads / c->kv_heads);
-    for (int k = 0; k < c->d; k++)
-        to[k] = v[k] * (c->norm_offset + w->attn_norm[k]);
-    linear(value, hd, to, c->d, &w->v, (part){g * hd, hd, 0, c->d}, 0, NULL, 1);
-    head_output(m, b, h, value, hd, to, c->d, 1);
-}
-
-/* The logit lens: the n tokens that W_U RN_final(v / rms(v)) raises most, their z. Scratch: x [d],
- * all [vocab]. */
-static void logit_lens(const steer_model *m, const float *v, int n, int *id, float *z, float *x,
-                       float *all) {
-    const steer_config *c = &m->config;
-    double rms = norm_of(v, c->d) / sqrt(c->d);
-    for (int k = 0; k < c->d; k++)
-        x[k] = rms > 0 ? (float)(v[k] / rms) * (c->norm_offset + m->final_norm[k]) : 0;
-    matmul(all, x, &m->unembed, NULL, 1);
-    for (int i = 0; i < n; i++) {
-        id[i] = argmax(all, c->vocab);
-        z[i] = all[id[i]];
-        all[id[i]] = -INFINITY;
-    }
-}
-
-/* Sparsification (paper section 7): which dimensions of v stay. The gradient rule drops
- * |e_i| / |e| < tau |v_i| / |v|, e the node effect of the steering site by dimension; the others
- * drop as many: the smallest |e_i|, the smallest |v_i|, or any. Returns how many stay. */
-enum { BY_GRADIENT, BY_EFFECT, BY_MAGNITUDE, BY_CHANCE };
-
-static int sparsify(const float *v, const double *effect, int d, double tau, int rule,
-                    uint64_t seed, int renormalise, float *to, ranked *scratch) {
-    double v_norm = norm_of(v, d), e_square = 0, left = 0;
-    int dropped = 0;
-    uint64_t state = seed * 0x9E3779B97F4A7C15ull + 1;
-    for (int i = 0; i < d; i++)
-        e_square += effect[i] * effect[i];
-    for (int i = 0; i < d; i++) {
-        double size = fabs((double)v[i]), by = fabs(effect[i]);
-        int drop = by / sqrt(e_square) < tau * size / v_norm;
-        if (rule != BY_EFFECT)
-            by = rule == BY_GRADIENT ? !drop : rule == BY_MAGNITUDE ? size : random_unit(&state);
-        scratch[i] = (ranked){by, i};
-        dropped += drop;
-    }
-    qsort(scratch, d, sizeof *scratch, by_rank);
-    for (int i = 0; i < d; i++)
-        to[scratch[i].i] = i < dropped ? 0 : v[scratch[i].i];
-    for (int i = 0; i < d; i++)
-        left += (double)to[i] * to[i];
-    for (int i = 0; i < d && renormalise && left > 0; i++)
-        to[i] = (float)(to[i] * v_norm / sqrt(left));
-    return d - dropped;
-}
-
 static double log_choose(int n, int k) {
     return lgamma(n + 1.0) - lgamma(k + 1.0) - lgamma(n - k + 1.0);
 }
@@ -7966,22 +8068,23 @@ static steer_status site_map(experiment *s) {
 }
 
 /* ---- Trained vectors. */
-/* NTP and PO (paper section 3), on pairs that the model makes of train and validation prompts.
- * Response w of a pair: prompt i as it was asked, without an instruction to refuse, a
- * condition's answer i to it, the unsteered run's x_l, ln p in that run. */
-static steer_status fill_pair(experiment *s, training_pair *x, int w, const steer_prompts *asked,
+/* NTP and PO (paper section 3), on pairs that the model makes of train and validation prompts. */
+typedef struct {
+    steer_pair *of;
+    int n;
+} pair_list;
+
+static const steer_training standard_training = {
+    .epochs = 10, .batch = 6, .window = 64, .rate = 0.01, .phi = 2e-2, .seed = 42};
+
+/* Response w of a pair: prompt i as it was asked, without an instruction to refuse, a condition's
+ * answer i to it, room for its base run. */
+static steer_status fill_pair(experiment *s, steer_pair *x, int w, const steer_prompts *asked,
                               const condition *from, int i) {
-    int d = s->m->config.d, window = standard_training.window, counted;
-    const steer_plan *none = NULL;
-    x->tokens[w] = join(s, asked, from, i, &x->n[w]);
-    if (!x->tokens[w] || !GET(x->start[w], x->n[w] * d))
-        return s->e->code;
+    int *tokens = join(s, asked, from, i, &x->n[w]);
+    x->tokens[w] = tokens;
     x->n_prompt = asked->lengths[i];
-    example ex = {x->tokens[w], x->n[w], x->n_prompt, 1, 1};
-    TRY(run_example(s->t, &ex, &none, 1, &s->t->tape[0], s->e));
-    copy_floats(x->start[w], s->t->tape[0].resid, (size_t)ex.n * d);
-    double *logp = &x->reference[w];
-    return response_logp(s->t, x, w, NULL, 0, window, logp, &counted, NULL, NULL, s->e);
+    return tokens && GET(x->start[w], x->n[w] * s->m->config.d) ? STEER_OK : s->e->code;
 }
 
 /* Unwanted is what the unsteered model says, wanted what the steered one does; but a harmless
@@ -8002,12 +8105,13 @@ static steer_status make_pairs(experiment *s, int set, int most, pair_list *pair
             const condition *other = &conditions[instructed ? 4 : 2 + k];
             if (!flips(k, &conditions[k], other, i))
                 continue;
-            training_pair *x = &pairs->of[pairs->n++];
+            steer_pair *x = &pairs->of[pairs->n++];
             x->sign = k ? 1 : -1;
             used[k]++;
             used[2] += instructed;
             TRY(fill_pair(s, x, 0, &from[k], other, i));
             TRY(fill_pair(s, x, 1, &from[k], &conditions[k], i));
+            TRY(steer_pair_prepare(s->t, x, &standard_training, s->e));
         }
     say(s->out,
         "%s pairs: %d of %d harmful (refused unsteered, answered with -s) and %d of %d "
@@ -8018,13 +8122,15 @@ static steer_status make_pairs(experiment *s, int set, int most, pair_list *pair
 }
 
 /* The key of a trained vector: what it is trained on, how, for which norm and block. */
-static uint64_t hash_training(const experiment *s, int which, const training *how,
+static uint64_t hash_training(const experiment *s, int which, const steer_training *how,
                               const pair_list pairs[2], double norm) {
     uint64_t h = hash_of(0, method_names[which], 3);
-    h = hash_of(h, how, sizeof *how);
+    const double about_how[] = {how->epochs, how->batch, how->window,
+                                how->rate,   how->phi,   (double)how->seed};
+    h = hash_of(h, about_how, sizeof about_how);
     for (int list = 0; list < 2; list++)
         for (int i = 0; i < pairs[list].n; i++) {
-            const training_pair *x = &pairs[list].of[i];
+            const steer_pair *x = &pairs[list].of[i];
             const int about[] = {x->n_prompt, x->sign < 0, pairs[0].n};
             for (int text = 0; text < 2; text++) {
                 h = hash_of(h, about, sizeof about);
@@ -8037,11 +8143,12 @@ static uint64_t hash_training(const experiment *s, int which, const training *ho
 
 /* NTP's or PO's vector, trained or recalled. Its record: the epoch chosen, its loss and match, the
  * vector. */
-static steer_status train_method(experiment *s, int which, const training *how,
+static steer_status train_method(experiment *s, int which, const steer_training *how,
                                  const pair_list pairs[2]) {
     int d = s->m->config.d, best = 0, state;
     size_t width = 3 + (size_t)d;
-    double norm = norm_of(s->vectors[DIM].v, d), epochs[16][2];
+    double norm = norm_of(s->vectors[DIM].v, d);
+    steer_epoch epochs[16];
     double *record;
     float *v;
     if (!GET(v, d) || !GET(record, width))
@@ -8053,10 +8160,11 @@ static steer_status train_method(experiment *s, int which, const training *how,
     if (state == OTHERS)
         return whole_so_far(&s->store, s->e);
     if (state == OURS) {
-        TRY(train_vector(s, pairs, which == PO, how, norm, v, epochs, &best));
+        TRY(steer_train(s->t, pairs[0].of, pairs[0].n, pairs[1].of, pairs[1].n, how, norm, v,
+                        epochs, &best, s->e));
         record[0] = best;
-        record[1] = epochs[best][0];
-        record[2] = epochs[best][1];
+        record[1] = epochs[best].loss;
+        record[2] = epochs[best].match;
         for (int k = 0; k < d; k++)
             record[3 + k] = (double)v[k];
         TRY(remember(&s->store, key, record, width, s->e));
@@ -8066,13 +8174,21 @@ static steer_status train_method(experiment *s, int which, const training *how,
     say(s->out,
         "%s: %d pairs, AdamW %g, %d epochs of batches of %d, seed %d; epoch %d chosen: "
         "validation loss %.3f, match %.3f",
-        method_names[which], pairs[0].n, how->lr, how->epochs, how->batch, (int)how->seed,
+        method_names[which], pairs[0].n, how->rate, how->epochs, how->batch, (int)how->seed,
         (int)record[0], record[1], record[2]);
     return STEER_OK;
 }
 
+static void show_pair(void *bar) {
+    show_progress(bar, 1);
+}
+
+static void show_two(void *bar) { /* a pair of which both responses are read */
+    show_progress(bar, 2);
+}
+
 static steer_status train_methods(experiment *s) {
-    training how = standard_training;
+    steer_training how = standard_training;
     pair_list pairs[2] = {{0}}; /* to train on; to choose the epoch */
     how.epochs = s->epochs;
     TRY(make_pairs(s, 0, s->n_train, &pairs[0]));
@@ -8081,8 +8197,12 @@ static steer_status train_methods(experiment *s) {
         say(s->out, "too few pairs to train on: NTP and PO are left out");
         s->methods = 1;
     }
-    for (int i = NTP; i < s->methods; i++)
+    how.user = &s->bar;
+    for (int i = NTP; i < s->methods; i++) {
+        how.objective = i == PO ? STEER_PO : STEER_NTP;
+        how.tick = i == PO ? show_two : show_pair;
         TRY(train_method(s, i, &how, pairs));
+    }
     return STEER_OK;
 }
 
@@ -8677,14 +8797,15 @@ static steer_status circuit_table(experiment *s) {
 
 /* ---- What the vector's direct image says through the logit lens (paper section 6): the sum over
  * all heads, the vector itself, and the heads with the largest node effects. */
-static void lens_row(experiment *s, string name, const float *v, double effect, double all) {
+static steer_status lens_row(experiment *s, string name, const float *v, double effect,
+                             double all) {
     enum { TOKENS = 8 };
 
     int ids[TOKENS];
     float z[TOKENS];
     string shown[TOKENS];
     const char *texts[TOKENS];
-    logit_lens(s->m, v, TOKENS, ids, z, s->t->dx, s->t->logits[0]);
+    TRY(steer_logit_lens(s->m, v, TOKENS, ids, z, s->e));
     for (int k = 0; k < TOKENS; k++) {
         size_t n;
         const char *piece = steer_piece(s->m, ids[k], &n);
@@ -8692,6 +8813,7 @@ static void lens_row(experiment *s, string name, const float *v, double effect, 
         texts[k] = shown[k].s;
     }
     add_row(s->out, name.s, (const double[]){effect, fabs(effect) / all}, 2, texts, TOKENS);
+    return STEER_OK;
 }
 
 /* A head at or behind the vector's block, ranked by the size of its node effect. */
@@ -8702,19 +8824,20 @@ typedef struct {
 } ranked_head;
 
 /* The image of a method's vector, whose direction is unit [d], on a head into x [d], with the sign
- * turned where the head works against the vector; returns the row's label. */
-static string head_image(const experiment *s, int which, const ranked_head *at, const float *unit,
-                         float *x) {
+ * turned where the head works against the vector; and the row's label. */
+static steer_status head_image(const experiment *s, int which, const ranked_head *at,
+                               const float *unit, float *x, string *label) {
     int against = at->effect < 0;
-    value_vector(s->m, unit, at->block, at->head, x);
+    TRY(steer_value_vector(s->m, unit, at->block, at->head, x, s->e));
     for (int k = 0; k < s->m->config.d && against; k++)
         x[k] = -x[k];
-    return str("%s %s%d.%d", method_names[which], against ? "(-) " : "", at->block, at->head);
+    *label = str("%s %s%d.%d", method_names[which], against ? "(-) " : "", at->block, at->head);
+    return STEER_OK;
 }
 
 /* The rows of a method; x, sum, unit [d] and best [heads of all blocks] are for the taking. */
-static void value_vector_rows(experiment *s, int which, float *x, float *sum, float *unit,
-                              ranked_head *best) {
+static steer_status value_vector_rows(experiment *s, int which, float *x, float *sum, float *unit,
+                                      ranked_head *best) {
     enum { SHOWN = 6 };
 
     const steer_graph *g = &s->t->graph;
@@ -8729,30 +8852,31 @@ static void value_vector_rows(experiment *s, int which, float *x, float *sum, fl
     for (int b = g->layer; b < layers; b++)
         for (int h = 0; h < g->heads; h++, n++) {
             double effect = node[node_of(g, b, h)];
-            value_vector(s->m, unit, b, h, x);
+            TRY(steer_value_vector(s->m, unit, b, h, x, s->e));
             for (int k = 0; k < d; k++)
                 sum[k] += x[k];
             best[n] = (ranked_head){{-fabs(effect), n}, b, h, effect};
             all += fabs(effect);
         }
     qsort(best, (size_t)n, sizeof *best, by_rank);
-    lens_row(s, str("%s SUM", method_names[which]), sum, NAN, NAN);
-    lens_row(s, str("%s SV", method_names[which]), unit, NAN, NAN);
+    TRY(lens_row(s, str("%s SUM", method_names[which]), sum, NAN, NAN));
+    TRY(lens_row(s, str("%s SV", method_names[which]), unit, NAN, NAN));
+    string label;
     for (int i = 0; i < min_int(SHOWN, n); i++) {
-        string label = head_image(s, which, &best[i], unit, x);
-        lens_row(s, label, x, best[i].effect, all);
+        TRY(head_image(s, which, &best[i], unit, x, &label));
+        TRY(lens_row(s, label, x, best[i].effect, all));
     }
 
     /* What the strongest head writes, as the next block's strongest head reads it. */
     int next = best[0].block + 1;
     if (next == layers)
-        return;
+        return STEER_OK;
     const ranked_head *reader = best;
     while (reader->block != next)
         reader++;
-    string label = head_image(s, which, &best[0], unit, x);
-    value_vector(s->m, x, next, reader->head, x);
-    lens_row(s, str("%s > %d.%d", label.s, next, reader->head), x, NAN, NAN);
+    TRY(head_image(s, which, &best[0], unit, x, &label));
+    TRY(steer_value_vector(s->m, x, next, reader->head, x, s->e));
+    return lens_row(s, str("%s > %d.%d", label.s, next, reader->head), x, NAN, NAN);
 }
 
 static steer_status value_vectors_table(experiment *s) {
@@ -8768,7 +8892,7 @@ static steer_status value_vectors_table(experiment *s) {
                "image read by b",
                "head|node effect#3|share#2|tokens#t|2#t|3#t|4#t|5#t|6#t|7#t|8#t");
     for (int i = 0; i < s->methods; i++)
-        value_vector_rows(s, i, x, sum, unit, best);
+        TRY(value_vector_rows(s, i, x, sum, unit, best));
     return STEER_OK;
 }
 
@@ -8790,18 +8914,27 @@ enum {
     SPARSE_VECTORS = SPARSE_ROWS + (SEEDS - 1) * TAUS /* dropout has a vector a seed */
 };
 
+/* A method's vector with dimensions set to 0, into to[d]; how many stay, or -1. */
+static int sparsify(const experiment *s, const method *x, double tau, int rule, uint64_t seed,
+                    int renormalised, float *to) {
+    return steer_sparsify(x->v, dvector_of(s->t, x->scores), s->m->config.d, tau,
+                          (steer_sparsity)rule, seed, renormalised, to, s->e);
+}
+
 /* The row's vectors behind the *n that there are in v [][d]. */
-static void make_sparse(const experiment *s, const method *x, sparse_row *row, float *v, int *n,
-                        ranked *scratch) {
-    int d = s->m->config.d, seeds = row->rule == BY_CHANCE ? SEEDS : 1;
+static steer_status make_sparse(const experiment *s, const method *x, sparse_row *row, float *v,
+                                int *n) {
+    int d = s->m->config.d, seeds = row->rule == STEER_BY_CHANCE ? SEEDS : 1;
     row->first = *n;
     for (int seed = 42; seed < 42 + seeds; seed++) {
         float *to = row_at(v, *n, d);
-        row->kept = sparsify(x->v, dvector_of(s->t, x->scores), d, row->tau, row->rule,
-                             (uint64_t)seed, row->renormalised, to, scratch);
+        row->kept = sparsify(s, x, row->tau, row->rule, (uint64_t)seed, row->renormalised, to);
+        if (row->kept < 0)
+            return s->e->code;
         *n += dot(to, to, d) != 0;
     }
     row->n = *n - row->first;
+    return STEER_OK;
 }
 
 /* Means over the row's vectors; conditions: their answers, both sides of each, or NULL. */
@@ -8836,17 +8969,16 @@ static steer_status sparsity_table(experiment *s, int which) {
     steer_plan plans[SPARSE_VECTORS];
     faithfulness measured;
     float *v;
-    ranked *scratch;
-    if (!GET(v, SPARSE_VECTORS * d) || !GET(scratch, d))
+    if (!GET(v, SPARSE_VECTORS * d))
         return s->e->code;
-    for (int rule = BY_GRADIENT; rule <= BY_CHANCE; rule++)
+    for (int rule = STEER_BY_GRADIENT; rule <= STEER_BY_CHANCE; rule++)
         for (int i = 0; i < TAUS; i++)
             rows[n_rows++] = (sparse_row){.rule = rule, .renormalised = 1, .tau = taus[i]};
     for (int i = 0; i < TAUS; i++)
-        rows[n_rows++] = (sparse_row){.rule = BY_GRADIENT, .tau = taus[i]};
+        rows[n_rows++] = (sparse_row){.rule = STEER_BY_GRADIENT, .tau = taus[i]};
 
     for (int i = 0; i < SPARSE_ROWS; i++)
-        make_sparse(s, x, &rows[i], v, &n, scratch);
+        TRY(make_sparse(s, x, &rows[i], v, &n));
     for (int i = 0; i < n; i++) {
         edit_list steered = add_vector(s, row_at(v, i, d), 1);
         edits[i] = steered.edits[0];
@@ -8879,8 +9011,7 @@ static steer_status retention_table(experiment *s) {
     steer_prompts asked[2] = {{0}};
     condition whole[2], sparse[2 * TAUS];
     float *v;
-    ranked *scratch;
-    if (!GET(v, TAUS * d) || !GET(scratch, d))
+    if (!GET(v, TAUS * d))
         return s->e->code;
     for (int k = 0; k < 2; k++) {
         const steer_prompts *from = &s->test[k];
@@ -8906,8 +9037,9 @@ static steer_status retention_table(experiment *s) {
     }
     for (int i = 0; i < TAUS; i++) {
         float *to = row_at(v, n, d);
-        int kept =
-            sparsify(x->v, dvector_of(s->t, x->scores), d, taus[i], BY_GRADIENT, 0, 1, to, scratch);
+        int kept = sparsify(s, x, taus[i], STEER_BY_GRADIENT, 0, 1, to);
+        if (kept < 0)
+            return s->e->code;
         if (2 * kept > d || dot(to, to, d) == 0)
             continue;
         s->findings.sparse[n].zeroed = 1 - (double)kept / d;
@@ -8935,14 +9067,15 @@ static steer_status retention_table(experiment *s) {
  * probability is given: one shared dimension would decide. */
 enum { FEWEST = 20 };
 
-/* The dimensions of vectors a and b at one tau; v [2][d] and scratch [d] are for the taking. */
-static void agreement_row(experiment *s, int a, int b, double tau, float *v, ranked *scratch) {
+/* The dimensions of vectors a and b at one tau; v [2][d] is for the taking. */
+static steer_status agreement_row(experiment *s, int a, int b, double tau, float *v) {
     const int pair[2] = {a, b};
     int d = s->m->config.d, n[2], shared = 0;
     for (int k = 0; k < 2; k++) {
         const method *x = &s->vectors[pair[k]];
-        n[k] = sparsify(x->v, dvector_of(s->t, x->scores), d, tau, BY_GRADIENT, 0, 0,
-                        row_at(v, k, d), scratch);
+        n[k] = sparsify(s, x, tau, STEER_BY_GRADIENT, 0, 0, row_at(v, k, d));
+        if (n[k] < 0)
+            return s->e->code;
     }
     for (int k = 0; k < d; k++)
         shared += v[k] != 0 && v[d + k] != 0;
@@ -8953,13 +9086,13 @@ static void agreement_row(experiment *s, int a, int b, double tau, float *v, ran
         enough ? log10(fmax(tail, 1e-300)) : NAN);
     s->findings.significant += enough && tail < 0.05;
     s->findings.tested += enough;
+    return STEER_OK;
 }
 
 static steer_status agreement_table(experiment *s) {
     int d = s->m->config.d;
     float *v;
-    ranked *scratch;
-    if (!GET(v, 2 * d) || !GET(scratch, d))
+    if (!GET(v, 2 * d))
         return s->e->code;
     open_table(s->out, "agreement",
                "Dimensions that two methods keep (gradient rule): "
@@ -8969,7 +9102,7 @@ static steer_status agreement_table(experiment *s) {
     for (int a = DIM; a < s->methods; a++)
         for (int b = a + 1; b < s->methods; b++)
             for (int i = 0; i < TAUS; i++)
-                agreement_row(s, a, b, taus[i], v, scratch);
+                TRY(agreement_row(s, a, b, taus[i], v));
     return STEER_OK;
 }
 

@@ -257,6 +257,9 @@ typedef struct {
     float *keep;                /* [3][layers] harmless means along v (steer_plan.keep), owned */
 } steer_vector;
 
+/* A vector of zeros, to be filled in; method: what it is called in its file, at most 15 bytes. */
+steer_status steer_vector_new(steer_vector *v, const steer_model *m, const char *method, int layer,
+                              int pos, float coeff, steer_error *e);
 /* A regular file is replaced whole or not at all, where links lead to it too, keeping its mode; its
  * new bytes are first in PATH.part0 (or 1, ...), which only a signal can leave behind. Pipes and
  * devices are written to as they are. */
@@ -360,6 +363,69 @@ steer_status steer_circuit_save(const char *path, const steer_model *m, const st
                                 const unsigned char *kept, steer_error *e);
 steer_status steer_circuit_load(const char *path, const steer_model *m, const steer_graph *g,
                                 unsigned char *kept, steer_error *e);
+
+/* ---- Trained vectors (paper section 3; its appendix has the losses) ---- */
+typedef struct {          /* one prompt with two responses */
+    const int *tokens[2]; /* [n] prompt, then response: the wanted one; the unwanted one, which only
+                             STEER_PO needs: else it may be NULL. Borrowed */
+    int n[2], n_prompt;
+    float sign;      /* of the vector's coefficient while it is trained on this pair: 1, or -1 */
+    float *start[2]; /* [n][d] the caller's; what steer_pair_prepare sets: the base run's
+                            residual entering the vector's block, */
+    double reference[2]; /* and ln p of the response in it */
+} steer_pair;
+
+typedef enum {
+    STEER_NTP, /* next-token prediction: -ln p of the wanted response, a token */
+    STEER_PO   /* preference optimisation: the wanted one before the unwanted */
+} steer_objective;
+
+typedef struct {
+    steer_objective objective;
+    int epochs, batch, window; /* 0: 10; 0: 6 pairs a step; 0: the first 64 tokens of a response */
+    double rate;               /* AdamW's, falls to 0 by the last epoch; 0: 0.01 */
+    double phi;                /* PO's; 0: 0.02 */
+    uint64_t seed;             /* of the first vector, the order of pairs, their coefficients */
+    void (*tick)(void *user);  /* after every pair that was trained on; or NULL */
+    void *user;
+} steer_training;
+
+typedef struct {
+    double loss;  /* mean over the validation pairs, under the vector at its final norm */
+    double match; /* share of the wanted response's tokens that are the most probable ones */
+} steer_epoch;
+
+/* Before pairs are trained on: their base runs. */
+steer_status steer_pair_prepare(steer_tracer *t, steer_pair *pair, const steer_training *how,
+                                steer_error *e);
+/* Train v [d], added at the tracer's block; it gets this norm. record[epochs]; *best: the epoch
+ * that v is of, where the validation pairs are fitted best. Allocates (epochs + 12) d numbers. */
+steer_status steer_train(steer_tracer *t, const steer_pair *pairs, int n,
+                         const steer_pair *validation, int n_validation, const steer_training *how,
+                         double norm, float *v, steer_epoch *record, int *best, steer_error *e);
+
+/* ---- What a vector says (paper section 6) ---- */
+/* Steering value vector: to[d] = W_O W_V (gain · v) of a head, what v, read through the head's value
+ * and output, writes; without the norms' scalars. to may be v. */
+steer_status steer_value_vector(const steer_model *m, const float *v, int block, int head,
+                                float *to, steer_error *e);
+/* Logit lens: the n tokens whose logits W_U RN(v) are the largest, and these, before any soft-cap.
+ * 1 <= n <= vocab. */
+steer_status steer_logit_lens(const steer_model *m, const float *v, int n, int *ids, float *logits,
+                              steer_error *e);
+
+/* ---- Sparse vectors (paper section 7) ---- */
+typedef enum {
+    STEER_BY_GRADIENT,  /* drop i where |effect_i| / |effect| < tau |v_i| / |v| (the paper's) */
+    STEER_BY_EFFECT,    /* drop as many: the smallest |effect_i|, */
+    STEER_BY_MAGNITUDE, /* the smallest |v_i|, */
+    STEER_BY_CHANCE     /* any, as the seed says */
+} steer_sparsity;
+
+/* v [d] with dimensions set to 0, into to[d]; renormalise 1: with v's norm again. effect[d]: the
+ * estimate by dimension of steer_attribute, or a mean of such. Returns how many stay, or -1. */
+int steer_sparsify(const float *v, const double *effect, int d, double tau, steer_sparsity by,
+                   uint64_t seed, int renormalise, float *to, steer_error *e);
 
 #ifdef __cplusplus
 }

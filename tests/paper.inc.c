@@ -1316,7 +1316,7 @@ static double check_removal(int kind, int from) {
     fit off = {0, 0};
     float svv[MOST_D];
     for (int h = 0; h < H; h++) {
-        value_vector(w.m, w.v, LAYER, h, svv);
+        CHECK_THAT(!steer_value_vector(w.m, w.v, LAYER, h, svv, &e), "%s", e.text);
         for (int t = 0; t < N; t++) {
             double strength = 0;
             pattern64(c, LAYER, h, t, q, key, p);
@@ -1341,13 +1341,14 @@ static double check_removal(int kind, int from) {
 static void test_value_vectors(void) {
     enum { TOP = 5 };
     double most = 0;
+    steer_error e = {0};
     for (int kind = 0; kind < FAMILIES; kind++) {
         for (int from = 0; from < 6; from += 3) most = fmax(most, check_removal(kind, from));
         /* The lens: the n largest of W_U RN(v), falling, however long v is; its sign counts. */
         const steer_model *m = family(kind);
         int d = m->config.d, vocab = m->config.vocab, ids[2][TOP];
         float *v = floats(101, kind, (size_t)d, 1), *far = floats(101, kind, (size_t)d, 1e-4),
-              logits[2][TOP], scaled[MOST_D], scratch[64];
+              logits[2][TOP];
         for (int sign = 0; sign < 2; sign++) {
             double x[MOST_D], y[MOST_D], z[64];
             for (int i = 0; i < d; i++) v[i] *= -1, far[i] *= -1, x[i] = (double)v[i];
@@ -1355,8 +1356,8 @@ static void test_value_vectors(void) {
             for (int i = 0; i < d; i++)
                 y[i] = x[i] * r * ((double)m->config.norm_offset + (double)m->final_norm[i]);
             product64(z, &m->unembed, 0, vocab, y, NULL);
-            logit_lens(m, v, TOP, ids[0], logits[0], scaled, scratch);
-            logit_lens(m, far, TOP, ids[1], logits[1], scaled, scratch);
+            CHECK_THAT(!steer_logit_lens(m, v, TOP, ids[0], logits[0], &e), "%s", e.text);
+            CHECK_THAT(!steer_logit_lens(m, far, TOP, ids[1], logits[1], &e), "%s", e.text);
             for (int i = 0; i < TOP; i++) {
                 int above = 0;
                 for (int j = 0; j < vocab; j++) above += z[j] > z[ids[0][i]];
@@ -1370,17 +1371,37 @@ static void test_value_vectors(void) {
         }
         free(v), free(far);
     }
+    /* Heads, blocks and tokens that are not there. */
+    const steer_model *m = family(0);
+    const steer_config *c = &m->config;
+    float v[MOST_D] = {1}, to[MOST_D], logits[2];
+    const int none[][2] = {{-1, 0}, {c->layers, 0}, {0, -1}, {0, c->heads}};
+    int ids[2];
+    for (int i = 0; i < 4; i++)
+        CHECK_THAT(steer_value_vector(m, v, none[i][0], none[i][1], to, &e) == STEER_EARG &&
+                       strstr(e.text, "no head"),
+                   "head %d.%d: %s", none[i][0], none[i][1], e.text);
+    CHECK_THAT(steer_logit_lens(m, v, 0, ids, logits, &e) == STEER_EARG &&
+                   steer_logit_lens(m, v, c->vocab + 1, ids, logits, &e) == STEER_EARG,
+               "no token, or too many");
     printf("  removing the image: relative error %.2g\n", most);
 }
 
 /* ---------------------------------------------------------------- sparse vectors */
 
+/* How many stay, or -1: then a check has failed. */
+static int sparsely(const float *v, const double *effect, int d, double tau, int rule, uint64_t seed,
+                    int renormalise, float *to) {
+    steer_error e = {0};
+    int kept = steer_sparsify(v, effect, d, tau, (steer_sparsity)rule, seed, renormalise, to, &e);
+    CHECK_THAT(kept >= 0, "%s", e.text);
+    return kept;
+}
 static void check_rules(int d, int round) {
     enum { MOST = 300 };
     static const double levels[] = {0, 0.1, 0.5, 1, 1.5, 2.5, 1e9};
     float v[MOST], to[MOST], again[MOST];
     double effect[MOST], v_norm = 0, e_norm = 0;
-    ranked scratch[MOST];
     for (int i = 0; i < d; i++) {
         v[i] = (float)(2 * random_unit(&dice) - 1), effect[i] = random_normal(&dice);
         if (round % 2 && i % 7 == 3) v[i] = 0;
@@ -1396,21 +1417,21 @@ static void check_rules(int d, int round) {
             expected += gone[i] = fabs(effect[i]) * v_norm < tau * fabs((double)v[i]) * e_norm;
         for (int rule = 0; rule < 4; rule++)
             for (int renormalise = 0; renormalise < 2; renormalise++) {
-                int kept = sparsify(v, effect, d, tau, rule, 42, renormalise, to, scratch),
+                int kept = sparsely(v, effect, d, tau, rule, 42, renormalise, to),
                     zeroed = 0;
                 double left = 0, dropped_most = -1, kept_least = INFINITY;
                 CHECK_THAT(kept == d - expected, "rule %d, tau %g: %d stay, not %d", rule, tau,
                            kept, d - expected);
                 double scale = 0;
                 for (int i = 0; i < d; i++) {
-                    double by = rule == BY_EFFECT ? fabs(effect[i]) : fabs((double)v[i]);
+                    double by = rule == STEER_BY_EFFECT ? fabs(effect[i]) : fabs((double)v[i]);
                     left += (double)to[i] * (double)to[i];
                     if (v[i] == 0) continue; /* is 0 in any case */
                     zeroed += to[i] == 0;
                     if (to[i] != 0 && scale == 0) scale = (double)to[i] / (double)v[i];
                     if (to[i] == 0) dropped_most = fmax(dropped_most, by);
                     else kept_least = fmin(kept_least, by);
-                    CHECK_THAT(rule != BY_GRADIENT || gone[i] == (to[i] == 0),
+                    CHECK_THAT(rule != STEER_BY_GRADIENT || gone[i] == (to[i] == 0),
                                "tau %g: dimension %d", tau, i);
                     CHECK_THAT(to[i] == 0 || fabs((double)to[i] - scale * (double)v[i]) <
                                                  1e-6 * fabs((double)to[i]),
@@ -1419,7 +1440,7 @@ static void check_rules(int d, int round) {
                 if (!(round % 2))
                     CHECK_THAT(zeroed == expected, "rule %d: %d zeros of %d", rule, zeroed,
                                expected);
-                if (rule == BY_EFFECT || rule == BY_MAGNITUDE)
+                if (rule == STEER_BY_EFFECT || rule == STEER_BY_MAGNITUDE)
                     CHECK_THAT(dropped_most <= kept_least, "rule %d drops %g, keeps %g", rule,
                                dropped_most, kept_least);
                 if (zeroed < count_of(gone, d) || left > 0)
@@ -1427,10 +1448,10 @@ static void check_rules(int d, int round) {
                                            : scale == 1 || left == 0,
                                "rule %d, tau %g: norm %g of %g", rule, tau, sqrt(left), v_norm);
                 CHECK_THAT(isfinite(left) && (tau > 0 || kept == d), "tau 0 keeps all: %d", kept);
-                if (rule != BY_CHANCE || tau > 1 || tau < 0.5) continue;
-                sparsify(v, effect, d, tau, rule, 42, renormalise, again, scratch);
+                if (rule != STEER_BY_CHANCE || tau > 1 || tau < 0.5) continue;
+                sparsely(v, effect, d, tau, rule, 42, renormalise, again);
                 CHECK_THAT(!memcmp(to, again, sizeof *to * (size_t)d), "a seed repeats itself");
-                sparsify(v, effect, d, tau, rule, 43, renormalise, again, scratch);
+                sparsely(v, effect, d, tau, rule, 43, renormalise, again);
                 CHECK_THAT(memcmp(to, again, sizeof *to * (size_t)d) || d < 20,
                            "another seed drops the same");
             }
@@ -1498,27 +1519,29 @@ static void test_sparse(void) {
     /* Exactly at the threshold a dimension stays, and a zero is never below it. */
     float v[8] = {1, -2, 4, 0.5f, -8, 0, 16, 0}, to[8];
     double effect[8] = {3, 6, -12, 1.5, 24, 0, 48, 5};
-    ranked scratch[8];
     effect[7] = 0;
-    CHECK_THAT(sparsify(v, effect, 8, 1, BY_GRADIENT, 1, 1, to, scratch) == 8 &&
+    CHECK_THAT(steer_sparsify(v, effect, 8, 1, (steer_sparsity)4, 1, 1, to, NULL) == -1 &&
+                   steer_sparsify(v, effect, 0, 1, STEER_BY_EFFECT, 1, 1, to, NULL) == -1,
+               "an unknown rule, no dimensions");
+    CHECK_THAT(sparsely(v, effect, 8, 1, STEER_BY_GRADIENT, 1, 1, to) == 8 &&
                    !memcmp(v, to, sizeof v),
                "all are exactly at tau 1");
-    CHECK_THAT(sparsify(v, effect, 8, 1.0000001, BY_GRADIENT, 1, 1, to, scratch) == 2 &&
+    CHECK_THAT(sparsely(v, effect, 8, 1.0000001, STEER_BY_GRADIENT, 1, 1, to) == 2 &&
                    to[4] == 0 && to[0] == 0,
                "all but the zeros are below tau 1.0000001");
     for (int i = 0; i < 8; i++)
         CHECK_THAT(to[i] == 0, "no dimension is left, and nothing is divided by 0: %g",
                    (double)to[i]);
     effect[1] = 5.99; /* now one is below; by magnitude the first of the smallest goes, a zero */
-    CHECK_THAT(sparsify(v, effect, 8, 0.9999, BY_GRADIENT, 1, 0, to, scratch) == 7 && to[1] == 0 &&
+    CHECK_THAT(sparsely(v, effect, 8, 0.9999, STEER_BY_GRADIENT, 1, 0, to) == 7 && to[1] == 0 &&
                    to[0] == 1,
                "one is below");
-    CHECK_THAT(sparsify(v, effect, 8, 0.9999, BY_MAGNITUDE, 1, 0, to, scratch) == 7 &&
+    CHECK_THAT(sparsely(v, effect, 8, 0.9999, STEER_BY_MAGNITUDE, 1, 0, to) == 7 &&
                    !memcmp(v, to, sizeof v),
                "the smallest magnitude is a zero");
     float flat[6] = {1, 1, 1, 1, 1, 1}, left[6];
     double tied[6] = {1, 1, 1, 0.1, 0.1, 0.1};
-    CHECK_THAT(sparsify(flat, tied, 6, 0.5, BY_MAGNITUDE, 1, 0, left, scratch) == 3 &&
+    CHECK_THAT(sparsely(flat, tied, 6, 0.5, STEER_BY_MAGNITUDE, 1, 0, left) == 3 &&
                    left[0] == 0 && left[2] == 0 && left[3] == 1,
                "of equals the first go");
 
@@ -1549,12 +1572,12 @@ static void test_sparse(void) {
 /* ---------------------------------------------------------------- training */
 
 /* The epoch chosen has the least loss (PO), or the least sum of the ranks of loss and match. */
-static void check_chosen(double (*log_of)[2], int epochs, int chosen, int po, const char *what) {
+static void check_chosen(const steer_epoch *log_of, int epochs, int chosen, int po, const char *what) {
     double best = INFINITY, value[16];
     for (int i = 0; i < epochs; i++) {
-        value[i] = po ? log_of[i][0] : 0;
+        value[i] = po ? log_of[i].loss : 0;
         for (int j = 0; j < epochs && !po; j++)
-            value[i] += (log_of[j][0] < log_of[i][0]) + (log_of[j][1] > log_of[i][1]);
+            value[i] += (log_of[j].loss < log_of[i].loss) + (log_of[j].match > log_of[i].match);
         best = fmin(best, value[i]);
     }
     CHECK_THAT(chosen >= 0 && chosen < epochs && value[chosen] == best,
@@ -1562,41 +1585,33 @@ static void check_chosen(double (*log_of)[2], int epochs, int chosen, int po, co
                chosen < 0 ? NAN : value[chosen], best);
 }
 /* Pairs whose wanted answers use the lower tokens for one sign, the upper for the other. */
-static int make_toy(tracer *t, training_pair *pairs, int n, int prompt, int answer) {
+static int make_toy(tracer *t, steer_pair *pairs, int n, int prompt, int answer) {
     int d = t->m->config.d, half = t->m->config.vocab / 2;
     steer_error e = {0};
     for (int i = 0; i < n; i++) {
-        training_pair *p = &pairs[i];
-        *p = (training_pair){.n_prompt = prompt + i % 2, .sign = i % 2 ? 1 : -1};
+        steer_pair *p = &pairs[i];
+        *p = (steer_pair){.n_prompt = prompt + i % 2, .sign = i % 2 ? 1 : -1};
         int context[16] = {0};
         random_tokens(context, p->n_prompt, t->m->config.vocab);
         for (int k = 0; k < 2; k++) {
             p->n[k] = p->n_prompt + answer + k;
-            p->tokens[k] = malloc(sizeof(int) * (size_t)p->n[k]);
-            for (int j = 0; j < p->n[k]; j++)
-                p->tokens[k][j] =
-                    j < p->n_prompt ? context[j] : roll(half) % 6 + (i % 2 == k ? half : 0);
-            const steer_plan *none = NULL;
-            example x = {p->tokens[k], p->n[k], p->n_prompt, 1, 1};
-            int counted;
+            int *tokens = malloc(sizeof(int) * (size_t)p->n[k]);
+            p->tokens[k] = tokens;
             p->start[k] = malloc(sizeof(float) * (size_t)(p->n[k] * d));
-            if (run_example(t, &x, &none, 1, &t->tape[0], &e)) return 0;
             for (int j = 0; j < p->n[k]; j++)
-                memcpy(row_at(p->start[k], j, d),
-                       row_at(t->tape[0].resid, j, d),
-                       sizeof(float) * (size_t)d);
-            if (response_logp(t, p, k, NULL, 0, 64, &p->reference[k], &counted, NULL, NULL, &e))
-                return 0;
+                tokens[j] =
+                    j < p->n_prompt ? context[j] : roll(half) % 6 + (i % 2 == k ? half : 0);
         }
+        if (steer_pair_prepare(t, p, &(steer_training){0}, &e)) return 0;
     }
     return 1;
 }
-static double mean_loss(tracer *t, const training_pair *pairs, int n, int po, const training *how,
+static double mean_loss(tracer *t, const steer_pair *pairs, int n, const steer_training *how,
                         const float *v) {
     double sum = 0, one = 0, match;
     steer_error e = {0};
     for (int i = 0; i < n; i++) {
-        CHECK_THAT(!pair_loss(t, &pairs[i], po, how, v, 1, &one, &match, NULL, &e), "%s", e.text);
+        CHECK_THAT(!pair_loss(t, &pairs[i], how, v, 1, &one, &match, NULL, &e), "%s", e.text);
         sum += one / n;
     }
     return sum;
@@ -1610,21 +1625,23 @@ static void test_training(void) {
             tracer *t = s.t = steer_tracer_new(s.m, 1, 16, 12, 1, &e);
             int d = s.m->config.d, best = 0;
             CHECK_THAT(t, "%s", e.text);
-            training_pair pairs[PAIRS];
+            steer_pair pairs[PAIRS];
             dice = 22;
             CHECK_THAT(make_toy(t, pairs, PAIRS, 4, 6), "pairs");
-            training how = standard_training, still = standard_training;
-            how.epochs = EPOCHS, how.batch = 4, how.lr = 0.05, how.seed = 5;
-            still = how, still.lr = 0, still.epochs = 1;
-            double log_of[EPOCHS][2], again[EPOCHS][2], norm = kind == 2 ? 6 : 3;
+            steer_training how = standard_training, still;
+            how.objective = po ? STEER_PO : STEER_NTP;
+            how.epochs = EPOCHS, how.batch = 4, how.rate = 0.05, how.seed = 5;
+            still = how, still.rate = 1e-30, still.epochs = 1; /* no step that a float could take */
+            steer_epoch log_of[EPOCHS], again[EPOCHS];
+            double norm = kind == 2 ? 6 : 3;
             float *v[4];
-            pair_list lists[2] = {{pairs, PAIRS}, {pairs, PAIRS}};
             for (int i = 0; i < 4; i++) { /* untrained; trained; the same again; another seed */
                 v[i] = malloc(sizeof(float) * (size_t)d);
                 how.seed = i == 3 ? 42 : 5;
                 int chosen;
-                CHECK_THAT(!train_vector(&s, lists, po, i ? &how : &still, norm, v[i],
-                                         i == 1 ? log_of : again, &chosen), "%s", e.text);
+                CHECK_THAT(!steer_train(t, pairs, PAIRS, pairs, PAIRS, i ? &how : &still, norm, v[i],
+                                        i == 1 ? log_of : again, &chosen, &e),
+                           "%s", e.text);
                 CHECK_THAT(chosen >= 0 && chosen < EPOCHS, "epoch %d", chosen);
                 CHECK_THAT(fabs(norm_of(v[i], d) / norm - 1) < 1e-6, "norm %g, not %g",
                            norm_of(v[i], d), norm);
@@ -1637,29 +1654,45 @@ static void test_training(void) {
                        "the same seed gives another vector");
             CHECK_THAT(memcmp(v[1], v[3], sizeof(float) * (size_t)d),
                        "another seed gives the same vector");
-            double before = mean_loss(t, pairs, PAIRS, po, &how, v[0]),
-                   after = mean_loss(t, pairs, PAIRS, po, &how, v[1]);
+            double before = mean_loss(t, pairs, PAIRS, &how, v[0]),
+                   after = mean_loss(t, pairs, PAIRS, &how, v[1]);
             CHECK_THAT(after < (po ? 0.8 : 0.97) * before, "%s, %s: loss %g, untrained %g",
                        family_names[kind], po ? "PO" : "NTP", after, before);
-            CHECK_THAT(fabs(after / log_of[best][0] - 1) < 1e-5, "the loss on file is %g, not %g",
-                       log_of[best][0], after);
+            CHECK_THAT(fabs(after / log_of[best].loss - 1) < 1e-5, "the loss on file is %g, not %g",
+                       log_of[best].loss, after);
             check_chosen(log_of, EPOCHS, best, po, "the training pairs");
             /* On pairs half of which have the other sign, the last epoch need not be the best. */
-            training_pair other[PAIRS];
+            steer_pair other[PAIRS];
             for (int i = 0; i < PAIRS; i++)
                 other[i] = pairs[i], other[i].sign *= i < PAIRS / 2 ? -1 : 1;
-            lists[1].of = other;
             for (how.seed = 1; how.seed < 5; how.seed++) {
                 int chosen = -1;
-                CHECK_THAT(!train_vector(&s, lists, po, &how, norm, v[3], again, &chosen), "%s",
-                           e.text);
+                CHECK_THAT(!steer_train(t, pairs, PAIRS, other, PAIRS, &how, norm, v[3], again,
+                                        &chosen, &e),
+                           "%s", e.text);
                 check_chosen(again, EPOCHS, chosen, po, "the opposite pairs");
             }
+            /* What can't be trained on. */
+            steer_pair bare = pairs[0], none = {0};
+            bare.start[0] = NULL;
+            steer_training backwards = how, unknown = how;
+            backwards.epochs = -1, unknown.objective = (steer_objective)2;
+            const steer_training *hows[] = {&how, &how, &how, &how, &backwards, &unknown, &how};
+            const steer_pair *sets[] = {pairs, &bare, &none, pairs, pairs, pairs, pairs};
+            int sizes[] = {0, 1, 1, PAIRS, PAIRS, PAIRS, PAIRS};
+            double norms[] = {norm, norm, norm, 0, norm, norm, NAN};
+            for (int i = 0; i < 7; i++)
+                CHECK_THAT(steer_train(t, sets[i], sizes[i], pairs, PAIRS, hows[i], norms[i], v[3], again,
+                                       &best, &e) == STEER_EARG,
+                           "training %d: %s", i, e.text);
+            CHECK_THAT(steer_pair_prepare(t, &bare, &how, &e) == STEER_EARG, "no memory to prepare");
+            bare = pairs[0], bare.n[0] = bare.n_prompt;
+            CHECK_THAT(steer_pair_prepare(t, &bare, &how, &e) == STEER_EARG, "no response");
             printf("  %s, %s: loss %.3f of the untrained vector, %.3f trained\n",
                    family_names[kind], po ? "PO" : "NTP", before, after);
             for (int i = 0; i < 4; i++) free(v[i]);
             for (int i = 0; i < 2 * PAIRS; i++)
-                free(pairs[i / 2].tokens[i % 2]), free(pairs[i / 2].start[i % 2]);
+                free((void *)(uintptr_t)pairs[i / 2].tokens[i % 2]), free(pairs[i / 2].start[i % 2]);
             clear_experiment(&s);
         }
 }

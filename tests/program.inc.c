@@ -20,7 +20,7 @@ static int refuses(const steer_model *m, const int *tokens, int n) {
     return steer_is_refusal(text);
 }
 
-static void check_response(const training_pair *x, int which, const int *prompt, int n_prompt,
+static void check_response(const steer_pair *x, int which, const int *prompt, int n_prompt,
                            const int *answer, int n_answer, const char *what) {
     CHECK_THAT(x->n_prompt == n_prompt, "%s: a prompt of %d tokens, not %d", what, x->n_prompt,
                n_prompt);
@@ -71,7 +71,7 @@ static int check_pairs(experiment *s, int set, int most) {
 
             CHECK_THAT(at < pairs.n, "set %d: only %d pairs", set, pairs.n);
             if (at >= pairs.n) return 0;
-            const training_pair *x = &pairs.of[at++];
+            const steer_pair *x = &pairs.of[at++];
             CHECK_THAT(x->sign == (side == HARMLESS ? 1 : -1), "pair %d: the sign", at);
             check_response(x, 1, prompt, n, plain, n_plain, "unwanted");
             if (by_telling) check_response(x, 0, prompt, n, told, n_told, "wanted, told");

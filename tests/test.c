@@ -405,12 +405,11 @@ static void test_golden_train(void) {
     char *line = NULL, name[128] = "";
     size_t size = 0;
     double v[MAX], grad[3 * MAX], s[MAX], effect[MAX], adam[2 * MAX], lr0 = 0;
-    float vector[MAX], now[MAX], sum[MAX], logits[8], lens_x[MAX], scratch[MAX], tau = 0;
-    ranked order[MAX];
-    int ids[8], layer = 0, window = 0, d = 0, dropped = 0, lines = 0, wrong = 0;
+    float vector[MAX], now[MAX], sum[MAX], logits[8], tau = 0;
+    int ids[8], layer = 0, d = 0, dropped = 0, lines = 0, wrong = 0;
     double factor = 0, worst_loss = 0, worst_gradient = 0, worst_adam = 0, worst_svv = 0;
-    training_pair p = {0};
-    training how = standard_training;
+    steer_pair p = {0};
+    steer_training how = standard_training;
     steer_model *m = NULL;
     tracer t = {0};
     steer_error e = {0};
@@ -434,29 +433,24 @@ static void test_golden_train(void) {
         else if (!strcmp(word, "sign")) p.sign = (float)v[0];
         else if (!strcmp(word, "factor")) factor = v[0];
         else if (!strcmp(word, "phi")) how.phi = v[0];
-        else if (!strcmp(word, "window")) how.window = window = (int)v[0];
+        else if (!strcmp(word, "window")) how.window = (int)v[0];
         else if (!strcmp(word, "prompt")) p.n_prompt = (int)v[0];
         else if (!strcmp(word, "win") || !strcmp(word, "lose")) {
             int k = *word == 'l';
-            p.tokens[k] = malloc(sizeof(int) * 64), p.n[k] = parse_ints(rest, p.tokens[k], 64);
+            int *tokens = malloc(sizeof(int) * 64);
+            p.tokens[k] = tokens, p.n[k] = parse_ints(rest, tokens, 64);
         } else if (!strcmp(word, "vector"))
             for (int i = 0; i < n; i++) vector[i] = (float)v[i];
         else if (!strcmp(word, "ntp") || !strcmp(word, "po")) {
             double loss = 0, match;
-            int po = *word == 'p', counted;
-            if (!po) {
+            how.objective = *word == 'p' ? STEER_PO : STEER_NTP;
+            if (how.objective == STEER_NTP) {
                 CHECK_THAT(!new_tracer(&t, m, layer, 64, 64, 1, &e), "%s", e.text);
-                for (int k = 0; k < 2; k++) { /* where the blocks above the layer begin */
-                    example x = {p.tokens[k], p.n[k], p.n_prompt, 1, 1};
-                    CHECK_THAT(!run_ends(&t, &x, vector, &e), "%s", e.text);
-                    p.start[k] = malloc(sizeof(float) * 64 * (size_t)d);
-                    memcpy(p.start[k], t.tape[0].resid, sizeof(float) * (size_t)p.n[k] * (size_t)d);
-                    CHECK_THAT(!response_logp(&t, &p, k, vector, 0, window, &p.reference[k],
-                                              &counted, &match, NULL, &e), "%s", e.text);
-                }
+                for (int k = 0; k < 2; k++) p.start[k] = malloc(sizeof(float) * 64 * (size_t)d);
+                CHECK_THAT(!steer_pair_prepare(&t, &p, &how, &e), "%s", e.text);
             }
             memset(grad, 0, sizeof grad);
-            CHECK_THAT(!pair_loss(&t, &p, po, &how, vector, factor, &loss, &match, grad, &e), "%s",
+            CHECK_THAT(!pair_loss(&t, &p, &how, vector, factor, &loss, &match, grad, &e), "%s",
                        e.text);
             worst_loss = fmax(worst_loss, fabs(loss / v[0] - 1));
             CHECK_THAT(fabs(loss / v[0] - 1) <= 1e-5, "%s: %s loss %.8g, not %.8g", name, word,
@@ -479,7 +473,7 @@ static void test_golden_train(void) {
         } else if (!strcmp(word, "svv")) {
             double norm = norm_of(vector, d); /* the display is of v / |v| */
             for (int i = 0; i < d; i++) vector[i] = (float)(vector[i] / norm);
-            value_vector(m, vector, (int)v[0], (int)v[1], now);
+            CHECK_THAT(!steer_value_vector(m, vector, (int)v[0], (int)v[1], now, &e), "%s", e.text);
             for (int i = 0; i < d; i++) sum[i] += now[i];
             double off = relative(v + 2, n - 2, now, NULL);
             worst_svv = fmax(worst_svv, off);
@@ -487,9 +481,10 @@ static void test_golden_train(void) {
         } else if (!strcmp(word, "svvsum"))
             CHECK_THAT(relative(v, n, sum, NULL) <= 1e-5, "%s: the sum", name);
         else if (!strcmp(word, "lens")) {
-            if (v[0] >= 0) value_vector(m, vector, (int)v[0], (int)v[1], now);
+            if (v[0] >= 0)
+                CHECK_THAT(!steer_value_vector(m, vector, (int)v[0], (int)v[1], now, &e), "%s", e.text);
             int skip = n - 8;
-            logit_lens(m, v[0] < 0 ? sum : now, 8, ids, logits, lens_x, scratch);
+            CHECK_THAT(!steer_logit_lens(m, v[0] < 0 ? sum : now, 8, ids, logits, &e), "%s", e.text);
             for (int i = 0; i < 8; i++) wrong += ids[i] != (int)v[skip + i];
         } else if (!strcmp(word, "lensv")) {
             double off = relative(v + n - 8, 8, logits, NULL);
@@ -498,19 +493,19 @@ static void test_golden_train(void) {
         else if (!strcmp(word, "e")) memcpy(effect, v, sizeof effect);
         else if (!strcmp(word, "tau")) tau = (float)v[0], dropped = (int)v[1];
         else if (strstr(word, "mask") || !strcmp(word, "renorm")) {
-            int rule = *word == 'i' ? BY_EFFECT : *word == 'm' ? BY_MAGNITUDE : BY_GRADIENT;
+            steer_sparsity rule = *word == 'i' ? STEER_BY_EFFECT : *word == 'm' ? STEER_BY_MAGNITUDE : STEER_BY_GRADIENT;
             double tried[] = {0, 0.1, 0.3, 0.5, 1, 1.5, 2, 2.5}, exactly = tau;
             for (int i = 0; i < 8; i++)
                 if (fabs(tried[i] - (double)tau) < 1e-6) exactly = tried[i];
             for (int i = 0; i < d; i++) vector[i] = (float)s[i];
-            int kept = sparsify(vector, effect, d, exactly, rule, 1, *word == 'r', now, order);
+            int kept = steer_sparsify(vector, effect, d, exactly, rule, 1, *word == 'r', now, &e);
             CHECK_THAT(kept == d - dropped, "tau %g: %d of %d stay", exactly, kept, d);
             for (int i = 0; i < d && *word != 'r'; i++)
                 if (s[i] != 0) wrong += (now[i] != 0) != (rest[1 + i] == '1');
             if (*word == 'r')
                 CHECK_THAT(relative(v, n, now, NULL) <= 1e-5, "tau %g: norm", exactly);
         } else if (!strcmp(word, "end")) {
-            for (int k = 0; k < 2; k++) free(p.tokens[k]), free(p.start[k]);
+            for (int k = 0; k < 2; k++) free((void *)(uintptr_t)p.tokens[k]), free(p.start[k]);
             memset(&p, 0, sizeof p);
             free_tracer(&t);
         }
