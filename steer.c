@@ -119,7 +119,7 @@
 #define PARALLEL_FOR PRAGMA(omp parallel for schedule(static))
 #define PARALLEL_FOR_PAIRS(n) PRAGMA(omp parallel for collapse(2) schedule(static) num_threads(n))
 
-_Static_assert(STEER_VERSION == 1, "steer.h and steer.c are of different versions");
+_Static_assert(STEER_VERSION == 2, "steer.h and steer.c are of different versions");
 
 /* =================================================================================================
  *
@@ -715,7 +715,7 @@ static steer_status load_model(steer_model *m, steer_error *e) {
     if ((uintptr_t)m->bytes % 4)
         return fail(e, STEER_EARG, "the bytes of a model must lie at a multiple of 4");
     memcpy(&h, m->bytes, sizeof h);
-    if (h.version != STEER_VERSION)
+    if (h.version != STEER_MODEL_FORMAT)
         return fail(e, STEER_EFORMAT, "another format version" EXPORT_AGAIN);
     if (h.size != m->size)
         return fail(e, STEER_EFORMAT, "truncated or damaged: not of its stated size" FETCH_AGAIN);
@@ -3279,7 +3279,7 @@ steer_status steer_vector_save(const steer_vector *v, const char *path, steer_er
     if (!h)
         return fail(e, STEER_ENOMEM, "%s: no memory to write it", path);
     *h = (vector_header){"STEERVEC",
-                         STEER_VERSION,
+                         STEER_VECTOR_FORMAT,
                          .size = n,
                          .d = v->d,
                          .layers = v->layers,
@@ -3328,7 +3328,7 @@ static steer_status check_vector(const steer_model *m, const char *path, const v
                                  const unsigned char *bytes, size_t n, steer_error *e) {
     if (n < sizeof *h || memcmp(h->magic, "STEERVEC", 8))
         return fail(e, STEER_EFORMAT, "%s: not a steering vector file", path);
-    if (h->version != STEER_VERSION)
+    if (h->version != STEER_VECTOR_FORMAT)
         return fail(e, STEER_EFORMAT, "%s: another format version; make it again", path);
     if (h->size != n || h->crc != crc_around(bytes, n, offsetof(vector_header, crc)))
         return fail(e, STEER_EFORMAT, "%s: truncated or damaged; make it again", path);
@@ -3773,6 +3773,39 @@ static void branch_back(const steer_config *c, back_scratch *s, float *to, float
     matmul_back(to, c->post_norms ? s->t : dx, w, n);
 }
 
+/* cap(scale q[t] · k[u]) of head h of block b for the positions u that t sees, into capped[u];
+ * position 0 is row `row` of the tape. */
+static void capped_scores(const steer_config *c, const steer_tape *tape, int b, int h, int row,
+                          int t, float *capped) {
+    int hd = c->head_dim, group = h / (c->heads / c->kv_heads), first = window_first(c, b, t);
+    const float *q = tape_at(tape, tape->q, c->heads * hd, b, row + t) + h * hd;
+    for (int u = first; u <= t; u++) {
+        const float *k = tape_at(tape, tape->k, c->kv_heads * hd, b, row + u) + group * hd;
+        capped[u] = c->query_scale * dot(q, k, hd);
+    }
+    softcap(capped + first, (size_t)(t - first + 1), c->attn_cap);
+}
+
+steer_status steer_pattern(const steer_model *m, const steer_tape *tape, int b, int h, int row,
+                           int n, float *pattern, steer_error *e) {
+    const steer_config *c = &m->config;
+    if (outside(tape->first, 0, c->layers - 1) || outside(b, tape->first, c->layers - 1) ||
+        outside(h, 0, c->heads - 1) || n < 1 || row < 0 || row > tape->rows - n || !tape->q ||
+        !tape->k)
+        return fail(e, STEER_EARG,
+                    "no pattern of head %d.%d at rows %d to %d: the tape has q and k of %d rows "
+                    "from block %d on, if any",
+                    b, h, row, row + n - 1, tape->rows, tape->first);
+    memset(pattern, 0, sizeof *pattern * n * n);
+    for (int t = 0; t < n; t++) {
+        float *p = row_at(pattern, t, n);
+        int first = window_first(c, b, t);
+        capped_scores(c, tape, b, h, row, t, p);
+        softmax(p + first, t - first + 1);
+    }
+    return STEER_OK;
+}
+
 /* Head h of block b: from dz its dq, and its share dk, dv of the keys' and values' gradients. In
  * the forward pass this was, at each position t, for the positions u <= t that it sees,
  *     capped[u] = cap(scale q[t] · k[u]),   p = softmax(capped),   z[t] = sum_u p[u] v[u] */
@@ -3781,20 +3814,16 @@ static void attend_back(const steer_model *m, const steer_tape *tape, back_scrat
     const steer_config *c = &m->config;
     int hd = c->head_dim, q_width = c->heads * hd, kv_width = c->kv_heads * hd;
     int group = h / (c->heads / c->kv_heads);
-    int local = c->window && b % c->window_every != c->window_every - 1;
     float *capped = row_at(s->capped, h, n), *p = row_at(s->p, h, n), *dp = row_at(s->dp, h, n);
 
     for (int t = 0; t < n; t++) {
         const float *q = tape_at(tape, tape->q, q_width, b, t) + h * hd;
         const float *dz = row_at(s->dz, t, q_width) + h * hd;
         float *dq = row_at(s->dq, t, q_width) + h * hd;
-        int first = local ? max_int(0, t - c->window + 1) : 0, width = t - first + 1;
+        int first = window_first(c, b, t), width = t - first + 1;
 
         /* The pattern again. */
-        for (int u = first; u <= t; u++)
-            capped[u] =
-                c->query_scale * dot(q, tape_at(tape, tape->k, kv_width, b, u) + group * hd, hd);
-        softcap(capped + first, (size_t)width, c->attn_cap);
+        capped_scores(c, tape, b, h, 0, t, capped);
         copy_floats(p + first, capped + first, width);
         softmax(p + first, width);
 
@@ -4179,6 +4208,7 @@ typedef struct steer_tracer { /* memory for examples of `max` tokens, `answers` 
     float *logits[2];      /* [answers][vocab] before the soft-cap */
     int *greedy[2], *poi;  /* [answers] argmax of base and steered; positions of interest */
     float *dx, *delta, *z; /* [max][d]; [heads + 1][max][d]; [max][heads * head_dim] */
+    double *by_dimension;  /* [d] */
     float *p, *q;          /* [vocab or d, the larger] two distributions, or what they are of */
     unsigned char *cut;    /* [cut_streams][slots][nodes] */
     gradients grad;
@@ -4240,6 +4270,7 @@ static size_t lay_out_tracer(tracer *t, const steer_model *m, int layer, int max
     PLACE(s->dp, mul(n, heads));     /* [heads][n] */
 
     PLACE(t->dx, nd);                    /* [n][d] */
+    PLACE(t->by_dimension, d);           /* [d] */
     PLACE(t->z, mul(n, q_width));        /* [n][heads * head_dim] */
     PLACE(t->poi, answers);              /* [answers] */
     PLACE(t->delta, mul(nd, heads + 1)); /* [heads + 1][n][d] */
@@ -4493,52 +4524,30 @@ static double inner(float *a, float *b, int n, int d) {
     return sum;
 }
 
-/* What steer_attribute says of one example: three numbers, node[nodes], dvector[d], whose sum is
- * SCORE_ESTIMATE, the estimate of SCORE_TOTAL; official and aware [slots][nodes]. */
-enum { SCORE_POSITIONS, SCORE_TOTAL, SCORE_ESTIMATE, SCORE_NODES };
-
-size_t steer_scores_width(const steer_tracer *t) {
-    return SCORE_NODES + (size_t)t->graph.nodes + t->m->config.d + 2 * edge_cells(&t->graph);
-}
-
-static double *dvector_of(const tracer *t, double *s) {
-    return s + SCORE_NODES + t->graph.nodes;
-}
-
-static double *edges_of(const tracer *t, double *scores, int aware) {
-    return dvector_of(t, scores) + t->m->config.d + aware * edge_cells(&t->graph);
-}
-
 /* <Delta_u, G_v> and <Delta_u, J^T G_v> of `count` nodes u >= first, whose Deltas are t->delta. */
-static void score_edges(tracer *t, int first, int count, int n, double *scores) {
+static void score_edges(tracer *t, int first, int count, int n, const steer_scores *scores) {
     int d = t->m->config.d;
-    double *official = edges_of(t, scores, 0), *aware = edges_of(t, scores, 1);
     PARALLEL_FOR
     for (int v = 0; v < t->graph.slots; v++)
         for (int u = first; u < first + count && u < senders(&t->graph, v); u++) {
             float *delta = row_at(t->delta, (u - first) * n, d);
             int edge = v * t->graph.nodes + u;
-            official[edge] = inner(delta, row_at(t->grad.in, v * n, d), n, d);
-            aware[edge] = inner(delta, row_at(t->grad.aware, v * n, d), n, d);
+            if (scores->edge)
+                scores->edge[edge] = inner(delta, row_at(t->grad.in, v * n, d), n, d);
+            if (scores->aware)
+                scores->aware[edge] = inner(delta, row_at(t->grad.aware, v * n, d), n, d);
         }
 }
 
-/* Scores of all nodes and edges of one example, in the layout above. */
-steer_status steer_attribute(tracer *t, const example *x, const float *s, int metric, int steps,
-                             double *scores, steer_error *e) {
-    const steer_config *c = &t->m->config;
-    int source = !x->steered_text, n = x->n, d = c->d, first = t->graph.layer;
-    if (steps < 1 || outside(metric, STEER_LOGIT, STEER_KL))
-        return fail(e, STEER_EARG, "%d steps, metric %d: at least 1; 0 to 2", steps, metric);
-    memset(scores, 0, steer_scores_width(t) * sizeof *scores);
-    TRY(run_ends(t, x, s, e));
-    int n_poi = scores[SCORE_POSITIONS] = find_poi(t, x, metric);
-    if (!n_poi)
-        return STEER_OK;
-    scores[SCORE_TOTAL] = metric_of(t, metric, source, t->final[source], n_poi) -
-                          metric_of(t, metric, source, t->final[!source], n_poi);
+static void set_zero(double *x, size_t n) { /* x may be NULL */
+    if (x)
+        memset(x, 0, sizeof *x * n);
+}
 
-    /* The gradients, averaged over the steps from destination to source. */
+/* The gradients of the metric, averaged over the steps from destination to source. */
+static steer_status integrate(tracer *t, const example *x, const float *s, int metric, int steps,
+                              int n_poi, steer_error *e) {
+    int n = x->n, d = t->m->config.d;
     t->grad.n = n;
     t->grad.share = 1.0f / (float)steps;
     memset(t->grad.out, 0, sizeof(float) * n * d * (1 + 2 * t->graph.blocks));
@@ -4549,24 +4558,50 @@ steer_status steer_attribute(tracer *t, const example *x, const float *s, int me
         traced_plan step;
         const steer_plan *plan = plan_from(t, &step, s, alpha * x->coeff);
         TRY(run_example(t, x, &plan, 1, &t->tape[2], e));
-        metric_gradient(t, x, metric, source, n_poi);
+        metric_gradient(t, x, metric, !x->steered_text, n_poi);
         backward(t->c, &t->tape[2], n, t->dx, &t->back, &t->grad);
     }
-    double *node = scores + SCORE_NODES, *dvector = dvector_of(t, scores);
+    return STEER_OK;
+}
+
+/* Scores of all nodes and edges of one example. */
+steer_status steer_attribute(tracer *t, const example *x, const float *s, int metric, int steps,
+                             steer_scores *scores, steer_error *e) {
+    const steer_config *c = &t->m->config;
+    int source = !x->steered_text, n = x->n, d = c->d, first = t->graph.layer;
+    if (steps < 1 || outside(metric, STEER_LOGIT, STEER_KL))
+        return fail(e, STEER_EARG, "%d steps, metric %d: at least 1; 0 to 2", steps, metric);
+    scores->positions = 0;
+    scores->total = scores->estimate = 0;
+    set_zero(scores->node, t->graph.nodes);
+    set_zero(scores->vector, d);
+    set_zero(scores->edge, edge_cells(&t->graph));
+    set_zero(scores->aware, edge_cells(&t->graph));
+    TRY(run_ends(t, x, s, e));
+    int n_poi = scores->positions = find_poi(t, x, metric);
+    if (!n_poi)
+        return STEER_OK;
+    scores->total = metric_of(t, metric, source, t->final[source], n_poi) -
+                    metric_of(t, metric, source, t->final[!source], n_poi);
+    TRY(integrate(t, x, s, metric, steps, n_poi, e));
 
     /* The steering site: its Delta is +-a s at every position. */
+    set_zero(t->by_dimension, d);
     for (int p = 0; p < n; p++) {
         const float *from = row_at(t->tape[source].resid, p, d);
         const float *to = row_at(t->tape[!source].resid, p, d), *out = row_at(t->grad.out, p, d);
         float *delta = row_at(t->delta, p, d);
         for (int k = 0; k < d; k++) {
             delta[k] = from[k] - to[k];
-            dvector[k] += (double)delta[k] * out[k];
+            t->by_dimension[k] += (double)delta[k] * out[k];
         }
     }
     for (int k = 0; k < d; k++)
-        node[0] += dvector[k];
-    scores[SCORE_ESTIMATE] = node[0];
+        scores->estimate += t->by_dimension[k];
+    if (scores->vector)
+        memcpy(scores->vector, t->by_dimension, sizeof(double) * d);
+    if (scores->node)
+        scores->node[0] = scores->estimate;
     score_edges(t, 0, 1, n, scores);
 
     /* The heads and the MLP of each block. */
@@ -4575,7 +4610,9 @@ steer_status steer_attribute(tracer *t, const example *x, const float *s, int me
         node_deltas(t, source, b, n);
         for (int h = 0; h <= c->heads; h++) {
             int out = 1 + 2 * (b - first) + (h == c->heads);
-            node[u + h] = inner(row_at(t->delta, h * n, d), row_at(t->grad.out, out * n, d), n, d);
+            if (scores->node)
+                scores->node[u + h] =
+                    inner(row_at(t->delta, h * n, d), row_at(t->grad.out, out * n, d), n, d);
         }
         score_edges(t, u, c->heads + 1, n, scores);
     }
@@ -5379,8 +5416,9 @@ static int repeated_4grams(const int *t, int n, int *total) {
 
 /* Statuses that only the program has. A command that was not understood makes its status 2; of
  * output that nobody reads any more it says nothing. */
-static const steer_status MISUSED = (steer_status)(STEER_EPART + 1);
-static const steer_status UNREAD = (steer_status)(STEER_EPART + 2);
+static const steer_status MISUSED = (steer_status)(STEER_ENONFINITE + 1);
+static const steer_status UNREAD = (steer_status)(STEER_ENONFINITE + 2);
+static const steer_status MISSING = (steer_status)(STEER_ENONFINITE + 3); /* other shards' work */
 
 static steer_status flush_output(FILE *f, steer_error *e) {
     errno = 0;
@@ -6638,11 +6676,11 @@ static steer_status recall(records *r, uint64_t key, double *values, size_t n, i
     return STEER_OK;
 }
 
-/* STEER_EPART when other shards' units are missing from what was just computed. */
+/* MISSING when other shards' units are missing from what was just computed. */
 static steer_status whole_so_far(const records *r, steer_error *e) {
     return !r->missing
                ? STEER_OK
-               : fail(e, STEER_EPART,
+               : fail(e, MISSING,
                       "shard %d of %d is in %s; %ld units are for the others: `steer "
                       "merge` the stores, then run this command with --store and without --shard",
                       r->shard + 1, r->shards, r->path, r->missing);
@@ -8275,10 +8313,39 @@ static steer_status compare_scores(experiment *s, const double *score[2], double
     return STEER_OK;
 }
 
+/* What steer_attribute says of an example, as a record has it: the numbers, node[nodes], vector[d],
+ * edge and aware [slots][nodes]. */
+enum { SCORE_POSITIONS, SCORE_TOTAL, SCORE_ESTIMATE, SCORE_NODES };
+
+static size_t scores_width(const tracer *t) {
+    return SCORE_NODES + (size_t)t->graph.nodes + t->m->config.d + 2 * edge_cells(&t->graph);
+}
+
+static double *dvector_of(const tracer *t, double *s) {
+    return s + SCORE_NODES + t->graph.nodes;
+}
+
+static double *edges_of(const tracer *t, double *scores, int aware) {
+    return dvector_of(t, scores) + t->m->config.d + aware * edge_cells(&t->graph);
+}
+
+static steer_status attribute(tracer *t, const example *x, const float *v, int metric, int steps,
+                              double *record, steer_error *e) {
+    steer_scores scores = {.node = record + SCORE_NODES,
+                           .vector = dvector_of(t, record),
+                           .edge = edges_of(t, record, 0),
+                           .aware = edges_of(t, record, 1)};
+    TRY(steer_attribute(t, x, v, metric, steps, &scores, e));
+    record[SCORE_POSITIONS] = scores.positions;
+    record[SCORE_TOTAL] = scores.total;
+    record[SCORE_ESTIMATE] = scores.estimate;
+    return STEER_OK;
+}
+
 /* Node and edge scores of a vector (paper section 4.1), means over all positions of interest,
  * and its row of the table: completeness, both forms beside exact patching of n_exact a dataset. */
 static steer_status patch_method(experiment *s, method *x, double row[13]) {
-    size_t width = steer_scores_width(s->t), graph = graph_size(s), nodes = s->t->graph.nodes;
+    size_t width = scores_width(s->t), graph = graph_size(s), nodes = s->t->graph.nodes;
     double *one, *sum, *rank, ratios = 0, least = INFINITY, most = -INFINITY;
     int counted = 0, compared = 0, seen[4] = {0};
     if (!GET(one, width + graph + nodes) || !GET(sum, 3 * graph) || !GET(rank, 2 * graph) ||
@@ -8293,7 +8360,7 @@ static steer_status patch_method(experiment *s, method *x, double row[13]) {
         int state, found;
         TRY(recall(&s->store, key, one, width, &state, s->e));
         if (state == OURS) {
-            TRY(steer_attribute(s->t, ex, x->v, s->metric, s->steps, one, s->e));
+            TRY(attribute(s->t, ex, x->v, s->metric, s->steps, one, s->e));
             TRY(remember(&s->store, key, one, width, s->e));
         }
         show_progress(&s->bar, 2);
@@ -10906,7 +10973,7 @@ static steer_status run_experiments(const options *o, int stages, report *out, s
     for (int i = 0; i < n && !status; i++) {
         experiment *s = &all[i];
         status = command_paper(s, o);
-        if (!status || status == STEER_EPART) {
+        if (!status || status == MISSING) {
             steer_status synced = sync_records(&s->store, e);
             if (synced)
                 status = synced;
@@ -10937,7 +11004,7 @@ static steer_status run_command(const known_command *c, options *o, steer_error 
     }
     report out = {.f = stdout, .json = (int)o->json};
     steer_status status = run_experiments(o, c->stages, &out, e);
-    if (!status || status == STEER_EPART) {
+    if (!status || status == MISSING) {
         steer_status published = publish(&out, o->report, e);
         if (published)
             status = published;
@@ -11166,7 +11233,7 @@ int main(int argc, char **argv) {
         s = no_such_command(name, &e);
 
     steer_status arrived = end_output(&late);
-    if (arrived && (!s || s == STEER_EPART)) {
+    if (arrived && (!s || s == MISSING)) {
         s = arrived;
         e = late;
     }
@@ -11174,6 +11241,6 @@ int main(int argc, char **argv) {
         notice("steer: %s; `steer help%s%s` shows how", e.text, c ? " " : "", c ? name : "");
     else if (s && s != UNREAD)
         notice("steer: %s", e.text);
-    return s == MISUSED ? 2 : s != STEER_OK && s != STEER_EPART; /* a shard's part is well done */
+    return s == MISUSED ? 2 : s != STEER_OK && s != MISSING; /* a shard's part is well done */
 }
 #endif

@@ -1,5 +1,5 @@
 /* steer.h: the public interface of steer.c, an engine that runs small chat models, steers them,
- * and measures why the steering works. Version 0.1. MIT licence.
+ * and measures why the steering works. MIT licence.
  *
  * Conventions. Blocks and positions count from 0; positions are absolute, the same in prefill and
  * in generation. A steering vector s points towards refusal: coefficient a = +1 induces, -1
@@ -33,21 +33,22 @@
 extern "C" {
 #endif
 
-#define STEER_VERSION 1
-#define STEER_MAX_IDS 8 /* end-of-turn or refusal token ids of a model */
+#define STEER_VERSION 2       /* of this interface */
+#define STEER_MODEL_FORMAT 1  /* of model files, */
+#define STEER_VECTOR_FORMAT 1 /* of vector files: what is written, and alone is read */
+#define STEER_MAX_IDS 8       /* end-of-turn or refusal token ids of a model */
 
 /* ---- Errors: 0 is success; otherwise the error says in one sentence what was wrong and what to
  * do. Every `steer_error *e` may be NULL. ---- */
 typedef enum {
     STEER_OK,
-    STEER_ENOMEM,     /* memory */
-    STEER_EIO,        /* the operating system refused a file */
-    STEER_EFORMAT,    /* a file is not what it must be */
-    STEER_EARG,       /* an argument is out of range */
-    STEER_EMISMATCH,  /* a vector made for another model, template or block */
-    STEER_ENOHIT,     /* a plan holds an edit that changed nothing */
-    STEER_ENONFINITE, /* a NaN or an infinity appeared */
-    STEER_EPART       /* what is missing is the work of other shards */
+    STEER_ENOMEM,    /* memory */
+    STEER_EIO,       /* the operating system refused a file */
+    STEER_EFORMAT,   /* a file is not what it must be */
+    STEER_EARG,      /* an argument is out of range */
+    STEER_EMISMATCH, /* a vector made for another model, template or block */
+    STEER_ENOHIT,    /* a plan holds an edit that changed nothing */
+    STEER_ENONFINITE /* a NaN or an infinity appeared */
 } steer_status;
 
 typedef struct {
@@ -208,6 +209,11 @@ typedef struct {       /* what a run remembers of chosen rows; any pointer may b
                             first: blocks below `first` are not recorded */
 } steer_tape;
 
+/* Attention pattern A[t][u] of a head, [n][n], from the q and k of a tape's rows row .. row + n - 1,
+ * which are positions 0 .. n - 1 of one stream; 0 where t does not see u. Where a stream's patterns
+ * are frozen, it is the twin's rows that have them. */
+steer_status steer_pattern(const steer_model *m, const steer_tape *tape, int block, int head,
+                           int row, int n, float *pattern, steer_error *e);
 size_t steer_context_bytes(const steer_model *m, const steer_limits *l); /* 0: too large */
 steer_context *steer_context_new(const steer_model *m, const steer_limits *l, steer_error *e);
 void steer_context_free(steer_context *c);
@@ -311,13 +317,23 @@ typedef struct steer_tracer steer_tracer;     /* the memory for such work: three
 steer_tracer *steer_tracer_new(const steer_model *m, int layer, int positions, int answers,
                                int cut_streams, steer_error *e);
 void steer_tracer_free(steer_tracer *t);
-/* Integrated gradients over `steps` midpoints (eqs. 3 and 4). scores[steer_scores_width]: positions
- * of interest (0: source and destination agree, and nothing else is set), total effect m(source) -
- * m(destination), its estimate, node[nodes], the estimate by dimension [d], edge scores in the
- * official and in the norm-aware form, [slots][nodes] each, 0 where there is no edge. */
-size_t steer_scores_width(const steer_tracer *t);
+
+typedef struct {
+    int positions;   /* of interest, over which the metric m is a mean; 0: source and destination
+                        agree there, and all else is 0 */
+    double total;    /* m(source) - m(destination) */
+    double estimate; /* of it: node[0], the sum of vector[] */
+    /* Arrays of the caller's; any may be NULL. */
+    double *node;   /* [nodes] */
+    double *vector; /* [d] of node 0, by dimension of the vector */
+    double *edge;   /* [slots][nodes], 0 where there is no edge: the paper's form, the gradient
+                       behind the slot's norm, */
+    double *aware;  /* and the norm-aware form, the gradient before it */
+} steer_scores;
+
+/* Integrated gradients over `steps` midpoints (eqs. 3 and 4). */
 steer_status steer_attribute(steer_tracer *t, const steer_example *x, const float *s, int metric,
-                             int steps, double *scores, steer_error *e);
+                             int steps, steer_scores *scores, steer_error *e);
 /* The same by one run a node, node[nodes], and, if edge is not NULL, one an edge [slots][nodes];
  * logit metric. */
 steer_status steer_patch_exactly(steer_tracer *t, const steer_example *x, const float *s,

@@ -36,7 +36,7 @@ static void test_odd_arguments(void) {
 
     /* Examples whose sizes overflow. */
     steer_tracer *t = steer_tracer_new(m, 1, 8, 4, 1, &e);
-    double *scores = zeros(steer_scores_width(t), sizeof *scores), F;
+    double *scores = zeros(scores_width(t), sizeof *scores), F;
     static const int sizes[][2] = {{INT_MAX, 1}, {INT_MIN, 1}, {8, INT_MIN}, {8, INT_MAX},
                                    {INT_MIN, INT_MIN}, {INT_MIN, INT_MAX}, {0, 0}, {-1, -1}};
     float *v = zeros((size_t)m->config.d, sizeof *v);
@@ -44,7 +44,7 @@ static void test_odd_arguments(void) {
     for (size_t i = 0; i < sizeof sizes / sizeof *sizes; i++) {
         steer_example x = {tokens, sizes[i][0], sizes[i][1], 1, 1};
         steer_plan plan = {0};
-        CHECK_THAT(steer_attribute(t, &x, v, STEER_LOGIT, 1, scores, &e) == STEER_EARG,
+        CHECK_THAT(attribute(t, &x, v, STEER_LOGIT, 1, scores, &e) == STEER_EARG,
                    "%d tokens, %d of prompt are attributed", x.n, x.n_prompt);
         CHECK_THAT(steer_faithfulness(t, &x, v, &plan, 1, &F, &e) == STEER_EARG,
                    "%d tokens, %d of prompt are judged", x.n, x.n_prompt);

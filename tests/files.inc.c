@@ -185,9 +185,9 @@ static void *call_everything(void *model) {
     steer_tracer *t = s ? NULL : steer_tracer_new(m, 1, n, 5, 2, &e);
     steer_example x = {p.tokens[0], n, n - 4, 1, 1};
     changes frozen = {.freeze = STEER_QK};
-    double F, *scores = zeros(t ? steer_scores_width(t) : 1, sizeof *scores);
+    double F, *scores = zeros(t ? scores_width(t) : 1, sizeof *scores);
     double *node = zeros(t ? (size_t)t->graph.nodes : 1, sizeof *node);
-    s = t ? steer_attribute(t, &x, v.v, STEER_KL, 2, scores, &e) : e.code;
+    s = t ? attribute(t, &x, v.v, STEER_KL, 2, scores, &e) : e.code;
     s = s ? s : steer_patch_exactly(t, &x, v.v, node, NULL, &e);
     s = s ? s : steer_faithfulness(t, &x, v.v, plan_of(&frozen), 1, &F, &e);
     CHECK_THAT(!s, "%s", e.text);

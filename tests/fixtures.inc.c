@@ -366,7 +366,7 @@ static image small_image(dtype type, int kind) {
     }
     unsigned char *p = f.bytes;
     uint64_t size = f.size, data = f.data;
-    put_bytes(&p, "STEERMDL", 8), put_word(&p, STEER_VERSION), put_word(&p, (uint32_t)tensors),
+    put_bytes(&p, "STEERMDL", 8), put_word(&p, STEER_MODEL_FORMAT), put_word(&p, (uint32_t)tensors),
         put_bytes(&p, &size, 8);
     put_word(&p, 0), put_word(&p, 0), put_bytes(&p, &data, 8);
     snprintf((char *)p, 64, "small %d", kind), p += 64;

@@ -102,11 +102,11 @@ static void patch(const steer_model *m, const int *tokens, int n, int prompt, fl
         return;
     }
     steer_example x = {tokens, n, prompt, 2, 1};
-    double F, *scores = zeros(steer_scores_width(t), sizeof *scores);
+    double F, *scores = zeros(scores_width(t), sizeof *scores);
     unsigned char *cut = zeros(edge_cells(&t->graph), 1);
     changes plan = {.layer = layer, .cut = cut};
     for (int i = 0; i < (int)edge_cells(&t->graph); i++) cut[i] = has_edge(&t->graph, i) && i % 2;
-    check_status(steer_attribute(t, &x, v, STEER_LOGIT, 1, scores, &e), &e);
+    check_status(attribute(t, &x, v, STEER_LOGIT, 1, scores, &e), &e);
     check_status(steer_faithfulness(t, &x, v, plan_of(&plan), 1, &F, &e), &e);
     free(cut), free(scores);
     steer_tracer_free(t);
@@ -728,10 +728,10 @@ static void random_patching(caller *a, input *in) {
     if (x.n > 64 && x.n <= a->t->max) x.n = 64;
     if (steps > 8) steps = 8;
     size_t cells = edge_cells(&a->t->graph);
-    double *scores = zeros(steer_scores_width(a->t), sizeof *scores), F[PLANS];
+    double *scores = zeros(scores_width(a->t), sizeof *scores), F[PLANS];
     double *edges = kind == 2 ? zeros(cells, sizeof *edges) : NULL;
     steer_status s;
-    if (kind < 2) s = steer_attribute(a->t, &x, v, odd_int(in, 3), steps, scores, &a->e);
+    if (kind < 2) s = attribute(a->t, &x, v, odd_int(in, 3), steps, scores, &a->e);
     else if (kind == 2) s = steer_patch_exactly(a->t, &x, v, scores, edges, &a->e);
     else s = steer_faithfulness(a->t, &x, v, a->plans, n, F, &a->e);
     check_status(s, &a->e);

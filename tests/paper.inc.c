@@ -767,6 +767,70 @@ static int open_boxed(boxed *b, const char *path, int layer, int pos) {
 }
 static void close_boxed(boxed *b) { steer_vector_free(&b->v), steer_close(b->m); }
 
+/* Patterns of a tape: of the rows that a head sees, adding up to 1, and with the values giving z. */
+static void check_patterns(int kind) {
+    enum { N = 9 };
+    traced w = {0};
+    steer_error e = {0};
+    if (!open_traced(&w, kind, N, 4, 1, 1)) return;
+    const steer_config *c = &w.m->config;
+    int hd = c->head_dim, qd = c->heads * hd, kd = c->kv_heads * hd, group = c->heads / c->kv_heads;
+    steer_tape *t = &w.t.tape[1];
+    CHECK_THAT(!run_ends(&w.t, &w.x, w.v, &e), "%s", e.text);
+    fit off = {0, 0};
+    float pattern[N * N];
+    for (int b = 1; b < c->layers; b++)
+        for (int h = 0; h < c->heads; h++) {
+            CHECK_THAT(!steer_pattern(w.m, t, b, h, 0, N, pattern, &e), "%s", e.text);
+            for (int i = 0; i < N; i++) {
+                double sum = 0;
+                int unseen = 0;
+                for (int u = 0; u < N; u++) {
+                    sum += (double)pattern[i * N + u];
+                    unseen += pattern[i * N + u] != 0 && (u > i || u < window_first(c, b, i));
+                }
+                CHECK_THAT(fabs(sum - 1) < 1e-6 && !unseen, "%s: row %d adds up to %g, %d unseen",
+                           family_names[kind], i, sum, unseen);
+                for (int k = 0; k < hd; k++) {
+                    double z = 0;
+                    for (int u = 0; u <= i; u++)
+                        z += (double)pattern[i * N + u] *
+                             (double)tape_at(t, t->v, kd, b, u)[h / group * hd + k];
+                    hold(&off, (double)tape_at(t, t->z, qd, b, i)[h * hd + k], z);
+                }
+            }
+        }
+    CHECK_THAT(misfit(&off) < 1e-5, "%s: patterns times values: relative error %.2g",
+               family_names[kind], misfit(&off));
+
+    /* Heads, blocks and rows that the tape does not have. */
+    const int none[][4] = {{0, 0, 0, N},  {c->layers, 0, 0, N}, {1, -1, 0, N}, {1, c->heads, 0, N},
+                           {1, 0, -1, N}, {1, 0, 1, t->rows},   {1, 0, 0, 0},  {1, 0, 0, INT_MAX}};
+    for (size_t i = 0; i < sizeof none / sizeof *none; i++)
+        CHECK_THAT(steer_pattern(w.m, t, none[i][0], none[i][1], none[i][2], none[i][3], pattern,
+                                 &e) == STEER_EARG && strstr(e.text, "no pattern"),
+                   "pattern %zu: %s", i, e.text);
+    steer_tape bare = *t;
+    bare.k = NULL;
+    CHECK_THAT(steer_pattern(w.m, &bare, 1, 0, 0, N, pattern, &e) == STEER_EARG, "without keys");
+
+    /* Scores are what is asked for, whatever else is. */
+    size_t edges = edge_cells(&w.t.graph);
+    double *all = zeros(scores_width(&w.t), sizeof *all), *edge = zeros(edges, sizeof *edge);
+    steer_scores some = {.edge = edge, .positions = -1}, nothing = {.total = 7};
+    CHECK_THAT(!attribute(&w.t, &w.x, w.v, STEER_LOGIT, 2, all, &e) &&
+                   !steer_attribute(&w.t, &w.x, w.v, STEER_LOGIT, 2, &some, &e) &&
+                   !steer_attribute(&w.t, &w.x, w.v, STEER_LOGIT, 2, &nothing, &e),
+               "%s", e.text);
+    CHECK_THAT(!memcmp(edge, edges_of(&w.t, all, 0), edges * sizeof *edge) &&
+                   some.positions == all[SCORE_POSITIONS] && some.total == nothing.total &&
+                   some.total == all[SCORE_TOTAL] && nothing.estimate == all[SCORE_ESTIMATE],
+               "%s: other scores where fewer are asked for", family_names[kind]);
+    free(all), free(edge), close_traced(&w);
+}
+static void test_patterns(void) {
+    for (int kind = 0; kind < FAMILIES; kind++) check_patterns(kind);
+}
 static void test_backward_whole(void) {
     static const struct {
         const char *path;
@@ -779,11 +843,11 @@ static void test_backward_whole(void) {
         for (int text = 0; text < 2; text++) {
             traced w = {0};
             if (!open_traced(&w, kind, 11, 4, 7, text)) continue;
-            size_t width = steer_scores_width(&w.t);
+            size_t width = scores_width(&w.t);
             double *scores[2] = {zeros(width, sizeof(double)), zeros(width, sizeof(double))},
                    node[2][64] = {{0}};
             for (int steps = 3; steps; steps = steps == 3 ? 1 : 0) {
-                CHECK_THAT(!steer_attribute(&w.t, &w.x, w.v, STEER_LOGIT, steps, scores[0], &e),
+                CHECK_THAT(!attribute(&w.t, &w.x, w.v, STEER_LOGIT, steps, scores[0], &e),
                            "%s", e.text);
                 CHECK_THAT(scores[0][SCORE_POSITIONS] > 0, "%s: no positions of interest",
                            family_names[kind]);
@@ -803,7 +867,7 @@ static void test_backward_whole(void) {
                 traced again = {0};
                 if (!open_traced(&again, kind, 11, 4, 7, text)) continue;
                 CHECK_THAT(
-                    !steer_attribute(&again.t, &again.x, again.v, STEER_LOGIT, 1, scores[1], &e) &&
+                    !attribute(&again.t, &again.x, again.v, STEER_LOGIT, 1, scores[1], &e) &&
                         !steer_patch_exactly(&again.t, &again.x, again.v, node[i > 0], NULL, &e),
                     "%s", e.text);
                 CHECK_THAT(!memcmp(scores[0], scores[1], width * sizeof(double)) &&
@@ -827,10 +891,10 @@ static void test_backward_whole(void) {
             example x = {b.tokens[text], b.n[text], b.prompt, 1, text};
             CHECK_THAT(!new_tracer(&t, b.m, sites[i].layer, x.n, x.n - x.n_prompt + 1, 1, &e), "%s",
                        e.text);
-            double *scores = zeros(steer_scores_width(&t), sizeof *scores);
+            double *scores = zeros(scores_width(&t), sizeof *scores);
             for (int k = 0; k < 2; k++) {
                 int steps = !k ? 10 : SANITIZED ? 24 : 64;
-                CHECK_THAT(!steer_attribute(&t, &x, b.v.v, STEER_LOGIT, steps, scores, &e), "%s",
+                CHECK_THAT(!attribute(&t, &x, b.v.v, STEER_LOGIT, steps, scores, &e), "%s",
                            e.text);
                 double off = fabs(scores[SCORE_ESTIMATE] / scores[SCORE_TOTAL] - 1), sum = 0;
                 for (int j = 0; j < b.m->config.d; j++) sum += dvector_of(&t, scores)[j];
@@ -1477,7 +1541,7 @@ static void check_agreement(void) {
     s.t = &graph_only;
     for (int k = 0; k < 3; k++) {
         s.vectors[k].v = floats(110, k, D, 1),
-        s.vectors[k].scores = zeros(steer_scores_width(s.t), sizeof(double));
+        s.vectors[k].scores = zeros(scores_width(s.t), sizeof(double));
         double *by = dvector_of(s.t, s.vectors[k].scores);
         for (int i = 0; i < D;
              i++) /* the first half matters to two of them, the second to the third */
@@ -1763,7 +1827,7 @@ static void test_patch_errors(void) {
     steer_context_free(none), steer_context_free(some);
 
     /* Examples that do not fit, each through everything that takes one. */
-    double F[1], *scores = zeros(steer_scores_width(t), sizeof *scores), node[64],
+    double F[1], *scores = zeros(scores_width(t), sizeof *scores), node[64],
                  *edge = zeros((size_t)size, sizeof *edge);
     int tokens[14] = {1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14};
     for (int i = 0; i < 4; i++) { /* too long; no prompt; too long an answer; less than no prompt */
@@ -1772,7 +1836,7 @@ static void test_patch_errors(void) {
         example x = {tokens, sizes[i][0], sizes[i][1], 1, 1};
         for (int k = 0; k < 3; k++) {
             memset(&e, 0, sizeof e);
-            steer_status s = k == 0   ? steer_attribute(t, &x, w.v, STEER_LOGIT, 1, scores, &e)
+            steer_status s = k == 0   ? attribute(t, &x, w.v, STEER_LOGIT, 1, scores, &e)
                              : k == 1 ? steer_patch_exactly(t, &x, w.v, node, edge, &e)
                                       : steer_faithfulness(t, &x, w.v, plan_of(&p), 1, F, &e);
             CHECK_THAT(s == STEER_EARG && e.code == s && strstr(e.text, "does not fit"),
@@ -1783,37 +1847,37 @@ static void test_patch_errors(void) {
     }
     tokens[5] = w.m->config.vocab;
     example foreign = {tokens, 10, 4, 1, 1};
-    CHECK_THAT(steer_attribute(t, &foreign, w.v, STEER_LOGIT, 1, scores, &e) == STEER_EARG,
+    CHECK_THAT(attribute(t, &foreign, w.v, STEER_LOGIT, 1, scores, &e) == STEER_EARG,
                "a token outside");
     float *zero = zeros((size_t)w.m->config.d, sizeof *zero);
-    CHECK_THAT(steer_attribute(t, &w.x, zero, STEER_LOGIT, 1, scores, &e) == STEER_EARG &&
+    CHECK_THAT(attribute(t, &w.x, zero, STEER_LOGIT, 1, scores, &e) == STEER_EARG &&
                    strstr(e.text, "zero"),
                "a vector that changes nothing: %s", e.text);
 
     /* Where both runs predict the same, there is nothing to patch, and it is said so. */
     example same = w.x;
     same.coeff = 1e-6f;
-    for (size_t i = 0; i < steer_scores_width(t); i++) scores[i] = 7;
-    CHECK_THAT(!steer_attribute(t, &same, w.v, STEER_LOGIT, 2, scores, &e), "%s", e.text);
+    for (size_t i = 0; i < scores_width(t); i++) scores[i] = 7;
+    CHECK_THAT(!attribute(t, &same, w.v, STEER_LOGIT, 2, scores, &e), "%s", e.text);
     double sum = 0;
-    for (size_t i = 0; i < steer_scores_width(t); i++) sum += fabs(scores[i]);
+    for (size_t i = 0; i < scores_width(t); i++) sum += fabs(scores[i]);
     CHECK_THAT(scores[SCORE_POSITIONS] == 0 && sum == 0, "%g positions, %g in all", scores[SCORE_POSITIONS], sum);
     changes p = {.layer = 1, .cut = cut};
     CHECK_THAT(!steer_faithfulness(t, &same, w.v, plan_of(&p), 1, F, &e) && isnan(F[0]),
                "F of no effect is %g", F[0]);
-    CHECK_THAT(!steer_attribute(t, &same, w.v, STEER_KL, 2, scores, &e) && scores[SCORE_POSITIONS] == 7,
+    CHECK_THAT(!attribute(t, &same, w.v, STEER_KL, 2, scores, &e) && scores[SCORE_POSITIONS] == 7,
                "the KL metric has all %g positions", scores[SCORE_POSITIONS]);
     t->kl_min = 1e9;
-    CHECK_THAT(!steer_attribute(t, &w.x, w.v, STEER_KL, 2, scores, &e) && scores[SCORE_POSITIONS] == 0,
+    CHECK_THAT(!attribute(t, &w.x, w.v, STEER_KL, 2, scores, &e) && scores[SCORE_POSITIONS] == 0,
                "a KL of %g", t->kl_min);
     t->kl_min = 0;
-    CHECK_THAT(!steer_attribute(t, &w.x, w.v, STEER_LOGIT, 2, scores, &e) && scores[SCORE_POSITIONS] > 0,
+    CHECK_THAT(!attribute(t, &w.x, w.v, STEER_LOGIT, 2, scores, &e) && scores[SCORE_POSITIONS] > 0,
                "the vector itself");
 
     /* What can't be meant is refused: no steps, unknown metrics, an edit that never fires, an
      * example that ends inside its prompt, more positions than the model has. */
     for (int i = 0; i < 4; i++)
-        CHECK_THAT(steer_attribute(t, &w.x, w.v, i < 2 ? STEER_LOGIT : i == 2 ? 7 : -1,
+        CHECK_THAT(attribute(t, &w.x, w.v, i < 2 ? STEER_LOGIT : i == 2 ? 7 : -1,
                                    i == 0   ? 0
                                    : i == 1 ? -3
                                             : 2, scores, &e) == STEER_EARG,
@@ -1823,7 +1887,7 @@ static void test_patch_errors(void) {
                "a vector that acts after the end");
     example inside = w.x;
     inside.n = inside.n_prompt - 1;
-    CHECK_THAT(steer_attribute(t, &inside, w.v, STEER_LOGIT, 1, scores, &e) == STEER_EARG,
+    CHECK_THAT(attribute(t, &inside, w.v, STEER_LOGIT, 1, scores, &e) == STEER_EARG,
                "an example that ends inside its prompt");
     memset(&e, 0, sizeof e);
     CHECK_THAT(!steer_tracer_new(w.m, 1, w.m->config.max_seq + 88, 4, 1, &e) &&

@@ -2,7 +2,8 @@
  *     probe tokens MODEL               token ids of each line of standard input, in hexadecimal
  *     probe logits MODEL RAW           logits at every position of each line of ids, as floats
  *     probe scores MODEL VECTOR P RAW  edge scores of one line of ids, P of them prompt, the text
- *                                      the steered run's, as steer_attribute lays them out */
+ *                                      the steered run's: positions, total, estimate,
+ *                                      node, vector, edge, aware */
 #include "steer.h"
 #include <stdio.h>
 #include <stdlib.h>
@@ -50,13 +51,18 @@ static int write_scores(const steer_model *m, const char *vector, int *ids, int 
     steer_vector v = {0};
     if (steer_vector_load(&v, vector, m, &e)) return 1;
     steer_tracer *t = steer_tracer_new(m, v.layer, n, n - prompt + 1, 1, &e);
-    size_t width = t ? steer_scores_width(t) : 0;
-    double *scores = calloc(width + 1, sizeof *scores);
+    steer_graph g = steer_graph_of(m, v.layer);
+    size_t d = (size_t)steer_model_config(m)->d, nodes = (size_t)g.nodes;
+    size_t edges = (size_t)g.slots * nodes, width = 3 + nodes + d + 2 * edges;
+    double *all = calloc(width, sizeof *all);
+    steer_scores scores = {.node = all + 3, .vector = all + 3 + nodes, .edge = all + 3 + nodes + d,
+                           .aware = all + 3 + nodes + d + edges};
     steer_example x = {
         .tokens = ids, .n = n, .n_prompt = prompt, .coeff = v.coeff, .steered_text = 1};
-    int bad = !t || !scores || steer_attribute(t, &x, v.v, STEER_LOGIT, 10, scores, &e) ||
-              fwrite(scores, sizeof *scores, width, raw) != width;
-    return free(scores), steer_tracer_free(t), steer_vector_free(&v), bad;
+    int bad = !t || !all || steer_attribute(t, &x, v.v, STEER_LOGIT, 10, &scores, &e);
+    if (!bad) all[0] = scores.positions, all[1] = scores.total, all[2] = scores.estimate;
+    bad = bad || fwrite(all, sizeof *all, width, raw) != width;
+    return free(all), steer_tracer_free(t), steer_vector_free(&v), bad;
 }
 int main(int argc, char **argv) {
     static char line[1 << 20];

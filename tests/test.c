@@ -234,11 +234,11 @@ static int run_case(patch_case *p) {
     p->x = (example){p->tokens, p->n, p->prompt, p->coeff, p->flag};
     if (!s) {
         size_t graph = (size_t)p->t.graph.slots * (size_t)p->t.graph.nodes;
-        p->scores = calloc(steer_scores_width(&p->t), sizeof(double));
+        p->scores = calloc(scores_width(&p->t), sizeof(double));
         p->node = calloc((size_t)p->t.graph.nodes, sizeof(double));
         p->edge = calloc(graph, sizeof(double));
         p->keep = calloc(graph, 1);
-        s = steer_attribute(&p->t, &p->x, p->vector, metric, p->steps, p->scores, &e);
+        s = attribute(&p->t, &p->x, p->vector, metric, p->steps, p->scores, &e);
     }
     CHECK_THAT(!s, "%s: %s", p->name, e.text);
     if (!s) p->ran = 1;
@@ -3138,6 +3138,7 @@ static const test tests[] = {
     {"backward-whole", test_backward_whole,
      "completeness, sums of edges, heads and groups, threads"},
     {"circuits", test_circuits, "empty, full, pruned, selected, complementary circuits"},
+    {"patterns", test_patterns, "attention patterns of a tape; scores, as many as are asked for"},
     {"value-vectors", test_value_vectors, "what removing the vector takes from a head (6.6)"},
     {"sparse", test_sparse, "which dimensions stay, and what chance would keep"},
     {"training", test_training, "training lowers the loss; the seed decides the bits"},

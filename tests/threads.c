@@ -45,17 +45,19 @@ static int everything(work *w) {
     steer_tracer *t = steer_tracer_new(w->m, 3, PROMPT, ANSWER + 1, 1, &w->e);
     if (!t) return 1;
     steer_graph g = steer_graph_of(w->m, 3);
-    double *scores = calloc(steer_scores_width(t), sizeof *scores);
+    size_t edges = (size_t)g.slots * (size_t)g.nodes;
+    double *all = calloc(2 * edges, sizeof *all);
+    steer_scores scores = {.edge = all, .aware = all ? all + edges : NULL};
     unsigned char *cut = calloc((size_t)g.slots * (size_t)g.nodes, 1);
     steer_example x = {w->tokens, w->n_tokens + w->n_frozen, w->n_tokens, 1, 1};
     steer_edit edge = {STEER_CUT, .layer = 3, .cut = cut};
     steer_plan circuit = {&edge, 1};
     for (int i = 0; cut && i < g.slots * g.nodes; i++) cut[i] = i % 3 == 0;
-    s = !scores || !cut ? STEER_ENOMEM : steer_attribute(t, &x, w->v, STEER_KL, 2, scores, &w->e);
+    s = !all || !cut ? STEER_ENOMEM : steer_attribute(t, &x, w->v, STEER_KL, 2, &scores, &w->e);
     if (!s) s = steer_faithfulness(t, &x, w->v, &circuit, 1, &w->faithful, &w->e);
     w->sum = 0;
-    for (size_t i = 0; i < steer_scores_width(t) && !s; i++) w->sum += scores[i];
-    free(scores), free(cut);
+    for (size_t i = 0; i < 2 * edges && !s; i++) w->sum += all[i];
+    free(all), free(cut);
     steer_tracer_free(t);
     return s || c->vocab < 1;
 }
