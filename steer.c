@@ -64,7 +64,9 @@
  * of KB terms (section 8), whatever the batch, the blocking, the threads or the width of the vector
  * unit: a row has the same bits in prefill and in generation, alone and among others. Only a build
  * that fuses multiply-adds (-march=native on most machines) and one that does not differ, by
- * rounding. No fast-math anywhere.
+ * rounding. Gradients, and what is made of them (edge scores, trained vectors), are the same for any
+ * threads and batch; their last digits depend on the compiler and its options, which choose where
+ * loops outside section 8 fuse. No fast-math anywhere.
  *
  * NOT DONE. Training of weights, GPUs, sampling tricks, mixture-of-experts, formats other than .bin
  * (tools/export.py converts GGUF). No function of the library prints, exits or keeps state.
@@ -9189,6 +9191,8 @@ static void conclude_that(report *r, const char *claim, reply full, reply weaker
         if (weaker.answer == OPEN && weaker.wanted < 1e6)
             more = str("; whether in part, about %.0f + %.0f prompts would tell", weaker.wanted,
                        weaker.wanted);
+        else if (weaker.answer == OPEN)
+            more = str("; whether in part can't be said");
     } else if (full.wanted < 1e6)
         more = str("; about %.0f + %.0f prompts would tell", full.wanted, full.wanted);
     else if (!isnan(full.wanted))
@@ -9337,6 +9341,8 @@ static void conclude_circuits(experiment *s) {
         full = both_of(full, at_least(tenth, threshold));
         weaker = both_of(weaker, at_least(s->findings.judged[j].quarter, threshold));
         string takes = str("0.85 is not reached with thrice as many");
+        if (isnan(s->findings.judged[j].smallest.value))
+            takes = str("what takes 0.85 is unknown");
         if (!isnan(reached))
             takes = str("0.85 takes %.1f%%", 100 * reached);
         numbers = str("%s%s%s: a tenth keeps %s, the smallest circuit, %.1f%%, %s; %s", numbers.s,
@@ -9362,8 +9368,11 @@ static void conclude_random(experiment *s) {
         if (s->findings.judged[j].largest <= 0.1)
             all.answer = YES;
         full = both_of(full, all);
-        numbers = str("%s%s%s %.2f (%.2f to %.2f)", numbers.s, j ? ", " : "", method_names[j],
-                      mean.value, s->findings.judged[j].least, s->findings.judged[j].largest);
+        string range = str("unknown");
+        if (!isnan(mean.value))
+            range = str("%.2f (%.2f to %.2f)", mean.value, s->findings.judged[j].least,
+                        s->findings.judged[j].largest);
+        numbers = str("%s%s%s %s", numbers.s, j ? ", " : "", method_names[j], range.s);
     }
     if (full.answer == OPEN && full.wanted < 1e6)
         numbers = str("%s; about %.0f draws would tell", numbers.s, full.wanted);

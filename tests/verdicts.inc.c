@@ -243,6 +243,8 @@ static void check_verdict(experiment *s, void (*conclude_it)(experiment *), cons
     CHECK_THAT(tells || strcmp(verdict, "can't be told") || strstr(x->name, "unknown") ||
                    strstr(x->name, "was answered") || strstr(x->name, "not asked"),
                "line %d: not how many: %.300s", line, x->name);
+    CHECK_THAT(!strstr(x->name, "nan") && !strstr(x->name, "inf "), "line %d: no number: %.300s", line,
+               x->name);
 }
 #define VERDICT(f, verdict) check_verdict(&s, f, verdict, __LINE__)
 static void test_verdicts(void) {
@@ -346,7 +348,7 @@ static void test_verdicts(void) {
     VERDICT(conclude_circuits, "fails");
     s.findings.judged[PO].tenth = about(0.86, 0.05, 20);
     VERDICT(conclude_circuits, "can't be told");
-    s.findings.judged[PO].tenth = unmeasured;
+    s.findings.judged[PO].tenth = s.findings.judged[PO].smallest = unmeasured;
     VERDICT(conclude_circuits, "can't be told");
 
     for (int j = 0; j < 3; j++) {
@@ -359,6 +361,9 @@ static void test_verdicts(void) {
     s.findings.judged[DIM].random = about(0.2, 0.05, DRAWS);
     VERDICT(conclude_random, "fails");
     s.findings.judged[DIM].random = about(0.12, 0.05, DRAWS);
+    VERDICT(conclude_random, "can't be told");
+    s.findings.judged[DIM].random = unmeasured;
+    s.findings.judged[DIM].least = s.findings.judged[DIM].largest = NAN;
     VERDICT(conclude_random, "can't be told");
 
     s.findings.overlap = 0.8;
