@@ -48,7 +48,7 @@ static long long hits_of(const changes *x, steer_kind kind) {
 
 /* ---------------------------------------------------------------- random models */
 
-/* Element i of a random tensor, in [-1, 1): the rule is in tools/oracle.py. */
+/* Element i of a random tensor, in [-1, 1): the rule is in tools/reference.py. */
 static double random_value(uint64_t seed, uint64_t kind, uint64_t layer, uint64_t i) {
     uint64_t z = (seed << 56 ^ kind << 48 ^ layer << 40 ^ i) + 0x9E3779B97F4A7C15ull;
     z = (z ^ z >> 30) * 0xBF58476D1CE4E5B9ull;
@@ -90,7 +90,7 @@ static const float *random_vector(int seed, int kind, int layer, int n, double c
     for (int i = 0; i < n; i++) f[i] = (float)(center + scale * random_value(seed, kind, layer, i));
     return f;
 }
-/* A model without a tokenizer, as tools/oracle.py makes it from the same numbers. */
+/* A model without a tokenizer, as tools/reference.py makes it from the same numbers. */
 static steer_model *random_model(int seed, double base, steer_config c, dtype type) {
     steer_model *m = calloc(1, sizeof *m);
     c.n_eot = 1, c.max_seq = 512;

@@ -267,7 +267,7 @@ static int parse_doubles(const char *s, double *out, int cap) {
     return n;
 }
 /* Gradients at every site, IG scores of nodes and edges in both forms, exact patching, circuits:
- * tools/oracle_patch.py in float64, brute force with hooks. Errors relative to a line's largest
+ * tools/golden_patch.py in float64, brute force with hooks. Errors relative to a line's largest
  * number (scores: a case's), 1e-4; edge scores 1e-3 above the median, Pearson 0.99999. */
 static void test_golden_patch(void) {
     FILE *f = fopen("tests/golden/patch.txt", "r");
@@ -390,7 +390,7 @@ static void test_golden_patch(void) {
 }
 
 /* Losses and gradients of NTP and PO, AdamW's steps, steering value vectors and their logit lens,
- * sparse vectors: tools/oracle_patch.py in float64. Relative errors of whole lines. */
+ * sparse vectors: tools/golden_patch.py in float64. Relative errors of whole lines. */
 static double relative(const double *expected, int n, const float *f, const double *g) {
     double off = 0, all = 0;
     for (int i = 0; i < n; i++) {

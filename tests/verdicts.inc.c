@@ -1,4 +1,4 @@
-/* What is claimed, and on what numbers: intervals against tools/oracle_intervals.py, how often they
+/* What is claimed, and on what numbers: intervals against tools/golden_intervals.py, how often they
  * hold what they should, every verdict's outcomes, controls, and which prompts judge what. */
 
 /* ---------------------------------------------------------------- intervals */

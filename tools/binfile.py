@@ -68,6 +68,17 @@ MAX_IDS, MAX_EOI = 8, 64
 LARGEST = (2 - 2**-7) * 2.0**127               # the largest number of bf16
 
 
+def gpt2_alphabet():
+    """GPT-2 writes each byte as a printable character: {byte: character}."""
+    plain = [*range(0x21, 0x7F), *range(0xA1, 0xAD), *range(0xAE, 0x100)]
+    rest = [b for b in range(256) if b not in plain]
+    return {b: chr(b) for b in plain} | {b: chr(256 + i) for i, b in enumerate(rest)}
+
+
+LETTER = gpt2_alphabet()
+BYTE = {letter: byte for byte, letter in LETTER.items()}
+
+
 class Refused(Exception):
     """One sentence: why there will be no file."""
 

@@ -337,13 +337,6 @@ def read_tensors(g, c):
 
 # ---- the tokenizer -------------------------------------------------------------------------------
 
-def gpt2_bytes():
-    """GPT-2 writes each byte as a printable character: {character: byte}."""
-    keep = [*range(0x21, 0x7F), *range(0xA1, 0xAD), *range(0xAE, 0x100)]
-    rest = [b for b in range(256) if b not in keep]
-    return {chr(b): b for b in keep} | {chr(256 + i): b for i, b in enumerate(rest)}
-
-
 def read_tokenizer(g, vocab):
     model, pre = g.text("tokenizer.ggml.model"), g.text("tokenizer.ggml.pre")
     if model != "gpt2":
@@ -359,13 +352,13 @@ def read_tokenizer(g, vocab):
     # llama.cpp's types: 0 undefined, 1 normal, 2 unknown, 3 control, 4 user-defined, 5 unused, 6 byte.
     # Hugging Face matches 3 and 4 as a whole before anything else: our type 1. Unused ids stand for
     # nothing.
-    byte_of, tokens, types, index = gpt2_bytes(), [], [], {}
+    tokens, types, index = [], [], {}
     for i, (s, k) in enumerate(zip(text, kind)):
         if not 0 <= k <= 6:
             raise Refused(f"token {i} ({s!r}) is of type {k}, which llama.cpp does not have")
         if k == 1:
             try:
-                tokens.append(bytes(byte_of[ch] for ch in s))
+                tokens.append(bytes(binfile.BYTE[ch] for ch in s))
             except KeyError:
                 raise Refused(f"token {i} ({s!r}) is not written in GPT-2's alphabet of bytes")
             index[s] = i
@@ -380,7 +373,6 @@ def read_tokenizer(g, vocab):
         merges.append((index[left], index[right], index[left + right]))
     # SmolLM2 has no token for some control characters and for bytes that UTF-8 hardly uses; its
     # Hugging Face tokenizer drops them
-    char_of = {b: ch for ch, b in byte_of.items()}
     special = {s: i for i, (s, t) in enumerate(zip(text, types)) if t == 1}
 
     def token_id(key):
@@ -403,7 +395,7 @@ def read_tokenizer(g, vocab):
         start = bos if g("tokenizer.ggml.add_bos_token") else ""
         template, trim = {"start": start, "user_post": "\n", "assistant_post": "\n"}, 0
     return dict(pretok=pretok, nfc=nfc, trim=trim, eot=eot, refusal=refusal, tokens=tokens, types=types,
-                merges=merges, byte_tokens=[index.get(char_of[b], binfile.NO_TOKEN) for b in range(256)],
+                merges=merges, byte_tokens=[index.get(binfile.LETTER[b], binfile.NO_TOKEN) for b in range(256)],
                 unicode=binfile.unicode_classes(), template=template,
                 normal=binfile.pack_nfc() if nfc else b"")
 

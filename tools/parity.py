@@ -5,7 +5,7 @@
     python3 tools/parity.py tokens MODEL.bin FILE.gguf     10,000 strings and some conversations; the
                                                            reference is built from the GGUF, not from MODEL
     python3 tools/parity.py patch MODEL.bin --vector V     scores of all edges of one example, both forms,
-                                                           against oracle_patch.py in float64
+                                                           against reference_graph.py in float64
 
 Exit status 1 if logits differ by more than 1e-3, an argmax differs, or any token differs. Use a
 MODEL.bin in f32 (export.py --dtype f32) to compare arithmetic alone; bf16 files are widened for
@@ -29,94 +29,6 @@ MODULES = ("argparse ast bisect calendar cmd codecs csv dataclasses difflib emai
            "inspect json mailbox pickle random shelve textwrap").split()
 
 
-# ---- the reference: also used by versus_torch.py -------------------------------------------------
-
-def reference_model(config, tensors, attention="eager"):
-    """The model of a .bin as transformers' LlamaForCausalLM, Qwen2ForCausalLM or Gemma2ForCausalLM,
-    in float32. The weights are not copied."""
-    import warnings
-
-    import torch
-    import transformers as tf
-    warnings.filterwarnings("ignore", message="The given NumPy array is not writable")
-    c = config
-    family = "Gemma2" if c["post_norms"] else "Qwen2" if c["qkv_bias"] else "Llama"
-    options = dict(
-        hidden_size=c["d"], intermediate_size=c["ff"], num_hidden_layers=c["layers"],
-        num_attention_heads=c["heads"], num_key_value_heads=c["kv_heads"], head_dim=c["head_dim"],
-        vocab_size=c["vocab"], rms_norm_eps=c["norm_eps"], max_position_embeddings=c["max_seq"],
-        tie_word_embeddings=bool(c["tied"]), attn_implementation=attention,
-        bos_token_id=None, eos_token_id=None, pad_token_id=None)
-    if family == "Gemma2":
-        options |= dict(
-            attn_logit_softcapping=c["attn_cap"] or None, final_logit_softcapping=c["final_cap"] or None,
-            sliding_window=c["window"] or c["max_seq"],
-            hidden_activation="gelu_pytorch_tanh" if c["gelu"] else "silu")
-    weight = {"wq": "self_attn.q_proj.weight", "wk": "self_attn.k_proj.weight",
-              "wv": "self_attn.v_proj.weight", "bq": "self_attn.q_proj.bias", "bk": "self_attn.k_proj.bias",
-              "bv": "self_attn.v_proj.bias", "wo": "self_attn.o_proj.weight",
-              "attn_norm": "input_layernorm.weight", "mlp_norm": "post_attention_layernorm.weight",
-              "w_gate": "mlp.gate_proj.weight", "w_up": "mlp.up_proj.weight",
-              "w_down": "mlp.down_proj.weight"}
-    if family == "Gemma2":
-        weight |= {"post_attn_norm": "post_attention_layernorm.weight",
-                   "mlp_norm": "pre_feedforward_layernorm.weight",
-                   "post_mlp_norm": "post_feedforward_layernorm.weight"}
-    top = {"embed": "model.embed_tokens.weight", "unembed": "lm_head.weight",
-           "final_norm": "model.norm.weight"}
-    state = {}
-    for name, a in tensors.items():
-        kind, _, block = name.partition(".")
-        if family == "Gemma2" and "norm" in kind:
-            a = a + np.float32(c["norm_offset"] - 1)         # transformers adds 1
-        if kind != "rope_freq":
-            state[top.get(name) or f"model.layers.{block}.{weight[kind]}"] = torch.from_numpy(a)
-    with torch.device("meta"):                               # no memory, no random weights
-        model = getattr(tf, family + "ForCausalLM")(getattr(tf, family + "Config")(**options))
-    model.load_state_dict(state, strict=not c["tied"], assign=True)
-    model.tie_weights()
-    model.model.rotary_emb.inv_freq = torch.from_numpy(tensors["rope_freq"])
-    for layer in model.model.layers:
-        layer.self_attn.scaling = c["query_scale"]
-    if family == "Gemma2":
-        model.model.embed_tokens.embed_scale = torch.tensor(c["embed_scale"])
-    assert not any(p.is_meta for p in [*model.parameters(), model.model.rotary_emb.inv_freq])
-    return model.eval()
-
-
-def reference_tokenizer(text, types, merges, pretok, nfc):
-    """A tokenizer of the tokenizers library as transformers builds it for these models: tokens in
-    GPT-2's alphabet (special ones as they are), types as in binfile, merges as pairs of tokens.
-    Look-alikes of special tokens stay text until add_specials() makes it match them."""
-    from tokenizers import Regex, Tokenizer, decoders, models, normalizers, pre_tokenizers as pre
-    vocab = {s: i for i, (s, t) in enumerate(zip(text, types)) if t != 2}
-    tok = Tokenizer(models.BPE(vocab=vocab, merges=merges))
-    if nfc:
-        tok.normalizer = normalizers.NFC()
-    if pretok == 1:                                          # SmolLM2
-        tok.pre_tokenizer = pre.Sequence([pre.Digits(individual_digits=True),
-                                          pre.ByteLevel(add_prefix_space=False, use_regex=True)])
-    else:                                                    # Qwen2
-        from transformers.models.qwen2.tokenization_qwen2 import PRETOKENIZE_REGEX
-        tok.pre_tokenizer = pre.Sequence([pre.Split(Regex(PRETOKENIZE_REGEX), "isolated"),
-                                          pre.ByteLevel(add_prefix_space=False, use_regex=False)])
-    tok.decoder = decoders.ByteLevel()
-    return tok
-
-
-def tokenizer_of_bin(t):
-    char = {b: ch for ch, b in export.gpt2_bytes().items()}
-    text = ["".join(char[b] for b in s) if k != 1 else s.decode() for s, k in zip(t["tokens"], t["types"])]
-    return reference_tokenizer(text, t["types"], [(text[l], text[r]) for l, r, _ in t["merges"]],
-                               t["pretok"], t["nfc"])
-
-
-def add_specials(tok, text, types):
-    from tokenizers import AddedToken
-    tok.add_special_tokens([AddedToken(s, normalized=False, special=True)
-                            for s, k in zip(text, types) if k == 1])
-
-
 def run(command, stdin=None):
     done = subprocess.run(command, stdin=stdin, stdout=subprocess.PIPE)
     if done.returncode:
@@ -133,9 +45,12 @@ def probe():
 
 def logits(args):
     import torch
+
+    import reference
+    import reference_text
     torch.set_num_threads(args.threads)
     config, t, tensors, name, _ = binfile.read(args.model)
-    tok = tokenizer_of_bin(t)
+    tok = reference_text.tokenizer_of_bin(t)
     n = min(args.length, config["max_seq"])
     rows = []
     for module in MODULES[:args.texts]:                      # English and code of Python's own library
@@ -152,7 +67,7 @@ def logits(args):
         if ours.size != len(rows) * n * config["vocab"]:
             sys.exit(f"parity: {ours.size} logits, expected {len(rows)} x {n} x {config['vocab']}")
         ours = ours.reshape(len(rows), n, config["vocab"])
-        model = reference_model(config, tensors)
+        model = reference.network(config, tensors)
         worst, agree, mean, size = 0.0, 0, 0.0, 0.0
         for i, ids in enumerate(rows):
             with torch.no_grad():
@@ -227,13 +142,16 @@ def strings(count, seed=1):
 
 def tokens(args):
     import unicodedata
+
     from tokenizers import Regex, pre_tokenizers
+
+    import reference_text
     g = export.Gguf(args.gguf)
     text, kind = g("tokenizer.ggml.tokens"), g("tokenizer.ggml.token_type")
     pretok, nfc = export.PRETOK[g("tokenizer.ggml.pre")]
     types = [{1: 0, 5: 2}.get(k, 1) for k in kind]
-    tok = reference_tokenizer(text, types, [tuple(m.split(" ")) for m in g("tokenizer.ggml.merges")],
-                              pretok, nfc)
+    merges = [tuple(m.split(" ")) for m in g("tokenizer.ggml.merges")]
+    tok = reference_text.reference_tokenizer(text, types, merges, pretok, nfc)
     todo = strings(args.count)
     want = [e.ids for e in tok.encode_batch(todo, add_special_tokens=False)]
     print(f"{len(todo)} strings, {sum(map(len, want))} tokens, "
@@ -269,7 +187,7 @@ def tokens(args):
     print(f"plain text: {len(todo) - bad} of {len(todo)} strings equal")
 
     # Whole conversations: the template rendered by Jinja, special tokens matched in the rendering
-    add_specials(tok, text, types)
+    reference_text.add_specials(tok, [s for s, k in zip(text, types) if k == 1])
 
     def name(key):
         i = g(f"tokenizer.ggml.{key}_token_id")
@@ -298,8 +216,8 @@ def patch(args):
 
     import torch
 
-    import oracle_patch
-    from oracle import from_file
+    import reference
+    import reference_graph
 
     head = np.fromfile(args.vector, dtype=np.int32, count=13)
     layer, coeff = int(head[10]), float(head[12:13].view(np.float32)[0])
@@ -316,14 +234,14 @@ def patch(args):
                        input=" ".join(map(str, ids)).encode(), check=True)
         got = torch.from_numpy(np.fromfile(raw))
     torch.set_num_threads(args.threads)
-    ref, _ = from_file(args.model, torch.float64)
-    g = oracle_patch.Graph(ref, layer)
+    ref, _ = reference.from_file(args.model, torch.float64)
+    g = reference_graph.Graph(ref, layer)
     v = np.fromfile(args.vector, dtype=np.float32, count=g.d, offset=256)
     delta = coeff * torch.from_numpy(v).double()
     base, steered = g.run(ids), g.run(ids, delta)       # the text is steered: it is the destination
     poi = [t for t in range(len(start) - 1, len(ids))
            if base["raw"][t].argmax() != steered["raw"][t].argmax()]
-    m = oracle_patch.metric_of("logit", poi, base["raw"], steered["raw"])
+    m = reference_graph.metric_of("logit", poi, base["raw"], steered["raw"])
     change, grads = base["node"] - steered["node"], g.gradients(ids, delta, 10, m)
     total = float(m(base["raw"]) - m(steered["raw"]))
     print(f"{len(ids)} tokens, {len(poi)} positions of interest, {int(got[0])} found; total effect "

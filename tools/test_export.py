@@ -87,16 +87,24 @@ def run_export(path, *more, out=None, before=None):
 
 # ---- made-up files -------------------------------------------------------------------------------
 
+TOKENS = [*(binfile.LETTER[b] for b in range(256)), "th", "the", "Ġthe", "<|im_start|>", "<|im_end|>", "<pad>"]
+TYPES = [1] * 259 + [3, 3, 5]
+MERGES = ["t h", "th e", "Ġ the"]
+
+
+def finish(writer):
+    writer.write_header_to_file()
+    writer.write_kv_data_to_file()
+    writer.write_tensors_to_file()
+    writer.close()
+
+
 class Small:
     """A valid GGUF of one block, in parts that a test can change: metadata as key -> (writer's method,
     value), tensors as name -> array."""
 
     def __init__(self):
-        char = {b: ch for ch, b in export.gpt2_bytes().items()}
-        self.text = [char[b] for b in range(256)]
-        self.text += ["th", "the", "Ġthe", "<|im_start|>", "<|im_end|>", "<pad>"]
-        self.types = [1] * 259 + [3, 3, 5]
-        self.merges = ["t h", "th e", "Ġ the"]
+        self.text, self.types, self.merges = list(TOKENS), list(TYPES), list(MERGES)
         self.arch, self.endian = "llama", gguf.GGUFEndian.LITTLE
         self.meta = {
             "general.name": ("string", "small"),
@@ -133,10 +141,7 @@ class Small:
                 w.add_array(f"tokenizer.ggml.{key}", values)
         for name, a in self.tensors.items():
             w.add_tensor(name, a)
-        w.write_header_to_file()
-        w.write_kv_data_to_file()
-        w.write_tensors_to_file()
-        w.close()
+        finish(w)
         raw = path.read_bytes()
         for old, new in self.patches:
             assert raw.count(old) == 1, (old, raw.count(old))
@@ -623,13 +628,11 @@ def write_gguf(path, arch, model, template, pre="smollm", extra=(), quantise=Non
         w.add_sliding_window(c.sliding_window)
     for key, value in dict(extra).items():
         w.add_string(key, value) if isinstance(value, str) else w.add_float32(key, value)
-    char = {b: ch for ch, b in export.gpt2_bytes().items()}
-    text = [char[b] for b in range(256)] + ["th", "the", "Ġthe", "<|im_start|>", "<|im_end|>", "<pad>"]
     w.add_tokenizer_model("gpt2")
     w.add_tokenizer_pre(pre)
-    w.add_token_list(text)
-    w.add_token_types([1] * 259 + [3, 3, 5])
-    w.add_token_merges(["t h", "th e", "Ġ the"])
+    w.add_token_list(TOKENS)
+    w.add_token_types(TYPES)
+    w.add_token_merges(MERGES)
     w.add_bos_token_id(259)
     w.add_eos_token_id(260)
     w.add_chat_template(template)
@@ -667,10 +670,7 @@ def write_gguf(path, arch, model, template, pre="smollm", extra=(), quantise=Non
         plain = 5e5 ** (-np.arange(0, dh, 2) / dh)
         factors = plain / model.model.rotary_emb.inv_freq.numpy()
         w.add_tensor("rope_freqs.weight", factors.astype(np.float32))
-    w.write_header_to_file()
-    w.write_kv_data_to_file()
-    w.write_tensors_to_file()
-    w.close()
+    finish(w)
 
 
 def tiny(family, seed=0, **more):
@@ -690,7 +690,7 @@ def tiny(family, seed=0, **more):
 def test_networks():
     import torch
 
-    import parity
+    import reference
     base = dict(tie_word_embeddings=True)
     linear = {"rope_type": "linear", "factor": 4.0, "rope_theta": 1e4}
     caps = dict(sliding_window=16) | base
@@ -717,7 +717,7 @@ def test_networks():
                 check(name, False, err)
                 continue
             config, t, tensors, _, _ = binfile.read(out)
-            ours = parity.reference_model(config, tensors)(ids).logits
+            ours = reference.network(config, tensors)(ids).logits
             worst = float((ours - model(ids).logits).abs().max())
             check(name, worst < 1e-4, f"logits differ by {worst:.1e}")
             p = t["template"]

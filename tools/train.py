@@ -81,10 +81,8 @@ def refusal_ids(tok):
 def pack_tokenizer(tok):
     """The tokenizer in the form that binfile writes: raw bytes instead of GPT-2's printable ones."""
     spec = json.loads(tok.to_str())["model"]
-    codes = list(range(33, 127)) + list(range(161, 173)) + list(range(174, 256))
-    byte = {chr(c): c for c in codes} | {chr(256 + i): c for i, c in enumerate(c for c in range(256) if c not in codes)}
     names = sorted(spec["vocab"], key=spec["vocab"].get)
-    raw = [n.encode() if n in SPECIALS else bytes(byte[c] for c in n) for n in names]
+    raw = [n.encode() if n in SPECIALS else bytes(binfile.BYTE[c] for c in n) for n in names]
     where = {b: i for i, b in enumerate(raw)}
     merges = [m if isinstance(m, (list, tuple)) else m.split(" ") for m in spec["merges"]]
     return {"pretok": 1, "nfc": 0, "trim": 0, "eot": [END], "refusal": refusal_ids(tok), "tokens": raw,

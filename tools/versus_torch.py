@@ -65,15 +65,17 @@ def main():
           flush=True)
     if args.only != "steer":
         import torch
-        import parity
+        import reference
+        import reference_text
         torch.set_num_threads(args.threads)
-        tok = parity.tokenizer_of_bin(t)
-        parity.add_specials(tok, [s.decode(errors="replace") for s in t["tokens"]], t["types"])
+        tok = reference_text.tokenizer_of_bin(t)
+        specials = [s.decode() for s, kind in zip(t["tokens"], t["types"]) if kind == 1]
+        reference_text.add_specials(tok, specials)
         p = t["template"]
         head = p["start"] + (p["system_pre"] + p["system"] + p["system_post"] if p["system"] else "")
         rows = [tok.encode(head + p["user_pre"] + (s.strip() if t["trim"] else s) + p["user_post"]
                            + p["assistant_pre"], add_special_tokens=False).ids for s in prompts]
-        model = parity.reference_model(config, tensors, "sdpa")
+        model = reference.network(config, tensors, attention="sdpa")
         print(f"{sum(map(len, rows))} prompt tokens", flush=True)
 
     times, answers = {"torch": [], "steer": []}, {}

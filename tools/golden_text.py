@@ -1,68 +1,13 @@
-"""The reference tokenizer: the vocabulary of a model file run by the `tokenizers` library.
+"""The tokenizer: token ids (tokens.txt) and the pre-tokenizer's pieces (split.txt).
 
-oracle.py uses it for tests/golden/tokens.txt and for the chat prompts of the other files.
+tokens.txt: "rule N", then "text HEXBYTES" or "chat HEXBYTES" for the template around it, each with its
+"ids ID...". split.txt: "text HEXBYTES", then for each rule the lengths in bytes of the pieces.
 """
 import numpy as np
-from tokenizers import AddedToken, Regex, Tokenizer, models, pre_tokenizers
 
-QWEN2_WORDS = (r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}| ?[^\s\p{L}\p{N}]+[\r\n]*"
-               r"|\s*[\r\n]+|\s+(?!\S)|\s+")
-PRETOK = {1: [pre_tokenizers.Digits(individual_digits=True),
-              pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=True)],
-          2: [pre_tokenizers.Split(Regex(QWEN2_WORDS), "isolated"),
-              pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False)]}
-
-
-class Text:
-    """A model file's tokenizer and template, run by the `tokenizers` library."""
-
-    def __init__(self, t, rule=None):
-        assert rule or not t["nfc"]
-        plain = [b for b in range(256) if 33 <= b < 127 or 161 <= b < 173 or b > 173]     # GPT-2's letters
-        rest = [b for b in range(256) if b not in plain]                                 # for bytes
-        letter = {b: chr(b) for b in plain} | {b: chr(256 + i) for i, b in enumerate(rest)}
-        names = ["".join(letter[b] for b in raw) for raw in t["tokens"]]
-        self.specials = {raw.decode(): i for i, raw in enumerate(t["tokens"]) if t["types"][i] == 1}
-        vocab = {n: i for i, n in enumerate(names) if t["types"][i] == 0}
-        assert all(vocab[names[l] + names[r]] == out for l, r, out in t["merges"])
-        assert all(vocab[letter[b]] == i for b, i in enumerate(t["byte_tokens"]))
-        merges = [(names[l], names[r]) for l, r, _ in t["merges"]]
-        self.tok = Tokenizer(models.BPE(vocab=vocab | self.specials, merges=merges))
-        self.tok.pre_tokenizer = pre_tokenizers.Sequence(PRETOK[rule or t["pretok"]])
-        self.tok.add_special_tokens([AddedToken(s, special=True, normalized=False) for s in self.specials])
-        assert all(self.tok.token_to_id(s) == i for s, i in self.specials.items())
-        self.template, self.trim = t["template"], t["trim"]
-
-    def plain(self, text):
-        """Token ids of a user's text: what looks like a special token stays text."""
-        self.tok.encode_special_tokens = True
-        return self.tok.encode(text, add_special_tokens=False).ids
-
-    def chat(self, text, answer=""):
-        """The template around a text. Only the template's own special tokens are special; ordinary text
-        of the template that touches the user's is encoded together with it, as the library would."""
-        p, text = self.template, text.strip() if self.trim else text
-        before = p["start"] + p["user_pre"]
-        if p["system"]:
-            before = p["start"] + p["system_pre"] + p["system"] + p["system_post"] + p["user_pre"]
-        after = p["user_post"] + p["assistant_pre"]
-        ids, pending = [], ""
-        for part, fixed in (before, True), (text, False), (after, True), (answer, False):
-            while part:
-                found = [(part.index(s), -len(s), s) for s in self.specials if s in part] if fixed else []
-                at, _, special = min(found, default=(len(part), 0, ""))
-                pending += part[:at]
-                if special:
-                    ids += self.plain(pending) + [self.specials[special]]
-                    pending = ""
-                part = part[at + len(special):]
-        ids += self.plain(pending)
-        whole = before + text + after + answer
-        if not any(s in text + answer for s in self.specials):
-            self.tok.encode_special_tokens = False
-            assert ids == self.tok.encode(whole, add_special_tokens=False).ids, "template pieces"
-        return ids
-
+import binfile
+from reference import ROOT, SPLITS, line, prompts
+from reference_text import Text
 
 WRITTEN = ["a", " ", "  ", "   x", "\n", "\n\n", " \n ", "\t", "\tx\t\ty", "\r\n",
            "a\r\nb\r\n\r\nc", "\r", "x \r\n y", "hello", " hello", "Hello world", "Hello  world",
@@ -117,4 +62,41 @@ def strings(prompts):
     for _ in range(40):
         ranges = [blocks[i] for i in rng.randint(len(blocks), size=rng.randint(5, 40))]
         out.append("".join(chr(rng.randint(*r)) for r in ranges))
+    return out
+
+
+def tokens_group():
+    t = binfile.read(ROOT / "weights/tiny-llama.bin", tensors=False)[1]
+    out = ["# Token ids by the `tokenizers` library, vocabulary and merges of weights/tiny-llama.bin:",
+           "# rule N; then text HEXBYTES, or chat HEXBYTES for the template around it; then ids ID..."]
+
+    def entry(key, s, ids):
+        out.extend([f"{key} {s.encode().hex()}", " ".join(map(str, ["ids", *ids]))])
+    for rule in 1, 2:
+        text = Text(t, rule)
+        out.append(f"rule {rule}")
+        for s in strings([p for f in SPLITS for p, _ in prompts(f, 6)]):
+            ids = text.plain(s)
+            assert b"".join(t["tokens"][i] for i in ids) == s.encode()
+            entry("text", s, ids)
+    text = Text(t)
+    out.append(f"rule {t['pretok']}")
+    for s in [*CHATS, *(s for s in WRITTEN if "<" in s), *(p for p, _ in prompts("harmful-test", 9))]:
+        entry("chat", s, text.chat(s))
+    return out
+
+
+def split_group():
+    """The pre-tokenizer alone. The small vocabulary has no merge across the borders where the two rules
+    differ, so that tokens.txt can't tell them apart."""
+    out = ["# text HEXBYTES, then for each rule the lengths in bytes of the pieces that it cuts the text into",
+           "# (GPT-2 with single digits, Qwen2): rule1 N...   rule2 N..."]
+    t, different = binfile.read(ROOT / "weights/tiny-llama.bin", tensors=False)[1], 0
+    rules = [Text(t, rule).tok.pre_tokenizer for rule in (1, 2)]
+    for s in strings([]) + LONG_S:
+        cut = [[len(piece) for piece, _ in rule.pre_tokenize_str(s)] for rule in rules]
+        assert all(sum(n) == len(s.encode()) for n in cut)
+        different += cut[0] != cut[1]
+        out += [f"text {s.encode().hex()}"] + [line(f"rule{i + 1}", n) for i, n in enumerate(cut)]
+    assert different > 50
     return out

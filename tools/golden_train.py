@@ -1,8 +1,4 @@
-"""The reference for training a vector, for value vectors and for sparse vectors (train.txt).
-
-    python tools/oracle.py [--check] train
-
-Float64 and PyTorch's autograd, like oracle_patch.py, whose random networks it uses.
+"""Training a vector, value vectors and sparse vectors (train.txt), in float64.
 
 train.txt, by the first word of the case's name:
     train/  layer l, sign c, factor f, phi, window W, prompt P, win ID..., lose ID... (prompt
@@ -18,8 +14,8 @@ train.txt, by the first word of the case's name:
 import numpy as np
 import torch
 
-from oracle import line, make_vector
-from oracle_patch import FAMILY, Graph, bits, close, family
+from reference import line, make_vector
+from reference_graph import FAMILY, Graph, bits, close, family
 
 
 def window_logp(g, ids, p, width, delta=0.0):
@@ -127,7 +123,7 @@ def sparse_case(d=32):
 
 
 def train_group():
-    out, betas = ["# Training, value vectors, sparse vectors: see tools/oracle_train.py."], []
+    out, betas = ["# Training, value vectors, sparse vectors: see tools/golden_train.py."], []
     plans = [("llama", "llama", 1, 4, 0.02, 64), ("qwen", "qwen", -1, 2, 0.5, 64),
              ("gemma", "gemma", -1, 10, 1e-5, 64), ("llama-window", "llama", -1, 20, 1.0, 3),
              ("gemma-window", "gemma", 1, 8, 1.5, 3)]

@@ -1,7 +1,4 @@
-"""The reference for the intervals of section 13 of steer.c (tests/golden/intervals.txt).
-
-    python tools/oracle_intervals.py             writes the file
-    python tools/oracle_intervals.py --check     compares with the file on disk
+"""The intervals of rates, paired losses, shares and means (intervals.txt).
 
 Written from the statistics literature, with numpy, scipy and statsmodels; 95% throughout. By the first
 word of a line:
@@ -15,15 +12,10 @@ word of a line:
                         values of each side, 2000 draws, widened to Student's distribution
     overlap D N1 N2 K   log10 P(at least K shared) of random sets of N1 and N2 among D (scipy)
 """
-import argparse
-import pathlib
-import sys
-
 import numpy as np
 from scipy import optimize, stats
 from statsmodels.stats.proportion import proportion_confint
 
-GOLDEN = pathlib.Path(__file__).resolve().parent.parent / "tests" / "golden" / "intervals.txt"
 Z = stats.norm.ppf(0.975)
 
 
@@ -144,23 +136,7 @@ def overlaps():
         yield f"overlap {d} {n1} {n2} {k} {numbers(np.log10(stats.hypergeom.sf(k - 1, d, n1, n2)))}"
 
 
-def main():
-    p = argparse.ArgumentParser(description="Write or check tests/golden/intervals.txt.")
-    p.add_argument("--check", action="store_true", help="compare with the file on disk, write nothing")
+def intervals_group():
     rng = np.random.default_rng(11)
-    lines = ["# Intervals: see tools/oracle_intervals.py.", *rates(), *student(), *losses(rng), *means(rng), *overlaps()]
-    if not p.parse_args().check:
-        GOLDEN.write_text("\n".join(lines) + "\n")
-        print(f"{GOLDEN.name}: {len(lines)} lines")
-        return 0
-    found = GOLDEN.read_text().splitlines()
-    bad = sum(a.split()[0] != b.split()[0] or len(a.split()) != len(b.split()) or
-              not np.allclose([float(x) for x in a.split()[1:] if x != "none"],
-                              [float(x) for x in b.split()[1:] if x != "none"], rtol=1e-6, atol=1e-7, equal_nan=True)
-              for a, b in zip(found[1:], lines[1:])) + (len(found) != len(lines))
-    print(f"{GOLDEN.name}: {bad} lines differ of {len(lines)}")
-    return bad > 0
-
-
-if __name__ == "__main__":
-    sys.exit(main())
+    return ["# Intervals: see tools/golden_intervals.py.", *rates(), *student(), *losses(rng), *means(rng),
+            *overlaps()]
