@@ -97,8 +97,6 @@
 #include <ctype.h>
 #include <errno.h>
 #include <math.h>
-#include <poll.h>
-#include <signal.h>
 #include <stdarg.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -106,8 +104,23 @@
 #include <time.h>
 #include <unistd.h>
 #include <fcntl.h>
-#include <sys/mman.h>
 #include <sys/stat.h>
+#ifndef STEER_NO_MAIN
+#include <poll.h>
+#include <signal.h>
+#endif
+#ifndef __wasi__
+#include <sys/mman.h>
+#else /* WebAssembly maps no file and knows no owner, mode or second descriptor: each is refused */
+#define PROT_READ 0
+#define MAP_PRIVATE 0
+#define MAP_FAILED NULL
+#define mmap(...) MAP_FAILED
+#define munmap(...) ((void)0)
+#define fchown(...) (-1)
+#define fchmod(...) (-1)
+#define dup(...) (-1)
+#endif
 #ifdef _OPENMP
 #include <omp.h>
 #define PRAGMA(x) _Pragma(#x)
