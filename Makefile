@@ -17,7 +17,7 @@ BOX = weights/tiny-llama.bin weights/tiny-gemma.bin weights/tiny-llama-plain.bin
 steer: steer.c steer.h Makefile
 	$(CC) $(FLAGS) $(WARN) $(FRAME) steer.c -lm -o steer
 
-# The paper on the models in the box: a short form within a minute, and all of it, with report.html.
+# The paper on the models in the box: a short form within a minute, and all of it, with a report.
 run: steer
 	./steer reproduce $(BOX) --quick --limit 60 --map 10
 paper: steer

@@ -5582,7 +5582,7 @@ static void end_line(typewriter *w) {
 }
 
 /* THE REPORT keeps its sentences and tables: as text they appear on f as they come, and write_json
- * and write_html give all of it at any time. */
+ * gives all of it at any time. */
 typedef struct {
     void *p;
     size_t n;
@@ -5608,8 +5608,6 @@ typedef struct {
     int json, lost;
     buffer entries, data;
 } report;
-
-enum { PLAIN, JSON, HTML };
 
 #define AT(b, type, i) (&((type *)(b).p)[i])
 
@@ -5677,52 +5675,35 @@ static const datum *row_data(const report *r, const entry *t, int i) {
     return AT(r->data, datum, t->first) + (i + 1) * t->n_columns;
 }
 
-/* The number of a column, as pictures take it; of a text what it ends with, of a label what it
- * begins with. */
-static double number_in(const report *r, const entry *t, int i, int k) {
-    const datum *x = &row_data(r, t, i)[k];
-    if (row_data(r, t, -1)[k].value >= 0)
-        return x->value;
-    const char *last = k ? strrchr(x->text, ' ') : x->text;
-    return last ? atof(last) : NAN;
-}
-
-/* A number of a row by its column's name; NAN: none, or none that an axis can hold. */
-static double value_of(const report *r, const entry *t, int i, const char *column) {
-    int k = t->n_columns - 1;
-    while (k >= 0 && strcmp(row_data(r, t, -1)[k].text, column))
-        k--;
-    double x = k < 0 ? NAN : number_in(r, t, i, k);
-    return fabs(x) < 1e15 ? x : NAN;
-}
-
-/* Text from anywhere. What is not UTF-8 becomes U+FFFD; so do control characters, but for JSON. */
-static void put_part(FILE *f, const char *s, size_t n, int mode) {
+/* Text from anywhere, on one line; what is not UTF-8, or would steer a terminal, becomes U+FFFD. */
+static void put_line(FILE *f, const char *s) {
     int length;
-    for (const char *end = s + n; s < end; s += length) {
+    for (const char *end = s + strlen(s); s < end; s += length) {
         long c = code_point(s, end, &length);
-        if (mode == JSON && c >= 0 && c < 32)
-            fprintf(f, "\\u%04lx", c);
-        else if (mode == JSON && (c == '"' || c == '\\'))
-            fprintf(f, "\\%c", (char)c);
-        else if (mode != JSON && (c == '\n' || c == '\t'))
+        if (c == '\n' || c == '\t')
             fputs(c == '\n' ? "\\n" : "\\t", f);
-        else if (c < 0 || (mode != JSON && (c < 32 || (c >= 127 && c < 160))))
+        else if (c < 32 || (c >= 127 && c < 160))
             fputs("\uFFFD", f);
-        else if (mode == HTML && c < 128 && strchr("&<>\"", (int)c))
-            fprintf(f, "&#%ld;", c);
         else
             fwrite(s, 1, (size_t)length, f);
     }
 }
 
-static void put(FILE *f, const char *s, int mode) {
-    put_part(f, s, strlen(s), mode);
-}
-
+/* A JSON string. It may stand in a page: no < is in it that could end or open a tag. */
 static void json_text(FILE *f, const char *s) {
+    int length;
     fputc('"', f);
-    put(f, s, JSON);
+    for (const char *end = s + strlen(s); s < end; s += length) {
+        long c = code_point(s, end, &length);
+        if (c < 0)
+            fputs("\uFFFD", f);
+        else if (c < 32 || c == '<')
+            fprintf(f, "\\u%04lx", c);
+        else if (c == '"' || c == '\\')
+            fprintf(f, "\\%c", (char)c);
+        else
+            fwrite(s, 1, (size_t)length, f);
+    }
     fputc('"', f);
 }
 
@@ -5740,7 +5721,7 @@ static void put_row(FILE *f, const report *r, const entry *t, int i, int json) {
             fprintf(f, "%*s", width + 2, x->text);
         else {
             fputs(k ? "  " : "", f);
-            put(f, x->text, PLAIN);
+            put_line(f, x->text);
         }
         if (!json && !k)
             fprintf(f, "%*s", max_int(width - (int)strlen(x->text), 0), "");
@@ -5758,7 +5739,7 @@ static void echo(const report *r, const entry *x, int i) {
             fputs("\n", r->f);
         if (model)
             fputs("\n==== ", r->f);
-        put(r->f, table ? x->text : x->name, PLAIN);
+        put_line(r->f, table ? x->text : x->name);
         fputs(model ? " ====\n" : "\n", r->f);
     }
     if (table)
@@ -5784,16 +5765,23 @@ static void open_report(report *r, const steer_model *m) {
                    .text = format_text(r, "%016llx", (unsigned long long)m->config.fingerprint)});
 }
 
-/* columns: "name#decimals" between '|', #t for text, nothing for 0; the first is the label's. */
-static void open_table(report *r, const char *name, const char *title, const char *columns) {
+/* A column: its name and with how many decimals its numbers are shown; WORDS: it holds texts, as the
+ * first of a table does. */
+enum { WORDS = -1 };
+
+typedef struct {
+    const char *name;
+    int decimals;
+} column;
+
+/* columns: the label's first; behind the last one without a name. */
+static void open_table(report *r, const char *name, const char *title, const column *columns) {
     entry t = {IS_TABLE, .name = format_text(r, "%s", name), .text = format_text(r, "%s", title),
                .first = r->data.n};
-    do {
-        int n = (int)strcspn(columns, "|#"), c = columns[n] == '#' ? columns[n + 1] : '0';
-        int decimals = !t.n_columns++ || c == 't' ? -1 : c - '0';
-        append_datum(r, decimals, format_text(r, "%.*s", n, columns));
-        columns += strcspn(columns, "|");
-    } while (*columns++);
+    for (const column *x = columns; x->name; x++) {
+        append_datum(r, x->decimals, format_text(r, "%s", x->name));
+        t.n_columns++;
+    }
     add_entry(r, t);
 }
 
@@ -5866,344 +5854,6 @@ static void end_report(const report *r) {
         write_json(r->f, r);
 }
 
-/* THE PAGE. Tags that HTML lets one leave open are; colours c0, ... suit light and dark; each
- * series has a mark too, for the colour-blind. Pictures are 540 wide: type to read on a phone. */
-static const char page_head[] =
-    "<!DOCTYPE html><html lang=en><meta charset=utf-8><meta name=viewport "
-    "content=\"width=device-width,initial-scale=1\"><title>What drives representation "
-    "steering?</title><style>:root{color-scheme:light dark;--c0:#1976d2;--c1:#c8501e;--c2:#188550;"
-    "--c3:#8b5cd6;--c4:#767676;--c5:#946f00}body{margin:0 auto;padding:16px;max-width:920px;"
-    "font:16px/1.5 system-ui,sans-serif;overflow-wrap:anywhere}h2{margin-top:3rem;"
-    "border-bottom:2px solid}p{margin:.4rem 0}figure{margin:1rem 0}figcaption{font-size:.9rem}"
-    ".pill{border-radius:1em;padding:.1em .6em;color:#fff;white-space:nowrap}.scroll{overflow:auto;"
-    "max-height:36rem}svg{display:block}text{font-size:15px;fill:CanvasText}path{stroke:var(--c);"
-    "stroke-width:2;fill:none}.rule{stroke:#8886;stroke-width:1}.ink,.node{stroke:CanvasText}"
-    ".node{fill:Canvas}.mark{fill:var(--c)}.m{text-anchor:middle}.e{text-anchor:end}"
-    ".bar{stroke-width:16;opacity:.5}.edge{opacity:.6}.dash{stroke-dasharray:6 4}"
-    "table{border-collapse:collapse;font-size:.875rem}th,td{padding:.2rem .55rem;text-align:right;"
-    "white-space:nowrap;border-bottom:1px solid #8886}th:first-child{position:sticky;left:0;"
-    "background:Canvas}.text{text-align:left}td.text{white-space:pre}.answer{white-space:pre-wrap}"
-    "</style>\n<h1>What drives representation steering?</h1>\n"
-    "<p>The experiments of <a href=https://arxiv.org/abs/2604.08524>arXiv 2604.08524</a>, repeated "
-    "by steer.c. A vector added to the residual stream makes a model refuse harmless prompts (+) "
-    "or answer harmful ones (-). What is called the paper's was measured there, on its models.\n";
-
-/* *low..*high widened to a column's finite values, whose number it returns. */
-static int widen(const report *r, const entry *t, const char *column, double *low, double *high) {
-    int n = 0;
-    for (int i = 0; i < t->n_rows; i++) {
-        double x = value_of(r, t, i, column);
-        *low = fmin(*low, x);
-        *high = fmax(*high, x);
-        n += isfinite(x);
-    }
-    return n;
-}
-
-/* Axes, [0] across, [1] up: values (root: roots of what is shown), the place of low, pixels. */
-typedef struct {
-    double low, high, from, size;
-    int root;
-} axis;
-
-static double place(const axis *a, double value) {
-    if (a->root)
-        value = sqrt(value);
-    return a->from + a->size * fmin(fmax((value - a->low) / (a->high - a->low), 0), 1);
-}
-
-/* A line along one axis, from low to high, at a value of the other. */
-static void put_line(FILE *f, const axis *a, int up, double at, double low, double high,
-                     const char *kind) {
-    fprintf(f, "<path class=\"%s\" d=\"M%.1f,%.1f%c%.1f\"/>\n", kind, place(&a[0], up ? at : low),
-            place(&a[1], up ? low : at), up ? 'V' : 'H', place(&a[up], high));
-}
-
-/* Round values of an axis, with lines through the picture; an axis that runs down has none. */
-static void open_picture(FILE *f, const char *caption, const axis *a) {
-    double width = a[0].from + a[0].size + 26;
-    fprintf(f,
-            "<figure><figcaption>%s</figcaption><div class=scroll><svg style=\"min-width:%.0fpx;"
-            "max-width:%.0fpx\" viewBox=\"0 0 %.0f %.0f\"><g>\n",
-            caption, 0.68 * width, 1.2 * width, width, a[1].from + 26);
-    for (int up = 0; up < 2 && a[up].low < a[up].high; up++) {
-        double span = (a[up].high - a[up].low) / 5, step = pow(10, floor(log10(span)));
-        step *= span / step < 1.5 ? 1 : span / step < 3.5 ? 2 : span / step < 7.5 ? 5 : 10;
-        for (double i = ceil(a[up].low / step); i * step <= a[up].high; i++) {
-            double v = a[up].root ? i * step * i * step : i * step + 0.0; /* no -0 */
-            put_line(f, a, !up, v, a[!up].low, a[!up].high, "rule");
-            fprintf(f, "<text x=%.1f y=%.1f class=%c>%.3g</text>\n",
-                    up ? a[0].from - 8 : place(&a[0], v), up ? place(&a[1], v) + 5 : a[1].from + 19,
-                    up ? 'e' : 'm', v);
-        }
-    }
-}
-
-/* A plot of columns: BARS of the first, a row each, and marks for the others; or curves over the
- * column x. If there is but one column, a curve ends where x falls back, and the label's first word
- * is its name. BARS and ERRORS: the columns low and high, or +-, belong to the first column. */
-enum { BARS, ERRORS, CURVES, ROOT };
-
-typedef struct {
-    int kind;
-    const char *table, *caption, *x, *columns[7];
-} plot;
-
-static const plot plots[] = {
-    {BARS,
-     "steering",
-     "Share of answers that refuse, 95 % intervals; Gemma, Llama: the paper's.",
-     "",
-     {"refused", "Gemma", "Llama"}},
-    {BARS,
-     "methods",
-     "Share of answers that refuse, 95 % intervals.",
-     "",
-     {"refused", "Gemma", "Llama"}},
-    {BARS,
-     "freezing",
-     "Points of refusal lost, 95 % intervals; at most: all that steering did.",
-     "",
-     {"loss", "at most", "paper"}},
-    {CURVES,
-     "dose",
-     "Share of answers that refuse, by the coefficient.",
-     "coefficient",
-     {"harmless +", "harmful -"}},
-    {ROOT,
-     "faithfulness",
-     "Faithfulness by the share of edges kept (root scale); dashed: 0.85.",
-     "share",
-     {"simple", "complement", "random", "backward", "forward", "norm-aware"}},
-    {ERRORS,
-     "sparsity",
-     "Faithfulness +- by the share of entries set to 0; raw: norm not kept.",
-     "sparsity",
-     {"faithfulness"}},
-    {CURVES, "sparsity", "Harmless prompts refused with +.", "sparsity", {"harmless +"}},
-    {CURVES, "sparsity", "Harmful prompts refused with -.", "sparsity", {"harmful -"}}};
-
-static void draw_plot(FILE *f, const report *r, const entry *t, const plot *p) {
-    static const char *const marks[] = {"●", "■", "▲", "◆", "▼", "✚"};
-    int bars = p->kind == BARS, s = -1;
-    double least = INFINITY, most = -INFINITY, last_x = 0, last_y = 0;
-    double rows = widen(r, t, p->columns[0], &least, &most);
-    for (int k = 1; p->columns[k]; k++)
-        widen(r, t, p->columns[k], &least, &most);
-    if (least > most)
-        return;
-    axis a[2] = {{0, 1, bars ? 210 : 44, bars ? 304 : 470, p->kind == ROOT}, {0, 1, 250, -200, 0}};
-    if (bars)
-        a[1] = (axis){rows, 0, 34 * rows + 24, -34 * rows, 0};
-    else
-        widen(r, t, p->x, &a[0].low, &a[0].high);
-    a[!bars].low = fmin(bars ? least : fmax(least, -1), 0);
-    a[!bars].high = fmax(bars ? most : fmin(most, 2), 1);
-    open_picture(f, p->caption, a);
-    if (p->kind == ROOT)
-        put_line(f, a, 0, 0.85, 0, 1, "ink dash");
-    for (int k = 0; p->columns[k]; k++) {
-        double row = -0.5, before = INFINITY;
-        for (int i = 0; i < t->n_rows; i++) {
-            const char *label = row_data(r, t, i)->text;
-            double x = value_of(r, t, i, bars ? *p->columns : p->x),
-                   value = value_of(r, t, i, p->columns[k]), margin = value_of(r, t, i, "+-"),
-                   low = fmin(value_of(r, t, i, "low"), value - margin),
-                   high = fmax(value_of(r, t, i, "high"), value + margin);
-            if (bars)
-                x = row += isfinite(x);
-            if (!isfinite(x) || !isfinite(value))
-                continue;
-            double px = place(&a[0], bars ? value : x), py = place(&a[1], bars ? x : value);
-            if (x < before) { /* a new series, named above the picture */
-                s = (s + 1) % 6;
-                fprintf(f,
-                        "</g><g style=\"--c:var(--c%d)\"><text x=%d y=%d><tspan class=mark>%s"
-                        "</tspan> ",
-                        s, 4 + 180 * (s % 3), 14 + 20 * (s / 3), marks[s]);
-                if (p->columns[1])
-                    put(f, p->columns[k], HTML);
-                else
-                    put_part(f, label, strcspn(label, " "), HTML);
-                fputs(value_of(r, t, i, "norm") == 0 ? ", raw</text>\n" : "</text>\n", f);
-            } else if (!bars)
-                fprintf(f, "<path d=\"M%.1f,%.1fL%.1f,%.1f\"/>\n", last_x, last_y, px, py);
-            if (bars && !k) {
-                fprintf(f, "<text y=%.1f>", py + 5);
-                put(f, label, HTML);
-                fputs("</text>\n", f);
-                put_line(f, a, 0, x, 0, value, "bar");
-            }
-            if (p->kind <= ERRORS && !k && isfinite(low))
-                put_line(f, a, !bars, x, low, high, "ink");
-            fprintf(f, "<text x=%.1f y=%.1f class=\"m mark\">%s</text>\n", px, py + 5, marks[s]);
-            before = x;
-            last_x = px;
-            last_y = py;
-        }
-    }
-    fputs("</g></svg></div></figure>\n", f);
-}
-
-/* Blocks from left to right; in each its MLP, below it heads and groups as edges touch them. */
-static void draw_circuit(FILE *f, const report *r, const entry *t) {
-    struct {
-        char name[16];
-        int block, level;
-    } ends[200], *u, *v;
-
-    int n = min_int(2 * t->n_rows, 200), levels = 0;
-    double low = 0, high = 1e-30, first = 999, last = -1;
-    for (int i = 0; i < n; i++) { /* u: an end of edge i / 2 */
-        double layer = value_of(r, t, i / 2, i % 2 ? "to layer" : "from layer"),
-               head = fmin(value_of(r, t, i / 2, i % 2 ? "to head" : "from head"), 999),
-               kind = fmin(fmax(value_of(r, t, i / 2, "to kind"), 0), 4); /* q, k, v, MLP, logits */
-        int c = i % 2 ? "hggMo"[(int)kind] : layer < 0 ? 's' : head < 0 ? 'M' : 'h';
-        u = &ends[i];
-        u->block = (int)fmin(fmax(layer, -1), 999);
-        u->level = c == 'h' || c == 'g';
-        snprintf(u->name, sizeof u->name, u->level ? "%c%.0f" : "%c", c, head);
-        for (v = ends; v->block != u->block || strcmp(v->name, u->name); v++)
-            if (u->level && v->block == u->block)
-                u->level = max_int(u->level, v->level + 1);
-        *u = *v;
-        last = fmax(last, u->block);
-        levels = max_int(levels, u->level);
-        if (u->block >= 0)
-            first = fmin(first, u->block);
-    }
-    if (last < first)
-        return; /* no block has a number */
-    axis a[2] = {{first - 0.99, last, 24, 64 * (last - first + 0.99), 0},
-                 {levels + 0.7, 0, 104 + 35 * (levels + 0.7), -35 * (levels + 0.7), 0}};
-    widen(r, t, "score", &low, &high);
-    open_picture(f,
-                 "The strongest edges, by block; the wider, the stronger; blue: scores above 0, "
-                 "orange: below. s: the vector; h: a head, or its query; g: a key/value group "
-                 "(dashed: its keys); M: an MLP; o: the logits.",
-                 a);
-    for (int i = n / 2 - 1; i >= 0; i--) { /* the strongest on top; bent, past what lies between */
-        double score = value_of(r, t, i, "score");
-        if (!isfinite(score))
-            continue;
-        u = &ends[2 * i];
-        v = u + 1;
-        double x = place(&a[0], u->block), dx = place(&a[0], v->block) - x,
-               y = place(&a[1], u->level), dy = place(&a[1], v->level) - y,
-               bend = 5 / sqrt(fmax(hypot(dx, dy), 1));
-        fprintf(f,
-                "<path class=\"edge%s\" style=\"--c:var(--c%d);stroke-width:%.1f\" "
-                "d=\"M%.1f,%.1fq%.1f,%.1f %.1f,%.1f\"/>\n",
-                value_of(r, t, i, "to kind") == 1 ? " dash" : "", score < 0,
-                1 + 5 * fabs(score) / fmax(high, -low), x, y, dx / 2 + bend * dy,
-                dy / 2 - bend * dx, dx, dy);
-    }
-    for (u = ends; u < ends + n; u++)
-        fprintf(f,
-                "<g transform=\"translate(%.1f %.1f)\"><circle class=node r=14 /><text y=5 "
-                "class=m>%s</text></g>\n",
-                place(&a[0], u->block), place(&a[1], u->level), u->name);
-    fputs("</g></svg></div></figure>\n", f);
-}
-
-static void draw_answer(FILE *f, const report *r, const entry *t) {
-    fputs("<figure><figcaption>An answer, shaded by how far steering moves each token's odds: a "
-          "KL of 0.001 or less is clear, 10 full.</figcaption><p class=answer>",
-          f);
-    for (int i = 0; i < t->n_rows; i++) {
-        const char *text = row_data(r, t, i)[t->n_columns - 1].text;
-        double kl = value_of(r, t, i, "KL"), a = 0.6 * fmin(fmax((log10(kl) + 3) / 4, 0), 1);
-        fputs("<span", f);
-        if (isfinite(kl))
-            fprintf(f, " title=\"KL %.3g\"", kl);
-        fprintf(f, " style=\"background:rgba(25,118,210,%.2f)\">", a);
-        put(f, text, HTML);
-        fputs(strchr(text, '\n') ? "</span><br>" : "</span>", f);
-    }
-    fputs("</figure>\n", f);
-}
-
-static void put_table(FILE *f, const report *r, const entry *t, size_t id) {
-    int tokens = !strcmp(t->name, "svv"); /* shaded by their logits */
-    int heat = tokens || !strcmp(t->name, "overlap") || !strcmp(t->name, "interchange");
-    const datum *head = row_data(r, t, -1);
-    double low = 0, high = 1e-30;
-    fprintf(f, "<h3 id=t%zu>", id);
-    put(f, t->name, HTML);
-    fputs("</h3>\n<p>", f);
-    put(f, t->text, HTML);
-    for (size_t i = 0; i < sizeof plots / sizeof *plots; i++)
-        if (strstr(t->name, plots[i].table) == t->name)
-            draw_plot(f, r, t, &plots[i]);
-    if (!strcmp(t->name, "circuit") && t->n_rows)
-        draw_circuit(f, r, t);
-    if (!strcmp(t->name, "shaded"))
-        draw_answer(f, r, t);
-    for (int k = 1; k < t->n_columns && heat; k++)
-        if (tokens == (head[k].value < 0))
-            widen(r, t, head[k].text, &low, &high);
-    fputs("<div class=scroll><table>", f);
-    for (int i = -1; i < t->n_rows; i++)
-        for (int k = 0; k < t->n_columns; k++) {
-            double x = number_in(r, t, i, k);
-            fprintf(f, "%s<%s", k ? "" : "\n<tr>", i < 0 || !k ? "th" : "td");
-            if (head[k].value < 0)
-                fputs(" class=text", f);
-            if (heat && i >= 0 && k && isfinite(x) && tokens == (head[k].value < 0))
-                fprintf(f, " style=\"background:rgba(%s,%.2f)\"", /* 1: also beyond the axis */
-                        x < 0 ? "200,80,30" : "25,118,210",
-                        0.6 * fmin(fabs(x) / fmax(high, -low), 1));
-            fputc('>', f);
-            put(f, row_data(r, t, i)[k].text, HTML);
-        }
-    fputs("</table></div>\n", f);
-}
-
-/* The verdict stands between a colon and a semicolon. */
-static void put_finding(FILE *f, const char *text) {
-    const char *verdict = text + strcspn(text, ":");
-    verdict += strspn(verdict, ": ");
-    size_t n = strcspn(verdict, ";");
-    fputs("<p>", f);
-    put_part(f, text, (size_t)(verdict - text), HTML);
-    fprintf(f, "<b class=pill style=background:var(--c%d)>",
-            *verdict == 'f'       ? 1
-            : *verdict == 'c'     ? 4
-            : n > strlen("holds") ? 5
-                                  : 2);
-    put_part(f, verdict, n, HTML);
-    fputs("</b>", f);
-    put(f, verdict + n, HTML);
-    fputs("\n", f);
-}
-
-static void write_html(FILE *f, const report *r) {
-    static const char *const tag[] = {"h3", "p", "h2"};
-    fputs(page_head, f);
-    for (size_t i = 0; i < 3 * n_entries(r); i++) { /* the findings, the contents, everything */
-        size_t pass = i / n_entries(r), id = i % n_entries(r);
-        const entry *x = AT(r->entries, entry, id);
-        if (x->kind == IS_MODEL) {
-            fprintf(f, "<%s>", tag[pass]);
-            put(f, x->name, HTML);
-            fprintf(f, "</%s>\n", tag[pass]);
-        }
-        if (x->kind == IS_FINDING && pass == 0)
-            put_finding(f, x->name);
-        if (x->kind == IS_TABLE && pass == 1) {
-            fprintf(f, "<a href=#t%zu>", id);
-            put(f, x->name, HTML);
-            fputs("</a>\n", f);
-        }
-        if (x->kind == IS_NOTE && pass == 2) {
-            fputs("<p>", f);
-            put(f, x->name, HTML);
-        }
-        if (x->kind == IS_TABLE && pass == 2)
-            put_table(f, r, x, id);
-    }
-}
-
 /* Standard output's state, or that memory lacked for the report: asked after every table. */
 static steer_status report_status(const report *r, steer_error *e) {
     if (r->lost)
@@ -6211,9 +5861,21 @@ static steer_status report_status(const report *r, steer_error *e) {
     return r->f ? flush_output(r->f, e) : STEER_OK;
 }
 
-/* What `form` makes of a report into a file. */
-static steer_status save_report(const report *r, void (*form)(FILE *, const report *),
-                                const char *path, steer_error *e) {
+/* The page that draws a report is tools/page/report.html, which holds this where the JSON belongs. */
+static const char page_marker[] = "/*REPORT*/null/*END*/";
+
+/* A report as JSON, in the place that a page has for it; page NULL: alone. */
+static void write_report(FILE *f, const report *r, const char *page) {
+    const char *at = page ? strstr(page, page_marker) : NULL;
+    if (at)
+        fwrite(page, 1, (size_t)(at - page), f);
+    write_json(f, r);
+    if (at)
+        fputs(at + strlen(page_marker), f);
+}
+
+static steer_status save_report(const report *r, const char *page, const char *path,
+                                steer_error *e) {
     held_signals held;
     output o;
     steer_status s = report_status(r, e);
@@ -6225,7 +5887,7 @@ static steer_status save_report(const report *r, void (*form)(FILE *, const repo
     if (copy >= 0)
         f = fdopen(copy, "wb");
     if (f)
-        form(f, r);
+        write_report(f, r, page);
     ok = f && !fflush(f) && !ferror(f);
     int code = errno;
     if (f)
@@ -7578,10 +7240,14 @@ static steer_status rate_site(experiment *s, site_score *x) {
 /* The refusal scores of all sites into s->sites, block by block. */
 static steer_status sites_table(experiment *s) {
     int layers = s->m->config.layers, eoi = s->m->eoi;
-    char columns[4096] = "block";
+    string names[MAX_EOI];
+    column columns[2 * MAX_EOI + 2] = {{"block", WORDS}};
     site_score *x = s->sites;
-    for (int pos = -eoi, at = 5; pos < 0; pos++)
-        at += snprintf(columns + at, sizeof columns - (size_t)at, "|%d bypass#1|induce#1", pos);
+    for (int k = 0; k < eoi; k++) {
+        names[k] = str("%d bypass", k - eoi);
+        columns[1 + 2 * k] = (column){names[k].s, 1};
+        columns[2 + 2 * k] = (column){"induce", 1};
+    }
     string title = str("Refusal log-odds at coefficient 1, validation: %d harmful prompts with -v "
                        "(unsteered %.1f), %d harmless with +v (%.1f)",
                        s->site_prompts[HARMFUL].n, s->site_log_odds[HARMFUL],
@@ -7682,9 +7348,10 @@ static steer_status set_site(experiment *s) {
     TRY(answer(s, "dose curve", conditions, 2 * DOSES, s->read));
     string title = str("Dose: block %d, position %d, %d + %d validation prompts, fraction refused",
                        layer, pos, condition_size(&conditions[1]), condition_size(&conditions[0]));
-    open_table(s->out, "dose", title.s,
-               "coefficient|harmless +#2|perplexity#1|repeats#2|"
-               "harmful -#2|coherent#2|perplexity#1|repeats#2");
+    static const column columns[] = {{"coefficient", WORDS}, {"harmless +", 2}, {"perplexity", 1},
+                                     {"repeats", 2},         {"harmful -", 2},  {"coherent", 2},
+                                     {"perplexity", 1},      {"repeats", 2},    {0}};
+    open_table(s->out, "dose", title.s, columns);
     for (int i = 0; i < DOSES; i++) {
         const condition *x = conditions + 2 * i;
         ROW(s->out, str("%.1f", (double)doses[i]).s, x[1].refused, x[1].perplexity, x[1].repeats,
@@ -7899,9 +7566,11 @@ typedef struct {
 
 static void conditions_table(experiment *s, const char *name, const char *title, const condition *x,
                              const paper_rates *rows, int n) {
-    open_table(s->out, name, title,
-               "|n#0|refused#2|low#2|high#2|log-odds#1|coherent#2|"
-               "perplexity#1|repeats#2|Gemma#2|Llama#2");
+    static const column columns[] = {{"", WORDS},     {"n", 0},          {"refused", 2},
+                                     {"low", 2},      {"high", 2},       {"log-odds", 1},
+                                     {"coherent", 2}, {"perplexity", 1}, {"repeats", 2},
+                                     {"Gemma", 2},    {"Llama", 2},      {0}};
+    open_table(s->out, name, title, columns);
     for (int i = 0; i < n; i++, x++, rows++) {
         estimate w = wilson(x->n_refused, condition_size(x));
         ROW(s->out, rows->name, condition_size(x), x->refused, w.low, w.high, x->log_odds,
@@ -8032,13 +7701,18 @@ static steer_status freezing_table(experiment *s) {
     faithfulness F;
     TRY(measure_faithfulness(s, &s->vectors[DIM], from, s->n_faith, plans + 2, 5, &F));
     TRY(answer(s, "freezing", conditions + 4, 10, s->read));
+    static const column columns[] = {{"", WORDS},     {"harmless +", 2}, {"harmful -", 2},
+                                     {"loss", 1},     {"low", 1},        {"high", 1},
+                                     {"at most", 1},  {"share", 2},      {"from", 2},
+                                     {"to", 2},       {"paper", 2},      {"perpl. +", 1},
+                                     {"perpl. -", 1}, {"coherent -", 2}, {"faithfulness", 3},
+                                     {"F low", 3},    {"F high", 3},     {0}};
     open_table(s->out, "freezing",
                "Freezing (paper: Table 1): fraction refused; loss in points, "
                "mean of both directions, and its share of the most that can be lost, with 95% "
                "intervals; teacher-forced faithfulness (base 0, steered 1); random: vectors of the "
                "same norm instead, their mean and range",
-               "|harmless +#2|harmful -#2|loss#1|low#1|high#1|at most#1|share#2|from#2|to#2|"
-               "paper#2|perpl. +#1|perpl. -#1|coherent -#2|faithfulness#3|F low#3|F high#3");
+               columns);
     for (int i = 0; i < 7; i++) {
         const condition *x = conditions + 2 * i;
         estimate points = unmeasured, share = unmeasured;
@@ -8105,9 +7779,18 @@ static steer_status site_map(experiment *s) {
     string title = str("Site map: sites that steer at coefficient %g (induce >= 0.9, bypass <= "
                        "0.1), %d + %d validation prompts",
                        a, condition_size(&plain[1]), condition_size(&plain[0]));
-    open_table(s->out, "map", title.s,
-               "block, position|induce#2|bypass#2|QK loss#1|low#1|high#1|OV loss#1|low#1|high#1|"
-               "at most#1");
+    static const column columns[] = {{"block, position", WORDS},
+                                     {"induce", 2},
+                                     {"bypass", 2},
+                                     {"QK loss", 1},
+                                     {"low", 1},
+                                     {"high", 1},
+                                     {"OV loss", 1},
+                                     {"low", 1},
+                                     {"high", 1},
+                                     {"at most", 1},
+                                     {0}};
+    open_table(s->out, "map", title.s, columns);
     for (x = steered; x < steered + 2 * kept; x += 2, frozen += 4) {
         for (site = s->sites; site->v != x->edits.edits[0].v;)
             site++;
@@ -8438,25 +8121,32 @@ static string edge_name(const steer_graph *g, int i, int coarse) {
 }
 
 static steer_status patching_table(experiment *s) {
-    const steer_graph *g = &s->t->graph;
     double rows[METHODS][13];
-    int n = 0;
     for (int i = 0; i < s->methods; i++) {
         TRY(collect_examples(s, &s->vectors[i]));
         if (!s->vectors[i].choosing.n)
             return fail(s->e, STEER_EARG, "%s flips no answer: nothing to patch", method_names[i]);
         TRY(patch_method(s, &s->vectors[i], rows[i]));
     }
+    static const column columns[] = {
+        {"", WORDS},     {"harmful", 0}, {"harmless", 0}, {"positions", 0}, {"total", 2},
+        {"complete", 4}, {"least", 4},   {"most", 4},     {"Pearson", 3},   {"aware", 3},
+        {"Spearman", 3}, {"aware", 3},   {"top 10%", 2},  {"aware", 2},     {0}};
     open_table(s->out, "patching",
                "Patching (paper section 4.1): integrated gradients; their "
                "sum beside the total effect (1 is complete), and both forms of the edge scores "
                "beside exact patching of every edge",
-               "|harmful#0|harmless#0|positions#0|total#2|complete#4|least#4|most#4|Pearson#3|"
-               "aware#3|Spearman#3|aware#3|top 10%#2|aware#2");
+               columns);
     for (int i = 0; i < s->methods; i++)
         add_numbers(s->out, method_names[i], rows[i], 13);
-    /* The coarse graph's strongest edges: where an edge ends at a block's
-     * query, key or value input, whose gradient is the sum of the heads'. */
+    return STEER_OK;
+}
+
+/* The coarse graph's strongest edges: where an edge ends at a block's query, key or value input,
+ * whose gradient is the sum of the heads'. */
+static steer_status coarse_table(experiment *s) {
+    const steer_graph *g = &s->t->graph;
+    int n = 0;
     const double *score = edges_of(s->t, s->vectors[DIM].scores, 0);
     double *sum; /* at a block's first query, key, value */
     if (!GET(sum, graph_size(s)))
@@ -8468,10 +8158,11 @@ static steer_status patching_table(experiment *s) {
         if (has_edge(g, i) && !ends_of(g, i).index)
             s->ranks[n++] = (ranked){sum[i], i};
     qsort(s->ranks, (size_t)n, sizeof *s->ranks, by_rank);
+    static const column columns[] = {{"edge", WORDS}, {"score", 3}, {0}};
     open_table(s->out, "coarse",
                "The strongest edges of the coarse graph, by signed score (the "
                "paper's Gemma: mlp21 > lm_head 8.0, s > v15 7.8, mlp22 > lm_head 6.5, s > v16 6.5)",
-               "edge|score#3");
+               columns);
     for (int i = 0; i < 10 && i < n; i++)
         ROW(s->out, edge_name(g, s->ranks[i].i, 1).s, -s->ranks[i].value);
     return STEER_OK;
@@ -8486,10 +8177,11 @@ static steer_status shaded_response(experiment *s) {
     if (x == end)
         return STEER_OK;
     TRY(run_ends(s->t, x, s->vectors[DIM].v, s->e));
+    static const column columns[] = {{"token", WORDS}, {"KL", 3}, {"text", WORDS}, {0}};
     open_table(s->out, "shaded",
                "One answer to a harmless request with +s: KL(steered || base) "
                "at each token",
-               "token|KL#3|text#t");
+               columns);
     for (int i = 0; i < x->n - x->n_prompt; i++) {
         float *z[2] = {row_at(s->t->logits[0], i, c->vocab), row_at(s->t->logits[1], i, c->vocab)};
         for (int k = 0; k < 2; k++)
@@ -8576,12 +8268,15 @@ static steer_status faithfulness_table(experiment *s) {
                 return s->e->code;
     TRY(judge_cuts(s, &s->vectors[DIM], 0, SHARES * KINDS, &F));
 
+    static const column columns[] = {{"edges", WORDS},  {"share", 3},      {"simple", 3},
+                                     {"complement", 3}, {"random", 3},     {"backward", 3},
+                                     {"forward", 3},    {"norm-aware", 3}, {0}};
     open_table(s->out, "faithfulness",
                str("Faithfulness of circuits (paper: Figure 3): DIM, of %d edges, on the answers "
                    "that chose them; simple selection, its complement, random (one draw), greedy",
                    s->t->graph.edges)
                    .s,
-               "edges|share#3|simple#3|complement#3|random#3|backward#3|forward#3|norm-aware#3");
+               columns);
     for (int i = 0; i < SHARES; i++) {
         double row[1 + KINDS] = {shares[i]};
         for (int kind = 0; kind < KINDS; kind++)
@@ -8650,12 +8345,12 @@ static steer_status overlap_table(experiment *s) {
 
     int n = 0, pairs = s->methods * (s->methods - 1) / 2;
     double overlap = 0, iou = 0; /* of circuits of that share, over pairs of methods */
-    string columns = {""};
+    column columns[SHARES * METHODS + 2] = {{"", WORDS}};
     for (int i = 0; i < s->methods; i++)
         for (int k = 0; k < SHARES; k++, n++) {
             circuits[n].share = k;
             circuits[n].name = str("%s %.1f%%", method_names[i], 100 * shares[k]);
-            columns = str("%s|%s#2", columns.s, circuits[n].name.s);
+            columns[1 + n] = (column){circuits[n].name.s, 2};
             if (select_edges(s, &s->vectors[i], SIMPLE, edges_at(s, shares[k]), cut_at(s, n)) < 0)
                 return s->e->code;
         }
@@ -8663,7 +8358,7 @@ static steer_status overlap_table(experiment *s) {
     open_table(s->out, "overlap",
                "Overlap of circuits (paper: Figure 4), by share of the "
                "edges: |A and B| / min(|A|, |B|)",
-               columns.s);
+               columns);
     for (int i = 0; i < n; i++) {
         double row[SHARES * METHODS] = {0};
         for (int j = 0; j < n; j++) {
@@ -8724,12 +8419,14 @@ static int cut_at_most(experiment *s, int i, const method *x, int n) {
 
 static steer_status judge_circuits(experiment *s) {
     int all = s->t->graph.edges, random_at = SIZES + s->methods; /* cuts: sizes, methods, draws */
+    static const column columns[] = {{"circuit", WORDS},  {"edges", 0},    {"share", 3},
+                                     {"faithfulness", 3}, {"low", 3},      {"high", 3},
+                                     {"harmful", 0},      {"harmless", 0}, {0}};
     open_table(s->out, "judged",
                "Circuits on answers that chose none: a vector's smallest circuit "
                "and others by the same scores; faithfulness, its 95% interval (bootstrap over "
                "answers)",
-               "circuit|edges#0|share#3|faithfulness#3|low#3|high#3|harmful#0|"
-               "harmless#0");
+               columns);
     for (int j = 0; j < s->methods; j++) {
         const method *x = &s->vectors[j];
         estimate sizes[SIZES], draws;
@@ -8786,16 +8483,17 @@ static steer_status judge_circuits(experiment *s) {
 static void interchange_table(experiment *s) {
     int M = s->methods;
     double row[METHODS] = {0};
-    string columns = {"circuit of"};
+    static const char *const names[METHODS] = {"with DIM", "with NTP", "with PO"};
+    column columns[METHODS + 2] = {{"circuit of", WORDS}};
     for (int j = 0; j < M; j++)
-        columns = str("%s|with %s#3", columns.s, method_names[j]);
+        columns[1 + j] = (column){names[j], 3};
     open_table(s->out, "interchange",
                str("Interchange (paper section 5.2): faithfulness of one "
                    "vector's smallest circuit under another vector, on answers that chose none; "
                    "random circuits: %d of twice the size of DIM's",
                    DRAWS)
                    .s,
-               columns.s);
+               columns);
     for (int i = 0; i < M; i++) {
         for (int j = 0; j < M; j++)
             row[j] = s->findings.interchange[i][j].value;
@@ -8839,10 +8537,13 @@ static steer_status kinds_row(experiment *s, const char *label, const method *x,
 
 /* Where the edges of the smallest circuits begin and end (paper Tables 5 to 8). */
 static steer_status kinds_table(experiment *s) {
+    static const column columns[] = {
+        {"", WORDS},    {"edges", 0},  {"q", 1},          {"k", 1},        {"v", 1}, {"mlp", 1},
+        {"lm_head", 1}, {"from s", 1}, {"from heads", 1}, {"from mlp", 1}, {0}};
     open_table(s->out, "kinds",
                "Kinds of edges in the smallest circuits, percent (paper: Tables 5 to "
                "8; Gemma's DIM circuit has q 9.1, k 0.6, v 36.6, MLP 43.6, head 10.2)",
-               "|edges#0|q#1|k#1|v#1|mlp#1|lm_head#1|from s#1|from heads#1|from mlp#1");
+               columns);
     for (int i = 0; i < s->methods; i++) {
         const method *x = &s->vectors[i];
         TRY(kinds_row(s, method_names[i], x, x->edges));
@@ -8860,9 +8561,11 @@ static steer_status circuit_table(experiment *s) {
     const unsigned char *kept = cut_at(s, 0);
     const double *score = edges_of(s->t, s->vectors[DIM].scores, 0);
     int rank = 0;
+    static const column columns[] = {{"edge", WORDS},  {"score", 3},    {"from layer", 0},
+                                     {"from head", 0}, {"to layer", 0}, {"to kind", 0},
+                                     {"to head", 0},   {"rank", 0},     {0}};
     open_table(s->out, "circuit",
-               "The strongest edges of DIM's smallest circuit, by norm-free score",
-               "edge|score#3|from layer#0|from head#0|to layer#0|to kind#0|to head#0|rank#0");
+               "The strongest edges of DIM's smallest circuit, by norm-free score", columns);
     if (select_edges(s, &s->vectors[DIM], SIMPLE, s->vectors[DIM].edges, cut_at(s, 0)) < 0)
         return s->e->code;
     for (int k = 0; k < g->edges && rank < SHOWN; k++) {
@@ -8968,11 +8671,15 @@ static steer_status value_vectors_table(experiment *s) {
     ranked_head *best;
     if (!GET(x, d) || !GET(sum, d) || !GET(unit, d) || !GET(best, g->blocks * g->heads))
         return s->e->code;
+    static const column columns[] = {{"head", WORDS},   {"node effect", 3}, {"share", 2},
+                                     {"tokens", WORDS}, {"2", WORDS},       {"3", WORDS},
+                                     {"4", WORDS},      {"5", WORDS},       {"6", WORDS},
+                                     {"7", WORDS},      {"8", WORDS},       {0}};
     open_table(s->out, "svv",
                "Steering value vectors through the logit lens (paper section 6): "
                "tokens that each raises most; (-): shown with the sign turned; head a > b: a's "
                "image read by b",
-               "head|node effect#3|share#2|tokens#t|2#t|3#t|4#t|5#t|6#t|7#t|8#t");
+               columns);
     for (int i = 0; i < s->methods; i++)
         TRY(value_vector_rows(s, i, x, sum, unit, best));
     return STEER_OK;
@@ -9072,13 +8779,21 @@ static steer_status sparsity_table(experiment *s, int which) {
         TRY(answer(s, "sparsity", conditions, 2 * n, 0));
     TRY(whole_so_far(&s->store, s->e));
 
+    static const column columns[] = {{"method, kept", WORDS},
+                                     {"kept dims", 0},
+                                     {"sparsity", 3},
+                                     {"harmless +", 2},
+                                     {"harmful -", 2},
+                                     {"faithfulness", 3},
+                                     {"+-", 3},
+                                     {"norm", 0},
+                                     {0}};
     open_table(s->out, which == DIM ? "sparsity" : str("sparsity-%s", method_names[which]).s,
                str("Sparse vectors (paper section 7): %s; dimensions kept of %d, fraction refused, "
                    "teacher-forced faithfulness (+-: standard deviation over %d seeds)",
                    method_names[which], d, SEEDS)
                    .s,
-               "method, kept|kept dims#0|sparsity#3|harmless +#2|harmful -#2|faithfulness#3|+-#3|"
-               "norm#0");
+               columns);
     for (int i = 0; i < SPARSE_ROWS; i++)
         show_sparse(s, &rows[i], &measured, generate ? conditions : NULL);
     return STEER_OK;
@@ -9128,11 +8843,14 @@ static steer_status retention_table(experiment *s) {
         both(asked, s->n_retain, add_vector(s, to, 1), sparse + 2 * n++);
     }
     TRY(answer(s, "sparse vectors", sparse, 2 * n, 0));
+    static const column columns[] = {{"sparsity", WORDS}, {"n +", 0},       {"n -", 0},
+                                     {"harmless +", 2},   {"harmful -", 2}, {"loss", 1},
+                                     {"low", 1},          {"high", 1},      {0}};
     open_table(s->out, "retained",
                "Refusal that sparse vectors retain (paper section 7): DIM by "
                "the gradient rule, renormalised, on prompts that chose nothing; loss in points "
                "beside the whole vector, mean of both directions, 95% interval",
-               "sparsity|n +#0|n -#0|harmless +#2|harmful -#2|loss#1|low#1|high#1");
+               columns);
     ROW(s->out, "0", asked[1].n, asked[0].n, (double)whole[1].n_refused / asked[1].n,
         (double)whole[0].n_refused / asked[0].n, NAN, NAN, NAN);
     for (int i = 0; i < n; i++) {
@@ -9176,11 +8894,14 @@ static steer_status agreement_table(experiment *s) {
     float *v;
     if (!GET(v, 2 * d))
         return s->e->code;
+    static const column columns[] = {{"", WORDS},   {"tau", 1},     {"kept A", 0},
+                                     {"kept B", 0}, {"both", 0},    {"IoU", 3},
+                                     {"chance", 3}, {"log10 p", 1}, {0}};
     open_table(s->out, "agreement",
                "Dimensions that two methods keep (gradient rule): "
                "intersection over union, what chance gives, and, where both keep at least twenty, "
                "the probability of as many by chance",
-               "|tau#1|kept A#0|kept B#0|both#0|IoU#3|chance#3|log10 p#1");
+               columns);
     for (int a = DIM; a < s->methods; a++)
         for (int b = a + 1; b < s->methods; b++)
             for (int i = 0; i < TAUS; i++)
@@ -9580,8 +9301,10 @@ static steer_status whole_paper(experiment *s) {
         SHOW(methods_table(s));
     }
     begin_stage(s, PATCH);
-    if (s->stages & need_scores)
+    if (s->stages & need_scores) {
         SHOW(patching_table(s));
+        SHOW(coarse_table(s));
+    }
     if (begin_stage(s, CIRCUIT))
         TRY(circuit_stage(s));
     if (begin_stage(s, OV))
@@ -9640,6 +9363,7 @@ typedef struct {
     uint64_t given;  /* bit i: option i of the table was given */
     char **argument; /* what is not an option, the model first; then a NULL */
     int n_arguments;
+    const char *program; /* argv[0] */
 } options;
 
 /* The field of a TEXT is a const char *, of a REAL a double, of the others an int64_t. */
@@ -9736,7 +9460,7 @@ static const known_option all_options[] = {
     {"out", "FILE", TEXT, AT_FIELD(out), 0, 0, 0, FOR_VECTOR | FOR_CIRCUIT | FOR_MERGE,
      "where the vector, the smallest circuit or the joint store is written"},
     {"report", "NAME", TEXT, AT_FIELD(report), 0, 0, 0, FOR_EXPERIMENTS,
-     "write the tables to NAME.html and NAME.json too"},
+     "write the tables to NAME.json, and to the page NAME.html, too"},
     {"json", NULL, FLAG, AT_FIELD(json), 0, 0, 0, FOR_EXPERIMENTS, "print JSON instead of text"},
     {"store", "FILE", TEXT, AT_FIELD(store), 0, 0, 0, FOR_EXPERIMENTS,
      "keep what was computed there; the same command then goes on where it was"},
@@ -10184,21 +9908,21 @@ static void print_commands(void) {
          "--name=VALUE;\n-- ends them. Exit status: 0 done, 1 failed, 2 not understood.");
 }
 
-/* A text to the screen in lines that end before column 80; the first begins at `column`. */
-static void print_wrapped(const char *text, int column, int indent) {
+/* A text to the screen in lines that end before column 80; the first begins at column `at`. */
+static void print_wrapped(const char *text, int at, int indent) {
     enum { WIDTH = 80 };
 
     for (int first = 1; *text; first = 0) {
         int n = (int)strcspn(text, " ");
-        if (!first && column + 1 + n >= WIDTH) {
+        if (!first && at + 1 + n >= WIDTH) {
             printf("\n%*s", indent, "");
-            column = indent;
+            at = indent;
         } else if (!first) {
             putchar(' ');
-            column++;
+            at++;
         }
         printf("%.*s", n, text);
-        column += n;
+        at += n;
         text += n + (text[n] == ' ');
     }
     putchar('\n');
@@ -10943,6 +10667,27 @@ static steer_status command_merge(const options *o, steer_error *e) {
     return s;
 }
 
+/* The page, which stands beside the program or in the folder where it runs, in fresh memory; *page
+ * NULL: there is none. */
+static steer_status read_page(const char *program, char **page, steer_error *e) {
+    static const char name[] = "tools/page/report.html";
+    const char *slash = strrchr(program, '/');
+    char path[PATH_BYTES];
+    size_t n;
+    *page = NULL;
+    int length = slash ? (int)(slash + 1 - program) : 0;
+    if (snprintf(path, sizeof path, "%.*s%s", length, program, name) >= PATH_BYTES ||
+        access(path, R_OK))
+        snprintf(path, sizeof path, "%s", name);
+    if (access(path, R_OK))
+        return STEER_OK;
+    *page = read_file(path, &n, e);
+    if (!*page)
+        return e->code;
+    return strstr(*page, page_marker) ? STEER_OK
+                                      : fail(e, STEER_EFORMAT, "%s: no page for a report", path);
+}
+
 /* NAME.json or NAME.html. */
 static steer_status name_report(const char *name, int html, char path[PATH_BYTES], steer_error *e) {
     if (snprintf(path, PATH_BYTES, "%s%s", name, html ? ".html" : ".json") < PATH_BYTES)
@@ -10950,16 +10695,19 @@ static steer_status name_report(const char *name, int html, char path[PATH_BYTES
     return fail(e, STEER_EARG, "--report %.100s...: too long a name", name);
 }
 
-/* The report, on standard output with --json, and in NAME.json and NAME.html; also of a shard. */
-static steer_status publish(report *r, const char *name, steer_error *e) {
+/* The report, on standard output with --json, and in NAME.json and, if there is a page for it, in
+ * NAME.html; also of a shard. */
+static steer_status publish(report *r, const char *name, const char *page, steer_error *e) {
     char path[PATH_BYTES];
     end_report(r);
     TRY(report_status(r, e));
-    for (int html = 0; html < 2 && name; html++) {
+    for (int html = 0; html < 1 + (page != NULL) && name; html++) {
         TRY(name_report(name, html, path, e));
-        TRY(save_report(r, html ? write_html : write_json, path, e));
+        TRY(save_report(r, html ? page : NULL, path, e));
         notice("%s written", path);
     }
+    if (name && !page)
+        notice("no page: there is no tools/page/report.html beside the program");
     return STEER_OK;
 }
 
@@ -10975,10 +10723,11 @@ static steer_model *open_model(const char *path, const options *o, steer_error *
 
 /* A command of the paper on all models given; every one is opened, and what it needs is read,
  * before the first is worked on. */
-static steer_status run_experiments(const options *o, int stages, report *out, steer_error *e) {
+static steer_status run_experiments(const options *o, int stages, const char *page, report *out,
+                                    steer_error *e) {
     int n = o->n_arguments;
     char path[PATH_BYTES];
-    for (int html = 0; html < 2 && o->report; html++) {
+    for (int html = 0; html < 1 + (page != NULL) && o->report; html++) {
         TRY(name_report(o->report, html, path, e));
         TRY(check_output(path, WHOLE, e));
     }
@@ -11025,13 +10774,17 @@ static steer_status run_command(const known_command *c, options *o, steer_error 
         return status;
     }
     report out = {.f = stdout, .json = (int)o->json};
-    steer_status status = run_experiments(o, c->stages, &out, e);
+    char *page = NULL;
+    steer_status status = o->report ? read_page(o->program, &page, e) : STEER_OK;
+    if (!status)
+        status = run_experiments(o, c->stages, page, &out, e);
     if (!status || status == MISSING) {
-        steer_status published = publish(&out, o->report, e);
+        steer_status published = publish(&out, o->report, page, e);
         if (published)
             status = published;
     } else
         end_report(&out);
+    free(page);
     free_report(&out);
     return status;
 }
@@ -11226,6 +10979,7 @@ static steer_status obey(const known_command *c, int argc, char **argv, steer_er
         return fail(e, STEER_ENOMEM, "no memory for the arguments");
     memcpy(list, argv + 2, sizeof *list * (size_t)(argc - 2));
     steer_status s = read_arguments(c, list, &o, e);
+    o.program = argv[0];
     if (!s && c->bit & FOR_COMPUTING)
         s = prepare_threads(argv, &o, e);
     if (!s)

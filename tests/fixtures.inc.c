@@ -455,66 +455,20 @@ static int occurrences(const char *s, const char *of) {
     while ((s = strstr(s, of))) n++, s++;
     return n;
 }
-/* What is wrong with a page: tags that are not closed, in order, by their names, an & that begins
- * no entity, bytes that are no UTF-8, control characters; or NULL. */
-static const char *html_fault(const char *s) {
-    char open[64][16];
-    int depth = 0, length;
-    for (const char *end = s + strlen(s); s < end; s += length) {
-        long c = code_point(s, end, &length);
-        if (c < 0 || (c < 32 && c != '\n') || (c >= 127 && c < 160))
-            return "bytes that are no text";
-        if (c == '&') {
-            const char *name = s + 1 + (s[1] == '#');
-            size_t n = strspn(name, "0123456789abcdefghijklmnopqrstuvwxyz");
-            if (!n || name[n] != ';') return "a bare &";
-        }
-        if (c == '>') return "a bare >";
-        if (c != '<') continue;
-        char name[16] = "";
-        int closing = s[1] == '/';
-        sscanf(s + 1 + closing, "%15[a-zA-Z0-9]", name);
-        const char *stop = s;
-        for (int quoted = 0; *stop && (quoted || *stop != '>'); stop++) quoted ^= *stop == '"';
-        if (!*stop || (!*name && s[1] != '!')) return "a bare <";
-        length = (int)(stop + 1 - s);
-        static const char optional[] =
-            " meta html head body p li tr td th br "; /* ends may be left out */
-        char padded[20];
-        snprintf(padded, sizeof padded, " %s ", name);
-        if (s[1] == '!' || stop[-1] == '/' || strstr(optional, padded)) continue;
-        if (!closing) {
-            if (depth == 64) return "tags too deep";
-            memcpy(open[depth++], name, sizeof name);
-            continue;
-        }
-        if (!depth || strcmp(open[--depth], name)) return "a tag closed that is not open";
-    }
-    return depth ? "a tag that is never closed" : NULL;
-}
-/* The first number in a picture or a tag that is none, as in "M12.0,nan"; or NULL. */
-static const char *no_number(const char *s) {
-    int in_tag = 0, in_picture = 0;
-    for (; *s; s++) {
-        if (*s == '<') in_tag = 1;
-        if (*s == '>') in_tag = 0;
-        if (!strncmp(s, "<svg", 4)) in_picture = 1;
-        if (!strncmp(s, "</svg>", 6)) in_picture = 0;
-        if ((in_tag || in_picture) && (!strncmp(s, "nan", 3) || !strncmp(s, "inf", 3)) &&
-            !isalpha((unsigned char)s[-1]) && !isalpha((unsigned char)s[3]))
-            return s;
-    }
-    return NULL;
-}
 
-/* What `form` writes of a report, *n bytes and a 0; NULL where it can't. */
-static char *written(const report *r, void (*form)(FILE *, const report *), size_t *n) {
+/* A report as JSON, in a page if there is one, *n bytes and a 0; NULL where it can't. */
+static char *report_text(const report *r, const char *page, size_t *n) {
     char *text = NULL;
     FILE *f = r->lost ? NULL : open_memstream(&text, n);
     if (!f) return NULL;
-    form(f, r);
+    write_report(f, r, page);
     fclose(f);
     return text;
 }
-static char *report_json(const report *r, size_t *n) { return written(r, write_json, n); }
-static char *report_html(const report *r, size_t *n) { return written(r, write_html, n); }
+
+/* A number of a table's row by its column's name; NAN: there is none. */
+static double value_of(const report *r, const entry *t, int i, const char *name) {
+    for (int k = 0; k < t->n_columns; k++)
+        if (!strcmp(row_data(r, t, -1)[k].text, name)) return row_data(r, t, i)[k].value;
+    return NAN;
+}

@@ -505,16 +505,14 @@ static void fuzz_store(const uint8_t *data, size_t n) {
 static void fuzz_report(const uint8_t *data, size_t n) {
     static const char *const tables[] = {"steering", "methods", "freezing", "dose", "faithfulness",
         "sparsity", "circuit", "shaded", "svv", "overlap", "interchange", "other"};
-    static const char *const columns[] = {
-        "set#t|refused#2|low#2|high#2|Gemma#2|Llama#2",
-        "what|loss#1|low#1|high#1|at most#1|paper#2",
-        "c|coefficient#2|harmless +#2|harmful -#2", "k|share#4|simple#3|random#3|norm-aware#3",
-        "m|sparsity#3|faithfulness#3|+-#3|norm|harmless +#2|harmful -#2",
-        "e|from layer|from head|to layer|to head|to kind|score#4", "token|KL#3|text#t",
-        "head|node effect#3|tokens#t|2#t", "one|two#9|three#t"};
-    uint8_t *words = malloc(n + 1); /* without n: "nan" and "inf" on the page are numbers */
-    for (size_t i = 0; i < n; i++) words[i] = (data[i] | 32) == 'n' ? 'm' : data[i];
-    input in = {words, words + n};
+    static const column columns[][5] = {
+        {{"set", WORDS}, {"refused", 2}, {"low", 2}, {0}},
+        {{"token", WORDS}, {"KL", 3}, {"text", WORDS}, {0}},
+        {{"head", WORDS}, {"effect", 0}, {"tokens", WORDS}, {"2", WORDS}, {0}},
+        {{"", WORDS}, {0}},
+        {{"one", WORDS}, {"two", 9}, {0}}};
+    static const char page[] = "<script>let report = /*REPORT*/null/*END*/;</script>";
+    input in = {data, data + n};
     report r = {0};
     steer_model m = {0};
     while (in.at < in.end && n_entries(&r) < 12) {
@@ -541,15 +539,12 @@ static void fuzz_report(const uint8_t *data, size_t n) {
         free(text);
     }
     size_t sizes[2] = {0};
-    char *json = report_json(&r, &sizes[0]), *html = report_html(&r, &sizes[1]);
-    CHECK_THAT(json && html && strlen(json) == sizes[0] && strlen(html) == sizes[1], "no report");
+    char *json = report_text(&r, NULL, &sizes[0]), *html = report_text(&r, page, &sizes[1]);
+    CHECK_THAT(json && html && strlen(json) == sizes[0], "no report");
     CHECK_THAT(is_json(json), "not JSON: %s", json);
-    const char *fault = html_fault(html), *odd = no_number(html);
-    CHECK_THAT(!fault, "the page has %s: %s", fault, html);
-    CHECK_THAT(!odd, "no number on the page: %.80s", odd - 40);
-    CHECK_THAT(!strstr(html, "rgba(") || (!strstr(html, ",inf)") && !strstr(html, ",nan)") &&
-                                          !strstr(html, ",-nan)")), "no colour on the page");
-    free(json), free(html), free(words);
+    CHECK_THAT(!strchr(json, '<') && sizes[1] == sizes[0] + strlen(page) - strlen(page_marker) &&
+                   !memcmp(strchr(html, '=') + 2, json, sizes[0]), "a page: %s", html);
+    free(json), free(html);
     free_report(&r);
 }
 

@@ -354,7 +354,7 @@ static void test_dead_output(void) {
     const char *saved = in_temporary("lost.json");
     CHECK_THAT(report_status(&lost, &e) == STEER_ENOMEM && strstr(e.text, "no memory"), "%s",
                e.text);
-    CHECK_THAT(save_report(&lost, write_json, saved, &e) == STEER_ENOMEM && !exists(saved),
+    CHECK_THAT(save_report(&lost, NULL, saved, &e) == STEER_ENOMEM && !exists(saved),
                "half a report is saved");
     fclose(lost.f);
     free_report(&lost);
@@ -405,7 +405,7 @@ static void test_found_early(void) {
         {1, "vector weights/tiny-llama.bin --site 3,-1 --out %s/kept --report %s/no/r", "no/r"},
         {1, "circuit weights/tiny-llama.bin --vector %s/v --out %s/no/c", "no/c"},
         {1, "evaluate weights/tiny-llama.bin --vector %s/v --report %s/no/r", "no/r.json"},
-        {1, "evaluate weights/tiny-llama.bin --vector %s/v --report %s/blocked", "blocked.html"},
+        {1, "evaluate weights/tiny-llama.bin --vector %s/v --report %s/blocked", "blocked.json"},
         {1, "evaluate weights/tiny-llama.bin --vector %s/v --store %s/no/s", "no/s"},
         {1, "generate weights/tiny-llama.bin --prompts %s/many --jsonl %s/no/x", "no/x"},
         {1, "generate weights/tiny-llama.bin --prompts %s/many --jsonl %s", "directory"},
@@ -434,7 +434,7 @@ static void test_found_early(void) {
     write_bytes(in_folder("early", "many"), "How?\nWhy?\n", 10);
     const char *const kept[] = {"kept", "kept.json", "kept.html"};
     for (int i = 0; i < 3; i++) write_bytes(in_folder("early", kept[i]), "old", 3);
-    CHECK_THAT(!mkdir(in_folder("early", "blocked.html"), 0700), "mkdir");
+    CHECK_THAT(!mkdir(in_folder("early", "blocked.json"), 0700), "mkdir");
     for (size_t i = 0; i < sizeof refused / sizeof *refused; i++) {
         snprintf(arguments, sizeof arguments, refused[i].arguments, folder, folder);
         int status = run_program(PROGRAM, arguments, "");
@@ -464,11 +464,62 @@ static void test_found_early(void) {
                    "%s: status %d, \"%.300s\", \"%.300s\"", name, status, complained, shown);
     }
     CHECK_THAT(parts_in("early") == 0, "%d parts are left", parts_in("early"));
-    CHECK_THAT(!exists(in_folder("early", "blocked.json")), "a report without its page");
     CHECK_THAT(!steer_vector_load(&v, in_folder("early", "v"), m, &e), "%s", e.text);
     steer_vector_free(&v);
     steer_close(m);
     free(small.bytes);
+}
+
+/* ---------------------------------------------------------------- the report's page */
+
+/* The program in a folder with tools/page/report.html beside it, and one where there is none: what
+ * it complains of is in `complained`. Returns its exit status. */
+static int run_report(const char *name) {
+    char program[512], arguments[512], here[256];
+    if (!getcwd(here, sizeof here)) return -1;
+    snprintf(program, sizeof program, "cd %s/page/empty && %s/page/steer", temporary, temporary);
+    snprintf(arguments, sizeof arguments,
+             "evaluate %s/weights/tiny-llama.bin --vector %s/page/v --limit 2 --max-new 4 --report "
+             "%s/page/%s",
+             here, temporary, temporary, name);
+    return run_program(program, arguments, "");
+}
+
+static void test_page(void) {
+    static const char page[] = "<title>A page</title>\n<script>x = /*REPORT*/null/*END*/</script>\n";
+    char command[1024];
+    size_t n = 0, size = 0;
+    make_folder("page");
+    make_vector_file("page/v");
+    snprintf(command, sizeof command, "cp %s %s/page/steer && mkdir -p %s/page/empty", PROGRAM,
+             temporary, temporary);
+    CHECK_THAT(!system(command), "%s", command);
+
+    int status = run_report("alone");
+    CHECK_THAT(!status && exists(in_folder("page", "alone.json")) &&
+                   !exists(in_folder("page", "alone.html")) && strstr(complained, "no page"),
+               "without a page: status %d, \"%.300s\"", status, complained);
+    snprintf(command, sizeof command, "mkdir -p %s/page/tools/page", temporary);
+    CHECK_THAT(!system(command), "%s", command);
+    write_bytes(in_folder("page", "tools/page/report.html"), "no place", 8);
+    status = run_report("early");
+    CHECK_THAT(status == 1 && strstr(complained, "report.html") && lines_of(complained) == 1 &&
+                   !*shown && !exists(in_folder("page", "early.json")),
+               "a page without a place: status %d, \"%.300s\"", status, complained);
+    write_bytes(in_folder("page", "tools/page/report.html"), page, strlen(page));
+    CHECK_THAT(!mkdir(in_folder("page", "blocked.html"), 0700), "mkdir");
+    status = run_report("blocked");
+    CHECK_THAT(status == 1 && strstr(complained, "blocked.html") && lines_of(complained) == 1 &&
+                   !*shown && !exists(in_folder("page", "blocked.json")),
+               "a page that can't be written: status %d, \"%.300s\"", status, complained);
+    status = run_report("joined");
+    char *json = read_file(in_folder("page", "joined.json"), &n, NULL);
+    char *html = read_file(in_folder("page", "joined.html"), &size, NULL);
+    CHECK_THAT(!status && json && html && is_json(json) && !strchr(json, '<') &&
+                   size == n + strlen(page) - strlen(page_marker) && strstr(html, json) == html + 34,
+               "status %d, \"%.300s\": %.200s", status, complained, html);
+    free(json);
+    free(html);
 }
 
 /* ---------------------------------------------------------------- lines of answers */

@@ -1898,22 +1898,6 @@ static void test_patch_errors(void) {
 
 /* ---------------------------------------------------------------- the report */
 
-static void check_report(const report *r, const char *what, char **json, char **html) {
-    size_t n[2] = {0, 0};
-    *json = report_json(r, &n[0]), *html = report_html(r, &n[1]);
-    CHECK_THAT(*json && *html && strlen(*json) == n[0] && strlen(*html) == n[1], "%s: nothing",
-               what);
-    if (!*json || !*html) return;
-    CHECK_THAT(is_json(*json), "%s: not JSON: %.300s", what, *json);
-    const char *fault = html_fault(*html);
-    CHECK_THAT(!fault, "%s: the page has %s", what, fault);
-    CHECK_THAT(!occurrences(*html, "<script") && occurrences(*html, "http") == 1 &&
-                   strstr(*html, "https://arxiv.org/abs/2604.08524"),
-               "%s: scripts or addresses", what);
-    const char *odd = no_number(*html);
-    CHECK_THAT(!odd, "%s: NaN or infinity on the page: %.120s", what,
-               odd - min_int(80, (int)(odd - *html)));
-}
 static void test_report(void) {
     static const char
         hostile[] = "<script>alert(\"x\")</script> & </p> 'q' \\ \" \xC3\xA9 \xE2\x82\xAC",
@@ -1923,20 +1907,17 @@ static void test_report(void) {
     steer_model m = {0};
     report r = {.f = tmpfile()};
     char *json, *html, *text = NULL, decoded[256];
+    static const char page[] = "<p>\n<script>\nlet report = /*REPORT*/null/*END*/;\n</script>\n";
     size_t n = 0;
     CHECK_THAT(is_json("[{\"a\": [1, -2.5e+06, null]}, \"\\u00e9\\n\"]") && !is_json("[1,]") &&
                    !is_json("[nan]") && !is_json("{\"a\" 1}") && !is_json("[\"\n\"]") &&
                    !is_json("[01]") && !is_json("[") && !is_json("[\"\\x\"]") &&
                    !is_json("[\"\xFF\"]") && !is_json("[] []") && !is_json("[1 2]"),
                "the checker of JSON");
-    CHECK_THAT(!html_fault("<p>a &#60; b</p><meta x=\">\"><path d=\"\"/>") && html_fault("<b>") &&
-                   html_fault("a & b") && html_fault("<i></b>") && html_fault("a < b") &&
-                   html_fault("\xFF"),
-               "the checker of pages");
     report empty = {0};
-    check_report(&empty, "an empty report", &json, &html);
+    json = report_text(&empty, NULL, &n);
     CHECK_THAT(json && !strcmp(json, "[]\n"), "%s", json);
-    free(json), free(html);
+    free(json);
 
     snprintf(m.config.name, sizeof m.config.name, "<b>\"m\" & \xFF</b>");
     m.config.fingerprint = 0x123456789ABCDEFull;
@@ -1944,20 +1925,15 @@ static void test_report(void) {
     say(&r, "%s", hostile), say(&r, "%s", broken), say(&r, "%s", lines), say(&r, "%s", "");
     finding(&r, "%s: holds in part; %s", hostile, broken);
     finding(&r, "a claim: fails; 100%% of <it>"), finding(&r, "no verdict & no colon");
-    open_table(&r, "words", hostile, "what <is>|n#0|x#2|text & such#t|left#1");
+    open_table(&r, "words", hostile,
+               (const column[]){{"what <is>", WORDS}, {"n", 0}, {"x", 2}, {"text & such", WORDS},
+                                {"left", 1}, {0}});
     add_row(&r, hostile, (const double[]){3, NAN}, 2, (const char *[]){broken}, 1);
     add_row(&r, broken, (const double[]){-0.0, INFINITY}, 2, (const char *[]){hostile}, 1);
     add_row(&r, "", (const double[]){1e300, -1e-300, -INFINITY}, 3, (const char *[]){lines}, 1);
-    report shaded = {0}; /* tokens as dark as their logits; a column without a part stays empty */
-    open_report(&shaded, &m);
-    open_table(&shaded, "svv", "", "head|node effect#3|tokens#t|2#t|3#t");
-    add_row(&shaded, "DIM 1.0", (const double[]){9}, 1, (const char *[]){"' a b' 4.0", "'c' 2.0"}, 2);
-    char *page = report_html(&shaded, &(size_t){0});
-    CHECK_THAT(page && occurrences(page, "background:rgba") == 2 &&
-                   strstr(page, "(25,118,210,0.60)\">' a b' 4.0") &&
-                   strstr(page, "(25,118,210,0.30)\">'c' 2.0"), "shading: %s", page);
-    free(page), free_report(&shaded);
-    check_report(&r, "hostile text", &json, &html);
+    json = report_text(&r, NULL, &n);
+    html = report_text(&r, page, &(size_t){0});
+    CHECK_THAT(json && html && strlen(json) == n && is_json(json), "not JSON: %s", json);
     if (json && html) {
         CHECK_THAT(occurrences(json, "null") == 5 && strstr(json, "123456789abcdef"),
                    "%d nulls: %s", occurrences(json, "null"), json);
@@ -1967,16 +1943,14 @@ static void test_report(void) {
         at = at ? strstr(at + 9, "{\"note\": \"two") : NULL;
         decode_json(at ? at + 9 : "\"", decoded);
         CHECK_THAT(!strcmp(decoded, lines), "\"%s\" came back", decoded);
-        CHECK_THAT(occurrences(json, "\xEF\xBF\xBD") >= 20 &&
-                       occurrences(html, "\xEF\xBF\xBD") >= 20,
-                   "what is "
-                   "broken is shown as such: %d, %d",
-                   occurrences(json, "\xEF\xBF\xBD"), occurrences(html, "\xEF\xBF\xBD"));
-        CHECK_THAT(!strstr(html, "<b>\"") && !strstr(html, "<it>") && !strstr(html, "<is>") &&
-                       occurrences(html, ">holds in part</b>") == 1 &&
-                       occurrences(html, ">fails</b>") == 1 &&
-                       occurrences(html, "holds in part") == 1,
-                   "markup of others, or verdicts");
+        CHECK_THAT(occurrences(json, "\xEF\xBF\xBD") >= 20, "what is broken is shown as such: %d",
+                   occurrences(json, "\xEF\xBF\xBD"));
+        /* The page: before and behind the report as it was, and no text of others ends the script. */
+        const char *at_json = strstr(html, "report = "), *end = strstr(html, ";\n</script>\n");
+        CHECK_THAT(at_json && end && !memcmp(html, page, (size_t)(at_json - html)) &&
+                       end - at_json == (long)(9 + n) && !memcmp(at_json + 9, json, n) &&
+                       occurrences(html, "<") == 3 && strlen(end) == 12,
+                   "a page: %.300s", html);
     }
     free(json), free(html);
     /* As text: every line once, nothing that steers a terminal. */
@@ -1994,61 +1968,4 @@ static void test_report(void) {
         free(text);
     }
     free_report(&r);
-
-    /* Every picture, of numbers that are usual, all equal, none, huge; of one row and of many. */
-    for (int kind = 0; kind < 6; kind++)
-        for (int rows = 0; rows < 12; rows += rows ? 10 : 1) {
-            report all = {0};
-            char what[128];
-            snprintf(what, sizeof what, "pictures %d with %d rows", kind, rows);
-            open_report(&all, &m);
-            static const char *const tables[][2] = {
-                {"steering",
-                 "|n#0|refused#2|low#2|high#2|log-odds#1|coherent#2|perplexity#1|repeats#2|"
-                 "Gemma#2|Llama#2"},
-                {"methods",
-                 "|n#0|refused#2|low#2|high#2|log-odds#1|coherent#2|perplexity#1|repeats#2|"
-                 "Gemma#2|Llama#2"},
-                {"dose", "coefficient|harmless +#2|perplexity#1|repeats#2|harmful -#2|coherent#2"},
-                {"freezing",
-                 "|harmless +#2|harmful -#2|loss#1|+-#1|at most#1|paper#2|perpl. +#1|perpl. -#1|"
-                 "coherent -#2|faithfulness#3"},
-                {"faithfulness",
-                 "edges|share#3|simple#3|complement#3|random#3|backward#3|forward#3|norm-aware#3"},
-                {"overlap", "|c1#2|c2#2"},
-                {"interchange", "circuit of|with DIM#3|with NTP#3"},
-                {"circuit",
-                 "edge|score#3|from layer#0|from head#0|to layer#0|to kind#0|to head#0|rank#0"},
-                {"svv", "head|node effect#3|share#2|tokens#t"},
-                {"plain", "<&>|a#1"},
-                {"sparsity",
-                 "method, kept|kept dims#0|sparsity#3|harmless +#2|harmful -#2|faithfulness#3|"
-                 "+-#3|norm#0"},
-                {"sparsity-NTP", "method, kept|kept dims#0|sparsity#3|harmless +#2|harmful -#2|"
-                                 "faithfulness#3|+-#3|norm#0"},
-                {"shaded", "token|KL#3|text#t"}};
-            for (size_t p = 0; p < sizeof tables / sizeof *tables; p++) {
-                open_table(&all, tables[p][0], "A table (with: a colon): and more", tables[p][1]);
-                for (int i = 0; i < rows; i++) {
-                    double x[32];
-                    char label[32];
-                    snprintf(label, sizeof label, i % 2 ? "gradient %d harmful" : "%d <dropout>",
-                             i);
-                    for (int k = 0; k < 32; k++)
-                        x[k] = kind == 5     ? (k + i) % 2 * 1e38
-                               : kind == 0   ? (i * 7 + k * 3) % 11 / 10.0
-                               : kind == 1   ? 0
-                               : kind == 2   ? NAN
-                               : kind == 3   ? (k + i) % 3 * 1e300 - 1e300
-                               : (k + i) % 4 ? -(double)(i + k)
-                               : k % 2       ? NAN
-                                             : INFINITY;
-                    add_row(&all, label, x, 32, (const char *[]){hostile}, 1);
-                }
-            }
-            check_report(&all, what, &json, &html);
-            if (html && rows > 1 && kind == 0)
-                CHECK_THAT(occurrences(html, "<figure>") >= 10, "pictures are missing");
-            free(json), free(html), free_report(&all);
-        }
 }
