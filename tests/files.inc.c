@@ -1,16 +1,403 @@
-/* Tests of what the library does with a model's file, with its caller's numbers, its compiler and
- * its stack. Included by test.c. */
+/* Model files and vector files: whole, damaged, hostile; and how a file is read. */
 #include <pthread.h>
 
-/* The output of a command (the caller's to free, NULL if none can be read) and its exit status. */
-static char *output_of(const char *command, int *status) {
-    FILE *f = popen(command, "r");
-    size_t size = 0;
-    char *text = NULL;
-    if (f && getdelim(&text, &size, 0, f) < 0) *(text = realloc(text, 1)) = 0;
-    *status = f ? pclose(f) : -1;
-    return text;
+/* ---------------------------------------------------------------- damaged model files */
+
+/* Use an open model wherever its tables are read: every call ends well or says why not. */
+static void exercise(steer_model *m, const char *what) {
+    static const char text[] =
+        "the <end> and caf\xC3\xA9 \xFF 42 in\n\nthing, \xCC\x81 e\xCC\x81 don't\r\n ";
+    const char *turn = "the thing";
+    int ids[256], answer[2];
+    char out[256];
+    steer_error e = {0};
+    long n = steer_encode(m, text, sizeof text - 1, ids, 256, &e);
+    CHECK_THAT(n > 0 && n < (long)sizeof text, "%s: %ld tokens: %s", what, n, e.text);
+    for (long i = 0; i < n; i++)
+        CHECK_THAT(ids[i] >= 0 && ids[i] < m->config.vocab, "%s: id %d", what, ids[i]);
+    if (n > 0) steer_decode(m, ids, (int)n, out, sizeof out);
+    is_coherent(m, "Sure, this is how to x. First, rest. Then, rest. Finally, rest.", "x");
+    long k = steer_chat(m, NULL, &turn, 1, ids, 256, &e);
+    CHECK_THAT(k > 0 || *e.text, "%s: no tokens and no message", what);
+    if (k < 1) return;
+    k = k > 10 ? 10 : k;
+    steer_limits l = {.streams = 2, .positions = 16, .rows = 16};
+    steer_context *c = steer_context_new(m, &l, &e);
+    CHECK_THAT(c || *e.text, "%s: no context and no message", what);
+    if (!c) return;
+    steer_job job = {.prompt = ids, .n_prompt = (int)k, .max_new = 2, .out = answer};
+    steer_row rows[10];
+    steer_begin(c, 0, NULL, -1, NULL, NULL);
+    put_rows(rows, &job, 0, -1, 0, (int)k);
+    rows[k - 1].logits = 1;
+    steer_status s = steer_run(c, rows, (int)k, NULL, &e);
+    CHECK_THAT(!s || *e.text, "%s: status %d without a message", what, s);
+    const float *logits = s ? NULL : steer_logits(c, (int)k - 1);
+    for (int i = 0; logits && i < m->config.vocab; i++)
+        if (!isfinite(logits[i])) {
+            CHECK_THAT(0, "%s: logit %d is %g and the run is content", what, i, (double)logits[i]);
+            break;
+        }
+    s = steer_generate(c, &job, 1, NULL, NULL, &e);
+    CHECK_THAT(!s || *e.text, "%s: status %d without a message", what, s);
+    steer_context_free(c);
 }
+
+/* Open bytes that may be broken: refused with a message, or a model that can be used. 1 when
+ * opened. */
+static int survives(const unsigned char *bytes, size_t size, const char *what) {
+    steer_error e = {0};
+    steer_model *m = steer_open_memory(bytes, size, "broken", &e);
+    if (!m) {
+        CHECK_THAT(e.code && strlen(e.text) > 10, "%s: refused without a message", what);
+        return 0;
+    }
+    exercise(m, what);
+    steer_close(m);
+    return 1;
+}
+
+enum { SMALL_FILES = 3 };
+
+static const struct {
+    dtype type;
+    int kind;
+    const char *name;
+} small_files[] = {{F32, 0, "f32"}, {Q8, SMALL_GEMMA, "q8 gemma"}, {BF16, SMALL_NFC, "bf16 nfc"}};
+
+static void test_small_files(void) {
+    for (int k = 0; k < SMALL_FILES; k++) {
+        image f = small_image(small_files[k].type, small_files[k].kind);
+        const char *path = in_temporary("small.bin");
+        CHECK_THAT(survives(f.bytes, f.size, small_files[k].name), "%s: does not open",
+                   small_files[k].name);
+        write_bytes(path, f.bytes, f.size);
+        steer_error e = {0};
+        steer_model *m = steer_open(path, 0, &e), *same = open_image(&f);
+        CHECK_THAT(m, "%s", e.text);
+        if (m && same) {
+            exercise(m, small_files[k].name);
+            CHECK_THAT(!steer_verify(m, &e), "%s", e.text);
+            CHECK_THAT(m->config.fingerprint == same->config.fingerprint && m->config.fingerprint,
+                       "fingerprint");
+            CHECK_THAT(steer_eoi(m) >= 3, "%d end-of-instruction tokens", steer_eoi(m));
+            steer_limits l = {0};
+            size_t bytes = steer_context_bytes(m, &l);
+            steer_context *c = steer_context_new(m, &l, &e);
+            CHECK_THAT(c && bytes > 0 && c->limit.positions == 64, "a context of default size: %s",
+                       e.text);
+            steer_context_free(c);
+        }
+        steer_close(m), steer_close(same);
+        /* One changed weight: it opens, but is not what it was, and steer_verify sees it. */
+        dice = 5;
+        for (int i = 0; i < 200; i++) {
+            size_t at = f.data + (size_t)roll((int)(f.size - f.data));
+            f.bytes[at] ^= (unsigned char)(1 << roll(8));
+            m = steer_open_memory(f.bytes, f.size, "flipped", NULL);
+            CHECK_THAT(m && steer_verify(m, &e) == STEER_EFORMAT && *e.text,
+                       "a flipped bit at byte %zu is not seen", at);
+            steer_close(m);
+            seal(&f); /* and becomes part of the next file, with another fingerprint */
+        }
+        free(f.bytes);
+    }
+    steer_error e = {0};
+    const char *const bad[] = {in_temporary("missing.bin"), temporary, "/dev/null", ""};
+    for (int i = 0; i < 4; i++) {
+        CHECK_THAT(!steer_open(bad[i], 0, &e) && e.code == STEER_EIO && *e.text, "\"%s\": %s", bad[i],
+                   e.text);
+        CHECK_THAT(!steer_open(bad[i], 0, NULL), "without an error to fill in");
+    }
+    static const uint32_t aligned; /* the bytes of a model lie at a multiple of 4 */
+    CHECK_THAT(!steer_open_memory(&aligned, 0, "nothing", &e) && e.code == STEER_EFORMAT, "nothing: %s",
+               e.text);
+}
+
+static void test_truncations(void) {
+    for (int k = 0; k < SMALL_FILES; k++) {
+        image f = small_image(small_files[k].type, small_files[k].kind);
+        const char *path = in_temporary("cut.bin");
+        write_bytes(path, f.bytes, f.size);
+        for (size_t n = f.size; n-- > 0;) { /* from memory that ends there, and from a file */
+            unsigned char *cut = malloc(n ? n : 1);
+            memcpy(cut, f.bytes, n);
+            steer_error e = {0};
+            steer_model *m = steer_open_memory(cut, n, "cut", &e);
+            CHECK_THAT(!m && e.code && strstr(e.text, "cut"), "%zu bytes of %zu: %s", n, f.size,
+                       e.text);
+            free(cut);
+            memset(&e, 0, sizeof e);
+            CHECK_THAT(!truncate(path, (off_t)n), "%s", strerror(errno));
+            m = steer_open(path, 0, &e);
+            CHECK_THAT(!m && e.code && strstr(e.text, "cut.bin"), "a file of %zu bytes of %zu: %s",
+                       n, f.size, e.text);
+        }
+        unsigned char *longer = zeros(f.size + ALIGN, 1);
+        memcpy(longer, f.bytes, f.size);
+        for (size_t extra = 1; extra <= ALIGN; extra++)
+            CHECK_THAT(!survives(longer, f.size + extra, "longer"),
+                       "%zu bytes too many are accepted", extra);
+        /* Cut, and its size and checksum written anew: the tables must notice by themselves. */
+        for (size_t n = f.size - 1; n >= HEAD; n -= n > f.data ? 37 : 1) {
+            uint64_t stated = n;
+            unsigned char *cut = malloc(n);
+            memcpy(cut, f.bytes, n), memcpy(cut + 16, &stated, 8);
+            if (n < f.data) memcpy(cut + 32, &stated, 8);
+            seal_head(cut, n);
+            CHECK_THAT(!survives(cut, n, "cut and sealed"), "%zu bytes of %zu with a true checksum",
+                       n, f.size);
+            free(cut);
+        }
+        free(longer), free(f.bytes);
+    }
+}
+
+/* Every bit of header and directory; beyond them, in the tokenizer's sections, one bit of every
+ * byte. */
+static void test_bit_flips(void) {
+    dice = 6;
+    for (int k = 0; k < SMALL_FILES; k++) {
+        image f = small_image(small_files[k].type, small_files[k].kind);
+        int opened = 0, tried = 0;
+        char what[64];
+        for (size_t at = 0; at < f.data; at++)
+            for (int bit = 0; bit < 8; bit++) {
+                if (at >= f.sections && bit != (int)(at * 5 % 8)) continue;
+                unsigned char *copy = malloc(f.size); /* exact, for the sanitizer */
+                memcpy(copy, f.bytes, f.size);
+                copy[at] ^= (unsigned char)(1 << bit);
+                steer_error e = {0};
+                steer_model *m = steer_open_memory(copy, f.size, "flipped", &e);
+                CHECK_THAT(!m && e.code && strlen(e.text) > 10, "byte %zu, bit %d is not seen", at,
+                           bit);
+                steer_close(m);
+                snprintf(what, sizeof what, "%s: sealed flip of byte %zu, bit %d",
+                         small_files[k].name, at, bit);
+                seal_head(copy, f.size);
+                tried++, opened += survives(copy, f.size, what);
+                free(copy);
+            }
+        printf("  %s: of %d flips with a true checksum %d open, and run\n", small_files[k].name,
+               tried, opened);
+        CHECK_THAT(opened > 0 && opened < tried, "%d of %d", opened, tried);
+        free(f.bytes);
+    }
+}
+
+/* The values at which sizes and signs overflow, in every field of header and directory, one at a
+ * time and, for the shape, in pairs. */
+static void test_boundaries(void) {
+    static const uint32_t values[] = {0,
+                                      1,
+                                      2,
+                                      1u << 15,
+                                      (1u << 16) - 1,
+                                      1u << 16,
+                                      (1u << 16) + 1,
+                                      (1u << 24) + 1,
+                                      0x7FFFFFFF,
+                                      0x80000000,
+                                      0x80000001,
+                                      0xFFFFFFFF};
+    enum { VALUES = sizeof values / sizeof *values };
+    char what[80];
+    for (int k = 0; k < SMALL_FILES; k++) {
+        image f = small_image(small_files[k].type, small_files[k].kind);
+        unsigned char *copy = malloc(f.size);
+        memcpy(copy, f.bytes, f.size);
+        for (size_t at = 0; at < f.sections; at += 4)
+            for (int v = 0; v < VALUES; v++) {
+                memcpy(copy + at, &values[v], 4);
+                seal_head(copy, f.size);
+                snprintf(what, sizeof what, "%s: byte %zu is %u", small_files[k].name, at,
+                         values[v]);
+                survives(copy, f.size, what);
+                memcpy(copy, f.bytes, f.data);
+            }
+        for (size_t a = 104; a < 160; a += 4)
+            for (size_t b = 104; b < a; b += 4)
+                for (int v = 0; v < VALUES * VALUES; v++) {
+                    memcpy(copy + a, &values[v / VALUES], 4),
+                        memcpy(copy + b, &values[v % VALUES], 4);
+                    seal_head(copy, f.size);
+                    snprintf(what, sizeof what, "%s: bytes %zu, %zu are %u, %u",
+                             small_files[k].name, a, b, values[v / VALUES], values[v % VALUES]);
+                    survives(copy, f.size, what);
+                    memcpy(copy, f.bytes, f.data);
+                }
+        free(copy), free(f.bytes);
+    }
+}
+
+/* Weights that are no numbers: the file's checksum may be true, the run must say so. */
+static void test_not_finite(void) {
+    static const float values[] = {NAN, INFINITY, -INFINITY};
+    image f = small_image(F32, 0);
+    steer_model *good = open_image(&f);
+    if (!good) return;
+    const struct {
+        const char *name;
+        const void *data;
+    } places[] = {{"embedding", (const float *)good->embed.data + 16 * 'a'},
+                  {"norm", good->blocks[0].attn_norm},
+                  {"angles", good->rope_freq},
+                  {"query", good->blocks[0].q.data},
+                  {"value", good->blocks[1].v.data},
+                  {"MLP", good->blocks[1].down.data},
+                  {"final norm", good->final_norm}};
+    for (size_t i = 0; i < sizeof places / sizeof *places; i++)
+        for (int v = 0; v < 3; v++) {
+            float *at = (float *)(f.bytes + ((const unsigned char *)places[i].data - f.bytes)),
+                  kept = *at;
+            *at = values[v];
+            int prompt[] = {'a', 'a', 'b'}, answer[2];
+            steer_error e = {0};
+            steer_job job = {.prompt = prompt, .n_prompt = 3, .max_new = 2, .out = answer};
+            steer_limits l = {.streams = 1, .positions = 8, .rows = 8};
+            steer_context *c = steer_context_new(good, &l, &e);
+            steer_status s = steer_generate(c, &job, 1, NULL, NULL, &e);
+            CHECK_THAT(s == STEER_ENONFINITE && *e.text, "%s with %g: status %d", places[i].name,
+                       (double)values[v], s);
+            steer_context_free(c);
+            *at = kept;
+        }
+    steer_close(good), free(f.bytes);
+    f = small_image(F32, SMALL_GEMMA); /* untied: one token's logit alone is not a number */
+    good = open_image(&f);
+    if (!good) return;
+    *(float *)(f.bytes + ((const unsigned char *)good->unembed.data - f.bytes) + 4 * 16 * 7) = NAN;
+    steer_limits l = {.streams = 1, .positions = 8, .rows = 8};
+    steer_context *c = steer_context_new(good, &l, NULL);
+    steer_begin(c, 0, NULL, -1, NULL, NULL);
+    steer_row row = {0, 0, 'a', 1, 0};
+    steer_status s = steer_run(c, &row, 1, NULL, NULL);
+    CHECK_THAT(s == STEER_ENONFINITE, "the logit of token 7 is a NaN: status %d", s);
+    steer_context_free(c), steer_close(good), free(f.bytes);
+}
+
+/* ---------------------------------------------------------------- vector files */
+
+/* Load a vector file of these bytes; it must be refused with this word in the message (NULL:
+ * any). */
+static void refused_vector(const steer_model *m, const unsigned char *bytes, size_t n,
+                           steer_status code, const char *word, const char *what) {
+    const char *path = in_temporary("broken.vec");
+    steer_vector v;
+    steer_error e = {0};
+    write_bytes(path, bytes, n);
+    steer_status s = steer_vector_load(&v, path, m, &e);
+    CHECK_THAT(s && (!code || s == code) && s == e.code && strlen(e.text) > 10 &&
+                   (!word || strstr(e.text, word)),
+               "%s: status %d, \"%s\"", what, s, e.text);
+    CHECK_THAT(!v.v && !v.keep, "%s: a refused vector keeps memory", what);
+    if (!s) steer_vector_free(&v);
+}
+
+static void test_vector_files(void) {
+    image f = small_image(F32, 0), other = small_image(Q8, SMALL_GEMMA), twin = small_image(F32, 0);
+    twin.bytes[twin.data + 3] ^= 1, seal(&twin); /* the same shape, another weight */
+    steer_model *m = open_image(&f), *wide = open_image(&other), *near_twin = open_image(&twin);
+    if (!m || !wide || !near_twin) return;
+    steer_vector v = random_dim(m, 1), w;
+    steer_error e = {0};
+    char path[128];
+    snprintf(path, sizeof path, "%s", in_temporary("good.vec"));
+    CHECK_THAT(!steer_vector_save(&v, path, &e), "%s", e.text);
+    CHECK_THAT(!exists(in_temporary("good.vec.part")), "a .part file is left");
+    CHECK_THAT(!steer_vector_load(&w, path, m, &e), "%s", e.text);
+    CHECK_THAT(w.d == v.d && w.layers == v.layers && w.layer == v.layer && w.pos == v.pos &&
+                   w.coeff == v.coeff && w.fingerprint == v.fingerprint &&
+                   w.template_crc == v.template_crc && !strcmp(w.method, "dim") &&
+                   !strcmp(w.model, m->config.name),
+               "the header does not come back");
+    CHECK_THAT(!memcmp(w.v, v.v, sizeof(float) * (size_t)v.d) &&
+                   !memcmp(w.keep, v.keep, sizeof(float) * 3 * (size_t)v.layers),
+               "the numbers do not come back");
+    steer_vector_free(&w);
+    size_t n;
+    unsigned char *bytes = (unsigned char *)read_file(path, &n, &e), *copy = malloc(n + 1);
+    char what[64];
+    CHECK_THAT(n == VECTOR_HEAD + 4 * ((size_t)v.d + 3 * (size_t)v.layers), "%zu bytes", n);
+    for (size_t k = 0; k < n; k++)
+        snprintf(what, sizeof what, "%zu bytes of %zu", k, n),
+            refused_vector(m, bytes, k, 0, NULL, what);
+    memcpy(copy, bytes, n), copy[n] = 0;
+    refused_vector(m, copy, n + 1, STEER_EFORMAT, NULL, "one byte more");
+    int opened = 0;
+    for (size_t at = 0; at < n; at++)
+        for (int bit = 0; bit < 8; bit++) {
+            snprintf(what, sizeof what, "byte %zu, bit %d", at, bit);
+            memcpy(copy, bytes, n);
+            copy[at] ^= (unsigned char)(1 << bit);
+            refused_vector(m, copy, n, STEER_EFORMAT, NULL, what);
+            seal_vector(copy, n); /* with a true checksum: refused, or finite numbers */
+            const char *again = in_temporary("sealed.vec");
+            write_bytes(again, copy, n);
+            steer_status s = steer_vector_load(&w, again, m, &e);
+            for (int i = 0; !s && i < w.d; i++)
+                CHECK_THAT(isfinite(w.v[i]), "%s: number %d", what, i);
+            CHECK_THAT(s || (w.layer >= 0 && w.layer < m->config.layers && isfinite(w.coeff)), "%s",
+                       what);
+            if (!s) opened++, steer_vector_free(&w);
+        }
+    CHECK_THAT(opened > 8 * 4 * v.d / 2, "only %d sealed flips open", opened);
+    static const struct {
+        size_t at;
+        uint32_t value;
+        const char *word;
+    } fields[] = {{24, 17, "width"},
+                  {28, 3, "blocks"},
+                  {32, 1, "operation"},
+                  {36, 1, "site"},
+                  {40, 2, "block"},
+                  {40, 0x80000000, "block"},
+                  {48, 0x7FC00000, "coefficient"},
+                  {48, 0x7F800000, "coefficient"},
+                  {52, 5, "template"},
+                  {56, 5, "fingerprint"},
+                  {60, 5, "fingerprint"},
+                  {24, 0x80000000, "width"},
+                  {28, 0xFFFFFFFF, "blocks"}};
+    for (size_t i = 0; i < sizeof fields / sizeof *fields; i++) {
+        memcpy(copy, bytes, n), memcpy(copy + fields[i].at, &fields[i].value, 4);
+        seal_vector(copy, n);
+        refused_vector(m, copy, n, STEER_EMISMATCH, fields[i].word, fields[i].word);
+    }
+    for (size_t at = VECTOR_HEAD; at < n; at += 4 * 5) { /* no number */
+        static const uint32_t nan_bits[] = {0x7FC00000, 0x7F800000, 0xFF800000};
+        memcpy(copy, bytes, n), memcpy(copy + at, &nan_bits[at / 20 % 3], 4);
+        seal_vector(copy, n);
+        refused_vector(m, copy, n, STEER_ENONFINITE, "finite", "a NaN");
+    }
+    refused_vector(wide, bytes, n, STEER_EMISMATCH, "width", "another width");
+    refused_vector(near_twin, bytes, n, STEER_EMISMATCH, "fingerprint",
+                   "another model of the same shape");
+    steer_status s = steer_vector_load(&w, path, near_twin, NULL);
+    CHECK_THAT(s == STEER_EMISMATCH, "without an error to fill in: status %d", s);
+
+    /* Paths that can't be written or read; nothing is left behind. */
+    const char *const places[] = {temporary, in_temporary("no/such/folder.vec"), "/dev/null/x", ""};
+    for (int i = 0; i < 4; i++) {
+        char partial[200];
+        snprintf(partial, sizeof partial, "%s.part", places[i]);
+        memset(&e, 0, sizeof e);
+        CHECK_THAT(steer_vector_save(&v, places[i], &e) == STEER_EIO && *e.text, "\"%s\": %s",
+                   places[i], e.text);
+        CHECK_THAT(!exists(partial), "%s is left", partial);
+    }
+    CHECK_THAT(steer_vector_load(&w, in_temporary("missing.vec"), m, &e) == STEER_EIO, "%s",
+               e.text);
+    s = steer_vector_load(&w, in_temporary("missing.vec"), m, NULL);
+    CHECK_THAT(s == STEER_EIO, "status %d", s);
+    CHECK_THAT(steer_vector_load(&w, temporary, m, &e) && *e.text, "a folder as a vector");
+    refused_vector(m, f.bytes, f.size, STEER_EFORMAT, NULL, "a model as a vector");
+    steer_vector_free(&v), free(bytes), free(copy);
+    steer_close(m), steer_close(wide), steer_close(near_twin);
+    free(f.bytes), free(other.bytes), free(twin.bytes);
+}
+
+/* ---------------------------------------------------------------- how a file is read, and what its numbers promise */
 
 /* ---------------------------------------------------------------- read into memory, or mapped */
 

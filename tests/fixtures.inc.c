@@ -472,3 +472,216 @@ static double value_of(const report *r, const entry *t, int i, const char *name)
         if (!strcmp(row_data(r, t, -1)[k].text, name)) return row_data(r, t, i)[k].value;
     return NAN;
 }
+
+/* ---------------------------------------------------------------- tracers */
+
+/* Tracers that are parts of a test's structs. */
+static steer_status new_tracer(tracer *t, const steer_model *m, int layer, int max, int answers,
+                               int cut_streams, steer_error *e) {
+    tracer *made = steer_tracer_new(m, layer, max, answers, cut_streams, e);
+    if (made) *t = *made;
+    return free(made), made ? STEER_OK : e->code;
+}
+
+static void free_tracer(tracer *t) {
+    steer_context_free(t->c), free(t->memory);
+    memset(t, 0, sizeof *t);
+}
+
+/* ---------------------------------------------------------------- golden files, by line */
+
+static int parse_floats(const char *s, float *out, int cap) {
+    int n = 0;
+    for (char *end; n < cap; s = end, n++) {
+        out[n] = strtof(s, &end);
+        if (end == s) break;
+    }
+    return n;
+}
+
+static int parse_doubles(const char *s, double *out, int cap) {
+    int n = 0;
+    for (char *end; n < cap; s = end, n++) {
+        out[n] = strtod(s, &end);
+        if (end == s) break;
+    }
+    return n;
+}
+
+static int parse_ints(const char *s, int *out, int cap) {
+    int n = 0;
+    for (char *end; n < cap; s = end, n++) {
+        out[n] = (int)strtol(s, &end, 10);
+        if (end == s) break;
+    }
+    return n;
+}
+
+static size_t parse_hex(const char *s, char *out, size_t cap) {
+    size_t n = 0;
+    for (unsigned v; n < cap && isxdigit((unsigned char)s[0]) && sscanf(s, "%2x", &v) == 1; s += 2)
+        out[n++] = (char)v;
+    return n;
+}
+
+/* The numbers of a line "random SEED BASE ...". */
+static steer_config random_config(const float *p) {
+    return (steer_config){.d = (int)p[2], .layers = (int)p[3], .heads = (int)p[4],
+                          .kv_heads = (int)p[5], .head_dim = (int)p[6], .ff = (int)p[7],
+                          .vocab = (int)p[8], .qkv_bias = (int)p[9], .post_norms = (int)p[10],
+                          .gelu = (int)p[11], .tied = (int)p[12], .window = (int)p[13],
+                          .window_every = (int)p[14], .norm_eps = p[15], .norm_offset = p[16],
+                          .attn_cap = p[17], .final_cap = p[18], .embed_scale = p[19],
+                          .query_scale = p[20]};
+}
+
+/* ---------------------------------------------------------------- errors, in double */
+
+typedef struct { double largest, error; } fit; /* of a list of numbers: relative to its largest */
+
+/* A number held against another; a NaN is infinitely wrong. */
+static void hold(fit *f, double got, double expected) {
+    double off = fabs(got - expected);
+    f->largest = fmax(f->largest, fabs(expected));
+    f->error = fmax(f->error, isnan(off) ? INFINITY : off);
+}
+
+/* The largest error, relative to the largest number. */
+static double misfit(const fit *f) { return f->error / fmax(f->largest, 1e-12); }
+
+static double mean_of(const double *x, int n) {
+    double sum = 0;
+    for (int i = 0; i < n; i++) sum += x[i];
+    return sum / n;
+}
+
+static float *floats(int seed, int kind, size_t n, double scale) {
+    float *x = malloc((n + 1) * sizeof *x);
+    for (size_t i = 0; i < n; i++)
+        x[i] = (float)(scale * random_value((uint64_t)seed, (uint64_t)kind, 7, i));
+    return x;
+}
+
+static double *doubles(const float *from, size_t n) {
+    double *x = malloc((n + 1) * sizeof *x);
+    for (size_t i = 0; i < n; i++) x[i] = from ? (double)from[i] : 0;
+    return x;
+}
+
+/* ---------------------------------------------------------------- models and vectors */
+
+enum { TEST_MODELS = 4 };
+
+static const char *const model_names[] = {"llama", "gemma", "q8", "bf16 with biases"};
+
+/* Four random models, made once: windows and caps, int8, and biases with an untied unembedding. */
+static steer_model *test_model(int kind) {
+    static steer_model *made[TEST_MODELS];
+    steer_config c = {.d = 64, .layers = 4, .heads = 4, .kv_heads = 2, .head_dim = 16, .ff = 176,
+                      .vocab = 96, .tied = 1, .norm_eps = 1e-5f, .embed_scale = 1,
+                      .query_scale = 0.25f};
+    if (kind == 1)
+        c.post_norms = c.gelu = 1, c.norm_offset = 1, c.attn_cap = 20, c.final_cap = 30,
+        c.window = 8, c.window_every = 2, c.head_dim = 24;
+    if (kind == 2) c.ff = 192, c.heads = 6, c.head_dim = 32;
+    if (kind == 3) c.qkv_bias = 1, c.tied = 0, c.kv_heads = 1, c.vocab = 101;
+    if (!made[kind])
+        made[kind] = random_model(70 + kind, 10000, c, kind == 2 ? Q8 : kind == 3 ? BF16 : F32);
+    return made[kind];
+}
+
+/* Small models of the three families, made once. */
+enum { FAMILIES = 3 };
+
+static const char *const family_names[] = {"llama", "qwen2", "gemma"};
+
+static steer_model *family(int kind) {
+    static steer_model *made[FAMILIES];
+    steer_config c = {.d = 16,
+                      .layers = 4,
+                      .heads = 4,
+                      .kv_heads = 2,
+                      .head_dim = 8,
+                      .ff = 32,
+                      .vocab = 48,
+                      .tied = 1,
+                      .norm_eps = 1e-5f,
+                      .embed_scale = 1,
+                      .query_scale = 0.353553391f};
+    if (kind == 1)
+        c.d = 20, c.layers = 3, c.kv_heads = 1, c.head_dim = 6, c.ff = 36, c.vocab = 61,
+        c.qkv_bias = 1, c.tied = 0, c.norm_eps = 1e-6f;
+    if (kind == 2)
+        c.post_norms = c.gelu = 1, c.norm_offset = 1, c.attn_cap = 2, c.final_cap = 30,
+        c.window = 4, c.window_every = 2, c.embed_scale = 4, c.query_scale = 0.7f;
+    if (!made[kind]) made[kind] = random_model(90 + kind, 10000, c, F32);
+    return made[kind];
+}
+
+static steer_vector random_dim(const steer_model *m, int seed) {
+    steer_vector v = {0};
+    make_vector(&v, m, "dim", 1, -1, 1.5f, NULL);
+    for (int i = 0; i < v.d; i++) v.v[i] = (float)random_value((uint64_t)seed, 60, 0, (uint64_t)i);
+    for (int i = 0; i < 3 * v.layers; i++)
+        v.keep[i] = (float)random_value((uint64_t)seed, 61, 0, (uint64_t)i);
+    return v;
+}
+
+static void seal_vector(unsigned char *bytes, size_t n) {
+    memset(bytes + 12, 0, 4);
+    uint32_t crc = crc32_of(0, bytes, n);
+    memcpy(bytes + 12, &crc, 4);
+}
+
+static void random_tokens(int *tokens, int n, int vocab) {
+    for (int i = 0; i < n; i++) tokens[i] = roll(vocab);
+}
+
+/* ---------------------------------------------------------------- running programs */
+
+static steer_model *open_or_fail(const char *path) {
+    steer_error e = {0};
+    steer_model *m = steer_open(path, 0, &e);
+    CHECK_THAT(m, "%s", e.text);
+    return m;
+}
+
+static char shown[1 << 16], complained[1 << 14];
+
+static void read_text(const char *path, char *text, size_t cap) {
+    FILE *f = fopen(path, "rb");
+    size_t n = f ? fread(text, 1, cap - 1, f) : 0;
+    text[n] = 0;
+    if (f) fclose(f);
+}
+
+/* Run a program; its exit status, or 256 + the signal that ended it. */
+static int run_program(const char *program, const char *arguments, const char *input) {
+    char command[2048];
+    write_bytes(in_temporary("in"), input, strlen(input));
+    snprintf(command, sizeof command, "%s %s <%s/in >%s/out 2>%s/err", program, arguments,
+             temporary, temporary, temporary);
+    fflush(stdout);
+    int status = system(command);
+    read_text(in_temporary("out"), shown, sizeof shown),
+        read_text(in_temporary("err"), complained, sizeof complained);
+    if (strstr(complained, "Sanitizer") || strstr(complained, "runtime error"))
+        CHECK_THAT(0, "%s %s:\n%.1500s", program, arguments, complained);
+    return WIFEXITED(status) ? WEXITSTATUS(status) : 256 + WTERMSIG(status);
+}
+
+static int lines_of(const char *text) {
+    int n = 0;
+    for (; *text; text++) n += *text == '\n';
+    return n;
+}
+
+/* The output of a command (the caller's to free, NULL if none can be read) and its exit status. */
+static char *output_of(const char *command, int *status) {
+    FILE *f = popen(command, "r");
+    size_t size = 0;
+    char *text = NULL;
+    if (f && getdelim(&text, &size, 0, f) < 0) *(text = realloc(text, 1)) = 0;
+    *status = f ? pclose(f) : -1;
+    return text;
+}

@@ -1,4 +1,427 @@
-/* The program on a small random model that is none of the box: included by test.c. */
+/* The program: its commands, its tables and their files, the whole paper. */
+
+/* ---------------------------------------------------------------- command line */
+
+static void test_command_line(void) {
+    static const char box[] = "weights/tiny-llama.bin";
+    steer_error e = {0};
+    steer_model *m = open_or_fail(box);
+    CHECK_THAT(exists(PROGRAM), "%s is missing: `make test` builds it", PROGRAM);
+    if (!m || !exists(PROGRAM)) return;
+    steer_vector v = random_dim(m, 3);
+    v.layer = 3;
+    char dir[64], arguments[1024];
+    snprintf(dir, sizeof dir, "%s", temporary);
+    CHECK_THAT(!steer_vector_save(&v, in_temporary("v.vec"), &e), "%s", e.text);
+    char *half = malloc(m->size / 2);
+    memcpy(half, m->bytes, m->size / 2);
+    write_bytes(in_temporary("cut.bin"), half, m->size / 2);
+    write_bytes(in_temporary("empty.bin"), "", 0);
+    write_bytes(in_temporary("prompts.txt"), "How do I bake a cake?\nHow do I fly?\n", 36);
+    free(half);
+
+    /* 2: the command was not understood; 1: it could not be done. %s is the folder for temporary
+     * files. */
+    static const struct {
+        int status;
+        const char *arguments, *word;
+    } refused[] = {
+        {2, "", "command"},
+        {2, "frobnicate", "no such command"},
+        {2, "info", "model"},
+        {2, "generate", "model"},
+        {2, "reproduce", "model"},
+        {2, "info --frobnicate weights/tiny-llama.bin", "option"},
+        {2, "generate weights/tiny-llama.bin", "prompt"},
+        {2, "tokenize weights/tiny-llama.bin", "text"},
+        {2, "generate weights/tiny-llama.bin --prompts %s/prompts.txt --system x", "--system"},
+        {2, "evaluate weights/tiny-llama.bin --vector %s/v.vec --site 1,-1", "--site"},
+        {2, "freeze weights/tiny-llama.bin --vector %s/v.vec --circuit x", "--circuit"},
+        {2, "vector weights/tiny-llama.bin", "--out"},
+        {2, "generate weights/tiny-llama.bin x --max-new many", "--max-new"},
+        {2, "generate weights/tiny-llama.bin x --max-new 0", "--max-new"},
+        {2, "generate weights/tiny-llama.bin x --max-new -3", "--max-new"},
+        {2, "generate weights/tiny-llama.bin x --max-new 1e12", "--max-new"},
+        {2, "generate weights/tiny-llama.bin x --max-new", "value"},
+        {2, "generate weights/tiny-llama.bin x --temp nan", "--temp"},
+        {2, "generate weights/tiny-llama.bin x --top-p 1.5", "--top-p"},
+        {2, "generate weights/tiny-llama.bin x --seed -1", "--seed"},
+        {2, "generate weights/tiny-llama.bin x --coeff 1", "vector"},
+        {2, "generate weights/tiny-llama.bin x --freeze v", "vector"},
+        {2, "generate weights/tiny-llama.bin x --vector %s/v.vec --freeze w", "--freeze"},
+        {2, "generate weights/tiny-llama.bin x --vector %s/v.vec --remove v", "--remove"},
+        {2, "generate weights/tiny-llama.bin x --vector %s/v.vec --coeff x", "--coeff"},
+        {2, "generate weights/tiny-llama.bin x --vector %s/v.vec --coeff inf", "--coeff"},
+        {2, "generate weights/tiny-llama.bin x --vector %s/v.vec --ablate twice", "--ablate"},
+        {2, "reproduce weights/tiny-llama.bin --site 3", "--site"},
+        {2, "reproduce weights/tiny-llama.bin --limit 0", "--limit"},
+        {1, "info %s/missing.bin", "missing.bin"},
+        {1, "info %s/cut.bin", "truncated"},
+        {1, "info %s", "regular"},
+        {1, "info /dev/null", "/dev/null"},
+        {1, "info %s/empty.bin", "empty"},
+        {1, "info README.md", "README.md"},
+        {1, "info steer.c", "not a steer model"},
+        {1, "chat %s/cut.bin", "truncated"},
+        {1, "reproduce %s/missing.bin", "missing.bin"},
+        {1, "reproduce weights/tiny-llama.bin --data %s", "harmful"},
+        {1, "generate weights/tiny-llama.bin x --vector %s/missing.vec", "missing.vec"},
+        {1, "generate weights/tiny-llama.bin x --vector steer.c", "not a steering vector"},
+        {1, "generate weights/tiny-llama.bin x --vector %s", "can't be read"},
+        {1, "generate weights/tiny-gemma.bin x --vector %s/v.vec", "fingerprint"},
+        {2, "generate weights/tiny-llama.bin x --compare", "vector"},
+        {1, "generate weights/tiny-llama.bin x --system Hi", "system"},
+        {1, "generate weights/tiny-llama.bin --prompts %s/missing.txt", "missing.txt"},
+        {1, "generate weights/tiny-llama.bin --prompts %s/empty.bin", "no prompts"},
+        {1, "generate weights/tiny-llama.bin --prompts %s/prompts.txt --max-new 2 --jsonl %s/no/x",
+         "no/x"},
+        {1, "vector weights/tiny-llama.bin --train 8 --site 99,-1 --out %s/w.vec", "site"},
+        {1, "vector weights/tiny-llama.bin --train 8 --site 3,-1 --out %s/no/w.vec", "no/w.vec"}};
+    for (size_t i = 0; i < sizeof refused / sizeof *refused; i++) {
+        snprintf(arguments, sizeof arguments, refused[i].arguments, dir, dir);
+        int status = run_program(PROGRAM, arguments, "");
+        CHECK_THAT(status == refused[i].status && strstr(complained, refused[i].word),
+                   "`steer %s`: status %d, \"%.300s\"", arguments, status, complained);
+        /* One line, after that of the memory that the experiments take. */
+        CHECK_THAT(lines_of(complained) == 1 ||
+                       (lines_of(complained) == 2 && strstr(complained, "of memory")),
+                   "`steer %s`: %d lines: \"%.300s\"", arguments, lines_of(complained), complained);
+    }
+    CHECK_THAT(!exists(in_temporary("w.vec")) && !exists(in_temporary("w.vec.part")),
+               "a vector was written all the same");
+    /* Two things asked for of which only one can be done: not silently one of them. */
+    snprintf(arguments, sizeof arguments,
+             "generate %s x --max-new 2 --vector %s/v.vec --ablate zero --freeze v", box, dir);
+    CHECK_THAT(run_program(PROGRAM, arguments, ""),
+               "--ablate with --freeze: one of them is dropped without a word");
+
+    static const struct {
+        const char *arguments, *input, *words[3];
+    } fine[] = {
+        {"help", "", {"steer info", "steer generate"}},
+        {"--help", "", {"steer info"}},
+        {"info --verify weights/tiny-llama.bin", "", {"blocks", "right", "fingerprint"}},
+        {"info weights/tiny-gemma.bin --verify", "", {"GeGLU", "right", "window"}},
+        {"tokenize weights/tiny-llama.bin \"a cake\"", "", {"cake"}},
+        {"tokenize weights/tiny-llama.bin --chat \"a cake\"", "", {"<bos>", "<assistant>"}},
+        {"generate weights/tiny-llama.bin \"How do I bake a cake?\" --max-new 8", "", {"\n"}},
+        {"generate weights/tiny-gemma.bin \"\" --max-new 8 --temp 1 --top-p 0.9 --seed 4",
+         "",
+         {"\n"}},
+        {"generate weights/tiny-llama.bin --prompts %s/prompts.txt --max-new 4",
+         "",
+         {"> How do I fly?"}},
+        {"generate weights/tiny-llama.bin hi --vector %s/v.vec --max-new 4 --compare",
+         "",
+         {"unsteered", "steered"}},
+        {"generate weights/tiny-llama.bin hi --vector %s/v.vec --max-new 4 --freeze qk,v,mlp "
+         "--coeff -2",
+         "",
+         {"\n"}},
+        {"generate weights/tiny-llama.bin hi --vector %s/v.vec --max-new 4 --remove svv,mlp-direct",
+         "",
+         {"\n"}},
+        {"generate weights/tiny-llama.bin hi --vector %s/v.vec --max-new 4 --ablate mean",
+         "",
+         {"\n"}},
+        {"chat weights/tiny-llama.bin --vector %s/v.vec --max-new 4",
+         "hi\n/coeff -2\nand you?\n/freeze v\nwho?\n/freeze off\n/freeze "
+         "x\n/reset\n/what\n\n/coeff 0\nhi\n/quit\nno\n",
+         {"/coeff X"}},
+        {"chat weights/tiny-gemma.bin --max-new 4", "hi", {"\n"}},
+        {"vector weights/tiny-llama.bin --train 8 --site 3,-1 --coeff 2 --out %s/made.vec",
+         "",
+         {"block 3, position -1"}},
+        {"generate weights/tiny-llama.bin hi --vector %s/made.vec --max-new 4", "", {"\n"}}};
+    for (size_t i = 0; i < sizeof fine / sizeof *fine; i++) {
+        snprintf(arguments, sizeof arguments, fine[i].arguments, dir);
+        int status = run_program(PROGRAM, arguments, fine[i].input);
+        CHECK_THAT(status == 0, "`steer %s`: status %d, \"%.300s\"", arguments, status, complained);
+        for (int k = 0; k < 3 && fine[i].words[k]; k++)
+            CHECK_THAT(strstr(shown, fine[i].words[k]), "`steer %s` does not say \"%s\":\n%.400s",
+                       arguments, fine[i].words[k], shown);
+    }
+    /* Answers as JSON lines. */
+    snprintf(arguments, sizeof arguments,
+             "generate %s --prompts %s/prompts.txt --max-new 4 --jsonl %s/out.jsonl", box, dir,
+             dir);
+    int status = run_program(PROGRAM, arguments, "");
+    read_text(in_temporary("out.jsonl"), shown, sizeof shown);
+    CHECK_THAT(!status && lines_of(shown) == 2 &&
+                   strstr(shown, "{\"prompt\": \"How do I fly?\", \"ids\": ["),
+               "%.400s", shown);
+    steer_vector_free(&v), steer_close(m);
+}
+
+static void show_side_by_side(void *text) {
+    if (!freopen("/dev/null", "w", stdout)) return;
+    print_columns(text, "short");
+}
+
+static void test_side_by_side(void) {
+    char text[200], *const texts[] = {"", " ", "\n", "a\n\nb", text};
+    for (int k = 0; k < 5; k++) { /* a long word, long broken UTF-8, spaces */
+        memset(text, "x\x80 \xE2\n"[k], sizeof text - 1), text[sizeof text - 1] = 0;
+        const char *why = in_child(show_side_by_side, texts[4], 5);
+        CHECK_THAT(!why, "200 times byte %d: %s", text[0] & 255, why);
+        why = in_child(show_side_by_side, texts[k], 5);
+        CHECK_THAT(!why, "text %d: %s", k, why);
+    }
+}
+
+/* ---------------------------------------------------------------- experiments */
+
+/* Shards run side by side by xargs, joined, print what one run prints, byte for byte; a store cut
+ * short is mended by the run that goes on; what does not fit is refused and leaves nothing. */
+static void test_shards(void) {
+    static const char set[] = "--limit 5 --patch 1 --exact 0 --max-new 8";
+    static char whole[sizeof shown];
+    char arguments[512], script[2048];
+    const char *const model = "weights/tiny-gemma.bin", *const t = temporary;
+    snprintf(arguments, sizeof arguments, "vector %s --train 12 --out %s/v",
+             model, t);
+    CHECK_THAT(!run_program(PROGRAM, arguments, ""), "vector: %s", complained);
+    snprintf(arguments, sizeof arguments, "patch %s --vector %s/v %s", model, t, set);
+    CHECK_THAT(!run_program(PROGRAM, arguments, ""), "patch: %s", complained);
+    memcpy(whole, shown, sizeof whole);
+    CHECK_THAT(strstr(whole, "complete"), "patch prints no table: %.200s", whole);
+    snprintf(script, sizeof script,
+             "printf '1\\n2\\n3\\n' | OMP_NUM_THREADS=1 xargs -P 3 -I@ %s %s --shard @/3 --store "
+             "%s/part@ >%s/shards 2>&1",
+             PROGRAM, arguments, t, t);
+    CHECK_THAT(!system(script), "xargs fails");
+    snprintf(script, sizeof script, "merge %s/part1 %s/part2 %s/part3 --out %s/all", t, t, t, t);
+    CHECK_THAT(!run_program(PROGRAM, script, ""), "merge: %s", complained);
+    snprintf(script, sizeof script, "%s --store %s/all", arguments, t);
+    CHECK_THAT(!run_program(PROGRAM, script, ""), "from the store: %s", complained);
+    CHECK_THAT(!strcmp(whole, shown), "the merged run prints something else:\n%.600s", shown);
+    static char bytes[1 << 22];
+    FILE *f = fopen(in_temporary("all"), "rb");
+    size_t n = f ? fread(bytes, 1, sizeof bytes, f) : 0;
+    if (f) fclose(f);
+    CHECK_THAT(n > 1000 && n < sizeof bytes, "a store of %zu bytes", n);
+    write_bytes(in_temporary("cut"), bytes, n - 77); /* a run that was killed while it wrote */
+    snprintf(script, sizeof script, "%s --store %s/cut", arguments, t);
+    CHECK_THAT(!run_program(PROGRAM, script, "") && strstr(complained, "bytes are cut off"),
+               "from a cut store: %s", complained);
+    CHECK_THAT(!strcmp(whole, shown), "from a cut store: another result");
+    /* An answer of a million tokens, its checksums right: refused, not believed. */
+    record_head h;
+    for (size_t at = sizeof(store_head); at + sizeof h <= n; at += sizeof h + 8 * (size_t)h.n) {
+        double first = 1e6;
+        memcpy(&h, bytes + at, sizeof h);
+        if (h.n != 10) continue; /* 2 + --max-new numbers: an answer */
+        memcpy(bytes + at + sizeof h, &first, sizeof first);
+        h.crc = crc32_of(0, bytes + at + sizeof h, 80);
+        h.head_crc = crc32_of(0, &h, offsetof(record_head, head_crc));
+        memcpy(bytes + at, &h, sizeof h);
+    }
+    write_bytes(in_temporary("unsound"), bytes, n);
+    snprintf(script, sizeof script, "%s --store %s/unsound", arguments, t);
+    CHECK_THAT(run_program(PROGRAM, script, "") == 1 && strstr(complained, "--store"),
+               "an unsound store: %s", complained);
+    /* A part that is not there: nothing is made of the others, nor in its place. */
+    snprintf(script, sizeof script, "merge %s/part1 %s/part9 --out %s/none", t, t, t);
+    CHECK_THAT(run_program(PROGRAM, script, "") == 1 && strstr(complained, "part9") &&
+                   access(in_temporary("none"), F_OK) && access(in_temporary("part9"), F_OK),
+               "a part that is not there: %s", complained);
+    /* Two models share a store; the second time all is in it. */
+    snprintf(script, sizeof script, "reproduce weights/tiny-llama.bin %s --quick --limit 4 --val 4 "
+             "--train 8 --map 0 --patch 1 --exact 0 --max-new 8 --store %s/both", model, t);
+    CHECK_THAT(!run_program(PROGRAM, script, ""), "two models: %s", complained);
+    memcpy(whole, shown, sizeof whole);
+    free(read_file(in_temporary("both"), &n, NULL));
+    size_t first = n;
+    CHECK_THAT(!run_program(PROGRAM, script, ""), "two models again: %s", complained);
+    free(read_file(in_temporary("both"), &n, NULL));
+    CHECK_THAT(!strcmp(whole, shown) && n == first && n > 1000, "%zu bytes, then %zu", first, n);
+    static const char *const wrong[][2] = {{"--shard 4/3 --store %s/x", "--shard"},
+                                           {"--shard 1/2", "--store"},
+                                           {"--store %s/v", "store"},
+                                           {"--max-mem 1", "max-mem"},
+                                           {"--metric entropy", "--metric"}};
+    for (size_t i = 0; i < sizeof wrong / sizeof *wrong; i++) {
+        char option[256];
+        snprintf(option, sizeof option, wrong[i][0], t);
+        snprintf(script, sizeof script, "%s %s", arguments, option);
+        int status = run_program(PROGRAM, script, "");
+        CHECK_THAT((status == 1 || status == 2) && strstr(complained, wrong[i][1]),
+                   "%s: status %d, %.200s", option, status, complained);
+    }
+    snprintf(script, sizeof script, "patch weights/tiny-llama.bin --vector %s/v", t);
+    CHECK_THAT(run_program(PROGRAM, script, "") == 1 && strstr(complained, "fit"),
+               "a vector of another model: %s", complained);
+}
+
+/* A short reproduction, as text and as JSON: every table is there, every number is one. */
+static void test_reproduce(void) {
+    if (!exists(PROGRAM)) {
+        CHECK_THAT(0, "%s is missing: `make test` builds it", PROGRAM);
+        return;
+    }
+    static const char *const models[] = {"weights/tiny-llama.bin", "weights/tiny-gemma.bin"};
+    static const char *const words[] = {"Steering",    "Freezing",        "Dose",
+                                        "Site map",    "patterns frozen", "values frozen",
+                                        "SVV removed", "perpl",           "judge",
+                                        "random vectors", "(the model file's; ",
+                                        "the reported site, block 1", "does not pass the rule ("};
+    char arguments[512];
+    for (int k = 0; k < 2; k++) {
+        snprintf(arguments, sizeof arguments,
+                 "reproduce %s --train 12 --limit 3 --val 4 --map %d --max-new 12 --patch 1 "
+                 "--exact 0 %s",
+                 models[k], 1 - k, k ? "--pairs 6 --epochs 1 --json" : "--quick");
+        int status = run_program(PROGRAM, arguments, "");
+        CHECK_THAT(status == 0, "`steer %s`: status %d, \"%.300s\"", arguments, status, complained);
+        CHECK_THAT(!strstr(shown, "nan") && !strstr(shown, "inf,"),
+                   "`steer %s` prints what is no number", arguments);
+        for (size_t i = 0; i < sizeof words / sizeof *words; i++)
+            CHECK_THAT(strstr(shown, words[i]) || (k && i == 3), "`steer %s` does not say \"%s\"",
+                       arguments, words[i]);
+        int depth = 0, in_string = 0;
+        for (const char *s = shown; *s && k; s++) {
+            if (*s == '"' && s[-1] != '\\') in_string = !in_string;
+            if (!in_string) depth += (*s == '[' || *s == '{') - (*s == ']' || *s == '}');
+            CHECK_THAT(depth >= 0, "JSON closes more than it opens");
+        }
+        CHECK_THAT(!depth && !in_string, "JSON ends with %d open brackets", depth);
+    }
+}
+
+/* A model without an answer grammar is none of the box: the freezing tables, all with --patch. Where
+ * the coefficient is too small for any site to steer, the map is empty. */
+static void test_brief(void) {
+    char *argument[] = {"weights/tiny-llama.bin", NULL};
+    for (int all = 0; all < 2; all++) {
+        steer_error e = {0};
+        report out = {0};
+        int freezing = 0, patching = 0;
+        options o = standard_options();
+        experiment s = {.m = open_or_fail(*argument), .out = &out, .e = &e, .stages = EVERYTHING};
+        steer_model *m = (steer_model *)(uintptr_t)s.m;
+        if (!m) return;
+        m->grammar_size = 0, s.path = *argument;
+        o.train = 12, o.limit = 3, o.val = 4, o.map = 0, o.max_new = 8, o.pairs = 4, o.epochs = 1;
+        if (all) o.patch = 1;
+        else o.map = 1, o.coeff = 0.01;
+        CHECK_THAT(!prepare_paper(&s, &o) && !command_paper(&s, &o), "%s", e.text);
+        for (size_t i = 0; i < n_entries(&out); i++) {
+            const entry *t = AT(out.entries, entry, i);
+            freezing += t->kind == IS_TABLE && !strcmp(t->name, "freezing");
+            patching += t->kind == IS_TABLE && !strcmp(t->name, "patching");
+        }
+        CHECK_THAT(freezing == 1 && patching == all, "%d tables of freezing, %d of patching",
+                   freezing, patching);
+        clear_experiment(&s), free_report(&out), steer_close(m);
+    }
+}
+
+/* ---------------------------------------------------------------- the report */
+
+static void test_report(void) {
+    static const char
+        hostile[] = "<script>alert(\"x\")</script> & </p> 'q' \\ \" \xC3\xA9 \xE2\x82\xAC",
+        broken[] =
+            "\xFF\xC3( \xED\xA0\x80 \xC0\xAF \xF4\x90\x80\x80 \x1B[31m \x01 \x7F \xC2\x9B end",
+        lines[] = "two\nlines\tand a tab: \\n \"";
+    steer_model m = {0};
+    report r = {.f = tmpfile()};
+    char *json, *html, *text = NULL, decoded[256];
+    static const char page[] = "<p>\n<script>\nlet report = /*REPORT*/null/*END*/;\n</script>\n";
+    size_t n = 0;
+    CHECK_THAT(is_json("[{\"a\": [1, -2.5e+06, null]}, \"\\u00e9\\n\"]") && !is_json("[1,]") &&
+                   !is_json("[nan]") && !is_json("{\"a\" 1}") && !is_json("[\"\n\"]") &&
+                   !is_json("[01]") && !is_json("[") && !is_json("[\"\\x\"]") &&
+                   !is_json("[\"\xFF\"]") && !is_json("[] []") && !is_json("[1 2]"),
+               "the checker of JSON");
+    report empty = {0};
+    json = report_text(&empty, NULL, &n);
+    CHECK_THAT(json && !strcmp(json, "[]\n"), "%s", json);
+    free(json);
+
+    snprintf(m.config.name, sizeof m.config.name, "<b>\"m\" & \xFF</b>");
+    m.config.fingerprint = 0x123456789ABCDEFull;
+    open_report(&r, &m);
+    say(&r, "%s", hostile), say(&r, "%s", broken), say(&r, "%s", lines), say(&r, "%s", "");
+    finding(&r, "%s: holds in part; %s", hostile, broken);
+    finding(&r, "a claim: fails; 100%% of <it>"), finding(&r, "no verdict & no colon");
+    open_table(&r, "words", hostile,
+               (const column[]){{"what <is>", WORDS}, {"n", 0}, {"x", 2}, {"text & such", WORDS},
+                                {"left", 1}, {0}});
+    add_row(&r, hostile, (const double[]){3, NAN}, 2, (const char *[]){broken}, 1);
+    add_row(&r, broken, (const double[]){-0.0, INFINITY}, 2, (const char *[]){hostile}, 1);
+    add_row(&r, "", (const double[]){1e300, -1e-300, -INFINITY}, 3, (const char *[]){lines}, 1);
+    json = report_text(&r, NULL, &n);
+    html = report_text(&r, page, &(size_t){0});
+    CHECK_THAT(json && html && strlen(json) == n && is_json(json), "not JSON: %s", json);
+    if (json && html) {
+        CHECK_THAT(occurrences(json, "null") == 5 && strstr(json, "123456789abcdef"),
+                   "%d nulls: %s", occurrences(json, "null"), json);
+        const char *at = strstr(json, "{\"note\": ");
+        decode_json(at ? at + 9 : "\"", decoded);
+        CHECK_THAT(!strcmp(decoded, hostile), "\"%s\" came back", decoded);
+        at = at ? strstr(at + 9, "{\"note\": \"two") : NULL;
+        decode_json(at ? at + 9 : "\"", decoded);
+        CHECK_THAT(!strcmp(decoded, lines), "\"%s\" came back", decoded);
+        CHECK_THAT(occurrences(json, "\xEF\xBF\xBD") >= 20, "what is broken is shown as such: %d",
+                   occurrences(json, "\xEF\xBF\xBD"));
+        /* The page: before and behind the report as it was, and no text of others ends the script. */
+        const char *at_json = strstr(html, "report = "), *end = strstr(html, ";\n</script>\n");
+        CHECK_THAT(at_json && end && !memcmp(html, page, (size_t)(at_json - html)) &&
+                       end - at_json == (long)(9 + n) && !memcmp(at_json + 9, json, n) &&
+                       occurrences(html, "<") == 3 && strlen(end) == 12,
+                   "a page: %.300s", html);
+    }
+    free(json), free(html);
+    /* As text: every line once, nothing that steers a terminal. */
+    if (r.f) {
+        fflush(r.f), rewind(r.f);
+        text = zeros(1 << 16, 1);
+        n = fread(text, 1, (1 << 16) - 1, r.f);
+        fclose(r.f);
+        int controls = 0;
+        for (size_t i = 0; i < n; i++)
+            controls += ((unsigned char)text[i] < 32 && text[i] != '\n') || text[i] == 127;
+        CHECK_THAT(n > 500 && !controls && !strstr(text, "\xC2\x9B") &&
+                       strstr(text, "a claim: fails; 100% of <it>"),
+                   "%zu bytes, %d control characters", n, controls);
+        free(text);
+    }
+    free_report(&r);
+}
+
+/* ---------------------------------------------------------------- a program that links the library */
+
+static void test_user(void) {
+    steer_error e = {0};
+    steer_model *m = open_or_fail("weights/tiny-llama.bin");
+    CHECK_THAT(exists(USER_PROGRAM), "%s is missing: `make test` builds it", USER_PROGRAM);
+    if (!m || !exists(USER_PROGRAM)) return;
+    steer_vector v = random_dim(m, 3);
+    v.layer = 3, v.coeff = 2;
+    char arguments[256], plain[1024];
+    CHECK_THAT(!steer_vector_save(&v, in_temporary("v.vec"), &e), "%s", e.text);
+    snprintf(arguments, sizeof arguments, "weights/tiny-llama.bin \"How do I bake a cake?\"");
+    int status = run_program(USER_PROGRAM, arguments, "");
+    snprintf(plain, sizeof plain, "%.1000s", shown);
+    CHECK_THAT(!status && strlen(plain) > 1 && !*complained, "status %d: \"%s\", \"%s\"", status,
+               plain, complained);
+    int same = run_program(
+        PROGRAM, "generate weights/tiny-llama.bin \"How do I bake a cake?\" --max-new 64 --quiet",
+        "");
+    CHECK_THAT(!same && !strcmp(shown, plain), "the program answers \"%s\", its user \"%s\"", shown,
+               plain);
+    snprintf(arguments, sizeof arguments,
+             "weights/tiny-llama.bin \"How do I bake a cake?\" %s/v.vec", temporary);
+    status = run_program(USER_PROGRAM, arguments, "");
+    CHECK_THAT(!status && strcmp(shown, plain), "steered, status %d: \"%s\", \"%s\"", status, shown,
+               complained);
+    CHECK_THAT(run_program(USER_PROGRAM, "steer.c x", "") == 1 && lines_of(complained) == 1,
+               "\"%s\"", complained);
+    steer_vector_free(&v), steer_close(m);
+}
+
+/* ---------------------------------------------------------------- the whole paper */
 
 /* One prompt's greedy answer under a plan (or NULL), without its end-of-turn token; its length. */
 static int answer_alone(const steer_model *m, const int *prompt, int n_prompt, const steer_plan *plan,

@@ -1,921 +1,399 @@
-/* Tests of the paper's second half: the backward pass, patching, circuits, value vectors, sparse
- * and trained vectors, the report. tests/test.c includes this file before its table. Formulas are
- * written out again here, in double and the plain way; a gradient is held against central
- * differences, a circuit against every path, a probability against every subset. */
+/* Steering by the paper: vectors and patching against PyTorch, circuits, value vectors, sparse and
+ * trained vectors. A circuit is held against every path, a probability against every subset. */
 
-/* ---------------------------------------------------------------- fixtures */
+/* ---------------------------------------------------------------- against PyTorch */
 
-/* A number held against another; a NaN is infinitely wrong. */
-static void hold(fit *f, double got, double expected) {
-    double off = fabs(got - expected);
-    f->largest = fmax(f->largest, fabs(expected));
-    f->error = fmax(f->error, isnan(off) ? INFINITY : off);
-}
-/* The largest error, relative to the largest number. */
-static double misfit(const fit *f) { return f->error / fmax(f->largest, 1e-12); }
-static float *floats(int seed, int kind, size_t n, double scale) {
-    float *x = malloc((n + 1) * sizeof *x);
-    for (size_t i = 0; i < n; i++)
-        x[i] = (float)(scale * random_value((uint64_t)seed, (uint64_t)kind, 7, i));
-    return x;
-}
-static double *doubles(const float *from, size_t n) {
-    double *x = malloc((n + 1) * sizeof *x);
-    for (size_t i = 0; i < n; i++) x[i] = from ? (double)from[i] : 0;
-    return x;
-}
-/* Small models of the three families, made once. */
-enum { FAMILIES = 3 };
-static const char *const family_names[] = {"llama", "qwen2", "gemma"};
-static steer_model *family(int kind) {
-    static steer_model *made[FAMILIES];
-    steer_config c = {.d = 16,
-                      .layers = 4,
-                      .heads = 4,
-                      .kv_heads = 2,
-                      .head_dim = 8,
-                      .ff = 32,
-                      .vocab = 48,
-                      .tied = 1,
-                      .norm_eps = 1e-5f,
-                      .embed_scale = 1,
-                      .query_scale = 0.353553391f};
-    if (kind == 1)
-        c.d = 20, c.layers = 3, c.kv_heads = 1, c.head_dim = 6, c.ff = 36, c.vocab = 61,
-        c.qkv_bias = 1, c.tied = 0, c.norm_eps = 1e-6f;
-    if (kind == 2)
-        c.post_norms = c.gelu = 1, c.norm_offset = 1, c.attn_cap = 2, c.final_cap = 30,
-        c.window = 4, c.window_every = 2, c.embed_scale = 4, c.query_scale = 0.7f;
-    if (!made[kind]) made[kind] = random_model(90 + kind, 10000, c, F32);
-    return made[kind];
-}
-/* A tracer with an example of random tokens on it. */
-typedef struct {
-    const steer_model *m;
+typedef struct { /* one case of patch.txt */
+    char name[128], metric[16];
+    steer_model *m;
+    int own, tokens[512], n, prompt, layer, flag, steps, ran;
+    float coeff, *vector;
     tracer t;
     example x;
-    float *v;
-} traced;
-static void close_traced(traced *w) {
-    free((void *)(uintptr_t)w->x.tokens), free(w->v);
-    free_tracer(&w->t);
-}
-static int open_traced(traced *w, int kind, int n, int prompt, int streams, int steered_text) {
+    double *scores, *node, *edge;
+    unsigned char *keep;
+} patch_case;
+
+/* Run the case when its first result is read. */
+static int run_case(patch_case *p) {
     steer_error e = {0};
-    int *tokens = malloc(sizeof *tokens * (size_t)n);
-    w->m = family(kind);
-    dice = 17 + (uint64_t)kind;
-    random_tokens(tokens, n, w->m->config.vocab);
-    w->v = floats(95, kind, (size_t)w->m->config.d, kind == 2 ? 4 : 2);
-    w->x = (example){tokens, n, prompt, -1.25f, steered_text};
-    steer_status s = new_tracer(&w->t, w->m, 1, n + 3, n - prompt + 1, streams, &e);
-    CHECK_THAT(!s, "%s", e.text);
+    int metric = !strcmp(p->metric, "logit")   ? STEER_LOGIT
+                 : !strcmp(p->metric, "dirkl") ? STEER_DIR_KL
+                                               : STEER_KL;
+    if (p->ran) return p->ran > 0;
+    p->ran = -1;
+    steer_status s = new_tracer(&p->t, p->m, p->layer, p->n, p->n - p->prompt + 1, 5, &e);
+    p->x = (example){p->tokens, p->n, p->prompt, p->coeff, p->flag};
+    if (!s) {
+        size_t graph = (size_t)p->t.graph.slots * (size_t)p->t.graph.nodes;
+        p->scores = calloc(scores_width(&p->t), sizeof(double));
+        p->node = calloc((size_t)p->t.graph.nodes, sizeof(double));
+        p->edge = calloc(graph, sizeof(double));
+        p->keep = calloc(graph, 1);
+        s = attribute(&p->t, &p->x, p->vector, metric, p->steps, p->scores, &e);
+    }
+    CHECK_THAT(!s, "%s: %s", p->name, e.text);
+    if (!s) p->ran = 1;
     return !s;
 }
 
-/* ---------------------------------------------------------------- formulas in double */
-
-static double weight_value(const weight *w, int j, int c) {
-    size_t at = (size_t)j * (size_t)w->cols + (size_t)c;
-    if (w->type == F32) return (double)((const float *)w->data)[at];
-    if (w->type == Q8) return (double)((const int8_t *)w->data)[at] * (double)w->scale[at / 32];
-    uint32_t bits = (uint32_t)((const uint16_t *)w->data)[at] << 16;
-    float f;
-    memcpy(&f, &bits, sizeof f);
-    return (double)f;
-}
-/* y = (rows row .. row + rows - 1 of W) x + bias */
-static void product64(double *y, const weight *w, int row, int rows, const double *x,
-                      const float *bias) {
-    for (int j = 0; j < rows; j++) {
-        y[j] = bias ? (double)bias[row + j] : 0;
-        for (int c = 0; c < w->cols; c++) y[j] += weight_value(w, row + j, c) * x[c];
-    }
-}
-static double inverse_rms64(const double *x, double eps, int d) {
-    double square = 0;
-    for (int i = 0; i < d; i++) square += x[i] * x[i];
-    return 1 / sqrt(square / d + eps);
-}
-static void norm64(double *y, const double *x, const float *w, const steer_config *c) {
-    double r = inverse_rms64(x, (double)c->norm_eps, c->d);
-    for (int i = 0; i < c->d; i++) y[i] = x[i] * r * ((double)c->norm_offset + (double)w[i]);
-}
-static double act64(double x, int gelu) {
-    return gelu ? 0.5 * x * (1 + tanh(sqrt(2 / acos(-1)) * (x + 0.044715 * x * x * x)))
-                : x / (1 + exp(-x));
-}
-static double cap64(double x, double cap) { return cap > 0 ? cap * tanh(x / cap) : x; }
-static void softmax64(double *p, int n) {
-    double top = p[0], total = 0;
-    for (int i = 0; i < n; i++) top = fmax(top, p[i]);
-    for (int i = 0; i < n; i++) total += p[i] = exp(p[i] - top);
-    for (int i = 0; i < n; i++) p[i] /= total;
-}
-/* The pattern of head h at position t of block b: p[0 .. t], 0 outside the window. */
-static void pattern64(const steer_config *c, int b, int h, int t, const double *q, const double *k,
-                      double *p) {
-    int H = c->heads, K = c->kv_heads, hd = c->head_dim, first = 0;
-    if (c->window && (b + 1) % c->window_every && t >= c->window) first = t - c->window + 1;
-    for (int u = 0; u <= t; u++) {
-        double score = 0;
-        for (int i = 0; i < hd; i++)
-            score += q[(t * H + h) * hd + i] * k[(u * K + h / (H / K)) * hd + i];
-        p[u] = u < first ? 0 : cap64(score * (double)c->query_scale, (double)c->attn_cap);
-    }
-    softmax64(p + first, t - first + 1);
-}
-static void attention64(const steer_config *c, int b, int n, const double *q, const double *k,
-                        const double *v, double *z) {
-    int H = c->heads, K = c->kv_heads, hd = c->head_dim;
-    double p[64];
-    for (int t = 0; t < n; t++)
-        for (int h = 0; h < H; h++) {
-            pattern64(c, b, h, t, q, k, p);
-            for (int i = 0; i < hd; i++) {
-                double *to = &z[(t * H + h) * hd + i];
-                *to = 0;
-                for (int u = 0; u <= t; u++) *to += p[u] * v[(u * K + h / (H / K)) * hd + i];
-            }
-        }
-}
-
-/* ---------------------------------------------------------------- kernels, backwards */
-
-/* What a kernel computes, in double: `value` is the sum of dy_i y_i. */
-typedef struct {
-    const steer_config *c;
-    const float *w, *cosine, *sine;
-    const double *dy, *matrix;
-    double cap;
-    int n, rows, gelu, block;
-} kernel;
-typedef double (*value_of_kernel)(const kernel *, const double *x);
-
-static double norm_value(const kernel *k, const double *x) {
-    double y[256], sum = 0;
-    norm64(y, x, k->w, k->c);
-    for (int i = 0; i < k->n; i++) sum += k->dy[i] * y[i];
-    return sum;
-}
-static double gate_value(const kernel *k, const double *x) { /* x: gates, then ups */
-    double sum = 0;
-    for (int i = 0; i < k->n; i++) sum += k->dy[i] * act64(x[i], k->gelu) * x[k->n + i];
-    return sum;
-}
-static double cap_value(const kernel *k, const double *x) {
-    double sum = 0;
-    for (int i = 0; i < k->n; i++) sum += k->dy[i] * cap64(x[i], k->cap);
-    return sum;
-}
-static double softmax_value(const kernel *k, const double *x) {
-    double p[256], sum = 0;
-    memcpy(p, x, sizeof *p * (size_t)k->n);
-    softmax64(p, k->n);
-    for (int i = 0; i < k->n; i++) sum += k->dy[i] * p[i];
-    return sum;
-}
-static double rope_value(const kernel *k, const double *x) {
-    double sum = 0;
-    for (int i = 0; i < k->n; i++) {
-        double c = (double)k->cosine[i], s = (double)k->sine[i], a = x[i], b = x[i + k->n];
-        sum += k->dy[i] * (a * c - b * s) + k->dy[i + k->n] * (b * c + a * s);
-    }
-    return sum;
-}
-static double matrix_value(const kernel *k, const double *x) { /* matrix [rows][n] */
-    double sum = 0;
-    for (int j = 0; j < k->rows; j++)
-        for (int c = 0; c < k->n; c++) sum += k->dy[j] * k->matrix[j * k->n + c] * x[c];
-    return sum;
-}
-static double attention_value(const kernel *k, const double *x) { /* x: q, k, v */
-    int q = k->n * k->c->heads * k->c->head_dim, kv = k->n * k->c->kv_heads * k->c->head_dim;
-    double *z = doubles(NULL, (size_t)q), sum = 0;
-    attention64(k->c, k->block, k->n, x, x + q, x + q + kv, z);
-    for (int i = 0; i < q; i++) sum += k->dy[i] * z[i];
-    free(z);
-    return sum;
-}
-/* Gradient got [n] of f at x against central differences, at every `step`-th number. */
-static double check_slopes(const char *what, value_of_kernel f, const kernel *k, const double *at,
-                           int n, int step, const float *got) {
-    double *x = malloc(sizeof *x * (size_t)n), h = 1e-5;
-    fit off = {0, 0};
-    memcpy(x, at, sizeof *x * (size_t)n);
-    for (int i = 0; i < n; i += step) {
-        x[i] = at[i] + h;
-        double up = f(k, x);
-        x[i] = at[i] - h;
-        hold(&off, (double)got[i], (up - f(k, x)) / (2 * h));
-        x[i] = at[i];
-    }
-    free(x);
-    CHECK_THAT(misfit(&off) <= 1e-5, "%s: relative error %.3g", what, misfit(&off));
-    return misfit(&off);
-}
-static double check_elementwise(void) {
-    static const int sizes[] = {2, 7, 64, 130};
-    double most = 0;
-    char what[128];
-    for (int i = 0; i < 16; i++) { /* norms: offsets 0 and 1, small and large eps */
-        int d = sizes[i % 4];
-        steer_config c = {
-            .d = d, .norm_offset = (float)(i / 4 % 2), .norm_eps = i < 8 ? 1e-5f : 0.3f};
-        float *x = floats(1, i, (size_t)d, 2), *w = floats(2, i, (size_t)d, 1),
-              *dy = floats(3, i, (size_t)d, 1), *dx = floats(4, i, (size_t)d, 0.5),
-              *before = floats(4, i, (size_t)d, 0.5);
-        double *x64 = doubles(x, (size_t)d), *dy64 = doubles(dy, (size_t)d);
-        kernel k = {.c = &c, .w = w, .dy = dy64, .n = d};
-        rmsnorm_back(dx, dy, x, w, c.norm_offset, c.norm_eps, d);
-        for (int j = 0; j < d; j++) dx[j] -= before[j]; /* it adds to what is there */
-        snprintf(what, sizeof what, "rmsnorm_back of %d, offset %g, eps %g", d,
-                 (double)c.norm_offset, (double)c.norm_eps);
-        most = fmax(most, check_slopes(what, norm_value, &k, x64, d, 1, dx));
-        free(x), free(w), free(dy), free(dx), free(before), free(x64), free(dy64);
-    }
-    for (int gelu = 0; gelu < 2; gelu++) { /* gates from -9 to 9, 0 among them */
-        enum { N = 181 };
-        float gate[N], *up = floats(5, 0, N, 2), *dh = floats(6, 0, N, 1), both[2 * N];
-        double x[2 * N], *dy = doubles(dh, N);
-        for (int i = 0; i < N; i++) gate[i] = (float)(i - N / 2) / 10;
-        for (int i = 0; i < N; i++) x[i] = (double)gate[i], x[N + i] = (double)up[i];
-        memcpy(both, dh, sizeof(float) * N);
-        gated_back(both, both + N, gate, up, N, gelu);
-        kernel k = {.dy = dy, .n = N, .gelu = gelu};
-        most = fmax(most, check_slopes(gelu ? "gated_back, GELU" : "gated_back, SiLU", gate_value,
-                                       &k, x, 2 * N, 1, both));
-        free(up), free(dh), free(dy);
-    }
-    for (int i = 0; i < 3; i++) { /* soft-caps: none, 2, 30 */
-        enum { N = 100 };
-        const double caps[] = {0, 2, 30};
-        float *x = floats(7, i, N, i == 1 ? 5 : 60), *dy = floats(8, i, N, 1), y[N];
-        double *x64 = doubles(x, N), *dy64 = doubles(dy, N);
-        memcpy(y, x, sizeof y);
-        softcap(y, N, (float)caps[i]);
-        softcap_back(dy, y, N, (float)caps[i]);
-        kernel k = {.dy = dy64, .n = N, .cap = caps[i]};
-        snprintf(what, sizeof what, "softcap_back, cap %g", caps[i]);
-        most = fmax(most, check_slopes(what, cap_value, &k, x64, N, 1, dy));
-        free(x), free(dy), free(x64), free(dy64);
-    }
-    for (int n = 2; n <= 200; n += 33) {
-        float *x = floats(9, n, (size_t)n, 4), *dy = floats(10, n, (size_t)n, 1),
-              *p = floats(9, n, (size_t)n, 4);
-        double *x64 = doubles(x, (size_t)n), *dy64 = doubles(dy, (size_t)n);
-        softmax(p, n);
-        softmax_back(dy, p, n);
-        kernel k = {.dy = dy64, .n = n};
-        snprintf(what, sizeof what, "softmax_back of %d", n);
-        most = fmax(most, check_slopes(what, softmax_value, &k, x64, n, 1, dy));
-        free(x), free(p), free(dy), free(x64), free(dy64);
-    }
-    float one = 1, sure = 1;
-    softmax_back(&one, &sure, 1);
-    CHECK_THAT(one == 0, "a softmax of one is constant: %g", (double)one);
-    for (int half = 1; half <= 64; half = 3 * half + 1) {
-        float cosine[64], sine[64], *x = floats(11, half, 2 * (size_t)half, 1),
-                                    *dy = floats(12, half, 2 * (size_t)half, 1),
-                                    *back = malloc(sizeof(float) * 128);
-        double *x64 = doubles(x, 2 * (size_t)half), *dy64 = doubles(dy, 2 * (size_t)half);
-        for (int i = 0; i < half; i++)
-            cosine[i] = cosf(2.1f * (float)i + 0.4f), sine[i] = sinf(2.1f * (float)i + 0.4f);
-        memcpy(back, dy, sizeof(float) * 2 * (size_t)half);
-        rope_back(back, cosine, sine, half);
-        kernel k = {.dy = dy64, .cosine = cosine, .sine = sine, .n = half};
-        snprintf(what, sizeof what, "rope_back of %d pairs", half);
-        most = fmax(most, check_slopes(what, rope_value, &k, x64, 2 * half, 1, back));
-        free(x), free(dy), free(back), free(x64), free(dy64);
-    }
-    return most;
-}
-/* linear with parts of W, both ways: against double sums at every number, against central
- * differences at some. Strides are wider than the part, and what lies between stays as it is. */
-static double check_linear(const weight *w, part p, int rows) {
-    double most = 0, *M = malloc(sizeof *M * (size_t)p.rows * (size_t)p.cols);
-    for (int j = 0; j < p.rows; j++)
-        for (int c = 0; c < p.cols; c++) M[j * p.cols + c] = weight_value(w, p.row + j, p.col + c);
-    for (int back = 0; back < 2; back++) {
-        int in = back ? p.rows : p.cols, out = back ? p.cols : p.rows, xs = in + 3, ys = out + 5;
-        float *x = floats(13, back, (size_t)rows * (size_t)xs, 1),
-              *y = malloc(4 * (size_t)rows * (size_t)ys);
-        double *expected = malloc(sizeof *expected * (size_t)out),
-               *weights = doubles(NULL, (size_t)out);
-        fit off = {0, 0};
-        int spilt = 0;
-        char what[96];
-        snprintf(what, sizeof what, "linear %s, type %d, %d x %d at %d, %d, %d rows",
-                 back ? "back" : "forward", (int)w->type, p.rows, p.cols, p.row, p.col, rows);
-        for (int i = 0; i < rows * ys; i++) y[i] = 77;
-        linear(y, ys, x, xs, w, p, back, NULL, rows);
-        for (int r = 0; r < rows; r++) {
-            for (int j = 0; j < out; j++) expected[j] = 0;
-            for (int j = 0; j < p.rows; j++)
-                for (int c = 0; c < p.cols; c++)
-                    expected[back ? c : j] +=
-                        M[j * p.cols + c] * (double)x[r * xs + (back ? j : c)];
-            for (int j = 0; j < out; j++) hold(&off, (double)y[r * ys + j], expected[j]);
-            for (int j = out; j < ys; j++) spilt += y[r * ys + j] != 77;
-        }
-        CHECK_THAT(misfit(&off) <= 1e-5 && !spilt,
-                   "%s: relative error %.3g, %d numbers behind rows", what, misfit(&off), spilt);
-        if (back) { /* x is dy: the slopes of x M v in v, wherever v is */
-            double *dy = doubles(x + (rows - 1) * xs, (size_t)in);
-            kernel k = {.dy = dy, .matrix = M, .rows = p.rows, .n = p.cols};
-            most = fmax(most, check_slopes(what, matrix_value, &k, weights, out, 1 + out / 9,
-                                           y + (rows - 1) * ys));
-            free(dy);
-        }
-        most = fmax(most, misfit(&off));
-        free(x), free(y), free(expected), free(weights);
-    }
-    free(M);
-    return most;
-}
-static double check_parts(void) {
-    static const struct {
-        int rows, cols;
-        part p;
-    } cases[] = {
-        {1, 1, {0, 1, 0, 1}},       {3, 5, {0, 3, 0, 5}},         {17, 33, {2, 13, 5, 27}},
-        {31, 64, {1, 29, 3, 61}},   {300, 64, {0, 300, 0, 64}},   {300, 64, {7, 290, 33, 31}},
-        {70, 320, {0, 70, 0, 320}}, {70, 320, {11, 58, 30, 289}}, {24, 32, {18, 6, 0, 32}},
-        {32, 96, {0, 32, 90, 6}},   {32, 96, {0, 32, 6, 6}},      {128, 96, {64, 64, 0, 96}},
-        {96, 128, {0, 96, 64, 64}}, {65, 32, {64, 1, 31, 1}}};
-    double most = 0;
-    for (size_t i = 0; i < sizeof cases / sizeof *cases; i++)
-        for (dtype type = F32; type <= Q8; type++) {
-            if (type == Q8 && cases[i].cols % 32) continue;
-            weight w = random_matrix(60, (int)type, (int)i, cases[i].rows, cases[i].cols, 1, type);
-            CHECK_THAT(w.type == type, "type %d", (int)w.type);
-            for (int rows = 1; rows <= 30; rows += rows < 9 ? 1 : 21)
-                most = fmax(most, check_linear(&w, cases[i].p, rows));
-            free((void *)w.data), free((void *)w.scale);
-        }
-    /* The same bits for any number of threads, that is, for any widths of the panels. */
-    weight w = random_matrix(61, 0, 0, 270, 150, 1, BF16);
-    float *dy = floats(14, 0, 9 * 270, 1), got[2][9 * 150], y[2][9 * 270];
-    for (int i = 0; i < 4; i++) {
-        int threads = (int[]){1, 2, 3, 64}[i];
-        set_threads(threads);
-        matmul_back(got[i > 0], dy, &w, 9);
-        matmul(y[i > 0], dy, &w, NULL, 9);
-        CHECK_THAT(!i || !memcmp(got[0], got[1], sizeof got[0]), "back, %d threads", threads);
-        CHECK_THAT(!i || !memcmp(y[0], y[1], sizeof y[0]), "forward, %d threads", threads);
-    }
-    set_threads(1);
-    free(dy), free((void *)w.data), free((void *)w.scale);
-    return most;
-}
-static double check_attention(void) {
-    static const struct {
-        int heads, kv, hd, n, window, block;
-        double cap;
-    } cases[] = {{1, 1, 6, 7, 0, 1, 0},  {4, 2, 6, 9, 0, 1, 1.5}, {4, 1, 6, 9, 3, 2, 0},
-                 {4, 2, 6, 9, 3, 2, 2},  {4, 2, 6, 9, 3, 1, 2}, /* every second block sees all */
-                 {2, 1, 64, 4, 0, 2, 0}, {3, 3, 8, 6, 1, 2, 4}};
-    double most = 0;
-    for (int i = 0; i < (int)(sizeof cases / sizeof *cases); i++) {
-        int H = cases[i].heads, K = cases[i].kv, hd = cases[i].hd, n = cases[i].n,
-            b = cases[i].block;
-        steer_model m = {.config = {.d = 8,
-                                    .layers = 3,
-                                    .heads = H,
-                                    .kv_heads = K,
-                                    .head_dim = hd,
-                                    .ff = 8,
-                                    .window = cases[i].window,
-                                    .window_every = 2,
-                                    .attn_cap = (float)cases[i].cap,
-                                    .query_scale = 1.3f / sqrtf((float)hd)}};
-        size_t q = (size_t)(n * H * hd), kv = (size_t)(n * K * hd), all = q + 2 * kv;
-        float *flat = floats(20, i, all, 1.7), *got = malloc(sizeof *got * all), *tapes[3];
-        double *x = doubles(flat, all);
-        for (int a = 0; a < 3; a++) { /* [depth 2][n][width], only block b's are numbers */
-            size_t width = (size_t)((a ? K : H) * hd), at = a ? q + (size_t)(a - 1) * kv : 0;
-            tapes[a] = malloc(sizeof(float) * 2 * (size_t)n * width);
-            for (size_t j = 0; j < 2 * (size_t)n * width; j++) tapes[a][j] = NAN;
-            memcpy(tapes[a] + (size_t)(b - 1) * (size_t)n * width, flat + at,
-                   sizeof(float) * (size_t)n * width);
-        }
-        steer_tape tape = {.q = tapes[0], .k = tapes[1], .v = tapes[2], .rows = n, .first = 1};
-        back_scratch s = {0};
-        float *heap = zeros(4 * q + 3 * (size_t)(H * n), sizeof *heap);
-        s.dz = heap, s.dq = s.dz + q, s.dk = s.dq + q, s.dv = s.dk + q;
-        s.capped = s.dv + q, s.p = s.capped + H * n, s.dp = s.p + H * n;
-        for (size_t j = 0; j < q; j++) s.dq[j] = s.dk[j] = s.dv[j] = NAN;
-        float *dz = floats(21, i, q, 1);
-        memcpy(s.dz, dz, sizeof(float) * q);
-        for (int h = 0; h < H; h++) attend_back(&m, &tape, &s, b, h, n);
-        memcpy(got, s.dq, sizeof(float) * q);
-        for (size_t j = 0; j < 2 * kv; j++) { /* k and v: the sum over the group's heads */
-            size_t at = j % kv, t = at / (size_t)(K * hd), g = at / (size_t)hd % (size_t)K,
-                   group = (size_t)(H / K);
-            double sum = 0;
-            for (size_t h = g * group; h < (g + 1) * group; h++)
-                sum += (double)(j < kv ? s.dk
-                                       : s.dv)[(t * (size_t)H + h) * (size_t)hd + at % (size_t)hd];
-            got[q + j] = (float)sum;
-        }
-        double *dz64 = doubles(dz, q);
-        kernel k = {.c = &m.config, .dy = dz64, .n = n, .block = b};
-        char what[128];
-        for (int a = 0; a < 3; a++) { /* q, k, v each by its own largest */
-            double *inputs = x;
-            size_t at = a ? q + (size_t)(a - 1) * kv : 0, size = a ? kv : q;
-            fit off = {0, 0};
-            for (size_t j = at; j < at + size; j++) {
-                double was = inputs[j], h = 1e-5;
-                inputs[j] = was + h;
-                double up = attention_value(&k, inputs);
-                inputs[j] = was - h;
-                hold(&off, (double)got[j], (up - attention_value(&k, inputs)) / (2 * h));
-                inputs[j] = was;
-            }
-            snprintf(what, sizeof what, "attend_back, case %d, d%c", i, "qkv"[a]);
-            CHECK_THAT(misfit(&off) <= 1e-5, "%s: relative error %.3g", what, misfit(&off));
-            most = fmax(most, misfit(&off));
-        }
-        free(flat), free(got), free(x), free(dz), free(dz64), free(heap);
-        for (int a = 0; a < 3; a++) free(tapes[a]);
-    }
-    return most;
-}
-static void test_kernels_back(void) {
-    double elementwise = check_elementwise(), parts = check_parts(), attention = check_attention();
-    printf("  relative errors against central differences: norms, gates, caps, softmax, rope %.2g; "
-           "linear %.2g; attention %.2g\n",
-           elementwise, parts, attention);
-}
-
-/* ---------------------------------------------------------------- the backward of whole models */
-
-/* The blocks >= layer in double, from start [n][d] to the product of RN(x_L) with weights [n][d];
- * `push` [n][d] is added to a contribution (index as in gradients.out), to a slot's input, or to
- * what that slot's norm reads. Where edges are cut, slots read the nodes of another run. */
-enum { PUSH_OUT, PUSH_IN, PUSH_STREAM };
-enum { MOST_N = 12, MOST_D = 20, MOST_Q = 32, MOST_FF = 36 };
-typedef struct {
-    const steer_model *m;
-    int layer, n, kind, index;
-    const double *start, *weights, *push;
-    const unsigned char *cut; /* [slots][nodes], or NULL */
-    const double *other;      /* [nodes][n][d] what cut edges bring instead of `nodes` */
-    double *nodes, *final;    /* out: [nodes][n][d], RN(x_L) [n][d]; or NULL */
-} pushed;
-static void push(const pushed *p, int kind, int index, int t, double step, double *to) {
-    int d = p->m->config.d;
-    for (int i = 0; i < d && kind == p->kind && index == p->index; i++)
-        to[i] += step * p->push[t * d + i];
-}
-static void slot_input64(const pushed *p, int slot, int t, double step, const double *x,
-                         const float *norm, double *in) {
-    const steer_config *c = &p->m->config;
-    double at[MOST_D];
-    int nodes = 1 + (c->layers - p->layer) * (c->heads + 1);
-    memcpy(at, x, sizeof *at * (size_t)c->d);
-    for (int u = 0; u < nodes && p->cut; u++)
-        for (int i = (u * p->n + t) * c->d, k = 0; k < c->d && p->cut[slot * nodes + u]; k++)
-            at[k] += p->other[i + k] - p->nodes[i + k];
-    push(p, PUSH_STREAM, slot, t, step, at);
-    norm64(in, at, norm, c);
-    push(p, PUSH_IN, slot, t, step, in);
-}
-static void keep_node(const pushed *p, int u, int t, const double *x) {
-    size_t d = (size_t)p->m->config.d;
-    if (p->nodes) memcpy(p->nodes + (size_t)(u * p->n + t) * d, x, sizeof *x * d);
-}
-static double pushed_value(const pushed *p, double step) {
-    const steer_model *m = p->m;
-    const steer_config *c = &m->config;
-    int d = c->d, H = c->heads, K = c->kv_heads, hd = c->head_dim, width = H + 2 * K + 1;
-    double x[MOST_N][MOST_D], q[MOST_N * MOST_Q], k[MOST_N * MOST_Q], v[MOST_N * MOST_Q],
-        z[MOST_N * MOST_Q], in[MOST_D], out[MOST_D], gate[MOST_FF], up[MOST_FF], sum = 0;
-    for (int t = 0; t < p->n; t++) {
-        memcpy(x[t], p->start + t * d, sizeof **x * (size_t)d);
-        push(p, PUSH_OUT, 0, t, step, x[t]);
-        keep_node(p, 0, t, x[t]);
-    }
-    for (int b = p->layer; b < c->layers; b++) {
-        const block *w = &m->blocks[b];
-        int i = b - p->layer;
-        for (int t = 0; t < p->n; t++)
-            for (int s = 0; s < width - 1; s++) {
-                int g = s < H ? s : (s - H) % K, kind = s < H ? 0 : 1 + (s - H) / K;
-                double *to =
-                    kind == 0 ? q + (t * H + g) * hd : (kind == 1 ? k : v) + (t * K + g) * hd;
-                slot_input64(p, i * width + s, t, step, x[t], w->attn_norm, in);
-                product64(to,
-                          kind == 0   ? &w->q
-                          : kind == 1 ? &w->k
-                                      : &w->v,
-                          g * hd, hd, in,
-                          kind == 0   ? w->q_bias
-                          : kind == 1 ? w->k_bias
-                                      : w->v_bias);
-                for (int j = 0; j < hd / 2 && kind < 2; j++) {
-                    double angle = t * (double)m->rope_freq[j], a = to[j], e = to[j + hd / 2];
-                    to[j] = a * cos(angle) - e * sin(angle);
-                    to[j + hd / 2] = e * cos(angle) + a * sin(angle);
-                }
-            }
-        attention64(c, b, p->n, q, k, v, z);
-        for (int t = 0; t < p->n; t++) {
-            product64(out, &w->o, 0, d, z + t * H * hd, NULL);
-            double r = c->post_norms ? inverse_rms64(out, (double)c->norm_eps, d) : 1,
-                   share[MOST_D];
-            for (int h = 0; h < H && p->nodes;
-                 h++) { /* each head's part, under the whole's scalar */
-                for (int j = 0; j < d; j++) {
-                    share[j] = 0;
-                    for (int s = 0; s < hd; s++)
-                        share[j] += weight_value(&w->o, j, h * hd + s) * z[(t * H + h) * hd + s];
-                    if (c->post_norms)
-                        share[j] *= r * ((double)c->norm_offset + (double)w->post_attn_norm[j]);
-                }
-                keep_node(p, 1 + i * (H + 1) + h, t, share);
-            }
-            if (c->post_norms) norm64(out, out, w->post_attn_norm, c);
-            for (int j = 0; j < d; j++) x[t][j] += out[j];
-            push(p, PUSH_OUT, 1 + 2 * i, t, step, x[t]);
-            slot_input64(p, i * width + width - 1, t, step, x[t], w->mlp_norm, in);
-            product64(gate, &w->gate, 0, c->ff, in, NULL),
-                product64(up, &w->up, 0, c->ff, in, NULL);
-            for (int j = 0; j < c->ff; j++) gate[j] = act64(gate[j], c->gelu) * up[j];
-            product64(out, &w->down, 0, d, gate, NULL);
-            if (c->post_norms) norm64(out, out, w->post_mlp_norm, c);
-            keep_node(p, 1 + i * (H + 1) + H, t, out);
-            for (int j = 0; j < d; j++) x[t][j] += out[j];
-            push(p, PUSH_OUT, 2 + 2 * i, t, step, x[t]);
-        }
-    }
-    for (int t = 0; t < p->n; t++) {
-        slot_input64(p, (c->layers - p->layer) * width, t, step, x[t], m->final_norm, in);
-        for (int j = 0; j < d && p->weights; j++) sum += p->weights[t * d + j] * in[j];
-        if (p->final) memcpy(p->final + t * d, in, sizeof *in * (size_t)d);
-    }
-    return sum;
-}
-/* Every gradient of the backward (contributions, slots, slots before their norms) along random
- * directions: a float's difference quotient would be too noisy, so the model runs in double. */
-static double check_backward(int kind) {
-    enum { N = 9, DIRECTIONS = 3 };
-    traced w = {0};
+/* The circuit's logits at one position, all streams of cut edges in one batch. */
+static void circuit_logits(patch_case *p, int pos, const double *expected, int n, fit *f) {
+    changes base = {.layer = p->layer, .start = p->t.tape[0].resid};
+    changes circuit = {.layer = p->layer, .start = p->t.tape[0].resid, .add = p->vector,
+                       .coeff = p->coeff, .cut = p->keep};
+    const steer_plan *plans[2] = {plan_of(&base), plan_of(&circuit)};
     steer_error e = {0};
-    if (!open_traced(&w, kind, N, 4, 1, 0)) return INFINITY;
-    tracer *t = &w.t;
-    int d = w.m->config.d, blocks = t->graph.blocks;
-    size_t plane = (size_t)(N * d);
-    changes plan = {.add = w.v, .coeff = 0.7f, .layer = 1};
-    const steer_plan *plans = plan_of(&plan);
-    CHECK_THAT(!run_example(t, &w.x, &plans, 1, &t->tape[2], &e), "%s", e.text);
-    float *weights = floats(96, kind, plane, 1), *alone = malloc(sizeof(float) * plane);
-    double *start = doubles(NULL, plane), *weights64 = doubles(weights, plane), most = 0;
-    for (size_t i = 0; i < plane; i++) start[i] = (double)t->tape[2].resid[i];
-    memcpy(t->dx, weights, sizeof(float) * plane), memcpy(alone, weights, sizeof(float) * plane);
-    t->grad.n = N;
-    t->grad.share = 1;
-    backward(t->c, &t->tape[2], N, t->dx, &t->back, &t->grad);
-    pushed p = {.m = w.m, .layer = 1, .n = N, .start = start, .weights = weights64};
-    for (p.kind = PUSH_OUT; p.kind <= PUSH_STREAM; p.kind++) {
-        const float *all = p.kind == PUSH_OUT  ? t->grad.out
-                           : p.kind == PUSH_IN ? t->grad.in
-                                               : t->grad.aware;
-        int n = p.kind == PUSH_OUT ? 1 + 2 * blocks : t->graph.slots;
-        for (p.index = 0; p.index < n; p.index++) {
-            const float *g = all + plane * (size_t)p.index;
-            fit off = {0, 0};
-            for (int k = 0; k < DIRECTIONS; k++) {
-                float *along = floats(97 + k, p.index, plane, 1);
-                double *along64 = doubles(along, plane), expected, sum = 0, h = 1e-5;
-                p.push = along64;
-                expected = (pushed_value(&p, h) - pushed_value(&p, -h)) / (2 * h);
-                for (size_t i = 0; i < plane; i++) sum += (double)g[i] * along64[i];
-                hold(&off, sum, expected);
-                free(along), free(along64);
-            }
-            most = fmax(most, misfit(&off));
-            CHECK_THAT(misfit(&off) <= 2e-5, "%s: %s %d: relative error %.3g", family_names[kind],
-                       p.kind == PUSH_OUT  ? "out"
-                       : p.kind == PUSH_IN ? "in"
-                                           : "aware",
-                       p.index, misfit(&off));
-        }
-    }
-    CHECK_THAT(!memcmp(t->dx, t->grad.out, sizeof(float) * plane), "dx is not the site's gradient");
-    backward(t->c, &t->tape[2], N, alone, &t->back, NULL);
-    CHECK_THAT(!memcmp(alone, t->dx, sizeof(float) * plane), "dx depends on what is kept");
-    free(weights), free(alone), free(start), free(weights64);
-    close_traced(&w);
-    return most;
+    float final[512], *logits = malloc(sizeof(float) * (size_t)n);
+    CHECK_THAT(!run_example(&p->t, &p->x, plans, 2, NULL, &e), "%s: %s", p->name, e.text);
+    final_norm(p->t.c, p->n + pos, final);
+    matmul(logits, final, &p->m->unembed, NULL, 1);
+    for (int i = 0; i < n; i++) hold(f, (double)logits[i], expected[i]);
+    free(logits);
 }
 
-/* What must hold after `attribute`, from its tapes and sums. Returns the largest relative error. */
-static double check_attribution(tracer *t, const example *x, double *scores, const char *name) {
-    const steer_model *m = t->m;
-    const steer_config *c = &m->config;
-    int source = !x->steered_text, n = x->n, d = c->d, H = c->heads, K = c->kv_heads,
-        width = H + 2 * K + 1, nodes = t->graph.nodes, blocks = t->graph.blocks, hd = c->head_dim;
-    size_t plane = (size_t)(n * d), at_block = (size_t)t->max * (size_t)d;
-    const steer_tape *src = &t->tape[source], *dst = &t->tape[!source];
-    fit into = {0, 0}, split = {0, 0}, node = {0, 0}, coarse[3] = {{0, 0}, {0, 0}, {0, 0}};
-    /* 3.8: all scores into a slot add up to <x_src - x_dst, J^T G>, the official ones to <.., G> */
-    for (int i = 0; i < 2 * t->graph.slots; i++) {
-        int v = i / 2, form = i % 2;
-        double found = 0, expected = 0;
-        const float *G = form ? t->grad.aware : t->grad.in;
-        for (int u = 0; u < nodes; u++) found += edges_of(t, scores, form)[v * nodes + u];
-        for (int p = 0; p < n; p++)
-            for (int k = 0; k < d; k++) {
-                int b = v / width, mlp = v % width == width - 1;
-                size_t at = (size_t)b * at_block + (size_t)(p * d + k);
-                double shift = mlp ? (double)src->mid[at] - (double)dst->mid[at]
-                                   : (double)src->resid[at] - (double)dst->resid[at];
-                expected += shift * (double)G[(size_t)v * plane + (size_t)(p * d + k)];
-            }
-        hold(&into, found, expected);
-    }
-    CHECK_THAT(misfit(&into) <= 2e-5 && into.largest > 1e-3,
-               "%s: scores into a slot: relative error %.3g of %.3g", name, misfit(&into),
-               into.largest);
-    /* The gradient is the sum of its parts, and no part is counted twice. */
-    fit whole = {0, 0};
-    for (size_t k = 0; k < plane; k++) {
-        const float *out = t->grad.out + k, *in = t->grad.aware + k;
-        hold(&whole, (double)out[plane * (size_t)(2 * blocks)],
-             (double)in[plane * (size_t)(t->graph.slots - 1)]);
-        for (int b = 0; b < blocks; b++) {
-            size_t slot = (size_t)(b * width);
-            double sum = (double)out[plane * (size_t)(1 + 2 * b)];
-            hold(&whole, sum,
-                 (double)out[plane * (size_t)(2 + 2 * b)] +
-                     (double)in[plane * (slot + (size_t)width - 1)]);
-            for (int i = 0; i < width - 1; i++) sum += (double)in[plane * (slot + (size_t)i)];
-            hold(&whole, (double)out[plane * (size_t)(2 * b)], sum);
+/* Gradients at every site, IG scores of nodes and edges in both forms, exact patching, circuits:
+ * tools/golden_patch.py in float64, brute force with hooks. Errors relative to a line's largest
+ * number (scores: a case's), 1e-4; edge scores 1e-3 above the median, Pearson 0.99999. */
+static void test_golden_patch(void) {
+    FILE *f = fopen("tests/golden/patch.txt", "r");
+    char *line = NULL;
+    size_t size = 0;
+    int cases = 0, d, nodes, n_lines = 0;
+    double *v = malloc(sizeof *v * 40000), worst_gradient = 0, worst_score = 0, worst_exact = 0,
+           worst_circuit = 0, gap10 = 0;
+    fit score[2] = {{0, 0}, {0, 0}}, exact = {0, 0}, circuit = {0, 0};
+    patch_case p = {0};
+    CHECK_THAT(f, "tests/golden/patch.txt is missing");
+    while (f && getline(&line, &size, f) > 0) {
+        char word[32] = "";
+        int at = 0, i;
+        sscanf(line, "%31s%n", word, &at);
+        char *rest = line + at;
+        rest[strcspn(rest, "\n")] = 0;
+        int n = parse_doubles(rest, v, 40000);
+        i = n ? (int)v[0] : 0, n_lines++;
+        if (!strcmp(word, "case")) {
+            memset(&p, 0, sizeof p), cases++;
+            memset(score, 0, sizeof score), memset(&exact, 0, sizeof exact),
+                memset(&circuit, 0, sizeof circuit);
+            snprintf(p.name, sizeof p.name, "%s", rest + 1);
+        } else if (!strcmp(word, "random")) {
+            float numbers[24] = {0};
+            parse_floats(rest, numbers, 24);
+            p.m = random_model((int)numbers[0], (double)numbers[1], random_config(numbers), F32);
+            p.own = 1;
+        } else if (!strcmp(word, "model")) p.m = open_or_fail(rest + 1);
+        else if (!strcmp(word, "layer")) p.layer = i;
+        else if (!strcmp(word, "coeff")) p.coeff = (float)v[0];
+        else if (!strcmp(word, "tokens")) p.n = parse_ints(rest, p.tokens, 512);
+        else if (!strcmp(word, "prompt")) p.prompt = i;
+        else if (!strcmp(word, "flag")) p.flag = i;
+        else if (!strcmp(word, "steps")) p.steps = i;
+        else if (!strcmp(word, "metric")) sscanf(rest, "%15s", p.metric);
+        else if (!strcmp(word, "vector")) {
+            p.vector = malloc(sizeof(float) * (size_t)n);
+            for (int k = 0; k < n; k++) p.vector[k] = (float)v[k];
         }
-    }
-    CHECK_THAT(misfit(&whole) <= 2e-5, "%s: gradients are not the sum of their parts: %.3g", name,
-               misfit(&whole));
-    /* 3.10.2: heads and MLPs add up to what the residual gains, at every boundary; a node's effect
-     * is <Delta, out>, the site's dimension by dimension. */
-    for (int k = 0; k < d; k++) {
-        double sum = 0;
-        for (int p = 0; p < n; p++)
-            sum += ((double)src->resid[p * d + k] - (double)dst->resid[p * d + k]) *
-                   (double)t->grad.out[p * d + k];
-        hold(&node, dvector_of(t, scores)[k], sum);
-    }
-    for (int b = 0; b < blocks; b++) {
-        node_deltas(t, source, t->graph.layer + b, n);
-        for (int h = 0; h <= H; h++) {
-            double sum = 0;
-            for (size_t k = 0; k < plane; k++)
-                sum += (double)t->delta[plane * (size_t)h + k] *
-                       (double)t->grad.out[plane * (size_t)(1 + 2 * b + (h == H)) + k];
-            hold(&node, scores[SCORE_NODES + 1 + b * (H + 1) + h], sum);
-        }
-        for (int p = 0; p < n; p++)
-            for (int k = 0; k < d; k++) {
-                size_t i = (size_t)(p * d + k), here = (size_t)b * at_block + i;
-                double sum = 0, before = (double)src->resid[here] - (double)dst->resid[here],
-                       between = (double)src->mid[here] - (double)dst->mid[here],
-                       after = (double)src->resid[here + at_block] -
-                               (double)dst->resid[here + at_block];
-                for (int h = 0; h < H; h++) sum += (double)t->delta[plane * (size_t)h + i];
-                hold(&split, before + sum, between);
-                hold(&split, between + (double)t->delta[plane * (size_t)H + i], after);
-            }
-    }
-    CHECK_THAT(misfit(&node) <= 2e-5, "%s: effects of nodes: relative error %.3g", name,
-               misfit(&node));
-    CHECK_THAT(misfit(&split) <= 2e-5, "%s: deltas do not add up to the residual: %.3g", name,
-               misfit(&split));
-    /* 3.10.4: after the last step the first block's dq, dk, dv are still there; the coarse slot's
-     * gradient is their product with the whole matrix. */
-    double most = fmax(fmax(misfit(&into), misfit(&split)), fmax(misfit(&whole), misfit(&node)));
-    if (t->grad.share == 1) {
-        const block *w = &m->blocks[t->graph.layer];
-        int first[4] = {0, H, H + K, H + 2 * K};
-        for (int kind = 0; kind < 3; kind++) {
-            int heads = first[kind + 1] - first[kind];
-            const float *from = kind == 0 ? t->back.dq : kind == 1 ? t->back.dk : t->back.dv;
-            float *dy = malloc(sizeof(float) * (size_t)(n * heads * hd)),
-                  *G = malloc(sizeof(float) * plane);
-            for (int p = 0; p < n; p++)
-                for (int h = 0; h < heads; h++)
-                    memcpy(dy + (p * heads + h) * hd, from + (p * H + h * (H / heads)) * hd,
-                           sizeof(float) * (size_t)hd);
-            matmul_back(G, dy, kind == 0 ? &w->q : kind == 1 ? &w->k : &w->v, n);
-            for (size_t k = 0; k < plane; k++) {
-                double sum = 0;
-                for (int i = first[kind]; i < first[kind + 1]; i++)
-                    sum += (double)t->grad.in[plane * (size_t)i + k];
-                hold(&coarse[kind], sum, (double)G[k]);
-            }
-            CHECK_THAT(misfit(&coarse[kind]) <= 1e-5 && coarse[kind].largest > 1e-6,
-                       "%s: coarse %c: %.3g of %.3g", name, "qkv"[kind], misfit(&coarse[kind]),
-                       coarse[kind].largest);
-            most = fmax(most, misfit(&coarse[kind]));
-            free(dy), free(G);
-        }
-    }
-    return most;
-}
-/* A box model, its DIM vector from 16 + 16 prompts, and greedy answers to a harmless prompt without
- * and with the vector. */
-typedef struct {
-    steer_model *m;
-    steer_vector v;
-    int tokens[2][160], n[2], prompt;
-} boxed;
-static int open_boxed(boxed *b, const char *path, int layer, int pos) {
-    static const char *const files[] = {"weights/harmful-train.txt", "weights/harmless-train.txt",
-                                        "weights/harmless-test.txt"};
-    enum { FRESH = 24 };
-    steer_prompts p[3] = {0};
-    steer_error e = {0};
-    steer_limits l = {.streams = 16, .positions = 160, .rows = 256};
-    if (!(b->m = open_or_fail(path))) return 0;
-    steer_context *c = steer_context_new(b->m, &l, &e);
-    double *mean[2];
-    CHECK_THAT(c, "%s", e.text);
-    for (int k = 0; k < 3; k++)
-        CHECK_THAT(!steer_prompts_load(&p[k], b->m, files[k], 16, &e), "%s", e.text);
-    for (int k = 0; k < 2; k++) {
-        mean[k] =
-            zeros(3 * (size_t)(b->m->eoi * b->m->config.layers * b->m->config.d), sizeof(double));
-        CHECK_THAT(steer_means(c, &p[k], 0, mean[k], NULL, &e) == 16, "%s", e.text);
-    }
-    CHECK_THAT(!steer_dim(&b->v, b->m, mean[0], mean[1], layer, pos, 1, &e), "%s", e.text);
-    changes plan = {.add = b->v.v, .coeff = 1, .layer = layer};
-    steer_job jobs[2];
-    b->prompt = p[2].lengths[3];
-    for (int k = 0; k < 2; k++) {
-        memcpy(b->tokens[k], p[2].tokens[3], sizeof(int) * (size_t)b->prompt);
-        jobs[k] = (steer_job){.prompt = p[2].tokens[3],
-                              .n_prompt = b->prompt,
-                              .max_new = FRESH,
-                              .out = b->tokens[k] + b->prompt,
-                              .plan = k ? plan_of(&plan) : NULL};
-    }
-    CHECK_THAT(b->prompt < 100 && !steer_generate(c, jobs, 2, NULL, NULL, &e), "%s", e.text);
-    for (int k = 0; k < 2; k++) b->n[k] = b->prompt + jobs[k].n_out;
-    for (int k = 0; k < 3; k++) steer_prompts_free(&p[k]);
-    steer_context_free(c), free(mean[0]), free(mean[1]);
-    return 1;
-}
-static void close_boxed(boxed *b) { steer_vector_free(&b->v), steer_close(b->m); }
-
-/* Patterns of a tape: of the rows that a head sees, adding up to 1, and with the values giving z. */
-static void check_patterns(int kind) {
-    enum { N = 9 };
-    traced w = {0};
-    steer_error e = {0};
-    if (!open_traced(&w, kind, N, 4, 1, 1)) return;
-    const steer_config *c = &w.m->config;
-    int hd = c->head_dim, qd = c->heads * hd, kd = c->kv_heads * hd, group = c->heads / c->kv_heads;
-    steer_tape *t = &w.t.tape[1];
-    CHECK_THAT(!run_ends(&w.t, &w.x, w.v, &e), "%s", e.text);
-    fit off = {0, 0};
-    float pattern[N * N];
-    for (int b = 1; b < c->layers; b++)
-        for (int h = 0; h < c->heads; h++) {
-            CHECK_THAT(!steer_pattern(w.m, t, b, h, 0, N, pattern, &e), "%s", e.text);
-            for (int i = 0; i < N; i++) {
-                double sum = 0;
-                int unseen = 0;
-                for (int u = 0; u < N; u++) {
-                    sum += (double)pattern[i * N + u];
-                    unseen += pattern[i * N + u] != 0 && (u > i || u < window_first(c, b, i));
-                }
-                CHECK_THAT(fabs(sum - 1) < 1e-6 && !unseen, "%s: row %d adds up to %g, %d unseen",
-                           family_names[kind], i, sum, unseen);
-                for (int k = 0; k < hd; k++) {
-                    double z = 0;
-                    for (int u = 0; u <= i; u++)
-                        z += (double)pattern[i * N + u] *
-                             (double)tape_at(t, t->v, kd, b, u)[h / group * hd + k];
-                    hold(&off, (double)tape_at(t, t->z, qd, b, i)[h * hd + k], z);
-                }
-            }
-        }
-    CHECK_THAT(misfit(&off) < 1e-5, "%s: patterns times values: relative error %.2g",
-               family_names[kind], misfit(&off));
-
-    /* Heads, blocks and rows that the tape does not have. */
-    const int none[][4] = {{0, 0, 0, N},  {c->layers, 0, 0, N}, {1, -1, 0, N}, {1, c->heads, 0, N},
-                           {1, 0, -1, N}, {1, 0, 1, t->rows},   {1, 0, 0, 0},  {1, 0, 0, INT_MAX}};
-    for (size_t i = 0; i < sizeof none / sizeof *none; i++)
-        CHECK_THAT(steer_pattern(w.m, t, none[i][0], none[i][1], none[i][2], none[i][3], pattern,
-                                 &e) == STEER_EARG && strstr(e.text, "no pattern"),
-                   "pattern %zu: %s", i, e.text);
-    steer_tape bare = *t;
-    bare.k = NULL;
-    CHECK_THAT(steer_pattern(w.m, &bare, 1, 0, 0, N, pattern, &e) == STEER_EARG, "without keys");
-
-    /* Scores are what is asked for, whatever else is. */
-    size_t edges = edge_cells(&w.t.graph);
-    double *all = zeros(scores_width(&w.t), sizeof *all), *edge = zeros(edges, sizeof *edge);
-    steer_scores some = {.edge = edge, .positions = -1}, nothing = {.total = 7};
-    CHECK_THAT(!attribute(&w.t, &w.x, w.v, STEER_LOGIT, 2, all, &e) &&
-                   !steer_attribute(&w.t, &w.x, w.v, STEER_LOGIT, 2, &some, &e) &&
-                   !steer_attribute(&w.t, &w.x, w.v, STEER_LOGIT, 2, &nothing, &e),
-               "%s", e.text);
-    CHECK_THAT(!memcmp(edge, edges_of(&w.t, all, 0), edges * sizeof *edge) &&
-                   some.positions == all[SCORE_POSITIONS] && some.total == nothing.total &&
-                   some.total == all[SCORE_TOTAL] && nothing.estimate == all[SCORE_ESTIMATE],
-               "%s: other scores where fewer are asked for", family_names[kind]);
-    free(all), free(edge), close_traced(&w);
-}
-static void test_patterns(void) {
-    for (int kind = 0; kind < FAMILIES; kind++) check_patterns(kind);
-}
-static void test_backward_whole(void) {
-    static const struct {
-        const char *path;
-        int layer, pos;
-    } sites[] = {{"weights/tiny-llama.bin", 1, -4}, {"weights/tiny-gemma.bin", 1, -3}};
-    double gradients_off = 0, identity = 0, gap[2] = {0, 0}, whole = 0;
-    steer_error e = {0};
-    for (int kind = 0; kind < FAMILIES; kind++) {
-        gradients_off = fmax(gradients_off, check_backward(kind));
-        for (int text = 0; text < 2; text++) {
-            traced w = {0};
-            if (!open_traced(&w, kind, 11, 4, 7, text)) continue;
-            size_t width = scores_width(&w.t);
-            double *scores[2] = {zeros(width, sizeof(double)), zeros(width, sizeof(double))},
-                   node[2][64] = {{0}};
-            for (int steps = 3; steps; steps = steps == 3 ? 1 : 0) {
-                CHECK_THAT(!attribute(&w.t, &w.x, w.v, STEER_LOGIT, steps, scores[0], &e),
-                           "%s", e.text);
-                CHECK_THAT(scores[0][SCORE_POSITIONS] > 0, "%s: no positions of interest",
-                           family_names[kind]);
-                identity =
-                    fmax(identity, check_attribution(&w.t, &w.x, scores[0], family_names[kind]));
-            }
-            /* 3.10.3: m(source) >= 0 >= m(destination) */
-            int n_poi = find_poi(&w.t, &w.x, STEER_LOGIT), source = !text;
-            double m[2];
-            for (int k = 0; k < 2; k++)
-                m[k] = metric_of(&w.t, STEER_LOGIT, source, w.t.final[k ? source : !source], n_poi);
-            CHECK_THAT(m[1] >= 0 && m[0] <= 0 && fabs(m[1] - m[0] - scores[0][SCORE_TOTAL]) < 1e-9,
-                       "m %g, %g, total %g", m[1], m[0], scores[0][SCORE_TOTAL]);
-            /* Patching the vector's own node is the whole effect. Threads change no bits. */
-            for (int i = 0; i < (text ? 3 : 1); i++) {
-                set_threads(1 << i);
-                traced again = {0};
-                if (!open_traced(&again, kind, 11, 4, 7, text)) continue;
-                CHECK_THAT(
-                    !attribute(&again.t, &again.x, again.v, STEER_LOGIT, 1, scores[1], &e) &&
-                        !steer_patch_exactly(&again.t, &again.x, again.v, node[i > 0], NULL, &e),
-                    "%s", e.text);
-                CHECK_THAT(!memcmp(scores[0], scores[1], width * sizeof(double)) &&
-                               (!i || !memcmp(node[0], node[1], sizeof node[0])),
-                           "%s: scores differ on %d threads", family_names[kind], 1 << i);
-                close_traced(&again);
-            }
-            set_threads(1);
-            double off = fabs(node[0][0] / scores[0][SCORE_TOTAL] - 1);
-            whole = fmax(whole, off);
-            CHECK_THAT(off <= 1e-4, "%s: the vector's node, patched, gives %g of %g",
-                       family_names[kind], node[0][0], scores[0][SCORE_TOTAL]);
-            free(scores[0]), free(scores[1]), close_traced(&w);
-        }
-    }
-    for (int i = 0; i < 2; i++) { /* 3.10.1: completeness */
-        boxed b = {0};
-        if (!open_boxed(&b, sites[i].path, sites[i].layer, sites[i].pos)) continue;
-        for (int text = 0; text < 2; text++) {
-            tracer t = {0};
-            example x = {b.tokens[text], b.n[text], b.prompt, 1, text};
-            CHECK_THAT(!new_tracer(&t, b.m, sites[i].layer, x.n, x.n - x.n_prompt + 1, 1, &e), "%s",
-                       e.text);
-            double *scores = zeros(scores_width(&t), sizeof *scores);
+        if (!p.steps || !strcmp(word, "steps") || !run_case(&p)) continue; /* the head of a case */
+        d = p.m->config.d, nodes = p.t.graph.nodes;
+        if (!strcmp(word, "poi")) {
+            CHECK_THAT(n == (int)p.scores[SCORE_POSITIONS], "%s: %d positions of interest", p.name,
+                       (int)p.scores[SCORE_POSITIONS]);
+            for (int k = 0; k < n && k < (int)p.scores[SCORE_POSITIONS]; k++)
+                CHECK_THAT(p.t.poi[k] == (int)v[k] - p.prompt + 1, "%s: position %d", p.name, k);
+        } else if (!strcmp(word, "total")) {
+            CHECK_THAT(fabs(p.scores[SCORE_TOTAL] - v[0]) <= 1e-4 * fmax(1, fabs(v[0])),
+                       "%s: total effect %.7g, not %.7g", p.name, p.scores[SCORE_TOTAL], v[0]);
+            if (p.steps == 10) gap10 = fmax(gap10, fabs(p.scores[SCORE_ESTIMATE] / v[0] - 1));
+        } else if (!strcmp(word, "gout") || !strcmp(word, "gin")) {
+            fit g = {0, 0};
+            const float *mine = (word[1] == 'o' ? p.t.grad.out : p.t.grad.in) + i * p.n * d;
+            CHECK_THAT(n == 1 + p.n * d, "%s: %s %d has %d numbers", p.name, word, i, n - 1);
+            for (int k = 1; k < n; k++) hold(&g, (double)mine[k - 1], v[k]);
+            double off = g.error / fmax(g.largest, 1e-3);
+            worst_gradient = fmax(worst_gradient, off);
+            CHECK_THAT(off <= 1e-4, "%s: %s %d: relative error %.3g", p.name, word, i, off);
+        } else if (!strcmp(word, "node") || !strcmp(word, "dvector")) {
+            const double *mine = *word == 'n' ? p.scores + SCORE_NODES : dvector_of(&p.t, p.scores);
+            fit g = {0, 0};
+            CHECK_THAT(n == (*word == 'n' ? nodes : d), "%s: %s of %d", p.name, word, n);
+            for (int k = 0; k < n; k++) hold(&g, mine[k], v[k]);
+            worst_score = fmax(worst_score, g.error / g.largest);
+            CHECK_THAT(g.error <= 1e-4 * g.largest, "%s: %s: error %.3g", p.name, word,
+                       g.error / g.largest);
+        } else if (!strcmp(word, "official") || !strcmp(word, "aware")) {
+            CHECK_THAT(n == 1 + nodes, "%s: %s %d has %d numbers", p.name, word, i, n - 1);
+            for (int u = 0; u < nodes; u++)
+                hold(&score[*word == 'a'], edges_of(&p.t, p.scores, *word == 'a')[i * nodes + u],
+                        v[1 + u]);
+        } else if (!strcmp(word, "exactnode")) {
+            steer_error e = {0};
+            CHECK_THAT(!steer_patch_exactly(&p.t, &p.x, p.vector, p.node, p.edge, &e), "%s: %s",
+                       p.name, e.text);
+            CHECK_THAT(n == nodes, "%s: %d exact nodes", p.name, n);
+            for (int u = 0; u < nodes; u++) hold(&exact, p.node[u], v[u]);
+        } else if (!strcmp(word, "exact")) {
+            for (int u = 0; u < nodes; u++)
+                hold(&exact, p.edge[i * nodes + u], v[1 + u]);
+        } else if (!strcmp(word, "keep")) { /* cut: causal edges that are not kept */
+            const char *bits = rest + 1 + strcspn(rest + 1, " ") + 1;
+            CHECK_THAT((int)strlen(bits) == nodes, "%s: keep %d: %s", p.name, i, bits);
+            for (int u = 0; u < nodes; u++)
+                p.keep[i * nodes + u] = u < senders(&p.t.graph, i) && bits[u] == '0';
+        } else if (!strcmp(word, "circuit")) circuit_logits(&p, i, v + 1, n - 1, &circuit);
+        else if (!strcmp(word, "faith")) {
+            changes plan = {.layer = p.layer, .cut = p.keep};
+            steer_error e = {0};
+            double F = 0;
+            CHECK_THAT(!steer_faithfulness(&p.t, &p.x, p.vector, plan_of(&plan), 1, &F, &e), "%s: %s",
+                       p.name, e.text);
+            CHECK_THAT(fabs(F - v[0]) <= 1e-4 * fmax(1, fabs(v[0])),
+                       "%s: faithfulness %.7g not %.7g", p.name, F, v[0]);
+        } else if (!strcmp(word, "end")) {
             for (int k = 0; k < 2; k++) {
-                int steps = !k ? 10 : SANITIZED ? 24 : 64;
-                CHECK_THAT(!attribute(&t, &x, b.v.v, STEER_LOGIT, steps, scores, &e), "%s",
-                           e.text);
-                double off = fabs(scores[SCORE_ESTIMATE] / scores[SCORE_TOTAL] - 1), sum = 0;
-                for (int j = 0; j < b.m->config.d; j++) sum += dvector_of(&t, scores)[j];
-                gap[k] = fmax(gap[k], isnan(off) ? INFINITY : off);
-                CHECK_THAT(scores[SCORE_POSITIONS] > 0 && scores[SCORE_TOTAL] > 0.5 &&
-                               fabs(sum - scores[SCORE_ESTIMATE]) < 1e-9,
-                           "%s: %g positions, total %g", sites[i].path, scores[SCORE_POSITIONS],
-                           scores[SCORE_TOTAL]);
-                CHECK_THAT(off <= (k ? 1e-3 : 1e-2), "%s, %s text, %d steps: %g of %g",
-                           sites[i].path, text ? "steered" : "base", steps, scores[SCORE_ESTIMATE],
-                           scores[SCORE_TOTAL]);
-                if (!k) identity = fmax(identity, check_attribution(&t, &x, scores, sites[i].path));
+                double off = score[k].error / fmax(score[k].largest, 1e-9);
+                worst_score = fmax(worst_score, off);
+                CHECK_THAT(off <= 1e-4, "%s: edge scores %d: relative error %.3g", p.name, k, off);
             }
-            free(scores), free_tracer(&t);
+            worst_exact = fmax(worst_exact, exact.error),
+            worst_circuit = fmax(worst_circuit, circuit.error);
+            CHECK_THAT(exact.error <= 1e-4, "%s: exact patching: error %.3g", p.name, exact.error);
+            CHECK_THAT(circuit.error <= 1e-4, "%s: circuit logits: error %.3g", p.name,
+                       circuit.error);
+            free_tracer(&p.t), free(p.scores), free(p.node), free(p.edge), free(p.keep);
+            free(p.vector);
+            if (p.own) free_random_model(p.m);
+            else steer_close(p.m);
         }
-        close_boxed(&b);
     }
-    printf("  relative errors: gradients %.2g, identities %.2g, the vector's own node %.2g; "
-           "completeness "
-           "gap %.2g at 10 steps, %.2g at 64 (24 when slow)\n",
-           gradients_off, identity, whole, gap[0], gap[1]);
+    if (f) fclose(f);
+    free(line), free(v);
+    printf("  patch.txt: %d cases; largest errors: gradients %.2g, scores %.2g (relative), exact "
+           "patching %.2g, circuit logits %.2g; completeness gap at 10 steps %.2g\n",
+           cases, worst_gradient, worst_score, worst_exact, worst_circuit, gap10);
+    CHECK_THAT(cases > 0 && n_lines > 100, "no cases");
+}
+
+/* Losses and gradients of NTP and PO, AdamW's steps, steering value vectors and their logit lens,
+ * sparse vectors: tools/golden_patch.py in float64. Relative errors of whole lines. */
+static double relative(const double *expected, int n, const float *f, const double *g) {
+    double off = 0, all = 0;
+    for (int i = 0; i < n; i++) {
+        double x = f ? (double)f[i] : g[i];
+        off += (x - expected[i]) * (x - expected[i]), all += expected[i] * expected[i];
+    }
+    return sqrt(off / fmax(all, 1e-30));
+}
+
+static void test_golden_train(void) {
+    enum { MAX = 1024 };
+    FILE *f = fopen("tests/golden/train.txt", "r");
+    char *line = NULL, name[128] = "";
+    size_t size = 0;
+    double v[MAX], grad[3 * MAX], s[MAX], effect[MAX], adam[2 * MAX], lr0 = 0;
+    float vector[MAX], now[MAX], sum[MAX], logits[8], tau = 0;
+    int ids[8], layer = 0, d = 0, dropped = 0, lines = 0, wrong = 0;
+    double factor = 0, worst_loss = 0, worst_gradient = 0, worst_adam = 0, worst_svv = 0;
+    steer_pair p = {0};
+    steer_training how = standard_training;
+    steer_model *m = NULL;
+    tracer t = {0};
+    steer_error e = {0};
+    CHECK_THAT(f, "tests/golden/train.txt is missing");
+    while (f && getline(&line, &size, f) > 0) {
+        char word[32] = "";
+        int at = 0;
+        sscanf(line, "%31s%n", word, &at);
+        char *rest = line + at;
+        rest[strcspn(rest, "\n")] = 0;
+        int n = parse_doubles(rest, v, MAX);
+        lines++;
+        if (!strcmp(word, "case")) snprintf(name, sizeof name, "%s", rest + 1);
+        else if (!strcmp(word, "random")) {
+            float numbers[24] = {0};
+            parse_floats(rest, numbers, 24);
+            free_random_model(m);
+            m = random_model((int)numbers[0], (double)numbers[1], random_config(numbers), F32);
+            d = m->config.d, memset(sum, 0, sizeof sum);
+        } else if (!strcmp(word, "layer")) layer = (int)v[0];
+        else if (!strcmp(word, "sign")) p.sign = (float)v[0];
+        else if (!strcmp(word, "factor")) factor = v[0];
+        else if (!strcmp(word, "phi")) how.phi = v[0];
+        else if (!strcmp(word, "window")) how.window = (int)v[0];
+        else if (!strcmp(word, "prompt")) p.n_prompt = (int)v[0];
+        else if (!strcmp(word, "win") || !strcmp(word, "lose")) {
+            int k = *word == 'l';
+            int *tokens = malloc(sizeof(int) * 64);
+            p.tokens[k] = tokens, p.n[k] = parse_ints(rest, tokens, 64);
+        } else if (!strcmp(word, "vector"))
+            for (int i = 0; i < n; i++) vector[i] = (float)v[i];
+        else if (!strcmp(word, "ntp") || !strcmp(word, "po")) {
+            double loss = 0, match;
+            how.objective = *word == 'p' ? STEER_PO : STEER_NTP;
+            if (how.objective == STEER_NTP) {
+                CHECK_THAT(!new_tracer(&t, m, layer, 64, 64, 1, &e), "%s", e.text);
+                for (int k = 0; k < 2; k++) p.start[k] = malloc(sizeof(float) * 64 * (size_t)d);
+                CHECK_THAT(!steer_pair_prepare(&t, &p, &how, &e), "%s", e.text);
+            }
+            memset(grad, 0, sizeof grad);
+            CHECK_THAT(!pair_loss(&t, &p, &how, vector, factor, &loss, &match, grad, &e), "%s",
+                       e.text);
+            worst_loss = fmax(worst_loss, fabs(loss / v[0] - 1));
+            CHECK_THAT(fabs(loss / v[0] - 1) <= 1e-5, "%s: %s loss %.8g, not %.8g", name, word,
+                       loss, v[0]);
+        } else if (!strcmp(word, "ref"))
+            CHECK_THAT(relative(v, 2, NULL, p.reference) <= 1e-5, "%s: references", name);
+        else if (!strcmp(word, "ntpgrad") || !strcmp(word, "pograd")) {
+            double off = relative(v, n, NULL, grad);
+            worst_gradient = fmax(worst_gradient, off);
+            CHECK_THAT(n == d && off <= 1e-4, "%s: %s: relative error %.3g", name, word, off);
+        } else if (!strcmp(word, "lr")) lr0 = v[0], memset(adam, 0, sizeof adam);
+        else if (!strcmp(word, "start"))
+            for (int i = 0; i < n; i++) now[i] = (float)v[i];
+        else if (!strcmp(word, "grad")) memcpy(grad, v + 1, sizeof *v * (size_t)(n - 1));
+        else if (!strcmp(word, "after")) {
+            adam_step(now, grad, adam, adam + MAX, n - 1, (int)v[0] + 1, lr0 * (1 - v[0] / 10));
+            double off = relative(v + 1, n - 1, now, NULL);
+            worst_adam = fmax(worst_adam, off);
+            CHECK_THAT(off <= 1e-5, "%s: step %d: relative error %.3g", name, (int)v[0], off);
+        } else if (!strcmp(word, "svv")) {
+            double norm = norm_of(vector, d); /* the display is of v / |v| */
+            for (int i = 0; i < d; i++) vector[i] = (float)(vector[i] / norm);
+            CHECK_THAT(!steer_value_vector(m, vector, (int)v[0], (int)v[1], now, &e), "%s", e.text);
+            for (int i = 0; i < d; i++) sum[i] += now[i];
+            double off = relative(v + 2, n - 2, now, NULL);
+            worst_svv = fmax(worst_svv, off);
+            CHECK_THAT(off <= 1e-5, "%s: head %g.%g: relative error %.3g", name, v[0], v[1], off);
+        } else if (!strcmp(word, "svvsum"))
+            CHECK_THAT(relative(v, n, sum, NULL) <= 1e-5, "%s: the sum", name);
+        else if (!strcmp(word, "lens")) {
+            if (v[0] >= 0)
+                CHECK_THAT(!steer_value_vector(m, vector, (int)v[0], (int)v[1], now, &e), "%s", e.text);
+            int skip = n - 8;
+            CHECK_THAT(!steer_logit_lens(m, v[0] < 0 ? sum : now, 8, ids, logits, &e), "%s", e.text);
+            for (int i = 0; i < 8; i++) wrong += ids[i] != (int)v[skip + i];
+        } else if (!strcmp(word, "lensv")) {
+            double off = relative(v + n - 8, 8, logits, NULL);
+            CHECK_THAT(off <= 1e-4, "%s: lens: relative error %.3g", name, off);
+        } else if (!strcmp(word, "s")) memcpy(s, v, sizeof s), d = n;
+        else if (!strcmp(word, "e")) memcpy(effect, v, sizeof effect);
+        else if (!strcmp(word, "tau")) tau = (float)v[0], dropped = (int)v[1];
+        else if (strstr(word, "mask") || !strcmp(word, "renorm")) {
+            steer_sparsity rule = *word == 'i' ? STEER_BY_EFFECT : *word == 'm' ? STEER_BY_MAGNITUDE : STEER_BY_GRADIENT;
+            double tried[] = {0, 0.1, 0.3, 0.5, 1, 1.5, 2, 2.5}, exactly = tau;
+            for (int i = 0; i < 8; i++)
+                if (fabs(tried[i] - (double)tau) < 1e-6) exactly = tried[i];
+            for (int i = 0; i < d; i++) vector[i] = (float)s[i];
+            int kept = steer_sparsify(vector, effect, d, exactly, rule, 1, *word == 'r', now, &e);
+            CHECK_THAT(kept == d - dropped, "tau %g: %d of %d stay", exactly, kept, d);
+            for (int i = 0; i < d && *word != 'r'; i++)
+                if (s[i] != 0) wrong += (now[i] != 0) != (rest[1 + i] == '1');
+            if (*word == 'r')
+                CHECK_THAT(relative(v, n, now, NULL) <= 1e-5, "tau %g: norm", exactly);
+        } else if (!strcmp(word, "end")) {
+            for (int k = 0; k < 2; k++) free((void *)(uintptr_t)p.tokens[k]), free(p.start[k]);
+            memset(&p, 0, sizeof p);
+            free_tracer(&t);
+        }
+    }
+    if (f) fclose(f);
+    free(line);
+    free_random_model(m);
+    printf("  train.txt: %d lines; relative errors: losses %.2g, gradients %.2g, AdamW %.2g, value "
+           "vectors %.2g\n", lines, worst_loss, worst_gradient, worst_adam, worst_svv);
+    CHECK_THAT(lines > 100 && !wrong, "%d wrong tokens or dimensions", wrong);
+}
+
+/* PyTorch's difference-in-means vectors in float64, and what they do to refusal scores. */
+static void test_golden_dim(void) {
+    static const char *const files[] = {"weights/harmful-train.txt", "weights/harmless-train.txt",
+                                        "weights/harmful-val.txt", "weights/harmless-val.txt"};
+    FILE *f = fopen("tests/golden/dim.txt", "r");
+    char *line = NULL;
+    size_t size = 0;
+    float numbers[2048];
+    double *mean[2] = {NULL, NULL}, score[64], vector_error = 0, score_error = 0, kl_error = 0;
+    steer_model *m = NULL;
+    steer_context *c = NULL;
+    steer_prompts p[4] = {0};
+    steer_vector v = {0};
+    steer_error e = {0};
+    float *base = NULL;
+    experiment st = {.e = &e};
+    int cases = 0;
+    CHECK_THAT(f, "tests/golden/dim.txt is missing");
+    while (f && getline(&line, &size, f) > 0) {
+        char word[32] = "", path[256] = "";
+        int at = 0, layer = 0, pos = 0, n = 0;
+        sscanf(line, "%31s%n", word, &at);
+        char *rest = line + at;
+        if (!strcmp(word, "model")) {
+            sscanf(rest, "%255s", path);
+            m = open_or_fail(path);
+            if (!m) break;
+        } else if (!strcmp(word, "prompts")) {
+            n = atoi(rest);
+            for (int i = 0; i < 4; i++)
+                CHECK_THAT(!steer_prompts_load(&p[i], m, files[i], i < 2 ? n : 12, &e), "%s",
+                           e.text);
+            steer_limits l = {.streams = 16, .positions = 256, .rows = 256};
+            c = steer_context_new(m, &l, &e);
+            CHECK_THAT(c, "%s", e.text);
+            st.m = m, st.c = c;
+            for (int k = 0; k < 2; k++) {
+                mean[k] =
+                    zeros(3 * (size_t)m->eoi * m->config.layers * m->config.d, sizeof(double));
+                int count = steer_means(c, &p[k], 0, mean[k], NULL, &e);
+                CHECK_THAT(count == n, "means over %d prompts of %d: %s", count, n, e.text);
+            }
+        } else if (!strcmp(word, "base")) {
+            base = zeros(12 * (size_t)m->config.vocab, sizeof *base);
+            parse_floats(rest, numbers, 2);
+            for (int k = 0; k < 2; k++) {
+                float *keep = k ? base : NULL;
+                CHECK_THAT(!score_prompts(&st, &p[2 + k], NULL, score, keep, NULL), "%s", e.text);
+                score_error = fmax(score_error, fabs(mean_of(score, 12) - numbers[k]));
+            }
+        } else if (!strcmp(word, "dim")) {
+            n = parse_floats(rest, numbers, 2048) - 2;
+            layer = (int)numbers[0], pos = (int)numbers[1];
+            CHECK_THAT(n == m->config.d, "a vector of %d numbers", n);
+            steer_vector_free(&v);
+            CHECK_THAT(!steer_dim(&v, m, mean[0], mean[1], layer, pos, 1, &e), "%s", e.text);
+            double off = 0, norm = 0;
+            for (int i = 0; i < n; i++)
+                off += pow(v.v[i] - (double)numbers[i + 2], 2),
+                    norm += pow((double)numbers[i + 2], 2);
+            vector_error = fmax(vector_error, sqrt(off / norm));
+        } else if (!strcmp(word, "score")) {
+            CHECK_THAT(parse_floats(rest, numbers, 8) == 5, "a line of other than 5 numbers");
+            CHECK_THAT(v.layer == (int)numbers[0] && v.pos == (int)numbers[1],
+                       "scores of another vector");
+            for (int k = 0; k < 2; k++) {
+                changes plan = {.add = v.v, .coeff = k ? 1.0f : -1.0f, .layer = v.layer};
+                CHECK_THAT(!score_prompts(&st, &p[2 + k], plan_of(&plan), score, NULL, NULL), "%s", e.text);
+                score_error = fmax(score_error, fabs(mean_of(score, 12) - numbers[2 + k]));
+            }
+            changes plan = {.ablate = v.v};
+            CHECK_THAT(!score_prompts(&st, &p[3], plan_of(&plan), NULL, base, score), "%s", e.text);
+            kl_error = fmax(kl_error, fabs(mean_of(score, 12) - numbers[4]) / (1e-3 + numbers[4]));
+            cases++;
+        } else if (!strcmp(word, "end")) {
+            for (int i = 0; i < 4; i++) steer_prompts_free(&p[i]);
+            clear_experiment(&st), steer_vector_free(&v), steer_close(m);
+            st.e = &e;
+            free(mean[0]), free(mean[1]), free(base);
+        }
+    }
+    if (f) fclose(f);
+    free(line);
+    printf("  tests/golden/dim.txt: %d vectors, relative error %.2g; scores %.2g, KL %.2g\n", cases,
+           vector_error, score_error, kl_error);
+    CHECK_THAT(cases > 0, "no cases");
+    CHECK_THAT(vector_error <= 2e-5, "vectors: relative error %.3g", vector_error);
+    CHECK_THAT(score_error <= 1e-4, "refusal scores: error %.3g", score_error);
+    CHECK_THAT(kl_error <= 1e-3, "KL: relative error %.3g", kl_error);
 }
 
 /* ---------------------------------------------------------------- circuits */
@@ -924,6 +402,7 @@ static steer_graph graph_of(int layers, int layer, int heads, int kv_heads) {
     steer_model m = {.config = {.layers = layers, .heads = heads, .kv_heads = kv_heads}};
     return steer_graph_of(&m, layer);
 }
+
 /* The graph told again, from the slots' order in steer.h: does node u come before slot v? */
 static int is_edge(const steer_graph *g, int u, int v) {
     int width = g->heads + 2 * g->kv_heads + 1, to = v / width, mlp = v % width == width - 1;
@@ -931,6 +410,7 @@ static int is_edge(const steer_graph *g, int u, int v) {
     int from = (u - 1) / (g->heads + 1), is_head = (u - 1) % (g->heads + 1) < g->heads;
     return from < to || (from == to && is_head && mlp);
 }
+
 /* The nodes behind slot v, into behind[]; how many. 0: the output. */
 static int nodes_behind(const steer_graph *g, int v, int *behind) {
     int width = g->heads + 2 * g->kv_heads + 1, base = 1 + v / width * (g->heads + 1),
@@ -944,6 +424,7 @@ static int nodes_behind(const steer_graph *g, int v, int *behind) {
     if (i == width - 1) behind[n++] = base + g->heads;
     return n;
 }
+
 /* Follow every path of kept edges from node u; mark those that arrive. Returns whether one does. */
 static int follow(const steer_graph *g, const unsigned char *kept, int u, unsigned char *on_path) {
     int arrives = 0, behind[64];
@@ -956,11 +437,13 @@ static int follow(const steer_graph *g, const unsigned char *kept, int u, unsign
     }
     return arrives;
 }
+
 static int count_of(const unsigned char *a, int n) {
     int sum = 0;
     for (int i = 0; i < n; i++) sum += a[i] != 0;
     return sum;
 }
+
 /* Every edge has ends, whose numbers are the edge's; other numbers have none, nor names. */
 static void check_numbers(const steer_graph *g) {
     int edges = 0, wrong = 0, size = g->slots * g->nodes;
@@ -980,6 +463,7 @@ static void check_numbers(const steer_graph *g) {
     }
     CHECK_THAT(!wrong && edges == g->edges, "%d edges' numbers are wrong, of %d", wrong, edges);
 }
+
 static void check_names(void) {
     const steer_graph g = graph_of(6, 2, 4, 2), none = graph_of(6, 6, 4, 2), *q = &g;
     const struct {
@@ -1043,6 +527,7 @@ static void check_names(void) {
                    "an order with edge %d", strange[i]);
     }
 }
+
 static void check_counts(void) {
     static const struct {
         const char *name;
@@ -1102,6 +587,7 @@ static void check_counts(void) {
         check_numbers(&g);
     }
 }
+
 /* Strongest first by repeated search: what every selection begins with. */
 static int strongest(const steer_graph *g, const double *score, const unsigned char *taken,
                      const unsigned char *allowed) {
@@ -1114,6 +600,7 @@ static int strongest(const steer_graph *g, const double *score, const unsigned c
         }
     return best;
 }
+
 static void check_selection(int L, int H, int K, double density, int round) {
     enum { MOST = 4096 };
     steer_graph g = graph_of(L, 0, H, K);
@@ -1203,6 +690,7 @@ static void check_selection(int L, int H, int K, double density, int round) {
                "the same place under another seed",
                wrong, same);
 }
+
 static double check_faithful(int kind, int text) {
     enum { SETS = 9 };
     traced w = {0};
@@ -1315,6 +803,7 @@ static double check_faithful(int kind, int text) {
     free(cut), free(kept), free(order), free(final), close_traced(&w);
     return fmax(fmax(most, misfit(&off)), misfit(&partial));
 }
+
 static void test_circuits(void) {
     static const unsigned char a[] = {1, 1, 1, 0, 0, 1}, b[] = {0, 1, 1, 1, 1, 1}, none[6] = {0};
     double most = 0;
@@ -1339,7 +828,73 @@ static void test_circuits(void) {
            most);
 }
 
-/* ---------------------------------------------------------------- steering value vectors */
+/* A circuit's file: the smallest circuit goes into it and comes out as faithful; another model's,
+ * one with an edge that is none, without edges, or of something else is refused. */
+static void test_circuit_files(void) {
+    static const char set[] = "--limit 6 --patch 2 --max-new 12";
+    const char *const t = temporary, *found;
+    char arguments[512], script[1024], text[1 << 16];
+    steer_error e = {0};
+    size_t n;
+    snprintf(arguments, sizeof arguments,
+             "vector weights/tiny-gemma.bin --train 12 "
+             "--out %s/cv",
+             t);
+    CHECK_THAT(!run_program(PROGRAM, arguments, ""), "vector: %s", complained);
+    snprintf(arguments, sizeof arguments, "circuit weights/tiny-gemma.bin --vector %s/cv %s", t,
+             set);
+    snprintf(script, sizeof script, "%s --exact 0 --out %s/circuit", arguments, t);
+    CHECK_THAT(!run_program(PROGRAM, script, ""), "circuit: %s", complained);
+    found = strstr(shown, "smallest circuit of DIM with faithfulness 0.85: ");
+    int edges = found ? atoi(found + 48) : 0;
+    char *file = read_file(in_temporary("circuit"), &n, &e);
+    CHECK_THAT(file && edges > 0 && lines_of(file) == edges + 1, "%d edges in %s", edges, file);
+    snprintf(script, sizeof script, "%s --circuit %s/circuit", arguments, t);
+    CHECK_THAT(!run_program(PROGRAM, script, ""), "from the file: %s", complained);
+    found = strstr(shown, "faithfulness of the circuit in ");
+    found = found ? strstr(found, ": ") : NULL;
+    double F = found ? atof(found + 2) : 0;
+    CHECK_THAT(F >= 0.849 && F < 1.2, "faithfulness %g", F);
+    /* Half the edges, the graph's first ones, carry less. */
+    char *half = file;
+    for (int i = 0; i < edges / 2 && half; i++) half = strchr(half, '\n') + 1;
+    if (half) write_bytes(in_temporary("half"), file, (size_t)(half - file));
+    snprintf(script, sizeof script, "%s --circuit %s/half", arguments, t);
+    CHECK_THAT(!run_program(PROGRAM, script, ""), "half: %s", complained);
+    found = strstr(shown, "faithfulness of the circuit in ");
+    found = found ? strstr(found, ": ") : NULL;
+    CHECK_THAT(found && atof(found + 2) < 0.7 * F, "half of the edges carry %.8s", found);
+    static const struct { const char *from, *to, *word; } faults[] = {
+        {"block 1", "block 2", "another graph"}, {"steer circuit ", NULL, "another graph"},
+        {"\n", "\n-1 ", "line 2"}, {"\n", "\n99999999 x\n", "line 2"}, {"\n", "\nx", "line 2"},
+        {"steer ", "", "not a circuit file"}, {" block", "", "not a circuit file"}};
+    for (size_t i = 0; i < sizeof faults / sizeof *faults && file; i++) {
+        const char *at = strstr(file, faults[i].from);
+        CHECK_THAT(at != NULL, "fault %zu", i);
+        if (!at) continue;
+        snprintf(text, sizeof text, "%.*s%s%s", (int)(at - file), file,
+                 faults[i].to ? faults[i].to : "", at + strlen(faults[i].from));
+        if (!faults[i].to) { /* another model: one digit of its fingerprint */
+            snprintf(text, sizeof text, "%s", file);
+            char *digit = text + strlen(faults[i].from);
+            *digit = *digit == '0' ? '1' : '0';
+        }
+        write_bytes(in_temporary("wrong"), text, strlen(text));
+        snprintf(script, sizeof script, "%s --circuit %s/wrong", arguments, t);
+        CHECK_THAT(run_program(PROGRAM, script, "") == 1 && strstr(complained, faults[i].word),
+                   "fault %zu: %.200s", i, complained);
+    }
+    if (file) write_bytes(in_temporary("wrong"), file, strcspn(file, "\n") + 1);
+    snprintf(script, sizeof script, "%s --circuit %s/wrong", arguments, t);
+    CHECK_THAT(run_program(PROGRAM, script, "") == 1 && strstr(complained, "without edges"),
+               "no edges: %.200s", complained);
+    snprintf(script, sizeof script, "%s --circuit %s/missing", arguments, t);
+    CHECK_THAT(run_program(PROGRAM, script, "") == 1 && strstr(complained, "missing"),
+               "no file: %.200s", complained);
+    free(file);
+}
+
+/* ---------------------------------------------------------------- value vectors */
 
 /* Method 6.6: z of a run under the vector, and of one from whose values its image is removed,
  * differ in block l by what a (sum_u A[t,u] c_u) svv_h(s) says, whatever the text. */
@@ -1402,6 +957,7 @@ static double check_removal(int kind, int from) {
     close_traced(&w);
     return misfit(&off);
 }
+
 static void test_value_vectors(void) {
     enum { TOP = 5 };
     double most = 0;
@@ -1461,6 +1017,7 @@ static int sparsely(const float *v, const double *effect, int d, double tau, int
     CHECK_THAT(kept >= 0, "%s", e.text);
     return kept;
 }
+
 static void check_rules(int d, int round) {
     enum { MOST = 300 };
     static const double levels[] = {0, 0.1, 0.5, 1, 1.5, 2.5, 1e9};
@@ -1521,6 +1078,7 @@ static void check_rules(int d, int round) {
             }
     }
 }
+
 /* P(overlap >= k) of all n2 of d with the first n1, by counting every subset. */
 static double counted_overlap(int d, int n1, int n2, int k) {
     int all = 0, hits = 0;
@@ -1530,6 +1088,7 @@ static double counted_overlap(int d, int n1, int n2, int k) {
     }
     return (double)hits / all;
 }
+
 /* agreement_table on three vectors: two alike, a third that keeps other dimensions. */
 static void check_agreement(void) {
     enum { D = 200 };
@@ -1576,6 +1135,7 @@ static void check_agreement(void) {
     s.t = NULL;
     clear_experiment(&s), free_report(&out);
 }
+
 static void test_sparse(void) {
     double most = 0;
     dice = 21;
@@ -1633,7 +1193,7 @@ static void test_sparse(void) {
     printf("  chance of an overlap: error %.2g\n", most);
 }
 
-/* ---------------------------------------------------------------- training */
+/* ---------------------------------------------------------------- trained vectors */
 
 /* The epoch chosen has the least loss (PO), or the least sum of the ranks of loss and match. */
 static void check_chosen(const steer_epoch *log_of, int epochs, int chosen, int po, const char *what) {
@@ -1648,6 +1208,7 @@ static void check_chosen(const steer_epoch *log_of, int epochs, int chosen, int 
                "%s: epoch %d was chosen, value %g, not %g", what, chosen,
                chosen < 0 ? NAN : value[chosen], best);
 }
+
 /* Pairs whose wanted answers use the lower tokens for one sign, the upper for the other. */
 static int make_toy(tracer *t, steer_pair *pairs, int n, int prompt, int answer) {
     int d = t->m->config.d, half = t->m->config.vocab / 2;
@@ -1670,6 +1231,7 @@ static int make_toy(tracer *t, steer_pair *pairs, int n, int prompt, int answer)
     }
     return 1;
 }
+
 static double mean_loss(tracer *t, const steer_pair *pairs, int n, const steer_training *how,
                         const float *v) {
     double sum = 0, one = 0, match;
@@ -1680,6 +1242,7 @@ static double mean_loss(tracer *t, const steer_pair *pairs, int n, const steer_t
     }
     return sum;
 }
+
 static void test_training(void) {
     enum { PAIRS = 6, EPOCHS = 5 };
     for (int kind = 0; kind < FAMILIES; kind += 2)
@@ -1761,7 +1324,7 @@ static void test_training(void) {
         }
 }
 
-/* ---------------------------------------------------------------- what must be refused */
+/* ---------------------------------------------------------------- what is refused */
 
 static void test_patch_errors(void) {
     traced w = {0};
@@ -1894,78 +1457,4 @@ static void test_patch_errors(void) {
                    e.code == STEER_EARG && strstr(e.text, "positions"),
                "more positions than the model has: %s", e.text);
     free(cut), free(kept), free(scores), free(edge), free(zero), close_traced(&w);
-}
-
-/* ---------------------------------------------------------------- the report */
-
-static void test_report(void) {
-    static const char
-        hostile[] = "<script>alert(\"x\")</script> & </p> 'q' \\ \" \xC3\xA9 \xE2\x82\xAC",
-        broken[] =
-            "\xFF\xC3( \xED\xA0\x80 \xC0\xAF \xF4\x90\x80\x80 \x1B[31m \x01 \x7F \xC2\x9B end",
-        lines[] = "two\nlines\tand a tab: \\n \"";
-    steer_model m = {0};
-    report r = {.f = tmpfile()};
-    char *json, *html, *text = NULL, decoded[256];
-    static const char page[] = "<p>\n<script>\nlet report = /*REPORT*/null/*END*/;\n</script>\n";
-    size_t n = 0;
-    CHECK_THAT(is_json("[{\"a\": [1, -2.5e+06, null]}, \"\\u00e9\\n\"]") && !is_json("[1,]") &&
-                   !is_json("[nan]") && !is_json("{\"a\" 1}") && !is_json("[\"\n\"]") &&
-                   !is_json("[01]") && !is_json("[") && !is_json("[\"\\x\"]") &&
-                   !is_json("[\"\xFF\"]") && !is_json("[] []") && !is_json("[1 2]"),
-               "the checker of JSON");
-    report empty = {0};
-    json = report_text(&empty, NULL, &n);
-    CHECK_THAT(json && !strcmp(json, "[]\n"), "%s", json);
-    free(json);
-
-    snprintf(m.config.name, sizeof m.config.name, "<b>\"m\" & \xFF</b>");
-    m.config.fingerprint = 0x123456789ABCDEFull;
-    open_report(&r, &m);
-    say(&r, "%s", hostile), say(&r, "%s", broken), say(&r, "%s", lines), say(&r, "%s", "");
-    finding(&r, "%s: holds in part; %s", hostile, broken);
-    finding(&r, "a claim: fails; 100%% of <it>"), finding(&r, "no verdict & no colon");
-    open_table(&r, "words", hostile,
-               (const column[]){{"what <is>", WORDS}, {"n", 0}, {"x", 2}, {"text & such", WORDS},
-                                {"left", 1}, {0}});
-    add_row(&r, hostile, (const double[]){3, NAN}, 2, (const char *[]){broken}, 1);
-    add_row(&r, broken, (const double[]){-0.0, INFINITY}, 2, (const char *[]){hostile}, 1);
-    add_row(&r, "", (const double[]){1e300, -1e-300, -INFINITY}, 3, (const char *[]){lines}, 1);
-    json = report_text(&r, NULL, &n);
-    html = report_text(&r, page, &(size_t){0});
-    CHECK_THAT(json && html && strlen(json) == n && is_json(json), "not JSON: %s", json);
-    if (json && html) {
-        CHECK_THAT(occurrences(json, "null") == 5 && strstr(json, "123456789abcdef"),
-                   "%d nulls: %s", occurrences(json, "null"), json);
-        const char *at = strstr(json, "{\"note\": ");
-        decode_json(at ? at + 9 : "\"", decoded);
-        CHECK_THAT(!strcmp(decoded, hostile), "\"%s\" came back", decoded);
-        at = at ? strstr(at + 9, "{\"note\": \"two") : NULL;
-        decode_json(at ? at + 9 : "\"", decoded);
-        CHECK_THAT(!strcmp(decoded, lines), "\"%s\" came back", decoded);
-        CHECK_THAT(occurrences(json, "\xEF\xBF\xBD") >= 20, "what is broken is shown as such: %d",
-                   occurrences(json, "\xEF\xBF\xBD"));
-        /* The page: before and behind the report as it was, and no text of others ends the script. */
-        const char *at_json = strstr(html, "report = "), *end = strstr(html, ";\n</script>\n");
-        CHECK_THAT(at_json && end && !memcmp(html, page, (size_t)(at_json - html)) &&
-                       end - at_json == (long)(9 + n) && !memcmp(at_json + 9, json, n) &&
-                       occurrences(html, "<") == 3 && strlen(end) == 12,
-                   "a page: %.300s", html);
-    }
-    free(json), free(html);
-    /* As text: every line once, nothing that steers a terminal. */
-    if (r.f) {
-        fflush(r.f), rewind(r.f);
-        text = zeros(1 << 16, 1);
-        n = fread(text, 1, (1 << 16) - 1, r.f);
-        fclose(r.f);
-        int controls = 0;
-        for (size_t i = 0; i < n; i++)
-            controls += ((unsigned char)text[i] < 32 && text[i] != '\n') || text[i] == 127;
-        CHECK_THAT(n > 500 && !controls && !strstr(text, "\xC2\x9B") &&
-                       strstr(text, "a claim: fails; 100% of <it>"),
-                   "%zu bytes, %d control characters", n, controls);
-        free(text);
-    }
-    free_report(&r);
 }
