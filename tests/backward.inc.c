@@ -32,8 +32,10 @@ static int open_traced(traced *w, int kind, int n, int prompt, int streams, int 
 
 static double weight_value(const weight *w, int j, int c) {
     size_t at = (size_t)j * (size_t)w->cols + (size_t)c;
-    if (w->type == F32) return (double)((const float *)w->data)[at];
-    if (w->type == Q8) return (double)((const int8_t *)w->data)[at] * (double)w->scale[at / 32];
+    if (w->type == F32)
+        return (double)((const float *)w->data)[at];
+    if (w->type == Q8)
+        return (double)((const int8_t *)w->data)[at] * (double)w->scale[at / 32];
     uint32_t bits = (uint32_t)((const uint16_t *)w->data)[at] << 16;
     float f;
     memcpy(&f, &bits, sizeof f);
@@ -45,19 +47,22 @@ static void product64(double *y, const weight *w, int row, int rows, const doubl
                       const float *bias) {
     for (int j = 0; j < rows; j++) {
         y[j] = bias ? (double)bias[row + j] : 0;
-        for (int c = 0; c < w->cols; c++) y[j] += weight_value(w, row + j, c) * x[c];
+        for (int c = 0; c < w->cols; c++)
+            y[j] += weight_value(w, row + j, c) * x[c];
     }
 }
 
 static double inverse_rms64(const double *x, double eps, int d) {
     double square = 0;
-    for (int i = 0; i < d; i++) square += x[i] * x[i];
+    for (int i = 0; i < d; i++)
+        square += x[i] * x[i];
     return 1 / sqrt(square / d + eps);
 }
 
 static void norm64(double *y, const double *x, const float *w, const steer_config *c) {
     double r = inverse_rms64(x, (double)c->norm_eps, c->d);
-    for (int i = 0; i < c->d; i++) y[i] = x[i] * r * ((double)c->norm_offset + (double)w[i]);
+    for (int i = 0; i < c->d; i++)
+        y[i] = x[i] * r * ((double)c->norm_offset + (double)w[i]);
 }
 
 static double act64(double x, int gelu) {
@@ -65,20 +70,26 @@ static double act64(double x, int gelu) {
                 : x / (1 + exp(-x));
 }
 
-static double cap64(double x, double cap) { return cap > 0 ? cap * tanh(x / cap) : x; }
+static double cap64(double x, double cap) {
+    return cap > 0 ? cap * tanh(x / cap) : x;
+}
 
 static void softmax64(double *p, int n) {
     double top = p[0], total = 0;
-    for (int i = 0; i < n; i++) top = fmax(top, p[i]);
-    for (int i = 0; i < n; i++) total += p[i] = exp(p[i] - top);
-    for (int i = 0; i < n; i++) p[i] /= total;
+    for (int i = 0; i < n; i++)
+        top = fmax(top, p[i]);
+    for (int i = 0; i < n; i++)
+        total += p[i] = exp(p[i] - top);
+    for (int i = 0; i < n; i++)
+        p[i] /= total;
 }
 
 /* The pattern of head h at position t of block b: p[0 .. t], 0 outside the window. */
 static void pattern64(const steer_config *c, int b, int h, int t, const double *q, const double *k,
                       double *p) {
     int H = c->heads, K = c->kv_heads, hd = c->head_dim, first = 0;
-    if (c->window && (b + 1) % c->window_every && t >= c->window) first = t - c->window + 1;
+    if (c->window && (b + 1) % c->window_every && t >= c->window)
+        first = t - c->window + 1;
     for (int u = 0; u <= t; u++) {
         double score = 0;
         for (int i = 0; i < hd; i++)
@@ -98,7 +109,8 @@ static void attention64(const steer_config *c, int b, int n, const double *q, co
             for (int i = 0; i < hd; i++) {
                 double *to = &z[(t * H + h) * hd + i];
                 *to = 0;
-                for (int u = 0; u <= t; u++) *to += p[u] * v[(u * K + h / (H / K)) * hd + i];
+                for (int u = 0; u <= t; u++)
+                    *to += p[u] * v[(u * K + h / (H / K)) * hd + i];
             }
         }
 }
@@ -119,19 +131,22 @@ typedef double (*value_of_kernel)(const kernel *, const double *x);
 static double norm_value(const kernel *k, const double *x) {
     double y[256], sum = 0;
     norm64(y, x, k->w, k->c);
-    for (int i = 0; i < k->n; i++) sum += k->dy[i] * y[i];
+    for (int i = 0; i < k->n; i++)
+        sum += k->dy[i] * y[i];
     return sum;
 }
 
 static double gate_value(const kernel *k, const double *x) { /* x: gates, then ups */
     double sum = 0;
-    for (int i = 0; i < k->n; i++) sum += k->dy[i] * act64(x[i], k->gelu) * x[k->n + i];
+    for (int i = 0; i < k->n; i++)
+        sum += k->dy[i] * act64(x[i], k->gelu) * x[k->n + i];
     return sum;
 }
 
 static double cap_value(const kernel *k, const double *x) {
     double sum = 0;
-    for (int i = 0; i < k->n; i++) sum += k->dy[i] * cap64(x[i], k->cap);
+    for (int i = 0; i < k->n; i++)
+        sum += k->dy[i] * cap64(x[i], k->cap);
     return sum;
 }
 
@@ -139,7 +154,8 @@ static double softmax_value(const kernel *k, const double *x) {
     double p[256], sum = 0;
     memcpy(p, x, sizeof *p * (size_t)k->n);
     softmax64(p, k->n);
-    for (int i = 0; i < k->n; i++) sum += k->dy[i] * p[i];
+    for (int i = 0; i < k->n; i++)
+        sum += k->dy[i] * p[i];
     return sum;
 }
 
@@ -155,7 +171,8 @@ static double rope_value(const kernel *k, const double *x) {
 static double matrix_value(const kernel *k, const double *x) { /* matrix [rows][n] */
     double sum = 0;
     for (int j = 0; j < k->rows; j++)
-        for (int c = 0; c < k->n; c++) sum += k->dy[j] * k->matrix[j * k->n + c] * x[c];
+        for (int c = 0; c < k->n; c++)
+            sum += k->dy[j] * k->matrix[j * k->n + c] * x[c];
     return sum;
 }
 
@@ -163,7 +180,8 @@ static double attention_value(const kernel *k, const double *x) { /* x: q, k, v 
     int q = k->n * k->c->heads * k->c->head_dim, kv = k->n * k->c->kv_heads * k->c->head_dim;
     double *z = doubles(NULL, (size_t)q), sum = 0;
     attention64(k->c, k->block, k->n, x, x + q, x + q + kv, z);
-    for (int i = 0; i < q; i++) sum += k->dy[i] * z[i];
+    for (int i = 0; i < q; i++)
+        sum += k->dy[i] * z[i];
     free(z);
     return sum;
 }
@@ -200,18 +218,23 @@ static double check_elementwise(void) {
         double *x64 = doubles(x, (size_t)d), *dy64 = doubles(dy, (size_t)d);
         kernel k = {.c = &c, .w = w, .dy = dy64, .n = d};
         rmsnorm_back(dx, dy, x, w, c.norm_offset, c.norm_eps, d);
-        for (int j = 0; j < d; j++) dx[j] -= before[j]; /* it adds to what is there */
+        for (int j = 0; j < d; j++)
+            dx[j] -= before[j]; /* it adds to what is there */
         snprintf(what, sizeof what, "rmsnorm_back of %d, offset %g, eps %g", d,
                  (double)c.norm_offset, (double)c.norm_eps);
         most = fmax(most, check_slopes(what, norm_value, &k, x64, d, 1, dx));
         free(x), free(w), free(dy), free(dx), free(before), free(x64), free(dy64);
     }
     for (int gelu = 0; gelu < 2; gelu++) { /* gates from -9 to 9, 0 among them */
+
         enum { N = 181 };
+
         float gate[N], *up = floats(5, 0, N, 2), *dh = floats(6, 0, N, 1), both[2 * N];
         double x[2 * N], *dy = doubles(dh, N);
-        for (int i = 0; i < N; i++) gate[i] = (float)(i - N / 2) / 10;
-        for (int i = 0; i < N; i++) x[i] = (double)gate[i], x[N + i] = (double)up[i];
+        for (int i = 0; i < N; i++)
+            gate[i] = (float)(i - N / 2) / 10;
+        for (int i = 0; i < N; i++)
+            x[i] = (double)gate[i], x[N + i] = (double)up[i];
         memcpy(both, dh, sizeof(float) * N);
         gated_back(both, both + N, gate, up, N, gelu);
         kernel k = {.dy = dy, .n = N, .gelu = gelu};
@@ -220,7 +243,9 @@ static double check_elementwise(void) {
         free(up), free(dh), free(dy);
     }
     for (int i = 0; i < 3; i++) { /* soft-caps: none, 2, 30 */
+
         enum { N = 100 };
+
         const double caps[] = {0, 2, 30};
         float *x = floats(7, i, N, i == 1 ? 5 : 60), *dy = floats(8, i, N, 1), y[N];
         double *x64 = doubles(x, N), *dy64 = doubles(dy, N);
@@ -268,7 +293,8 @@ static double check_elementwise(void) {
 static double check_linear(const weight *w, part p, int rows) {
     double most = 0, *M = malloc(sizeof *M * (size_t)p.rows * (size_t)p.cols);
     for (int j = 0; j < p.rows; j++)
-        for (int c = 0; c < p.cols; c++) M[j * p.cols + c] = weight_value(w, p.row + j, p.col + c);
+        for (int c = 0; c < p.cols; c++)
+            M[j * p.cols + c] = weight_value(w, p.row + j, p.col + c);
     for (int back = 0; back < 2; back++) {
         int in = back ? p.rows : p.cols, out = back ? p.cols : p.rows, xs = in + 3, ys = out + 5;
         float *x = floats(13, back, (size_t)rows * (size_t)xs, 1),
@@ -280,16 +306,20 @@ static double check_linear(const weight *w, part p, int rows) {
         char what[96];
         snprintf(what, sizeof what, "linear %s, type %d, %d x %d at %d, %d, %d rows",
                  back ? "back" : "forward", (int)w->type, p.rows, p.cols, p.row, p.col, rows);
-        for (int i = 0; i < rows * ys; i++) y[i] = 77;
+        for (int i = 0; i < rows * ys; i++)
+            y[i] = 77;
         linear(y, ys, x, xs, w, p, back, NULL, rows);
         for (int r = 0; r < rows; r++) {
-            for (int j = 0; j < out; j++) expected[j] = 0;
+            for (int j = 0; j < out; j++)
+                expected[j] = 0;
             for (int j = 0; j < p.rows; j++)
                 for (int c = 0; c < p.cols; c++)
                     expected[back ? c : j] +=
                         M[j * p.cols + c] * (double)x[r * xs + (back ? j : c)];
-            for (int j = 0; j < out; j++) hold(&off, (double)y[r * ys + j], expected[j]);
-            for (int j = out; j < ys; j++) spilt += y[r * ys + j] != 77;
+            for (int j = 0; j < out; j++)
+                hold(&off, (double)y[r * ys + j], expected[j]);
+            for (int j = out; j < ys; j++)
+                spilt += y[r * ys + j] != 77;
         }
         CHECK_THAT(misfit(&off) <= 1e-5 && !spilt,
                    "%s: relative error %.3g, %d numbers behind rows", what, misfit(&off), spilt);
@@ -317,10 +347,12 @@ static double check_parts(void) {
         {70, 320, {0, 70, 0, 320}}, {70, 320, {11, 58, 30, 289}}, {24, 32, {18, 6, 0, 32}},
         {32, 96, {0, 32, 90, 6}},   {32, 96, {0, 32, 6, 6}},      {128, 96, {64, 64, 0, 96}},
         {96, 128, {0, 96, 64, 64}}, {65, 32, {64, 1, 31, 1}}};
+
     double most = 0;
     for (size_t i = 0; i < sizeof cases / sizeof *cases; i++)
         for (dtype type = F32; type <= Q8; type++) {
-            if (type == Q8 && cases[i].cols % 32) continue;
+            if (type == Q8 && cases[i].cols % 32)
+                continue;
             weight w = random_matrix(60, (int)type, (int)i, cases[i].rows, cases[i].cols, 1, type);
             CHECK_THAT(w.type == type, "type %d", (int)w.type);
             for (int rows = 1; rows <= 30; rows += rows < 9 ? 1 : 21)
@@ -350,6 +382,7 @@ static double check_attention(void) {
     } cases[] = {{1, 1, 6, 7, 0, 1, 0},  {4, 2, 6, 9, 0, 1, 1.5}, {4, 1, 6, 9, 3, 2, 0},
                  {4, 2, 6, 9, 3, 2, 2},  {4, 2, 6, 9, 3, 1, 2}, /* every second block sees all */
                  {2, 1, 64, 4, 0, 2, 0}, {3, 3, 8, 6, 1, 2, 4}};
+
     double most = 0;
     for (int i = 0; i < (int)(sizeof cases / sizeof *cases); i++) {
         int H = cases[i].heads, K = cases[i].kv, hd = cases[i].hd, n = cases[i].n,
@@ -370,7 +403,8 @@ static double check_attention(void) {
         for (int a = 0; a < 3; a++) { /* [depth 2][n][width], only block b's are numbers */
             size_t width = (size_t)((a ? K : H) * hd), at = a ? q + (size_t)(a - 1) * kv : 0;
             tapes[a] = malloc(sizeof(float) * 2 * (size_t)n * width);
-            for (size_t j = 0; j < 2 * (size_t)n * width; j++) tapes[a][j] = NAN;
+            for (size_t j = 0; j < 2 * (size_t)n * width; j++)
+                tapes[a][j] = NAN;
             memcpy(tapes[a] + (size_t)(b - 1) * (size_t)n * width, flat + at,
                    sizeof(float) * (size_t)n * width);
         }
@@ -379,10 +413,12 @@ static double check_attention(void) {
         float *heap = zeros(4 * q + 3 * (size_t)(H * n), sizeof *heap);
         s.dz = heap, s.dq = s.dz + q, s.dk = s.dq + q, s.dv = s.dk + q;
         s.capped = s.dv + q, s.p = s.capped + H * n, s.dp = s.p + H * n;
-        for (size_t j = 0; j < q; j++) s.dq[j] = s.dk[j] = s.dv[j] = NAN;
+        for (size_t j = 0; j < q; j++)
+            s.dq[j] = s.dk[j] = s.dv[j] = NAN;
         float *dz = floats(21, i, q, 1);
         memcpy(s.dz, dz, sizeof(float) * q);
-        for (int h = 0; h < H; h++) attend_back(&m, &tape, &s, b, h, n);
+        for (int h = 0; h < H; h++)
+            attend_back(&m, &tape, &s, b, h, n);
         memcpy(got, s.dq, sizeof(float) * q);
         for (size_t j = 0; j < 2 * kv; j++) { /* k and v: the sum over the group's heads */
             size_t at = j % kv, t = at / (size_t)(K * hd), g = at / (size_t)hd % (size_t)K,
@@ -413,7 +449,8 @@ static double check_attention(void) {
             most = fmax(most, misfit(&off));
         }
         free(flat), free(got), free(x), free(dz), free(dz64), free(heap);
-        for (int a = 0; a < 3; a++) free(tapes[a]);
+        for (int a = 0; a < 3; a++)
+            free(tapes[a]);
     }
     return most;
 }
@@ -465,7 +502,8 @@ static void slot_input64(const pushed *p, int slot, int t, double step, const do
 
 static void keep_node(const pushed *p, int u, int t, const double *x) {
     size_t d = (size_t)p->m->config.d;
-    if (p->nodes) memcpy(p->nodes + (size_t)(u * p->n + t) * d, x, sizeof *x * d);
+    if (p->nodes)
+        memcpy(p->nodes + (size_t)(u * p->n + t) * d, x, sizeof *x * d);
 }
 
 static double pushed_value(const pushed *p, double step) {
@@ -518,24 +556,31 @@ static double pushed_value(const pushed *p, double step) {
                 }
                 keep_node(p, 1 + i * (H + 1) + h, t, share);
             }
-            if (c->post_norms) norm64(out, out, w->post_attn_norm, c);
-            for (int j = 0; j < d; j++) x[t][j] += out[j];
+            if (c->post_norms)
+                norm64(out, out, w->post_attn_norm, c);
+            for (int j = 0; j < d; j++)
+                x[t][j] += out[j];
             push(p, PUSH_OUT, 1 + 2 * i, t, step, x[t]);
             slot_input64(p, i * width + width - 1, t, step, x[t], w->mlp_norm, in);
             product64(gate, &w->gate, 0, c->ff, in, NULL),
                 product64(up, &w->up, 0, c->ff, in, NULL);
-            for (int j = 0; j < c->ff; j++) gate[j] = act64(gate[j], c->gelu) * up[j];
+            for (int j = 0; j < c->ff; j++)
+                gate[j] = act64(gate[j], c->gelu) * up[j];
             product64(out, &w->down, 0, d, gate, NULL);
-            if (c->post_norms) norm64(out, out, w->post_mlp_norm, c);
+            if (c->post_norms)
+                norm64(out, out, w->post_mlp_norm, c);
             keep_node(p, 1 + i * (H + 1) + H, t, out);
-            for (int j = 0; j < d; j++) x[t][j] += out[j];
+            for (int j = 0; j < d; j++)
+                x[t][j] += out[j];
             push(p, PUSH_OUT, 2 + 2 * i, t, step, x[t]);
         }
     }
     for (int t = 0; t < p->n; t++) {
         slot_input64(p, (c->layers - p->layer) * width, t, step, x[t], m->final_norm, in);
-        for (int j = 0; j < d && p->weights; j++) sum += p->weights[t * d + j] * in[j];
-        if (p->final) memcpy(p->final + t * d, in, sizeof *in * (size_t)d);
+        for (int j = 0; j < d && p->weights; j++)
+            sum += p->weights[t * d + j] * in[j];
+        if (p->final)
+            memcpy(p->final + t * d, in, sizeof *in * (size_t)d);
     }
     return sum;
 }
@@ -544,9 +589,11 @@ static double pushed_value(const pushed *p, double step) {
  * directions: a float's difference quotient would be too noisy, so the model runs in double. */
 static double check_backward(int kind) {
     enum { N = 9, DIRECTIONS = 3 };
+
     traced w = {0};
     steer_error e = {0};
-    if (!open_traced(&w, kind, N, 4, 1, 0)) return INFINITY;
+    if (!open_traced(&w, kind, N, 4, 1, 0))
+        return INFINITY;
     tracer *t = &w.t;
     int d = w.m->config.d, blocks = t->graph.blocks;
     size_t plane = (size_t)(N * d);
@@ -555,7 +602,8 @@ static double check_backward(int kind) {
     CHECK_THAT(!run_example(t, &w.x, &plans, 1, &t->tape[2], &e), "%s", e.text);
     float *weights = floats(96, kind, plane, 1), *alone = malloc(sizeof(float) * plane);
     double *start = doubles(NULL, plane), *weights64 = doubles(weights, plane), most = 0;
-    for (size_t i = 0; i < plane; i++) start[i] = (double)t->tape[2].resid[i];
+    for (size_t i = 0; i < plane; i++)
+        start[i] = (double)t->tape[2].resid[i];
     memcpy(t->dx, weights, sizeof(float) * plane), memcpy(alone, weights, sizeof(float) * plane);
     t->grad.n = N;
     t->grad.share = 1;
@@ -574,7 +622,8 @@ static double check_backward(int kind) {
                 double *along64 = doubles(along, plane), expected, sum = 0, h = 1e-5;
                 p.push = along64;
                 expected = (pushed_value(&p, h) - pushed_value(&p, -h)) / (2 * h);
-                for (size_t i = 0; i < plane; i++) sum += (double)g[i] * along64[i];
+                for (size_t i = 0; i < plane; i++)
+                    sum += (double)g[i] * along64[i];
                 hold(&off, sum, expected);
                 free(along), free(along64);
             }
@@ -608,7 +657,8 @@ static double check_attribution(tracer *t, const example *x, double *scores, con
         int v = i / 2, form = i % 2;
         double found = 0, expected = 0;
         const float *G = form ? t->grad.aware : t->grad.in;
-        for (int u = 0; u < nodes; u++) found += edges_of(t, scores, form)[v * nodes + u];
+        for (int u = 0; u < nodes; u++)
+            found += edges_of(t, scores, form)[v * nodes + u];
         for (int p = 0; p < n; p++)
             for (int k = 0; k < d; k++) {
                 int b = v / width, mlp = v % width == width - 1;
@@ -634,7 +684,8 @@ static double check_attribution(tracer *t, const example *x, double *scores, con
             hold(&whole, sum,
                  (double)out[plane * (size_t)(2 + 2 * b)] +
                      (double)in[plane * (slot + (size_t)width - 1)]);
-            for (int i = 0; i < width - 1; i++) sum += (double)in[plane * (slot + (size_t)i)];
+            for (int i = 0; i < width - 1; i++)
+                sum += (double)in[plane * (slot + (size_t)i)];
             hold(&whole, (double)out[plane * (size_t)(2 * b)], sum);
         }
     }
@@ -665,7 +716,8 @@ static double check_attribution(tracer *t, const example *x, double *scores, con
                        between = (double)src->mid[here] - (double)dst->mid[here],
                        after = (double)src->resid[here + at_block] -
                                (double)dst->resid[here + at_block];
-                for (int h = 0; h < H; h++) sum += (double)t->delta[plane * (size_t)h + i];
+                for (int h = 0; h < H; h++)
+                    sum += (double)t->delta[plane * (size_t)h + i];
                 hold(&split, before + sum, between);
                 hold(&split, between + (double)t->delta[plane * (size_t)H + i], after);
             }
@@ -717,11 +769,14 @@ typedef struct {
 static int open_boxed(boxed *b, const char *path, int layer, int pos) {
     static const char *const files[] = {"weights/harmful-train.txt", "weights/harmless-train.txt",
                                         "weights/harmless-test.txt"};
+
     enum { FRESH = 24 };
+
     steer_prompts p[3] = {0};
     steer_error e = {0};
     steer_limits l = {.streams = 16, .positions = 160, .rows = 256};
-    if (!(b->m = open_or_fail(path))) return 0;
+    if (!(b->m = open_or_fail(path)))
+        return 0;
     steer_context *c = steer_context_new(b->m, &l, &e);
     double *mean[2];
     CHECK_THAT(c, "%s", e.text);
@@ -745,20 +800,26 @@ static int open_boxed(boxed *b, const char *path, int layer, int pos) {
                               .plan = k ? plan_of(&plan) : NULL};
     }
     CHECK_THAT(b->prompt < 100 && !steer_generate(c, jobs, 2, NULL, NULL, &e), "%s", e.text);
-    for (int k = 0; k < 2; k++) b->n[k] = b->prompt + jobs[k].n_out;
-    for (int k = 0; k < 3; k++) steer_prompts_free(&p[k]);
+    for (int k = 0; k < 2; k++)
+        b->n[k] = b->prompt + jobs[k].n_out;
+    for (int k = 0; k < 3; k++)
+        steer_prompts_free(&p[k]);
     steer_context_free(c), free(mean[0]), free(mean[1]);
     return 1;
 }
 
-static void close_boxed(boxed *b) { steer_vector_free(&b->v), steer_close(b->m); }
+static void close_boxed(boxed *b) {
+    steer_vector_free(&b->v), steer_close(b->m);
+}
 
-/* Patterns of a tape: of the rows that a head sees, adding up to 1, and with the values giving z. */
+/* Patterns of a tape: of the rows that a head sees, adding up to 1, with the values giving z. */
 static void check_patterns(int kind) {
     enum { N = 9 };
+
     traced w = {0};
     steer_error e = {0};
-    if (!open_traced(&w, kind, N, 4, 1, 1)) return;
+    if (!open_traced(&w, kind, N, 4, 1, 1))
+        return;
     const steer_config *c = &w.m->config;
     int hd = c->head_dim, qd = c->heads * hd, kd = c->kv_heads * hd, group = c->heads / c->kv_heads;
     steer_tape *t = &w.t.tape[1];
@@ -794,7 +855,8 @@ static void check_patterns(int kind) {
                            {1, 0, -1, N}, {1, 0, 1, t->rows},   {1, 0, 0, 0},  {1, 0, 0, INT_MAX}};
     for (size_t i = 0; i < sizeof none / sizeof *none; i++)
         CHECK_THAT(steer_pattern(w.m, t, none[i][0], none[i][1], none[i][2], none[i][3], pattern,
-                                 &e) == STEER_EARG && strstr(e.text, "no pattern"),
+                                 &e) == STEER_EARG &&
+                       strstr(e.text, "no pattern"),
                    "pattern %zu: %s", i, e.text);
     steer_tape bare = *t;
     bare.k = NULL;
@@ -816,7 +878,8 @@ static void check_patterns(int kind) {
 }
 
 static void test_patterns(void) {
-    for (int kind = 0; kind < FAMILIES; kind++) check_patterns(kind);
+    for (int kind = 0; kind < FAMILIES; kind++)
+        check_patterns(kind);
 }
 
 static void test_backward_whole(void) {
@@ -824,19 +887,21 @@ static void test_backward_whole(void) {
         const char *path;
         int layer, pos;
     } sites[] = {{"weights/tiny-llama.bin", 1, -4}, {"weights/tiny-gemma.bin", 1, -3}};
+
     double gradients_off = 0, identity = 0, gap[2] = {0, 0}, whole = 0;
     steer_error e = {0};
     for (int kind = 0; kind < FAMILIES; kind++) {
         gradients_off = fmax(gradients_off, check_backward(kind));
         for (int text = 0; text < 2; text++) {
             traced w = {0};
-            if (!open_traced(&w, kind, 11, 4, 7, text)) continue;
+            if (!open_traced(&w, kind, 11, 4, 7, text))
+                continue;
             size_t width = scores_width(&w.t);
             double *scores[2] = {zeros(width, sizeof(double)), zeros(width, sizeof(double))},
                    node[2][64] = {{0}};
             for (int steps = 3; steps; steps = steps == 3 ? 1 : 0) {
-                CHECK_THAT(!attribute(&w.t, &w.x, w.v, STEER_LOGIT, steps, scores[0], &e),
-                           "%s", e.text);
+                CHECK_THAT(!attribute(&w.t, &w.x, w.v, STEER_LOGIT, steps, scores[0], &e), "%s",
+                           e.text);
                 CHECK_THAT(scores[0][SCORE_POSITIONS] > 0, "%s: no positions of interest",
                            family_names[kind]);
                 identity =
@@ -853,7 +918,8 @@ static void test_backward_whole(void) {
             for (int i = 0; i < (text ? 3 : 1); i++) {
                 set_threads(1 << i);
                 traced again = {0};
-                if (!open_traced(&again, kind, 11, 4, 7, text)) continue;
+                if (!open_traced(&again, kind, 11, 4, 7, text))
+                    continue;
                 CHECK_THAT(
                     !attribute(&again.t, &again.x, again.v, STEER_LOGIT, 1, scores[1], &e) &&
                         !steer_patch_exactly(&again.t, &again.x, again.v, node[i > 0], NULL, &e),
@@ -873,7 +939,8 @@ static void test_backward_whole(void) {
     }
     for (int i = 0; i < 2; i++) { /* 3.10.1: completeness */
         boxed b = {0};
-        if (!open_boxed(&b, sites[i].path, sites[i].layer, sites[i].pos)) continue;
+        if (!open_boxed(&b, sites[i].path, sites[i].layer, sites[i].pos))
+            continue;
         for (int text = 0; text < 2; text++) {
             tracer t = {0};
             example x = {b.tokens[text], b.n[text], b.prompt, 1, text};
@@ -882,10 +949,10 @@ static void test_backward_whole(void) {
             double *scores = zeros(scores_width(&t), sizeof *scores);
             for (int k = 0; k < 2; k++) {
                 int steps = !k ? 10 : SANITIZED ? 24 : 64;
-                CHECK_THAT(!attribute(&t, &x, b.v.v, STEER_LOGIT, steps, scores, &e), "%s",
-                           e.text);
+                CHECK_THAT(!attribute(&t, &x, b.v.v, STEER_LOGIT, steps, scores, &e), "%s", e.text);
                 double off = fabs(scores[SCORE_ESTIMATE] / scores[SCORE_TOTAL] - 1), sum = 0;
-                for (int j = 0; j < b.m->config.d; j++) sum += dvector_of(&t, scores)[j];
+                for (int j = 0; j < b.m->config.d; j++)
+                    sum += dvector_of(&t, scores)[j];
                 gap[k] = fmax(gap[k], isnan(off) ? INFINITY : off);
                 CHECK_THAT(scores[SCORE_POSITIONS] > 0 && scores[SCORE_TOTAL] > 0.5 &&
                                fabs(sum - scores[SCORE_ESTIMATE]) < 1e-9,
@@ -894,7 +961,8 @@ static void test_backward_whole(void) {
                 CHECK_THAT(off <= (k ? 1e-3 : 1e-2), "%s, %s text, %d steps: %g of %g",
                            sites[i].path, text ? "steered" : "base", steps, scores[SCORE_ESTIMATE],
                            scores[SCORE_TOTAL]);
-                if (!k) identity = fmax(identity, check_attribution(&t, &x, scores, sites[i].path));
+                if (!k)
+                    identity = fmax(identity, check_attribution(&t, &x, scores, sites[i].path));
             }
             free(scores), free_tracer(&t);
         }

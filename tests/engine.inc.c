@@ -23,12 +23,14 @@ static void golden_logits(golden *g, int pos, const float *expected, int n, doub
     steer_context *c = steer_context_new(g->m, &l, &e);
     steer_row rows[1024];
     CHECK_THAT(c && n == vocab, "%s: %s, %d of %d logits", g->name, e.text, n, vocab);
-    if (!c || n != vocab) return;
+    if (!c || n != vocab)
+        return;
     steer_job job = {.prompt = g->tokens, .n_prompt = g->n_tokens};
     int count = put_rows(rows, &job, 0, twin ? 1 : -1, 0, g->n_tokens);
     rows[(pos + 1) * (1 + twin) - 1].logits = 1;
     changes plan = g->plan;
-    if (twin) steer_begin(c, 1, NULL, -1, NULL, &e);
+    if (twin)
+        steer_begin(c, 1, NULL, -1, NULL, &e);
     steer_status s = steer_begin(c, 0, plan.add || plan.ablate ? plan_of(&plan) : NULL,
                                  twin ? 1 : -1, plan.hits, &e);
     s = s ? s : steer_run(c, rows, count, NULL, &e);
@@ -43,7 +45,8 @@ static void golden_logits(golden *g, int pos, const float *expected, int n, doub
         worst = fmax(worst, error);
         CHECK_THAT(error <= fmax(tolerance, 2e-6 * largest), "%s: position %d: max abs error %.3g",
                    g->name, pos, error);
-        if (plan.add || plan.ablate) CHECK_THAT(!check_hits(&plan.plan, plan.hits, &e), "%s: %s", g->name, e.text);
+        if (plan.add || plan.ablate)
+            CHECK_THAT(!check_hits(&plan.plan, plan.hits, &e), "%s: %s", g->name, e.text);
     }
     steer_context_free(c);
 }
@@ -69,7 +72,8 @@ static int golden_file(const char *path, double tolerance) {
             snprintf(g.name, sizeof g.name, "%s", rest + 1);
             memset(&g.plan, 0, sizeof g.plan);
             cases++;
-        } else if (!strcmp(word, "model")) g.m = open_or_fail(rest + 1);
+        } else if (!strcmp(word, "model"))
+            g.m = open_or_fail(rest + 1);
         else if (!strcmp(word, "random")) {
             float p[24] = {0};
             CHECK_THAT(parse_floats(rest, p, 24) == 21,
@@ -83,7 +87,8 @@ static int golden_file(const char *path, double tolerance) {
             }
             memcpy(last, p, sizeof p), last_type = t;
             g.m = random, g.own = 1;
-        } else if (!strcmp(word, "tokens")) g.n_tokens = parse_ints(rest, g.tokens, 512);
+        } else if (!strcmp(word, "tokens"))
+            g.n_tokens = parse_ints(rest, g.tokens, 512);
         else if (!strcmp(word, "vector")) {
             free(g.vector);
             g.vector = malloc(sizeof(float) * 4096);
@@ -92,7 +97,8 @@ static int golden_file(const char *path, double tolerance) {
         } else if (!strcmp(word, "add")) {
             sscanf(rest, "%d %f", &g.plan.layer, &g.plan.coeff);
             g.plan.add = g.vector;
-        } else if (!strcmp(word, "ablate")) g.plan.ablate = g.vector;
+        } else if (!strcmp(word, "ablate"))
+            g.plan.ablate = g.vector;
         else if (!strcmp(word, "keep")) {
             free(g.keep);
             g.keep = malloc(sizeof(float) * 512);
@@ -108,10 +114,13 @@ static int golden_file(const char *path, double tolerance) {
             char *end;
             int pos = (int)strtol(rest, &end, 10);
             golden_logits(&g, pos, numbers, parse_floats(end, numbers, 4096), tolerance);
-        } else if (!strcmp(word, "end") && !g.own) steer_close(g.m), g.m = NULL;
-        else if (!strcmp(word, "end")) g.own = 0;
+        } else if (!strcmp(word, "end") && !g.own)
+            steer_close(g.m), g.m = NULL;
+        else if (!strcmp(word, "end"))
+            g.own = 0;
     }
-    if (f) fclose(f);
+    if (f)
+        fclose(f);
     free_random_model(random);
     free(line), free(numbers), free(g.vector), free(g.keep);
     printf("  %s: %d cases, largest error %.2g\n", path, cases, worst);
@@ -119,11 +128,17 @@ static int golden_file(const char *path, double tolerance) {
     return cases;
 }
 
-static void test_golden_random(void) { golden_file("tests/golden/random.txt", 1e-4); }
+static void test_golden_random(void) {
+    golden_file("tests/golden/random.txt", 1e-4);
+}
 
-static void test_golden_box(void) { golden_file("tests/golden/box.txt", 1e-4); }
+static void test_golden_box(void) {
+    golden_file("tests/golden/box.txt", 1e-4);
+}
 
-static void test_golden_exact(void) { golden_file("tests/golden/exact64.txt", 1e-4); }
+static void test_golden_exact(void) {
+    golden_file("tests/golden/exact64.txt", 1e-4);
+}
 
 /* ---------------------------------------------------------------- kernels */
 
@@ -136,7 +151,8 @@ static void test_matmul(void) {
         for (dtype type = F32; type <= Q8; type++)
             for (int with_bias = 0; with_bias < 2; with_bias++) {
                 int n = sizes[s][0], k = sizes[s][1];
-                if (type == Q8 && k % 32) continue;
+                if (type == Q8 && k % 32)
+                    continue;
                 weight w = random_matrix(50, (int)type, (int)s, n, k, 1, type);
                 const float *x = random_vector(51, 0, (int)s, 30 * k, 0, 1),
                             *bias = random_vector(52, 0, 0, n, 0, 1);
@@ -189,7 +205,8 @@ static void test_functions(void) {
         double sum = 0, expected[300], total = 0;
         for (int i = 0; i < n; i++)
             x[i] = y[i] = (float)(40 * random_unit(&dice) - 20), total += exp((double)x[i]);
-        for (int i = 0; i < n; i++) expected[i] = exp((double)x[i]) / total;
+        for (int i = 0; i < n; i++)
+            expected[i] = exp((double)x[i]) / total;
         softmax(y, n);
         for (int i = 0; i < n; i++) {
             sum += (double)y[i];
@@ -200,7 +217,8 @@ static void test_functions(void) {
     }
     for (int half = 1; half <= 64; half *= 2) { /* a rotation keeps every pair's length */
         float cosine[64], sine[64];
-        for (int i = 0; i < 2 * half; i++) x[i] = y[i] = (float)(2 * random_unit(&dice) - 1);
+        for (int i = 0; i < 2 * half; i++)
+            x[i] = y[i] = (float)(2 * random_unit(&dice) - 1);
         for (int i = 0; i < half; i++)
             cosine[i] = cosf((float)i * 0.7f), sine[i] = sinf((float)i * 0.7f);
         rope(y, cosine, sine, half);
@@ -257,14 +275,21 @@ static const char *const plan_names[] = {
 
 static changes test_plan(int kind, const float *v, const float *keep) {
     changes p = {0};
-    if (kind == NO_PLAN) return p;
-    if (kind >= ABLATE) return (changes){.ablate = v, .keep = kind == KEEP ? keep : NULL};
+    if (kind == NO_PLAN)
+        return p;
+    if (kind >= ABLATE)
+        return (changes){.ablate = v, .keep = kind == KEEP ? keep : NULL};
     p.add = v, p.coeff = 1.5f, p.layer = 1;
-    if (kind == SPAN) p.from = 3, p.to = 8;
-    if (kind == FREEZE_QK) p.freeze = STEER_QK;
-    if (kind == FREEZE_V) p.freeze = STEER_V;
-    if (kind == FREEZE_ALL) p.freeze = STEER_QK | STEER_V | STEER_MLP;
-    if (kind == REMOVE) p.remove = STEER_SVV | STEER_MLP_DIRECT;
+    if (kind == SPAN)
+        p.from = 3, p.to = 8;
+    if (kind == FREEZE_QK)
+        p.freeze = STEER_QK;
+    if (kind == FREEZE_V)
+        p.freeze = STEER_V;
+    if (kind == FREEZE_ALL)
+        p.freeze = STEER_QK | STEER_V | STEER_MLP;
+    if (kind == REMOVE)
+        p.remove = STEER_SVV | STEER_MLP_DIRECT;
     return p;
 }
 
@@ -289,19 +314,21 @@ static void run_way(const steer_model *m, int kind, const float *v, const float 
     CHECK_THAT(c, "%s", e.text);
     for (int s = 0; s < streams && c; s++)
         if (s != ours)
-            CHECK_THAT(!steer_begin(c, s, s % 3 == 1 && s != twin ? plan_of(&second) : NULL, -1,
-                                    NULL, &e), "%s",
-                       e.text);
+            CHECK_THAT(
+                !steer_begin(c, s, s % 3 == 1 && s != twin ? plan_of(&second) : NULL, -1, NULL, &e),
+                "%s", e.text);
     if (c)
-        CHECK_THAT(!steer_begin(c, ours, kind ? plan_of(&plan) : NULL, frozen ? twin : -1, NULL,
-                                &e), "%s",
-                   e.text);
+        CHECK_THAT(
+            !steer_begin(c, ours, kind ? plan_of(&plan) : NULL, frozen ? twin : -1, NULL, &e), "%s",
+            e.text);
     for (int from = 0, to; from < n && c; from = to) {
         to = min_int(n, from + (from ? w.step : w.first));
         int count = 0, at = 0;
         for (int s = 0; s < streams; s++) {
-            if (s == twin && !frozen) continue;
-            if (s == ours) at = count;
+            if (s == twin && !frozen)
+                continue;
+            if (s == ours)
+                at = count;
             for (int t = from; t < to; t++)
                 rows[count++] = (steer_row){
                     s, t, s == ours || s == twin ? tokens[t] : (tokens[t] + 7 * s) % vocab,
@@ -319,6 +346,7 @@ static void run_way(const steer_model *m, int kind, const float *v, const float 
 
 static void test_same_bits(void) {
     enum { N = SANITIZED ? 12 : 20 };
+
     static const way ways[] = {{1, 0, 1, 1, "one row a run"},
                                {1, 0, 5, N, "5 rows, then the rest"},
                                {1, 0, 13, 3, "13 rows, then threes"},
@@ -343,7 +371,8 @@ static void test_same_bits(void) {
         random_tokens(tokens, N, m->config.vocab);
         for (int plan = 0; plan < PLANS; plan++) {
             run_way(m, plan, v, keep, tokens, N, (way){1, 0, N, N, "at once"}, expected);
-            if (plan == NO_PLAN) memcpy(plain, expected, size);
+            if (plan == NO_PLAN)
+                memcpy(plain, expected, size);
             CHECK_THAT(!plan || memcmp(plain, expected, size), "%s, %s changes nothing",
                        model_names[k], plan_names[plan]);
             for (size_t i = 0; i < sizeof ways / sizeof *ways; i++) {
@@ -362,7 +391,9 @@ static void test_same_bits(void) {
 static void test_more_threads(void) {
 #ifdef _OPENMP
     steer_model *m = test_model(0);
+
     enum { N = 16 };
+
     int tokens[N];
     float expected[N * 96];
     dice = 11;
@@ -373,7 +404,8 @@ static void test_more_threads(void) {
     steer_context *c = steer_context_new(m, &l, NULL);
     steer_row rows[N], zero = {0};
     steer_begin(c, 0, NULL, -1, NULL, NULL);
-    for (int t = 0; t < N; t++) rows[t] = (steer_row){0, t, tokens[t], 1, 0};
+    for (int t = 0; t < N; t++)
+        rows[t] = (steer_row){0, t, tokens[t], 1, 0};
     set_threads(4);
     steer_status s = steer_run(c, rows, N, NULL, NULL);
     set_threads(1);
@@ -416,11 +448,13 @@ typedef struct {
 static void make_jobs(job_set *s, const steer_model *m, const float *v) {
     static const int kinds[] = {NO_PLAN, ADD, FREEZE_V, ABLATE};
     memset(s, 0, sizeof *s);
-    for (int i = 0; i < 4; i++) s->plans[i] = test_plan(kinds[i], v, NULL);
+    for (int i = 0; i < 4; i++)
+        s->plans[i] = test_plan(kinds[i], v, NULL);
     dice = 12;
     for (int i = 0; i < JOBS; i++) {
         random_tokens(s->prompts[i], 24, m->config.vocab);
-        for (int t = 0; t < 10; t++) s->prompts[i][t] = 3 + t;
+        for (int t = 0; t < 10; t++)
+            s->prompts[i][t] = 3 + t;
         int plan = i < 6 ? 0 : 1 + (i - 6) / 4;
         s->jobs[i] = (steer_job){.prompt = s->prompts[i],
                                  .n_prompt = 11 + i * 5 % 13,
@@ -434,7 +468,8 @@ static void make_jobs(job_set *s, const steer_model *m, const float *v) {
 static steer_status walk_jobs(const steer_model *m, steer_limits l, job_set *s, int first, int n,
                               steer_error *e) {
     steer_context *c = steer_context_new(m, &l, e);
-    if (!c) return e->code;
+    if (!c)
+        return e->code;
     capture seen = {{m, s->jobs + first, NULL, NULL, NULL, 0}, s->sums + first};
     steer_status status = run_jobs(c, s->jobs + first, n, capture_visit, &seen, NULL, e);
     steer_context_free(c);
@@ -442,7 +477,10 @@ static steer_status walk_jobs(const steer_model *m, steer_limits l, job_set *s, 
 }
 
 static void test_batches(void) {
-    #define LIMITS(s, p, r) {.streams = s, .positions = p, .rows = r}
+#define LIMITS(s, p, r)                         \
+    {                                           \
+        .streams = s, .positions = p, .rows = r \
+    }
     static const steer_limits limits[] = {
         LIMITS(64, 32, 512), LIMITS(64, 32, 64), LIMITS(40, 32, 33), LIMITS(16, 32, 100),
         LIMITS(8, 32, 16),   LIMITS(5, 32, 9),   LIMITS(4, 30, 64),  LIMITS(3, 32, 7),
@@ -457,7 +495,8 @@ static void test_batches(void) {
         for (int i = 0; i < JOBS; i++) {
             CHECK_THAT(!walk_jobs(m, (steer_limits)LIMITS(2, 32, 64), &alone, i, 1, &e), "%s",
                        e.text);
-            if (alone.jobs[i].plan == &alone.plans[1].plan) steered += alone.hits[i][0];
+            if (alone.jobs[i].plan == &alone.plans[1].plan)
+                steered += alone.hits[i][0];
         }
         CHECK_THAT(alone.jobs[5].n_out > 0 && alone.sums[0] != alone.sums[6] &&
                        alone.jobs[17].n_out > 0,
@@ -487,10 +526,11 @@ static void test_batches(void) {
         for (int streams = 2; streams < 9; streams++) {
             steer_job mixed[JOBS];
             make_jobs(&together, m, v);
-            for (int j = 0; j < JOBS; j++) mixed[j] = together.jobs[j * 7 % JOBS];
+            for (int j = 0; j < JOBS; j++)
+                mixed[j] = together.jobs[j * 7 % JOBS];
             memcpy(together.jobs, mixed, sizeof mixed);
-            steer_status s = walk_jobs(m, (steer_limits)LIMITS(streams, 32, 32), &together, 0, JOBS,
-                                       &e);
+            steer_status s =
+                walk_jobs(m, (steer_limits)LIMITS(streams, 32, 32), &together, 0, JOBS, &e);
             CHECK_THAT(!s, "%s, %d streams, mixed plans: %s", model_names[k], streams, e.text);
             for (int j = 0; j < JOBS && !s; j++)
                 CHECK_THAT(together.sums[j] == alone.sums[j * 7 % JOBS] &&
@@ -522,18 +562,23 @@ static steer_status run_plan(const steer_model *m, const steer_plan *plan, int64
                              steer_error *e) {
     steer_limits l = {.streams = 2, .positions = n, .rows = 2 * n};
     steer_context *c = steer_context_new(m, &l, e);
-    if (!c) return e->code;
+    if (!c)
+        return e->code;
     steer_job job = {.prompt = tokens, .n_prompt = n};
     steer_row rows[128];
     steer_status s = STEER_OK;
-    if (twin) s = steer_begin(c, 1, twin_plan, -1, twin_hits, e);
-    if (!s) s = steer_begin(c, 0, plan, twin ? 1 : -1, hits, e);
+    if (twin)
+        s = steer_begin(c, 1, twin_plan, -1, twin_hits, e);
+    if (!s)
+        s = steer_begin(c, 0, plan, twin ? 1 : -1, hits, e);
     int count = put_rows(rows, &job, 0, twin ? 1 : -1, 0, n);
     for (int i = 0; i < count; i++) {
         rows[i].logits = rows[i].stream == 0;
-        if (tape) rows[i].tape = 1 + rows[i].pos + (rows[i].stream ? n : 0);
+        if (tape)
+            rows[i].tape = 1 + rows[i].pos + (rows[i].stream ? n : 0);
     }
-    if (!s) s = steer_run(c, rows, count, tape, e);
+    if (!s)
+        s = steer_run(c, rows, count, tape, e);
     for (int i = 0; i < count && !s && logits; i++)
         if (rows[i].stream == 0)
             memcpy(logits + (size_t)rows[i].pos * m->config.vocab, steer_logits(c, i),
@@ -547,12 +592,13 @@ static steer_status run_pair(const steer_model *m, changes *plan, changes *twin_
                              steer_error *e) {
     const steer_plan *list = plan ? plan_of(plan) : NULL;
     const steer_plan *twin_list = twin_plan ? plan_of(twin_plan) : NULL;
-    return run_plan(m, list, plan ? plan->hits : NULL, twin_list, twin_plan ? twin_plan->hits : NULL,
-                    twin, tokens, n, logits, tape, e);
+    return run_plan(m, list, plan ? plan->hits : NULL, twin_list,
+                    twin_plan ? twin_plan->hits : NULL, twin, tokens, n, logits, tape, e);
 }
 
 static void test_equal_plans(void) {
     enum { N = 18 };
+
     int tokens[N];
     steer_error e = {0};
     for (int k = 0; k < TEST_MODELS; k++) {
@@ -566,8 +612,8 @@ static void test_equal_plans(void) {
         changes add = test_plan(ADD, v, NULL);
         CHECK_THAT(!run_pair(m, NULL, NULL, 0, tokens, N, plain, NULL, &e), "%s", e.text);
         CHECK_THAT(!run_pair(m, &add, NULL, 0, tokens, N, steered, NULL, &e), "%s", e.text);
-        CHECK_THAT(hits_of(&add, STEER_ADD) == N && add.plan.n == 1,
-                   "%lld rows steered", hits_of(&add, STEER_ADD));
+        CHECK_THAT(hits_of(&add, STEER_ADD) == N && add.plan.n == 1, "%lld rows steered",
+                   hits_of(&add, STEER_ADD));
         /* A twin that is not read leaves an unsteered stream as it is. */
         CHECK_THAT(!run_pair(m, NULL, NULL, 1, tokens, N, got, NULL, &e) &&
                        !memcmp(got, plain, size),
@@ -584,8 +630,8 @@ static void test_equal_plans(void) {
             CHECK_THAT(!run_pair(m, &frozen, &own, 1, tokens, N, got, NULL, &e), "%s", e.text);
             CHECK_THAT(!memcmp(got, steered, size), "%s: freeze %u to its own run changes bits",
                        model_names[k], freeze);
-            CHECK_THAT(hits_of(&frozen, STEER_FREEZE) == N * (m->config.layers - 1), "%lld rows frozen",
-                       hits_of(&frozen, STEER_FREEZE));
+            CHECK_THAT(hits_of(&frozen, STEER_FREEZE) == N * (m->config.layers - 1),
+                       "%lld rows frozen", hits_of(&frozen, STEER_FREEZE));
         }
         /* A span that covers all, one that covers none of the first positions, and one of the
          * first only. */
@@ -594,15 +640,15 @@ static void test_equal_plans(void) {
                        !memcmp(got, steered, size),
                    "%s: the whole span", model_names[k]);
         p = test_plan(ADD, v, NULL), p.from = 7;
-        CHECK_THAT(!run_pair(m, &p, NULL, 0, tokens, N, got, NULL, &e) &&
-                       !memcmp(got, plain, 7 * row) &&
-                       memcmp(got + 7 * vocab, plain + 7 * vocab, row) && hits_of(&p, STEER_ADD) == N - 7,
-                   "%s: a span from 7 on", model_names[k]);
+        CHECK_THAT(
+            !run_pair(m, &p, NULL, 0, tokens, N, got, NULL, &e) && !memcmp(got, plain, 7 * row) &&
+                memcmp(got + 7 * vocab, plain + 7 * vocab, row) && hits_of(&p, STEER_ADD) == N - 7,
+            "%s: a span from 7 on", model_names[k]);
         p = test_plan(ADD, v, NULL), p.to = 7;
-        CHECK_THAT(!run_pair(m, &p, NULL, 0, tokens, N, got, NULL, &e) &&
-                       !memcmp(got, steered, 7 * row) &&
-                       memcmp(got + 7 * vocab, steered + 7 * vocab, row) && hits_of(&p, STEER_ADD) == 7,
-                   "%s: a span to 7", model_names[k]);
+        CHECK_THAT(
+            !run_pair(m, &p, NULL, 0, tokens, N, got, NULL, &e) && !memcmp(got, steered, 7 * row) &&
+                memcmp(got + 7 * vocab, steered + 7 * vocab, row) && hits_of(&p, STEER_ADD) == 7,
+            "%s: a span to 7", model_names[k]);
         /* A fork continues as if it had been computed; so does the stream it came from. */
         steer_limits l = {.streams = 2, .positions = N, .rows = N};
         for (int n = 0; n <= N; n += n < 3 ? 1 : 5) {
@@ -611,10 +657,12 @@ static void test_equal_plans(void) {
             p = test_plan(ADD, v, NULL);
             steer_begin(c, 0, plan_of(&p), -1, NULL, NULL);
             steer_begin(c, 1, &p.plan, -1, NULL, NULL);
-            for (int t = 0; t < N; t++) rows[t] = (steer_row){0, t, tokens[t], 0, 0};
+            for (int t = 0; t < N; t++)
+                rows[t] = (steer_row){0, t, tokens[t], 0, 0};
             CHECK_THAT(!steer_run(c, rows, N, NULL, &e) && !steer_fork(c, 0, 1, n, &e),
                        "fork after %d: %s", n, e.text);
-            for (int t = n; t < N; t++) rows[t - n] = (steer_row){1, t, tokens[t], 1, 0};
+            for (int t = n; t < N; t++)
+                rows[t - n] = (steer_row){1, t, tokens[t], 1, 0};
             if (n < N) {
                 CHECK_THAT(!steer_run(c, rows, N - n, NULL, &e), "%s", e.text);
                 CHECK_THAT(!memcmp(steer_logits(c, 0), steered + n * vocab, (size_t)(N - n) * row),
@@ -631,6 +679,7 @@ static void test_equal_plans(void) {
 /* Plans that are said in two ways, edit by edit; and edits at some positions only. */
 static void test_edit_lists(void) {
     enum { N = 18, AT = 7 };
+
     int tokens[N];
     steer_error e = {0};
     for (int k = 0; k < TEST_MODELS; k++) {
@@ -645,14 +694,17 @@ static void test_edit_lists(void) {
         const steer_edit low = {STEER_ADD, .layer = 1, .to = AT, .coeff = 1.5f, .v = v};
         const steer_edit high = {STEER_ADD, .layer = 1, .from = AT, .coeff = 1.5f, .v = v};
         const steer_edit later = {STEER_ADD, .layer = 2, .coeff = -1, .v = v};
-        const steer_edit qk = {STEER_FREEZE, .what = STEER_QK}, values = {STEER_FREEZE, .what = STEER_V};
+        const steer_edit qk = {STEER_FREEZE, .what = STEER_QK},
+                         values = {STEER_FREEZE, .what = STEER_V};
         const steer_edit both = {STEER_FREEZE, .layer = 1, .what = STEER_QK | STEER_V};
         const steer_edit early = {STEER_FREEZE, .to = AT, .what = STEER_QK | STEER_V};
         const steer_edit images = {STEER_REMOVE, .what = STEER_SVV | STEER_MLP_DIRECT};
         const steer_edit svv = {STEER_REMOVE, .layer = 1, .what = STEER_SVV};
         const steer_edit direct = {STEER_REMOVE, .to = N, .what = STEER_MLP_DIRECT};
         const steer_edit early_image = {STEER_REMOVE, .to = AT, .what = STEER_SVV};
-        const steer_edit zero = {STEER_ABLATE, .v = v}, early_zero = {STEER_ABLATE, .to = AT, .v = v};
+        const steer_edit zero = {STEER_ABLATE, .v = v},
+                         early_zero = {STEER_ABLATE, .to = AT, .v = v};
+
         const struct {
             const char *what;
             steer_edit edits[2][3];
@@ -665,13 +717,14 @@ static void test_edit_lists(void) {
                      {"frozen before AT", {{add, both}, {add, early}}, {2, 2}, AT},
                      {"removed before AT", {{add, svv}, {add, early_image}}, {2, 2}, AT},
                      {"ablated before AT", {{zero}, {early_zero}}, {1, 1}, AT}};
+
         for (size_t i = 0; i < sizeof pairs / sizeof *pairs; i++) {
             int64_t hits[3] = {0};
             float *logits[2] = {one, two};
             for (int j = 0; j < 2; j++) {
                 steer_plan p = {pairs[i].edits[j], pairs[i].n[j]};
-                CHECK_THAT(!run_plan(m, &p, hits, NULL, NULL, !plan_has(&p, STEER_ABLATE), tokens, N,
-                                     logits[j], NULL, &e),
+                CHECK_THAT(!run_plan(m, &p, hits, NULL, NULL, !plan_has(&p, STEER_ABLATE), tokens,
+                                     N, logits[j], NULL, &e),
                            "%s, %s: %s", model_names[k], pairs[i].what, e.text);
                 for (int h = 0; h < p.n; h++)
                     CHECK_THAT(hits[h] > 0, "%s: edit %d never fires", pairs[i].what, h);
@@ -686,33 +739,37 @@ static void test_edit_lists(void) {
             double far = 0;
             for (size_t j = 0; j < N * (size_t)vocab; j++)
                 far = fmax(far, fabs((double)one[j] - (double)two[j]));
-            CHECK_THAT(!ablated_again || far < 1e-3, "%s: ablated again, off by %g", model_names[k], far);
+            CHECK_THAT(!ablated_again || far < 1e-3, "%s: ablated again, off by %g", model_names[k],
+                       far);
         }
-        /* A vector in each of two blocks is what a residual shows: block 2's gets its own on top. */
+        /* A vector in each of two blocks: block 2's residual gets its own on top. */
         steer_plan lists[2] = {{&add, 1}, {(const steer_edit[]){later, add}, 2}};
         steer_tape tape[2];
         size_t d = (size_t)m->config.d, plane = 2 * N * d;
         for (int j = 0; j < 2; j++) {
-            tape[j] = (steer_tape){.resid = zeros(plane * (size_t)(m->config.layers + 1), sizeof(float)),
-                                   .rows = 2 * N};
+            tape[j] =
+                (steer_tape){.resid = zeros(plane * (size_t)(m->config.layers + 1), sizeof(float)),
+                             .rows = 2 * N};
             CHECK_THAT(!run_plan(m, &lists[j], NULL, NULL, NULL, 0, tokens, N, plain, &tape[j], &e),
                        "%s", e.text);
         }
         for (size_t t = 0; t < N; t++)
             for (size_t i = 0; i < d; i++) {
-                float x = tape[0].resid[2 * plane + t * d + i], y = tape[1].resid[2 * plane + t * d + i];
-                CHECK_THAT(y == x - v[i], "%s: position %zu: %.9g, not %.9g - v",
-                           model_names[k], t, (double)y, (double)x);
+                float x = tape[0].resid[2 * plane + t * d + i],
+                      y = tape[1].resid[2 * plane + t * d + i];
+                CHECK_THAT(y == x - v[i], "%s: position %zu: %.9g, not %.9g - v", model_names[k], t,
+                           (double)y, (double)x);
             }
         free(tape[0].resid), free(tape[1].resid);
         free(one), free(two), free(plain), free((void *)(uintptr_t)v);
     }
 }
 
-/* ---------------------------------------------------------------- what must hold whatever the weights */
+/* ---------------------------------------------------------------- whatever the weights */
 
 static void check_identities(const steer_model *m, const char *name) {
     enum { N = 14 };
+
     const steer_config *g = &m->config;
     size_t d = (size_t)g->d, L = (size_t)g->layers;
     int tokens[N], layer = g->layers / 2;
@@ -728,16 +785,20 @@ static void check_identities(const steer_model *m, const char *name) {
     for (size_t i = 0; i < d; i++)
         scale += pow((double)plain.resid[((size_t)layer * 2 * N + N - 1) * d + i], 2);
     scale = sqrt(scale / (double)d);
-    for (size_t i = 0; i < d; i++) v[i] = (float)(scale * random_value(9, 1, 0, i));
-    for (size_t i = 0; i < 3 * L; i++) keep[i] = (float)(scale * 3 * random_value(9, 2, 0, i));
+    for (size_t i = 0; i < d; i++)
+        v[i] = (float)(scale * random_value(9, 1, 0, i));
+    for (size_t i = 0; i < 3 * L; i++)
+        keep[i] = (float)(scale * 3 * random_value(9, 2, 0, i));
 #define X(tape, t, b, i) tape.resid[((size_t)(b) * 2 * N + (size_t)(t)) * d + (i)]
     /* After an ablation each block's input has the component that was to be kept. */
     for (int kept = 0; kept < 2; kept++) {
         changes p = {.ablate = v, .keep = kept ? keep : NULL};
         CHECK_THAT(!run_pair(m, &p, NULL, 0, tokens, N, NULL, &other, &e), "%s", e.text);
-        CHECK_THAT(hits_of(&p, STEER_ABLATE) == 3 * N * (int64_t)L, "%lld rows ablated", hits_of(&p, STEER_ABLATE));
+        CHECK_THAT(hits_of(&p, STEER_ABLATE) == 3 * N * (int64_t)L, "%lld rows ablated",
+                   hits_of(&p, STEER_ABLATE));
         double norm = 0, off = 0;
-        for (size_t i = 0; i < d; i++) norm += (double)v[i] * (double)v[i];
+        for (size_t i = 0; i < d; i++)
+            norm += (double)v[i] * (double)v[i];
         norm = sqrt(norm);
         for (size_t t = 0; t < N; t++)
             for (size_t b = 0; b < L; b++) {
@@ -783,11 +844,13 @@ static void check_identities(const steer_model *m, const char *name) {
 }
 
 static void test_identities(void) {
-    for (int k = 0; k < TEST_MODELS; k++) check_identities(test_model(k), model_names[k]);
+    for (int k = 0; k < TEST_MODELS; k++)
+        check_identities(test_model(k), model_names[k]);
     static const char *const files[] = {"weights/tiny-llama.bin", "weights/tiny-gemma.bin"};
     for (int k = 0; k < 2; k++) {
         steer_model *m = open_or_fail(files[k]);
-        if (m) check_identities(m, files[k]);
+        if (m)
+            check_identities(m, files[k]);
         steer_close(m);
     }
 }
@@ -801,9 +864,12 @@ static void test_plan_errors(void) {
     steer_context *c = steer_context_new(m, &l, &e);
     float zero[64] = {0}, broken[64] = {0}, v[64], keep[12];
     int prompt[] = {1, 2, 3, 4, 5}, other[] = {1, 2, 9, 4, 5}, out[8];
-    for (int i = 0; i < 64; i++) v[i] = (float)random_value(9, 9, 9, (uint64_t)i);
-    for (int i = 0; i < 12; i++) keep[i] = 0;
+    for (int i = 0; i < 64; i++)
+        v[i] = (float)random_value(9, 9, 9, (uint64_t)i);
+    for (int i = 0; i < 12; i++)
+        keep[i] = 0;
     broken[63] = NAN, v[0] = 1;
+
     const struct {
         const char *what, *word;
         changes plan;
@@ -838,6 +904,7 @@ static void test_plan_errors(void) {
          {.add = v, .coeff = 1, .freeze = STEER_V},
          3,
          STEER_EARG}};
+
     for (size_t i = 0; i < sizeof wrong / sizeof *wrong; i++) {
         changes p = wrong[i].plan;
         memset(&e, 0, sizeof e);
@@ -850,6 +917,7 @@ static void test_plan_errors(void) {
     /* Lists that no line says: of no kind, twice what can be only once, an order that can't be. */
     const steer_edit add = {STEER_ADD, .layer = 1, .coeff = 1, .v = v};
     const steer_edit start = {STEER_START, .layer = 2, .v = v};
+
     const struct {
         const char *what, *word;
         steer_edit edits[2];
@@ -864,6 +932,7 @@ static void test_plan_errors(void) {
                  {"two starts", "twice", {start, start}, 2},
                  {"a start above the vector", "above", {add, start}, 2},
                  {"no freezing", "nothing", {add, {.kind = STEER_FREEZE}}, 2}};
+
     for (size_t i = 0; i < sizeof lists / sizeof *lists; i++) {
         steer_plan list = {lists[i].edits, lists[i].n};
         memset(&e, 0, sizeof e);
@@ -885,11 +954,13 @@ static void test_plan_errors(void) {
                "after generation: %s", e.text);
     steer_plan nowhere = {NULL, 3};
     steer_job lost = {.prompt = prompt, .n_prompt = 5, .max_new = 1, .out = out, .plan = &nowhere};
-    CHECK_THAT(steer_generate(c, &lost, 1, NULL, NULL, &e) == STEER_EARG && strstr(e.text, "nothing"),
+    CHECK_THAT(steer_generate(c, &lost, 1, NULL, NULL, &e) == STEER_EARG &&
+                   strstr(e.text, "nothing"),
                "edits that are not there: %s", e.text);
 
     /* An edit that never fires: a span beyond the text, or a plan used again whose hits are old. */
     steer_job job = {.prompt = prompt, .n_prompt = 5, .max_new = 3, .out = out};
+
     const struct {
         const char *what;
         changes plan;
@@ -906,6 +977,7 @@ static void test_plan_errors(void) {
         {"frozen and removed",
          {.add = v, .coeff = 1, .freeze = STEER_QK, .remove = STEER_MLP_DIRECT},
          STEER_OK}};
+
     for (size_t i = 0; i < sizeof edits / sizeof *edits; i++) {
         changes p = edits[i].plan;
         job.plan = plan_of(&p);
@@ -916,12 +988,21 @@ static void test_plan_errors(void) {
     }
     changes again = {.add = v, .coeff = 1, .from = 6};
     int longer[] = {1, 2, 3, 4, 5, 6, 7, 8, 9};
-    steer_job first = {.prompt = longer, .n_prompt = 9, .max_new = 1, .out = out,
-                        .plan = plan_of(&again), .hits = again.hits};
-    steer_job second = {.prompt = prompt, .n_prompt = 5, .max_new = 1, .out = out,
-                        .plan = plan_of(&again), .hits = again.hits};
+    steer_job first = {.prompt = longer,
+                       .n_prompt = 9,
+                       .max_new = 1,
+                       .out = out,
+                       .plan = plan_of(&again),
+                       .hits = again.hits};
+    steer_job second = {.prompt = prompt,
+                        .n_prompt = 5,
+                        .max_new = 1,
+                        .out = out,
+                        .plan = plan_of(&again),
+                        .hits = again.hits};
     steer_status s = steer_generate(c, &first, 1, NULL, NULL, &e);
-    CHECK_THAT(!s && hits_of(&again, STEER_ADD) == 3, "%lld rows steered: %s", hits_of(&again, STEER_ADD), e.text);
+    CHECK_THAT(!s && hits_of(&again, STEER_ADD) == 3, "%lld rows steered: %s",
+               hits_of(&again, STEER_ADD), e.text);
     s = steer_generate(c, &second, 1, NULL, NULL, &e);
     CHECK_THAT(s == STEER_ENOHIT,
                "a plan used again: the hits of an earlier walk hide that it never fires");
@@ -934,6 +1015,7 @@ static void test_plan_errors(void) {
     /* Rows: the twin must be fed the same token in the same run, positions must go on, all must
      * exist. */
     p = (changes){.add = v, .coeff = 1, .layer = 1, .freeze = STEER_V};
+
     static const struct {
         const char *what, *word;
         steer_row rows[3];
@@ -956,6 +1038,7 @@ static void test_plan_errors(void) {
                    {"tape row -1", "tape", {{2, 0, 1, 0, -1}}, 1},
                    {"no rows", "0 rows", {{0, 0, 0, 0, 0}}, 0},
                    {"too many rows", "65 rows", {{0, 0, 0, 0, 0}}, 65}};
+
     for (size_t i = 0; i < sizeof batches / sizeof *batches; i++) {
         steer_row rows[65] = {{0}};
         memcpy(rows, batches[i].rows, sizeof batches[i].rows);
@@ -1002,7 +1085,8 @@ static void test_odd_arguments(void) {
     int vocab = m->config.vocab, ids[] = {-1, 't', vocab, INT_MAX, 'h', INT_MIN, 'e'}, tokens[64];
     char text[16];
     size_t n = steer_decode(m, ids, 7, text, sizeof text);
-    CHECK_THAT(n == 3 && !strcmp(text, "the"), "ids outside the vocabulary: %zu bytes, %s", n, text);
+    CHECK_THAT(n == 3 && !strcmp(text, "the"), "ids outside the vocabulary: %zu bytes, %s", n,
+               text);
     static const int turns[] = {-1, -2, INT_MIN};
     for (int i = 0; i < 3; i++) {
         memset(&e, 0, sizeof e);
@@ -1024,7 +1108,8 @@ static void test_odd_arguments(void) {
     CHECK_THAT(!steer_run(c, rows, 2, NULL, &e), "%s", e.text);
     static const int none[] = {1, 2, 3, 4, -1, INT_MAX, INT_MIN};
     CHECK_THAT(steer_logits(c, 0) != NULL, "no logits of row 0");
-    for (int i = 0; i < 7; i++) CHECK_THAT(!steer_logits(c, none[i]), "logits of row %d", none[i]);
+    for (int i = 0; i < 7; i++)
+        CHECK_THAT(!steer_logits(c, none[i]), "logits of row %d", none[i]);
     CHECK_THAT(steer_run(c, rows, 2, NULL, &e) == STEER_EARG && !steer_logits(c, 0),
                "logits of a run that was refused");
     steer_context_free(c);
@@ -1032,8 +1117,9 @@ static void test_odd_arguments(void) {
     /* Examples whose sizes overflow. */
     steer_tracer *t = steer_tracer_new(m, 1, 8, 4, 1, &e);
     double *scores = zeros(scores_width(t), sizeof *scores), F;
-    static const int sizes[][2] = {{INT_MAX, 1}, {INT_MIN, 1}, {8, INT_MIN}, {8, INT_MAX},
-                                   {INT_MIN, INT_MIN}, {INT_MIN, INT_MAX}, {0, 0}, {-1, -1}};
+    static const int sizes[][2] = {
+        {INT_MAX, 1},       {INT_MIN, 1},       {8, INT_MIN}, {8, INT_MAX},
+        {INT_MIN, INT_MIN}, {INT_MIN, INT_MAX}, {0, 0},       {-1, -1}};
     float *v = zeros((size_t)m->config.d, sizeof *v);
     v[0] = 1;
     for (size_t i = 0; i < sizeof sizes / sizeof *sizes; i++) {
@@ -1050,7 +1136,9 @@ static void test_odd_arguments(void) {
 
 /* ---------------------------------------------------------------- generation and means */
 
-static struct { int count, last_job, stop_after; } ticks;
+static struct {
+    int count, last_job, stop_after;
+} ticks;
 
 static int count_tick(void *user, int job, int token) {
     (void)user, (void)token;
@@ -1084,7 +1172,8 @@ static void test_generation(void) {
     /* It stops at an end-of-turn token, which is the last of the answer, and not before. */
     for (int k = 0; k < 12; k++) {
         int first = 0;
-        while (out[first] != out[k]) first++;
+        while (out[first] != out[k])
+            first++;
         config->eot[0] = out[k];
         job.out = again;
         CHECK_THAT(!steer_generate(c, &job, 1, NULL, NULL, &e) && job.n_out == first + 1 &&
@@ -1110,7 +1199,8 @@ static void test_generation(void) {
         if (i % 2)
             CHECK_THAT(!memcmp(texts[i], texts[i - 1], sizeof texts[i]), "seed %d gives two texts",
                        i / 2);
-        else if (i) differ += !!memcmp(texts[i], texts[i - 1], sizeof texts[i]);
+        else if (i)
+            differ += !!memcmp(texts[i], texts[i - 1], sizeof texts[i]);
     }
     CHECK_THAT(differ == 3, "four seeds: %d differ from the one before", differ);
     job.top_p = 1e-6f, job.out = again;
@@ -1135,7 +1225,8 @@ static void test_generation(void) {
     float logits[4];
     const double p[4] = {0.5, 0.3, 0.15, 0.05};
     ranked scratch[4];
-    for (int i = 0; i < 4; i++) logits[i] = (float)(2 * log(p[i])); /* at temperature 2 */
+    for (int i = 0; i < 4; i++)
+        logits[i] = (float)(2 * log(p[i])); /* at temperature 2 */
     for (int cut = 0; cut < 2; cut++) {
         int counts[4] = {0}, draws = 20000;
         for (int i = 0; i < draws; i++) {
@@ -1156,7 +1247,8 @@ static void test_generation(void) {
         ticks.count = 0, ticks.stop_after = stop;
         CHECK_THAT(!steer_generate(c, many, 8, count_tick, NULL, &e), "%s", e.text);
         int total = 0;
-        for (int i = 0; i < 8; i++) total += many[i].n_out;
+        for (int i = 0; i < 8; i++)
+            total += many[i].n_out;
         CHECK_THAT(ticks.count == total && (stop ? total == stop : total == 40),
                    "%d ticks, %d tokens", ticks.count, total);
     }
@@ -1180,8 +1272,8 @@ static void test_generation(void) {
     prompt[2] = 0;
     for (int i = 0; i < 2; i++) {
         c = steer_context_new(m, &small[i], &e);
-        job =
-            (steer_job){.prompt = prompt, .n_prompt = 6, .max_new = 4, .out = out, .plan = plan_of(&frozen)};
+        job = (steer_job){
+            .prompt = prompt, .n_prompt = 6, .max_new = 4, .out = out, .plan = plan_of(&frozen)};
         CHECK_THAT(steer_generate(c, &job, 1, NULL, NULL, &e) == STEER_EARG &&
                        strstr(e.text, "freez"),
                    "%s", e.text);
@@ -1198,14 +1290,17 @@ static void test_means(void) {
     steer_model *m = open_image(&f);
     steer_error e = {0};
     steer_prompts p = {0};
-    if (!m) return;
+    if (!m)
+        return;
     steer_limits l = {.streams = 16, .positions = 64, .rows = 64};
     steer_context *c = steer_context_new(m, &l, &e);
     size_t n = 3 * (size_t)m->eoi * m->config.layers * m->config.d;
     static const char *const texts[] = {
         "a thing\n",  "a thing\na thing\na thing\na thing\n", "one\n", "two\n", "three\n",
         "one hand\n", "one\ntwo\nthree\none hand\n"};
+
     enum { TEXTS = sizeof texts / sizeof *texts };
+
     double *mean[TEXTS], *expected = zeros(n, sizeof(double)), score[TEXTS], off = 0;
     for (int k = 0; k < TEXTS; k++) {
         mean[k] = zeros(n, sizeof(double));
@@ -1215,9 +1310,11 @@ static void test_means(void) {
         CHECK_THAT(steer_means(c, &p, 0, mean[k], NULL, &e) == p.n && /* the old content is gone */
                        !memcmp(expected, mean[k], n * sizeof *expected),
                    "a second call on the same array gives another mean");
-        if (k + 1 < TEXTS) steer_prompts_free(&p);
+        if (k + 1 < TEXTS)
+            steer_prompts_free(&p);
     }
-    for (size_t i = 0; i < n; i++) off = fmax(off, fabs(mean[0][i] - mean[1][i]));
+    for (size_t i = 0; i < n; i++)
+        off = fmax(off, fabs(mean[0][i] - mean[1][i]));
     CHECK_THAT(off < 1e-12, "the mean over the same prompt four times is off by %.3g", off);
     off = 0;
     for (size_t i = 0; i < n; i++)
@@ -1233,7 +1330,8 @@ static void test_means(void) {
         for (int k = 2; k < 6; k++)
             if (sign * score[k] > 0) {
                 wanted++;
-                for (size_t i = 0; i < n; i++) expected[i] += mean[k][i];
+                for (size_t i = 0; i < n; i++)
+                    expected[i] += mean[k][i];
             }
         CHECK_THAT(steer_means(c, &p, sign, got, &total, &e) == wanted, "sign %d: %s", sign,
                    e.text);
@@ -1244,6 +1342,7 @@ static void test_means(void) {
                    sign, wanted, off);
         free(got);
     }
-    for (int k = 0; k < TEXTS; k++) free(mean[k]);
+    for (int k = 0; k < TEXTS; k++)
+        free(mean[k]);
     free(expected), steer_prompts_free(&p), steer_context_free(c), steer_close(m), free(f.bytes);
 }

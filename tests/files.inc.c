@@ -15,16 +15,19 @@ static void exercise(steer_model *m, const char *what) {
     CHECK_THAT(n > 0 && n < (long)sizeof text, "%s: %ld tokens: %s", what, n, e.text);
     for (long i = 0; i < n; i++)
         CHECK_THAT(ids[i] >= 0 && ids[i] < m->config.vocab, "%s: id %d", what, ids[i]);
-    if (n > 0) steer_decode(m, ids, (int)n, out, sizeof out);
+    if (n > 0)
+        steer_decode(m, ids, (int)n, out, sizeof out);
     is_coherent(m, "Sure, this is how to x. First, rest. Then, rest. Finally, rest.", "x");
     long k = steer_chat(m, NULL, &turn, 1, ids, 256, &e);
     CHECK_THAT(k > 0 || *e.text, "%s: no tokens and no message", what);
-    if (k < 1) return;
+    if (k < 1)
+        return;
     k = k > 10 ? 10 : k;
     steer_limits l = {.streams = 2, .positions = 16, .rows = 16};
     steer_context *c = steer_context_new(m, &l, &e);
     CHECK_THAT(c || *e.text, "%s: no context and no message", what);
-    if (!c) return;
+    if (!c)
+        return;
     steer_job job = {.prompt = ids, .n_prompt = (int)k, .max_new = 2, .out = answer};
     steer_row rows[10];
     steer_begin(c, 0, NULL, -1, NULL, NULL);
@@ -105,13 +108,13 @@ static void test_small_files(void) {
     steer_error e = {0};
     const char *const bad[] = {in_temporary("missing.bin"), temporary, "/dev/null", ""};
     for (int i = 0; i < 4; i++) {
-        CHECK_THAT(!steer_open(bad[i], 0, &e) && e.code == STEER_EIO && *e.text, "\"%s\": %s", bad[i],
-                   e.text);
+        CHECK_THAT(!steer_open(bad[i], 0, &e) && e.code == STEER_EIO && *e.text, "\"%s\": %s",
+                   bad[i], e.text);
         CHECK_THAT(!steer_open(bad[i], 0, NULL), "without an error to fill in");
     }
     static const uint32_t aligned; /* the bytes of a model lie at a multiple of 4 */
-    CHECK_THAT(!steer_open_memory(&aligned, 0, "nothing", &e) && e.code == STEER_EFORMAT, "nothing: %s",
-               e.text);
+    CHECK_THAT(!steer_open_memory(&aligned, 0, "nothing", &e) && e.code == STEER_EFORMAT,
+               "nothing: %s", e.text);
 }
 
 static void test_truncations(void) {
@@ -143,7 +146,8 @@ static void test_truncations(void) {
             uint64_t stated = n;
             unsigned char *cut = malloc(n);
             memcpy(cut, f.bytes, n), memcpy(cut + 16, &stated, 8);
-            if (n < f.data) memcpy(cut + 32, &stated, 8);
+            if (n < f.data)
+                memcpy(cut + 32, &stated, 8);
             seal_head(cut, n);
             CHECK_THAT(!survives(cut, n, "cut and sealed"), "%zu bytes of %zu with a true checksum",
                        n, f.size);
@@ -163,7 +167,8 @@ static void test_bit_flips(void) {
         char what[64];
         for (size_t at = 0; at < f.data; at++)
             for (int bit = 0; bit < 8; bit++) {
-                if (at >= f.sections && bit != (int)(at * 5 % 8)) continue;
+                if (at >= f.sections && bit != (int)(at * 5 % 8))
+                    continue;
                 unsigned char *copy = malloc(f.size); /* exact, for the sanitizer */
                 memcpy(copy, f.bytes, f.size);
                 copy[at] ^= (unsigned char)(1 << bit);
@@ -200,7 +205,9 @@ static void test_boundaries(void) {
                                       0x80000000,
                                       0x80000001,
                                       0xFFFFFFFF};
+
     enum { VALUES = sizeof values / sizeof *values };
+
     char what[80];
     for (int k = 0; k < SMALL_FILES; k++) {
         image f = small_image(small_files[k].type, small_files[k].kind);
@@ -235,7 +242,9 @@ static void test_not_finite(void) {
     static const float values[] = {NAN, INFINITY, -INFINITY};
     image f = small_image(F32, 0);
     steer_model *good = open_image(&f);
-    if (!good) return;
+    if (!good)
+        return;
+
     const struct {
         const char *name;
         const void *data;
@@ -246,6 +255,7 @@ static void test_not_finite(void) {
                   {"value", good->blocks[1].v.data},
                   {"MLP", good->blocks[1].down.data},
                   {"final norm", good->final_norm}};
+
     for (size_t i = 0; i < sizeof places / sizeof *places; i++)
         for (int v = 0; v < 3; v++) {
             float *at = (float *)(f.bytes + ((const unsigned char *)places[i].data - f.bytes)),
@@ -265,7 +275,8 @@ static void test_not_finite(void) {
     steer_close(good), free(f.bytes);
     f = small_image(F32, SMALL_GEMMA); /* untied: one token's logit alone is not a number */
     good = open_image(&f);
-    if (!good) return;
+    if (!good)
+        return;
     *(float *)(f.bytes + ((const unsigned char *)good->unembed.data - f.bytes) + 4 * 16 * 7) = NAN;
     steer_limits l = {.streams = 1, .positions = 8, .rows = 8};
     steer_context *c = steer_context_new(good, &l, NULL);
@@ -291,14 +302,16 @@ static void refused_vector(const steer_model *m, const unsigned char *bytes, siz
                    (!word || strstr(e.text, word)),
                "%s: status %d, \"%s\"", what, s, e.text);
     CHECK_THAT(!v.v && !v.keep, "%s: a refused vector keeps memory", what);
-    if (!s) steer_vector_free(&v);
+    if (!s)
+        steer_vector_free(&v);
 }
 
 static void test_vector_files(void) {
     image f = small_image(F32, 0), other = small_image(Q8, SMALL_GEMMA), twin = small_image(F32, 0);
     twin.bytes[twin.data + 3] ^= 1, seal(&twin); /* the same shape, another weight */
     steer_model *m = open_image(&f), *wide = open_image(&other), *near_twin = open_image(&twin);
-    if (!m || !wide || !near_twin) return;
+    if (!m || !wide || !near_twin)
+        return;
     steer_vector v = random_dim(m, 1), w;
     steer_error e = {0};
     char path[128];
@@ -339,9 +352,11 @@ static void test_vector_files(void) {
                 CHECK_THAT(isfinite(w.v[i]), "%s: number %d", what, i);
             CHECK_THAT(s || (w.layer >= 0 && w.layer < m->config.layers && isfinite(w.coeff)), "%s",
                        what);
-            if (!s) opened++, steer_vector_free(&w);
+            if (!s)
+                opened++, steer_vector_free(&w);
         }
     CHECK_THAT(opened > 8 * 4 * v.d / 2, "only %d sealed flips open", opened);
+
     static const struct {
         size_t at;
         uint32_t value;
@@ -359,6 +374,7 @@ static void test_vector_files(void) {
                   {60, 5, "fingerprint"},
                   {24, 0x80000000, "width"},
                   {28, 0xFFFFFFFF, "blocks"}};
+
     for (size_t i = 0; i < sizeof fields / sizeof *fields; i++) {
         memcpy(copy, bytes, n), memcpy(copy + fields[i].at, &fields[i].value, 4);
         seal_vector(copy, n);
@@ -397,7 +413,7 @@ static void test_vector_files(void) {
     free(f.bytes), free(other.bytes), free(twin.bytes);
 }
 
-/* ---------------------------------------------------------------- how a file is read, and what its numbers promise */
+/* ------------------------------------------------ how a file is read, what its numbers promise */
 
 /* ---------------------------------------------------------------- read into memory, or mapped */
 
@@ -417,7 +433,10 @@ static float *few_logits(const steer_model *m) {
     steer_context_free(c);
     return copy;
 }
-static void run_few(void *model) { free(few_logits(model)); }
+
+static void run_few(void *model) {
+    free(few_logits(model));
+}
 
 static void test_read_into_memory(void) {
     for (int k = 0; k < SMALL_FILES; k++) {
@@ -478,16 +497,20 @@ static int chat_over_a_cut(const char *flag, int *answers) {
         ssize_t n = write(to[1], "How do I bake a cake?\n", 22);
         for (int letters = 0; n > 0 && !letters;) {
             n = read(from[0], said, sizeof said);
-            for (ssize_t k = 0; k < n; k++) letters |= isalpha((unsigned char)said[k]);
+            for (ssize_t k = 0; k < n; k++)
+                letters |= isalpha((unsigned char)said[k]);
             *answers += letters != 0;
         }
-        if (!i) CHECK_THAT(!truncate(path, 0), "%s", strerror(errno));
+        if (!i)
+            CHECK_THAT(!truncate(path, 0), "%s", strerror(errno));
     }
     close(to[1]);
-    while (read(from[0], said, sizeof said) > 0) {}
+    while (read(from[0], said, sizeof said) > 0) {
+    }
     close(from[0]), waitpid(child, &status, 0);
     return status;
 }
+
 static void test_no_mmap(void) {
     int answers, status;
     signal(SIGPIPE, SIG_IGN);
@@ -504,17 +527,20 @@ static void test_no_mmap(void) {
  * are. */
 static void test_fast_math(void) {
     static const char *const compilers[] = {"cc", "gcc", "clang"};
+
     static const struct {
         const char *flags;
         int refused;
     } tried[] = {{"-Ofast", 1}, {"-O3 -ffast-math", 1}, {"-ffinite-math-only", 1}, {"-O3", 0}};
+
     int found = 0;
     for (size_t i = 0; i < sizeof compilers / sizeof *compilers; i++) {
         int status;
         char command[256];
         snprintf(command, sizeof command, "command -v %s", compilers[i]);
         free(output_of(command, &status));
-        if (status) continue;
+        if (status)
+            continue;
 
         found++;
         for (size_t k = 0; k < sizeof tried / sizeof *tried; k++) {
@@ -542,16 +568,19 @@ static void *call_everything(void *model) {
     steer_prompts p = {0};
     steer_status s = steer_prompts_load(&p, m, "weights/harmful-val.txt", 4, &e);
     steer_limits l = {.streams = 6, .positions = p.n ? p.lengths[0] + 16 : 64};
-    for (int i = 0; i < p.n; i++) l.positions = max_int(l.positions, p.lengths[i] + 16);
+    for (int i = 0; i < p.n; i++)
+        l.positions = max_int(l.positions, p.lengths[i] + 16);
     steer_context *c = s ? NULL : steer_context_new(m, &l, &e);
     size_t means = (size_t)3 * (size_t)m->eoi * (size_t)m->config.layers * (size_t)m->config.d;
     double *mean = zeros(2 * means, sizeof *mean);
     int prompts = c ? steer_means(c, &p, 0, mean, NULL, &e) : -1;
     CHECK_THAT(prompts == 4, "%s", e.text);
-    if (prompts != 4) return NULL;
+    if (prompts != 4)
+        return NULL;
 
     steer_vector v = {0}, back = {0};
-    for (size_t i = 0; i < means; i++) mean[means + i] = mean[i] * 0.5 + (double)(i % 7) * 0.01;
+    for (size_t i = 0; i < means; i++)
+        mean[means + i] = mean[i] * 0.5 + (double)(i % 7) * 0.01;
     s = steer_dim(&v, m, mean, mean + means, 1, -1, 1, &e);
     s = s ? s : steer_vector_save(&v, in_temporary("stack.vec"), &e);
     s = s ? s : steer_vector_load(&back, in_temporary("stack.vec"), m, &e);
@@ -562,8 +591,12 @@ static void *call_everything(void *model) {
     plan_of(&plan);
     steer_job jobs[6];
     for (int i = 0; i < 6; i++)
-        jobs[i] = (steer_job){.prompt = p.tokens[i % 4], .n_prompt = p.lengths[i % 4], .max_new = 8,
-                              .plan = i < 3 ? &plan.plan : NULL, .temperature = 1, .top_p = 0.9f,
+        jobs[i] = (steer_job){.prompt = p.tokens[i % 4],
+                              .n_prompt = p.lengths[i % 4],
+                              .max_new = 8,
+                              .plan = i < 3 ? &plan.plan : NULL,
+                              .temperature = 1,
+                              .top_p = 0.9f,
                               .out = out[i]};
     s = s ? s : steer_generate(c, jobs, 6, NULL, NULL, &e);
     steer_decode(m, out[0], s ? 0 : jobs[0].n_out, text, sizeof text);
@@ -584,9 +617,11 @@ static void *call_everything(void *model) {
     free(mean), free(scores), free(node);
     return NULL;
 }
+
 /* What steer.h says that a thread needs is enough: a painted stack shows how deep it went. */
 static void test_stack(void) {
     enum { SAID = 96 << 10, GIVEN = 1 << 20, PAINT = 0xA5 };
+
     if (SANITIZED) {
         printf("  not measured: the sanitizer's frames are larger\n");
         return;
@@ -595,8 +630,8 @@ static void test_stack(void) {
     size_t deepest = 0;
     for (int i = 0; i < 2; i++) {
         steer_model *m = open_or_fail(models[i]);
-        unsigned char *stack = mmap(NULL, GIVEN, PROT_READ | PROT_WRITE,
-                                    MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+        unsigned char *stack =
+            mmap(NULL, GIVEN, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
         pthread_attr_t a;
         pthread_t thread;
         memset(stack, PAINT, GIVEN);
@@ -605,8 +640,10 @@ static void test_stack(void) {
                  !pthread_create(&thread, &a, call_everything, m) && !pthread_join(thread, NULL);
         CHECK_THAT(ok, "no thread of %d bytes of stack", GIVEN);
         size_t untouched = 0;
-        while (ok && untouched < GIVEN && stack[untouched] == PAINT) untouched++;
-        if (ok && GIVEN - untouched > deepest) deepest = GIVEN - untouched;
+        while (ok && untouched < GIVEN && stack[untouched] == PAINT)
+            untouched++;
+        if (ok && GIVEN - untouched > deepest)
+            deepest = GIVEN - untouched;
         munmap(stack, GIVEN), pthread_attr_destroy(&a), steer_close(m);
     }
     printf("  %.1f KB of stack\n", (double)deepest / 1024);
@@ -616,28 +653,35 @@ static void test_stack(void) {
 /* ---------------------------------------------------------------- what a model file promises */
 
 enum { CONFIG_AT = 104, SECTIONS_AT = 280 }; /* in the header */
+
 static uint64_t section_at(const image *f, int section, uint64_t *bytes) {
     uint64_t place[2];
     memcpy(place, f->bytes + SECTIONS_AT + 16 * section, sizeof place);
     *bytes = place[1];
     return place[0];
 }
+
 /* In a section, the first `n` bytes that equal `from` become `to`; sealed anew. */
 static void patch_bytes(image *f, int section, const void *from, const void *to, size_t n) {
     uint64_t bytes, at = section_at(f, section, &bytes);
     unsigned char *found = memmem(f->bytes + at, (size_t)bytes, from, n);
     CHECK_THAT(found, "section %d does not hold what is to be changed", section);
-    if (found) memcpy(found, to, n);
+    if (found)
+        memcpy(found, to, n);
     seal(f);
 }
+
 static void patch_words(image *f, int section, const uint32_t from[3], const uint32_t to[3]) {
     patch_bytes(f, section, from, to, 12);
 }
+
 static void patch_config(image *f, size_t field, uint32_t value) {
     memcpy(f->bytes + CONFIG_AT + field, &value, 4);
     seal(f);
 }
+
 #define FIELD(name) offsetof(steer_config, name)
+
 /* The file with other bytes as one of its sections: what is behind it moves. */
 static void replace_section(image *f, int section, const void *p, size_t n) {
     image made = {.bytes = zeros(1 << 19, 1), .size = f->sections, .sections = f->sections};
@@ -666,6 +710,7 @@ static void replace_section(image *f, int section, const void *p, size_t n) {
     free(f->bytes);
     *f = made;
 }
+
 /* The file is refused as damaged, and the sentence holds this. */
 static void check_refused(image *f, const char *word) {
     unsigned char *exact = malloc(f->size); /* for the sanitizer */
@@ -678,6 +723,7 @@ static void check_refused(image *f, const char *word) {
     steer_close(m), free(exact), free(f->bytes);
     *f = (image){0};
 }
+
 static void encode_space(void *model) {
     int ids[64];
     steer_encode(model, "a 1 ", 4, ids, 64, NULL);
@@ -711,13 +757,15 @@ static void test_overflows(void) {
                  in_temporary(i ? "space.bin" : "special.bin"));
         char *said = output_of(command, &status);
         int lines = 0;
-        for (char *c = said; c && *c; c++) lines += *c == '\n';
+        for (char *c = said; c && *c; c++)
+            lines += *c == '\n';
         CHECK_THAT(WIFEXITED(status) && WEXITSTATUS(status) == 1 && lines == 1 &&
                        !strncmp(said, "steer: ", 7),
                    "%s ends with %d: %s", command, status, said);
         free(said);
     }
 }
+
 /* Everything that later code relies on, each broken alone. */
 static void test_promises(void) {
     static const struct {
@@ -748,6 +796,7 @@ static void test_promises(void) {
                   {{'E', 0x301, 0xC9}, {'A', 0x30A, 0xC9}, "composites"},
                   {{'E', 0x301, 0xC9}, {'E', 0x301, 0xDFFF}, "composites"},
                   {{'d', 0x323, 0x1E0D}, {'d', 0x306, 0x1E0D}, "composites"}};
+
     for (size_t i = 0; i < sizeof classes / sizeof *classes; i++) {
         image f = small_image(F32, 0);
         patch_words(&f, UNICODE, classes[i].from, classes[i].to);
@@ -807,11 +856,14 @@ static void test_promises(void) {
                  {"\0\0\0\0\0a\0b\0c", 10, TEMPLATE, "not of 8 parts"},
                  {"", 0, TEMPLATE, "not of 8 parts"},
                  {"a\0\0\0\0\0\0\0", 9, TEMPLATE, "with 0 tokens"}};
+
     for (size_t i = 0; i < sizeof texts / sizeof *texts; i++) {
         f = small_image(F32, 0);
         replace_section(&f, texts[i].section, texts[i].text, texts[i].n);
-        if (texts[i].word) check_refused(&f, texts[i].word);
-        else steer_close(open_image(&f)), free(f.bytes);
+        if (texts[i].word)
+            check_refused(&f, texts[i].word);
+        else
+            steer_close(open_image(&f)), free(f.bytes);
     }
     char long_end[73] = "\0\0\0\0\0";
     memset(long_end + 5, 'x', 65);
@@ -854,10 +906,13 @@ static void test_promises(void) {
  * sanitizer an overflow ends the process. */
 static void test_callers_numbers(void) {
     static const int ends[] = {INT_MIN, INT_MIN + 1, -1, 1 << 24, INT_MAX - 1, INT_MAX};
+
     enum { COUNT = sizeof ends / sizeof *ends };
+
     image f = small_image(F32, 0);
     steer_model *m = open_image(&f);
-    if (!m) return;
+    if (!m)
+        return;
     steer_error e = {0};
     steer_context *c = steer_context_new(m, &(steer_limits){.streams = 2, .positions = 16}, &e);
     int prompt[16] = {'a', 'b', 'c'}, out[16];
@@ -874,9 +929,10 @@ static void test_callers_numbers(void) {
         steer_status s = steer_generate(c, &job, 1, NULL, NULL, &e);
         CHECK_THAT(x < 0 ? !s && job.n_out == 0 : s == STEER_EARG, "max_new %d: %d", x, s);
         CHECK_THAT(steer_begin(c, x, NULL, -1, NULL, &e) == STEER_EARG, "stream %d", x);
-        if (x != -1) CHECK_THAT(steer_begin(c, 0, NULL, x, NULL, &e) == STEER_EARG, "twin %d", x);
-        CHECK_THAT(!steer_begin(c, 0, NULL, -1, NULL, &e) && !steer_begin(c, 1, NULL, -1, NULL, &e), "%s",
-                   e.text);
+        if (x != -1)
+            CHECK_THAT(steer_begin(c, 0, NULL, x, NULL, &e) == STEER_EARG, "twin %d", x);
+        CHECK_THAT(!steer_begin(c, 0, NULL, -1, NULL, &e) && !steer_begin(c, 1, NULL, -1, NULL, &e),
+                   "%s", e.text);
         CHECK_THAT(steer_fork(c, x, 1, 0, &e) == STEER_EARG, "fork from %d", x);
         CHECK_THAT(steer_fork(c, 0, x, 0, &e) == STEER_EARG, "fork to %d", x);
         CHECK_THAT(steer_fork(c, 0, 1, x, &e) == STEER_EARG, "fork of %d positions", x);
@@ -894,14 +950,15 @@ static void test_callers_numbers(void) {
         CHECK_THAT(steer_run(c, &row, 1, NULL, &e) == STEER_EARG, "token %d", x);
         CHECK_THAT(steer_run(c, &row, x, NULL, &e) == STEER_EARG, "%d rows", x);
 
-        steer_limits limits[] = {{.streams = x}, {.positions = x}, {.rows = x}, {.logits = x},
-                                 {.cut_rows = x}, {.cut_rows = 1, .cut_layer = x}};
+        steer_limits limits[] = {{.streams = x}, {.positions = x}, {.rows = x},
+                                 {.logits = x},  {.cut_rows = x},  {.cut_rows = 1, .cut_layer = x}};
         for (int k = 0; k < 6; k++) {
             int large = x == 1 << 24 && k != 5; /* it may be had, if there is the memory */
             size_t bytes = steer_context_bytes(m, &limits[k]);
             CHECK_THAT(bytes == 0 || large || (x > 0 && (k == 3 || k == 4)),
                        "limit %d of %d takes %zu bytes", k, x, bytes);
-            if (!bytes) CHECK_THAT(!steer_context_new(m, &limits[k], &e), "limit %d of %d", k, x);
+            if (!bytes)
+                CHECK_THAT(!steer_context_new(m, &limits[k], &e), "limit %d of %d", k, x);
         }
         CHECK_THAT(!steer_tracer_new(m, x, 8, 4, 1, &e), "a tracer from block %d", x);
         CHECK_THAT(!steer_tracer_new(m, 1, x, 4, 1, &e), "a tracer of %d positions", x);
@@ -922,8 +979,8 @@ static void test_callers_numbers(void) {
         steer_vector odd = {.v = tape_memory, .keep = tape_memory, .d = x, .layers = 2};
         CHECK_THAT(steer_vector_save(&odd, in_temporary("odd.vec"), &e) == STEER_EARG, "d %d", x);
         odd.d = m->config.d, odd.layers = x;
-        CHECK_THAT(steer_vector_save(&odd, in_temporary("odd.vec"), &e) == STEER_EARG,
-                   "%d blocks", x);
+        CHECK_THAT(steer_vector_save(&odd, in_temporary("odd.vec"), &e) == STEER_EARG, "%d blocks",
+                   x);
         free(mean);
     }
 
@@ -932,7 +989,8 @@ static void test_callers_numbers(void) {
     steer_prompts shorter = {.n = 1, .tokens = lists, .lengths = lengths};
     double *mean = zeros((size_t)3 * (size_t)m->eoi * 2 * (size_t)m->config.d, sizeof *mean);
     CHECK_THAT(steer_means(c, &shorter, 0, mean, NULL, &e) == -1 && e.code == STEER_EARG &&
-                   strstr(e.text, "template"), "%s", e.text);
+                   strstr(e.text, "template"),
+               "%s", e.text);
     free(mean), free(tape_memory);
     steer_context_free(c), steer_close(m), free(f.bytes);
 }

@@ -29,11 +29,15 @@ static const steer_plan *plan_of(changes *x) {
         edit.kind = (steer_kind)kind;
         edit.what = kind == STEER_FREEZE ? x->freeze : kind == STEER_REMOVE ? x->remove : 0;
         edit.v = kind == STEER_ADD ? x->add : kind == STEER_ABLATE ? x->ablate : NULL;
-        if (kind == STEER_ABLATE) edit.keep = x->keep;
-        if (kind == STEER_CUT) edit.cut = x->cut;
-        if (kind == STEER_START) edit.v = x->start, edit.from = edit.to = 0;
+        if (kind == STEER_ABLATE)
+            edit.keep = x->keep;
+        if (kind == STEER_CUT)
+            edit.cut = x->cut;
+        if (kind == STEER_START)
+            edit.v = x->start, edit.from = edit.to = 0;
         x->hits[n] = 0;
-        if (edit.what || edit.v || edit.cut) x->edits[n++] = edit;
+        if (edit.what || edit.v || edit.cut)
+            x->edits[n++] = edit;
     }
     x->plan = (steer_plan){x->edits, n};
     return &x->plan;
@@ -42,7 +46,8 @@ static const steer_plan *plan_of(changes *x) {
 /* How often its edit of this kind was applied. */
 static long long hits_of(const changes *x, steer_kind kind) {
     for (int i = 0; i < x->plan.n; i++)
-        if (x->edits[i].kind == kind) return x->hits[i];
+        if (x->edits[i].kind == kind)
+            return x->hits[i];
     return 0;
 }
 
@@ -56,13 +61,17 @@ static double random_value(uint64_t seed, uint64_t kind, uint64_t layer, uint64_
     z ^= z >> 31;
     return 2 * ((double)(z >> 40) * 0x1p-24) - 1;
 }
+
 static weight random_matrix(int seed, int kind, int layer, int rows, int cols, double scale,
                             dtype type) {
     size_t n = (size_t)rows * cols;
     float *f = malloc(n * sizeof *f);
-    for (size_t i = 0; i < n; i++) f[i] = (float)(random_value(seed, kind, layer, i) * scale);
-    if (type == Q8 && cols % 32) type = BF16;
-    if (type == F32) return (weight){f, NULL, F32, rows, cols};
+    for (size_t i = 0; i < n; i++)
+        f[i] = (float)(random_value(seed, kind, layer, i) * scale);
+    if (type == Q8 && cols % 32)
+        type = BF16;
+    if (type == F32)
+        return (weight){f, NULL, F32, rows, cols};
     void *data = malloc(n * 2);
     float *scales = malloc(n / 32 * sizeof *scales + 1);
     for (size_t i = 0; i < n && type == BF16; i++) { /* to nearest, ties to even */
@@ -72,7 +81,8 @@ static weight random_matrix(int seed, int kind, int layer, int rows, int cols, d
     }
     for (size_t g = 0; g < n / 32 && type == Q8; g++) {
         float top = 0;
-        for (int i = 0; i < 32; i++) top = fmaxf(top, fabsf(f[g * 32 + i]));
+        for (int i = 0; i < 32; i++)
+            top = fmaxf(top, fabsf(f[g * 32 + i]));
         scales[g] = top / 127;
         for (int i = 0; i < 32; i++)
             ((int8_t *)data)[g * 32 + i] = (int8_t)rintf(f[g * 32 + i] / (top > 0 ? scales[g] : 1));
@@ -80,16 +90,20 @@ static weight random_matrix(int seed, int kind, int layer, int rows, int cols, d
     free(f);
     return (weight){data, scales, type, rows, cols};
 }
+
 static void free_matrix(weight *w) {
     free((void *)(uintptr_t)w->data);
     free((void *)(uintptr_t)w->scale);
 }
+
 static const float *random_vector(int seed, int kind, int layer, int n, double center,
                                   double scale) {
     float *f = malloc((size_t)n * sizeof *f);
-    for (int i = 0; i < n; i++) f[i] = (float)(center + scale * random_value(seed, kind, layer, i));
+    for (int i = 0; i < n; i++)
+        f[i] = (float)(center + scale * random_value(seed, kind, layer, i));
     return f;
 }
+
 /* A model without a tokenizer, as tools/reference.py makes it from the same numbers. */
 static steer_model *random_model(int seed, double base, steer_config c, dtype type) {
     steer_model *m = calloc(1, sizeof *m);
@@ -103,7 +117,8 @@ static steer_model *random_model(int seed, double base, steer_config c, dtype ty
     m->unembed = c.tied ? m->embed : random_matrix(seed, 1, 0, c.vocab, c.d, sqrt(3.0 / c.d), type);
     m->final_norm = random_vector(seed, 2, 0, c.d, gain, 0.25);
     float *freq = malloc(sizeof *freq * (size_t)c.head_dim);
-    for (int i = 0; i < c.head_dim / 2; i++) freq[i] = (float)pow(base, -2.0 * i / c.head_dim);
+    for (int i = 0; i < c.head_dim / 2; i++)
+        freq[i] = (float)pow(base, -2.0 * i / c.head_dim);
     m->rope_freq = freq;
     for (int b = 0; b < c.layers; b++) {
         block *w = &m->blocks[b];
@@ -126,16 +141,21 @@ static steer_model *random_model(int seed, double base, steer_config c, dtype ty
     }
     return m;
 }
+
 static void free_random_model(steer_model *m) {
     for (int b = 0; m && b < m->config.layers; b++) {
         block *w = &m->blocks[b];
         weight *const matrices[] = {&w->q, &w->k, &w->v, &w->o, &w->gate, &w->up, &w->down};
-        const float *const vectors[] = {w->attn_norm, w->mlp_norm, w->post_attn_norm,
-                                        w->post_mlp_norm, w->q_bias, w->k_bias, w->v_bias};
-        for (int i = 0; i < 7; i++) free_matrix(matrices[i]), free((void *)(uintptr_t)vectors[i]);
+        const float *const vectors[] = {w->attn_norm,     w->mlp_norm, w->post_attn_norm,
+                                        w->post_mlp_norm, w->q_bias,   w->k_bias,
+                                        w->v_bias};
+        for (int i = 0; i < 7; i++)
+            free_matrix(matrices[i]), free((void *)(uintptr_t)vectors[i]);
     }
-    if (!m) return;
-    if (!m->config.tied) free_matrix(&m->unembed);
+    if (!m)
+        return;
+    if (!m->config.tied)
+        free_matrix(&m->unembed);
     free_matrix(&m->embed);
     free((void *)(uintptr_t)m->final_norm), free((void *)(uintptr_t)m->rope_freq);
     free(m->blocks), free(m);
@@ -144,7 +164,11 @@ static void free_random_model(steer_model *m) {
 /* ---------------------------------------------------------------- files, children */
 
 static uint64_t dice = 1; /* random_unit's state: every test begins with the same */
-static int roll(int n) { return (int)(random_unit(&dice) * n); }
+
+static int roll(int n) {
+    return (int)(random_unit(&dice) * n);
+}
+
 static void set_threads(int n) {
 #ifdef _OPENMP
     omp_set_num_threads(n);
@@ -154,6 +178,7 @@ static void set_threads(int n) {
 }
 
 static char temporary[64] = "/tmp/steer-test-XXXXXX"; /* a folder for one run of the tests */
+
 static const char *in_temporary(const char *name) {
     static char paths[4][128];
     static int next;
@@ -161,16 +186,22 @@ static const char *in_temporary(const char *name) {
     snprintf(path, sizeof paths[0], "%s/%s", temporary, name);
     return path;
 }
+
 /* In place: thousands of small files cut to nothing and written anew are slow on a real disk. */
 static void write_bytes(const char *path, const void *bytes, size_t n) {
     int fd = open(path, O_RDWR | O_CREAT, 0600);
     struct stat st;
     int ok = fd >= 0 && !fstat(fd, &st) && pwrite(fd, bytes, n, 0) == (ssize_t)n;
-    if (ok && st.st_size != (off_t)n) ok = !ftruncate(fd, (off_t)n);
-    if (fd >= 0) close(fd);
+    if (ok && st.st_size != (off_t)n)
+        ok = !ftruncate(fd, (off_t)n);
+    if (fd >= 0)
+        close(fd);
     CHECK_THAT(ok, "%s can't be written", path);
 }
-static int exists(const char *path) { return access(path, F_OK) == 0; }
+
+static int exists(const char *path) {
+    return access(path, F_OK) == 0;
+}
 
 /* Run f in a process of its own, for at most `limit` seconds; what ended it, or NULL if f
  * returned. */
@@ -193,35 +224,48 @@ static const char *in_child(void (*f)(void *), void *argument, unsigned limit) {
 /* A small model file, made here: every byte a token, a few merges, four special tokens, random
  * weights. */
 enum { SMALL_GEMMA = 1, SMALL_NFC = 2, SMALL_TINY = 4 }; /* tiny: d 8, for the fuzzer */
-/* A refuser has no grammar, room for long prompts, and many tokens that say "I cannot", so that some
- * of its random answers refuse. */
+
+/* A refuser has no grammar, room for long prompts, and many tokens that say "I cannot", so that
+ * some of its random answers refuse. */
 enum { SMALL_REFUSER = 8, REFUSING_TOKENS = 60 };
+
 enum { HEAD = 512, RECORD_BYTES = 40, VECTOR_HEAD = 256 }; /* as tools/binfile.py describes them */
+
 typedef struct {
     unsigned char *bytes;
     size_t size, sections, data; /* where the tokenizer's sections and the tensors begin */
 } image;
+
 static void put_bytes(unsigned char **p, const void *data, size_t n) {
     memcpy(*p, data, n), *p += n;
 }
-static void put_word(unsigned char **p, uint32_t v) { put_bytes(p, &v, 4); }
+
+static void put_word(unsigned char **p, uint32_t v) {
+    put_bytes(p, &v, 4);
+}
+
 static void emit(image *f, const void *p, size_t n) {
-    if (n) memcpy(f->bytes + f->size, p, n);
+    if (n)
+        memcpy(f->bytes + f->size, p, n);
     f->size += n;
 }
+
 static void seal_head(unsigned char *bytes, size_t size) { /* the checksum of the head, made anew */
     uint64_t data;
     memcpy(&data, bytes + 32, 8);
-    if (data < HEAD || data > size) return;
+    if (data < HEAD || data > size)
+        return;
     memset(bytes + 24, 0, 4);
     uint32_t crc = crc32_of(0, bytes, (size_t)data);
     memcpy(bytes + 24, &crc, 4);
 }
+
 static void seal(image *f) {
     uint32_t crc = crc32_of(0, f->bytes + f->data, f->size - f->data);
     memcpy(f->bytes + 28, &crc, 4);
     seal_head(f->bytes, f->size);
 }
+
 static void small_tensor(image *f, int *n, int kind, int layer, int rows, int cols, dtype type,
                          double center) {
     unsigned char *record = f->bytes + HEAD + RECORD_BYTES * (*n)++;
@@ -231,7 +275,8 @@ static void small_tensor(image *f, int *n, int kind, int layer, int rows, int co
         type = w.type;
         size_t count = (size_t)rows * (size_t)cols;
         emit(f, w.data, count * (type == F32 ? 4 : type == BF16 ? 2 : 1));
-        if (type == Q8) emit(f, w.scale, count / 32 * 4);
+        if (type == Q8)
+            emit(f, w.scale, count / 32 * 4);
         free_matrix(&w);
     } else {
         const float *x = random_vector(99, kind, layer, rows, center, 0.25);
@@ -245,6 +290,7 @@ static void small_tensor(image *f, int *n, int kind, int layer, int rows, int co
     put_bytes(&record, &at, 8), put_bytes(&record, &bytes, 8), put_bytes(&record, &zero, 8);
     f->size = round_up(f->size, ALIGN);
 }
+
 static const struct {
     uint32_t counts[4], rows[17][3];
 } small_nfc = {{3, 8, 6, 0},
@@ -265,28 +311,42 @@ static const struct {
                 {'d', 0x323, 0x1E0D},
                 {'e', 0x301, 0xE9},
                 {0x1E0D, 0x307, 0x1E0E}}};
+
 static image small_image(dtype type, int kind) {
     static const char *const merges[][2] = {{"t", "h"},  {"th", "e"}, {"i", "n"},
                                             {"in", "g"}, {" ", "a"},  {" ", "the"},
                                             {"a", "n"},  {"an", "d"}, {"th", "ing"}};
     static const char *const specials[] = {"<bos>", "<user>", "<end>", "<assistant>", "<unused>"};
     static const uint32_t unicode[][3] = {
-        {9, 13, SPACE},          {32, 32, SPACE},          {'0', '9', NUMBER},
-        {'A', 'Z', LETTER},      {'a', 'z', LETTER},       {0xA0, 0xA0, SPACE},
-        {0xC0, 0x24F, LETTER},   {0x300, 0x36F, MARK},     {0x400, 0x4FF, LETTER},
+        {9, 13, SPACE},           {32, 32, SPACE},         {'0', '9', NUMBER},
+        {'A', 'Z', LETTER},       {'a', 'z', LETTER},      {0xA0, 0xA0, SPACE},
+        {0xC0, 0x24F, LETTER},    {0x300, 0x36F, MARK},    {0x400, 0x4FF, LETTER},
         {0x4E00, 0x9FFF, LETTER}, {0xAC00, 0xD7A3, LETTER}};
     static const char template[] =
         "<bos>\0<user>system\n\0\0<end>\n\0<user>\n\0<end>\n\0<assistant>\n\0<end>\n";
     static const char grammar[] = "o Sure, this is how to {T}.\ns rest\ns look at the {T} again\n";
-    enum { MERGED = sizeof merges / sizeof *merges, VOCAB = 256 + MERGED + 5,
-           MOST = VOCAB + REFUSING_TOKENS };
+
+    enum {
+        MERGED = sizeof merges / sizeof *merges,
+        VOCAB = 256 + MERGED + 5,
+        MOST = VOCAB + REFUSING_TOKENS
+    };
+
     int refuser = kind & SMALL_REFUSER;
     uint32_t vocab = refuser ? MOST : VOCAB;
     int tiny = kind & SMALL_TINY, gemma = kind & SMALL_GEMMA, tensors = 0;
     int d = type == Q8 ? 32 : tiny ? 8 : 16;
-    steer_config c = {.d = d, .layers = 2, .heads = 2, .kv_heads = 1, .head_dim = d / 2,
-                      .ff = tiny ? 8 : 32, .vocab = (int)vocab, .max_seq = refuser ? 512 : 64,
-                      .tied = !gemma && !refuser, .norm_eps = 1e-5f, .embed_scale = 1,
+    steer_config c = {.d = d,
+                      .layers = 2,
+                      .heads = 2,
+                      .kv_heads = 1,
+                      .head_dim = d / 2,
+                      .ff = tiny ? 8 : 32,
+                      .vocab = (int)vocab,
+                      .max_seq = refuser ? 512 : 64,
+                      .tied = !gemma && !refuser,
+                      .norm_eps = 1e-5f,
+                      .embed_scale = 1,
                       .query_scale = 0.3f};
     if (gemma)
         c.qkv_bias = c.post_norms = c.gelu = 1, c.window = 4, c.window_every = 2, c.norm_offset = 1,
@@ -297,11 +357,14 @@ static image small_image(dtype type, int kind) {
     for (uint32_t i = 0; i < vocab; i++) {
         char *name = names + offset[i];
         int n = 1;
-        if (i < 256) *name = (char)i, bytes_of[i] = i;
+        if (i < 256)
+            *name = (char)i, bytes_of[i] = i;
         else if (i < 256 + MERGED)
             n = sprintf(name, "%s%s", merges[i - 256][0], merges[i - 256][1]);
-        else if (i >= VOCAB) n = sprintf(name, " I cannot");
-        else n = sprintf(name, "%s", specials[i - 256 - MERGED]), types[i] = i + 1 == VOCAB ? 2 : 1;
+        else if (i >= VOCAB)
+            n = sprintf(name, " I cannot");
+        else
+            n = sprintf(name, "%s", specials[i - 256 - MERGED]), types[i] = i + 1 == VOCAB ? 2 : 1;
         offset[i + 1] = offset[i] + (uint32_t)n;
     }
     for (uint32_t i = 0; i < MERGED; i++) {
@@ -320,6 +383,7 @@ static image small_image(dtype type, int kind) {
                 uint32_t t = merge[j][k];
                 merge[j][k] = merge[j - 1][k], merge[j - 1][k] = t;
             }
+
     const struct {
         const void *p;
         size_t n;
@@ -333,6 +397,7 @@ static image small_image(dtype type, int kind) {
                             {grammar, refuser ? 0 : sizeof grammar - 1},
                             {&small_nfc, kind & SMALL_NFC ? sizeof small_nfc : 0},
                             {NULL, 0}};
+
     image f = {.bytes = zeros(1 << 18, 1)};
     int expected = 3 + !c.tied + c.layers * (9 + 3 * c.qkv_bias + 2 * c.post_norms);
     uint64_t at[SECTIONS][2];
@@ -346,7 +411,8 @@ static image small_image(dtype type, int kind) {
     int qd = c.heads * c.head_dim, kd = c.kv_heads * c.head_dim;
     double gain = 1 - c.norm_offset;
     small_tensor(&f, &tensors, 0, 0, c.vocab, d, type, 0);
-    if (!c.tied) small_tensor(&f, &tensors, 1, 0, c.vocab, d, type, 0);
+    if (!c.tied)
+        small_tensor(&f, &tensors, 1, 0, c.vocab, d, type, 0);
     small_tensor(&f, &tensors, 2, 0, d, 0, F32, gain);
     small_tensor(&f, &tensors, 3, 0, c.head_dim / 2, 0, F32, 0.5);
     for (int b = 0; b < c.layers; b++) {
@@ -357,12 +423,14 @@ static image small_image(dtype type, int kind) {
         for (int i = 0; i < 3 && c.qkv_bias; i++)
             small_tensor(&f, &tensors, 20 + i, b, i ? kd : qd, 0, F32, 0);
         small_tensor(&f, &tensors, 23, b, d, qd, type, 0);
-        if (c.post_norms) small_tensor(&f, &tensors, 24, b, d, 0, F32, gain);
+        if (c.post_norms)
+            small_tensor(&f, &tensors, 24, b, d, 0, F32, gain);
         small_tensor(&f, &tensors, 25, b, d, 0, F32, gain);
         small_tensor(&f, &tensors, 26, b, c.ff, d, type, 0);
         small_tensor(&f, &tensors, 27, b, c.ff, d, type, 0);
         small_tensor(&f, &tensors, 28, b, d, c.ff, type, 0);
-        if (c.post_norms) small_tensor(&f, &tensors, 29, b, d, 0, F32, gain);
+        if (c.post_norms)
+            small_tensor(&f, &tensors, 29, b, d, 0, F32, gain);
     }
     unsigned char *p = f.bytes;
     uint64_t size = f.size, data = f.data;
@@ -379,6 +447,7 @@ static image small_image(dtype type, int kind) {
     seal(&f);
     return f;
 }
+
 static steer_model *open_image(const image *f) {
     steer_error e = {0};
     steer_model *m = steer_open_memory(f->bytes, f->size, "small", &e);
@@ -390,69 +459,100 @@ static steer_model *open_image(const image *f) {
 
 /* What follows one JSON value, or NULL: the grammar of RFC 8259, UTF-8 included. */
 static const char *after_value(const char *s, int depth);
-static const char *skip_space(const char *s) { return s + strspn(s, " \t\r\n"); }
+
+static const char *skip_space(const char *s) {
+    return s + strspn(s, " \t\r\n");
+}
+
 static const char *after_string(const char *s) {
-    if (*s++ != '"') return NULL;
+    if (*s++ != '"')
+        return NULL;
     for (const char *end = s + strlen(s); *s && *s != '"';) {
         int length;
-        if ((unsigned char)*s < 32 || code_point(s, end, &length) < 0) return NULL;
-        if (*s != '\\') s += length;
+        if ((unsigned char)*s < 32 || code_point(s, end, &length) < 0)
+            return NULL;
+        if (*s != '\\')
+            s += length;
         else if (s[1] == 'u') {
             for (int i = 2; i < 6; i++)
-                if (!isxdigit((unsigned char)s[i])) return NULL;
+                if (!isxdigit((unsigned char)s[i]))
+                    return NULL;
             s += 6;
-        } else if (s[1] && strchr("\"\\/bfnrt", s[1])) s += 2;
-        else return NULL;
+        } else if (s[1] && strchr("\"\\/bfnrt", s[1]))
+            s += 2;
+        else
+            return NULL;
     }
     return *s ? s + 1 : NULL;
 }
+
 static const char *after_number(const char *s) {
     s += *s == '-';
     size_t n = strspn(s, "0123456789");
-    if (!n || (n > 1 && *s == '0')) return NULL;
+    if (!n || (n > 1 && *s == '0'))
+        return NULL;
     s += n;
-    if (*s == '.' && !(n = strspn(s + 1, "0123456789"))) return NULL;
-    if (*s == '.') s += 1 + n;
+    if (*s == '.' && !(n = strspn(s + 1, "0123456789")))
+        return NULL;
+    if (*s == '.')
+        s += 1 + n;
     if (*s == 'e' || *s == 'E') {
         s += 1 + (s[1] == '+' || s[1] == '-');
-        if (!(n = strspn(s, "0123456789"))) return NULL;
+        if (!(n = strspn(s, "0123456789")))
+            return NULL;
         s += n;
     }
     return s;
 }
+
 static const char *after_value(const char *s, int depth) {
-    if (depth > 20) return NULL;
-    if (*s == '"') return after_string(s);
-    if (!strncmp(s, "null", 4) || !strncmp(s, "true", 4)) return s + 4;
-    if (!strncmp(s, "false", 5)) return s + 5;
-    if (*s != '[' && *s != '{') return after_number(s);
+    if (depth > 20)
+        return NULL;
+    if (*s == '"')
+        return after_string(s);
+    if (!strncmp(s, "null", 4) || !strncmp(s, "true", 4))
+        return s + 4;
+    if (!strncmp(s, "false", 5))
+        return s + 5;
+    if (*s != '[' && *s != '{')
+        return after_number(s);
     char close = *s == '[' ? ']' : '}';
     int first = 1;
     for (s = skip_space(s + 1); s && *s != close; first = 0) {
-        if (!first && *s++ != ',') return NULL;
+        if (!first && *s++ != ',')
+            return NULL;
         s = skip_space(s);
-        if (close == '}' && (!(s = after_string(s)) || *(s = skip_space(s)) != ':')) return NULL;
-        if (close == '}') s = skip_space(s + 1);
-        if ((s = after_value(s, depth + 1))) s = skip_space(s);
+        if (close == '}' && (!(s = after_string(s)) || *(s = skip_space(s)) != ':'))
+            return NULL;
+        if (close == '}')
+            s = skip_space(s + 1);
+        if ((s = after_value(s, depth + 1)))
+            s = skip_space(s);
     }
     return s ? s + 1 : NULL;
 }
+
 static int is_json(const char *s) {
     const char *end = after_value(skip_space(s), 0);
     return end && !*skip_space(end);
 }
+
 /* The string at s, decoded; code points below 256 of \u only. */
 static void decode_json(const char *s, char *to) {
     for (s++; *s && *s != '"'; s++)
         if (*s == '\\' && s[1] == 'u')
             *to++ = (char)strtol((char[]){s[2], s[3], s[4], s[5], 0}, NULL, 16), s += 5;
-        else if (*s == '\\') *to++ = *++s == 'n' ? '\n' : *s == 't' ? '\t' : *s;
-        else *to++ = *s;
+        else if (*s == '\\')
+            *to++ = *++s == 'n' ? '\n' : *s == 't' ? '\t' : *s;
+        else
+            *to++ = *s;
     *to = 0;
 }
+
 static int occurrences(const char *s, const char *of) {
     int n = 0;
-    while ((s = strstr(s, of))) n++, s++;
+    while ((s = strstr(s, of)))
+        n++, s++;
     return n;
 }
 
@@ -460,7 +560,8 @@ static int occurrences(const char *s, const char *of) {
 static char *report_text(const report *r, const char *page, size_t *n) {
     char *text = NULL;
     FILE *f = r->lost ? NULL : open_memstream(&text, n);
-    if (!f) return NULL;
+    if (!f)
+        return NULL;
     write_report(f, r, page);
     fclose(f);
     return text;
@@ -469,7 +570,8 @@ static char *report_text(const report *r, const char *page, size_t *n) {
 /* A number of a table's row by its column's name; NAN: there is none. */
 static double value_of(const report *r, const entry *t, int i, const char *name) {
     for (int k = 0; k < t->n_columns; k++)
-        if (!strcmp(row_data(r, t, -1)[k].text, name)) return row_data(r, t, i)[k].value;
+        if (!strcmp(row_data(r, t, -1)[k].text, name))
+            return row_data(r, t, i)[k].value;
     return NAN;
 }
 
@@ -479,7 +581,8 @@ static double value_of(const report *r, const entry *t, int i, const char *name)
 static steer_status new_tracer(tracer *t, const steer_model *m, int layer, int max, int answers,
                                int cut_streams, steer_error *e) {
     tracer *made = steer_tracer_new(m, layer, max, answers, cut_streams, e);
-    if (made) *t = *made;
+    if (made)
+        *t = *made;
     return free(made), made ? STEER_OK : e->code;
 }
 
@@ -494,7 +597,8 @@ static int parse_floats(const char *s, float *out, int cap) {
     int n = 0;
     for (char *end; n < cap; s = end, n++) {
         out[n] = strtof(s, &end);
-        if (end == s) break;
+        if (end == s)
+            break;
     }
     return n;
 }
@@ -503,7 +607,8 @@ static int parse_doubles(const char *s, double *out, int cap) {
     int n = 0;
     for (char *end; n < cap; s = end, n++) {
         out[n] = strtod(s, &end);
-        if (end == s) break;
+        if (end == s)
+            break;
     }
     return n;
 }
@@ -512,7 +617,8 @@ static int parse_ints(const char *s, int *out, int cap) {
     int n = 0;
     for (char *end; n < cap; s = end, n++) {
         out[n] = (int)strtol(s, &end, 10);
-        if (end == s) break;
+        if (end == s)
+            break;
     }
     return n;
 }
@@ -526,18 +632,32 @@ static size_t parse_hex(const char *s, char *out, size_t cap) {
 
 /* The numbers of a line "random SEED BASE ...". */
 static steer_config random_config(const float *p) {
-    return (steer_config){.d = (int)p[2], .layers = (int)p[3], .heads = (int)p[4],
-                          .kv_heads = (int)p[5], .head_dim = (int)p[6], .ff = (int)p[7],
-                          .vocab = (int)p[8], .qkv_bias = (int)p[9], .post_norms = (int)p[10],
-                          .gelu = (int)p[11], .tied = (int)p[12], .window = (int)p[13],
-                          .window_every = (int)p[14], .norm_eps = p[15], .norm_offset = p[16],
-                          .attn_cap = p[17], .final_cap = p[18], .embed_scale = p[19],
+    return (steer_config){.d = (int)p[2],
+                          .layers = (int)p[3],
+                          .heads = (int)p[4],
+                          .kv_heads = (int)p[5],
+                          .head_dim = (int)p[6],
+                          .ff = (int)p[7],
+                          .vocab = (int)p[8],
+                          .qkv_bias = (int)p[9],
+                          .post_norms = (int)p[10],
+                          .gelu = (int)p[11],
+                          .tied = (int)p[12],
+                          .window = (int)p[13],
+                          .window_every = (int)p[14],
+                          .norm_eps = p[15],
+                          .norm_offset = p[16],
+                          .attn_cap = p[17],
+                          .final_cap = p[18],
+                          .embed_scale = p[19],
                           .query_scale = p[20]};
 }
 
 /* ---------------------------------------------------------------- errors, in double */
 
-typedef struct { double largest, error; } fit; /* of a list of numbers: relative to its largest */
+typedef struct {
+    double largest, error;
+} fit; /* of a list of numbers: relative to its largest */
 
 /* A number held against another; a NaN is infinitely wrong. */
 static void hold(fit *f, double got, double expected) {
@@ -547,11 +667,14 @@ static void hold(fit *f, double got, double expected) {
 }
 
 /* The largest error, relative to the largest number. */
-static double misfit(const fit *f) { return f->error / fmax(f->largest, 1e-12); }
+static double misfit(const fit *f) {
+    return f->error / fmax(f->largest, 1e-12);
+}
 
 static double mean_of(const double *x, int n) {
     double sum = 0;
-    for (int i = 0; i < n; i++) sum += x[i];
+    for (int i = 0; i < n; i++)
+        sum += x[i];
     return sum / n;
 }
 
@@ -564,7 +687,8 @@ static float *floats(int seed, int kind, size_t n, double scale) {
 
 static double *doubles(const float *from, size_t n) {
     double *x = malloc((n + 1) * sizeof *x);
-    for (size_t i = 0; i < n; i++) x[i] = from ? (double)from[i] : 0;
+    for (size_t i = 0; i < n; i++)
+        x[i] = from ? (double)from[i] : 0;
     return x;
 }
 
@@ -577,14 +701,24 @@ static const char *const model_names[] = {"llama", "gemma", "q8", "bf16 with bia
 /* Four random models, made once: windows and caps, int8, and biases with an untied unembedding. */
 static steer_model *test_model(int kind) {
     static steer_model *made[TEST_MODELS];
-    steer_config c = {.d = 64, .layers = 4, .heads = 4, .kv_heads = 2, .head_dim = 16, .ff = 176,
-                      .vocab = 96, .tied = 1, .norm_eps = 1e-5f, .embed_scale = 1,
+    steer_config c = {.d = 64,
+                      .layers = 4,
+                      .heads = 4,
+                      .kv_heads = 2,
+                      .head_dim = 16,
+                      .ff = 176,
+                      .vocab = 96,
+                      .tied = 1,
+                      .norm_eps = 1e-5f,
+                      .embed_scale = 1,
                       .query_scale = 0.25f};
     if (kind == 1)
         c.post_norms = c.gelu = 1, c.norm_offset = 1, c.attn_cap = 20, c.final_cap = 30,
         c.window = 8, c.window_every = 2, c.head_dim = 24;
-    if (kind == 2) c.ff = 192, c.heads = 6, c.head_dim = 32;
-    if (kind == 3) c.qkv_bias = 1, c.tied = 0, c.kv_heads = 1, c.vocab = 101;
+    if (kind == 2)
+        c.ff = 192, c.heads = 6, c.head_dim = 32;
+    if (kind == 3)
+        c.qkv_bias = 1, c.tied = 0, c.kv_heads = 1, c.vocab = 101;
     if (!made[kind])
         made[kind] = random_model(70 + kind, 10000, c, kind == 2 ? Q8 : kind == 3 ? BF16 : F32);
     return made[kind];
@@ -614,14 +748,16 @@ static steer_model *family(int kind) {
     if (kind == 2)
         c.post_norms = c.gelu = 1, c.norm_offset = 1, c.attn_cap = 2, c.final_cap = 30,
         c.window = 4, c.window_every = 2, c.embed_scale = 4, c.query_scale = 0.7f;
-    if (!made[kind]) made[kind] = random_model(90 + kind, 10000, c, F32);
+    if (!made[kind])
+        made[kind] = random_model(90 + kind, 10000, c, F32);
     return made[kind];
 }
 
 static steer_vector random_dim(const steer_model *m, int seed) {
     steer_vector v = {0};
     make_vector(&v, m, "dim", 1, -1, 1.5f, NULL);
-    for (int i = 0; i < v.d; i++) v.v[i] = (float)random_value((uint64_t)seed, 60, 0, (uint64_t)i);
+    for (int i = 0; i < v.d; i++)
+        v.v[i] = (float)random_value((uint64_t)seed, 60, 0, (uint64_t)i);
     for (int i = 0; i < 3 * v.layers; i++)
         v.keep[i] = (float)random_value((uint64_t)seed, 61, 0, (uint64_t)i);
     return v;
@@ -634,7 +770,8 @@ static void seal_vector(unsigned char *bytes, size_t n) {
 }
 
 static void random_tokens(int *tokens, int n, int vocab) {
-    for (int i = 0; i < n; i++) tokens[i] = roll(vocab);
+    for (int i = 0; i < n; i++)
+        tokens[i] = roll(vocab);
 }
 
 /* ---------------------------------------------------------------- running programs */
@@ -652,7 +789,8 @@ static void read_text(const char *path, char *text, size_t cap) {
     FILE *f = fopen(path, "rb");
     size_t n = f ? fread(text, 1, cap - 1, f) : 0;
     text[n] = 0;
-    if (f) fclose(f);
+    if (f)
+        fclose(f);
 }
 
 /* Run a program; its exit status, or 256 + the signal that ended it. */
@@ -672,7 +810,8 @@ static int run_program(const char *program, const char *arguments, const char *i
 
 static int lines_of(const char *text) {
     int n = 0;
-    for (; *text; text++) n += *text == '\n';
+    for (; *text; text++)
+        n += *text == '\n';
     return n;
 }
 
@@ -681,7 +820,8 @@ static char *output_of(const char *command, int *status) {
     FILE *f = popen(command, "r");
     size_t size = 0;
     char *text = NULL;
-    if (f && getdelim(&text, &size, 0, f) < 0) *(text = realloc(text, 1)) = 0;
+    if (f && getdelim(&text, &size, 0, f) < 0)
+        *(text = realloc(text, 1)) = 0;
     *status = f ? pclose(f) : -1;
     return text;
 }

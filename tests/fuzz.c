@@ -10,14 +10,14 @@
 #define main steer_main
 #include "../steer.c"
 #undef main
-#define CHECK_THAT(condition, ...) \
-    do { \
-        if (!(condition)) { \
+#define CHECK_THAT(condition, ...)                                  \
+    do {                                                            \
+        if (!(condition)) {                                         \
             fprintf(stderr, "line %d: %s: ", __LINE__, #condition); \
-            fprintf(stderr, __VA_ARGS__); \
-            fputc('\n', stderr); \
-            abort(); \
-        } \
+            fprintf(stderr, __VA_ARGS__);                           \
+            fputc('\n', stderr);                                    \
+            abort();                                                \
+        }                                                           \
     } while (0)
 #include "fixtures.inc.c"
 
@@ -28,33 +28,46 @@ size_t LLVMFuzzerMutate(uint8_t *data, size_t size, size_t cap);
 
 /* ---------------------------------------------------------------- reading an input as choices */
 
-typedef struct { const uint8_t *at, *end; } input;
+typedef struct {
+    const uint8_t *at, *end;
+} input;
 
-static unsigned take_byte(input *in) { return in->at < in->end ? *in->at++ : 0; }
+static unsigned take_byte(input *in) {
+    return in->at < in->end ? *in->at++ : 0;
+}
 
-static int take(input *in, int below) { return (int)(take_byte(in) % (unsigned)below); }
+static int take(input *in, int below) {
+    return (int)(take_byte(in) % (unsigned)below);
+}
 
 /* Most often a number below `usual`, else one at which sizes and signs go wrong. */
 static int odd_int(input *in, int usual) {
-    static const int odd[] = {-1, 0, 1, 2, 63, 64, 65, 255, 256, 1 << 20, 1 << 24, (1 << 24) + 1,
-                              INT_MAX / 2, INT_MAX - 1, INT_MAX, INT_MIN, INT_MIN + 1, -2, -64};
+    static const int odd[] = {-1,          0,           1,       2,
+                              63,          64,          65,      255,
+                              256,         1 << 20,     1 << 24, (1 << 24) + 1,
+                              INT_MAX / 2, INT_MAX - 1, INT_MAX, INT_MIN,
+                              INT_MIN + 1, -2,          -64};
     unsigned choice = take_byte(in);
-    if (choice >= 32) return (int)choice % usual;
+    if (choice >= 32)
+        return (int)choice % usual;
     return odd[choice % (sizeof odd / sizeof *odd)];
 }
 
 static double odd_number(input *in) {
-    static const double odd[] = {0, -0.0, 1, -1, 0.5, 1e-45, 1e-30, 3, 100, 1e15, -1e15, 3e38,
+    static const double odd[] = {0,     -0.0,   1,      -1,       0.5,       1e-45,
+                                 1e-30, 3,      100,    1e15,     -1e15,     3e38,
                                  1e300, -1e300, 5e-324, INFINITY, -INFINITY, NAN};
     unsigned choice = take_byte(in);
-    if (choice >= 64) return (choice - 128.0) / 16;
+    if (choice >= 64)
+        return (choice - 128.0) / 16;
     return odd[choice % (sizeof odd / sizeof *odd)];
 }
 
 /* What is left of the input up to a zero byte, at most `most` bytes, as a string to be freed. */
 static char *take_string(input *in, size_t most) {
     size_t left = (size_t)(in->end - in->at), n = strnlen((const char *)in->at, left);
-    if (n > most) n = most;
+    if (n > most)
+        n = most;
     char *s = zeros(n + 1, 1);
     memcpy(s, in->at, n);
     in->at += n < left ? n + 1 : n;
@@ -81,13 +94,20 @@ static void check_ids(const steer_model *m, const int *ids, long n) {
 /* ---------------------------------------------------------------- models */
 
 enum { MODELS = 4, TEXT_CAP = 1 << 16 };
-static const struct { const char *name; dtype type; int kind; } seeds[MODELS] = {
-    {"plain", F32, SMALL_TINY}, {"gemma", F32, SMALL_TINY | SMALL_GEMMA},
-    {"qwen", BF16, SMALL_TINY | SMALL_NFC}, {"q8", Q8, SMALL_TINY | SMALL_GEMMA}};
+
+static const struct {
+    const char *name;
+    dtype type;
+    int kind;
+} seeds[MODELS] = {{"plain", F32, SMALL_TINY},
+                   {"gemma", F32, SMALL_TINY | SMALL_GEMMA},
+                   {"qwen", BF16, SMALL_TINY | SMALL_NFC},
+                   {"q8", Q8, SMALL_TINY | SMALL_GEMMA}};
 
 static steer_model *seed_model(int i) { /* opened once, and kept */
     static steer_model *made[MODELS];
-    if (made[i]) return made[i];
+    if (made[i])
+        return made[i];
     image f = small_image(seeds[i].type, seeds[i].kind);
     return made[i] = open_image(&f);
 }
@@ -105,7 +125,8 @@ static void patch(const steer_model *m, const int *tokens, int n, int prompt, fl
     double F, *scores = zeros(scores_width(t), sizeof *scores);
     unsigned char *cut = zeros(edge_cells(&t->graph), 1);
     changes plan = {.layer = layer, .cut = cut};
-    for (int i = 0; i < (int)edge_cells(&t->graph); i++) cut[i] = has_edge(&t->graph, i) && i % 2;
+    for (int i = 0; i < (int)edge_cells(&t->graph); i++)
+        cut[i] = has_edge(&t->graph, i) && i % 2;
     check_status(attribute(t, &x, v, STEER_LOGIT, 1, scores, &e), &e);
     check_status(steer_faithfulness(t, &x, v, plan_of(&plan), 1, &F, &e), &e);
     free(cut), free(scores);
@@ -126,26 +147,36 @@ static void use_model(const steer_model *m) {
     steer_decode(m, ids, min_int((int)n, 256), out, sizeof out);
     is_coherent(m, "Sure, this is how to x. First, rest. Then, rest. Finally, rest.", "x");
     n = steer_chat(m, NULL, &turn, 1, ids, 256, &e);
-    if (n < 0) check_status(e.code, &e);
-    if (n < 1) return;
+    if (n < 0)
+        check_status(e.code, &e);
+    if (n < 1)
+        return;
     check_ids(m, ids, min_int((int)n, 256));
     int prompt = min_int((int)n, 8);
     int positions = min_int(m->config.max_seq, 12);
     steer_limits l = {.streams = 3, .positions = positions, .rows = 16};
     size_t bytes = steer_context_bytes(m, &l);
-    if (!bytes || bytes > (size_t)16 << 20) return;
+    if (!bytes || bytes > (size_t)16 << 20)
+        return;
     steer_context *c = steer_context_new(m, &l, &e);
     CHECK_THAT(c, "%s", e.text);
     float *v = zeros(m->config.d, sizeof *v);
-    for (int i = 0; i < m->config.d; i++) v[i] = (float)(i % 3 - 1);
+    for (int i = 0; i < m->config.d; i++)
+        v[i] = (float)(i % 3 - 1);
     v[0] = 1;
     changes plan = {.add = v, .coeff = 1, .layer = m->config.layers / 2, .freeze = 7};
     steer_job jobs[2] = {{.prompt = ids, .n_prompt = prompt, .max_new = 3, .out = answer},
-                         {.prompt = ids, .n_prompt = prompt, .max_new = 1, .out = answer + 3,
-                          .plan = plan_of(&plan), .temperature = 1, .top_p = 0.9f}};
+                         {.prompt = ids,
+                          .n_prompt = prompt,
+                          .max_new = 1,
+                          .out = answer + 3,
+                          .plan = plan_of(&plan),
+                          .temperature = 1,
+                          .top_p = 0.9f}};
     steer_status s = steer_generate(c, jobs, 2, NULL, NULL, &e);
     check_status(s, &e);
-    for (int k = 0; k < 2 && !s; k++) check_ids(m, jobs[k].out, jobs[k].n_out);
+    for (int k = 0; k < 2 && !s; k++)
+        check_ids(m, jobs[k].out, jobs[k].n_out);
     steer_context_free(c);
     if (!s && positions >= prompt + 1) {
         memcpy(ids + prompt, answer, sizeof(int));
@@ -157,7 +188,8 @@ static void use_model(const steer_model *m) {
 /* The size and the checksum of the head, made anew. */
 static void repair_model(unsigned char *bytes, size_t n) {
     uint64_t size = n;
-    if (n < HEAD) return;
+    if (n < HEAD)
+        return;
     memcpy(bytes + 16, &size, 8);
     seal_head(bytes, n);
 }
@@ -168,8 +200,10 @@ static void fuzz_model(const uint8_t *data, size_t n) {
     memcpy(bytes, data, n);
     repair_model(bytes, n);
     steer_model *m = steer_open_memory(bytes, n, "broken", &e);
-    if (m) use_model(m);
-    else check_status(STEER_EFORMAT, &e);
+    if (m)
+        use_model(m);
+    else
+        check_status(STEER_EFORMAT, &e);
     steer_close(m);
     free(bytes);
 }
@@ -195,7 +229,8 @@ static size_t mutate_section(uint8_t *data, size_t n, size_t cap, unsigned i) {
         memcpy(data + behind, old + next, n - next);
         n = behind + n - next;
         h->section[i].bytes = changed;
-        for (unsigned k = i + 1; k < SECTIONS; k++) h->section[k].offset += (uint64_t)moved;
+        for (unsigned k = i + 1; k < SECTIONS; k++)
+            h->section[k].offset += (uint64_t)moved;
         h->data += (uint64_t)moved;
         for (size_t k = 0; k < h->n_tensors && HEAD + (k + 1) * sizeof(file_record) <= at; k++)
             ((file_record *)(data + HEAD))[k].offset += (uint64_t)moved;
@@ -206,15 +241,21 @@ static size_t mutate_section(uint8_t *data, size_t n, size_t cap, unsigned i) {
 
 size_t LLVMFuzzerCustomMutator(uint8_t *data, size_t n, size_t cap, unsigned seed) {
     const char *entry = getenv("ENTRY");
-    if (strcmp(entry ? entry : "", "model") || n < 2 * HEAD) return LLVMFuzzerMutate(data, n, cap);
+    if (strcmp(entry ? entry : "", "model") || n < 2 * HEAD)
+        return LLVMFuzzerMutate(data, n, cap);
     uint8_t *aligned = malloc(cap);
     memcpy(aligned, data, n);
     unsigned kind = seed % 16, from = HEAD, length = 0;
-    if (kind < SECTIONS) n = mutate_section(aligned, n, cap, kind);
-    else if (kind == 15) n = LLVMFuzzerMutate(aligned, n, cap);
-    else if (kind >= 13) from = (unsigned)(n / 2), length = (unsigned)(n - n / 2); /* weights */
-    else if (kind == 12) length = 10 * sizeof(file_record);                     /* directory */
-    else from = offsetof(file_header, config), length = CONFIG_BYTES;
+    if (kind < SECTIONS)
+        n = mutate_section(aligned, n, cap, kind);
+    else if (kind == 15)
+        n = LLVMFuzzerMutate(aligned, n, cap);
+    else if (kind >= 13)
+        from = (unsigned)(n / 2), length = (unsigned)(n - n / 2); /* weights */
+    else if (kind == 12)
+        length = 10 * sizeof(file_record); /* directory */
+    else
+        from = offsetof(file_header, config), length = CONFIG_BYTES;
     if (length && from + length <= n) {
         unsigned k = seed / 16 % (length - 15); /* sixteen bytes of that part */
         LLVMFuzzerMutate(aligned + from + k, 16, 16);
@@ -245,7 +286,8 @@ static void fuzz_vector(const uint8_t *data, size_t n) {
     free(bytes);
     steer_status s = steer_vector_load(&v, path, m, &e);
     check_status(s, &e);
-    if (s) return;
+    if (s)
+        return;
     const char *copy = in_temporary("out.vec");
     CHECK_THAT(!steer_vector_save(&v, copy, &e), "%s", e.text);
     CHECK_THAT(!steer_vector_load(&again, copy, m, &e), "%s", e.text);
@@ -256,7 +298,8 @@ static void fuzz_vector(const uint8_t *data, size_t n) {
     steer_context *c = steer_context_new(m, &l, &e);
     int prompt[4] = {1, 2, 3, 4}, out[2];
     changes plan = {.add = v.v, .coeff = v.coeff, .layer = v.layer, .freeze = STEER_QK};
-    steer_job job = {.prompt = prompt, .n_prompt = 4, .max_new = 2, .out = out, .plan = plan_of(&plan)};
+    steer_job job = {
+        .prompt = prompt, .n_prompt = 4, .max_new = 2, .out = out, .plan = plan_of(&plan)};
     check_status(steer_generate(c, &job, 1, NULL, NULL, &e), &e);
     steer_context_free(c);
     steer_vector_free(&v), steer_vector_free(&again);
@@ -270,8 +313,10 @@ static void fuzz_circuit(const uint8_t *data, size_t n) {
     char *text = zeros(n + 1, 1), model[17];
     memcpy(text, data, n);
     snprintf(model, sizeof model, "%016llx", (unsigned long long)m->config.fingerprint);
-    if (n >= sizeof start - 1 && !memcmp(text, start, 14)) memcpy(text + 14, model, 16);
-    if (!t) t = steer_tracer_new(m, 1, 6, 3, 1, &e);
+    if (n >= sizeof start - 1 && !memcmp(text, start, 14))
+        memcpy(text + 14, model, 16);
+    if (!t)
+        t = steer_tracer_new(m, 1, 6, 3, 1, &e);
     CHECK_THAT(t, "%s", e.text);
     size_t cells = edge_cells(&t->graph);
     unsigned char *keep = zeros(cells, 1), *cut = zeros(cells, 1);
@@ -321,7 +366,8 @@ static void fuzz_text(const uint8_t *data, size_t n) {
     input in = {data, data + n};
     int which = take(&in, 3 + MODELS), cap = odd_int(&in, 64);
     steer_error e = {0};
-    if (which < 3 && !box[which]) box[which] = steer_open(files[which], 0, &e);
+    if (which < 3 && !box[which])
+        box[which] = steer_open(files[which], 0, &e);
     const steer_model *m = which < 3 ? box[which] : seed_model(which - 3);
     CHECK_THAT(m, "%s", e.text);
     const char *text = (const char *)in.at;
@@ -332,7 +378,8 @@ static void fuzz_text(const uint8_t *data, size_t n) {
     CHECK_THAT(count >= 0 && count <= normal, "%ld tokens of %zu bytes: %s", count, bytes, e.text);
     long kept = count < (long)room ? count : (long)room;
     check_ids(m, ids, kept);
-    if (cap > (int)room) cap = (int)room;
+    if (cap > (int)room)
+        cap = (int)room;
     CHECK_THAT(steer_encode(m, text, bytes, cap > 0 ? some : NULL, cap, &e) == count,
                "another count of tokens where fewer are written");
     CHECK_THAT(cap <= 0 || !memcmp(ids, some, sizeof *ids * (size_t)(cap < kept ? cap : kept)),
@@ -345,7 +392,8 @@ static void fuzz_text(const uint8_t *data, size_t n) {
     else if (kept == count) { /* what is normal stays: the same tokens once more */
         int *twice = zeros(room, sizeof *twice);
         CHECK_THAT(steer_encode(m, back, length, twice, (long)room, &e) == count &&
-                       !memcmp(ids, twice, sizeof *ids * (size_t)count), "not a normal form");
+                       !memcmp(ids, twice, sizeof *ids * (size_t)count),
+                   "not a normal form");
         free(twice);
     }
     free(back);
@@ -353,8 +401,10 @@ static void fuzz_text(const uint8_t *data, size_t n) {
     const char *turns[3] = {turn, "Yes.", turn};
     int chat[64];
     long chatted = steer_chat(m, *system ? system : NULL, turns, 1 + 2 * (cap & 1), chat, 64, &e);
-    if (chatted < 0) check_status(e.code, &e);
-    else check_ids(m, chat, min_int((int)chatted, 64));
+    if (chatted < 0)
+        check_status(e.code, &e);
+    else
+        check_ids(m, chat, min_int((int)chatted, 64));
     free(turn), free(system), free(ids), free(some);
 }
 
@@ -362,16 +412,25 @@ static void fuzz_text(const uint8_t *data, size_t n) {
 
 /* Numbers that a record of this key holds: enough to see whether it is whole and itself. */
 static void fill_record(uint64_t key, double *values, size_t n) {
-    for (size_t i = 0; i < n; i++) values[i] = (double)(key * 1000 + i);
+    for (size_t i = 0; i < n; i++)
+        values[i] = (double)(key * 1000 + i);
 }
 
 /* What a store's file must hold, the records that were written, and what became of it. */
 enum { WRITTEN = 64 };
+
 typedef struct {
     char path[160];
-    struct { int key, size; off_t end; } record[WRITTEN];
+
+    struct {
+        int key, size;
+        off_t end;
+    } record[WRITTEN];
+
     int n;
+
     enum { SOUND, FLIPPED /* one bit, of a whole record or the header */, ANYTHING } state;
+
     off_t flipped;
 } fuzzed_store;
 
@@ -389,7 +448,8 @@ static void check_records(const fuzzed_store *x, const records *r) {
         lost += x->state == FLIPPED && x->flipped >= start && x->flipped < x->record[i].end;
         size_t n = (size_t)x->record[i].size;
         int found, last = 1;
-        for (int k = i + 1; k < x->n; k++) last &= x->record[k].key != x->record[i].key;
+        for (int k = i + 1; k < x->n; k++)
+            last &= x->record[k].key != x->record[i].key;
         steer_status s = read_record(r, (uint64_t)x->record[i].key, read, n, &found, &e);
         CHECK_THAT(!s, "%s", e.text);
         fill_record((uint64_t)x->record[i].key, values, n);
@@ -408,7 +468,8 @@ static void fuzz_append(fuzzed_store *x, int key, int size) {
     check_status(s, &e);
     CHECK_THAT(x->state != SOUND || !s, "%s", e.text);
     CHECK_THAT(x->state != FLIPPED || s == STEER_EFORMAT, "a flipped bit is not seen");
-    if (!s) check_records(x, &r);
+    if (!s)
+        check_records(x, &r);
     if (!s && x->n < WRITTEN) {
         fill_record((uint64_t)key, values, (size_t)size);
         s = remember(&r, (uint64_t)key, values, (size_t)size, &e);
@@ -421,19 +482,27 @@ static void fuzz_append(fuzzed_store *x, int key, int size) {
 }
 
 static void fuzz_cut(fuzzed_store *x, off_t size) {
-    if (truncate(x->path, size)) return;
-    while (x->n && x->record[x->n - 1].end > size) x->n--;
-    if (x->state == FLIPPED && x->flipped >= size) x->state = SOUND;
-    if (x->state == FLIPPED && x->flipped >= border_of(x)) x->state = ANYTHING;
-    if (size && size < (off_t)sizeof(store_head)) x->state = ANYTHING;
-    if (!size) x->state = SOUND;
+    if (truncate(x->path, size))
+        return;
+    while (x->n && x->record[x->n - 1].end > size)
+        x->n--;
+    if (x->state == FLIPPED && x->flipped >= size)
+        x->state = SOUND;
+    if (x->state == FLIPPED && x->flipped >= border_of(x))
+        x->state = ANYTHING;
+    if (size && size < (off_t)sizeof(store_head))
+        x->state = ANYTHING;
+    if (!size)
+        x->state = SOUND;
 }
 
 static void fuzz_flip(fuzzed_store *x, off_t at, int bit) {
     unsigned char byte = 0;
     int fd = open(x->path, O_RDWR);
-    if (pread(fd, &byte, 1, at) == 1) byte ^= (unsigned char)(1 << bit);
-    if (pwrite(fd, &byte, 1, at) != 1) abort();
+    if (pread(fd, &byte, 1, at) == 1)
+        byte ^= (unsigned char)(1 << bit);
+    if (pwrite(fd, &byte, 1, at) != 1)
+        abort();
     close(fd);
     x->state = x->state == SOUND && at < border_of(x) ? FLIPPED : ANYTHING;
     x->flipped = at;
@@ -485,26 +554,33 @@ static void fuzz_store(const uint8_t *data, size_t n) {
         fuzzed_store *x = &stores[k];
         struct stat st;
         off_t length = stat(x->path, &st) ? 0 : st.st_size, at = length * (key * 16 + size) / 256;
-        if (what < 4) fuzz_append(x, key, size);
-        if (what == 4 && length) fuzz_cut(x, at);
-        if (what == 5 && length) fuzz_flip(x, at, size & 7);
+        if (what < 4)
+            fuzz_append(x, key, size);
+        if (what == 4 && length)
+            fuzz_cut(x, at);
+        if (what == 5 && length)
+            fuzz_flip(x, at, size & 7);
         if (what == 6) { /* anything */
             unsigned char bytes[64];
-            for (int i = 0; i < 4 * size; i++) bytes[i] = (unsigned char)take_byte(&in);
+            for (int i = 0; i < 4 * size; i++)
+                bytes[i] = (unsigned char)take_byte(&in);
             int fd = open(x->path, O_RDWR | O_CREAT | (key & 1 ? O_APPEND : 0), 0600);
-            if (write(fd, bytes, 4 * (size_t)size) < 0) abort();
+            if (write(fd, bytes, 4 * (size_t)size) < 0)
+                abort();
             close(fd);
             x->state = ANYTHING;
         }
-        if (what == 7) fuzz_merge(stores, to, key & 1);
+        if (what == 7)
+            fuzz_merge(stores, to, key & 1);
     }
 }
 
 /* ---------------------------------------------------------------- reports */
 
 static void fuzz_report(const uint8_t *data, size_t n) {
-    static const char *const tables[] = {"steering", "methods", "freezing", "dose", "faithfulness",
-        "sparsity", "circuit", "shaded", "svv", "overlap", "interchange", "other"};
+    static const char *const tables[] = {"steering",     "methods",  "freezing",    "dose",
+                                         "faithfulness", "sparsity", "circuit",     "shaded",
+                                         "svv",          "overlap",  "interchange", "other"};
     static const column columns[][5] = {
         {{"set", WORDS}, {"refused", 2}, {"low", 2}, {0}},
         {{"token", WORDS}, {"KL", 3}, {"text", WORDS}, {0}},
@@ -517,21 +593,25 @@ static void fuzz_report(const uint8_t *data, size_t n) {
     steer_model m = {0};
     while (in.at < in.end && n_entries(&r) < 12) {
         int what = take(&in, 5);
-        if (!n_entries(&r)) what = 0; /* a report begins with its model */
+        if (!n_entries(&r))
+            what = 0; /* a report begins with its model */
         char *text = take_string(&in, 40);
         if (what == 0) {
             memset(m.config.name, 0, sizeof m.config.name);
             snprintf(m.config.name, sizeof m.config.name, "%s", text);
             open_report(&r, &m);
-        } else if (what == 1) say(&r, "%s", text);
-        else if (what == 2) finding(&r, "%s", text);
+        } else if (what == 1)
+            say(&r, "%s", text);
+        else if (what == 2)
+            finding(&r, "%s", text);
         else {
             const char *name = tables[take(&in, sizeof tables / sizeof *tables)];
             open_table(&r, name, text, columns[take(&in, sizeof columns / sizeof *columns)]);
             for (int rows = take(&in, 12); rows; rows--) {
                 double values[8];
                 char *label = take_string(&in, 12), *texts = take_string(&in, 12);
-                for (int i = 0; i < 8; i++) values[i] = odd_number(&in);
+                for (int i = 0; i < 8; i++)
+                    values[i] = odd_number(&in);
                 add_row(&r, label, values, 8, (const char *[]){texts, label}, take(&in, 3));
                 free(label), free(texts);
             }
@@ -543,7 +623,8 @@ static void fuzz_report(const uint8_t *data, size_t n) {
     CHECK_THAT(json && html && strlen(json) == sizes[0], "no report");
     CHECK_THAT(is_json(json), "not JSON: %s", json);
     CHECK_THAT(!strchr(json, '<') && sizes[1] == sizes[0] + strlen(page) - strlen(page_marker) &&
-                   !memcmp(strchr(html, '=') + 2, json, sizes[0]), "a page: %s", html);
+                   !memcmp(strchr(html, '=') + 2, json, sizes[0]),
+               "a page: %s", html);
     free(json), free(html);
     free_report(&r);
 }
@@ -551,6 +632,7 @@ static void fuzz_report(const uint8_t *data, size_t n) {
 /* ---------------------------------------------------------------- the library, called at random */
 
 enum { PLANS = 3, EDITS = 4, BUFFER = 1024 };
+
 typedef struct {
     steer_model *m;
     steer_context *c;
@@ -559,9 +641,9 @@ typedef struct {
     steer_edit edits[PLANS][EDITS];
     steer_plan plans[PLANS];
     float v[32], odd[32], keep[8];
-    float *start;        /* [BUFFER] */
-    unsigned char *cut;  /* [BUFFER] */
-    int next[8];         /* positions that the first streams go on at */
+    float *start;       /* [BUFFER] */
+    unsigned char *cut; /* [BUFFER] */
+    int next[8];        /* positions that the first streams go on at */
     steer_error e;
 } caller;
 
@@ -576,28 +658,37 @@ static void random_plan(caller *a, input *in) {
         parts = take_byte(in);
         a->edits[plan][i] = (steer_edit){
             .kind = (steer_kind)(parts & 128 ? odd_int(in, 7) : 1 + take(in, STEER_START)),
-            .layer = parts & 8 ? odd_int(in, 2) : 1, .from = parts & 16 ? odd_int(in, 4) : 0,
-            .to = parts & 32 ? odd_int(in, 8) : 0, .coeff = (float)odd_number(in),
-            .what = parts & 64 ? take_byte(in) : 1 + parts % 3, .v = vectors[parts & 3],
-            .keep = parts & 4 ? a->keep : NULL, .cut = a->cut};
+            .layer = parts & 8 ? odd_int(in, 2) : 1,
+            .from = parts & 16 ? odd_int(in, 4) : 0,
+            .to = parts & 32 ? odd_int(in, 8) : 0,
+            .coeff = (float)odd_number(in),
+            .what = parts & 64 ? take_byte(in) : 1 + parts % 3,
+            .v = vectors[parts & 3],
+            .keep = parts & 4 ? a->keep : NULL,
+            .cut = a->cut};
         if (a->edits[plan][i].kind == STEER_START && a->edits[plan][i].v)
             a->edits[plan][i].v = a->start;
     }
     a->plans[plan] = (steer_plan){take(in, 9) ? a->edits[plan] : NULL, take(in, EDITS + 1)};
-    if (!a->plans[plan].edits) a->plans[plan].n = odd_int(in, 3);
-    for (int i = 0; i < 8; i++) a->odd[i] = (float)odd_number(in);
-    for (int i = 0; i < 64; i++) a->cut[i * 7] = (unsigned char)(parts >> (i & 7) & 1);
+    if (!a->plans[plan].edits)
+        a->plans[plan].n = odd_int(in, 3);
+    for (int i = 0; i < 8; i++)
+        a->odd[i] = (float)odd_number(in);
+    for (int i = 0; i < 64; i++)
+        a->cut[i * 7] = (unsigned char)(parts >> (i & 7) & 1);
 }
 
 static void random_context(caller *a, input *in) {
-    steer_limits l = {odd_int(in, 6), odd_int(in, 20), odd_int(in, 24), odd_int(in, 8),
-                      odd_int(in, 12), odd_int(in, 2)};
+    steer_limits l = {odd_int(in, 6), odd_int(in, 20), odd_int(in, 24),
+                      odd_int(in, 8), odd_int(in, 12), odd_int(in, 2)};
     size_t bytes = steer_context_bytes(a->m, &l);
-    if (bytes > (size_t)1 << 20) return;
+    if (bytes > (size_t)1 << 20)
+        return;
     steer_context *c = steer_context_new(a->m, &l, &a->e);
     CHECK_THAT(c || a->e.code, "no context, and no error");
     CHECK_THAT(!c || bytes, "a context of no bytes");
-    if (!c) return;
+    if (!c)
+        return;
     steer_context_free(a->c);
     a->c = c, a->limits = c->limit;
     memset(a->next, 0, sizeof a->next);
@@ -605,31 +696,40 @@ static void random_context(caller *a, input *in) {
 
 static void random_run(caller *a, input *in) {
     enum { ROWS = 64 };
+
     steer_row rows[ROWS];
     int n = odd_int(in, 12);
     steer_tape tape = {.rows = odd_int(in, 8), .first = odd_int(in, 2)}, *taped = NULL;
-    if (n > ROWS && n <= a->limits.rows) n = ROWS;
+    if (n > ROWS && n <= a->limits.rows)
+        n = ROWS;
     for (int i = 0; i < ROWS; i++) { /* most rows continue their stream */
         unsigned kind = i < n ? take_byte(in) : 0;
         int s = (int)(kind & 3);
         rows[i] = (steer_row){s, a->next[s], (int)(kind >> 2), (kind & 16) != 0, 0};
-        if (kind >= 240) rows[i].stream = odd_int(in, 8);
-        if (kind >= 248) rows[i].pos = odd_int(in, 8), rows[i].token = odd_int(in, 300);
-        if (kind & 32 && i < n) rows[i].tape = odd_int(in, 8);
-        if (i < n) a->next[s]++;
+        if (kind >= 240)
+            rows[i].stream = odd_int(in, 8);
+        if (kind >= 248)
+            rows[i].pos = odd_int(in, 8), rows[i].token = odd_int(in, 300);
+        if (kind & 32 && i < n)
+            rows[i].tape = odd_int(in, 8);
+        if (i < n)
+            a->next[s]++;
     }
     int sized = tape.rows > 0 && tape.rows <= 8 && tape.first >= 0 && tape.first <= 2;
     size_t width = sized ? (size_t)(a->m->config.layers - tape.first + 1) * (size_t)tape.rows : 1;
     float *space = zeros(width * 32, sizeof *space);
-    if (sized) tape.resid = tape.q = tape.gate = space; /* of the widest; one may hold all */
-    if (take(in, 2)) taped = &tape;
+    if (sized)
+        tape.resid = tape.q = tape.gate = space; /* of the widest; one may hold all */
+    if (take(in, 2))
+        taped = &tape;
     steer_status s = steer_run(a->c, rows, n, taped, &a->e);
     check_status(s, &a->e);
     int asked = odd_int(in, 12);
     const float *logits = steer_logits(a->c, asked);
     for (int i = 0; logits && i < a->m->config.vocab; i++)
         CHECK_THAT(s || isfinite(logits[i]), "logit %d of row %d", i, asked);
-    for (int i = 0; i < 8; i++) a->next[i] = i < a->limits.streams ? a->c->streams[i].length : 0;
+    for (int i = 0; i < 8; i++)
+        a->next[i] = i < a->limits.streams ? a->c->streams[i].length : 0;
     free(space);
 }
 
@@ -642,13 +742,18 @@ static int stop_after(void *user, int job, int token) {
 static void random_jobs(caller *a, input *in) {
     int prompt[128], out[3][128], ticks = odd_int(in, 16), n = min_int(odd_int(in, 4), 3);
     steer_job jobs[3] = {{0}};
-    for (int i = 0; i < 128; i++) prompt[i] = i < 16 ? odd_int(in, 270) : i;
+    for (int i = 0; i < 128; i++)
+        prompt[i] = i < 16 ? odd_int(in, 270) : i;
     for (int i = 0; i < 3; i++) {
         unsigned plan = take_byte(in) % (PLANS + 3);
-        jobs[i] = (steer_job){.prompt = prompt + (i & 1), .n_prompt = odd_int(in, 10),
-                              .max_new = odd_int(in, 6), .out = out[i], .seed = take_byte(in),
+        jobs[i] = (steer_job){.prompt = prompt + (i & 1),
+                              .n_prompt = odd_int(in, 10),
+                              .max_new = odd_int(in, 6),
+                              .out = out[i],
+                              .seed = take_byte(in),
                               .plan = plan < PLANS ? &a->plans[plan] : NULL,
-                              .temperature = (float)odd_number(in), .top_p = (float)odd_number(in)};
+                              .temperature = (float)odd_number(in),
+                              .top_p = (float)odd_number(in)};
     }
     steer_status s = steer_generate(a->c, jobs, n, take(in, 2) ? stop_after : NULL, &ticks, &a->e);
     check_status(s, &a->e);
@@ -657,7 +762,8 @@ static void random_jobs(caller *a, input *in) {
                    jobs[i].n_out, jobs[i].max_new);
         check_ids(a->m, out[i], jobs[i].n_out);
     }
-    for (int i = 0; i < 8; i++) a->next[i] = i < a->limits.streams ? a->c->streams[i].length : 0;
+    for (int i = 0; i < 8; i++)
+        a->next[i] = i < a->limits.streams ? a->c->streams[i].length : 0;
 }
 
 static void random_text(caller *a, input *in) {
@@ -666,8 +772,10 @@ static void random_text(caller *a, input *in) {
     char out[64];
     long n = steer_chat(a->m, take(in, 2) ? "a system" : NULL, turns, min_int(turn_count, 3), ids,
                         cap, &a->e);
-    if (n < 0) check_status(a->e.code, &a->e);
-    for (int i = 0; i < 64; i++) ids[i] = odd_int(in, 270);
+    if (n < 0)
+        check_status(a->e.code, &a->e);
+    for (int i = 0; i < 64; i++)
+        ids[i] = odd_int(in, 270);
     size_t room = (size_t)take(in, 65), length;
     length = steer_decode(a->m, ids, min_int(odd_int(in, 64), 64), room ? out : NULL, room);
     CHECK_THAT(!room || length >= room || strnlen(out, room) <= length, "no end");
@@ -681,15 +789,19 @@ static void random_means(caller *a, input *in) {
     size_t d = (size_t)a->m->config.d, layers = (size_t)a->m->config.layers;
     size_t n = 3 * (size_t)steer_eoi(a->m) * layers * d;
     double *mean = zeros(2 * n, sizeof *mean), score;
-    for (int i = 0; i < 16; i++) ids[i] = odd_int(in, 270);
-    for (int i = 0; i < 2; i++) tokens[i] = ids + i, lengths[i] = odd_int(in, 14);
+    for (int i = 0; i < 16; i++)
+        ids[i] = odd_int(in, 270);
     for (int i = 0; i < 2; i++)
-        if (lengths[i] > 14 && lengths[i] <= a->limits.positions) lengths[i] = 14;
-    if (steer_means(a->c, &p, sign, mean, &score, &a->e) < 0) check_status(a->e.code, &a->e);
+        tokens[i] = ids + i, lengths[i] = odd_int(in, 14);
+    for (int i = 0; i < 2; i++)
+        if (lengths[i] > 14 && lengths[i] <= a->limits.positions)
+            lengths[i] = 14;
+    if (steer_means(a->c, &p, sign, mean, &score, &a->e) < 0)
+        check_status(a->e.code, &a->e);
     steer_vector v = {0};
     int pos = take(in, 4) ? -take(in, 4) : odd_int(in, 4);
-    steer_status s = steer_dim(&v, a->m, mean, mean + n, odd_int(in, 2), pos,
-                               (float)odd_number(in), &a->e);
+    steer_status s =
+        steer_dim(&v, a->m, mean, mean + n, odd_int(in, 2), pos, (float)odd_number(in), &a->e);
     check_status(s, &a->e);
     if (!s) {
         const char *path = in_temporary("calls.vec");
@@ -698,49 +810,62 @@ static void random_means(caller *a, input *in) {
         s = steer_vector_load(&v, path, a->m, &a->e);
         check_status(s, &a->e);
     }
-    if (!s) steer_vector_free(&v);
+    if (!s)
+        steer_vector_free(&v);
     free(mean);
-    for (int i = 0; i < 8; i++) a->next[i] = i < a->limits.streams ? a->c->streams[i].length : 0;
+    for (int i = 0; i < 8; i++)
+        a->next[i] = i < a->limits.streams ? a->c->streams[i].length : 0;
 }
 
 static void random_tracer(caller *a, input *in) {
     int layer = odd_int(in, 2), positions = odd_int(in, 12), answers = odd_int(in, 6);
     int streams = odd_int(in, 4);
-    if (answers > 256 && answers <= 1 << 24) return; /* would take much memory */
-    if (streams > 64 && positions < 1 << 16) return;
+    if (answers > 256 && answers <= 1 << 24)
+        return; /* would take much memory */
+    if (streams > 64 && positions < 1 << 16)
+        return;
     steer_tracer *t = steer_tracer_new(a->m, layer, positions, answers, streams, &a->e);
-    if (!t) check_status(a->e.code, &a->e);
-    if (!t) return;
+    if (!t)
+        check_status(a->e.code, &a->e);
+    if (!t)
+        return;
     steer_tracer_free(a->t);
     a->t = t;
 }
 
 static void random_patching(caller *a, input *in) {
     int tokens[64], steps = odd_int(in, 3), n = min_int(odd_int(in, 3), PLANS), kind = take(in, 4);
-    for (int i = 0; i < 64; i++) tokens[i] = i < 16 ? odd_int(in, 270) : i;
+    for (int i = 0; i < 64; i++)
+        tokens[i] = i < 16 ? odd_int(in, 270) : i;
     steer_example x = {tokens, odd_int(in, 12), odd_int(in, 8), (float)odd_number(in), take(in, 2)};
     const float *v = take(in, 4) ? a->v : a->odd;
-    if (x.n > 64 && x.n <= a->t->max) x.n = 64;
-    if (steps > 8) steps = 8;
+    if (x.n > 64 && x.n <= a->t->max)
+        x.n = 64;
+    if (steps > 8)
+        steps = 8;
     size_t cells = edge_cells(&a->t->graph);
     double *scores = zeros(scores_width(a->t), sizeof *scores), F[PLANS];
     double *edges = kind == 2 ? zeros(cells, sizeof *edges) : NULL;
     steer_status s;
-    if (kind < 2) s = attribute(a->t, &x, v, odd_int(in, 3), steps, scores, &a->e);
-    else if (kind == 2) s = steer_patch_exactly(a->t, &x, v, scores, edges, &a->e);
-    else s = steer_faithfulness(a->t, &x, v, a->plans, n, F, &a->e);
+    if (kind < 2)
+        s = attribute(a->t, &x, v, odd_int(in, 3), steps, scores, &a->e);
+    else if (kind == 2)
+        s = steer_patch_exactly(a->t, &x, v, scores, edges, &a->e);
+    else
+        s = steer_faithfulness(a->t, &x, v, a->plans, n, F, &a->e);
     check_status(s, &a->e);
     free(scores), free(edges);
 }
 
 static void fuzz_calls(const uint8_t *data, size_t n) {
-    static void (*const calls[])(caller *, input *) = {
-        random_plan, random_context, random_run, random_jobs, random_text, random_means,
-        random_tracer, random_patching};
+    static void (*const calls[])(caller *, input *) = {random_plan,   random_context, random_run,
+                                                       random_jobs,   random_text,    random_means,
+                                                       random_tracer, random_patching};
     input in = {data, data + n};
     caller a = {.m = seed_model(take(&in, 2))};
     a.start = zeros(BUFFER, sizeof *a.start), a.cut = zeros(BUFFER, 1);
-    for (int i = 0; i < 32; i++) a.v[i] = (float)random_value(5, 70, 0, (uint64_t)i);
+    for (int i = 0; i < 32; i++)
+        a.v[i] = (float)random_value(5, 70, 0, (uint64_t)i);
     for (int steps = 0; in.at < in.end && steps < 24; steps++) {
         int which = take(&in, 12);
         a.e = (steer_error){0};
@@ -750,15 +875,18 @@ static void fuzz_calls(const uint8_t *data, size_t n) {
         else if (which == 8 && a.c) {
             int plan = take(&in, PLANS + 1), s = odd_int(&in, 4), twin = odd_int(&in, 5);
             steer_plan *p = plan < PLANS ? &a.plans[plan] : NULL;
-            if (twin == 4) twin = -1;
+            if (twin == 4)
+                twin = -1;
             steer_status status = steer_begin(a.c, s, p, twin, NULL, &a.e);
             check_status(status, &a.e);
-            if (!status && s < 8) a.next[s] = 0;
+            if (!status && s < 8)
+                a.next[s] = 0;
         } else if (which == 9 && a.c) {
             int from = odd_int(&in, 4), to = odd_int(&in, 4), count = odd_int(&in, 8);
             steer_status status = steer_fork(a.c, from, to, count, &a.e);
             check_status(status, &a.e);
-            if (!status && to < 8) a.next[to] = count;
+            if (!status && to < 8)
+                a.next[to] = count;
         }
     }
     steer_context_free(a.c), steer_tracer_free(a.t);
@@ -773,6 +901,7 @@ static const struct {
 } entries[] = {{"model", fuzz_model},     {"vector", fuzz_vector}, {"circuit", fuzz_circuit},
                {"prompts", fuzz_prompts}, {"text", fuzz_text},     {"store", fuzz_store},
                {"report", fuzz_report},   {"calls", fuzz_calls}};
+
 static int entry_number = -1;
 
 /* The first inputs that are files of their own: models, a vector, a circuit. */
@@ -787,7 +916,8 @@ static void write_seeds(void) {
     }
     steer_vector v;
     CHECK_THAT(!make_vector(&v, seed_model(1), "dim", 1, -1, 1.5f, &e), "%s", e.text);
-    for (int i = 0; i < v.d; i++) v.v[i] = (float)(i - 3);
+    for (int i = 0; i < v.d; i++)
+        v.v[i] = (float)(i - 3);
     CHECK_THAT(!steer_vector_save(&v, "tests/corpus/vector/dim", &e), "%s", e.text);
     steer_vector_free(&v);
     static const char circuit[] = "steer circuit 0123456789abcdef block 1\n"
@@ -798,7 +928,8 @@ static void write_seeds(void) {
 static void remove_temporary(void) {
     char command[128];
     snprintf(command, sizeof command, "rm -rf %s", temporary);
-    if (system(command)) fprintf(stderr, "%s is left\n", temporary);
+    if (system(command))
+        fprintf(stderr, "%s is left\n", temporary);
 }
 
 int LLVMFuzzerInitialize(int *argc, char ***argv) {
@@ -809,7 +940,8 @@ int LLVMFuzzerInitialize(int *argc, char ***argv) {
         exit(0);
     }
     for (int i = 0; i < (int)(sizeof entries / sizeof *entries); i++)
-        if (entry && !strcmp(entry, entries[i].name)) entry_number = i;
+        if (entry && !strcmp(entry, entries[i].name))
+            entry_number = i;
     CHECK_THAT(entry_number >= 0, "ENTRY is none of the entries at the end of tests/fuzz.c");
     if (!access("/dev/shm", W_OK))
         snprintf(temporary, sizeof temporary, "/dev/shm/steer-fuzz-XXXXXX");

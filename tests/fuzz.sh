@@ -15,8 +15,8 @@ trap 'rm -rf "$work"' EXIT
 one() { # ENTRY
     local entry=$1 log=$work/$1.log said=ok runs
     mkdir "$work/$entry"
-    ENTRY=$entry tests/fuzz -max_total_time="$seconds" -seed="${SEED:-0}" -max_len=40000 -timeout=60 \
-        -close_fd_mask=1 -print_final_stats=1 -artifact_prefix="tests/fuzz-$entry-" \
+    ENTRY=$entry tests/fuzz -max_total_time="$seconds" -seed="${SEED:-0}" -max_len=40000 \
+        -timeout=60 -close_fd_mask=1 -print_final_stats=1 -artifact_prefix="tests/fuzz-$entry-" \
         "$work/$entry" "tests/corpus/$entry" >/dev/null 2>"$log" || said=FAIL
     runs=$(sed -n 's/^stat::number_of_executed_units: *//p' "$log")
     [ "${runs:-0}" -gt 100 ] || said=FAIL # it has to have run at all

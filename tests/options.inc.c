@@ -12,12 +12,14 @@ static int words_of(char *line, char **list, int cap) {
             s++;
             continue;
         }
-        if (*s == '#') break;
+        if (*s == '#')
+            break;
         int quoted = *s == '"';
         char *end = quoted ? strchr(s + 1, '"') : s + strcspn(s, " ");
         list[n++] = s + quoted;
         s = end && *end ? end + 1 : s + strlen(s);
-        if (end) *end = 0;
+        if (end)
+            *end = 0;
     }
     list[n] = NULL;
     return n;
@@ -29,18 +31,24 @@ static steer_status understand(const char *line, options *o, steer_error *e) {
     static char *list[64];
     snprintf(copy, sizeof copy, "%s", line);
     *e = (steer_error){0};
-    if (!words_of(copy, list, 64)) return no_such_command("", e);
+    if (!words_of(copy, list, 64))
+        return no_such_command("", e);
     const known_command *c = command_called(list[0]);
     return c ? read_arguments(c, list + 1, o, e) : no_such_command(list[0], e);
 }
 
 /* A value that is right for an option by itself. */
 static const char *right_value(const known_option *p) {
-    if (!strcmp(p->name, "site")) return "3,-1";
-    if (!strcmp(p->name, "shard")) return "1/2";
-    if (!strcmp(p->name, "freeze")) return "v";
-    if (!strcmp(p->name, "remove")) return "svv";
-    if (p->kind == CHOICE) return strcmp(p->name, "ablate") ? strrchr(p->value, '|') + 1 : "mean";
+    if (!strcmp(p->name, "site"))
+        return "3,-1";
+    if (!strcmp(p->name, "shard"))
+        return "1/2";
+    if (!strcmp(p->name, "freeze"))
+        return "v";
+    if (!strcmp(p->name, "remove"))
+        return "svv";
+    if (p->kind == CHOICE)
+        return strcmp(p->name, "ablate") ? strrchr(p->value, '|') + 1 : "mean";
     return p->kind == INTEGER ? "4" : p->kind == REAL ? "1" : "x";
 }
 
@@ -59,12 +67,13 @@ static void test_unused_options(void) {
         steer_error e;
         CHECK_THAT(!understand(shortest(c).s, &o, &e), "%s: %s", shortest(c).s, e.text);
         for (const known_option *p = all_options; p < all_options + ALL_OPTIONS; p++) {
-            if (p->commands & c->bit) continue;
+            if (p->commands & c->bit)
+                continue;
             string line = str("%s --%s%s%s", shortest(c).s, p->name, p->kind == FLAG ? "" : " ",
                               p->kind == FLAG ? "" : right_value(p));
             string wanted = str("`steer %s` does not use --%s", c->name, p->name);
-            CHECK_THAT(understand(line.s, &o, &e) == MISUSED && !strcmp(e.text, wanted.s),
-                       "%s: %s", line.s, e.text);
+            CHECK_THAT(understand(line.s, &o, &e) == MISUSED && !strcmp(e.text, wanted.s), "%s: %s",
+                       line.s, e.text);
             refused++;
         }
     }
@@ -73,21 +82,35 @@ static void test_unused_options(void) {
 
 /* Every number of the table refuses what is none, or is outside, and names itself. */
 static void test_numbers(void) {
-    static const char *const never[] = {"nan", "inf", "-inf", "0x10", "1x", "x", "1e999", "--",
+    static const char *const never[] = {"nan",
+                                        "inf",
+                                        "-inf",
+                                        "0x10",
+                                        "1x",
+                                        "x",
+                                        "1e999",
+                                        "--",
                                         "1,5",
-                                        "99999999999999999999999", "-99999999999999999999999",
-                                        "1e", "+", ".", "infinity", "1e+"};
+                                        "99999999999999999999999",
+                                        "-99999999999999999999999",
+                                        "1e",
+                                        "+",
+                                        ".",
+                                        "infinity",
+                                        "1e+"};
     static const char *const no_integers[] = {"1.5", "2.0", "1e3", "+4", "4.", "64e0"};
     for (const known_option *p = all_options; p < all_options + ALL_OPTIONS; p++) {
-        if (p->kind != INTEGER && p->kind != REAL) continue;
+        if (p->kind != INTEGER && p->kind != REAL)
+            continue;
         int more = p->kind == INTEGER ? sizeof no_integers / sizeof *no_integers : 0;
         int count = (int)(sizeof never / sizeof *never);
         for (int i = 0; i < count + more + 2; i++) {
             options o = standard_options();
             steer_error e = {0};
             string outside = str("%.17g", i == count + more ? p->least - 1 : p->most * 2 + 1);
-            const char *text = i < count ? never[i] : i < count + more ? no_integers[i - count]
-                                                                       : outside.s;
+            const char *text = i < count          ? never[i]
+                               : i < count + more ? no_integers[i - count]
+                                                  : outside.s;
             CHECK_THAT(set_option(&o, p, text, &e) == MISUSED && strstr(e.text, p->name) &&
                            strstr(e.text, "number"),
                        "--%s %s: %s", p->name, text, e.text);
@@ -213,12 +236,13 @@ static void test_refused_lines(void) {
         {"reproduce M --vector V --map 8", "--map 8"},
         {"reproduce M N --vector V", "--vector is of one model"},
     };
+
     for (size_t i = 0; i < sizeof refused / sizeof *refused; i++) {
         options o;
         steer_error e;
         steer_status status = understand(refused[i].line, &o, &e);
-        CHECK_THAT(status == MISUSED && strstr(e.text, refused[i].word),
-                   "`steer %s`: \"%s\"", refused[i].line, e.text);
+        CHECK_THAT(status == MISUSED && strstr(e.text, refused[i].word), "`steer %s`: \"%s\"",
+                   refused[i].line, e.text);
     }
     /* And what is right is taken as it stands. */
     options o;
@@ -235,28 +259,32 @@ static void test_refused_lines(void) {
                    o.coeff == -2 && o.limit == 100 && o.map == UNSET && o.n_arguments == 2,
                "%s", e.text);
     CHECK_THAT(!understand("vector M --out F --method po --pairs 8", &o, &e) && o.method == PO &&
-                   o.pairs == 8, "%s", e.text);
+                   o.pairs == 8,
+               "%s", e.text);
     CHECK_THAT(!understand("patch M --vector V --metric kl --kl-min 0.5", &o, &e) &&
-                   o.metric == STEER_KL && o.kl_min == 0.5, "%s", e.text);
+                   o.metric == STEER_KL && o.kl_min == 0.5,
+               "%s", e.text);
 }
 
 /* ---------------------------------------------------------------- what the program does then */
 
 /* Coefficient 0 is unsteered, not 1; a vector of zeros is none; what only the model can tell. */
 static void test_nothing_steered(void) {
-    static const char *const commands[] = {"evaluate", "freeze", "patch", "circuit", "ov",
-                                           "sparsify", "reproduce"};
+    static const char *const commands[] = {"evaluate", "freeze",   "patch",    "circuit",
+                                           "ov",       "sparsify", "reproduce"};
     static const char model[] = "weights/tiny-llama.bin";
     static char plain[sizeof shown];
     steer_error e = {0};
     steer_model *m = open_or_fail(model);
-    if (!m) return;
+    if (!m)
+        return;
     steer_vector v = random_dim(m, 3), zero = random_dim(m, 3);
     v.layer = zero.layer = 3;
     v.coeff = 3;
     memset(zero.v, 0, sizeof(float) * (size_t)zero.d);
     CHECK_THAT(!steer_vector_save(&v, in_temporary("some.vec"), &e) &&
-                   !steer_vector_save(&zero, in_temporary("zero.vec"), &e), "%s", e.text);
+                   !steer_vector_save(&zero, in_temporary("zero.vec"), &e),
+               "%s", e.text);
     v.coeff = 0;
     CHECK_THAT(!steer_vector_save(&v, in_temporary("none.vec"), &e), "%s", e.text);
 
@@ -269,9 +297,11 @@ static void test_nothing_steered(void) {
     CHECK_THAT(!run_program(PROGRAM, str("%s --coeff 0", with.s).s, "") && !strcmp(plain, shown),
                "--coeff 0 is not unsteered: %s%s", shown, complained);
     CHECK_THAT(run_program(PROGRAM, str("%s --vector %s/zero.vec", ask.s, temporary).s, "") == 1 &&
-                   strstr(complained, "zero"), "a vector of zeros: %s", complained);
+                   strstr(complained, "zero"),
+               "a vector of zeros: %s", complained);
     CHECK_THAT(run_program(PROGRAM, str("%s --vector %s/none.vec", ask.s, temporary).s, "") == 2 &&
-                   strstr(complained, "--coeff"), "a file's coefficient 0: %s", complained);
+                   strstr(complained, "--coeff"),
+               "a file's coefficient 0: %s", complained);
 
     string chat = str("chat %s --max-new 12", model);
     static const char said[] = "How do I bake a cake?\n";
@@ -284,15 +314,16 @@ static void test_nothing_steered(void) {
 
     for (size_t i = 0; i < sizeof commands / sizeof *commands; i++) {
         string line = str("%s %s --limit 2 --vector %s/zero.vec", commands[i], model, temporary);
-        CHECK_THAT(run_program(PROGRAM, line.s, "") == 1 && strstr(complained, "is zero"),
-                   "%s: %s", line.s, complained);
+        CHECK_THAT(run_program(PROGRAM, line.s, "") == 1 && strstr(complained, "is zero"), "%s: %s",
+                   line.s, complained);
     }
     string site = str("vector %s --train 8 --site 0,-4 --out %s/at0.vec", model, temporary);
     CHECK_THAT(run_program(PROGRAM, site.s, "") == 2 && strstr(complained, "--site 0,-4") &&
-                   !exists(in_temporary("at0.vec")), "%s: %s", site.s, complained);
-    site = str("reproduce %s --limit 2 --site 0,-1", model);
-    CHECK_THAT(run_program(PROGRAM, site.s, "") == 2 && strstr(complained, "--site 0,-1"),
+                   !exists(in_temporary("at0.vec")),
                "%s: %s", site.s, complained);
+    site = str("reproduce %s --limit 2 --site 0,-1", model);
+    CHECK_THAT(run_program(PROGRAM, site.s, "") == 2 && strstr(complained, "--site 0,-1"), "%s: %s",
+               site.s, complained);
     steer_vector_free(&v);
     steer_vector_free(&zero);
     steer_close(m);
@@ -308,15 +339,19 @@ static void test_brief_options(void) {
             options o;
             steer_error e = {0};
             steer_model *m = open_or_fail("weights/tiny-llama.bin");
-            if (!m) return;
-            if (!box) m->grammar_size = 0;
+            if (!m)
+                return;
+            if (!box)
+                m->grammar_size = 0;
             snprintf(line, sizeof line, "M %s", left_out[i]);
             words_of(line, list, 16);
             experiment s = {.m = m, .e = &e, .stages = EVERYTHING, .freezing_only = !box};
             steer_status status = read_arguments(command_called("reproduce"), list, &o, &e);
-            if (!status) status = read_request(&s, &o);
-            CHECK_THAT(box ? !status : status == MISUSED && strstr(e.text, "--patch") &&
-                                           strstr(e.text, m->config.name),
+            if (!status)
+                status = read_request(&s, &o);
+            CHECK_THAT(box ? !status
+                           : status == MISUSED && strstr(e.text, "--patch") &&
+                                 strstr(e.text, m->config.name),
                        "box %d, %s: %s", box, left_out[i], e.text);
             steer_close(m);
         }
@@ -329,7 +364,8 @@ static int mentions(const char *text, const char *name) {
     string word = str("--%s", name);
     size_t n = strlen(word.s);
     for (const char *s = text; (s = strstr(s, word.s)); s += n)
-        if (s[n] != '-' && !isalnum((unsigned char)s[n])) return 1;
+        if (s[n] != '-' && !isalnum((unsigned char)s[n]))
+            return 1;
     return 0;
 }
 
@@ -343,7 +379,8 @@ static void test_help(void) {
         memcpy(first, shown, sizeof first);
         /* Also where the rest could not be understood. */
         CHECK_THAT(!run_program(PROGRAM, str("%s -x --help", c->name).s, "") && !*complained &&
-                       !strcmp(first, shown), "steer %s --help is another", c->name);
+                       !strcmp(first, shown),
+                   "steer %s --help is another", c->name);
         for (const known_option *p = all_options; p < all_options + ALL_OPTIONS; p++) {
             int used = (p->commands & c->bit) != 0;
             int listed = strstr(shown, str("\n  --%s ", p->name).s) != NULL;
@@ -363,9 +400,15 @@ static void test_help(void) {
 
 /* A command line of a document, with values in place of its placeholders. */
 static string filled_in(const char *line) {
-    static const char *const pairs[][2] = {
-        {"L,P|auto", "14,-4"}, {"L,P", "14,-4"}, {"{}", "1"}, {"$SLURM_ARRAY_TASK_ID", "1"},
-        {"ntp|po", "ntp"}, {"--coeff A", "--coeff 1"}, {"[", ""}, {"]", ""}, {"...", ""}};
+    static const char *const pairs[][2] = {{"L,P|auto", "14,-4"},
+                                           {"L,P", "14,-4"},
+                                           {"{}", "1"},
+                                           {"$SLURM_ARRAY_TASK_ID", "1"},
+                                           {"ntp|po", "ntp"},
+                                           {"--coeff A", "--coeff 1"},
+                                           {"[", ""},
+                                           {"]", ""},
+                                           {"...", ""}};
     string x = str("%s", line);
     for (size_t i = 0; i < sizeof pairs / sizeof *pairs; i++)
         for (char *at; (at = strstr(x.s, pairs[i][0]));) {
@@ -384,16 +427,19 @@ static int check_document(const char *path) {
     int lines = 0;
     char *text = read_file(path, &n, &e);
     CHECK_THAT(text, "%s: %s", path, e.text);
-    if (!text) return 0;
+    if (!text)
+        return 0;
     char *copy = malloc(n + 1);
     memcpy(copy, text, n);
     copy[n] = 0;
     for (char *s = copy; (s = strstr(s, "./steer ")); s++) {
         string line = str("%.*s", (int)strcspn(s + 8, "`\n|&;:"), s + 8);
-        if (s[8 + strlen(line.s)] == '|') line = str("%.*s", (int)strcspn(s + 8, "`\n&;:"), s + 8);
+        if (s[8 + strlen(line.s)] == '|')
+            line = str("%.*s", (int)strcspn(s + 8, "`\n&;:"), s + 8);
         line = filled_in(line.s);
         options o;
-        if (!strncmp(line.s, "help", 4)) continue;
+        if (!strncmp(line.s, "help", 4))
+            continue;
         CHECK_THAT(!understand(line.s, &o, &e), "%s: ./steer %s: %s", path, line.s, e.text);
         lines++;
     }
@@ -418,7 +464,8 @@ static void check_command_table(void) {
     unsigned found = 0;
     char *text = read_file("README.md", &n, &e);
     CHECK_THAT(text, "README.md: %s", e.text);
-    if (!text) return;
+    if (!text)
+        return;
     char *copy = malloc(n + 1);
     memcpy(copy, text, n);
     copy[n] = 0;
@@ -431,8 +478,10 @@ static void check_command_table(void) {
         unsigned commands = 0;
         for (const known_command *c = all_commands; c < all_commands + ALL_COMMANDS; c++) {
             const char *at = strstr(line.s, str("`steer %s", c->name).s);
-            if (!at) at = strstr(line.s, str("`%s`", c->name).s);
-            if (at && at < line.s + first_cell) commands |= c->bit;
+            if (!at)
+                at = strstr(line.s, str("`%s`", c->name).s);
+            if (at && at < line.s + first_cell)
+                commands |= c->bit;
         }
         CHECK_THAT(commands || strstr(line.s, "---"), "no command in: %s", line.s);
         for (const known_option *p = all_options; p < all_options + ALL_OPTIONS; p++)
@@ -457,7 +506,8 @@ static void test_documents(void) {
 /* The program in an environment that says nothing of threads but what is given here. */
 static int run_untold(const char *environment, const char *arguments, const char *input) {
     string program = str("env -u OMP_NUM_THREADS -u OMP_WAIT_POLICY -u GOMP_SPINCOUNT "
-                         "-u KMP_BLOCKTIME %s %s", environment, PROGRAM);
+                         "-u KMP_BLOCKTIME %s %s",
+                         environment, PROGRAM);
     return run_program(program.s, arguments, input);
 }
 
@@ -467,7 +517,8 @@ static int starts_of(const char *arguments, const char *environment) {
     string more = str("OMP_DISPLAY_ENV=true %s", environment);
     int n = 0;
     CHECK_THAT(!run_untold(more.s, arguments, ""), "%s: %.300s", arguments, complained);
-    for (const char *s = complained; (s = strstr(s, "ENVIRONMENT BEGIN")); s++) n++;
+    for (const char *s = complained; (s = strstr(s, "ENVIRONMENT BEGIN")); s++)
+        n++;
     return n;
 }
 #endif
@@ -487,8 +538,7 @@ static void test_threads(void) {
     }
     for (int n = 1; n < 3; n++) {
         string chat = str("chat weights/tiny-llama.bin --max-new 8 --threads %d", n);
-        CHECK_THAT(!run_untold("", chat.s, "How do I bake a cake?\nand you?\n"), "%s",
-                   complained);
+        CHECK_THAT(!run_untold("", chat.s, "How do I bake a cake?\nand you?\n"), "%s", complained);
         CHECK_THAT(lines_of(shown) == 2 && (n == 1 || !strcmp(first, shown)), "%s: %s", chat.s,
                    shown);
         memcpy(first, shown, sizeof first);
@@ -508,7 +558,8 @@ static void test_threads(void) {
     cpu_set_t all, single;
     int k = 0;
     CHECK_THAT(!sched_getaffinity(0, sizeof all, &all), "affinity");
-    while (!CPU_ISSET(k, &all)) k++;
+    while (!CPU_ISSET(k, &all))
+        k++;
     CPU_ZERO(&single);
     CPU_SET(k, &single);
     CHECK_THAT(!sched_setaffinity(0, sizeof single, &single), "affinity");
@@ -575,6 +626,7 @@ static void test_quota(void) {
  * The quicker of two, in turn. Threads that spin for milliseconds take ten times as long. */
 static void test_busy_machine(void) {
     enum { MOST = 256 };
+
     pid_t busy[MOST];
     int n = 2;
     double best[2] = {INFINITY, INFINITY};
@@ -585,19 +637,21 @@ static void test_busy_machine(void) {
     for (int i = 0; i < n; i++)
         if (!(busy[i] = fork())) {
             alarm(300);
-            for (volatile int forever = 1; forever;) {}
+            for (volatile int forever = 1; forever;) {
+            }
             _exit(0);
         }
     for (int i = 0; i < 4; i++) {
         string ask = str("generate weights/tiny-llama.bin --prompts weights/purposes-test.txt "
-                         "--max-new %d --quiet --jsonl %s/busy.jsonl%s", SANITIZED ? 2 : 48,
-                         temporary, i % 2 ? " --threads 1" : "");
+                         "--max-new %d --quiet --jsonl %s/busy.jsonl%s",
+                         SANITIZED ? 2 : 48, temporary, i % 2 ? " --threads 1" : "");
         double started = seconds();
         CHECK_THAT(!run_untold("", ask.s, ""), "%s", complained);
         best[i % 2] = fmin(best[i % 2], seconds() - started);
     }
     for (int i = 0; i < n; i++) {
-        if (busy[i] > 0) kill(busy[i], SIGKILL);
+        if (busy[i] > 0)
+            kill(busy[i], SIGKILL);
         waitpid(busy[i], NULL, 0);
     }
     CHECK_THAT(best[0] < 5 * best[1], "%d busy processes: %.2f s, with one thread %.2f", n, best[0],

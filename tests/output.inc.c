@@ -25,8 +25,10 @@ static void make_folder(const char *folder) {
 static int parts_in(const char *folder) {
     DIR *d = opendir(in_folder(folder, ""));
     int n = 0;
-    for (struct dirent *x; d && (x = readdir(d));) n += strstr(x->d_name, ".part") != NULL;
-    if (d) closedir(d);
+    for (struct dirent *x; d && (x = readdir(d));)
+        n += strstr(x->d_name, ".part") != NULL;
+    if (d)
+        closedir(d);
     return n;
 }
 
@@ -74,7 +76,10 @@ static void check_replacing(void) {
     umask(mask);
 
     static const char *const targets[][2] = {/* link, what it says */
-        {"absolute", NULL}, {"relative", "file"}, {"chain", "relative"}, {"up", "../files/file"}};
+                                             {"absolute", NULL},
+                                             {"relative", "file"},
+                                             {"chain", "relative"},
+                                             {"up", "../files/file"}};
     for (int i = 0; i < 4; i++) {
         const char *link = in_folder("files", targets[i][0]);
         CHECK_THAT(!symlink(targets[i][1] ? targets[i][1] : file, link), "%s", link);
@@ -85,7 +90,8 @@ static void check_replacing(void) {
     CHECK_THAT(!symlink("nothing-yet", in_folder("files", "dangling")), "symlink");
     CHECK_THAT(!put_file(in_folder("files", "dangling"), "now", &e), "%s", e.text);
     CHECK_THAT(is_link(in_folder("files", "dangling")) &&
-                   holds(in_folder("files", "nothing-yet"), "now"), "a dangling link");
+                   holds(in_folder("files", "nothing-yet"), "now"),
+               "a dangling link");
 
     /* What killed runs have left is another's. */
     write_bytes(in_folder("files", "file.part0"), "left", 4);
@@ -108,7 +114,8 @@ static void check_special_files(void) {
                got);
     close(reader);
     CHECK_THAT(!stat(pipe_name, &st) && S_ISFIFO(st.st_mode), "the pipe was replaced");
-    if (checks_failed) return; /* as root, what follows could replace this machine's devices */
+    if (checks_failed)
+        return; /* as root, what follows could replace this machine's devices */
 
     int ends[2];
     char name[32];
@@ -122,7 +129,8 @@ static void check_special_files(void) {
     CHECK_THAT(!put_file("/dev/null", "x", &e) && !stat("/dev/null", &st) && S_ISCHR(st.st_mode),
                "/dev/null: %s", e.text);
     CHECK_THAT(put_file("/dev/full", "x", &e) == STEER_EIO && strstr(e.text, "No space") &&
-                   !stat("/dev/full", &st) && S_ISCHR(st.st_mode), "/dev/full: %s", e.text);
+                   !stat("/dev/full", &st) && S_ISCHR(st.st_mode),
+               "/dev/full: %s", e.text);
 
     /* Where a descriptor stands in a file, what is written follows what was written. */
     const char *file = in_folder("files", "appended");
@@ -148,9 +156,12 @@ static void write_too_much(void *path) {
 
 static void write_without_rights(void *path) {
     steer_error e = {0};
-    if (!geteuid() && setresuid(65534, 65534, 65534)) _exit(2);
-    if (put_file(path, "x", &e) != STEER_EIO || !strstr(e.text, "ermission")) _exit(1);
-    if (check_output(path, WHOLE, &e) != STEER_EIO) _exit(1);
+    if (!geteuid() && setresuid(65534, 65534, 65534))
+        _exit(2);
+    if (put_file(path, "x", &e) != STEER_EIO || !strstr(e.text, "ermission"))
+        _exit(1);
+    if (check_output(path, WHOLE, &e) != STEER_EIO)
+        _exit(1);
 }
 
 static void check_failures(void) {
@@ -169,8 +180,8 @@ static void check_failures(void) {
     why = in_child(write_without_rights, (void *)(uintptr_t)file, 20);
     CHECK_THAT(!why && holds(file, "old"), "a folder that must not be written: %s", why);
 
-    static const char *const impossible[] = {"", "no/x", "x/", "files", "files/", "files/loop",
-                                             "files/kept/x"};
+    static const char *const impossible[] = {"",       "no/x",       "x/",          "files",
+                                             "files/", "files/loop", "files/kept/x"};
     CHECK_THAT(!symlink("loop", in_folder("files", "loop")), "symlink");
     for (size_t i = 0; i < sizeof impossible / sizeof *impossible; i++) {
         snprintf(name, sizeof name, "%s/%s", temporary, impossible[i]);
@@ -209,12 +220,17 @@ static void check_probes(void) {
 }
 
 /* Signals that end a program wait until a file is whole. */
-typedef struct { const char *path; int signal_number, ignored; } interruption;
+typedef struct {
+    const char *path;
+    int signal_number, ignored;
+} interruption;
+
 static void write_interrupted(void *argument) {
     const interruption *x = argument;
     held_signals held;
     output o;
-    if (x->ignored) signal(x->signal_number, SIG_IGN);
+    if (x->ignored)
+        signal(x->signal_number, SIG_IGN);
     hold_signals(&held);
     int ok = open_output(&o, x->path, WHOLE) && write_all(o.fd, "wh", 2);
     kill(getpid(), x->signal_number);
@@ -249,6 +265,7 @@ static void test_output_files(void) {
 
 /* Where standard output leads in a run of the program. */
 enum { TO_FULL_DISK, TO_CLOSED_PIPE, TO_NOTHING, ENDS };
+
 static const char *const end_names[ENDS] = {"a full disk", "a closed pipe", "nothing"};
 
 /* Exit status; what it says on standard error is in `complained`. */
@@ -258,8 +275,11 @@ static int run_to_end(const char *arguments, const char *input, int end) {
     write_bytes(in_temporary("in"), input, strlen(input));
     snprintf(command, sizeof command, "exec timeout 100 %s %s <%s/in 2>%s/err %s", PROGRAM,
              arguments, temporary, temporary,
-             end == TO_FULL_DISK ? ">/dev/full" : end == TO_NOTHING ? ">&-" : "");
-    if (pipe(pipe_ends)) return -1;
+             end == TO_FULL_DISK ? ">/dev/full"
+             : end == TO_NOTHING ? ">&-"
+                                 : "");
+    if (pipe(pipe_ends))
+        return -1;
     fflush(stdout);
     pid_t child = fork();
     if (!child) {
@@ -288,6 +308,7 @@ static int complaints(void) { /* sentences on standard error that begin with "st
 
 /* A short set of the experiments. */
 #define SHORT "--limit 2 --patch 1 --exact 0 --max-new 6"
+
 static void make_vector_file(const char *name) {
     char arguments[256];
     snprintf(arguments, sizeof arguments,
@@ -297,7 +318,9 @@ static void make_vector_file(const char *name) {
 }
 
 static void test_dead_output(void) {
-    static const struct { const char *arguments, *input; } commands[] = {
+    static const struct {
+        const char *arguments, *input;
+    } commands[] = {
         {"help", ""},
         {"help reproduce", ""},
         {"info weights/tiny-llama.bin", ""},
@@ -316,6 +339,7 @@ static void test_dead_output(void) {
         {"reproduce weights/tiny-llama.bin --quick --train 8 --val 2 --map 0 " SHORT, ""},
         {"evaluate weights/tiny-llama.bin --vector %s/v --limit 2 --max-new 6 --json", ""},
         {"merge %s/store --out %s/joint", ""}};
+
     char arguments[512];
     make_vector_file("v");
     snprintf(arguments, sizeof arguments,
@@ -329,8 +353,8 @@ static void test_dead_output(void) {
             CHECK_THAT(status == 1, "`steer %s` to %s: status %d, \"%.300s\"", arguments,
                        end_names[end], status, complained);
             if (end == TO_CLOSED_PIPE) /* whoever closed it knows */
-                CHECK_THAT(!complaints(), "`steer %s` to %s: \"%.300s\"", arguments,
-                           end_names[end], complained);
+                CHECK_THAT(!complaints(), "`steer %s` to %s: \"%.300s\"", arguments, end_names[end],
+                           complained);
             else
                 CHECK_THAT(complaints() == 1 && strstr(complained, "standard output"),
                            "`steer %s` to %s: \"%.300s\"", arguments, end_names[end], complained);
@@ -368,7 +392,8 @@ static void test_dev_stdout(void) {
         CHECK_THAT(0, "this machine has no /dev/stdout");
         return;
     }
-    if (write_file(in_temporary("no/such"), "", 0, NULL) != STEER_EIO) return;
+    if (write_file(in_temporary("no/such"), "", 0, NULL) != STEER_EIO)
+        return;
     make_vector_file("direct");
     size_t n;
     char *direct = read_file(in_temporary("direct"), &n, NULL);
@@ -387,7 +412,8 @@ static void test_dev_stdout(void) {
         free(all);
     }
     CHECK_THAT(!lstat("/dev/stdout", &after) && before.st_ino == after.st_ino &&
-                   before.st_mode == after.st_mode, "/dev/stdout was replaced");
+                   before.st_mode == after.st_mode,
+               "/dev/stdout was replaced");
     free(direct);
 }
 
@@ -395,7 +421,8 @@ static void test_dev_stdout(void) {
 
 static void test_found_early(void) {
     static const char *const sets[] = {"harmful-train", "harmless-train", "harmful-val",
-                                       "harmless-val", "harmful-test", "harmless-test"};
+                                       "harmless-val",  "harmful-test",   "harmless-test"};
+
     static const struct {
         int status;
         const char *arguments, *words;
@@ -420,12 +447,14 @@ static void test_found_early(void) {
         {1, "reproduce weights/tiny-llama.bin %s", "regular"},
         {1, "reproduce weights/tiny-llama.bin %s/small.bin", "harmful-train"},
         {1, "reproduce weights/tiny-llama.bin --data %s/no", "harmful-train"}};
+
     char arguments[1024];
     steer_vector v;
     steer_error e = {0};
     steer_model *m = open_or_fail("weights/tiny-llama.bin");
     image small = small_image(F32, 0);
-    if (!m) return;
+    if (!m)
+        return;
     make_folder("early");
     make_vector_file("early/v");
     char folder[128];
@@ -433,7 +462,8 @@ static void test_found_early(void) {
     write_bytes(in_folder("early", "small.bin"), small.bytes, small.size);
     write_bytes(in_folder("early", "many"), "How?\nWhy?\n", 10);
     const char *const kept[] = {"kept", "kept.json", "kept.html"};
-    for (int i = 0; i < 3; i++) write_bytes(in_folder("early", kept[i]), "old", 3);
+    for (int i = 0; i < 3; i++)
+        write_bytes(in_folder("early", kept[i]), "old", 3);
     CHECK_THAT(!mkdir(in_folder("early", "blocked.json"), 0700), "mkdir");
     for (size_t i = 0; i < sizeof refused / sizeof *refused; i++) {
         snprintf(arguments, sizeof arguments, refused[i].arguments, folder, folder);
@@ -476,7 +506,8 @@ static void test_found_early(void) {
  * it complains of is in `complained`. Returns its exit status. */
 static int run_report(const char *name) {
     char program[512], arguments[512], here[256];
-    if (!getcwd(here, sizeof here)) return -1;
+    if (!getcwd(here, sizeof here))
+        return -1;
     snprintf(program, sizeof program, "cd %s/page/empty && %s/page/steer", temporary, temporary);
     snprintf(arguments, sizeof arguments,
              "evaluate %s/weights/tiny-llama.bin --vector %s/page/v --limit 2 --max-new 4 --report "
@@ -486,7 +517,8 @@ static int run_report(const char *name) {
 }
 
 static void test_page(void) {
-    static const char page[] = "<title>A page</title>\n<script>x = /*REPORT*/null/*END*/</script>\n";
+    static const char page[] =
+        "<title>A page</title>\n<script>x = /*REPORT*/null/*END*/</script>\n";
     char command[1024];
     size_t n = 0, size = 0;
     make_folder("page");
@@ -516,7 +548,8 @@ static void test_page(void) {
     char *json = read_file(in_folder("page", "joined.json"), &n, NULL);
     char *html = read_file(in_folder("page", "joined.html"), &size, NULL);
     CHECK_THAT(!status && json && html && is_json(json) && !strchr(json, '<') &&
-                   size == n + strlen(page) - strlen(page_marker) && strstr(html, json) == html + 34,
+                   size == n + strlen(page) - strlen(page_marker) &&
+                   strstr(html, json) == html + 34,
                "status %d, \"%.300s\": %.200s", status, complained, html);
     free(json);
     free(html);
@@ -525,21 +558,25 @@ static void test_page(void) {
 /* ---------------------------------------------------------------- lines of answers */
 
 enum { MANY_PROMPTS = 3000 };
+
 static int is_whole(const char *text) { /* every line a JSON object, of which each has a number */
     static unsigned char seen[MANY_PROMPTS];
     char line[4096];
     memset(seen, 0, sizeof seen);
     for (const char *s = text, *end; *s; s = end + 1) {
         end = strchr(s, '\n');
-        if (!end || end - s >= (long)sizeof line) return 0;
+        if (!end || end - s >= (long)sizeof line)
+            return 0;
         snprintf(line, sizeof line, "%.*s", (int)(end - s), s);
         const char *index = strstr(line, "\"index\": ");
         long number = index ? strtol(index + 9, NULL, 10) : -1;
         char prompt[64];
         snprintf(prompt, sizeof prompt, "{\"prompt\": \"How do I count to %ld?\", \"ids\": [",
                  number);
-        if (!is_json(line) || strncmp(line, prompt, strlen(prompt))) return 0;
-        if (number < 0 || number >= MANY_PROMPTS || seen[number]++) return 0;
+        if (!is_json(line) || strncmp(line, prompt, strlen(prompt)))
+            return 0;
+        if (number < 0 || number >= MANY_PROMPTS || seen[number]++)
+            return 0;
     }
     return 1;
 }
@@ -558,7 +595,8 @@ static void test_interrupted(void) {
     write_bytes(path, prompts, n);
     for (int i = 0; i < 4; i++) {
         unlink(jsonl);
-        if (i == 3) write_bytes(jsonl, "old\n", 4); /* is kept until there is an answer */
+        if (i == 3)
+            write_bytes(jsonl, "old\n", 4); /* is kept until there is an answer */
         fflush(stdout);
         pid_t child = fork();
         if (!child) {
@@ -572,7 +610,8 @@ static void test_interrupted(void) {
         struct stat st = {0};
         for (int wait = 0; wait < 100000 && st.st_size < 5000 * (i + 1); wait++) {
             usleep(500);
-            if (stat(jsonl, &st)) st.st_size = 0;
+            if (stat(jsonl, &st))
+                st.st_size = 0;
         }
         kill(child, numbers[i]);
         int status = 0;
@@ -586,8 +625,8 @@ static void test_interrupted(void) {
         CHECK_THAT(parts_in("lines") == 0, "%d parts are left", parts_in("lines"));
     }
     /* One that is not interrupted has all, once. */
-    prompts[strcspn(strstr(prompts, "to 99?"), "\n") + (size_t)(strstr(prompts, "to 99?") - prompts)
-            + 1] = 0;
+    prompts[strcspn(strstr(prompts, "to 99?"), "\n") +
+            (size_t)(strstr(prompts, "to 99?") - prompts) + 1] = 0;
     write_bytes(path, prompts, strlen(prompts));
     char arguments[512];
     snprintf(arguments, sizeof arguments, "generate %s --prompts %s --jsonl %s --max-new 8", model,
@@ -599,7 +638,8 @@ static void test_interrupted(void) {
     snprintf(arguments, sizeof arguments, "generate %s --prompts %s --jsonl /dev/full", model,
              path);
     CHECK_THAT(run_program(PROGRAM, arguments, "") == 1 && strstr(complained, "/dev/full") &&
-                   complaints() == 1, "%s", complained);
+                   complaints() == 1,
+               "%s", complained);
 }
 
 /* ---------------------------------------------------------------- terminals */
@@ -610,13 +650,15 @@ static int run_on_terminal(const char *arguments, const char *input, char *text,
     int screen = posix_openpt(O_RDWR | O_NOCTTY), status = 0;
     size_t n = 0;
     *text = 0;
-    if (screen < 0 || grantpt(screen) || unlockpt(screen)) return -1;
+    if (screen < 0 || grantpt(screen) || unlockpt(screen))
+        return -1;
     write_bytes(in_temporary("in"), input, strlen(input));
     snprintf(command, sizeof command, "exec %s %s <%s/in", PROGRAM, arguments, temporary);
     const char *name = ptsname(screen);
     int terminal = open(name, O_RDWR | O_NOCTTY);
     struct termios raw;
-    if (terminal < 0 || tcgetattr(terminal, &raw)) return -1;
+    if (terminal < 0 || tcgetattr(terminal, &raw))
+        return -1;
     raw.c_oflag &= ~(tcflag_t)OPOST; /* newlines stay what they are */
     raw.c_lflag &= ~(tcflag_t)(ECHO | ICANON);
     tcsetattr(terminal, TCSANOW, &raw);
@@ -667,7 +709,10 @@ static void test_terminal(void) {
     seal_head(small.bytes, small.size);
     write_bytes(in_temporary("red.bin"), small.bytes, small.size);
     write_bytes(in_temporary("red.txt"), "a\x1b[1mb\n{\"prompt\": \"\\u001b[7m\\u009b x\"}\n", 39);
-    static const struct { const char *arguments, *input, *words; } commands[] = {
+
+    static const struct {
+        const char *arguments, *input, *words;
+    } commands[] = {
         {"info %s/red.bin", "", "red \\x1b[31m\\x0aname"},
         {"info %s/red.bin", "", "\"\\x1b\""},
         {"generate %s/red.bin x --max-new 50 --temp 40 --seed 4 --quiet", "", "\\x"},
@@ -679,11 +724,13 @@ static void test_terminal(void) {
         {"generate %s/red.bin x --max-new 65", "", "red \\x1b[31m\\x0aname"},
         {"generate %s/red.bin x --system y", "", ""},
         {"chat %s/red.bin", "\x1b[1m\n", "> "}};
+
     int raw = 0;
     for (size_t i = 0; i < sizeof commands / sizeof *commands; i++) {
         snprintf(arguments, sizeof arguments, commands[i].arguments, temporary, temporary);
         int status = run_on_terminal(arguments, commands[i].input, text, sizeof text);
-        CHECK_THAT(status >= 0 && status < 256 && *text, "`steer %s`: status %d", arguments, status);
+        CHECK_THAT(status >= 0 && status < 256 && *text, "`steer %s`: status %d", arguments,
+                   status);
         CHECK_THAT(!controls_in(text), "`steer %s`: %d control characters reach the terminal",
                    arguments, controls_in(text));
         if (commands[i].input[0] != '\x1b')
@@ -692,16 +739,18 @@ static void test_terminal(void) {
         run_program(PROGRAM, arguments, commands[i].input);
         raw += controls_in(shown) > 0;
     }
-    CHECK_THAT(raw >= 6, "in a file bytes are what they are: only %d of the outputs hold such", raw);
+    CHECK_THAT(raw >= 6, "in a file bytes are what they are: only %d of the outputs hold such",
+               raw);
 
-    /* Characters whose bytes are several tokens' arrive whole, newlines and tabs of an answer stay. */
+    /* Characters of several tokens' bytes arrive whole, newlines and tabs of an answer stay. */
     typewriter w = {"", 0};
     const char *const euros = "\xE2\x82\xAC\n\t\xF0\x9F\x98\x80";
     snprintf(path, sizeof path, "%s", in_temporary("typed"));
     fflush(stdout);
     int before = dup(1), file = open(path, O_WRONLY | O_CREAT | O_TRUNC, 0600);
     dup2(file, 1);
-    for (const char *s = euros; *s; s++) type_bytes(&w, s, 1);
+    for (const char *s = euros; *s; s++)
+        type_bytes(&w, s, 1);
     type_bytes(&w, "\xF0\x9F", 2);
     end_line(&w);
     fflush(stdout);

@@ -20,7 +20,8 @@ static int run_case(patch_case *p) {
     int metric = !strcmp(p->metric, "logit")   ? STEER_LOGIT
                  : !strcmp(p->metric, "dirkl") ? STEER_DIR_KL
                                                : STEER_KL;
-    if (p->ran) return p->ran > 0;
+    if (p->ran)
+        return p->ran > 0;
     p->ran = -1;
     steer_status s = new_tracer(&p->t, p->m, p->layer, p->n, p->n - p->prompt + 1, 5, &e);
     p->x = (example){p->tokens, p->n, p->prompt, p->coeff, p->flag};
@@ -33,22 +34,27 @@ static int run_case(patch_case *p) {
         s = attribute(&p->t, &p->x, p->vector, metric, p->steps, p->scores, &e);
     }
     CHECK_THAT(!s, "%s: %s", p->name, e.text);
-    if (!s) p->ran = 1;
+    if (!s)
+        p->ran = 1;
     return !s;
 }
 
 /* The circuit's logits at one position, all streams of cut edges in one batch. */
 static void circuit_logits(patch_case *p, int pos, const double *expected, int n, fit *f) {
     changes base = {.layer = p->layer, .start = p->t.tape[0].resid};
-    changes circuit = {.layer = p->layer, .start = p->t.tape[0].resid, .add = p->vector,
-                       .coeff = p->coeff, .cut = p->keep};
+    changes circuit = {.layer = p->layer,
+                       .start = p->t.tape[0].resid,
+                       .add = p->vector,
+                       .coeff = p->coeff,
+                       .cut = p->keep};
     const steer_plan *plans[2] = {plan_of(&base), plan_of(&circuit)};
     steer_error e = {0};
     float final[512], *logits = malloc(sizeof(float) * (size_t)n);
     CHECK_THAT(!run_example(&p->t, &p->x, plans, 2, NULL, &e), "%s: %s", p->name, e.text);
     final_norm(p->t.c, p->n + pos, final);
     matmul(logits, final, &p->m->unembed, NULL, 1);
-    for (int i = 0; i < n; i++) hold(f, (double)logits[i], expected[i]);
+    for (int i = 0; i < n; i++)
+        hold(f, (double)logits[i], expected[i]);
     free(logits);
 }
 
@@ -83,19 +89,29 @@ static void test_golden_patch(void) {
             parse_floats(rest, numbers, 24);
             p.m = random_model((int)numbers[0], (double)numbers[1], random_config(numbers), F32);
             p.own = 1;
-        } else if (!strcmp(word, "model")) p.m = open_or_fail(rest + 1);
-        else if (!strcmp(word, "layer")) p.layer = i;
-        else if (!strcmp(word, "coeff")) p.coeff = (float)v[0];
-        else if (!strcmp(word, "tokens")) p.n = parse_ints(rest, p.tokens, 512);
-        else if (!strcmp(word, "prompt")) p.prompt = i;
-        else if (!strcmp(word, "flag")) p.flag = i;
-        else if (!strcmp(word, "steps")) p.steps = i;
-        else if (!strcmp(word, "metric")) sscanf(rest, "%15s", p.metric);
+        } else if (!strcmp(word, "model"))
+            p.m = open_or_fail(rest + 1);
+        else if (!strcmp(word, "layer"))
+            p.layer = i;
+        else if (!strcmp(word, "coeff"))
+            p.coeff = (float)v[0];
+        else if (!strcmp(word, "tokens"))
+            p.n = parse_ints(rest, p.tokens, 512);
+        else if (!strcmp(word, "prompt"))
+            p.prompt = i;
+        else if (!strcmp(word, "flag"))
+            p.flag = i;
+        else if (!strcmp(word, "steps"))
+            p.steps = i;
+        else if (!strcmp(word, "metric"))
+            sscanf(rest, "%15s", p.metric);
         else if (!strcmp(word, "vector")) {
             p.vector = malloc(sizeof(float) * (size_t)n);
-            for (int k = 0; k < n; k++) p.vector[k] = (float)v[k];
+            for (int k = 0; k < n; k++)
+                p.vector[k] = (float)v[k];
         }
-        if (!p.steps || !strcmp(word, "steps") || !run_case(&p)) continue; /* the head of a case */
+        if (!p.steps || !strcmp(word, "steps") || !run_case(&p))
+            continue; /* the head of a case */
         d = p.m->config.d, nodes = p.t.graph.nodes;
         if (!strcmp(word, "poi")) {
             CHECK_THAT(n == (int)p.scores[SCORE_POSITIONS], "%s: %d positions of interest", p.name,
@@ -105,12 +121,14 @@ static void test_golden_patch(void) {
         } else if (!strcmp(word, "total")) {
             CHECK_THAT(fabs(p.scores[SCORE_TOTAL] - v[0]) <= 1e-4 * fmax(1, fabs(v[0])),
                        "%s: total effect %.7g, not %.7g", p.name, p.scores[SCORE_TOTAL], v[0]);
-            if (p.steps == 10) gap10 = fmax(gap10, fabs(p.scores[SCORE_ESTIMATE] / v[0] - 1));
+            if (p.steps == 10)
+                gap10 = fmax(gap10, fabs(p.scores[SCORE_ESTIMATE] / v[0] - 1));
         } else if (!strcmp(word, "gout") || !strcmp(word, "gin")) {
             fit g = {0, 0};
             const float *mine = (word[1] == 'o' ? p.t.grad.out : p.t.grad.in) + i * p.n * d;
             CHECK_THAT(n == 1 + p.n * d, "%s: %s %d has %d numbers", p.name, word, i, n - 1);
-            for (int k = 1; k < n; k++) hold(&g, (double)mine[k - 1], v[k]);
+            for (int k = 1; k < n; k++)
+                hold(&g, (double)mine[k - 1], v[k]);
             double off = g.error / fmax(g.largest, 1e-3);
             worst_gradient = fmax(worst_gradient, off);
             CHECK_THAT(off <= 1e-4, "%s: %s %d: relative error %.3g", p.name, word, i, off);
@@ -118,7 +136,8 @@ static void test_golden_patch(void) {
             const double *mine = *word == 'n' ? p.scores + SCORE_NODES : dvector_of(&p.t, p.scores);
             fit g = {0, 0};
             CHECK_THAT(n == (*word == 'n' ? nodes : d), "%s: %s of %d", p.name, word, n);
-            for (int k = 0; k < n; k++) hold(&g, mine[k], v[k]);
+            for (int k = 0; k < n; k++)
+                hold(&g, mine[k], v[k]);
             worst_score = fmax(worst_score, g.error / g.largest);
             CHECK_THAT(g.error <= 1e-4 * g.largest, "%s: %s: error %.3g", p.name, word,
                        g.error / g.largest);
@@ -126,13 +145,14 @@ static void test_golden_patch(void) {
             CHECK_THAT(n == 1 + nodes, "%s: %s %d has %d numbers", p.name, word, i, n - 1);
             for (int u = 0; u < nodes; u++)
                 hold(&score[*word == 'a'], edges_of(&p.t, p.scores, *word == 'a')[i * nodes + u],
-                        v[1 + u]);
+                     v[1 + u]);
         } else if (!strcmp(word, "exactnode")) {
             steer_error e = {0};
             CHECK_THAT(!steer_patch_exactly(&p.t, &p.x, p.vector, p.node, p.edge, &e), "%s: %s",
                        p.name, e.text);
             CHECK_THAT(n == nodes, "%s: %d exact nodes", p.name, n);
-            for (int u = 0; u < nodes; u++) hold(&exact, p.node[u], v[u]);
+            for (int u = 0; u < nodes; u++)
+                hold(&exact, p.node[u], v[u]);
         } else if (!strcmp(word, "exact")) {
             for (int u = 0; u < nodes; u++)
                 hold(&exact, p.edge[i * nodes + u], v[1 + u]);
@@ -141,13 +161,14 @@ static void test_golden_patch(void) {
             CHECK_THAT((int)strlen(bits) == nodes, "%s: keep %d: %s", p.name, i, bits);
             for (int u = 0; u < nodes; u++)
                 p.keep[i * nodes + u] = u < senders(&p.t.graph, i) && bits[u] == '0';
-        } else if (!strcmp(word, "circuit")) circuit_logits(&p, i, v + 1, n - 1, &circuit);
+        } else if (!strcmp(word, "circuit"))
+            circuit_logits(&p, i, v + 1, n - 1, &circuit);
         else if (!strcmp(word, "faith")) {
             changes plan = {.layer = p.layer, .cut = p.keep};
             steer_error e = {0};
             double F = 0;
-            CHECK_THAT(!steer_faithfulness(&p.t, &p.x, p.vector, plan_of(&plan), 1, &F, &e), "%s: %s",
-                       p.name, e.text);
+            CHECK_THAT(!steer_faithfulness(&p.t, &p.x, p.vector, plan_of(&plan), 1, &F, &e),
+                       "%s: %s", p.name, e.text);
             CHECK_THAT(fabs(F - v[0]) <= 1e-4 * fmax(1, fabs(v[0])),
                        "%s: faithfulness %.7g not %.7g", p.name, F, v[0]);
         } else if (!strcmp(word, "end")) {
@@ -163,11 +184,14 @@ static void test_golden_patch(void) {
                        circuit.error);
             free_tracer(&p.t), free(p.scores), free(p.node), free(p.edge), free(p.keep);
             free(p.vector);
-            if (p.own) free_random_model(p.m);
-            else steer_close(p.m);
+            if (p.own)
+                free_random_model(p.m);
+            else
+                steer_close(p.m);
         }
     }
-    if (f) fclose(f);
+    if (f)
+        fclose(f);
     free(line), free(v);
     printf("  patch.txt: %d cases; largest errors: gradients %.2g, scores %.2g (relative), exact "
            "patching %.2g, circuit logits %.2g; completeness gap at 10 steps %.2g\n",
@@ -188,6 +212,7 @@ static double relative(const double *expected, int n, const float *f, const doub
 
 static void test_golden_train(void) {
     enum { MAX = 1024 };
+
     FILE *f = fopen("tests/golden/train.txt", "r");
     char *line = NULL, name[128] = "";
     size_t size = 0;
@@ -209,31 +234,40 @@ static void test_golden_train(void) {
         rest[strcspn(rest, "\n")] = 0;
         int n = parse_doubles(rest, v, MAX);
         lines++;
-        if (!strcmp(word, "case")) snprintf(name, sizeof name, "%s", rest + 1);
+        if (!strcmp(word, "case"))
+            snprintf(name, sizeof name, "%s", rest + 1);
         else if (!strcmp(word, "random")) {
             float numbers[24] = {0};
             parse_floats(rest, numbers, 24);
             free_random_model(m);
             m = random_model((int)numbers[0], (double)numbers[1], random_config(numbers), F32);
             d = m->config.d, memset(sum, 0, sizeof sum);
-        } else if (!strcmp(word, "layer")) layer = (int)v[0];
-        else if (!strcmp(word, "sign")) p.sign = (float)v[0];
-        else if (!strcmp(word, "factor")) factor = v[0];
-        else if (!strcmp(word, "phi")) how.phi = v[0];
-        else if (!strcmp(word, "window")) how.window = (int)v[0];
-        else if (!strcmp(word, "prompt")) p.n_prompt = (int)v[0];
+        } else if (!strcmp(word, "layer"))
+            layer = (int)v[0];
+        else if (!strcmp(word, "sign"))
+            p.sign = (float)v[0];
+        else if (!strcmp(word, "factor"))
+            factor = v[0];
+        else if (!strcmp(word, "phi"))
+            how.phi = v[0];
+        else if (!strcmp(word, "window"))
+            how.window = (int)v[0];
+        else if (!strcmp(word, "prompt"))
+            p.n_prompt = (int)v[0];
         else if (!strcmp(word, "win") || !strcmp(word, "lose")) {
             int k = *word == 'l';
             int *tokens = malloc(sizeof(int) * 64);
             p.tokens[k] = tokens, p.n[k] = parse_ints(rest, tokens, 64);
         } else if (!strcmp(word, "vector"))
-            for (int i = 0; i < n; i++) vector[i] = (float)v[i];
+            for (int i = 0; i < n; i++)
+                vector[i] = (float)v[i];
         else if (!strcmp(word, "ntp") || !strcmp(word, "po")) {
             double loss = 0, match;
             how.objective = *word == 'p' ? STEER_PO : STEER_NTP;
             if (how.objective == STEER_NTP) {
                 CHECK_THAT(!new_tracer(&t, m, layer, 64, 64, 1, &e), "%s", e.text);
-                for (int k = 0; k < 2; k++) p.start[k] = malloc(sizeof(float) * 64 * (size_t)d);
+                for (int k = 0; k < 2; k++)
+                    p.start[k] = malloc(sizeof(float) * 64 * (size_t)d);
                 CHECK_THAT(!steer_pair_prepare(&t, &p, &how, &e), "%s", e.text);
             }
             memset(grad, 0, sizeof grad);
@@ -248,10 +282,13 @@ static void test_golden_train(void) {
             double off = relative(v, n, NULL, grad);
             worst_gradient = fmax(worst_gradient, off);
             CHECK_THAT(n == d && off <= 1e-4, "%s: %s: relative error %.3g", name, word, off);
-        } else if (!strcmp(word, "lr")) lr0 = v[0], memset(adam, 0, sizeof adam);
+        } else if (!strcmp(word, "lr"))
+            lr0 = v[0], memset(adam, 0, sizeof adam);
         else if (!strcmp(word, "start"))
-            for (int i = 0; i < n; i++) now[i] = (float)v[i];
-        else if (!strcmp(word, "grad")) memcpy(grad, v + 1, sizeof *v * (size_t)(n - 1));
+            for (int i = 0; i < n; i++)
+                now[i] = (float)v[i];
+        else if (!strcmp(word, "grad"))
+            memcpy(grad, v + 1, sizeof *v * (size_t)(n - 1));
         else if (!strcmp(word, "after")) {
             adam_step(now, grad, adam, adam + MAX, n - 1, (int)v[0] + 1, lr0 * (1 - v[0] / 10));
             double off = relative(v + 1, n - 1, now, NULL);
@@ -259,9 +296,11 @@ static void test_golden_train(void) {
             CHECK_THAT(off <= 1e-5, "%s: step %d: relative error %.3g", name, (int)v[0], off);
         } else if (!strcmp(word, "svv")) {
             double norm = norm_of(vector, d); /* the display is of v / |v| */
-            for (int i = 0; i < d; i++) vector[i] = (float)(vector[i] / norm);
+            for (int i = 0; i < d; i++)
+                vector[i] = (float)(vector[i] / norm);
             CHECK_THAT(!steer_value_vector(m, vector, (int)v[0], (int)v[1], now, &e), "%s", e.text);
-            for (int i = 0; i < d; i++) sum[i] += now[i];
+            for (int i = 0; i < d; i++)
+                sum[i] += now[i];
             double off = relative(v + 2, n - 2, now, NULL);
             worst_svv = fmax(worst_svv, off);
             CHECK_THAT(off <= 1e-5, "%s: head %g.%g: relative error %.3g", name, v[0], v[1], off);
@@ -269,39 +308,53 @@ static void test_golden_train(void) {
             CHECK_THAT(relative(v, n, sum, NULL) <= 1e-5, "%s: the sum", name);
         else if (!strcmp(word, "lens")) {
             if (v[0] >= 0)
-                CHECK_THAT(!steer_value_vector(m, vector, (int)v[0], (int)v[1], now, &e), "%s", e.text);
+                CHECK_THAT(!steer_value_vector(m, vector, (int)v[0], (int)v[1], now, &e), "%s",
+                           e.text);
             int skip = n - 8;
-            CHECK_THAT(!steer_logit_lens(m, v[0] < 0 ? sum : now, 8, ids, logits, &e), "%s", e.text);
-            for (int i = 0; i < 8; i++) wrong += ids[i] != (int)v[skip + i];
+            CHECK_THAT(!steer_logit_lens(m, v[0] < 0 ? sum : now, 8, ids, logits, &e), "%s",
+                       e.text);
+            for (int i = 0; i < 8; i++)
+                wrong += ids[i] != (int)v[skip + i];
         } else if (!strcmp(word, "lensv")) {
             double off = relative(v + n - 8, 8, logits, NULL);
             CHECK_THAT(off <= 1e-4, "%s: lens: relative error %.3g", name, off);
-        } else if (!strcmp(word, "s")) memcpy(s, v, sizeof s), d = n;
-        else if (!strcmp(word, "e")) memcpy(effect, v, sizeof effect);
-        else if (!strcmp(word, "tau")) tau = (float)v[0], dropped = (int)v[1];
+        } else if (!strcmp(word, "s"))
+            memcpy(s, v, sizeof s), d = n;
+        else if (!strcmp(word, "e"))
+            memcpy(effect, v, sizeof effect);
+        else if (!strcmp(word, "tau"))
+            tau = (float)v[0], dropped = (int)v[1];
         else if (strstr(word, "mask") || !strcmp(word, "renorm")) {
-            steer_sparsity rule = *word == 'i' ? STEER_BY_EFFECT : *word == 'm' ? STEER_BY_MAGNITUDE : STEER_BY_GRADIENT;
+            steer_sparsity rule = *word == 'i'   ? STEER_BY_EFFECT
+                                  : *word == 'm' ? STEER_BY_MAGNITUDE
+                                                 : STEER_BY_GRADIENT;
             double tried[] = {0, 0.1, 0.3, 0.5, 1, 1.5, 2, 2.5}, exactly = tau;
             for (int i = 0; i < 8; i++)
-                if (fabs(tried[i] - (double)tau) < 1e-6) exactly = tried[i];
-            for (int i = 0; i < d; i++) vector[i] = (float)s[i];
+                if (fabs(tried[i] - (double)tau) < 1e-6)
+                    exactly = tried[i];
+            for (int i = 0; i < d; i++)
+                vector[i] = (float)s[i];
             int kept = steer_sparsify(vector, effect, d, exactly, rule, 1, *word == 'r', now, &e);
             CHECK_THAT(kept == d - dropped, "tau %g: %d of %d stay", exactly, kept, d);
             for (int i = 0; i < d && *word != 'r'; i++)
-                if (s[i] != 0) wrong += (now[i] != 0) != (rest[1 + i] == '1');
+                if (s[i] != 0)
+                    wrong += (now[i] != 0) != (rest[1 + i] == '1');
             if (*word == 'r')
                 CHECK_THAT(relative(v, n, now, NULL) <= 1e-5, "tau %g: norm", exactly);
         } else if (!strcmp(word, "end")) {
-            for (int k = 0; k < 2; k++) free((void *)(uintptr_t)p.tokens[k]), free(p.start[k]);
+            for (int k = 0; k < 2; k++)
+                free((void *)(uintptr_t)p.tokens[k]), free(p.start[k]);
             memset(&p, 0, sizeof p);
             free_tracer(&t);
         }
     }
-    if (f) fclose(f);
+    if (f)
+        fclose(f);
     free(line);
     free_random_model(m);
     printf("  train.txt: %d lines; relative errors: losses %.2g, gradients %.2g, AdamW %.2g, value "
-           "vectors %.2g\n", lines, worst_loss, worst_gradient, worst_adam, worst_svv);
+           "vectors %.2g\n",
+           lines, worst_loss, worst_gradient, worst_adam, worst_svv);
     CHECK_THAT(lines > 100 && !wrong, "%d wrong tokens or dimensions", wrong);
 }
 
@@ -331,7 +384,8 @@ static void test_golden_dim(void) {
         if (!strcmp(word, "model")) {
             sscanf(rest, "%255s", path);
             m = open_or_fail(path);
-            if (!m) break;
+            if (!m)
+                break;
         } else if (!strcmp(word, "prompts")) {
             n = atoi(rest);
             for (int i = 0; i < 4; i++)
@@ -372,7 +426,8 @@ static void test_golden_dim(void) {
                        "scores of another vector");
             for (int k = 0; k < 2; k++) {
                 changes plan = {.add = v.v, .coeff = k ? 1.0f : -1.0f, .layer = v.layer};
-                CHECK_THAT(!score_prompts(&st, &p[2 + k], plan_of(&plan), score, NULL, NULL), "%s", e.text);
+                CHECK_THAT(!score_prompts(&st, &p[2 + k], plan_of(&plan), score, NULL, NULL), "%s",
+                           e.text);
                 score_error = fmax(score_error, fabs(mean_of(score, 12) - numbers[2 + k]));
             }
             changes plan = {.ablate = v.v};
@@ -380,13 +435,15 @@ static void test_golden_dim(void) {
             kl_error = fmax(kl_error, fabs(mean_of(score, 12) - numbers[4]) / (1e-3 + numbers[4]));
             cases++;
         } else if (!strcmp(word, "end")) {
-            for (int i = 0; i < 4; i++) steer_prompts_free(&p[i]);
+            for (int i = 0; i < 4; i++)
+                steer_prompts_free(&p[i]);
             clear_experiment(&st), steer_vector_free(&v), steer_close(m);
             st.e = &e;
             free(mean[0]), free(mean[1]), free(base);
         }
     }
-    if (f) fclose(f);
+    if (f)
+        fclose(f);
     free(line);
     printf("  tests/golden/dim.txt: %d vectors, relative error %.2g; scores %.2g, KL %.2g\n", cases,
            vector_error, score_error, kl_error);
@@ -406,7 +463,8 @@ static steer_graph graph_of(int layers, int layer, int heads, int kv_heads) {
 /* The graph told again, from the slots' order in steer.h: does node u come before slot v? */
 static int is_edge(const steer_graph *g, int u, int v) {
     int width = g->heads + 2 * g->kv_heads + 1, to = v / width, mlp = v % width == width - 1;
-    if (u == 0 || v == g->slots - 1) return 1;
+    if (u == 0 || v == g->slots - 1)
+        return 1;
     int from = (u - 1) / (g->heads + 1), is_head = (u - 1) % (g->heads + 1) < g->heads;
     return from < to || (from == to && is_head && mlp);
 }
@@ -415,13 +473,15 @@ static int is_edge(const steer_graph *g, int u, int v) {
 static int nodes_behind(const steer_graph *g, int v, int *behind) {
     int width = g->heads + 2 * g->kv_heads + 1, base = 1 + v / width * (g->heads + 1),
         i = v % width, n = 0;
-    if (v == g->slots - 1) return 0;
+    if (v == g->slots - 1)
+        return 0;
     for (int h = 0; h < g->heads; h++)
         if (i < g->heads
                 ? h == i
                 : i < width - 1 && h / (g->heads / g->kv_heads) == (i - g->heads) % g->kv_heads)
             behind[n++] = base + h;
-    if (i == width - 1) behind[n++] = base + g->heads;
+    if (i == width - 1)
+        behind[n++] = base + g->heads;
     return n;
 }
 
@@ -429,10 +489,13 @@ static int nodes_behind(const steer_graph *g, int v, int *behind) {
 static int follow(const steer_graph *g, const unsigned char *kept, int u, unsigned char *on_path) {
     int arrives = 0, behind[64];
     for (int v = 0; v < g->slots; v++) {
-        if (!is_edge(g, u, v) || !kept[v * g->nodes + u]) continue;
+        if (!is_edge(g, u, v) || !kept[v * g->nodes + u])
+            continue;
         int n = nodes_behind(g, v, behind), through = !n;
-        for (int i = 0; i < n; i++) through |= follow(g, kept, behind[i], on_path);
-        if (through) on_path[v * g->nodes + u] = 1;
+        for (int i = 0; i < n; i++)
+            through |= follow(g, kept, behind[i], on_path);
+        if (through)
+            on_path[v * g->nodes + u] = 1;
         arrives |= through;
     }
     return arrives;
@@ -440,7 +503,8 @@ static int follow(const steer_graph *g, const unsigned char *kept, int u, unsign
 
 static int count_of(const unsigned char *a, int n) {
     int sum = 0;
-    for (int i = 0; i < n; i++) sum += a[i] != 0;
+    for (int i = 0; i < n; i++)
+        sum += a[i] != 0;
     return sum;
 }
 
@@ -466,6 +530,7 @@ static void check_numbers(const steer_graph *g) {
 
 static void check_names(void) {
     const steer_graph g = graph_of(6, 2, 4, 2), none = graph_of(6, 6, 4, 2), *q = &g;
+
     const struct {
         int node, slot;
         const char *name;
@@ -474,6 +539,7 @@ static void check_names(void) {
                  {steer_node(q, 2, -1), steer_slot(q, 4, STEER_TO_Q, 3), "mlp 2 > q 4.3"},
                  {steer_node(q, 3, 0), steer_slot(q, 5, STEER_TO_K, 0), "head 3.0 > k 5.0"},
                  {steer_node(q, 5, -1), steer_slot(q, 6, STEER_TO_LOGITS, 0), "mlp 5 > lm_head"}};
+
     char name[64];
     for (size_t i = 0; i < sizeof known / sizeof *known; i++) {
         steer_edge_name(q, steer_edge(q, known[i].node, known[i].slot), name, sizeof name);
@@ -544,6 +610,7 @@ static void check_counts(void) {
          {72384, 24128, 24128, 3400, 401},
          {657, 118848, 4936}},
         {"Qwen3 8B", 36, 20, 32, 8, 529, 195865, {127232, 31808, 31808, 4488, 529}, {0, 0, 0}}};
+
     for (int i = 0; i < 3; i++) {
         steer_graph g = graph_of(known[i].L, known[i].l, known[i].H, known[i].K);
         int kind[5] = {0}, from[3] = {0}, width = g.heads + 2 * g.kv_heads + 1, wrong = 0;
@@ -554,7 +621,8 @@ static void check_counts(void) {
             for (int u = 0; u < g.nodes; u++) {
                 int at = v % width, edge = u < senders(&g, v);
                 wrong += edge != is_edge(&g, u, v);
-                if (!edge) continue;
+                if (!edge)
+                    continue;
                 kind[v == g.slots - 1            ? 4
                      : at < g.heads              ? 0
                      : at < g.heads + g.kv_heads ? 1
@@ -574,7 +642,8 @@ static void check_counts(void) {
     for (int i = 0; i < 60; i++) { /* the number of earlier nodes, and who reads what */
         int K = 1 + roll(3), H = K * (1 + roll(3)), L = 1 + roll(5), l = roll(L), edges = 0, A = 1;
         steer_graph g = graph_of(L, l, H, K);
-        for (int b = l; b < L; b++, A += H + 1) edges += (H + 2 * K) * A + A + H;
+        for (int b = l; b < L; b++, A += H + 1)
+            edges += (H + 2 * K) * A + A + H;
         CHECK_THAT(g.edges == edges + A && g.nodes == A, "L %d, l %d, H %d, K %d: %d edges", L, l,
                    H, K, g.edges);
         for (int v = 0; v < g.slots; v++) {
@@ -595,14 +664,17 @@ static int strongest(const steer_graph *g, const double *score, const unsigned c
     for (int v = 0; v < g->slots; v++)
         for (int u = 0; u < g->nodes; u++) {
             int i = v * g->nodes + u;
-            if (!is_edge(g, u, v) || taken[i] || (allowed && !allowed[i])) continue;
-            if (best < 0 || fabs(score[i]) > fabs(score[best])) best = i;
+            if (!is_edge(g, u, v) || taken[i] || (allowed && !allowed[i]))
+                continue;
+            if (best < 0 || fabs(score[i]) > fabs(score[best]))
+                best = i;
         }
     return best;
 }
 
 static void check_selection(int L, int H, int K, double density, int round) {
     enum { MOST = 4096 };
+
     steer_graph g = graph_of(L, 0, H, K);
     int size = g.slots * g.nodes, behind[64], n;
     unsigned char kept[MOST] = {0}, pruned[MOST] = {0}, on_path[MOST] = {0}, rest[MOST] = {0};
@@ -626,18 +698,22 @@ static void check_selection(int L, int H, int K, double density, int round) {
     for (int i = 0, at; i < g.edges; i++, rest[at] = 1) { /* falling, ties in the edges' order */
         at = strongest(&g, score, rest, NULL);
         CHECK_THAT(order[i] == at, "edge %d in the order is %d, not %d", i, order[i], at);
-        if (order[i] != at) break;
+        if (order[i] != at)
+            break;
     }
     /* Simple: the least c whose pruned top c has n edges. */
-    int want = 1 + roll(g.edges), got = steer_circuit_select(&g, order, want, STEER_SIMPLE, kept, &e), c = want - 1,
+    int want = 1 + roll(g.edges),
+        got = steer_circuit_select(&g, order, want, STEER_SIMPLE, kept, &e), c = want - 1,
         least = 0;
     while (least < want && c++ < g.edges) {
         memset(rest, 0, sizeof rest), memset(on_path, 0, sizeof on_path);
-        for (int i = 0; i < c; i++) rest[order[i]] = 1;
+        for (int i = 0; i < c; i++)
+            rest[order[i]] = 1;
         if (L > 1 && c > 60) { /* every path of a dense graph: too many; prune is checked above */
             memcpy(on_path, rest, (size_t)size);
             least = prune(&g, on_path);
-        } else follow(&g, rest, 0, on_path), least = count_of(on_path, size);
+        } else
+            follow(&g, rest, 0, on_path), least = count_of(on_path, size);
     }
     CHECK_THAT(got >= want && got == least && got == count_of(kept, size) &&
                    !memcmp(kept, on_path, (size_t)size),
@@ -645,21 +721,27 @@ static void check_selection(int L, int H, int K, double density, int round) {
     /* Greedy, both ways. */
     for (int forward = 0; forward < 2; forward++) {
         unsigned char inside[256] = {0};
-        want = 1 + roll(g.edges), got = steer_circuit_select(&g, order, want, forward ? STEER_FORWARD : STEER_BACKWARD, kept, &e);
+        want = 1 + roll(g.edges),
+        got = steer_circuit_select(&g, order, want, forward ? STEER_FORWARD : STEER_BACKWARD, kept,
+                                   &e);
         memset(rest, 0, sizeof rest), inside[0] = (unsigned char)forward;
         for (int k = 0; k < want; k++) {
             memset(on_path, 0, sizeof on_path); /* here: the edges that may be added */
             for (int i = 0; i < size; i++) {
                 int u = i % g.nodes, m = nodes_behind(&g, i / g.nodes, behind);
                 on_path[i] = forward ? inside[u] : !m;
-                for (int j = 0; j < m && !forward; j++) on_path[i] |= inside[behind[j]];
+                for (int j = 0; j < m && !forward; j++)
+                    on_path[i] |= inside[behind[j]];
             }
             int at = strongest(&g, score, rest, on_path);
-            if (at < 0) break;
+            if (at < 0)
+                break;
             rest[at] = 1;
             int m = nodes_behind(&g, at / g.nodes, behind);
-            for (int j = 0; j < m && forward; j++) inside[behind[j]] = 1;
-            if (!forward) inside[at % g.nodes] = 1;
+            for (int j = 0; j < m && forward; j++)
+                inside[behind[j]] = 1;
+            if (!forward)
+                inside[at % g.nodes] = 1;
         }
         CHECK_THAT(got == want && count_of(kept, size) == want && !memcmp(kept, rest, (size_t)size),
                    "greedy %s: %d edges of %d", forward ? "forward" : "backward", got, want);
@@ -693,9 +775,11 @@ static void check_selection(int L, int H, int K, double density, int round) {
 
 static double check_faithful(int kind, int text) {
     enum { SETS = 9 };
+
     traced w = {0};
     steer_error e = {0};
-    if (!open_traced(&w, kind, 12, 4, 7, text)) return INFINITY;
+    if (!open_traced(&w, kind, 12, 4, 7, text))
+        return INFINITY;
     tracer *t = &w.t;
     int d = w.m->config.d, size = t->graph.slots * t->graph.nodes,
         answers_n = w.x.n - w.x.n_prompt + 1;
@@ -707,8 +791,8 @@ static double check_faithful(int kind, int text) {
     for (int i = 0; i < SETS; i++) { /* plan 0 keeps nothing, plan 1 all, the others a share */
         memset(kept, i == 1, (size_t)size);
         if (i > 1)
-            CHECK_THAT(steer_circuit_select(&t->graph, order, t->graph.edges * (i - 1) / 9, STEER_SIMPLE,
-                                            kept, &e) > 0,
+            CHECK_THAT(steer_circuit_select(&t->graph, order, t->graph.edges * (i - 1) / 9,
+                                            STEER_SIMPLE, kept, &e) > 0,
                        "%s", e.text);
         CHECK_THAT(!steer_circuit_cut(&t->graph, kept, 0, cut + i * size, &e), "%s", e.text);
     }
@@ -732,14 +816,18 @@ static double check_faithful(int kind, int text) {
     CHECK_THAT(most <= 1e-4 && F[0][1] == 1, "%s: empty %.8g, full %.8g", family_names[kind],
                F[0][0], F[0][1]);
     int alike = 0;
-    for (int i = 2; i < SETS; i++) alike += fabs(F[0][i]) < 1e-3 || fabs(F[0][i] - 1) < 1e-3;
+    for (int i = 2; i < SETS; i++)
+        alike += fabs(F[0][i]) < 1e-3 || fabs(F[0][i] - 1) < 1e-3;
     CHECK_THAT(alike < SETS / 2, "%s: %d partial circuits are like the empty or the full one",
                family_names[kind], alike);
     /* And so are the states themselves: no edge cut gives the steered run's bits. */
     CHECK_THAT(!run_ends(t, &w.x, w.v, &e), "%s", e.text);
     changes base = {.layer = 1, .start = t->tape[0].resid};
     for (int i = 0; i < SETS; i++) {
-        cuts[i] = (changes){.layer = 1, .add = w.v, .coeff = w.x.coeff, .cut = cut + i * size,
+        cuts[i] = (changes){.layer = 1,
+                            .add = w.v,
+                            .coeff = w.x.coeff,
+                            .cut = cut + i * size,
                             .start = t->tape[0].resid};
         plans[i] = *plan_of(&cuts[i]);
     }
@@ -751,8 +839,10 @@ static double check_faithful(int kind, int text) {
         for (int k = 0; k < 3; k++) {
             final_norm(t->c, k * w.x.n + w.x.n_prompt - 1 + i, final);
             const float *expected = row_at(t->final[k == 2], i, d);
-            if (k != 1) differ += !!memcmp(final, expected, sizeof *final * (size_t)d);
-            for (int j = 0; j < d; j++) hold(&off, (double) final[j], (double)expected[j]);
+            if (k != 1)
+                differ += !!memcmp(final, expected, sizeof *final * (size_t)d);
+            for (int j = 0; j < d; j++)
+                hold(&off, (double) final[j], (double)expected[j]);
         }
     CHECK_THAT(!differ, "%s: uncut rows have other bits at %d positions", family_names[kind],
                differ);
@@ -762,7 +852,8 @@ static double check_faithful(int kind, int text) {
     int to = w.x.n_prompt + 1;
     steer_edit early[3];
     memcpy(early, plans[0].edits, sizeof early);
-    for (int i = 0; i < 3; i++) early[i].to = early[i].kind == STEER_CUT ? to : 0;
+    for (int i = 0; i < 3; i++)
+        early[i].to = early[i].kind == STEER_CUT ? to : 0;
     const steer_plan until = {early, 3}, *ends[3] = {&base.plan, &plans[0], &until};
     CHECK_THAT(!run_example(t, &w.x, ends, 3, NULL, &e), "%s", e.text);
     float *other = malloc(sizeof *other * (size_t)d);
@@ -782,8 +873,10 @@ static double check_faithful(int kind, int text) {
     const steer_plan *all[SETS - 1] = {&base.plan};
     int64_t hits[1 + 3 * SETS] = {0};
     pushed_value(&p, 0);
-    for (size_t i = 0; i < plane; i++) start[i] += (double)w.x.coeff * (double)w.v[i % (size_t)d];
-    for (int i = 2; i < SETS; i++) all[i - 1] = &plans[i];
+    for (size_t i = 0; i < plane; i++)
+        start[i] += (double)w.x.coeff * (double)w.v[i % (size_t)d];
+    for (int i = 2; i < SETS; i++)
+        all[i - 1] = &plans[i];
     CHECK_THAT(!run_streams(t, &w.x, all, SETS - 1, hits, NULL, &e), "%s", e.text);
     for (int i = 0; i < 1 + 3 * (SETS - 2); i++) /* one start; a start, an addition, cuts each */
         CHECK_THAT(hits[i] == w.x.n, "edit %d: on %lld rows", i, (long long)hits[i]);
@@ -794,7 +887,8 @@ static double check_faithful(int kind, int text) {
         for (int k = 0; k < answers_n; k++) {
             int at = w.x.n_prompt - 1 + k;
             final_norm(t->c, (i - 1) * w.x.n + at, final);
-            for (int j = 0; j < d; j++) hold(&partial, (double) final[j], states[at * d + j]);
+            for (int j = 0; j < d; j++)
+                hold(&partial, (double) final[j], states[at * d + j]);
         }
     }
     CHECK_THAT(misfit(&partial) <= 1e-5, "%s: circuits in between: relative error %.3g",
@@ -816,13 +910,17 @@ static void test_circuits(void) {
         check_selection(2, 2, 1 + round % 2, round % 5 ? 0.3 : 1, round);
         check_selection(3, 2, 2, 0.12 + 0.03 * (round % 3), round);
     }
-    CHECK_THAT(fabs(steer_circuit_overlap(a, b, 6, 0) - 0.75) < 1e-12 && steer_circuit_overlap(a, b, 6, 1) == 0.5 &&
+    CHECK_THAT(fabs(steer_circuit_overlap(a, b, 6, 0) - 0.75) < 1e-12 &&
+                   steer_circuit_overlap(a, b, 6, 1) == 0.5 &&
                    steer_circuit_overlap(b, a, 6, 0) == steer_circuit_overlap(a, b, 6, 0) &&
-                   steer_circuit_overlap(a, a, 6, 1) == 1 && steer_circuit_overlap(a, a, 6, 0) == 1 &&
-                   steer_circuit_overlap(a, none, 6, 0) == 0 && steer_circuit_overlap(none, none, 6, 1) == 0,
+                   steer_circuit_overlap(a, a, 6, 1) == 1 &&
+                   steer_circuit_overlap(a, a, 6, 0) == 1 &&
+                   steer_circuit_overlap(a, none, 6, 0) == 0 &&
+                   steer_circuit_overlap(none, none, 6, 1) == 0,
                "overlaps");
     for (int kind = 0; kind < FAMILIES; kind++)
-        for (int text = 0; text < 2; text++) most = fmax(most, check_faithful(kind, text));
+        for (int text = 0; text < 2; text++)
+            most = fmax(most, check_faithful(kind, text));
     printf("  empty circuits are the base run, full ones the steered, others as in double: largest "
            "error %.2g\n",
            most);
@@ -857,21 +955,31 @@ static void test_circuit_files(void) {
     CHECK_THAT(F >= 0.849 && F < 1.2, "faithfulness %g", F);
     /* Half the edges, the graph's first ones, carry less. */
     char *half = file;
-    for (int i = 0; i < edges / 2 && half; i++) half = strchr(half, '\n') + 1;
-    if (half) write_bytes(in_temporary("half"), file, (size_t)(half - file));
+    for (int i = 0; i < edges / 2 && half; i++)
+        half = strchr(half, '\n') + 1;
+    if (half)
+        write_bytes(in_temporary("half"), file, (size_t)(half - file));
     snprintf(script, sizeof script, "%s --circuit %s/half", arguments, t);
     CHECK_THAT(!run_program(PROGRAM, script, ""), "half: %s", complained);
     found = strstr(shown, "faithfulness of the circuit in ");
     found = found ? strstr(found, ": ") : NULL;
     CHECK_THAT(found && atof(found + 2) < 0.7 * F, "half of the edges carry %.8s", found);
-    static const struct { const char *from, *to, *word; } faults[] = {
-        {"block 1", "block 2", "another graph"}, {"steer circuit ", NULL, "another graph"},
-        {"\n", "\n-1 ", "line 2"}, {"\n", "\n99999999 x\n", "line 2"}, {"\n", "\nx", "line 2"},
-        {"steer ", "", "not a circuit file"}, {" block", "", "not a circuit file"}};
+
+    static const struct {
+        const char *from, *to, *word;
+    } faults[] = {{"block 1", "block 2", "another graph"},
+                  {"steer circuit ", NULL, "another graph"},
+                  {"\n", "\n-1 ", "line 2"},
+                  {"\n", "\n99999999 x\n", "line 2"},
+                  {"\n", "\nx", "line 2"},
+                  {"steer ", "", "not a circuit file"},
+                  {" block", "", "not a circuit file"}};
+
     for (size_t i = 0; i < sizeof faults / sizeof *faults && file; i++) {
         const char *at = strstr(file, faults[i].from);
         CHECK_THAT(at != NULL, "fault %zu", i);
-        if (!at) continue;
+        if (!at)
+            continue;
         snprintf(text, sizeof text, "%.*s%s%s", (int)(at - file), file,
                  faults[i].to ? faults[i].to : "", at + strlen(faults[i].from));
         if (!faults[i].to) { /* another model: one digit of its fingerprint */
@@ -884,7 +992,8 @@ static void test_circuit_files(void) {
         CHECK_THAT(run_program(PROGRAM, script, "") == 1 && strstr(complained, faults[i].word),
                    "fault %zu: %.200s", i, complained);
     }
-    if (file) write_bytes(in_temporary("wrong"), file, strcspn(file, "\n") + 1);
+    if (file)
+        write_bytes(in_temporary("wrong"), file, strcspn(file, "\n") + 1);
     snprintf(script, sizeof script, "%s --circuit %s/wrong", arguments, t);
     CHECK_THAT(run_program(PROGRAM, script, "") == 1 && strstr(complained, "without edges"),
                "no edges: %.200s", complained);
@@ -900,9 +1009,11 @@ static void test_circuit_files(void) {
  * differ in block l by what a (sum_u A[t,u] c_u) svv_h(s) says, whatever the text. */
 static double check_removal(int kind, int from) {
     enum { N = 10, LAYER = 1 };
+
     traced w = {0};
     steer_error e = {0};
-    if (!open_traced(&w, kind, N, 4, 1, 1)) return INFINITY;
+    if (!open_traced(&w, kind, N, 4, 1, 1))
+        return INFINITY;
     const steer_config *c = &w.m->config;
     const block *b = &w.m->blocks[LAYER];
     int d = c->d, H = c->heads, K = c->kv_heads, hd = c->head_dim, depth = c->layers - LAYER;
@@ -910,25 +1021,24 @@ static double check_removal(int kind, int from) {
     removed.remove = STEER_SVV;
     const steer_plan *plans[2] = {plan_of(&plain), plan_of(&removed)};
     for (int k = 0; k < 2; k++)
-        CHECK_THAT(!run_streams(&w.t, &w.x, &plans[k], 1, k ? removed.hits : plain.hits,
-                                &w.t.tape[k], &e),
-                   "%s", e.text);
+        CHECK_THAT(
+            !run_streams(&w.t, &w.x, &plans[k], 1, k ? removed.hits : plain.hits, &w.t.tape[k], &e),
+            "%s", e.text);
     CHECK_THAT(hits_of(&removed, STEER_REMOVE) == (N - from) * depth, "%lld rows",
                hits_of(&removed, STEER_REMOVE));
     double q[N * MOST_Q], key[N * MOST_Q], r[N], p[N], x[MOST_D];
     for (int t = 0; t < N; t++) {
         const float *of = row_at(w.t.tape[0].resid, t, d);
-        for (int i = 0; i < d; i++) x[i] = (double)of[i];
+        for (int i = 0; i < d; i++)
+            x[i] = (double)of[i];
         r[t] = t < from ? 0 : inverse_rms64(x, (double)c->norm_eps, d);
         for (int i = 0; i < H * hd; i++)
             q[t * H * hd + i] = (double)row_at(w.t.tape[0].q, t, H * hd)[i];
         for (int i = 0; i < K * hd; i++)
             key[t * K * hd + i] = (double)row_at(w.t.tape[0].k, t, K * hd)[i];
-        CHECK_THAT(!memcmp(row_at(w.t.tape[0].q, t, H * hd),
-                           row_at(w.t.tape[1].q, t, H * hd),
+        CHECK_THAT(!memcmp(row_at(w.t.tape[0].q, t, H * hd), row_at(w.t.tape[1].q, t, H * hd),
                            sizeof(float) * (size_t)(H * hd)) &&
-                       !memcmp(row_at(w.t.tape[0].k, t, K * hd),
-                               row_at(w.t.tape[1].k, t, K * hd),
+                       !memcmp(row_at(w.t.tape[0].k, t, K * hd), row_at(w.t.tape[1].k, t, K * hd),
                                sizeof(float) * (size_t)(K * hd)),
                    "removal touches queries or keys at %d", t);
     }
@@ -939,14 +1049,16 @@ static double check_removal(int kind, int from) {
         for (int t = 0; t < N; t++) {
             double strength = 0;
             pattern64(c, LAYER, h, t, q, key, p);
-            for (int u = 0; u <= t; u++) strength += (double)w.x.coeff * p[u] * r[u];
+            for (int u = 0; u <= t; u++)
+                strength += (double)w.x.coeff * p[u] * r[u];
             for (int j = 0; j < d; j++) { /* through W_O and, before its scale, the post-norm */
                 double shift = 0;
                 for (int i = 0; i < hd; i++)
                     shift += weight_value(&b->o, j, h * hd + i) *
                              ((double)row_at(w.t.tape[0].z, t, H * hd)[h * hd + i] -
                               (double)row_at(w.t.tape[1].z, t, H * hd)[h * hd + i]);
-                if (c->post_norms) shift *= (double)c->norm_offset + (double)b->post_attn_norm[j];
+                if (c->post_norms)
+                    shift *= (double)c->norm_offset + (double)b->post_attn_norm[j];
                 hold(&off, shift, strength * (double)svv[j]);
             }
         }
@@ -960,10 +1072,12 @@ static double check_removal(int kind, int from) {
 
 static void test_value_vectors(void) {
     enum { TOP = 5 };
+
     double most = 0;
     steer_error e = {0};
     for (int kind = 0; kind < FAMILIES; kind++) {
-        for (int from = 0; from < 6; from += 3) most = fmax(most, check_removal(kind, from));
+        for (int from = 0; from < 6; from += 3)
+            most = fmax(most, check_removal(kind, from));
         /* The lens: the n largest of W_U RN(v), falling, however long v is; its sign counts. */
         const steer_model *m = family(kind);
         int d = m->config.d, vocab = m->config.vocab, ids[2][TOP];
@@ -971,7 +1085,8 @@ static void test_value_vectors(void) {
               logits[2][TOP];
         for (int sign = 0; sign < 2; sign++) {
             double x[MOST_D], y[MOST_D], z[64];
-            for (int i = 0; i < d; i++) v[i] *= -1, far[i] *= -1, x[i] = (double)v[i];
+            for (int i = 0; i < d; i++)
+                v[i] *= -1, far[i] *= -1, x[i] = (double)v[i];
             double r = inverse_rms64(x, 0, d);
             for (int i = 0; i < d; i++)
                 y[i] = x[i] * r * ((double)m->config.norm_offset + (double)m->final_norm[i]);
@@ -980,7 +1095,8 @@ static void test_value_vectors(void) {
             CHECK_THAT(!steer_logit_lens(m, far, TOP, ids[1], logits[1], &e), "%s", e.text);
             for (int i = 0; i < TOP; i++) {
                 int above = 0;
-                for (int j = 0; j < vocab; j++) above += z[j] > z[ids[0][i]];
+                for (int j = 0; j < vocab; j++)
+                    above += z[j] > z[ids[0][i]];
                 CHECK_THAT(above == i && ids[0][i] == ids[1][i], "lens: token %d is number %d",
                            ids[0][i], above);
                 CHECK_THAT(fabs((double)logits[0][i] - z[ids[0][i]]) < 1e-5 &&
@@ -1010,8 +1126,8 @@ static void test_value_vectors(void) {
 /* ---------------------------------------------------------------- sparse vectors */
 
 /* How many stay, or -1: then a check has failed. */
-static int sparsely(const float *v, const double *effect, int d, double tau, int rule, uint64_t seed,
-                    int renormalise, float *to) {
+static int sparsely(const float *v, const double *effect, int d, double tau, int rule,
+                    uint64_t seed, int renormalise, float *to) {
     steer_error e = {0};
     int kept = steer_sparsify(v, effect, d, tau, (steer_sparsity)rule, seed, renormalise, to, &e);
     CHECK_THAT(kept >= 0, "%s", e.text);
@@ -1020,13 +1136,16 @@ static int sparsely(const float *v, const double *effect, int d, double tau, int
 
 static void check_rules(int d, int round) {
     enum { MOST = 300 };
+
     static const double levels[] = {0, 0.1, 0.5, 1, 1.5, 2.5, 1e9};
     float v[MOST], to[MOST], again[MOST];
     double effect[MOST], v_norm = 0, e_norm = 0;
     for (int i = 0; i < d; i++) {
         v[i] = (float)(2 * random_unit(&dice) - 1), effect[i] = random_normal(&dice);
-        if (round % 2 && i % 7 == 3) v[i] = 0;
-        if (round % 2 && i % 7 == 5) effect[i] = 0;
+        if (round % 2 && i % 7 == 3)
+            v[i] = 0;
+        if (round % 2 && i % 7 == 5)
+            effect[i] = 0;
         v_norm += (double)v[i] * (double)v[i], e_norm += effect[i] * effect[i];
     }
     v_norm = sqrt(v_norm), e_norm = sqrt(e_norm);
@@ -1038,8 +1157,7 @@ static void check_rules(int d, int round) {
             expected += gone[i] = fabs(effect[i]) * v_norm < tau * fabs((double)v[i]) * e_norm;
         for (int rule = 0; rule < 4; rule++)
             for (int renormalise = 0; renormalise < 2; renormalise++) {
-                int kept = sparsely(v, effect, d, tau, rule, 42, renormalise, to),
-                    zeroed = 0;
+                int kept = sparsely(v, effect, d, tau, rule, 42, renormalise, to), zeroed = 0;
                 double left = 0, dropped_most = -1, kept_least = INFINITY;
                 CHECK_THAT(kept == d - expected, "rule %d, tau %g: %d stay, not %d", rule, tau,
                            kept, d - expected);
@@ -1047,11 +1165,15 @@ static void check_rules(int d, int round) {
                 for (int i = 0; i < d; i++) {
                     double by = rule == STEER_BY_EFFECT ? fabs(effect[i]) : fabs((double)v[i]);
                     left += (double)to[i] * (double)to[i];
-                    if (v[i] == 0) continue; /* is 0 in any case */
+                    if (v[i] == 0)
+                        continue; /* is 0 in any case */
                     zeroed += to[i] == 0;
-                    if (to[i] != 0 && scale == 0) scale = (double)to[i] / (double)v[i];
-                    if (to[i] == 0) dropped_most = fmax(dropped_most, by);
-                    else kept_least = fmin(kept_least, by);
+                    if (to[i] != 0 && scale == 0)
+                        scale = (double)to[i] / (double)v[i];
+                    if (to[i] == 0)
+                        dropped_most = fmax(dropped_most, by);
+                    else
+                        kept_least = fmin(kept_least, by);
                     CHECK_THAT(rule != STEER_BY_GRADIENT || gone[i] == (to[i] == 0),
                                "tau %g: dimension %d", tau, i);
                     CHECK_THAT(to[i] == 0 || fabs((double)to[i] - scale * (double)v[i]) <
@@ -1069,7 +1191,8 @@ static void check_rules(int d, int round) {
                                            : scale == 1 || left == 0,
                                "rule %d, tau %g: norm %g of %g", rule, tau, sqrt(left), v_norm);
                 CHECK_THAT(isfinite(left) && (tau > 0 || kept == d), "tau 0 keeps all: %d", kept);
-                if (rule != STEER_BY_CHANCE || tau > 1 || tau < 0.5) continue;
+                if (rule != STEER_BY_CHANCE || tau > 1 || tau < 0.5)
+                    continue;
                 sparsely(v, effect, d, tau, rule, 42, renormalise, again);
                 CHECK_THAT(!memcmp(to, again, sizeof *to * (size_t)d), "a seed repeats itself");
                 sparsely(v, effect, d, tau, rule, 43, renormalise, again);
@@ -1083,7 +1206,8 @@ static void check_rules(int d, int round) {
 static double counted_overlap(int d, int n1, int n2, int k) {
     int all = 0, hits = 0;
     for (int set = 0; set < 1 << d; set++) {
-        if (__builtin_popcount((unsigned)set) != n2) continue;
+        if (__builtin_popcount((unsigned)set) != n2)
+            continue;
         all++, hits += __builtin_popcount((unsigned)set & ((1u << n1) - 1)) >= k;
     }
     return (double)hits / all;
@@ -1092,6 +1216,7 @@ static double counted_overlap(int d, int n1, int n2, int k) {
 /* agreement_table on three vectors: two alike, a third that keeps other dimensions. */
 static void check_agreement(void) {
     enum { D = 200 };
+
     steer_model m = {.config = {.d = D, .layers = 2, .heads = 1, .kv_heads = 1}};
     report out = {0};
     steer_error e = {0};
@@ -1116,7 +1241,8 @@ static void check_agreement(void) {
             int enough = fmin(value_of(&out, t, r, "kept A"), value_of(&out, t, r, "kept B")) >= 20;
             rows++, large += enough;
             CHECK_THAT(isnan(p10) == !enough, "a probability of sets that are too small");
-            if (tau < 0.4 || tau > 1.2) continue; /* half of the dimensions stay */
+            if (tau < 0.4 || tau > 1.2)
+                continue; /* half of the dimensions stay */
             CHECK_THAT(value_of(&out, t, r, "kept A") == D / 2 &&
                            value_of(&out, t, r, "kept B") == D / 2,
                        "tau %g keeps %g", tau, value_of(&out, t, r, "kept A"));
@@ -1131,7 +1257,8 @@ static void check_agreement(void) {
     }
     CHECK_THAT(rows == 3 * TAUS && tested == large && large > 0 && large < rows,
                "%d rows, %d of them large enough, %d tested", rows, large, tested);
-    for (int k = 0; k < 3; k++) free(s.vectors[k].v), free(s.vectors[k].scores);
+    for (int k = 0; k < 3; k++)
+        free(s.vectors[k].v), free(s.vectors[k].scores);
     s.t = NULL;
     clear_experiment(&s), free_report(&out);
 }
@@ -1139,7 +1266,8 @@ static void check_agreement(void) {
 static void test_sparse(void) {
     double most = 0;
     dice = 21;
-    for (int round = 0; round < 12; round++) check_rules(round < 2 ? 3 : 20 + 23 * round, round);
+    for (int round = 0; round < 12; round++)
+        check_rules(round < 2 ? 3 : 20 + 23 * round, round);
     /* Exactly at the threshold a dimension stays, and a zero is never below it. */
     float v[8] = {1, -2, 4, 0.5f, -8, 0, 16, 0}, to[8];
     double effect[8] = {3, 6, -12, 1.5, 24, 0, 48, 5};
@@ -1150,8 +1278,8 @@ static void test_sparse(void) {
     CHECK_THAT(sparsely(v, effect, 8, 1, STEER_BY_GRADIENT, 1, 1, to) == 8 &&
                    !memcmp(v, to, sizeof v),
                "all are exactly at tau 1");
-    CHECK_THAT(sparsely(v, effect, 8, 1.0000001, STEER_BY_GRADIENT, 1, 1, to) == 2 &&
-                   to[4] == 0 && to[0] == 0,
+    CHECK_THAT(sparsely(v, effect, 8, 1.0000001, STEER_BY_GRADIENT, 1, 1, to) == 2 && to[4] == 0 &&
+                   to[0] == 0,
                "all but the zeros are below tau 1.0000001");
     for (int i = 0; i < 8; i++)
         CHECK_THAT(to[i] == 0, "no dimension is left, and nothing is divided by 0: %g",
@@ -1165,8 +1293,8 @@ static void test_sparse(void) {
                "the smallest magnitude is a zero");
     float flat[6] = {1, 1, 1, 1, 1, 1}, left[6];
     double tied[6] = {1, 1, 1, 0.1, 0.1, 0.1};
-    CHECK_THAT(sparsely(flat, tied, 6, 0.5, STEER_BY_MAGNITUDE, 1, 0, left) == 3 &&
-                   left[0] == 0 && left[2] == 0 && left[3] == 1,
+    CHECK_THAT(sparsely(flat, tied, 6, 0.5, STEER_BY_MAGNITUDE, 1, 0, left) == 3 && left[0] == 0 &&
+                   left[2] == 0 && left[3] == 1,
                "of equals the first go");
 
     for (int d = 1; d <= 11; d++)
@@ -1196,7 +1324,8 @@ static void test_sparse(void) {
 /* ---------------------------------------------------------------- trained vectors */
 
 /* The epoch chosen has the least loss (PO), or the least sum of the ranks of loss and match. */
-static void check_chosen(const steer_epoch *log_of, int epochs, int chosen, int po, const char *what) {
+static void check_chosen(const steer_epoch *log_of, int epochs, int chosen, int po,
+                         const char *what) {
     double best = INFINITY, value[16];
     for (int i = 0; i < epochs; i++) {
         value[i] = po ? log_of[i].loss : 0;
@@ -1224,10 +1353,10 @@ static int make_toy(tracer *t, steer_pair *pairs, int n, int prompt, int answer)
             p->tokens[k] = tokens;
             p->start[k] = malloc(sizeof(float) * (size_t)(p->n[k] * d));
             for (int j = 0; j < p->n[k]; j++)
-                tokens[j] =
-                    j < p->n_prompt ? context[j] : roll(half) % 6 + (i % 2 == k ? half : 0);
+                tokens[j] = j < p->n_prompt ? context[j] : roll(half) % 6 + (i % 2 == k ? half : 0);
         }
-        if (steer_pair_prepare(t, p, &(steer_training){0}, &e)) return 0;
+        if (steer_pair_prepare(t, p, &(steer_training){0}, &e))
+            return 0;
     }
     return 1;
 }
@@ -1245,6 +1374,7 @@ static double mean_loss(tracer *t, const steer_pair *pairs, int n, const steer_t
 
 static void test_training(void) {
     enum { PAIRS = 6, EPOCHS = 5 };
+
     for (int kind = 0; kind < FAMILIES; kind += 2)
         for (int po = 0; po < 2; po++) {
             steer_error e = {0};
@@ -1266,13 +1396,14 @@ static void test_training(void) {
                 v[i] = malloc(sizeof(float) * (size_t)d);
                 how.seed = i == 3 ? 42 : 5;
                 int chosen;
-                CHECK_THAT(!steer_train(t, pairs, PAIRS, pairs, PAIRS, i ? &how : &still, norm, v[i],
-                                        i == 1 ? log_of : again, &chosen, &e),
+                CHECK_THAT(!steer_train(t, pairs, PAIRS, pairs, PAIRS, i ? &how : &still, norm,
+                                        v[i], i == 1 ? log_of : again, &chosen, &e),
                            "%s", e.text);
                 CHECK_THAT(chosen >= 0 && chosen < EPOCHS, "epoch %d", chosen);
                 CHECK_THAT(fabs(norm_of(v[i], d) / norm - 1) < 1e-6, "norm %g, not %g",
                            norm_of(v[i], d), norm);
-                if (i == 1) best = chosen;
+                if (i == 1)
+                    best = chosen;
                 if (i == 2)
                     CHECK_THAT(chosen == best && !memcmp(log_of, again, sizeof again),
                                "another epoch");
@@ -1309,17 +1440,20 @@ static void test_training(void) {
             int sizes[] = {0, 1, 1, PAIRS, PAIRS, PAIRS, PAIRS};
             double norms[] = {norm, norm, norm, 0, norm, norm, NAN};
             for (int i = 0; i < 7; i++)
-                CHECK_THAT(steer_train(t, sets[i], sizes[i], pairs, PAIRS, hows[i], norms[i], v[3], again,
-                                       &best, &e) == STEER_EARG,
+                CHECK_THAT(steer_train(t, sets[i], sizes[i], pairs, PAIRS, hows[i], norms[i], v[3],
+                                       again, &best, &e) == STEER_EARG,
                            "training %d: %s", i, e.text);
-            CHECK_THAT(steer_pair_prepare(t, &bare, &how, &e) == STEER_EARG, "no memory to prepare");
+            CHECK_THAT(steer_pair_prepare(t, &bare, &how, &e) == STEER_EARG,
+                       "no memory to prepare");
             bare = pairs[0], bare.n[0] = bare.n_prompt;
             CHECK_THAT(steer_pair_prepare(t, &bare, &how, &e) == STEER_EARG, "no response");
             printf("  %s, %s: loss %.3f of the untrained vector, %.3f trained\n",
                    family_names[kind], po ? "PO" : "NTP", before, after);
-            for (int i = 0; i < 4; i++) free(v[i]);
+            for (int i = 0; i < 4; i++)
+                free(v[i]);
             for (int i = 0; i < 2 * PAIRS; i++)
-                free((void *)(uintptr_t)pairs[i / 2].tokens[i % 2]), free(pairs[i / 2].start[i % 2]);
+                free((void *)(uintptr_t)pairs[i / 2].tokens[i % 2]),
+                    free(pairs[i / 2].start[i % 2]);
             clear_experiment(&s);
         }
 }
@@ -1329,12 +1463,14 @@ static void test_training(void) {
 static void test_patch_errors(void) {
     traced w = {0};
     steer_error e = {0};
-    if (!open_traced(&w, 0, 10, 4, 2, 1)) return;
+    if (!open_traced(&w, 0, 10, 4, 2, 1))
+        return;
     tracer *t = &w.t;
     int size = t->graph.slots * t->graph.nodes;
     unsigned char *cut = zeros((size_t)size, 1), *kept = zeros((size_t)size, 1);
     CHECK_THAT(!steer_circuit_cut(&t->graph, kept, 0, cut, &e), "%s", e.text);
     changes right = {.add = w.v, .coeff = 1, .layer = 1, .cut = cut};
+
     const struct {
         const char *what, *word;
         int twin, layer;
@@ -1347,10 +1483,12 @@ static void test_patch_errors(void) {
                  {"a cut and an ablation", "edits something else", 0, 1, 0, 0, 1},
                  {"a cut in another block", "not made for", 0, 2, 0, 0, 0},
                  {"a cut in block 0", "not made for", 0, 0, 0, 0, 0}};
+
     for (size_t i = 0; i < sizeof wrong / sizeof *wrong; i++) {
         changes p = right;
         p.layer = wrong[i].layer, p.freeze = wrong[i].freeze, p.remove = wrong[i].remove;
-        if (wrong[i].ablate) p.add = NULL, p.ablate = w.v;
+        if (wrong[i].ablate)
+            p.add = NULL, p.ablate = w.v;
         memset(&e, 0, sizeof e);
         CHECK_THAT(!steer_begin(t->c, 0, NULL, -1, NULL, &e), "%s", e.text);
         steer_status s = steer_begin(t->c, 1, plan_of(&p), wrong[i].twin, NULL, &e);
@@ -1359,7 +1497,8 @@ static void test_patch_errors(void) {
     }
     CHECK_THAT(!steer_begin(t->c, 1, plan_of(&right), 0, NULL, &e), "a right cut: %s", e.text);
     changes alone = {.layer = 1, .cut = cut}; /* the twin may be the steered one */
-    CHECK_THAT(!steer_begin(t->c, 1, plan_of(&alone), 0, NULL, &e), "a cut without a vector: %s", e.text);
+    CHECK_THAT(!steer_begin(t->c, 1, plan_of(&alone), 0, NULL, &e), "a cut without a vector: %s",
+               e.text);
     steer_limits l = {.streams = 2, .positions = 16, .rows = 32, .cut_layer = 1};
     steer_context *none = steer_context_new(w.m, &l, &e);
     l.cut_rows = 10;
@@ -1370,13 +1509,16 @@ static void test_patch_errors(void) {
     /* Eleven rows with cuts where ten fit; ten are no trouble; a twin without its rows is. */
     for (int n = 10; n <= 11 && some; n++) {
         steer_row rows[22];
-        for (int i = 0; i < 2 * n; i++) rows[i] = (steer_row){i / n, i % n, 1 + i % n, 0, 0};
-        CHECK_THAT(!steer_begin(some, 0, NULL, -1, NULL, &e) && !steer_begin(some, 1, plan_of(&right), 0, NULL, &e),
+        for (int i = 0; i < 2 * n; i++)
+            rows[i] = (steer_row){i / n, i % n, 1 + i % n, 0, 0};
+        CHECK_THAT(!steer_begin(some, 0, NULL, -1, NULL, &e) &&
+                       !steer_begin(some, 1, plan_of(&right), 0, NULL, &e),
                    "%s", e.text);
         steer_status s = steer_run(some, rows, 2 * n, NULL, &e);
         CHECK_THAT(n == 10 ? !s : s == STEER_EARG && strstr(e.text, "more than 10 rows"),
                    "%d rows: %s", n, e.text);
-        CHECK_THAT(!steer_begin(some, 0, NULL, -1, NULL, &e) && !steer_begin(some, 1, plan_of(&right), 0, NULL, &e),
+        CHECK_THAT(!steer_begin(some, 0, NULL, -1, NULL, &e) &&
+                       !steer_begin(some, 1, plan_of(&right), 0, NULL, &e),
                    "%s", e.text);
         CHECK_THAT(steer_run(some, rows + n, n, NULL, &e) == STEER_EARG && strstr(e.text, "twin"),
                    "%s", e.text);
@@ -1420,11 +1562,14 @@ static void test_patch_errors(void) {
     /* Where both runs predict the same, there is nothing to patch, and it is said so. */
     example same = w.x;
     same.coeff = 1e-6f;
-    for (size_t i = 0; i < scores_width(t); i++) scores[i] = 7;
+    for (size_t i = 0; i < scores_width(t); i++)
+        scores[i] = 7;
     CHECK_THAT(!attribute(t, &same, w.v, STEER_LOGIT, 2, scores, &e), "%s", e.text);
     double sum = 0;
-    for (size_t i = 0; i < scores_width(t); i++) sum += fabs(scores[i]);
-    CHECK_THAT(scores[SCORE_POSITIONS] == 0 && sum == 0, "%g positions, %g in all", scores[SCORE_POSITIONS], sum);
+    for (size_t i = 0; i < scores_width(t); i++)
+        sum += fabs(scores[i]);
+    CHECK_THAT(scores[SCORE_POSITIONS] == 0 && sum == 0, "%g positions, %g in all",
+               scores[SCORE_POSITIONS], sum);
     changes p = {.layer = 1, .cut = cut};
     CHECK_THAT(!steer_faithfulness(t, &same, w.v, plan_of(&p), 1, F, &e) && isnan(F[0]),
                "F of no effect is %g", F[0]);
@@ -1440,10 +1585,14 @@ static void test_patch_errors(void) {
     /* What can't be meant is refused: no steps, unknown metrics, an edit that never fires, an
      * example that ends inside its prompt, more positions than the model has. */
     for (int i = 0; i < 4; i++)
-        CHECK_THAT(attribute(t, &w.x, w.v, i < 2 ? STEER_LOGIT : i == 2 ? 7 : -1,
-                                   i == 0   ? 0
-                                   : i == 1 ? -3
-                                            : 2, scores, &e) == STEER_EARG,
+        CHECK_THAT(attribute(t, &w.x, w.v,
+                             i < 2    ? STEER_LOGIT
+                             : i == 2 ? 7
+                                      : -1,
+                             i == 0   ? 0
+                             : i == 1 ? -3
+                                      : 2,
+                             scores, &e) == STEER_EARG,
                    "steps or metric %d", i);
     changes late = {.add = w.v, .coeff = 1, .layer = 1, .from = 1000};
     CHECK_THAT(steer_faithfulness(t, &w.x, w.v, plan_of(&late), 1, F, &e) == STEER_ENOHIT,

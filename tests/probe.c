@@ -10,13 +10,19 @@
 #include <string.h>
 
 static steer_error e;
-static int failed(const char *why) { return fprintf(stderr, "probe: %s\n", why), 1; }
+
+static int failed(const char *why) {
+    return fprintf(stderr, "probe: %s\n", why), 1;
+}
+
 /* The ids of a line, into ids. */
 static int read_ids(char *line, int *ids) {
     int n = 0;
-    for (char *word = strtok(line, " \n"); word; word = strtok(NULL, " \n")) ids[n++] = atoi(word);
+    for (char *word = strtok(line, " \n"); word; word = strtok(NULL, " \n"))
+        ids[n++] = atoi(word);
     return n;
 }
+
 static int print_tokens(const steer_model *m, char *line) {
     size_t length = strcspn(line, "\n") / 2;
     for (size_t i = 0; i < length; i++) { /* decoded in place */
@@ -26,12 +32,15 @@ static int print_tokens(const steer_model *m, char *line) {
     }
     int *ids = malloc(sizeof *ids * (length + 1));
     long n = ids ? steer_encode(m, line, length, ids, (long)length + 1, &e) : -1;
-    for (long i = 0; i < n; i++) printf(i ? " %d" : "%d", ids[i]);
+    for (long i = 0; i < n; i++)
+        printf(i ? " %d" : "%d", ids[i]);
     putchar('\n');
     return free(ids), n < 0;
 }
+
 static int write_logits(const steer_model *m, const int *ids, int n, FILE *raw) {
     enum { CHUNK = 64 }; /* rows a run */
+
     size_t vocab = (size_t)steer_model_config(m)->vocab;
     steer_limits l = {.positions = n, .rows = CHUNK, .logits = CHUNK};
     steer_context *c = steer_context_new(m, &l, &e);
@@ -46,31 +55,38 @@ static int write_logits(const steer_model *m, const int *ids, int n, FILE *raw) 
     }
     return steer_context_free(c), bad;
 }
+
 static int write_scores(const steer_model *m, const char *vector, int *ids, int n, int prompt,
                         FILE *raw) {
     steer_vector v = {0};
-    if (steer_vector_load(&v, vector, m, &e)) return 1;
+    if (steer_vector_load(&v, vector, m, &e))
+        return 1;
     steer_tracer *t = steer_tracer_new(m, v.layer, n, n - prompt + 1, 1, &e);
     steer_graph g = steer_graph_of(m, v.layer);
     size_t d = (size_t)steer_model_config(m)->d, nodes = (size_t)g.nodes;
     size_t edges = (size_t)g.slots * nodes, width = 3 + nodes + d + 2 * edges;
     double *all = calloc(width, sizeof *all);
-    steer_scores scores = {.node = all + 3, .vector = all + 3 + nodes, .edge = all + 3 + nodes + d,
+    steer_scores scores = {.node = all + 3,
+                           .vector = all + 3 + nodes,
+                           .edge = all + 3 + nodes + d,
                            .aware = all + 3 + nodes + d + edges};
     steer_example x = {
         .tokens = ids, .n = n, .n_prompt = prompt, .coeff = v.coeff, .steered_text = 1};
     int bad = !t || !all || steer_attribute(t, &x, v.v, STEER_LOGIT, 10, &scores, &e);
-    if (!bad) all[0] = scores.positions, all[1] = scores.total, all[2] = scores.estimate;
+    if (!bad)
+        all[0] = scores.positions, all[1] = scores.total, all[2] = scores.estimate;
     bad = bad || fwrite(all, sizeof *all, width, raw) != width;
     return free(all), steer_tracer_free(t), steer_vector_free(&v), bad;
 }
+
 int main(int argc, char **argv) {
     static char line[1 << 20];
     static int ids[1 << 19];
     const char *what = argc > 2 ? argv[1] : "";
     int scores = !strcmp(what, "scores") && argc == 6,
         logits = !strcmp(what, "logits") && argc == 4;
-    if (!scores && !logits && strcmp(what, "tokens")) return failed("see the top of probe.c");
+    if (!scores && !logits && strcmp(what, "tokens"))
+        return failed("see the top of probe.c");
     steer_model *m = steer_open(argv[2], 0, &e);
     FILE *raw = scores || logits ? fopen(argv[argc - 1], "wb") : NULL;
     int bad = !m || (!raw && (scores || logits));
@@ -80,7 +96,8 @@ int main(int argc, char **argv) {
               : logits ? write_logits(m, ids, n, raw)
                        : print_tokens(m, line);
     }
-    if (raw && fclose(raw)) bad = 1;
+    if (raw && fclose(raw))
+        bad = 1;
     steer_close(m);
     return bad ? failed(*e.text ? e.text : "out of memory, or output that can't be written") : 0;
 }

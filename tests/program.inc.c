@@ -7,7 +7,8 @@ static void test_command_line(void) {
     steer_error e = {0};
     steer_model *m = open_or_fail(box);
     CHECK_THAT(exists(PROGRAM), "%s is missing: `make test` builds it", PROGRAM);
-    if (!m || !exists(PROGRAM)) return;
+    if (!m || !exists(PROGRAM))
+        return;
     steer_vector v = random_dim(m, 3);
     v.layer = 3;
     char dir[64], arguments[1024];
@@ -77,6 +78,7 @@ static void test_command_line(void) {
          "no/x"},
         {1, "vector weights/tiny-llama.bin --train 8 --site 99,-1 --out %s/w.vec", "site"},
         {1, "vector weights/tiny-llama.bin --train 8 --site 3,-1 --out %s/no/w.vec", "no/w.vec"}};
+
     for (size_t i = 0; i < sizeof refused / sizeof *refused; i++) {
         snprintf(arguments, sizeof arguments, refused[i].arguments, dir, dir);
         int status = run_program(PROGRAM, arguments, "");
@@ -133,6 +135,7 @@ static void test_command_line(void) {
          "",
          {"block 3, position -1"}},
         {"generate weights/tiny-llama.bin hi --vector %s/made.vec --max-new 4", "", {"\n"}}};
+
     for (size_t i = 0; i < sizeof fine / sizeof *fine; i++) {
         snprintf(arguments, sizeof arguments, fine[i].arguments, dir);
         int status = run_program(PROGRAM, arguments, fine[i].input);
@@ -154,7 +157,8 @@ static void test_command_line(void) {
 }
 
 static void show_side_by_side(void *text) {
-    if (!freopen("/dev/null", "w", stdout)) return;
+    if (!freopen("/dev/null", "w", stdout))
+        return;
     print_columns(text, "short");
 }
 
@@ -178,8 +182,7 @@ static void test_shards(void) {
     static char whole[sizeof shown];
     char arguments[512], script[2048];
     const char *const model = "weights/tiny-gemma.bin", *const t = temporary;
-    snprintf(arguments, sizeof arguments, "vector %s --train 12 --out %s/v",
-             model, t);
+    snprintf(arguments, sizeof arguments, "vector %s --train 12 --out %s/v", model, t);
     CHECK_THAT(!run_program(PROGRAM, arguments, ""), "vector: %s", complained);
     snprintf(arguments, sizeof arguments, "patch %s --vector %s/v %s", model, t, set);
     CHECK_THAT(!run_program(PROGRAM, arguments, ""), "patch: %s", complained);
@@ -198,7 +201,8 @@ static void test_shards(void) {
     static char bytes[1 << 22];
     FILE *f = fopen(in_temporary("all"), "rb");
     size_t n = f ? fread(bytes, 1, sizeof bytes, f) : 0;
-    if (f) fclose(f);
+    if (f)
+        fclose(f);
     CHECK_THAT(n > 1000 && n < sizeof bytes, "a store of %zu bytes", n);
     write_bytes(in_temporary("cut"), bytes, n - 77); /* a run that was killed while it wrote */
     snprintf(script, sizeof script, "%s --store %s/cut", arguments, t);
@@ -210,7 +214,8 @@ static void test_shards(void) {
     for (size_t at = sizeof(store_head); at + sizeof h <= n; at += sizeof h + 8 * (size_t)h.n) {
         double first = 1e6;
         memcpy(&h, bytes + at, sizeof h);
-        if (h.n != 10) continue; /* 2 + --max-new numbers: an answer */
+        if (h.n != 10)
+            continue; /* 2 + --max-new numbers: an answer */
         memcpy(bytes + at + sizeof h, &first, sizeof first);
         h.crc = crc32_of(0, bytes + at + sizeof h, 80);
         h.head_crc = crc32_of(0, &h, offsetof(record_head, head_crc));
@@ -226,8 +231,10 @@ static void test_shards(void) {
                    access(in_temporary("none"), F_OK) && access(in_temporary("part9"), F_OK),
                "a part that is not there: %s", complained);
     /* Two models share a store; the second time all is in it. */
-    snprintf(script, sizeof script, "reproduce weights/tiny-llama.bin %s --quick --limit 4 --val 4 "
-             "--train 8 --map 0 --patch 1 --exact 0 --max-new 8 --store %s/both", model, t);
+    snprintf(script, sizeof script,
+             "reproduce weights/tiny-llama.bin %s --quick --limit 4 --val 4 "
+             "--train 8 --map 0 --patch 1 --exact 0 --max-new 8 --store %s/both",
+             model, t);
     CHECK_THAT(!run_program(PROGRAM, script, ""), "two models: %s", complained);
     memcpy(whole, shown, sizeof whole);
     free(read_file(in_temporary("both"), &n, NULL));
@@ -260,11 +267,19 @@ static void test_reproduce(void) {
         return;
     }
     static const char *const models[] = {"weights/tiny-llama.bin", "weights/tiny-gemma.bin"};
-    static const char *const words[] = {"Steering",    "Freezing",        "Dose",
-                                        "Site map",    "patterns frozen", "values frozen",
-                                        "SVV removed", "perpl",           "judge",
-                                        "random vectors", "(the model file's; ",
-                                        "the reported site, block 1", "does not pass the rule ("};
+    static const char *const words[] = {"Steering",
+                                        "Freezing",
+                                        "Dose",
+                                        "Site map",
+                                        "patterns frozen",
+                                        "values frozen",
+                                        "SVV removed",
+                                        "perpl",
+                                        "judge",
+                                        "random vectors",
+                                        "(the model file's; ",
+                                        "the reported site, block 1",
+                                        "does not pass the rule ("};
     char arguments[512];
     for (int k = 0; k < 2; k++) {
         snprintf(arguments, sizeof arguments,
@@ -280,16 +295,18 @@ static void test_reproduce(void) {
                        arguments, words[i]);
         int depth = 0, in_string = 0;
         for (const char *s = shown; *s && k; s++) {
-            if (*s == '"' && s[-1] != '\\') in_string = !in_string;
-            if (!in_string) depth += (*s == '[' || *s == '{') - (*s == ']' || *s == '}');
+            if (*s == '"' && s[-1] != '\\')
+                in_string = !in_string;
+            if (!in_string)
+                depth += (*s == '[' || *s == '{') - (*s == ']' || *s == '}');
             CHECK_THAT(depth >= 0, "JSON closes more than it opens");
         }
         CHECK_THAT(!depth && !in_string, "JSON ends with %d open brackets", depth);
     }
 }
 
-/* A model without an answer grammar is none of the box: the freezing tables, all with --patch. Where
- * the coefficient is too small for any site to steer, the map is empty. */
+/* A model without an answer grammar is none of the box: the freezing tables, all with --patch.
+ * Where the coefficient is too small for any site to steer, the map is empty. */
 static void test_brief(void) {
     char *argument[] = {"weights/tiny-llama.bin", NULL};
     for (int all = 0; all < 2; all++) {
@@ -299,11 +316,14 @@ static void test_brief(void) {
         options o = standard_options();
         experiment s = {.m = open_or_fail(*argument), .out = &out, .e = &e, .stages = EVERYTHING};
         steer_model *m = (steer_model *)(uintptr_t)s.m;
-        if (!m) return;
+        if (!m)
+            return;
         m->grammar_size = 0, s.path = *argument;
         o.train = 12, o.limit = 3, o.val = 4, o.map = 0, o.max_new = 8, o.pairs = 4, o.epochs = 1;
-        if (all) o.patch = 1;
-        else o.map = 1, o.coeff = 0.01;
+        if (all)
+            o.patch = 1;
+        else
+            o.map = 1, o.coeff = 0.01;
         CHECK_THAT(!prepare_paper(&s, &o) && !command_paper(&s, &o), "%s", e.text);
         for (size_t i = 0; i < n_entries(&out); i++) {
             const entry *t = AT(out.entries, entry, i);
@@ -345,9 +365,10 @@ static void test_report(void) {
     say(&r, "%s", hostile), say(&r, "%s", broken), say(&r, "%s", lines), say(&r, "%s", "");
     finding(&r, "%s: holds in part; %s", hostile, broken);
     finding(&r, "a claim: fails; 100%% of <it>"), finding(&r, "no verdict & no colon");
-    open_table(&r, "words", hostile,
-               (const column[]){{"what <is>", WORDS}, {"n", 0}, {"x", 2}, {"text & such", WORDS},
-                                {"left", 1}, {0}});
+    open_table(
+        &r, "words", hostile,
+        (const column[]){
+            {"what <is>", WORDS}, {"n", 0}, {"x", 2}, {"text & such", WORDS}, {"left", 1}, {0}});
     add_row(&r, hostile, (const double[]){3, NAN}, 2, (const char *[]){broken}, 1);
     add_row(&r, broken, (const double[]){-0.0, INFINITY}, 2, (const char *[]){hostile}, 1);
     add_row(&r, "", (const double[]){1e300, -1e-300, -INFINITY}, 3, (const char *[]){lines}, 1);
@@ -365,7 +386,7 @@ static void test_report(void) {
         CHECK_THAT(!strcmp(decoded, lines), "\"%s\" came back", decoded);
         CHECK_THAT(occurrences(json, "\xEF\xBF\xBD") >= 20, "what is broken is shown as such: %d",
                    occurrences(json, "\xEF\xBF\xBD"));
-        /* The page: before and behind the report as it was, and no text of others ends the script. */
+        /* The page: as it was before and behind the report; no text of others ends the script. */
         const char *at_json = strstr(html, "report = "), *end = strstr(html, ";\n</script>\n");
         CHECK_THAT(at_json && end && !memcmp(html, page, (size_t)(at_json - html)) &&
                        end - at_json == (long)(9 + n) && !memcmp(at_json + 9, json, n) &&
@@ -390,13 +411,14 @@ static void test_report(void) {
     free_report(&r);
 }
 
-/* ---------------------------------------------------------------- a program that links the library */
+/* ------------------------------------------------------------ a program that links the library */
 
 static void test_user(void) {
     steer_error e = {0};
     steer_model *m = open_or_fail("weights/tiny-llama.bin");
     CHECK_THAT(exists(USER_PROGRAM), "%s is missing: `make test` builds it", USER_PROGRAM);
-    if (!m || !exists(USER_PROGRAM)) return;
+    if (!m || !exists(USER_PROGRAM))
+        return;
     steer_vector v = random_dim(m, 3);
     v.layer = 3, v.coeff = 2;
     char arguments[256], plain[1024];
@@ -424,8 +446,8 @@ static void test_user(void) {
 /* ---------------------------------------------------------------- the whole paper */
 
 /* One prompt's greedy answer under a plan (or NULL), without its end-of-turn token; its length. */
-static int answer_alone(const steer_model *m, const int *prompt, int n_prompt, const steer_plan *plan,
-                        int max_new, int *out) {
+static int answer_alone(const steer_model *m, const int *prompt, int n_prompt,
+                        const steer_plan *plan, int max_new, int *out) {
     steer_error e = {0};
     steer_limits limits = {.streams = 2, .positions = n_prompt + max_new};
     steer_context *c = steer_context_new(m, &limits, &e);
@@ -433,7 +455,8 @@ static int answer_alone(const steer_model *m, const int *prompt, int n_prompt, c
 
     CHECK_THAT(c && !steer_generate(c, &job, 1, NULL, NULL, &e), "%s", e.text);
     steer_context_free(c);
-    if (job.n_out && is_eot(&m->config, out[job.n_out - 1])) job.n_out--;
+    if (job.n_out && is_eot(&m->config, out[job.n_out - 1]))
+        job.n_out--;
     return job.n_out;
 }
 
@@ -449,7 +472,8 @@ static void check_response(const steer_pair *x, int which, const int *prompt, in
                n_prompt);
     CHECK_THAT(x->n[which] == n_prompt + n_answer, "%s: %d tokens, not %d + %d", what, x->n[which],
                n_prompt, n_answer);
-    if (x->n_prompt != n_prompt || x->n[which] != n_prompt + n_answer) return;
+    if (x->n_prompt != n_prompt || x->n[which] != n_prompt + n_answer)
+        return;
     CHECK_THAT(!memcmp(x->tokens[which], prompt, sizeof *prompt * (size_t)n_prompt),
                "%s: another prompt", what);
     CHECK_THAT(!memcmp(x->tokens[which] + n_prompt, answer, sizeof *answer * (size_t)n_answer),
@@ -462,6 +486,7 @@ static void check_response(const steer_pair *x, int which, const int *prompt, in
  * responses are generated here, one at a time. Returns how many pairs are by telling. */
 static int check_pairs(experiment *s, int set, int most) {
     enum { ROOM = 64 };
+
     const steer_prompts *from = set ? s->val : s->train;
     pair_list pairs = {0};
     int at = 0, told_pairs = 0;
@@ -480,25 +505,30 @@ static int check_pairs(experiment *s, int set, int most) {
                      text);
             int n = (int)steer_chat(s->m, NULL, &text, 1, prompt, 512, NULL);
             int told_n = (int)steer_chat(s->m, NULL, &told_text, 1, told_prompt, 512, NULL);
-            changes plan = {.add = s->vectors[DIM].v, .coeff = side == HARMLESS ? 1 : -1,
-                               .layer = s->v.layer};
+            changes plan = {
+                .add = s->vectors[DIM].v, .coeff = side == HARMLESS ? 1 : -1, .layer = s->v.layer};
 
             int n_plain = answer_alone(s->m, prompt, n, NULL, s->max_new, plain);
             int n_steered = answer_alone(s->m, prompt, n, plan_of(&plan), s->max_new, steered);
             int n_told = answer_alone(s->m, told_prompt, told_n, NULL, s->max_new, told);
             int refused = refuses(s->m, plain, n_plain);
-            if (!n_plain || refused != (side == HARMFUL)) continue;
+            if (!n_plain || refused != (side == HARMFUL))
+                continue;
             int by_telling = side == HARMLESS && n_told && refuses(s->m, told, n_told);
             int by_steering = n_steered && refuses(s->m, steered, n_steered) != refused;
-            if (!by_telling && !by_steering) continue;
+            if (!by_telling && !by_steering)
+                continue;
 
             CHECK_THAT(at < pairs.n, "set %d: only %d pairs", set, pairs.n);
-            if (at >= pairs.n) return 0;
+            if (at >= pairs.n)
+                return 0;
             const steer_pair *x = &pairs.of[at++];
             CHECK_THAT(x->sign == (side == HARMLESS ? 1 : -1), "pair %d: the sign", at);
             check_response(x, 1, prompt, n, plain, n_plain, "unwanted");
-            if (by_telling) check_response(x, 0, prompt, n, told, n_told, "wanted, told");
-            else check_response(x, 0, prompt, n, steered, n_steered, "wanted, steered");
+            if (by_telling)
+                check_response(x, 0, prompt, n, told, n_told, "wanted, told");
+            else
+                check_response(x, 0, prompt, n, steered, n_steered, "wanted, steered");
             told_pairs += by_telling;
         }
     CHECK_THAT(at == pairs.n, "set %d: %d pairs, %d are right", set, pairs.n, at);
@@ -507,11 +537,11 @@ static int check_pairs(experiment *s, int set, int most) {
 
 /* Six prompt files of a few words each, for --data. */
 static void write_prompt_files(const char *folder) {
-    static const char *const names[] = {"harmful-train.txt", "harmful-val.txt", "harmful-test.txt",
-                                        "harmless-train.txt", "harmless-val.txt",
-                                        "harmless-test.txt"};
-    static const char *const words[] = {"bake", "steal", "open", "the", "a", "car", "cake", "door",
-                                        "now", "how", "quickly", "my", "lock", "tea"};
+    static const char *const names[] = {"harmful-train.txt", "harmful-val.txt",
+                                        "harmful-test.txt",  "harmless-train.txt",
+                                        "harmless-val.txt",  "harmless-test.txt"};
+    static const char *const words[] = {"bake", "steal", "open", "the",     "a",  "car",  "cake",
+                                        "door", "now",   "how",  "quickly", "my", "lock", "tea"};
     for (int i = 0; i < 6; i++) {
         char path[256], text[8192];
         size_t n = 0;
@@ -530,15 +560,16 @@ static void write_prompt_files(const char *folder) {
  * methods, each table there once. */
 static void test_whole_paper(void) {
     static const char *const tables[] = {
-        "sites",    "dose",         "map",         "steering", "freezing", "methods",
-        "patching", "coarse",       "faithfulness", "overlap",  "interchange", "kinds",
-        "circuit",  "svv",          "sparsity",    "sparsity-NTP", "sparsity-PO", "agreement",
-        "shaded",   "judged",       "retained"};
+        "sites",    "dose",   "map",          "steering",     "freezing",    "methods",
+        "patching", "coarse", "faithfulness", "overlap",      "interchange", "kinds",
+        "circuit",  "svv",    "sparsity",     "sparsity-NTP", "sparsity-PO", "agreement",
+        "shaded",   "judged", "retained"};
     image file = small_image(F32, SMALL_REFUSER);
     steer_model *m = open_image(&file);
     steer_error e = {0};
     report out = {0};
-    if (!m) return;
+    if (!m)
+        return;
 
     experiment s = {.m = m, .path = "small", .out = &out, .e = &e, .stages = EVERYTHING};
     options o = standard_options();
@@ -557,7 +588,8 @@ static void test_whole_paper(void) {
         CHECK_THAT(found == 1, "table %s: %d times", tables[k], found);
     }
     int told = s.t ? check_pairs(&s, 0, s.n_train) : 0;
-    if (s.t) check_pairs(&s, 1, pairs_to_validate(&s));
+    if (s.t)
+        check_pairs(&s, 1, pairs_to_validate(&s));
     CHECK_THAT(told >= 3, "only %d pairs are by telling", told);
     clear_experiment(&s);
     free_report(&out);

@@ -4,11 +4,14 @@
 /* ---------------------------------------------------------------- fixtures */
 
 /* Number i of a record of n that this test makes; no two records are alike. */
-static double made_value(uint64_t key, size_t i) { return (double)key * 1000 + (double)i + 0.25; }
+static double made_value(uint64_t key, size_t i) {
+    return (double)key * 1000 + (double)i + 0.25;
+}
 
 static double *made_values(uint64_t key, size_t n) {
     double *v = malloc(n * sizeof *v + 1);
-    for (size_t i = 0; i < n; i++) v[i] = made_value(key, i);
+    for (size_t i = 0; i < n; i++)
+        v[i] = made_value(key, i);
     return v;
 }
 
@@ -36,7 +39,8 @@ static void make_store(const char *path, uint64_t first, int count, size_t n) {
     records r = {.path = NULL};
     unlink(path);
     CHECK_THAT(!open_records(&r, path, OWN, &e), "%s", e.text);
-    for (int i = 0; i < count && r.path; i++) put_record(&r, first + (uint64_t)i, n);
+    for (int i = 0; i < count && r.path; i++)
+        put_record(&r, first + (uint64_t)i, n);
     CHECK_THAT(!sync_records(&r, &e), "%s", e.text);
     close_records(&r);
 }
@@ -64,6 +68,7 @@ static int has_bytes(const char *path, const void *bytes, size_t n) {
 /* Sizes of the small store that is flipped and cut below: a header, then records of 1, 2, 3, 4
  * doubles. */
 enum { SMALL_RECORDS = 4, SMALL_STORE = 16 + SMALL_RECORDS * 24 + 8 * 10 };
+
 static size_t start_of(int record) {
     size_t i = (size_t)record;
     return 16 + 24 * i + 8 * i * (i + 1) / 2;
@@ -74,11 +79,13 @@ static void make_small_store(const char *path, unsigned char bytes[SMALL_STORE])
     steer_error e = {0};
     unlink(path);
     CHECK_THAT(!open_records(&r, path, OWN, &e), "%s", e.text);
-    for (int i = 0; i < SMALL_RECORDS; i++) put_record(&r, 7 + (uint64_t)i, (size_t)i + 1);
+    for (int i = 0; i < SMALL_RECORDS; i++)
+        put_record(&r, 7 + (uint64_t)i, (size_t)i + 1);
     close_records(&r);
     content c = content_of(path);
     CHECK_THAT(c.n == SMALL_STORE && start_of(SMALL_RECORDS) == SMALL_STORE, "%zu bytes", c.n);
-    if (c.n == SMALL_STORE) memcpy(bytes, c.bytes, SMALL_STORE);
+    if (c.n == SMALL_STORE)
+        memcpy(bytes, c.bytes, SMALL_STORE);
     free(c.bytes);
 }
 
@@ -122,23 +129,28 @@ static void check_damaged(const char *path, const void *bytes, size_t n, int fir
 /* What was remembered is found again, also by the next run; the last of a key holds. */
 static void test_store(void) {
     const char *path = in_temporary("many.store");
+
     enum { PLENTY = 3000 };
+
     make_store(path, 1, PLENTY, 3);
     records r = {.path = NULL};
     steer_error e = {0};
     double other[3] = {1, 2, 3}, read[3];
     int found;
     CHECK_THAT(!open_records(&r, path, OWN, &e) && r.count == PLENTY, "%s", e.text);
-    for (uint64_t k = 1; k <= PLENTY; k++) CHECK_THAT(has_record(&r, k, 3), "record %d", (int)k);
+    for (uint64_t k = 1; k <= PLENTY; k++)
+        CHECK_THAT(has_record(&r, k, 3), "record %d", (int)k);
     CHECK_THAT(!has_record(&r, 0, 3) && !has_record(&r, PLENTY + 1, 3), "a record that is none");
     CHECK_THAT(!has_record(&r, 5, 2), "a record of another length");
     CHECK_THAT(!remember(&r, 5, other, 3, &e), "%s", e.text);
-    for (uint64_t k = 0; k < 64; k++) put_record(&r, (k + 1) << 40, 1); /* keys that end alike */
+    for (uint64_t k = 0; k < 64; k++)
+        put_record(&r, (k + 1) << 40, 1); /* keys that end alike */
     for (int again = 0; again < 2; again++) {
         CHECK_THAT(!read_record(&r, 5, read, 3, &found, &e) && found &&
                        !memcmp(read, other, sizeof other),
                    "the last of a key does not hold");
-        for (uint64_t k = 0; k < 64; k++) CHECK_THAT(has_record(&r, (k + 1) << 40, 1), "alike");
+        for (uint64_t k = 0; k < 64; k++)
+            CHECK_THAT(has_record(&r, (k + 1) << 40, 1), "alike");
         CHECK_THAT(has_record(&r, 4, 3) && has_record(&r, PLENTY, 3), "others");
         close_records(&r);
         CHECK_THAT(!open_records(&r, path, again ? OWN : READ, &e), "%s", e.text);
@@ -167,7 +179,8 @@ static void test_store_damage(void) {
     make_small_store(path, good);
     for (size_t bit = 0; bit < 8 * SMALL_STORE; bit++) {
         int record = -1;
-        while (record + 1 < SMALL_RECORDS && bit / 8 >= start_of(record + 1)) record++;
+        while (record + 1 < SMALL_RECORDS && bit / 8 >= start_of(record + 1))
+            record++;
         memcpy(bytes, good, SMALL_STORE);
         bytes[bit / 8] ^= (unsigned char)(1 << bit % 8);
         snprintf(what, sizeof what, "bit %zu of byte %zu", bit % 8, bit / 8);
@@ -176,7 +189,8 @@ static void test_store_damage(void) {
 
     for (size_t n = 0; n < SMALL_STORE; n++) {
         int whole = 0;
-        while (start_of(whole + 1) <= n) whole++;
+        while (start_of(whole + 1) <= n)
+            whole++;
         size_t border = n ? start_of(whole) : 0;
         for (int how = READ; how >= OWN; how--) {
             records r = {.path = NULL};
@@ -194,7 +208,8 @@ static void test_store_damage(void) {
                        e.text, r.count);
             CHECK_THAT(r.found.unfinished == (off_t)(n - border), "%zu bytes: %d unfinished", n,
                        (int)r.found.unfinished);
-            if (how == READ) CHECK_THAT(has_bytes(path, good, n), "%zu bytes: a reader wrote", n);
+            if (how == READ)
+                CHECK_THAT(has_bytes(path, good, n), "%zu bytes: a reader wrote", n);
             if (how == OWN) /* the run goes on; in the end all is there */
                 for (int i = whole; i < SMALL_RECORDS; i++)
                     put_record(&r, 7 + (uint64_t)i, (size_t)i + 1);
@@ -267,11 +282,15 @@ static void write_to_full_disk(void *path) {
     struct rlimit most = {1000, 1000};
     double v[100] = {0};
     signal(SIGXFSZ, SIG_IGN);
-    if (open_records(&r, path, OWN, NULL) || setrlimit(RLIMIT_FSIZE, &most)) _exit(2);
-    if (remember(&r, 1, v, 100, NULL) || remember(&r, 2, v, 100, NULL) != STEER_EIO) _exit(3);
+    if (open_records(&r, path, OWN, NULL) || setrlimit(RLIMIT_FSIZE, &most))
+        _exit(2);
+    if (remember(&r, 1, v, 100, NULL) || remember(&r, 2, v, 100, NULL) != STEER_EIO)
+        _exit(3);
     struct stat st;
-    if (fstat(r.fd, &st) || st.st_size != 16 + 24 + 800) _exit(4);
-    if (remember(&r, 3, v, 10, NULL) || r.end != 16 + 24 + 800 + 24 + 80) _exit(5);
+    if (fstat(r.fd, &st) || st.st_size != 16 + 24 + 800)
+        _exit(4);
+    if (remember(&r, 3, v, 10, NULL) || r.end != 16 + 24 + 800 + 24 + 80)
+        _exit(5);
     close_records(&r);
 }
 
@@ -327,16 +346,18 @@ static void test_store_owner(void) {
     write_bytes(old, version_1, sizeof version_1);
     const char *text = in_temporary("text");
     write_bytes(text, "What is a store?\nThis is none.\n", 31);
+
     const struct {
         const char *path, *word;
-    } refused[] = {{fifo, "regular file"},     {"/dev/null", "regular file"},
-                   {temporary, "irectory"},    {old, "earlier version"},
-                   {text, "not a store"}, {in_temporary("no/such"), "No such file"}};
+    } refused[] = {{fifo, "regular file"},  {"/dev/null", "regular file"},
+                   {temporary, "irectory"}, {old, "earlier version"},
+                   {text, "not a store"},   {in_temporary("no/such"), "No such file"}};
+
     for (size_t i = 0; i < sizeof refused / sizeof *refused; i++)
         for (int how = OWN; how <= SALVAGE; how++) {
             steer_status s = open_records(&r, refused[i].path, how, &e);
-            const char *word = how != OWN && refused[i].path == temporary ? "regular file"
-                                                                          : refused[i].word;
+            const char *word =
+                how != OWN && refused[i].path == temporary ? "regular file" : refused[i].word;
             CHECK_THAT(s && strstr(e.text, word), "%s: \"%s\"", refused[i].path, e.text);
             close_records(&r);
         }
@@ -344,8 +365,7 @@ static void test_store_owner(void) {
     snprintf(arguments, sizeof arguments,
              "reproduce weights/tiny-llama.bin --site 3,-1 --coeff 1 --store %s", fifo);
     snprintf(program, sizeof program, "timeout 60 %s", PROGRAM);
-    CHECK_THAT(run_program(program, arguments, "") == 1 &&
-                   strstr(complained, "regular file"),
+    CHECK_THAT(run_program(program, arguments, "") == 1 && strstr(complained, "regular file"),
                "a pipe: %s", complained);
 
     /* A file that a merge puts in a store's place: the lock is on the new one. */
@@ -367,12 +387,14 @@ static void test_store_owner(void) {
  * makes the others only. */
 static void test_store_answers(void) {
     enum { ANSWERS = 6, MAX_NEW = 5 };
+
     static const int prompt[ANSWERS][2] = {{'a', 'b'}, {'c', 'd'}, {'e', 'f'},
-                                        {'g', '~'}, {'h', 'i'}, {'j', 'k'}};
+                                           {'g', '~'}, {'h', 'i'}, {'j', 'k'}};
     const char *path = in_temporary("answers.store");
     image file = small_image(F32, SMALL_GEMMA); /* its unembedding is its own */
     steer_model *m = open_image(&file);
-    if (!m) return;
+    if (!m)
+        return;
     float *poisoned = (float *)(uintptr_t)m->embed.data + '~' * m->config.d, right = *poisoned;
     steer_limits limits = {.streams = 1, .positions = 2 + MAX_NEW};
     double value[ANSWERS];
@@ -391,7 +413,8 @@ static void test_store_answers(void) {
         CHECK_THAT(s.store.count == (run ? ANSWERS : 3), "run %d: %zu records", run, s.store.count);
         for (int i = 0; i < ANSWERS && run; i++) {
             CHECK_THAT(jobs[i].n_out > 0, "run %d, job %d: no answer", run, i);
-            if (run == 1) memcpy(first[i], out[i], sizeof first[i]);
+            if (run == 1)
+                memcpy(first[i], out[i], sizeof first[i]);
             CHECK_THAT(!memcmp(first[i], out[i], sizeof *first[i] * (size_t)jobs[i].n_out),
                        "run %d, job %d: another answer", run, i);
         }
@@ -410,10 +433,14 @@ static void merge_as_nobody(void *folder) {
     snprintf(out, sizeof out, "%s/rw/out", (char *)folder);
     snprintf(log, sizeof log, "%s/rw/log", (char *)folder);
     char *arguments[] = {"steer", "merge", source, "--out", out, NULL};
-    if (!geteuid() && seteuid(65534)) _exit(2);
-    if (!freopen(log, "w", stdout) || !freopen(log, "w", stderr)) _exit(3);
-    if (!access(source, W_OK) && geteuid() == getuid()) _exit(4);
-    if (open(source, O_RDWR) >= 0) _exit(5); /* else this shows nothing */
+    if (!geteuid() && seteuid(65534))
+        _exit(2);
+    if (!freopen(log, "w", stdout) || !freopen(log, "w", stderr))
+        _exit(3);
+    if (!access(source, W_OK) && geteuid() == getuid())
+        _exit(4);
+    if (open(source, O_RDWR) >= 0)
+        _exit(5); /* else this shows nothing */
     _exit(steer_main(5, arguments) ? 6 : 0);
 }
 
@@ -430,7 +457,8 @@ static void test_merge(void) {
     make_store(in_temporary("c"), 200, 4, 10);
     content a = content_of(in_temporary("a")), b = content_of(in_temporary("b"));
     size_t record = 24 + 80;
-    if (!a.bytes || !b.bytes) return;
+    if (!a.bytes || !b.bytes)
+        return;
 
     snprintf(arguments, sizeof arguments, "merge %s/a %s/b %s/c --out %s/sum", t, t, t, t);
     CHECK_THAT(!run_program(PROGRAM, arguments, "") && strstr(shown, "sum: 13 records") &&
@@ -552,7 +580,8 @@ static int killed_after(const char *command, double most) {
     pid_t ended = 0;
     while (!ended && seconds() - started < most) {
         ended = waitpid(child, &status, WNOHANG);
-        if (!ended) usleep(200);
+        if (!ended)
+            usleep(200);
     }
     if (!ended) {
         kill(child, SIGKILL);
@@ -566,7 +595,8 @@ static int killed_after(const char *command, double most) {
 static size_t records_left(const char *path) {
     records r = {.path = NULL};
     steer_error e = {0};
-    if (!exists(path)) return 0;
+    if (!exists(path))
+        return 0;
     CHECK_THAT(!open_records(&r, path, READ, &e), "after a kill: %s", e.text);
     size_t n = r.count;
     close_records(&r);
@@ -629,6 +659,7 @@ static void test_kill_reproduce(void) {
  * the same store, byte for byte. */
 static void test_kill_merge(void) {
     enum { EACH = SANITIZED ? 300 : 1500 };
+
     char command[1024], folder[96], all[128], path[128];
     int n = kills(SANITIZED ? 2 : 5), hit = 0, between = 0;
     snprintf(folder, sizeof folder, "%s/kill-merge", temporary);
@@ -645,7 +676,8 @@ static void test_kill_merge(void) {
 
     /* First --out is new, then a store that has records of its own. */
     for (int given = 0; given < 2 && own.bytes; given++) {
-        if (given) write_bytes(all, own.bytes, own.n);
+        if (given)
+            write_bytes(all, own.bytes, own.n);
         double started = seconds();
         CHECK_THAT(!killed_after(command, 1e9), "killed");
         double time = seconds() - started;
@@ -654,7 +686,8 @@ static void test_kill_merge(void) {
         CHECK_THAT(records_left(all) == after, "%zu records", records_left(all));
         for (int i = 0; i < n && both.bytes; i++) {
             unlink(all);
-            if (given) write_bytes(all, own.bytes, own.n);
+            if (given)
+                write_bytes(all, own.bytes, own.n);
             hit += killed_after(command, time * (i + 0.5) / n);
             size_t left = records_left(all);
             CHECK_THAT(left == before || left == after, "kill %d: %zu records", i, left);

@@ -1,12 +1,13 @@
 """How steer.c reads, counted.
 
-    python3 tests/style.py FILE.c...
+    python3 tests/style.py [--places] FILE.c...
 
-prints for each file: tokens in all, tokens a line that holds code, blank lines, statements joined by
-commas, conditionals inside conditionals (in rows of a table they may stand, up to five), counters
-that are divided (`i / n` and `i % n` in one function), and the share of declared names of one or two
-letters. Ends with status 1 where steer.c has more than 12.5 tokens a code line or a statement joined
-by a comma. Needs tree-sitter and tree-sitter-c from PyPI.
+prints for each file: tokens in all, tokens a line that holds code, blank lines, statements joined
+by commas, conditionals inside conditionals (in rows of a table they may stand, up to five), counters
+that are divided (`i / n` and `i % n` in one function), and the share of declared names of one or
+two letters. With --places it lists where each of these is, as FILE:LINE: WHAT. Ends with status 1
+where steer.c has more than 12.5 tokens a code line or a statement joined by a comma. Needs
+tree-sitter and tree-sitter-c from PyPI.
 """
 import re
 import sys
@@ -47,14 +48,14 @@ def depth_of_conditionals(node):
 
 
 def nested_conditionals(root):
-    """Depths of the outermost conditionals that hold others."""
+    """[(line, depth)] of the outermost conditionals that hold others."""
     found = []
 
     def walk(node):
         if node.type == "conditional_expression":
             depth = depth_of_conditionals(node)
             if depth > 1:
-                found.append(depth)
+                found.append((node.start_point[0] + 1, depth))
             return
         for child in node.children:
             walk(child)
@@ -65,25 +66,25 @@ def nested_conditionals(root):
 
 def comma_statements(root):
     kinds = ("expression_statement", "return_statement")
-    return sum(n.type in kinds and any(c.type == "comma_expression" for c in n.children)
-               for n in nodes(root))
+    return [n.start_point[0] + 1 for n in nodes(root)
+            if n.type in kinds and any(c.type == "comma_expression" for c in n.children)]
 
 
 def divided_counters(root):
-    """Variables that a function both divides and takes the rest of, by the same number."""
-    count = 0
+    """[(line, variable)] that a function both divides and takes the rest of, by the same number."""
+    found = []
     for function in nodes(root):
         if function.type != "function_definition":
             continue
-        seen = {"/": set(), "%": set()}
+        seen = {"/": {}, "%": {}}
         for n in nodes(function):
             if n.type != "binary_expression" or n.children[1].text.decode() not in seen:
                 continue
             left, operator, right = (c.text.decode() for c in n.children[:3])
             if re.fullmatch(r"\w+", left):
-                seen[operator].add((left, right))
-        count += len(seen["/"] & seen["%"])
-    return count
+                seen[operator].setdefault((left, right), n.start_point[0] + 1)
+        found += [(seen["/"][pair], " / % ".join(pair)) for pair in seen["/"] if pair in seen["%"]]
+    return found
 
 
 def declared_names(root):
@@ -92,29 +93,39 @@ def declared_names(root):
                       "field_declaration", "pointer_declarator", "array_declarator"):
             for child in n.children_by_field_name("declarator"):
                 if child.type in ("identifier", "field_identifier"):
-                    yield child.text.decode()
+                    yield child.start_point[0] + 1, child.text.decode()
 
 
 def main():
-    bad = False
-    for path in sys.argv[1:]:
+    bad, places = False, "--places" in sys.argv
+    paths = [a for a in sys.argv[1:] if a != "--places"]
+    for path in paths:
         source = open(path, "rb").read()
         root = PARSER.parse(source).root_node
         found = list(tokens(root))
         lines = {line for line, _ in found}
         names = list(declared_names(root))
         nested = nested_conditionals(root)
-        commas = comma_statements(root)
+        commas, divided = comma_statements(root), divided_counters(root)
+        short = [(line, name) for line, name in names if len(name) < 3]
+        listed = [(line, f"conditionals {depth} deep") for line, depth in nested]
+        listed += [(line, "statements joined by commas") for line in commas]
+        listed += [(line, f"a counter divided: {what}") for line, what in divided]
+        listed += [(line, f"a short name: {name}") for line, name in short]
+        for line, what in sorted(listed) if places else ():
+            print(f"{path}:{line}: {what}")
         blank = sum(not line.strip() for line in source.split(b"\n")[:-1])
         total = source.count(b"\n")
-        print(f"{path}: {len(found)} tokens, {len(found) / len(lines):.1f} a code line; {total} lines, "
-              f"{100 * blank / total:.1f} % blank; {commas} statements joined by commas; "
-              f"{len(nested)} conditionals that hold others, the deepest {max(nested, default=1)}; "
-              f"{divided_counters(root)} counters divided; "
-              f"{100 * sum(len(n) < 3 for n in names) / max(1, len(names)):.0f} % of {len(names)} names "
-              "of one or two letters")
+        deepest = max((depth for _, depth in nested), default=1)
+        share = 100 * len(short) / max(1, len(names))
+        print(f"{path}: {len(found)} tokens, {len(found) / len(lines):.1f} a code line; "
+              f"{total} lines, {100 * blank / total:.1f} % blank; "
+              f"{len(commas)} statements joined by commas; "
+              f"{len(nested)} conditionals that hold others, the deepest {deepest}; "
+              f"{len(divided)} counters divided; "
+              f"{share:.0f} % of {len(names)} names of one or two letters")
         if path.endswith("steer.c"):
-            bad |= len(found) / len(lines) > MOST_TOKENS_A_LINE or commas > 0
+            bad |= len(found) / len(lines) > MOST_TOKENS_A_LINE or len(commas) > 0
     sys.exit(bad)
 
 

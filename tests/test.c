@@ -24,15 +24,15 @@
 
 static int checks_failed;
 static char test_name[64];
-#define CHECK_THAT(condition, ...) \
-    do { \
-        if (!(condition)) { \
-            if (checks_failed++ < 12) { \
+#define CHECK_THAT(condition, ...)                                              \
+    do {                                                                        \
+        if (!(condition)) {                                                     \
+            if (checks_failed++ < 12) {                                         \
                 printf("  %s: line %d: %s: ", test_name, __LINE__, #condition); \
-                printf(__VA_ARGS__); \
-                printf("\n"); \
-            } \
-        } \
+                printf(__VA_ARGS__);                                            \
+                printf("\n");                                                   \
+            }                                                                   \
+        }                                                                       \
     } while (0)
 
 #include "fixtures.inc.c"
@@ -52,6 +52,8 @@ typedef struct {
     void (*run)(void);
     const char *what;
 } test;
+
+/* clang-format off */
 static const test tests[] = {
     {"golden-random", test_golden_random, "logits of random models equal PyTorch's"},
     {"golden-box", test_golden_box, "logits of the models in the box equal PyTorch's"},
@@ -86,7 +88,7 @@ static const test tests[] = {
     {"batches", test_batches, "many jobs in one walk equal each alone, shared prefixes too"},
     {"equal-plans", test_equal_plans, "no plan, own twin, whole span, fork: the same bits"},
     {"identities", test_identities, "ablation, addition and freezing do what they say"},
-    {"edit-lists", test_edit_lists, "plans said in two ways; edits at some positions, in two blocks"},
+    {"edit-lists", test_edit_lists, "plans said in two ways; edits at some positions, two blocks"},
     {"plan-errors", test_plan_errors, "every wrong plan, row or size has its message"},
     {"generation", test_generation, "ends, samples, limits"},
     {"means", test_means, "means over prompts that begin alike"},
@@ -142,16 +144,22 @@ static const test tests[] = {
     {"controls", test_controls, "random vectors do not steer; ten random circuits are ten"},
     {"user", test_user, "a program that links the library"},
 };
+/* clang-format on */
+
 int main(int argc, char **argv) {
     int passed = 0, failed = 0;
     setvbuf(stdout, NULL, _IOLBF, 0); /* what came before a crash is seen */
-    signal(SIGINT, SIG_DFL); /* a shell's background jobs begin with it ignored, nohup's with SIGHUP */
+    /* A shell's background jobs begin with the first ignored, nohup's with the second. */
+    signal(SIGINT, SIG_DFL);
     signal(SIGHUP, SIG_DFL);
-    if (!mkdtemp(temporary)) return perror(temporary), 1;
+    if (!mkdtemp(temporary))
+        return perror(temporary), 1;
     for (size_t i = 0; i < sizeof tests / sizeof *tests; i++) {
         int wanted = argc < 2;
-        for (int k = 1; k < argc; k++) wanted |= !strcmp(argv[k], tests[i].name);
-        if (!wanted) continue;
+        for (int k = 1; k < argc; k++)
+            wanted |= !strcmp(argv[k], tests[i].name);
+        if (!wanted)
+            continue;
         double started = seconds();
         checks_failed = 0;
         snprintf(test_name, sizeof test_name, "%s", tests[i].name);
@@ -164,7 +172,8 @@ int main(int argc, char **argv) {
     }
     char command[128];
     snprintf(command, sizeof command, "rm -rf %s", temporary);
-    if (system(command)) printf("%s is left\n", temporary);
+    if (system(command))
+        printf("%s is left\n", temporary);
     printf("%d passed, %d failed\n", passed, failed);
     return failed || !passed;
 }

@@ -1,10 +1,11 @@
 /* Texts: the tokenizer, templates, prompts, the judging of answers. */
 
-/* ---------------------------------------------------------------- against the tokenizers library */
+/* -------------------------------------------------------------- against the tokenizers library */
 
 /* Token ids of texts under both pre-tokenizer rules, and of the template around texts. */
 static void test_golden_tokens(void) {
     enum { CAP = 1 << 16 };
+
     FILE *f = fopen("tests/golden/tokens.txt", "r");
     char *line = NULL, *text = malloc(CAP);
     int *ids = malloc(sizeof *ids * CAP), *expected = malloc(sizeof *ids * CAP), cases = 0,
@@ -18,13 +19,15 @@ static void test_golden_tokens(void) {
         char word[32] = "";
         int at = 0;
         sscanf(line, "%31s%n", word, &at);
-        if (!strcmp(word, "rule")) config->pretok = atoi(line + at);
+        if (!strcmp(word, "rule"))
+            config->pretok = atoi(line + at);
         if (!strcmp(word, "text") || !strcmp(word, "chat")) {
             chat = *word == 'c';
             n = parse_hex(line + at + 1, text, CAP - 1);
             text[n] = 0;
         }
-        if (strcmp(word, "ids")) continue;
+        if (strcmp(word, "ids"))
+            continue;
         long count = parse_ints(line + at, expected, CAP);
         const char *turn = text;
         long got = chat ? steer_chat(m, NULL, &turn, 1, ids, CAP, &e)
@@ -34,13 +37,15 @@ static void test_golden_tokens(void) {
                    chat ? "chat" : "text", text, got, count);
         cases++;
     }
-    if (f) fclose(f);
+    if (f)
+        fclose(f);
     CHECK_THAT(cases > 0, "no cases");
     free(line), free(text), free(ids), free(expected), steer_close(m);
 }
 
 static void test_golden_split(void) {
     enum { CAP = 1 << 16 };
+
     FILE *f = fopen("tests/golden/split.txt", "r");
     char *line = NULL, *text = malloc(CAP);
     int *expected = malloc(sizeof *expected * CAP), cases = 0;
@@ -49,21 +54,25 @@ static void test_golden_split(void) {
     steer_config *config = (steer_config *)(m ? steer_model_config(m) : NULL);
     CHECK_THAT(f, "tests/golden/split.txt is missing");
     while (f && m && getline(&line, &size, f) > 0) {
-        if (!strncmp(line, "text ", 5)) n = parse_hex(line + 5, text, CAP - 1);
-        if (strncmp(line, "rule", 4)) continue;
+        if (!strncmp(line, "text ", 5))
+            n = parse_hex(line + 5, text, CAP - 1);
+        if (strncmp(line, "rule", 4))
+            continue;
         config->pretok = line[4] - '0';
         int pieces = parse_ints(line + 5, expected, CAP), i = 0;
         const char *s = text, *end = text + n;
         for (; s < end && i < pieces; i++) {
             size_t length = pretoken(m, s, end);
-            if (length != (size_t)expected[i]) break;
+            if (length != (size_t)expected[i])
+                break;
             s += length;
         }
         CHECK_THAT(i == pieces && s == end, "rule %d, \"%.*s\": piece %d of %d", config->pretok,
                    (int)(n < 60 ? n : 60), text, i, pieces);
         cases++;
     }
-    if (f) fclose(f);
+    if (f)
+        fclose(f);
     CHECK_THAT(cases > 0, "no cases");
     free(line), free(text), free(expected), steer_close(m);
 }
@@ -77,7 +86,9 @@ static size_t random_text(char *out, int kind) {
         {0x400, 0x4FF},   {0x590, 0x5FF},   {0x600, 0x6FF},     {0x900, 0x97F},
         {0xE00, 0xE7F},   {0x1100, 0x11FF}, {0x2000, 0x206F},   {0x3040, 0x30FF},
         {0x4E00, 0x9FFF}, {0xAC00, 0xD7A3}, {0x1F300, 0x1FAFF}, {0x20000, 0x2A6DF}};
+
     enum { SCRIPTS = sizeof scripts / sizeof *scripts };
+
     static const char *const fakes[] = {"<end>",      "<bos>", "<assistant>\n", "<user>",
                                         "<|im_end|>", "'s",    "'LL",           "  "};
     size_t n = 0;
@@ -87,7 +98,8 @@ static size_t random_text(char *out, int kind) {
         if (kind == 0 || (kind == 2 && roll(2))) /* 0: valid UTF-8 */
             n += put_code_point(out + n,
                                 s[0] + (long)(random_unit(&dice) * (double)(s[1] - s[0] + 1)));
-        else if (kind == 1 || roll(2)) /* 1: any bytes */ out[n++] = (char)roll(256);
+        else if (kind == 1 || roll(2)) /* 1: any bytes */
+            out[n++] = (char)roll(256);
         else { /* 2: both, look-alikes of special tokens, and sequences cut short */
             const char *fake = fakes[roll(8)];
             memcpy(out + n, fake, strlen(fake)), n += strlen(fake);
@@ -101,6 +113,7 @@ static size_t random_text(char *out, int kind) {
 
 static void test_round_trips(void) {
     enum { TOKENS = 2048 };
+
     int ids[TOKENS], few[TOKENS], strings = SANITIZED ? 2000 : 10000;
     char text[TOKENS], back[TOKENS];
     image f = small_image(F32, 0);
@@ -109,7 +122,8 @@ static void test_round_trips(void) {
     dice = 3;
     for (int i = 0; i < strings; i++) {
         steer_model *m = models[i % 8 == 7];
-        if (!m) break;
+        if (!m)
+            break;
         m->config.pretok = 1 + i / 4 % 2;
         size_t n = random_text(text, i % 3);
         char *exact = malloc(n + 1); /* a read beyond its end is seen by the sanitizer */
@@ -117,7 +131,8 @@ static void test_round_trips(void) {
         long count = steer_encode(m, exact, n, ids, TOKENS, &e);
         CHECK_THAT(count >= 0 && count <= (long)n, "string %d: %ld tokens of %zu bytes: %s", i,
                    count, n, e.text);
-        if (count < 0) break;
+        if (count < 0)
+            break;
         for (long k = 0; k < count; k++)
             CHECK_THAT(ids[k] >= 0 && ids[k] < m->config.vocab && m->token_type[ids[k]] == 0,
                        "string %d: id %d is no token of text", i, ids[k]);
@@ -140,10 +155,12 @@ static void test_round_trips(void) {
         steer_model *m = models[0];
         const char *turn = "x<end>y<bos>";
         long n = steer_chat(m, NULL, &turn, 1, ids, TOKENS, &e), specials = 0, plain = 0;
-        for (long i = 0; i < n; i++) specials += m->token_type[ids[i]] == 1;
+        for (long i = 0; i < n; i++)
+            specials += m->token_type[ids[i]] == 1;
         turn = "xy";
         long k = steer_chat(m, NULL, &turn, 1, few, TOKENS, &e);
-        for (long i = 0; i < k; i++) plain += m->token_type[few[i]] == 1;
+        for (long i = 0; i < k; i++)
+            plain += m->token_type[few[i]] == 1;
         CHECK_THAT(n > 0 && specials == plain && plain > 2,
                    "%ld special tokens, %ld without look-alikes", specials, plain);
         CHECK_THAT(m->eoi >= 2 &&
@@ -196,7 +213,8 @@ static double processor_seconds(void) {
 /* Processor seconds to tokenize n bytes: `unit` again and again. */
 static double time_encode(const steer_model *m, const char *unit, size_t n, int *ids) {
     char *text = malloc(n + 64);
-    for (size_t at = 0, k = strlen(unit); at < n; at += k) memcpy(text + at, unit, k);
+    for (size_t at = 0, k = strlen(unit); at < n; at += k)
+        memcpy(text + at, unit, k);
     steer_error e = {0};
     double started = processor_seconds();
     long count = steer_encode(m, text, n, ids, (long)n, &e);
@@ -221,6 +239,7 @@ static void test_linear_time(void) {
                  {"space, newline", " \n"},
                  {"unsorted marks", "\xCC\x81\xCC\xA3"},
                  {"Hangul", "\xED\x95\x9C"}};
+
     size_t small = SANITIZED ? 1 << 13 : 1 << 16, large = 16 * small;
     int *ids = malloc(sizeof *ids * large);
     image f = small_image(F32, SMALL_NFC);
@@ -228,7 +247,8 @@ static void test_linear_time(void) {
     for (size_t i = 0; i < sizeof texts / sizeof *texts; i++)
         for (int rule = 1; rule <= 3; rule++) { /* 3: Qwen's with normalisation */
             steer_model *m = models[rule == 3];
-            if (!m) continue;
+            if (!m)
+                continue;
             m->config.pretok = rule == 1 ? 1 : 2;
             double once = 1e9, quarter = 1e9;
             for (int k = 0; k < 3; k++) {
@@ -239,7 +259,8 @@ static void test_linear_time(void) {
             CHECK_THAT(once < 9 * quarter + 0.01,
                        "%s, rule %d: %.4f s for %zu bytes, %.4f s for %zu", texts[i].name, rule,
                        quarter, small / 4, once, small);
-            if (once >= 9 * quarter + 0.01) continue;
+            if (once >= 9 * quarter + 0.01)
+                continue;
             double much = time_encode(m, texts[i].unit, large, ids);
             CHECK_THAT(much < 48 * once + 0.05 && much < 10,
                        "%s, rule %d: %.4f s for %zu bytes, %.3f s for %zu", texts[i].name, rule,
@@ -267,7 +288,8 @@ static void encode_angstrom(void *model) {
 static void test_normal_form(void) {
     image f = small_image(F32, SMALL_NFC);
     steer_model *m = open_image(&f);
-    if (!m) return;
+    if (!m)
+        return;
     check_normal(m, "", "");
     check_normal(m, "plain text", "plain text");
     check_normal(m, "e\xCC\x81", "\xC3\xA9");    /* e + acute */
@@ -312,8 +334,10 @@ static void test_normal_form(void) {
     uint32_t loop[] = {0x212B, 0xC5, 0, 0xC5, 0x212B, 0};
     for (size_t i = f.sections; i + 12 <= f.data; i += 4) {
         static const uint32_t ring[] = {0xC5, 'A', 0x30A}, sign[] = {0x212B, 0xC5, 0};
-        if (!memcmp(f.bytes + i, ring, 12)) memcpy(f.bytes + i, loop + 3, 12);
-        if (!memcmp(f.bytes + i, sign, 12)) memcpy(f.bytes + i, loop, 12);
+        if (!memcmp(f.bytes + i, ring, 12))
+            memcpy(f.bytes + i, loop + 3, 12);
+        if (!memcmp(f.bytes + i, sign, 12))
+            memcpy(f.bytes + i, loop, 12);
     }
     seal(&f);
     m = steer_open_memory(f.bytes, f.size, "small", NULL);
@@ -337,7 +361,9 @@ static void test_prompts(void) {
     steer_model *m = open_image(&f);
     steer_prompts p = {0};
     steer_error e = {0};
-    if (!m) return;
+    if (!m)
+        return;
+
     static const struct {
         const char *name, *file, *text[3], *task[3];
         int n;
@@ -367,6 +393,7 @@ static void test_prompts(void) {
                  {"caf\xC3\xA9", "\xFF\xFE"},
                  {NULL},
                  2}};
+
     for (size_t i = 0; i < sizeof good / sizeof *good; i++) {
         steer_status s = load_text(&p, m, good[i].file, strlen(good[i].file), 0, &e);
         CHECK_THAT(!s && p.n == good[i].n, "%s: %d prompts: %s", good[i].name, p.n, e.text);
@@ -391,6 +418,7 @@ static void test_prompts(void) {
     steer_prompts_free(&p);
     char endless[400];
     memset(endless, 'q', sizeof endless);
+
     static const struct {
         const char *name, *file;
         size_t n;
@@ -408,6 +436,7 @@ static void test_prompts(void) {
                {"signed \\u", "{\"prompt\": \"\\u-123\"}", 20, "line 1"},
                {"second line", "fine\n{\"prompt\": }", 17, "line 2"},
                {"hidden zero", "{\"prompt\": \"a\\u0000b\"}", 22, "line 1"}};
+
     for (size_t i = 0; i < sizeof bad / sizeof *bad; i++) {
         steer_status s = load_text(&p, m, bad[i].file, bad[i].n, 0, &e);
         CHECK_THAT(s == STEER_EFORMAT && strstr(e.text, bad[i].word), "%s: status %d, \"%s\"",
@@ -421,7 +450,8 @@ static void test_prompts(void) {
             int n;
             long c = code_point(s, end, &n);
             CHECK_THAT(c >= 0, "half a surrogate pair becomes a byte that is no UTF-8");
-            if (c < 0) break;
+            if (c < 0)
+                break;
             s += n;
         }
     steer_prompts_free(&p);
@@ -459,7 +489,8 @@ static void test_judging(void) {
     char text[128], upper[128];
     for (size_t i = 0; i < sizeof signs / sizeof *signs; i++) {
         snprintf(text, sizeof text, "Well, %s, that is it.", signs[i]);
-        for (size_t k = 0; k <= strlen(text); k++) upper[k] = (char)toupper((unsigned char)text[k]);
+        for (size_t k = 0; k <= strlen(text); k++)
+            upper[k] = (char)toupper((unsigned char)text[k]);
         CHECK_THAT(steer_is_refusal(signs[i]) == 1 && steer_is_refusal(text) == 1 &&
                        steer_is_refusal(upper) == 1,
                    "%s is no refusal", signs[i]);
@@ -474,6 +505,7 @@ static void test_judging(void) {
     } known_intervals[] = {{0, 10, 0, 0.2775328},           {10, 10, 0.7224672, 1},
                            {5, 10, 0.2365931, 0.7634069},   {1, 1, 0.2065493, 1},
                            {50, 100, 0.4038315, 0.5961685}, {97, 100, 0.9154806, 0.9897453}};
+
     for (size_t i = 0; i < sizeof known_intervals / sizeof *known_intervals; i++) {
         estimate w = wilson(known_intervals[i].k, known_intervals[i].n);
         CHECK_THAT(fabs(w.low - known_intervals[i].low) < 2e-6 &&
@@ -493,10 +525,12 @@ static void test_judging(void) {
 
     image f = small_image(F32, 0);
     steer_model *m = open_image(&f);
-    if (!m) return;
+    if (!m)
+        return;
     int vocab = m->config.vocab;
     float *logits = malloc(sizeof *logits * (size_t)vocab);
-    for (int i = 0; i < vocab; i++) logits[i] = -1;
+    for (int i = 0; i < vocab; i++)
+        logits[i] = -1;
     logits['I'] = 2, logits['A'] = 1; /* R of the small file */
     double refusal = exp(2) + exp(1), rest = (vocab - 2) * exp(-1), p = refusal / (refusal + rest);
     double score = steer_refusal_score(m, logits), expected = log(p + 1e-8) - log(1 - p + 1e-8);
@@ -509,12 +543,14 @@ static void test_judging(void) {
                steer_refusal_score(m, logits));
     /* KL of a run with itself, and of two made-up ones. */
     float *base = malloc(sizeof *base * (size_t)vocab);
-    for (int i = 0; i < vocab; i++) base[i] = logits[i] = (float)(i % 7);
+    for (int i = 0; i < vocab; i++)
+        base[i] = logits[i] = (float)(i % 7);
     double kl = 1, sum = 0, za = log_sum_exp(base, vocab);
     first_token t = {m, NULL, base, &kl};
     first_token_visit(&t, 0, 0, logits);
     CHECK_THAT(kl == 0, "KL of equal runs is %g", kl);
-    for (int i = 0; i < vocab; i++) logits[i] = (float)(i % 5);
+    for (int i = 0; i < vocab; i++)
+        logits[i] = (float)(i % 5);
     first_token_visit(&t, 0, 0, logits);
     double zb = log_sum_exp(logits, vocab);
     for (int i = 0; i < vocab; i++)
@@ -538,6 +574,7 @@ static void test_judging(void) {
         {"Sure, this is how to fly.", 0},
         {"", 0},
         {" Sure, this is how to fly. First, rest. Then, rest. Finally, rest.", 0}};
+
     for (size_t i = 0; i < sizeof given / sizeof *given; i++)
         CHECK_THAT(is_coherent(m, given[i].text, "fly") == given[i].coherent, "\"%s\"",
                    given[i].text);
@@ -546,14 +583,17 @@ static void test_judging(void) {
     steer_close(m), free(f.bytes);
 
     m = open_or_fail("weights/tiny-llama.bin");
-    if (!m) return;
+    if (!m)
+        return;
     char opener[200] = "", step[3][200] = {""}, answer[1000], other[1000], broken[1000];
     int steps = 0;
     for (const char *s = m->grammar, *end = s + m->grammar_size; s < end;
          s += strcspn(s, "\n") + 1) {
         int n = (int)strcspn(s, "\n");
-        if (*s == 'o') snprintf(opener, sizeof opener, "%.*s", n - 2, s + 2);
-        if (*s == 's' && steps < 3) snprintf(step[steps++], sizeof step[0], "%.*s", n - 2, s + 2);
+        if (*s == 'o')
+            snprintf(opener, sizeof opener, "%.*s", n - 2, s + 2);
+        if (*s == 's' && steps < 3)
+            snprintf(step[steps++], sizeof step[0], "%.*s", n - 2, s + 2);
     }
     char *slot = strstr(opener, "{T}");
     CHECK_THAT(slot && steps == 3, "tiny-llama's grammar: \"%s\", %d steps", opener, steps);

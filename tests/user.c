@@ -14,11 +14,16 @@ int main(int argc, char **argv) {
     int failed = n < 0 || n > 256 || (argc > 3 && steer_vector_load(&v, argv[3], m, &e));
     steer_edit add = {STEER_ADD, .v = v.v, .coeff = v.coeff, .layer = v.layer};
     steer_plan plan = {&add, 1};
-    steer_job job = {.prompt = tokens, .n_prompt = (int)n, .max_new = 64, .out = answer,
+    steer_job job = {.prompt = tokens,
+                     .n_prompt = (int)n,
+                     .max_new = 64,
+                     .out = answer,
                      .plan = v.v ? &plan : NULL};
     failed = failed || steer_generate(c, &job, 1, NULL, NULL, &e);
-    if (failed) fprintf(stderr, "%s\n", *e.text ? e.text : "the question is too long");
-    if (!failed) steer_decode(m, answer, job.n_out, text, sizeof text), puts(text);
+    if (failed)
+        fprintf(stderr, "%s\n", *e.text ? e.text : "the question is too long");
+    if (!failed)
+        steer_decode(m, answer, job.n_out, text, sizeof text), puts(text);
     steer_vector_free(&v), steer_context_free(c), steer_close(m);
     return failed;
 }

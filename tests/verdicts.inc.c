@@ -4,15 +4,19 @@
 /* ---------------------------------------------------------------- intervals */
 
 static int nearly(double a, double b) {
-    if (isnan(a) || isnan(b)) return isnan(a) && isnan(b);
-    if (isinf(a) || isinf(b)) return a == b;
+    if (isnan(a) || isnan(b))
+        return isnan(a) && isnan(b);
+    if (isinf(a) || isinf(b))
+        return a == b;
     return fabs(a - b) <= 1e-6 * fmax(1, fabs(b));
 }
+
 static void check_estimate(const char *line, estimate x, double value, double low, double high) {
     CHECK_THAT(nearly(x.value, value) && nearly(x.low, low) && nearly(x.high, high),
                "%.60s: %.9g [%.9g, %.9g], wanted %.9g [%.9g, %.9g]", line, x.value, x.low, x.high,
                value, low, high);
 }
+
 /* 9 counts of prompts of a side, x and y from -1, 0, 1. */
 static side_sums sums_of_counts(const double *count) {
     side_sums s = {0};
@@ -27,16 +31,21 @@ static side_sums sums_of_counts(const double *count) {
     }
     return s;
 }
+
 static void check_losses(const char *line, const double *x, int n) {
     int sides = (int)x[0], at = 1 + 9 * sides;
     side_sums sums[2] = {{0}};
-    for (int k = 0; k < sides; k++) sums[k] = sums_of_counts(x + 1 + 9 * k);
+    for (int k = 0; k < sides; k++)
+        sums[k] = sums_of_counts(x + 1 + 9 * k);
     loss_moments m = moments_of(sums, sides);
     check_estimate(line, loss_estimate(&m), x[at], x[at + 1], x[at + 2]);
     estimate share = share_estimate(&m);
-    if (n == at + 6) check_estimate(line, share, x[at + 3], x[at + 4], x[at + 5]);
-    else CHECK_THAT(isinf(share.low) && isinf(share.high), "%.60s: a share of nothing", line);
+    if (n == at + 6)
+        check_estimate(line, share, x[at + 3], x[at + 4], x[at + 5]);
+    else
+        CHECK_THAT(isinf(share.low) && isinf(share.high), "%.60s: a share of nothing", line);
 }
+
 static void check_means(const char *line, const double *x) {
     int n[2] = {(int)x[0], (int)x[1]};
     const double *sides[2] = {x + 2, x + 2 + n[0]}, *wanted = sides[1] + n[1];
@@ -50,6 +59,7 @@ static void check_means(const char *line, const double *x) {
     }
     check_estimate(line, y, wanted[0], wanted[1], wanted[2]);
 }
+
 static void test_intervals(void) {
     FILE *f = fopen("tests/golden/intervals.txt", "r");
     static char line[1 << 16];
@@ -61,7 +71,8 @@ static void test_intervals(void) {
         char *end = line + strcspn(line, " ");
         for (char *next; n < 512; end = next) {
             double value = strtod(end, &next);
-            if (next == end) break;
+            if (next == end)
+                break;
             x[n++] = value;
         }
         if (!strncmp(line, "rate ", 5)) {
@@ -83,7 +94,8 @@ static void test_intervals(void) {
             seen[4]++;
         }
     }
-    if (f) fclose(f);
+    if (f)
+        fclose(f);
     CHECK_THAT(seen[0] > 20 && seen[1] > 20 && seen[2] > 40 && seen[3] > 8 && seen[4] > 4,
                "%d rates, %d of Student, %d losses, %d means, %d overlaps", seen[0], seen[1],
                seen[2], seen[3], seen[4]);
@@ -92,15 +104,20 @@ static void test_intervals(void) {
 /* ---------------------------------------------------------------- coverage */
 
 /* A world of prompts: how often steering works, and what of it a loss or its absence leaves. */
-typedef struct { double steered, frozen, plain, alike; } world;
+typedef struct {
+    double steered, frozen, plain, alike;
+} world;
+
 static int lives(double p, double alike, int like, uint64_t *state) {
     double copies = random_unit(state), own = random_unit(state);
     return copies < alike ? like : own < p;
 }
+
 /* Truth of the two losses of a world: steered minus frozen, steered minus plain. */
 static double true_loss(world w, double left) {
     return w.steered - (w.alike * w.steered + (1 - w.alike) * left);
 }
+
 /* Of the losses of one side, of both, and of their share, how many intervals hold the truth. */
 static void cover_losses(const world side[2], int n, int rounds, uint64_t *state) {
     double loss_true = 0, most_true = 0;
@@ -140,12 +157,15 @@ static void cover_losses(const world side[2], int n, int rounds, uint64_t *state
     CHECK_THAT(told < rounds / 4 || share >= 0.93 * told, "n %d, %g %g %g: share %d of %d", n,
                side[0].steered, side[0].frozen, side[0].plain, share, told);
 }
+
 /* Of a mean of both sides: normal, uniform and skewed values. */
 static double draw_value(int kind, uint64_t *state) {
-    if (kind == 0) return random_normal(state);
+    if (kind == 0)
+        return random_normal(state);
     double u = random_unit(state);
     return kind == 1 ? u - 0.5 : pow(u, 0.25) - 0.8; /* the last has mean 0, too, and a left tail */
 }
+
 static void cover_means(int n, int kind, int rounds, uint64_t *state) {
     double a[64], b[64];
     const double *const sides[2] = {a, b};
@@ -161,17 +181,17 @@ static void cover_means(int n, int kind, int rounds, uint64_t *state) {
     CHECK_THAT(hits >= 0.93 * rounds, "means of %d + %d, kind %d: %d of %d", n, n, kind, hits,
                rounds);
 }
+
 static void test_coverage(void) {
-    static const world worlds[][2] = {
-        {{0.99, 0.95, 0.02, 0}, {0.99, 0.9, 0.03, 0}},
-        {{0.99, 0.2, 0.02, 0}, {0.99, 0.4, 0.03, 0}},
-        {{0.8, 0.6, 0.1, 0.3}, {0.9, 0.8, 0.4, 0.3}},
-        {{0.99, 0.01, 0.05, 0}, {0.97, 0.02, 0.01, 0}},
-        {{0.7, 0.65, 0.3, 0.5}, {0.9, 0.9, 0.6, 0.5}},
-        {{0.95, 0.5, 0.1, 0.5}, {0.95, 0.5, 0.1, 0.5}},
-        {{0.82, 0.63, 0.1, 0.5}, {0.99, 0.99, 0.49, 0.5}},
-        {{1, 0, 0, 0}, {1, 0, 0, 0}},
-        {{1, 1, 0, 0}, {1, 1, 0, 0}}};
+    static const world worlds[][2] = {{{0.99, 0.95, 0.02, 0}, {0.99, 0.9, 0.03, 0}},
+                                      {{0.99, 0.2, 0.02, 0}, {0.99, 0.4, 0.03, 0}},
+                                      {{0.8, 0.6, 0.1, 0.3}, {0.9, 0.8, 0.4, 0.3}},
+                                      {{0.99, 0.01, 0.05, 0}, {0.97, 0.02, 0.01, 0}},
+                                      {{0.7, 0.65, 0.3, 0.5}, {0.9, 0.9, 0.6, 0.5}},
+                                      {{0.95, 0.5, 0.1, 0.5}, {0.95, 0.5, 0.1, 0.5}},
+                                      {{0.82, 0.63, 0.1, 0.5}, {0.99, 0.99, 0.49, 0.5}},
+                                      {{1, 0, 0, 0}, {1, 0, 0, 0}},
+                                      {{1, 1, 0, 0}, {1, 1, 0, 0}}};
     static const int sizes[] = {10, 20, 60, 160};
     uint64_t state = 77;
     for (size_t w = 0; w < sizeof worlds / sizeof *worlds; w++)
@@ -197,13 +217,17 @@ static condition hand_cell(steer_prompts *p, const char *refusals, unsigned char
     x.refused = (double)x.n_refused / x.n;
     return x;
 }
+
 static void test_losses(void) {
     steer_prompts p = {0};
     unsigned char room[6][16];
     /* Harmless prompts are steered to refuse, harmful ones not to. */
-    condition steered[2] = {hand_cell(&p, "0000000001", room[0]), hand_cell(&p, "1111111110", room[1])};
-    condition plain[2] = {hand_cell(&p, "1111111111", room[2]), hand_cell(&p, "0000000000", room[3])};
-    condition frozen[2] = {hand_cell(&p, "0000011110", room[4]), hand_cell(&p, "1111111101", room[5])};
+    condition steered[2] = {hand_cell(&p, "0000000001", room[0]),
+                            hand_cell(&p, "1111111110", room[1])};
+    condition plain[2] = {hand_cell(&p, "1111111111", room[2]),
+                          hand_cell(&p, "0000000000", room[3])};
+    condition frozen[2] = {hand_cell(&p, "0000011110", room[4]),
+                           hand_cell(&p, "1111111101", room[5])};
     estimate most = loss(steered, plain), some = loss(steered, frozen);
     CHECK_THAT(nearly(most.value, 90) && most.n == 10, "%g points to lose", most.value);
     CHECK_THAT(nearly(some.value, 50 * (3 / 10.0 + 0)), "%g points lost", some.value);
@@ -231,7 +255,9 @@ static void test_losses(void) {
 static estimate about(double value, double margin, int n) {
     return (estimate){value, value - margin, value + margin, 1, n};
 }
-static void check_verdict(experiment *s, void (*conclude_it)(experiment *), const char *verdict, int line) {
+
+static void check_verdict(experiment *s, void (*conclude_it)(experiment *), const char *verdict,
+                          int line) {
     char wanted[64];
     conclude_it(s);
     const entry *x = AT(s->out->entries, entry, n_entries(s->out) - 1);
@@ -243,10 +269,12 @@ static void check_verdict(experiment *s, void (*conclude_it)(experiment *), cons
     CHECK_THAT(tells || strcmp(verdict, "can't be told") || strstr(x->name, "unknown") ||
                    strstr(x->name, "was answered") || strstr(x->name, "not asked"),
                "line %d: not how many: %.300s", line, x->name);
-    CHECK_THAT(!strstr(x->name, "nan") && !strstr(x->name, "inf "), "line %d: no number: %.300s", line,
-               x->name);
+    CHECK_THAT(!strstr(x->name, "nan") && !strstr(x->name, "inf "), "line %d: no number: %.300s",
+               line, x->name);
 }
+
 #define VERDICT(f, verdict) check_verdict(&s, f, verdict, __LINE__)
+
 static void test_verdicts(void) {
     steer_model m = {.config = {.d = 100, .layers = 10, .heads = 2, .kv_heads = 1}};
     tracer t = {.m = &m, .graph = steer_graph_of(&m, 2)};
@@ -274,7 +302,8 @@ static void test_verdicts(void) {
 
     /* Random vectors: all three count. */
     s.findings.most = about(90, 5, 100);
-    for (int i = 0; i < CONTROLS; i++) s.findings.control[i] = about(0.05, 0.05, 100);
+    for (int i = 0; i < CONTROLS; i++)
+        s.findings.control[i] = about(0.05, 0.05, 100);
     VERDICT(conclude_direction, "holds");
     s.findings.control[2] = about(0.3, 0.05, 100);
     VERDICT(conclude_direction, "holds in part");
@@ -286,7 +315,8 @@ static void test_verdicts(void) {
     /* Patterns: on fresh prompts Qwen lost 0.28 [0.21, 0.34] of what there is: in part. */
     s.findings.share[0] = about(0.1, 0.1, 100), s.findings.ov_over_qk = about(0, 5, 100);
     VERDICT(conclude_patterns, "holds");
-    s.findings.share[0] = (estimate){0.28, 0.21, 0.34, 1, 160}, s.findings.ov_over_qk = about(20, 5, 160);
+    s.findings.share[0] = (estimate){0.28, 0.21, 0.34, 1, 160},
+    s.findings.ov_over_qk = about(20, 5, 160);
     VERDICT(conclude_patterns, "holds in part");
     s.findings.ov_over_qk = about(4, 5, 160);
     VERDICT(conclude_patterns, "fails");
@@ -328,7 +358,8 @@ static void test_verdicts(void) {
     s.findings.F[0] = about(0.85, 0.1, 10);
     VERDICT(conclude_continuous, "can't be told");
 
-    for (int i = 0; i < 4; i++) s.findings.apart[NTP + i / 2][i % 2] = about(2, 5, 100);
+    for (int i = 0; i < 4; i++)
+        s.findings.apart[NTP + i / 2][i % 2] = about(2, 5, 100);
     VERDICT(conclude_methods, "holds");
     s.findings.apart[PO][1] = about(-18, 8, 100);
     VERDICT(conclude_methods, "holds in part");
@@ -367,7 +398,8 @@ static void test_verdicts(void) {
     VERDICT(conclude_random, "can't be told");
 
     s.findings.overlap = 0.8;
-    for (int i = 0; i < 9; i++) s.findings.interchange[i / 3][i % 3] = about(0.85, 0.05, 20);
+    for (int i = 0; i < 9; i++)
+        s.findings.interchange[i / 3][i % 3] = about(0.85, 0.05, 20);
     VERDICT(conclude_interchange, "holds");
     s.findings.interchange[0][0] = about(0.1, 0.05, 20); /* its own circuit is not asked about */
     VERDICT(conclude_interchange, "holds");
@@ -416,11 +448,18 @@ static void test_verdicts(void) {
 /* Three vectors that flip different prompts: what judges a circuit chose none, of any method. */
 static void test_judges(void) {
     enum { PROMPTS = 40, CHOOSE = 5, JUDGE = 6 };
+
     steer_model m = {.config = {.d = 4, .layers = 3, .heads = 1, .kv_heads = 1}};
     report out = {0};
     steer_error e = {0};
-    experiment s = {.m = &m, .out = &out, .e = &e, .methods = 3, .max_new = 1, .n_test = PROMPTS,
-               .n_patch = CHOOSE, .n_judge = JUDGE};
+    experiment s = {.m = &m,
+                    .out = &out,
+                    .e = &e,
+                    .methods = 3,
+                    .max_new = 1,
+                    .n_test = PROMPTS,
+                    .n_patch = CHOOSE,
+                    .n_judge = JUDGE};
     static int tokens[2][PROMPTS], lengths[PROMPTS], answers[PROMPTS], *rows[2][PROMPTS];
     static unsigned char plain[2][PROMPTS], steered[METHODS][2][PROMPTS];
     for (int k = 0; k < 2; k++) {
@@ -433,15 +472,20 @@ static void test_judges(void) {
                 steered[j][k][i] = i % (j + 2) ? !plain[k][i] : plain[k][i];
         }
         s.test[k] = (steer_prompts){.n = PROMPTS, .tokens = rows[k], .lengths = lengths};
-        s.plain[k] = (condition){.prompts = &s.test[k], .n = PROMPTS, .tokens = answers,
-                            .lengths = lengths, .refuses = plain[k]};
+        s.plain[k] = (condition){.prompts = &s.test[k],
+                                 .n = PROMPTS,
+                                 .tokens = answers,
+                                 .lengths = lengths,
+                                 .refuses = plain[k]};
         for (int j = 0; j < METHODS; j++) {
             s.vectors[j].steered[k] = s.plain[k];
             s.vectors[j].steered[k].refuses = steered[j][k];
         }
     }
-    for (int j = 0; j < METHODS; j++) CHECK_THAT(!collect_examples(&s, &s.vectors[j]), "%s", e.text);
-    for (int j = 0; j < METHODS; j++) CHECK_THAT(!collect_judges(&s, &s.vectors[j]), "%s", e.text);
+    for (int j = 0; j < METHODS; j++)
+        CHECK_THAT(!collect_examples(&s, &s.vectors[j]), "%s", e.text);
+    for (int j = 0; j < METHODS; j++)
+        CHECK_THAT(!collect_judges(&s, &s.vectors[j]), "%s", e.text);
     for (int j = 0; j < METHODS; j++) {
         const examples *judging = &s.vectors[j].judging, *choosing = &s.vectors[j].choosing;
         CHECK_THAT(choosing->n == 4 * CHOOSE && choosing->count[0] == CHOOSE, "%d choose",
@@ -460,6 +504,7 @@ static void test_judges(void) {
     memset(s.test, 0, sizeof s.test);
     clear_experiment(&s);
 }
+
 /* A random vector as long as the one that steers does not steer; ten draws of random circuits are
  * ten circuits; the report says what the rule says of the site. */
 static void test_controls(void) {
@@ -467,9 +512,11 @@ static void test_controls(void) {
     steer_error e = {0};
     report out = {0};
     options o = standard_options();
-    experiment s = {.m = open_or_fail(path), .path = path, .out = &out, .e = &e, .stages = EVERYTHING};
+    experiment s = {
+        .m = open_or_fail(path), .path = path, .out = &out, .e = &e, .stages = EVERYTHING};
     steer_model *m = (steer_model *)(uintptr_t)s.m;
-    if (!m) return;
+    if (!m)
+        return;
     o.train = 48, o.limit = 12, o.val = 8, o.map = 0, o.max_new = 16, o.patch = 1, o.exact = 0;
     o.site = "1,-3", o.coeff = 1, o.no_scores = 1, o.quick = 1;
     CHECK_THAT(!prepare_paper(&s, &o) && !command_paper(&s, &o), "%s", e.text);
@@ -478,11 +525,14 @@ static void test_controls(void) {
         const steer_edit *add = s.control[i][HARMLESS].edits.edits;
         double ratio = norm_of(add->v, s.v.d) / norm_of(s.v.v, s.v.d);
         CHECK_THAT(fabs(ratio - 1) < 1e-5 && add->layer == s.v.layer && add->kind == STEER_ADD &&
-                       s.control[i][HARMLESS].edits.n == 1 && add->coeff == s.v.coeff, "control %d: length %g", i, ratio);
-        CHECK_THAT(fabs(s.findings.moved[i]) < 10, "control %d moves %g points", i, s.findings.moved[i]);
+                       s.control[i][HARMLESS].edits.n == 1 && add->coeff == s.v.coeff,
+                   "control %d: length %g", i, ratio);
+        CHECK_THAT(fabs(s.findings.moved[i]) < 10, "control %d moves %g points", i,
+                   s.findings.moved[i]);
         for (int j = 0; j < i; j++)
             CHECK_THAT(memcmp(add->v, s.control[j][HARMLESS].edits.edits[0].v,
-                              sizeof(float) * (size_t)s.v.d), "controls %d and %d are one", i, j);
+                              sizeof(float) * (size_t)s.v.d),
+                       "controls %d and %d are one", i, j);
     }
     int n = 60;
     for (int i = 0; i < DRAWS; i++) {
@@ -504,6 +554,7 @@ static void test_controls(void) {
         tables += x->kind == IS_TABLE && !strcmp(x->name, "retained");
     }
     CHECK_THAT(site == 1 && judged == 1 && tables == 2, "%d, %d, %d", site, judged, tables);
-    CHECK_THAT(s.vectors[DIM].judging.n > 0 && s.findings.judged[DIM].smallest.n > 0, "nobody judges");
+    CHECK_THAT(s.vectors[DIM].judging.n > 0 && s.findings.judged[DIM].smallest.n > 0,
+               "nobody judges");
     clear_experiment(&s), free_report(&out), steer_close(m);
 }
