@@ -23,6 +23,34 @@ run: steer
 paper: steer
 	./steer reproduce weights/tiny-llama.bin weights/tiny-gemma.bin --epochs 5 --report report
 
+# The live page: steer.c as WebAssembly, a model of the box and a report of it in one HTML file, which
+# opens from disk. Nothing is installed; what is missing is said.
+PAGE_MODEL ?= weights/tiny-gemma.bin
+WASM = $(WASM_CLANG) --target=wasm32-wasi -mexec-model=reactor -std=gnu11 -O3 -msimd128 -DSTEER_NO_MAIN -I.
+WASM_CLANG ?= clang
+page: build/steer.html
+	@echo "build/steer.html: open it in a browser"
+build/live.wasm: tools/page/live.c steer.c steer.h Makefile
+	@mkdir -p build
+	@echo 'int main(void) { return 0; }' | $(WASM) -x c - -o build/none.wasm 2>build/wasm.log || { \
+	    echo "make page needs clang, its linker and libc for WebAssembly. On Debian and Ubuntu:"; \
+	    echo "    sudo apt-get install clang lld wasi-libc libclang-rt-dev-wasm32"; \
+	    echo "    (or, where that is unknown, libclang-rt-14-dev-wasm32: the number of your clang)"; \
+	    echo "elsewhere the WASI SDK has all of it: make page WASM_CLANG=/path/to/wasi-sdk/bin/clang"; exit 1; }
+	$(WASM) tools/page/live.c steer.c -Wl,--gc-sections,--strip-all,-z,stack-size=1048576 -o build/live.wasm
+build/report.html: steer tools/page/report.html $(PAGE_MODEL)
+	@mkdir -p build
+	./steer reproduce $(PAGE_MODEL) --quick --report build/report >build/report.log
+build/steer.html: build/live.wasm build/report.html tools/page/live.html $(PAGE_MODEL)
+	base64 build/live.wasm >build/wasm.base64
+	base64 $(PAGE_MODEL) >build/model.base64
+	sed -e '/<!--WASM-->/{s/<!--WASM-->.*//;r build/wasm.base64' -e 'a </script>' -e '}' \
+	    -e '/<!--MODEL-->/{s/<!--MODEL-->.*//;r build/model.base64' -e 'a </script>' -e '}' \
+	    -e '/<!--HARMLESS-->/{s/<!--HARMLESS-->.*//;r weights/harmless-train.txt' -e 'a </script>' -e '}' \
+	    -e '/<!--HARMFUL-->/{s/<!--HARMFUL-->.*//;r weights/harmful-train.txt' -e 'a </script>' -e '}' \
+	    tools/page/live.html >build/live.html
+	sed -e '/^<!--LIVE-->$$/{r build/live.html' -e 'd' -e '}' build/report.html >$@
+
 # Speed of the kernels against this machine's peak.
 bench: tests/bench
 	./tests/bench
@@ -104,6 +132,6 @@ smollm2 qwen qwen-1.5b: .venv/done
 
 clean:
 	rm -rf steer tests/test tests/bench tests/user tests/probe tests/fuzz tests/faults tests/*-sanitized \
-	    tests/user-cpp tests/steer-library.o
+	    tests/user-cpp tests/steer-library.o build
 
-.PHONY: run paper bench test sanitize threads fuzz faults torture smollm2 qwen qwen-1.5b clean
+.PHONY: run paper page bench test sanitize threads fuzz faults torture smollm2 qwen qwen-1.5b clean

@@ -83,7 +83,7 @@ CALLED(live_open) int live_open(int size) {
 CALLED(live_fact) int live_fact(int which) {
     const steer_config *c = live.c;
     const int facts[] = {c->layers,     c->heads,    steer_eoi(live.model),
-                         c->site_layer, c->site_pos, live.positions};
+                         c->site_layer, c->site_pos, live.positions,     live.n_prompt};
     return facts[which];
 }
 
