@@ -63,11 +63,7 @@ static int golden_file(const char *path, double tolerance) {
     worst = 0;
     CHECK_THAT(f, "%s is missing", path);
     while (f && getline(&line, &size, f) > 0) {
-        char word[32] = "";
-        int at = 0;
-        sscanf(line, "%31s%n", word, &at);
-        char *rest = line + at;
-        rest[strcspn(rest, "\n")] = 0;
+        char word[32], *rest = after_word(line, word);
         if (!strcmp(word, "case")) {
             snprintf(g.name, sizeof g.name, "%s", rest + 1);
             memset(&g.plan, 0, sizeof g.plan);

@@ -5,19 +5,17 @@
 
 /* Use an open model wherever its tables are read: every call ends well or says why not. */
 static void exercise(steer_model *m, const char *what) {
-    static const char text[] =
-        "the <end> and caf\xC3\xA9 \xFF 42 in\n\nthing, \xCC\x81 e\xCC\x81 don't\r\n ";
     const char *turn = "the thing";
     int ids[256], answer[2];
     char out[256];
     steer_error e = {0};
-    long n = steer_encode(m, text, sizeof text - 1, ids, 256, &e);
-    CHECK_THAT(n > 0 && n < (long)sizeof text, "%s: %ld tokens: %s", what, n, e.text);
+    long n = steer_encode(m, hard_text, sizeof hard_text - 1, ids, 256, &e);
+    CHECK_THAT(n > 0 && n < (long)sizeof hard_text, "%s: %ld tokens: %s", what, n, e.text);
     for (long i = 0; i < n; i++)
         CHECK_THAT(ids[i] >= 0 && ids[i] < m->config.vocab, "%s: id %d", what, ids[i]);
     if (n > 0)
         steer_decode(m, ids, (int)n, out, sizeof out);
-    is_coherent(m, "Sure, this is how to x. First, rest. Then, rest. Finally, rest.", "x");
+    is_coherent(m, judged_text, "x");
     long k = steer_chat(m, NULL, &turn, 1, ids, 256, &e);
     CHECK_THAT(k > 0 || *e.text, "%s: no tokens and no message", what);
     if (k < 1)

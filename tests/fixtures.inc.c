@@ -448,6 +448,11 @@ static image small_image(dtype type, int kind) {
     return f;
 }
 
+/* What a tokenizer has to take: look-alikes, a broken byte, digits, marks, line breaks. */
+static const char hard_text[] =
+    "the <end> and caf\xC3\xA9 \xFF 42 in\n\nthing, \xCC\x81 e\xCC\x81 don't\r\n ";
+static const char judged_text[] = "Sure, this is how to x. First, rest. Then, rest. Finally, rest.";
+
 static steer_model *open_image(const image *f) {
     steer_error e = {0};
     steer_model *m = steer_open_memory(f->bytes, f->size, "small", &e);
@@ -592,6 +597,15 @@ static void free_tracer(tracer *t) {
 }
 
 /* ---------------------------------------------------------------- golden files, by line */
+
+/* A line's first word, at most 31 characters; what follows it, without the line break. */
+static char *after_word(char *line, char word[32]) {
+    int at = 0;
+    *word = 0;
+    sscanf(line, "%31s%n", word, &at);
+    line[at + (int)strcspn(line + at, "\n")] = 0;
+    return line + at;
+}
 
 static int parse_floats(const char *s, float *out, int cap) {
     int n = 0;

@@ -135,17 +135,15 @@ static void patch(const steer_model *m, const int *tokens, int n, int prompt, fl
 
 /* Every table of an open model is read: text, chat, judge, generation, freezing, patching. */
 static void use_model(const steer_model *m) {
-    static const char text[] =
-        "the <end>caf\xC3\xA9 \xFF 42 in\n\nthing, \xCC\x81 e\xCC\x81 don't\r\n ";
     const char *turn = "the thing";
     int ids[256], answer[4];
     char out[512];
     steer_error e = {0};
-    long n = steer_encode(m, text, sizeof text - 1, ids, 256, &e);
+    long n = steer_encode(m, hard_text, sizeof hard_text - 1, ids, 256, &e);
     CHECK_THAT(n >= 0, "%s", e.text);
     check_ids(m, ids, min_int((int)n, 256));
     steer_decode(m, ids, min_int((int)n, 256), out, sizeof out);
-    is_coherent(m, "Sure, this is how to x. First, rest. Then, rest. Finally, rest.", "x");
+    is_coherent(m, judged_text, "x");
     n = steer_chat(m, NULL, &turn, 1, ids, 256, &e);
     if (n < 0)
         check_status(e.code, &e);

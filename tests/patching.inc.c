@@ -72,13 +72,9 @@ static void test_golden_patch(void) {
     patch_case p = {0};
     CHECK_THAT(f, "tests/golden/patch.txt is missing");
     while (f && getline(&line, &size, f) > 0) {
-        char word[32] = "";
-        int at = 0, i;
-        sscanf(line, "%31s%n", word, &at);
-        char *rest = line + at;
-        rest[strcspn(rest, "\n")] = 0;
-        int n = parse_doubles(rest, v, 40000);
-        i = n ? (int)v[0] : 0, n_lines++;
+        char word[32], *rest = after_word(line, word);
+        int n = parse_doubles(rest, v, 40000), i = n ? (int)v[0] : 0;
+        n_lines++;
         if (!strcmp(word, "case")) {
             memset(&p, 0, sizeof p), cases++;
             memset(score, 0, sizeof score), memset(&exact, 0, sizeof exact),
@@ -227,11 +223,7 @@ static void test_golden_train(void) {
     steer_error e = {0};
     CHECK_THAT(f, "tests/golden/train.txt is missing");
     while (f && getline(&line, &size, f) > 0) {
-        char word[32] = "";
-        int at = 0;
-        sscanf(line, "%31s%n", word, &at);
-        char *rest = line + at;
-        rest[strcspn(rest, "\n")] = 0;
+        char word[32], *rest = after_word(line, word);
         int n = parse_doubles(rest, v, MAX);
         lines++;
         if (!strcmp(word, "case"))
@@ -377,10 +369,8 @@ static void test_golden_dim(void) {
     int cases = 0;
     CHECK_THAT(f, "tests/golden/dim.txt is missing");
     while (f && getline(&line, &size, f) > 0) {
-        char word[32] = "", path[256] = "";
-        int at = 0, layer = 0, pos = 0, n = 0;
-        sscanf(line, "%31s%n", word, &at);
-        char *rest = line + at;
+        char word[32], *rest = after_word(line, word), path[256] = "";
+        int layer = 0, pos = 0, n = 0;
         if (!strcmp(word, "model")) {
             sscanf(rest, "%255s", path);
             m = open_or_fail(path);

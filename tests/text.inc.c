@@ -16,19 +16,17 @@ static void test_golden_tokens(void) {
     steer_config *config = (steer_config *)(m ? steer_model_config(m) : NULL);
     CHECK_THAT(f, "tests/golden/tokens.txt is missing");
     while (f && m && getline(&line, &size, f) > 0) {
-        char word[32] = "";
-        int at = 0;
-        sscanf(line, "%31s%n", word, &at);
+        char word[32], *rest = after_word(line, word);
         if (!strcmp(word, "rule"))
-            config->pretok = atoi(line + at);
+            config->pretok = atoi(rest);
         if (!strcmp(word, "text") || !strcmp(word, "chat")) {
             chat = *word == 'c';
-            n = parse_hex(line + at + 1, text, CAP - 1);
+            n = parse_hex(rest + 1, text, CAP - 1);
             text[n] = 0;
         }
         if (strcmp(word, "ids"))
             continue;
-        long count = parse_ints(line + at, expected, CAP);
+        long count = parse_ints(rest, expected, CAP);
         const char *turn = text;
         long got = chat ? steer_chat(m, NULL, &turn, 1, ids, CAP, &e)
                         : steer_encode(m, text, n, ids, CAP, &e);

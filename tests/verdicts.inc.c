@@ -273,6 +273,20 @@ static void check_verdict(experiment *s, void (*conclude_it)(experiment *), cons
                line, x->name);
 }
 
+/* From "holds" the share falls to "in part"; a gap fails it; a share between can't be told. */
+static void check_falling(experiment *s, void (*conclude_it)(experiment *), estimate *share,
+                          estimate *gap, const estimate to[4], int line) {
+    *share = to[0];
+    check_verdict(s, conclude_it, "holds", line);
+    *share = to[1];
+    check_verdict(s, conclude_it, "holds in part", line);
+    *gap = to[2];
+    check_verdict(s, conclude_it, "fails", line);
+    *share = to[3];
+    check_verdict(s, conclude_it, "can't be told", line);
+}
+
+#define FALLING(f, share, gap, to) check_falling(&s, f, share, gap, to, __LINE__)
 #define VERDICT(f, verdict) check_verdict(&s, f, verdict, __LINE__)
 
 static void test_verdicts(void) {
@@ -328,14 +342,9 @@ static void test_verdicts(void) {
     VERDICT(conclude_patterns, "can't be told");
     s.findings.most = about(90, 5, 100);
 
-    s.findings.share[1] = about(0.6, 0.1, 100);
-    VERDICT(conclude_values, "holds");
-    s.findings.share[1] = about(0.4, 0.05, 100);
-    VERDICT(conclude_values, "holds in part");
-    s.findings.ov_over_qk = about(0, 3, 100);
-    VERDICT(conclude_values, "fails");
-    s.findings.share[1] = about(0.55, 0.1, 100);
-    VERDICT(conclude_values, "can't be told");
+    const estimate values[] = {about(0.6, 0.1, 100), about(0.4, 0.05, 100), about(0, 3, 100),
+                               about(0.55, 0.1, 100)};
+    FALLING(conclude_values, &s.findings.share[1], &s.findings.ov_over_qk, values);
 
     s.findings.loss[1] = about(80, 5, 100), s.findings.svv_of_ov = about(0.7, 0.1, 100);
     VERDICT(conclude_image, "holds");
@@ -348,15 +357,11 @@ static void test_verdicts(void) {
     s.findings.loss[1] = about(0, 3, 100), s.findings.svv_of_ov = unmeasured;
     VERDICT(conclude_image, "can't be told");
 
-    s.findings.F[0] = about(0.9, 0.1, 10), s.findings.F[1] = about(0.3, 0.1, 10);
+    const estimate continuous[] = {about(0.9, 0.1, 10), about(0.7, 0.05, 10), about(0.1, 0.2, 10),
+                                   about(0.85, 0.1, 10)};
+    s.findings.F[1] = about(0.3, 0.1, 10);
     s.findings.F_gap = about(0.6, 0.2, 10);
-    VERDICT(conclude_continuous, "holds");
-    s.findings.F[0] = about(0.7, 0.05, 10);
-    VERDICT(conclude_continuous, "holds in part");
-    s.findings.F_gap = about(0.1, 0.2, 10);
-    VERDICT(conclude_continuous, "fails");
-    s.findings.F[0] = about(0.85, 0.1, 10);
-    VERDICT(conclude_continuous, "can't be told");
+    FALLING(conclude_continuous, &s.findings.F[0], &s.findings.F_gap, continuous);
 
     for (int i = 0; i < 4; i++)
         s.findings.apart[NTP + i / 2][i % 2] = about(2, 5, 100);
