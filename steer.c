@@ -5588,14 +5588,27 @@ typedef struct {
     size_t n;
 } buffer; /* n items of one type */
 
-enum { IS_MODEL, IS_NOTE, IS_FINDING, IS_TABLE };
+enum { IS_MODEL, IS_NOTE, IS_TABLE, IS_FINDING, IS_ANSWER };
 
-/* text: a table's title, a model's fingerprint; first: of a table's data, its head and rows. */
+/* name: a sentence, a claim, a prompt, a model's or table's name; text: a table's title, a finding's
+ * numbers, an answer. first: of a table's data, its head and rows; of a finding's, MEASURED each. */
 typedef struct {
     int kind, n_columns, n_rows;
     char *name, *text;
     size_t first;
+    const char *verdict; /* of a finding */
+    int side, refuses;   /* of an answer, whose under is what changed the model */
+    const char *under;
 } entry;
+
+/* A model of a report, and what was done with it. */
+typedef struct {
+    unsigned long long fingerprint;
+    int box, blocks, heads, kv_heads, d, positions;
+    int prompts[3][2]; /* train, validation, test; harmful, harmless */
+    int layer, pos;    /* of the vector */
+    double coeff;      /* 0: there is none yet */
+} model_facts;
 
 typedef struct {
     double value;
@@ -5606,7 +5619,9 @@ typedef struct {
 typedef struct {
     FILE *f;
     int json, lost;
-    buffer entries, data;
+    buffer entries, data, models;
+    const char *command; /* that made it; NULL: not known */
+    char date[24];
 } report;
 
 #define AT(b, type, i) (&((type *)(b).p)[i])
@@ -5667,6 +5682,7 @@ static void free_report(report *r) {
         free(x->text);
     free(r->entries.p);
     free(r->data.p);
+    free(r->models.p);
     *r = (report){0};
 }
 
@@ -5707,32 +5723,27 @@ static void json_text(FILE *f, const char *s) {
     fputc('"', f);
 }
 
-static void put_row(FILE *f, const report *r, const entry *t, int i, int json) {
+/* A row for the screen. */
+static void put_row(FILE *f, const report *r, const entry *t, int i) {
     for (int k = 0; k < t->n_columns; k++) {
         const datum *x = &row_data(r, t, i)[k], *head = &row_data(r, t, -1)[k];
-        int words = head->value < 0, width = max_int((int)strlen(head->text), k ? 5 : 26);
-        if (json)
-            fputs(k ? ", " : "[", f);
-        if (json && (words || i < 0))
-            json_text(f, x->text);
-        else if (json)
-            fprintf(f, isfinite(x->value) ? "%.6g" : "null", x->value);
-        else if (!words)
+        int width = max_int((int)strlen(head->text), k ? 5 : 26);
+        if (head->value >= 0) {
             fprintf(f, "%*s", width + 2, x->text);
-        else {
-            fputs(k ? "  " : "", f);
-            put_line(f, x->text);
+            continue;
         }
-        if (!json && !k)
+        fputs(k ? "  " : "", f);
+        put_line(f, x->text);
+        if (!k)
             fprintf(f, "%*s", max_int(width - (int)strlen(x->text), 0), "");
     }
-    fputs(json ? "]" : "\n", f);
+    fputs("\n", f);
 }
 
 /* As text: a sentence, or a table's title and head (i -1); row i of a table. */
 static void echo(const report *r, const entry *x, int i) {
     int table = x->kind == IS_TABLE, model = x->kind == IS_MODEL;
-    if (!r->f || r->json || r->lost)
+    if (!r->f || r->json || r->lost || x->kind == IS_ANSWER)
         return;
     if (i < 0) {
         if (table)
@@ -5740,10 +5751,14 @@ static void echo(const report *r, const entry *x, int i) {
         if (model)
             fputs("\n==== ", r->f);
         put_line(r->f, table ? x->text : x->name);
+        if (x->kind == IS_FINDING) {
+            fprintf(r->f, ": %s; ", x->verdict);
+            put_line(r->f, x->text);
+        }
         fputs(model ? " ====\n" : "\n", r->f);
     }
     if (table)
-        put_row(r->f, r, x, i, 0);
+        put_row(r->f, r, x, i);
 }
 
 static void add_entry(report *r, entry x) {
@@ -5755,14 +5770,26 @@ static void add_entry(report *r, entry x) {
     }
 }
 
-/* say: a sentence. finding: one that the page shows first, "claim: verdict; numbers". */
 #define say(r, ...) add_entry(r, (entry){IS_NOTE, .name = format_text(r, __VA_ARGS__)})
-#define finding(r, ...) add_entry(r, (entry){IS_FINDING, .name = format_text(r, __VA_ARGS__)})
+
+static model_facts *last_model(const report *r) { /* NULL: there is none */
+    return r->models.n ? AT(r->models, model_facts, r->models.n - 1) : NULL;
+}
 
 static void open_report(report *r, const steer_model *m) {
-    add_entry(
-        r, (entry){IS_MODEL, .name = format_text(r, "%s", m->config.name),
-                   .text = format_text(r, "%016llx", (unsigned long long)m->config.fingerprint)});
+    const steer_config *c = &m->config;
+    model_facts facts = {c->fingerprint, m->grammar_size > 0, c->layers,
+                         c->heads,       c->kv_heads,         c->d,
+                         m->eoi,         .coeff = 0};
+    if (append(r, &r->models, &facts, sizeof facts))
+        add_entry(r, (entry){IS_MODEL, .name = format_text(r, "%s", c->name)});
+}
+
+static void add_answer(report *r, int side, const char *under, int refuses, const char *prompt,
+                       const char *text) {
+    add_entry(r, (entry){IS_ANSWER, .name = format_text(r, "%s", prompt),
+                         .text = format_text(r, "%s", text), .side = side, .under = under,
+                         .refuses = refuses});
 }
 
 /* A column: its name and with how many decimals its numbers are shown; WORDS: it holds texts, as the
@@ -5817,36 +5844,139 @@ static void add_numbers(report *r, const char *label, const double *numbers, int
     add_numbers(r, label, (const double[]){__VA_ARGS__}, \
                 (int)(sizeof((const double[]){__VA_ARGS__}) / sizeof(double)))
 
-static void write_json(FILE *f, const report *r) {
-    static const char *const kinds[] = {"model", "note", "finding", "table"};
-    for (size_t i = 0; i < n_entries(r); i++) {
-        const entry *x = AT(r->entries, entry, i);
-        int table = x->kind == IS_TABLE, model = x->kind == IS_MODEL;
-        if (model)
-            fputs(i ? "\n]},\n" : "[", f);
+/* ---- The report as JSON. An object: format, version, command, date, models; a model's facts, then
+ * lists of its notes, tables, findings and answers. Names of a table's columns are unique; a number
+ * that was not measured is null. Whoever changes what a key means raises the version. */
+enum { REPORT_VERSION = 1, SEED = 42 /* the first of training, random circuits, dropout */ };
+
+static void json_number(FILE *f, double x) {
+    fprintf(f, isfinite(x) ? "%.6g" : "null", x);
+}
+
+static void write_table(FILE *f, const report *r, const entry *t) {
+    const datum *head = row_data(r, t, -1);
+    fputs(", \"columns\": [", f);
+    for (int k = 0; k < t->n_columns; k++) {
+        fputs(k ? ", {\"name\": " : "{\"name\": ", f);
+        json_text(f, head[k].text);
+        if (head[k].value < 0)
+            fputs(", \"type\": \"text\"}", f);
         else
-            fputs(i && x[-1].kind != IS_MODEL ? ",\n  " : "\n  ", f);
-        fprintf(f, "{\"%s\": ", kinds[x->kind]);
-        json_text(f, x->name);
-        if (x->text)
-            fputs(table ? ", \"title\": " : ", \"fingerprint\": ", f);
-        if (x->text)
-            json_text(f, x->text);
-        for (int k = -1; table && k < x->n_rows; k++) {
-            if (k < 0)
-                fputs(", \"columns\": ", f);
-            else
-                fputs(k ? ",\n    " : "\n    ", f);
-            put_row(f, r, x, k, 1);
-            if (k < 0)
-                fputs(", \"rows\": [", f);
-        }
-        if (model)
-            fputs(", \"report\": [", f);
-        else
-            fputs(table ? "]}" : "}", f);
+            fprintf(f, ", \"type\": \"number\", \"decimals\": %.0f}", head[k].value);
     }
-    fputs(n_entries(r) ? "\n]}]\n" : "[]\n", f);
+    fputs("], \"rows\": [", f);
+    for (int i = 0; i < t->n_rows; i++)
+        for (int k = 0; k < t->n_columns; k++) {
+            const datum *x = &row_data(r, t, i)[k];
+            const char *before = i ? ",\n      [" : "\n      [";
+            fputs(k ? ", " : before, f);
+            if (head[k].value < 0)
+                json_text(f, x->text);
+            else
+                json_number(f, x->value);
+            fputs(k == t->n_columns - 1 ? "]" : "", f);
+        }
+    fputs("]", f);
+}
+
+/* What a finding rests on: data of MEASURED a number, see add_finding. */
+enum { MEASURED = 5 };
+
+static void write_numbers(FILE *f, const report *r, const entry *x) {
+    static const char *const keys[MEASURED] = {"value", "low", "high", "holds", "in part"};
+    fputs(", \"numbers\": [", f);
+    for (int i = 0; i < x->n_rows; i++) {
+        const datum *data = AT(r->data, datum, x->first) + i * MEASURED;
+        fputs(i ? ", {\"name\": " : "{\"name\": ", f);
+        json_text(f, data[0].text);
+        fputs(", \"relation\": ", f);
+        json_text(f, data[1].text);
+        for (int k = 0; k < MEASURED; k++) {
+            fprintf(f, ", \"%s\": ", keys[k]);
+            json_number(f, data[k].value);
+        }
+        fputs("}", f);
+    }
+    fputs("]", f);
+}
+
+static void write_entry(FILE *f, const report *r, const entry *x) {
+    static const char *const names[] = {"name", "", "name", "claim", "prompt"};
+    static const char *const texts[] = {"", "", "title", "text", "text"};
+    static const char *const sides[] = {"harmful", "harmless"};
+    if (x->kind == IS_NOTE) {
+        json_text(f, x->name);
+        return;
+    }
+    fprintf(f, "{\"%s\": ", names[x->kind]);
+    json_text(f, x->name);
+    fprintf(f, ", \"%s\": ", texts[x->kind]);
+    json_text(f, x->text);
+    if (x->kind == IS_TABLE)
+        write_table(f, r, x);
+    if (x->kind == IS_FINDING) {
+        fprintf(f, ", \"verdict\": \"%s\"", x->verdict);
+        write_numbers(f, r, x);
+    }
+    if (x->kind == IS_ANSWER) {
+        fprintf(f, ", \"side\": \"%s\", \"under\": ", sides[x->side]);
+        json_text(f, x->under);
+        fprintf(f, ", \"refuses\": %s", x->refuses ? "true" : "false");
+    }
+    fputs("}", f);
+}
+
+static void write_facts(FILE *f, const model_facts *x) {
+    static const char *const sets[] = {"train", "validation", "test"};
+    fprintf(f,
+            ", \"fingerprint\": \"%016llx\", \"box\": %s,\n"
+            "   \"shape\": {\"blocks\": %d, \"heads\": %d, \"kv_heads\": %d, \"d\": %d, "
+            "\"positions\": %d},\n   \"site\": ",
+            x->fingerprint, x->box ? "true" : "false", x->blocks, x->heads, x->kv_heads, x->d,
+            x->positions);
+    if (x->coeff != 0)
+        fprintf(f, "{\"block\": %d, \"position\": %d, \"coefficient\": %g}", x->layer, x->pos,
+                x->coeff);
+    else
+        fputs("null", f);
+    fputs(",\n   \"prompts\": {", f);
+    for (int i = 0; i < 3; i++)
+        fprintf(f, "%s\"%s\": {\"harmful\": %d, \"harmless\": %d}", i ? ", " : "", sets[i],
+                x->prompts[i][0], x->prompts[i][1]);
+    fprintf(f, "},\n   \"seeds\": {\"training\": %d, \"random circuits\": %d, \"dropout\": %d}",
+            SEED, SEED, SEED);
+}
+
+static void write_json(FILE *f, const report *r) {
+    static const char *const lists[] = {"", "notes", "tables", "findings", "answers"};
+    const entry *x = r->entries.p, *end = x + n_entries(r);
+    fprintf(f, "{\"format\": \"steer report\", \"version\": %d, \"command\": ", REPORT_VERSION);
+    json_text(f, r->command ? r->command : "");
+    fputs(", \"date\": ", f);
+    json_text(f, r->date);
+    fputs(",\n \"models\": [", f);
+    for (size_t i = 0; i < r->models.n && x < end; i++) {
+        fputs(i ? ",\n  {\"name\": " : "\n  {\"name\": ", f);
+        json_text(f, x->name);
+        write_facts(f, AT(r->models, model_facts, i));
+        const entry *next = ++x;
+        while (next < end && next->kind != IS_MODEL)
+            next++;
+        for (int kind = IS_NOTE; kind <= IS_ANSWER; kind++) {
+            int n = 0;
+            fprintf(f, ",\n   \"%s\": [", lists[kind]);
+            for (const entry *y = x; y < next; y++) {
+                if (y->kind != kind)
+                    continue;
+                fputs(n++ ? ",\n    " : "\n    ", f);
+                write_entry(f, r, y);
+            }
+            fputs("]", f);
+        }
+        fputs("}", f);
+        x = next;
+    }
+    fputs("]}\n", f);
 }
 
 static void end_report(const report *r) {
@@ -7240,13 +7370,14 @@ static steer_status rate_site(experiment *s, site_score *x) {
 /* The refusal scores of all sites into s->sites, block by block. */
 static steer_status sites_table(experiment *s) {
     int layers = s->m->config.layers, eoi = s->m->eoi;
-    string names[MAX_EOI];
+    string names[MAX_EOI], induced[MAX_EOI];
     column columns[2 * MAX_EOI + 2] = {{"block", WORDS}};
     site_score *x = s->sites;
     for (int k = 0; k < eoi; k++) {
         names[k] = str("%d bypass", k - eoi);
+        induced[k] = str("%d induce", k - eoi);
         columns[1 + 2 * k] = (column){names[k].s, 1};
-        columns[2 + 2 * k] = (column){"induce", 1};
+        columns[2 + 2 * k] = (column){induced[k].s, 1};
     }
     string title = str("Refusal log-odds at coefficient 1, validation: %d harmful prompts with -v "
                        "(unsteered %.1f), %d harmless with +v (%.1f)",
@@ -7348,9 +7479,9 @@ static steer_status set_site(experiment *s) {
     TRY(answer(s, "dose curve", conditions, 2 * DOSES, s->read));
     string title = str("Dose: block %d, position %d, %d + %d validation prompts, fraction refused",
                        layer, pos, condition_size(&conditions[1]), condition_size(&conditions[0]));
-    static const column columns[] = {{"coefficient", WORDS}, {"harmless +", 2}, {"perplexity", 1},
-                                     {"repeats", 2},         {"harmful -", 2},  {"coherent", 2},
-                                     {"perplexity", 1},      {"repeats", 2},    {0}};
+    static const column columns[] = {{"coefficient", WORDS}, {"harmless +", 2}, {"perplexity +", 1},
+                                     {"repeats +", 2},       {"harmful -", 2},  {"coherent -", 2},
+                                     {"perplexity -", 1},    {"repeats -", 2},  {0}};
     open_table(s->out, "dose", title.s, columns);
     for (int i = 0; i < DOSES; i++) {
         const condition *x = conditions + 2 * i;
@@ -7566,10 +7697,12 @@ typedef struct {
 
 static void conditions_table(experiment *s, const char *name, const char *title, const condition *x,
                              const paper_rates *rows, int n) {
-    static const column columns[] = {{"", WORDS},     {"n", 0},          {"refused", 2},
-                                     {"low", 2},      {"high", 2},       {"log-odds", 1},
-                                     {"coherent", 2}, {"perplexity", 1}, {"repeats", 2},
-                                     {"Gemma", 2},    {"Llama", 2},      {0}};
+    static const column columns[] = {{"prompts", WORDS},   {"n", 0},
+                                     {"refused", 2},       {"low", 2},
+                                     {"high", 2},          {"log-odds", 1},
+                                     {"coherent", 2},      {"perplexity", 1},
+                                     {"repeats", 2},       {"paper's Gemma", 2},
+                                     {"paper's Llama", 2}, {0}};
     open_table(s->out, name, title, columns);
     for (int i = 0; i < n; i++, x++, rows++) {
         estimate w = wilson(x->n_refused, condition_size(x));
@@ -7624,6 +7757,28 @@ static void control_rows(experiment *s) {
     }
 }
 
+/* A few prompts of each side that the vector flips, with their answers under a condition, into the
+ * report of a model in the box. Of others it holds no text of a data set. */
+static steer_status keep_answers(experiment *s, const condition x[2], const char *const under[2]) {
+    enum { KEPT = 3 };
+
+    for (int k = 0; k < 2 && s->m->grammar_size; k++) {
+        int n = 0;
+        const condition *steered = &s->vectors[DIM].steered[k];
+        for (int i = 0; i < condition_size(&x[k]) && n < KEPT; i++) {
+            if (!flips(k, &s->plain[k], steered, i))
+                continue;
+            steer_job job = {.out = x[k].tokens + i * s->max_new, .n_out = x[k].lengths[i]};
+            const char *text = answer_text(s, &job);
+            if (!text)
+                return s->e->code;
+            add_answer(s->out, k, under[k], x[k].refuses[i], x[k].prompts->text[i], text);
+            n++;
+        }
+    }
+    return STEER_OK;
+}
+
 static steer_status steering_table(experiment *s) {
     static const paper_rates rows[] = {
         {"harmful unsteered", 1.00, 0.98},     {"harmless unsteered", 0.01, 0.00},
@@ -7665,7 +7820,8 @@ static steer_status steering_table(experiment *s) {
         s->findings.moved[i] = loss(x, conditions).value;
         s->findings.control[i] = share_of_loss(x, conditions, conditions + 2, conditions);
     }
-    return STEER_OK;
+    TRY(keep_answers(s, s->plain, (const char *const[]){"unsteered", "unsteered"}));
+    return keep_answers(s, s->vectors[DIM].steered, (const char *const[]){"-s", "+s"});
 }
 
 /* Freezing (paper section 6, Table 1): what steering loses when blocks >= l read the unsteered
@@ -7676,14 +7832,24 @@ static steer_status freezing_table(experiment *s) {
         const char *name;
         unsigned freeze, remove;
         double paper_rates;
-    } rows[] = {{"unsteered", 0, 0, NAN},
-                {"steered", 0, 0, NAN},
-                {"patterns frozen (QK)", STEER_QK, 0, 8.75},
-                {"values frozen (OV)", STEER_V, 0, 71.75},
-                {"SVV removed", 0, STEER_SVV,
-                 54.75}, /* 53.75 printed, 54.75 from the paper's own conditions */
-                {"MLP direct removed", 0, STEER_MLP_DIRECT, 44.50},
-                {"MLP outputs frozen", STEER_MLP, 0, NAN}};
+        const char *under[2]; /* -s, +s */
+    } rows[] = {
+        {"unsteered", 0, 0, NAN, {NULL, NULL}},
+        {"steered", 0, 0, NAN, {NULL, NULL}},
+        {"patterns frozen (QK)", STEER_QK, 0, 8.75, {"-s, patterns frozen", "+s, patterns frozen"}},
+        {"values frozen (OV)", STEER_V, 0, 71.75, {"-s, values frozen", "+s, values frozen"}},
+        /* 53.75 printed, 54.75 from the paper's own conditions */
+        {"SVV removed", 0, STEER_SVV, 54.75, {"-s, SVV removed", "+s, SVV removed"}},
+        {"MLP direct removed",
+         0,
+         STEER_MLP_DIRECT,
+         44.50,
+         {"-s, MLP direct removed", "+s, MLP direct removed"}},
+        {"MLP outputs frozen",
+         STEER_MLP,
+         0,
+         NAN,
+         {"-s, MLP outputs frozen", "+s, MLP outputs frozen"}}};
 
     steer_edit edits[7];
     steer_plan plans[7];
@@ -7701,12 +7867,27 @@ static steer_status freezing_table(experiment *s) {
     faithfulness F;
     TRY(measure_faithfulness(s, &s->vectors[DIM], from, s->n_faith, plans + 2, 5, &F));
     TRY(answer(s, "freezing", conditions + 4, 10, s->read));
-    static const column columns[] = {{"", WORDS},     {"harmless +", 2}, {"harmful -", 2},
-                                     {"loss", 1},     {"low", 1},        {"high", 1},
-                                     {"at most", 1},  {"share", 2},      {"from", 2},
-                                     {"to", 2},       {"paper", 2},      {"perpl. +", 1},
-                                     {"perpl. -", 1}, {"coherent -", 2}, {"faithfulness", 3},
-                                     {"F low", 3},    {"F high", 3},     {0}};
+    for (int i = 2; i < 7; i++)
+        TRY(keep_answers(s, conditions + 2 * i, rows[i].under));
+    static const column columns[] = {{"what is frozen", WORDS},
+                                     {"harmless +", 2},
+                                     {"harmful -", 2},
+                                     {"loss", 1},
+                                     {"loss low", 1},
+                                     {"loss high", 1},
+                                     {"at most", 1},
+                                     {"share", 2},
+                                     {"share low", 2},
+                                     {"share high", 2},
+                                     {"paper's loss", 2},
+                                     {"perpl. +", 1},
+                                     {"perpl. -", 1},
+                                     {"coherent +", 2},
+                                     {"coherent -", 2},
+                                     {"faithfulness", 3},
+                                     {"F low", 3},
+                                     {"F high", 3},
+                                     {0}};
     open_table(s->out, "freezing",
                "Freezing (paper: Table 1): fraction refused; loss in points, "
                "mean of both directions, and its share of the most that can be lost, with 95% "
@@ -7728,8 +7909,8 @@ static steer_status freezing_table(experiment *s) {
         }
         ROW(s->out, rows[i].name, x[1].refused, x[0].refused, points.value, points.low, points.high,
             i == 1 ? NAN : s->findings.most.value, share.value, share.low, share.high,
-            rows[i].paper_rates, x[1].perplexity, x[0].perplexity, x[0].coherent, kept.value,
-            kept.low, kept.high);
+            rows[i].paper_rates, x[1].perplexity, x[0].perplexity, x[1].coherent, x[0].coherent,
+            kept.value, kept.low, kept.high);
     }
     double refused[2][CONTROLS], points[CONTROLS];
     for (int i = 0; i < CONTROLS; i++) {
@@ -7740,7 +7921,7 @@ static steer_status freezing_table(experiment *s) {
     spread r = spread_of(points, CONTROLS);
     ROW(s->out, "random vectors", spread_of(refused[1], CONTROLS).mean,
         spread_of(refused[0], CONTROLS).mean, r.mean, r.least, r.most, s->findings.most.value, NAN,
-        NAN, NAN, NAN, NAN, NAN, NAN, NAN, NAN, NAN);
+        NAN, NAN, NAN, NAN, NAN, NAN, NAN, NAN, NAN, NAN);
     const condition *qk = conditions + 4, *ov = conditions + 6, *svv = conditions + 8;
     s->findings.ov_over_qk = loss(qk, ov);
     s->findings.svv_of_ov = share_of_loss(steered, svv, steered, ov);
@@ -7783,11 +7964,11 @@ static steer_status site_map(experiment *s) {
                                      {"induce", 2},
                                      {"bypass", 2},
                                      {"QK loss", 1},
-                                     {"low", 1},
-                                     {"high", 1},
+                                     {"QK low", 1},
+                                     {"QK high", 1},
                                      {"OV loss", 1},
-                                     {"low", 1},
-                                     {"high", 1},
+                                     {"OV low", 1},
+                                     {"OV high", 1},
                                      {"at most", 1},
                                      {0}};
     open_table(s->out, "map", title.s, columns);
@@ -7811,7 +7992,7 @@ typedef struct {
 } pair_list;
 
 static const steer_training standard_training = {
-    .epochs = 10, .batch = 6, .window = 64, .rate = 0.01, .phi = 2e-2, .seed = 42};
+    .epochs = 10, .batch = 6, .window = 64, .rate = 0.01, .phi = 2e-2, .seed = SEED};
 
 /* Response w of a pair: prompt i as it was asked, without an instruction to refuse, a condition's
  * answer i to it, room for its base run. */
@@ -8129,9 +8310,11 @@ static steer_status patching_table(experiment *s) {
         TRY(patch_method(s, &s->vectors[i], rows[i]));
     }
     static const column columns[] = {
-        {"", WORDS},     {"harmful", 0}, {"harmless", 0}, {"positions", 0}, {"total", 2},
-        {"complete", 4}, {"least", 4},   {"most", 4},     {"Pearson", 3},   {"aware", 3},
-        {"Spearman", 3}, {"aware", 3},   {"top 10%", 2},  {"aware", 2},     {0}};
+        {"vector", WORDS},     {"harmful", 0},        {"harmless", 0},
+        {"positions", 0},      {"total", 2},          {"complete", 4},
+        {"least", 4},          {"most", 4},           {"Pearson", 3},
+        {"Pearson, aware", 3}, {"Spearman", 3},       {"Spearman, aware", 3},
+        {"top 10%", 2},        {"top 10%, aware", 2}, {0}};
     open_table(s->out, "patching",
                "Patching (paper section 4.1): integrated gradients; their "
                "sum beside the total effect (1 is complete), and both forms of the edge scores "
@@ -8215,7 +8398,7 @@ static int select_edges(experiment *s, const method *x, int kind, int n, unsigne
         how = STEER_BACKWARD;
     if (kind == FORWARD)
         how = STEER_FORWARD;
-    if (steer_circuit_order(g, score, 42, s->order, s->e))
+    if (steer_circuit_order(g, score, SEED, s->order, s->e))
         return -1;
     return steer_circuit_select(g, s->order, n, how, keep, s->e);
 }
@@ -8233,7 +8416,7 @@ static int cut_circuit(experiment *s, int i, const method *x, int kind, int n) {
 static steer_status cut_at_random(experiment *s, int i, int draw, int n) {
     const steer_graph *g = &s->t->graph;
     unsigned char *cut = cut_at(s, i);
-    TRY(steer_circuit_order(g, NULL, 42 + (uint64_t)draw, s->order, s->e));
+    TRY(steer_circuit_order(g, NULL, SEED + (uint64_t)draw, s->order, s->e));
     if (steer_circuit_select(g, s->order, min_int(n, g->edges), STEER_SIMPLE, cut, s->e) < 0)
         return s->e->code;
     return steer_circuit_cut(g, cut, 0, cut, s->e);
@@ -8345,7 +8528,7 @@ static steer_status overlap_table(experiment *s) {
 
     int n = 0, pairs = s->methods * (s->methods - 1) / 2;
     double overlap = 0, iou = 0; /* of circuits of that share, over pairs of methods */
-    column columns[SHARES * METHODS + 2] = {{"", WORDS}};
+    column columns[SHARES * METHODS + 2] = {{"circuit", WORDS}};
     for (int i = 0; i < s->methods; i++)
         for (int k = 0; k < SHARES; k++, n++) {
             circuits[n].share = k;
@@ -8538,8 +8721,8 @@ static steer_status kinds_row(experiment *s, const char *label, const method *x,
 /* Where the edges of the smallest circuits begin and end (paper Tables 5 to 8). */
 static steer_status kinds_table(experiment *s) {
     static const column columns[] = {
-        {"", WORDS},    {"edges", 0},  {"q", 1},          {"k", 1},        {"v", 1}, {"mlp", 1},
-        {"lm_head", 1}, {"from s", 1}, {"from heads", 1}, {"from mlp", 1}, {0}};
+        {"circuit", WORDS}, {"edges", 0},  {"q", 1},          {"k", 1},        {"v", 1}, {"mlp", 1},
+        {"lm_head", 1},     {"from s", 1}, {"from heads", 1}, {"from mlp", 1}, {0}};
     open_table(s->out, "kinds",
                "Kinds of edges in the smallest circuits, percent (paper: Tables 5 to "
                "8; Gemma's DIM circuit has q 9.1, k 0.6, v 36.6, MLP 43.6, head 10.2)",
@@ -8715,7 +8898,7 @@ static steer_status make_sparse(const experiment *s, const method *x, sparse_row
                                 int *n) {
     int d = s->m->config.d, seeds = row->rule == STEER_BY_CHANCE ? SEEDS : 1;
     row->first = *n;
-    for (int seed = 42; seed < 42 + seeds; seed++) {
+    for (int seed = SEED; seed < SEED + seeds; seed++) {
         float *to = row_at(v, *n, d);
         row->kept = sparsify(s, x, row->tau, row->rule, (uint64_t)seed, row->renormalised, to);
         if (row->kept < 0)
@@ -8894,9 +9077,9 @@ static steer_status agreement_table(experiment *s) {
     float *v;
     if (!GET(v, 2 * d))
         return s->e->code;
-    static const column columns[] = {{"", WORDS},   {"tau", 1},     {"kept A", 0},
-                                     {"kept B", 0}, {"both", 0},    {"IoU", 3},
-                                     {"chance", 3}, {"log10 p", 1}, {0}};
+    static const column columns[] = {{"vectors", WORDS}, {"tau", 1},     {"kept A", 0},
+                                     {"kept B", 0},      {"both", 0},    {"IoU", 3},
+                                     {"chance", 3},      {"log10 p", 1}, {0}};
     open_table(s->out, "agreement",
                "Dimensions that two methods keep (gradient rule): "
                "intersection over union, what chance gives, and, where both keep at least twenty, "
@@ -8913,7 +9096,30 @@ static steer_status agreement_table(experiment *s) {
  * the whole interval of what it speaks of lies where it says; it holds in part when a weaker claim
  * does, which is said above each; it fails when the whole interval lies elsewhere; otherwise the
  * numbers can't tell, and the sentence says how many prompts would. */
-static void conclude_that(report *r, const char *claim, reply full, reply weaker, string numbers) {
+typedef struct {
+    const char *name;
+    estimate is;
+    const char *relation;  /* "at least" or "at most" */
+    double holds, in_part; /* NAN: the weaker claim is of something else */
+} measure;
+
+/* numbers: up to the one without a name. */
+static void add_finding(report *r, const char *claim, const char *verdict, const char *text,
+                        const measure *numbers) {
+    entry x = {IS_FINDING, .name = format_text(r, "%s", claim), .text = format_text(r, "%s", text),
+               .first = r->data.n, .verdict = verdict};
+    for (const measure *y = numbers; y->name; y++, x.n_rows++) {
+        append_datum(r, y->is.value, format_text(r, "%s", y->name));
+        append_datum(r, y->is.low, format_text(r, "%s", y->relation));
+        append_datum(r, y->is.high, NULL);
+        append_datum(r, y->holds, NULL);
+        append_datum(r, y->in_part, NULL);
+    }
+    add_entry(r, x);
+}
+
+static void conclude_that(report *r, const char *claim, reply full, reply weaker, string text,
+                          const measure *numbers) {
     const char *verdict = "can't be told";
     string more = {""};
     if (full.answer == YES)
@@ -8931,7 +9137,7 @@ static void conclude_that(report *r, const char *claim, reply full, reply weaker
         more = str("; about %.0f + %.0f prompts would tell", full.wanted, full.wanted);
     else if (!isnan(full.wanted))
         more = str("; how many prompts would tell can't be said");
-    finding(r, "%s: %s; %s%s", claim, verdict, numbers.s, more.s);
+    add_finding(r, claim, verdict, str("%s%s", text.s, more.s).s, numbers);
 }
 
 /* An estimate as a text: with its interval, if there is one. */
@@ -8945,6 +9151,10 @@ static string text_of(estimate x, int decimals) {
 }
 
 static const reply no_part = {NO, 0};
+
+static estimate exactly(double x) { /* a number that has no interval */
+    return (estimate){x, NAN, NAN, 1, 0};
+}
 
 /* A reply about a share of something is open while that may be nothing at all. */
 static reply of_share(reply about, estimate whole) {
@@ -8969,11 +9179,16 @@ static void conclude_site(experiment *s) {
         other = str("no site passes");
     if (asked && y->layer >= 0)
         other = str("the rule picks block %d, position %d", y->layer, y->pos);
-    conclude_that(s->out, "The vector is of the site that the paper's rule picks", full,
-                  passes && asked ? (reply){YES, 0} : no_part,
-                  str("block %d, position %d %s%s%s: %s at coefficient 1; %s", x->layer, x->pos,
-                      passes ? "passes" : "does not pass (", faults.s, passes ? "" : ")",
-                      site_numbers(x).s, other.s));
+    conclude_that(
+        s->out, "The vector is of the site that the paper's rule picks", full,
+        passes && asked ? (reply){YES, 0} : no_part,
+        str("block %d, position %d %s%s%s: %s at coefficient 1; %s", x->layer, x->pos,
+            passes ? "passes" : "does not pass (", faults.s, passes ? "" : ")", site_numbers(x).s,
+            other.s),
+        (const measure[]){{"refusal log-odds with +v on harmless prompts", exactly(x->induce),
+                           "at least", 0, NAN},
+                          {"KL of ablating the direction", exactly(x->kl), "at most", 0.1, NAN},
+                          {0}});
 }
 
 /* HOLDS: each of the random vectors surely moves at most a fifth of the points that this one moves.
@@ -8986,11 +9201,16 @@ static void conclude_direction(experiment *s) {
         full = both_of(full, of_share(at_most(x, 0.2), s->findings.most));
         weaker = both_of(weaker, of_share(at_most(x, 0.5), s->findings.most));
     }
-    conclude_that(s->out, "It is the direction that steers, not a push of that size", full, weaker,
-                  str("%d random vectors of the same norm at the same site move %.1f points on "
-                      "average (%.1f to %.1f), this one %s",
-                      CONTROLS, moved.mean, moved.least, moved.most,
-                      text_of(s->findings.most, 1).s));
+    conclude_that(
+        s->out, "It is the direction that steers, not a push of that size", full, weaker,
+        str("%d random vectors of the same norm at the same site move %.1f points on "
+            "average (%.1f to %.1f), this one %s",
+            CONTROLS, moved.mean, moved.least, moved.most, text_of(s->findings.most, 1).s),
+        (const measure[]){
+            {"share that random vector 1 moves", s->findings.control[0], "at most", 0.2, 0.5},
+            {"share that random vector 2 moves", s->findings.control[1], "at most", 0.2, 0.5},
+            {"share that random vector 3 moves", s->findings.control[2], "at most", 0.2, 0.5},
+            {0}});
 }
 
 /* HOLDS: frozen patterns surely lose at most a fifth of what there is to lose. IN PART: surely less
@@ -9005,7 +9225,10 @@ static void conclude_patterns(experiment *s) {
                   str("frozen patterns lose %s points of at most %s, a share of %s; frozen values "
                       "%s more (paper: 8.75 points, values 71.75)",
                       text_of(lost_qk, 1).s, text_of(s->findings.most, 1).s, text_of(share, 2).s,
-                      text_of(gap, 1).s));
+                      text_of(gap, 1).s),
+                  (const measure[]){{"share lost with patterns frozen", share, "at most", 0.2, NAN},
+                                    {"points that values lose more", gap, "at least", NAN, 0},
+                                    {0}});
 }
 
 /* HOLDS: frozen values surely lose at least half of what there is to lose. IN PART: surely more
@@ -9017,18 +9240,24 @@ static void conclude_values(experiment *s) {
                   of_share(at_least(share, 0.5), s->findings.most),
                   of_share(weaker, s->findings.most),
                   str("frozen values lose %s points, a share of %s (paper: 71.75 points)",
-                      text_of(s->findings.loss[1], 1).s, text_of(share, 2).s));
+                      text_of(s->findings.loss[1], 1).s, text_of(share, 2).s),
+                  (const measure[]){
+                      {"share lost with values frozen", share, "at least", 0.5, NAN},
+                      {"points that values lose more", s->findings.ov_over_qk, "at least", NAN, 0},
+                      {0}});
 }
 
 /* HOLDS: removing the vector's direct image surely loses at least half of what frozen values lose.
  * IN PART: at least a quarter. FAILS: surely less than half, and not surely a quarter. */
 static void conclude_image(experiment *s) {
     estimate share = s->findings.svv_of_ov, whole = s->findings.loss[1];
-    conclude_that(s->out, "The vector's direct image in the values is most of that",
-                  of_share(at_least(share, 0.5), whole), of_share(at_least(share, 0.25), whole),
-                  str("removing it loses %s points; as a share of what frozen values lose, %s "
-                      "(paper: 54.75 of 71.75)",
-                      text_of(s->findings.loss[2], 1).s, text_of(share, 2).s));
+    conclude_that(
+        s->out, "The vector's direct image in the values is most of that",
+        of_share(at_least(share, 0.5), whole), of_share(at_least(share, 0.25), whole),
+        str("removing it loses %s points; as a share of what frozen values lose, %s "
+            "(paper: 54.75 of 71.75)",
+            text_of(s->findings.loss[2], 1).s, text_of(share, 2).s),
+        (const measure[]){{"share of what frozen values lose", share, "at least", 0.5, 0.25}, {0}});
 }
 
 /* HOLDS: teacher-forced, the effect surely keeps at least 0.8 with patterns frozen and at most 0.5
@@ -9037,11 +9266,16 @@ static void conclude_image(experiment *s) {
 static void conclude_continuous(experiment *s) {
     const estimate *F = s->findings.F;
     reply weaker = {s->findings.F_gap.low > 0 ? YES : NO, 0};
-    conclude_that(s->out, "The continuous measure says the same",
-                  both_of(at_least(F[0], 0.8), at_most(F[1], 0.5)), weaker,
-                  str("teacher-forced faithfulness is %s with patterns frozen and %s with values "
-                      "frozen",
-                      text_of(F[0], 2).s, text_of(F[1], 2).s));
+    conclude_that(
+        s->out, "The continuous measure says the same",
+        both_of(at_least(F[0], 0.8), at_most(F[1], 0.5)), weaker,
+        str("teacher-forced faithfulness is %s with patterns frozen and %s with values "
+            "frozen",
+            text_of(F[0], 2).s, text_of(F[1], 2).s),
+        (const measure[]){{"faithfulness with patterns frozen", F[0], "at least", 0.8, NAN},
+                          {"faithfulness with values frozen", F[1], "at most", 0.5, NAN},
+                          {"their difference", s->findings.F_gap, "at least", NAN, 0},
+                          {0}});
 }
 
 /* HOLDS: on each side each trained vector's refusal rate is surely within 10 points of DIM's. IN
@@ -9057,21 +9291,30 @@ static void conclude_methods(experiment *s) {
             if (fabs(x.value) >= fabs(farthest.value))
                 farthest = x;
         }
-    conclude_that(s->out, "Trained vectors steer as the difference in means does", full, weaker,
-                  str("refusal rates differ by at most %.0f points: %s", fabs(farthest.value),
-                      text_of(farthest, 0).s));
+    conclude_that(
+        s->out, "Trained vectors steer as the difference in means does", full, weaker,
+        str("refusal rates differ by at most %.0f points: %s", fabs(farthest.value),
+            text_of(farthest, 0).s),
+        (const measure[]){
+            {"largest difference of refusal rates, points", farthest, "within", 10, 30}, {0}});
 }
 
 /* HOLDS: a tenth of the edges, of each method's circuit, surely has faithfulness 0.85 on answers
  * that did not choose it. IN PART: a quarter of them. FAILS: one circuit surely needs more than a
  * tenth, and not all are surely well with a quarter. */
 static void conclude_circuits(experiment *s) {
+    static const char *const tenths[] = {"DIM, a tenth", "NTP, a tenth", "PO, a tenth"};
+    static const char *const quarters[] = {"DIM, a quarter", "NTP, a quarter", "PO, a quarter"};
+    measure kept[2 * METHODS + 1] = {{0}};
     reply full = {YES, 0}, weaker = {YES, 0};
     string numbers = {""};
     for (int j = 0; j < s->methods; j++) {
         double share = (double)s->vectors[j].edges / s->t->graph.edges;
         double reached = s->findings.judged[j].reached;
         estimate tenth = s->findings.judged[j].tenth;
+        kept[2 * j] = (measure){tenths[j], tenth, "at least", threshold, NAN};
+        kept[2 * j + 1] =
+            (measure){quarters[j], s->findings.judged[j].quarter, "at least", NAN, threshold};
         full = both_of(full, at_least(tenth, threshold));
         weaker = both_of(weaker, at_least(s->findings.judged[j].quarter, threshold));
         string takes = str("0.85 is not reached with thrice as many");
@@ -9085,17 +9328,19 @@ static void conclude_circuits(experiment *s) {
     }
     conclude_that(
         s->out, "A tenth of the edges carries 85% of the effect", full, weaker,
-        str("on answers that did not choose them, %s (paper: 10.2%% and 10.8%%)", numbers.s));
+        str("on answers that did not choose them, %s (paper: 10.2%% and 10.8%%)", numbers.s), kept);
 }
 
 /* HOLDS: under every vector none of the random circuits has more than a tenth of the effect. IN
  * PART: their mean surely has at most a tenth. FAILS: under one vector it surely has more. */
 static void conclude_random(experiment *s) {
+    measure means[METHODS + 1] = {{0}};
     reply full = {YES, 0}, weaker = {YES, 0};
     string numbers = {""};
     for (int j = 0; j < s->methods; j++) {
         estimate mean = s->findings.judged[j].random;
         reply all = at_most(mean, 0.1); /* of draws, not of prompts */
+        means[j] = (measure){method_names[j], mean, "at most", 0.1, 0.1};
         weaker = both_of(weaker, all);
         if (all.answer == YES && s->findings.judged[j].largest > 0.1)
             all.answer = NO;
@@ -9112,7 +9357,7 @@ static void conclude_random(experiment *s) {
         numbers = str("%s; about %.0f draws would tell", numbers.s, full.wanted);
     full.wanted = weaker.wanted = NAN;
     conclude_that(s->out, "Random circuits of twice that size carry less than a tenth", full,
-                  weaker, str("mean and range of %d, under %s", DRAWS, numbers.s));
+                  weaker, str("mean and range of %d, under %s", DRAWS, numbers.s), means);
 }
 
 /* HOLDS: under another vector a smallest circuit surely keeps 0.75 of the effect, on answers that
@@ -9135,7 +9380,11 @@ static void conclude_interchange(experiment *s) {
                   weaker,
                   str("under another vector a smallest circuit keeps at least %s; circuits of "
                       "10.2%% overlap by %.2f (paper: 0.9)",
-                      text_of(least, 2).s, overlap));
+                      text_of(least, 2).s, overlap),
+                  (const measure[]){
+                      {"least faithfulness under another vector", least, "at least", 0.75, 0.525},
+                      {"overlap of circuits", exactly(overlap), "at least", 0.75, 0.525},
+                      {0}});
 }
 
 /* HOLDS: with 85% or more of the vector set to 0 by the gradient rule, generations surely lose at
@@ -9178,7 +9427,10 @@ static void conclude_sparsity(experiment *s) {
                       "to %.0f%%: %s there",
                       100 * most, text_of(there, 1).s);
     conclude_that(s->out, "Most of the vector can be zeroed", full, weaker,
-                  str("%s (paper: 90%% and more)", numbers.s));
+                  str("%s (paper: 90%% and more)", numbers.s),
+                  (const measure[]){{"largest share zeroed that loses at most 10 points",
+                                     exactly(most), "at least", 0.85, 0.6},
+                                    {0}});
 }
 
 /* HOLDS: nine tenths of the comparisons of two methods' dimensions, of those where both keep at
@@ -9191,7 +9443,10 @@ static void conclude_dimensions(experiment *s) {
         full.answer = OPEN;
     conclude_that(s->out, "Methods keep the same dimensions more than chance would", full, weaker,
                   str("%d of %d comparisons where both keep at least %d have p < 0.05",
-                      s->findings.significant, tested, FEWEST));
+                      s->findings.significant, tested, FEWEST),
+                  (const measure[]){{"share of comparisons with p < 0.05",
+                                     exactly(tested ? share : NAN), "at least", 0.9, 0.5},
+                                    {0}});
 }
 
 static void conclude(experiment *s) {
@@ -9212,8 +9467,8 @@ static void conclude(experiment *s) {
     conclude_sparsity(s);
     if (s->methods > 1)
         conclude_dimensions(s);
-    finding(s->out, "Steering value vectors decode to meaningful tokens: can't be told by a "
-                    "number; read the table of tokens");
+    add_finding(s->out, "Steering value vectors decode to meaningful tokens", "can't be told",
+                "no number tells; read the table of tokens", (const measure[]){{0}});
 }
 
 /* A step that prints; a report that is lost or that nobody can read ends the run. */
@@ -9364,6 +9619,7 @@ typedef struct {
     char **argument; /* what is not an option, the model first; then a NULL */
     int n_arguments;
     const char *program; /* argv[0] */
+    char *command;       /* argv, with spaces between */
 } options;
 
 /* The field of a TEXT is a const char *, of a REAL a double, of the others an int64_t. */
@@ -10558,6 +10814,10 @@ static steer_status command_paper(experiment *s, const options *o) {
         .total = s->train[0].n + s->train[1].n + 0.8 * sites * min_int(SITE_PROMPTS, s->n_val) +
                  2 * DOSES * s->n_val + 18.0 * s->test[0].n + 4.0 * s->map * m->eoi};
     open_report(s->out, m);
+    const steer_prompts *const sets[] = {s->train, s->val, s->test};
+    model_facts *facts = last_model(s->out);
+    for (int i = 0; i < 6 && facts; i++)
+        facts->prompts[i >> 1][i & 1] = sets[i >> 1][i & 1].n;
     say(s->out,
         "judge: the paper's 12 refusal substrings; coherence: %sthe unsteered model's "
         "perplexity of the first %d answers, share of repeated 4-grams",
@@ -10574,6 +10834,12 @@ static steer_status command_paper(experiment *s, const options *o) {
         TRY(check_not_zero(s));
         say(s->out, "vector by %s, block %d, position %d, coefficient %g, as given; norm %.2f",
             s->v.method, s->v.layer, s->v.pos, (double)s->v.coeff, norm_of(s->v.v, s->v.d));
+    }
+    facts = last_model(s->out);
+    if (facts) {
+        facts->layer = s->v.layer;
+        facts->pos = s->v.pos;
+        facts->coeff = (double)s->v.coeff;
     }
     SHOW(judge_site(s));
     if (!train || s->requested.method != DIM)
@@ -10773,7 +11039,11 @@ static steer_status run_command(const known_command *c, options *o, steer_error 
         close_experiment(&s);
         return status;
     }
-    report out = {.f = stdout, .json = (int)o->json};
+    report out = {.f = stdout, .json = (int)o->json, .command = o->command};
+    time_t now = time(NULL);
+    struct tm utc;
+    if (gmtime_r(&now, &utc))
+        strftime(out.date, sizeof out.date, "%Y-%m-%dT%H:%M:%SZ", &utc);
     char *page = NULL;
     steer_status status = o->report ? read_page(o->program, &page, e) : STEER_OK;
     if (!status)
@@ -10979,11 +11249,20 @@ static steer_status obey(const known_command *c, int argc, char **argv, steer_er
         return fail(e, STEER_ENOMEM, "no memory for the arguments");
     memcpy(list, argv + 2, sizeof *list * (size_t)(argc - 2));
     steer_status s = read_arguments(c, list, &o, e);
+    size_t length = 1;
+    for (int i = 0; i < argc; i++)
+        length += strlen(argv[i]) + 1;
     o.program = argv[0];
+    o.command = zeros(length, 1);
+    for (int i = 0; i < argc && o.command; i++) {
+        strcat(o.command, i ? " " : "");
+        strcat(o.command, i ? argv[i] : "steer");
+    }
     if (!s && c->bit & FOR_COMPUTING)
         s = prepare_threads(argv, &o, e);
     if (!s)
         s = run_command(c, &o, e);
+    free(o.command);
     free(list);
     return s;
 }

@@ -600,9 +600,16 @@ static void fuzz_report(const uint8_t *data, size_t n) {
             open_report(&r, &m);
         } else if (what == 1)
             say(&r, "%s", text);
-        else if (what == 2)
-            finding(&r, "%s", text);
-        else {
+        else if (what == 2) {
+            const measure numbers[] = {{text,
+                                        {odd_number(&in), odd_number(&in), 1, 1, 1},
+                                        "at most",
+                                        odd_number(&in),
+                                        NAN},
+                                       {0}};
+            add_finding(&r, text, "holds", text, numbers);
+            add_answer(&r, 0, "-s", 1, text, text);
+        } else {
             const char *name = tables[take(&in, sizeof tables / sizeof *tables)];
             open_table(&r, name, text, columns[take(&in, sizeof columns / sizeof *columns)]);
             for (int rows = take(&in, 12); rows; rows--) {

@@ -356,15 +356,18 @@ static void test_report(void) {
                "the checker of JSON");
     report empty = {0};
     json = report_text(&empty, NULL, &n);
-    CHECK_THAT(json && !strcmp(json, "[]\n"), "%s", json);
+    CHECK_THAT(json && is_json(json) && strstr(json, "\"models\": []}"), "%s", json);
     free(json);
 
     snprintf(m.config.name, sizeof m.config.name, "<b>\"m\" & \xFF</b>");
     m.config.fingerprint = 0x123456789ABCDEFull;
     open_report(&r, &m);
     say(&r, "%s", hostile), say(&r, "%s", broken), say(&r, "%s", lines), say(&r, "%s", "");
-    finding(&r, "%s: holds in part; %s", hostile, broken);
-    finding(&r, "a claim: fails; 100%% of <it>"), finding(&r, "no verdict & no colon");
+    const measure numbers[] = {{"share & <b>", {0.5, -INFINITY, 0.75, 1, 9}, "at least", 0.25, NAN},
+                               {0}};
+    add_finding(&r, hostile, "holds in part", broken, numbers);
+    add_finding(&r, "a claim", "fails", "100% of <it>", numbers + 1);
+    add_answer(&r, HARMLESS, "+s, values frozen", 0, hostile, lines);
     open_table(
         &r, "words", hostile,
         (const column[]){
@@ -376,13 +379,18 @@ static void test_report(void) {
     html = report_text(&r, page, &(size_t){0});
     CHECK_THAT(json && html && strlen(json) == n && is_json(json), "not JSON: %s", json);
     if (json && html) {
-        CHECK_THAT(occurrences(json, "null") == 5 && strstr(json, "123456789abcdef"),
+        CHECK_THAT(occurrences(json, "null") == 8 && strstr(json, "123456789abcdef"),
                    "%d nulls: %s", occurrences(json, "null"), json);
-        const char *at = strstr(json, "{\"note\": ");
-        decode_json(at ? at + 9 : "\"", decoded);
+        const char *at = strstr(json, "\"notes\": [\n    ");
+        decode_json(at ? at + 15 : "\"", decoded);
         CHECK_THAT(!strcmp(decoded, hostile), "\"%s\" came back", decoded);
-        at = at ? strstr(at + 9, "{\"note\": \"two") : NULL;
-        decode_json(at ? at + 9 : "\"", decoded);
+        at = at ? strstr(at, "\"two") : NULL;
+        decode_json(at ? at : "\"", decoded);
+        CHECK_THAT(strstr(json, "\"value\": 0.5, \"low\": null, \"high\": 0.75, \"holds\": 0.25, "
+                                "\"in part\": null") &&
+                       strstr(json, "\"side\": \"harmless\", \"under\": \"+s, values frozen\", "
+                                    "\"refuses\": false"),
+                   "a finding's numbers, an answer: %s", json);
         CHECK_THAT(!strcmp(decoded, lines), "\"%s\" came back", decoded);
         CHECK_THAT(occurrences(json, "\xEF\xBF\xBD") >= 20, "what is broken is shown as such: %d",
                    occurrences(json, "\xEF\xBF\xBD"));
@@ -584,6 +592,11 @@ static void test_whole_paper(void) {
         for (size_t i = 0; i < n_entries(&out); i++) {
             const entry *t = AT(out.entries, entry, i);
             found += t->kind == IS_TABLE && !strcmp(t->name, tables[k]);
+            for (int a = 0; t->kind == IS_TABLE && a < t->n_columns; a++)
+                for (int b = 0; b < a; b++)
+                    CHECK_THAT(strcmp(row_data(&out, t, -1)[a].text, row_data(&out, t, -1)[b].text),
+                               "%s has two columns %s", t->name, row_data(&out, t, -1)[a].text);
+            CHECK_THAT(t->kind != IS_ANSWER, "a prompt of a model outside the box");
         }
         CHECK_THAT(found == 1, "table %s: %d times", tables[k], found);
     }
