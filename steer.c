@@ -5593,7 +5593,7 @@ enum { IS_MODEL, IS_NOTE, IS_TABLE, IS_FINDING, IS_ANSWER };
 /* name: a sentence, a claim, a prompt, a model's or table's name; text: a table's title, a finding's
  * numbers, an answer. first: of a table's data, its head and rows; of a finding's, MEASURED each. */
 typedef struct {
-    int kind, n_columns, n_rows;
+    int kind, n_columns, n_rows, n_shown; /* shown: on the screen, the first ones */
     char *name, *text;
     size_t first;
     const char *verdict; /* of a finding */
@@ -5618,7 +5618,7 @@ typedef struct {
 /* On f, if any, as text, or (json) as JSON at the end. lost: memory lacked, no more is kept. */
 typedef struct {
     FILE *f;
-    int json, lost;
+    int json, lost, progress; /* progress: there is a line of it on the terminal to be wiped */
     buffer entries, data, models;
     const char *command; /* that made it; NULL: not known */
     char date[24];
@@ -5725,7 +5725,7 @@ static void json_text(FILE *f, const char *s) {
 
 /* A row for the screen. */
 static void put_row(FILE *f, const report *r, const entry *t, int i) {
-    for (int k = 0; k < t->n_columns; k++) {
+    for (int k = 0; k < t->n_shown; k++) {
         const datum *x = &row_data(r, t, i)[k], *head = &row_data(r, t, -1)[k];
         int width = max_int((int)strlen(head->text), k ? 5 : 26);
         if (head->value >= 0) {
@@ -5745,6 +5745,8 @@ static void echo(const report *r, const entry *x, int i) {
     int table = x->kind == IS_TABLE, model = x->kind == IS_MODEL;
     if (!r->f || r->json || r->lost || x->kind == IS_ANSWER)
         return;
+    if (r->progress)
+        fputs("\r\033[K", stderr);
     if (i < 0) {
         if (table)
             fputs("\n", r->f);
@@ -5794,7 +5796,7 @@ static void add_answer(report *r, int side, const char *under, int refuses, cons
 
 /* A column: its name and with how many decimals its numbers are shown; WORDS: it holds texts, as the
  * first of a table does. */
-enum { WORDS = -1 };
+enum { WORDS = -1, CODE = -2 /* whole numbers for the report, which a screen leaves out; last */ };
 
 typedef struct {
     const char *name;
@@ -5806,8 +5808,10 @@ static void open_table(report *r, const char *name, const char *title, const col
     entry t = {IS_TABLE, .name = format_text(r, "%s", name), .text = format_text(r, "%s", title),
                .first = r->data.n};
     for (const column *x = columns; x->name; x++) {
-        append_datum(r, x->decimals, format_text(r, "%s", x->name));
+        append_datum(r, x->decimals == CODE ? 0 : x->decimals, format_text(r, "%s", x->name));
         t.n_columns++;
+        if (x->decimals != CODE)
+            t.n_shown = t.n_columns;
     }
     add_entry(r, t);
 }
@@ -7370,14 +7374,14 @@ static steer_status rate_site(experiment *s, site_score *x) {
 /* The refusal scores of all sites into s->sites, block by block. */
 static steer_status sites_table(experiment *s) {
     int layers = s->m->config.layers, eoi = s->m->eoi;
-    string names[MAX_EOI], induced[MAX_EOI];
+    char names[2 * MAX_EOI][24];
     column columns[2 * MAX_EOI + 2] = {{"block", WORDS}};
     site_score *x = s->sites;
     for (int k = 0; k < eoi; k++) {
-        names[k] = str("%d bypass", k - eoi);
-        induced[k] = str("%d induce", k - eoi);
-        columns[1 + 2 * k] = (column){names[k].s, 1};
-        columns[2 + 2 * k] = (column){induced[k].s, 1};
+        snprintf(names[2 * k], sizeof *names, "%d bypass", k - eoi);
+        snprintf(names[2 * k + 1], sizeof *names, "%d induce", k - eoi);
+        columns[1 + 2 * k] = (column){names[2 * k], 1};
+        columns[2 + 2 * k] = (column){names[2 * k + 1], 1};
     }
     string title = str("Refusal log-odds at coefficient 1, validation: %d harmful prompts with -v "
                        "(unsteered %.1f), %d harmless with +v (%.1f)",
@@ -8744,9 +8748,9 @@ static steer_status circuit_table(experiment *s) {
     const unsigned char *kept = cut_at(s, 0);
     const double *score = edges_of(s->t, s->vectors[DIM].scores, 0);
     int rank = 0;
-    static const column columns[] = {{"edge", WORDS},  {"score", 3},    {"from layer", 0},
-                                     {"from head", 0}, {"to layer", 0}, {"to kind", 0},
-                                     {"to head", 0},   {"rank", 0},     {0}};
+    static const column columns[] = {{"edge", WORDS},     {"score", 3},       {"from layer", CODE},
+                                     {"from head", CODE}, {"to layer", CODE}, {"to kind", CODE},
+                                     {"to head", CODE},   {"rank", CODE},     {0}};
     open_table(s->out, "circuit",
                "The strongest edges of DIM's smallest circuit, by norm-free score", columns);
     if (select_edges(s, &s->vectors[DIM], SIMPLE, s->vectors[DIM].edges, cut_at(s, 0)) < 0)
@@ -11039,7 +11043,7 @@ static steer_status run_command(const known_command *c, options *o, steer_error 
         close_experiment(&s);
         return status;
     }
-    report out = {.f = stdout, .json = (int)o->json, .command = o->command};
+    report out = {.f = stdout, .json = (int)o->json, .progress = isatty(2), .command = o->command};
     time_t now = time(NULL);
     struct tm utc;
     if (gmtime_r(&now, &utc))

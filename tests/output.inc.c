@@ -500,6 +500,54 @@ static void test_found_early(void) {
     free(small.bytes);
 }
 
+/* ---------------------------------------------------------------- progress on a terminal */
+
+/* On a terminal no line of progress is left standing where a table or a sentence begins; where
+ * standard error is none, there is no progress. */
+static void test_progress(void) {
+    static const char command[] = "weights/tiny-llama.bin --quick --train 8 --val 2 --map 0 " SHORT;
+    static char text[1 << 17];
+    size_t n = 0;
+    char line[1024];
+    int terminal = posix_openpt(O_RDWR | O_NOCTTY);
+    if (terminal < 0 || grantpt(terminal) || unlockpt(terminal)) {
+        CHECK_THAT(0, "this machine has no terminals");
+        return;
+    }
+    snprintf(line, sizeof line, "exec %s reproduce %s >%s 2>&1 </dev/null", PROGRAM, command,
+             ptsname(terminal));
+    int slave = open(ptsname(terminal), O_RDWR | O_NOCTTY); /* keeps it open for us */
+    fflush(stdout);
+    pid_t child = fork();
+    if (!child) {
+        execl("/bin/sh", "sh", "-c", line, (char *)NULL);
+        _exit(127);
+    }
+    int status = -1, ended = 0;
+    struct pollfd ready = {terminal, POLLIN, 0};
+    while (n < sizeof text - 1) {
+        if (poll(&ready, 1, ended ? 0 : 50) > 0) {
+            ssize_t got = read(terminal, text + n, sizeof text - 1 - n);
+            n += got > 0 ? (size_t)got : 0;
+        } else if (ended)
+            break;
+        else
+            ended = waitpid(child, &status, WNOHANG) == child;
+    }
+    text[n] = 0;
+    close(slave);
+    close(terminal);
+    int shown_lines = 0;
+    for (const char *s = text; (s = strstr(s, "s left ")); shown_lines++) {
+        s += strlen("s left ");
+        CHECK_THAT(*s == '\r', "behind a line of progress stands \"%.60s\"", s);
+    }
+    CHECK_THAT(!status && shown_lines > 5 && strstr(text, "Freezing"), "status %d, %d lines",
+               status, shown_lines);
+    snprintf(line, sizeof line, "reproduce %s", command);
+    CHECK_THAT(!run_program(PROGRAM, line, "") && !strstr(complained, "left"), "%s", complained);
+}
+
 /* ---------------------------------------------------------------- the report's page */
 
 /* The program in a folder with tools/page/report.html beside it, and one where there is none: what

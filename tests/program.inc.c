@@ -368,10 +368,14 @@ static void test_report(void) {
     add_finding(&r, hostile, "holds in part", broken, numbers);
     add_finding(&r, "a claim", "fails", "100% of <it>", numbers + 1);
     add_answer(&r, HARMLESS, "+s, values frozen", 0, hostile, lines);
-    open_table(
-        &r, "words", hostile,
-        (const column[]){
-            {"what <is>", WORDS}, {"n", 0}, {"x", 2}, {"text & such", WORDS}, {"left", 1}, {0}});
+    open_table(&r, "words", hostile,
+               (const column[]){{"what <is>", WORDS},
+                                {"n", 0},
+                                {"x", 2},
+                                {"text & such", WORDS},
+                                {"left", 1},
+                                {"code", CODE},
+                                {0}});
     add_row(&r, hostile, (const double[]){3, NAN}, 2, (const char *[]){broken}, 1);
     add_row(&r, broken, (const double[]){-0.0, INFINITY}, 2, (const char *[]){hostile}, 1);
     add_row(&r, "", (const double[]){1e300, -1e-300, -INFINITY}, 3, (const char *[]){lines}, 1);
@@ -379,7 +383,8 @@ static void test_report(void) {
     html = report_text(&r, page, &(size_t){0});
     CHECK_THAT(json && html && strlen(json) == n && is_json(json), "not JSON: %s", json);
     if (json && html) {
-        CHECK_THAT(occurrences(json, "null") == 8 && strstr(json, "123456789abcdef"),
+        CHECK_THAT(strstr(json, "{\"name\": \"code\", \"type\": \"number\", \"decimals\": 0}") &&
+                       occurrences(json, "null") == 11 && strstr(json, "123456789abcdef"),
                    "%d nulls: %s", occurrences(json, "null"), json);
         const char *at = strstr(json, "\"notes\": [\n    ");
         decode_json(at ? at + 15 : "\"", decoded);
@@ -412,7 +417,8 @@ static void test_report(void) {
         for (size_t i = 0; i < n; i++)
             controls += ((unsigned char)text[i] < 32 && text[i] != '\n') || text[i] == 127;
         CHECK_THAT(n > 500 && !controls && !strstr(text, "\xC2\x9B") &&
-                       strstr(text, "a claim: fails; 100% of <it>"),
+                       strstr(text, "a claim: fails; 100% of <it>") && !strstr(text, "code") &&
+                       strstr(text, "text & such") && !strstr(text, "+s, values frozen"),
                    "%zu bytes, %d control characters", n, controls);
         free(text);
     }

@@ -114,6 +114,7 @@ static const test tests[] = {
     {"training", test_training, "training lowers the loss; the seed decides the bits"},
     {"patch-errors", test_patch_errors, "wrong plans and examples of patching"},
     {"report", test_report, "the JSON is well formed, in a page too, and escapes its text"},
+    {"progress", test_progress, "on a terminal progress is wiped before anything is printed"},
     {"page", test_page, "a report's page is joined with it, and missed before the work"},
     {"circuit-files", test_circuit_files,
      "a circuit's file is read back, and refused where it does not fit"},
