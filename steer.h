@@ -2,8 +2,12 @@
  * and measures why the steering works. MIT licence.
  *
  * Conventions. Blocks and positions count from 0; positions are absolute, the same in prefill and
- * in generation. A steering vector s points towards refusal: coefficient a = +1 induces, -1
- * bypasses. Sections and equations named "paper" are those of arXiv 2604.08524.
+ * in generation. A steering vector s points towards a behaviour, by default refusal: coefficient
+ * a = +1 induces it, -1 bypasses it. Sections and equations named "paper" are those of arXiv
+ * 2604.08524.
+ *
+ * Language. This header is C99 and C++11. steer.c is C11 with GNU's extensions (vector types among
+ * them) for POSIX systems with little-endian numbers; gcc 12 and clang 14 are tested.
  *
  * Promises. No function exits, prints, reads the environment or keeps global state. A steer_model
  * is immutable once open and may be shared by threads; a steer_context belongs to one thread at a
@@ -13,9 +17,10 @@
  * of stack. Plain structs may grow between versions: zero them before use, zero means "default".
  * There is no ABI promise.
  *
- * Returns. A failure is a steer_status that is not 0, a pointer that is NULL, or a count (int,
- * long) of -1; steer_context_bytes says 0. Where a steer_error is asked for, it then has the
- * reason. What a *_new, *_open, *_load or steer_dim made is freed by the function beside it.
+ * Returns. A failure is a steer_status that is not 0, a pointer that is NULL, or a count or number
+ * (int, long) of -1; steer_context_bytes says 0. Where a steer_error is asked for, it then has the
+ * reason; success clears it. What a *_new, *_open, *_load or steer_dim made is freed by the function
+ * beside it.
  *
  * Threads. Built with OpenMP, work is shared by as many threads as the calling thread's
  * omp_set_num_threads or OMP_NUM_THREADS says. How they wait for each other is read from the
@@ -36,7 +41,7 @@ extern "C" {
 #define STEER_VERSION 2       /* of this interface */
 #define STEER_MODEL_FORMAT 1  /* of model files, */
 #define STEER_VECTOR_FORMAT 1 /* of vector files: what is written, and alone is read */
-#define STEER_MAX_IDS 8       /* end-of-turn or refusal token ids of a model */
+#define STEER_MAX_IDS 8       /* end-of-turn or first token ids of a model file */
 
 /* ---- Errors: 0 is success; otherwise the error says in one sentence what was wrong and what to
  * do. Every `steer_error *e` may be NULL. ---- */
@@ -65,9 +70,9 @@ typedef struct {
     int window, window_every; /* block b sees `window` positions unless b % every == every - 1 */
     float norm_eps, norm_offset, attn_cap, final_cap, embed_scale, query_scale;
     int pretok, nfc, trim; /* 1: GPT-2, single digits; 2: Qwen2 */
-    int n_eot, n_refusal;
-    int eot[STEER_MAX_IDS], refusal[STEER_MAX_IDS]; /* the paper's R: a refusal's first tokens */
-    int site_layer, site_pos;                       /* site to report by default; layer 0: none */
+    int n_eot, n_first;
+    int eot[STEER_MAX_IDS], first[STEER_MAX_IDS]; /* the paper's R: a refusal's first tokens */
+    int site_layer, site_pos;                     /* site to report by default; layer 0: none */
     float site_coeff;
     uint64_t fingerprint; /* of all bytes of the file */
     char name[64];
@@ -260,7 +265,8 @@ typedef struct {
     uint32_t template_crc; /* of the chat template */
     char method[16], model[64]; /* "dim" */
     float *v;                   /* [d], owned; not normalised */
-    float *keep;                /* [3][layers] harmless means along v (steer_plan.keep), owned */
+    float *keep;                /* [3][layers] means without the behaviour along v
+                                   (steer_edit.keep), owned */
 } steer_vector;
 
 /* A vector of zeros, to be filled in; method: what it is called in its file, at most 15 bytes. */
@@ -273,33 +279,63 @@ steer_status steer_vector_save(const steer_vector *v, const char *path, steer_er
 /* Refused with the field named when it was made for another model or template. */
 steer_status steer_vector_load(steer_vector *v, const char *path, const steer_model *m,
                                steer_error *e);
+/* The same of a file's bytes; `name` is for the errors. */
+steer_status steer_vector_load_memory(steer_vector *v, const void *bytes, size_t size,
+                                      const char *name, const steer_model *m, steer_error *e);
 void steer_vector_free(steer_vector *v);
 
+/* ---- Prompts, with and without a behaviour ---- */
 typedef struct { /* tokenised prompts */
     int n;
     int **tokens, *lengths; /* [n], owned */
     char **text, **task; /* [n], owned; task[i] is NULL where a prompt has none, as task may be */
 } steer_prompts;
 
+/* Append one prompt under the model's template to prompts that were zero at first (system NULL: the
+ * model's default; task: any note, or NULL). The texts are copied. */
+steer_status steer_prompts_add(steer_prompts *p, const steer_model *m, const char *system,
+                               const char *text, const char *task, steer_error *e);
 /* One prompt a line: PROMPT, PROMPT<TAB>TASK, or {"prompt": "..."}; the template is applied.
  * limit 0: all. */
 steer_status steer_prompts_load(steer_prompts *p, const steer_model *m, const char *path, int limit,
                                 steer_error *e);
+/* The same of a file's text; `name` is for the errors. */
+steer_status steer_prompts_load_memory(steer_prompts *p, const steer_model *m, const char *text,
+                                       size_t size, const char *name, int limit, steer_error *e);
 void steer_prompts_free(steer_prompts *p);
 
-/* Means over prompts at the end-of-instruction positions (paper 2.1), in double, written to
- * mean[3][eoi][layers][d]: site 0 the residual entering each block, 1 attention outputs, 2 MLP
- * outputs; zeros where no prompt counts. sign 1 counts prompts with refusal score > 0 only, -1
- * those below 0, 0 all. *score, if not NULL: the mean refusal score of all. Returns the prompts
- * counted, or -1. */
-int steer_means(steer_context *c, const steer_prompts *p, int sign, double *mean, double *score,
-                steer_error *e);
-/* The difference-in-means vector of a site, from the means of both sides; steer_vector_free it. */
-steer_status steer_dim(steer_vector *v, const steer_model *m, const double *harmful,
-                       const double *harmless, int layer, int pos, float coeff, steer_error *e);
-/* Refusal log-odds ln P_R - ln(1 - P_R) at the last prompt position (paper 2.2; eps 1e-8). */
-double steer_refusal_score(const steer_model *m, const float *logits);
-int steer_is_refusal(const char *text); /* one of the 12 substrings of the paper's evaluation */
+typedef struct {                /* a behaviour. All zero, or NULL where one is asked for: refusal */
+    const char *const *phrases; /* [n_phrases] an answer that holds one, in any case of letters,
+                                   shows the behaviour; n_phrases 0: the 12 of the paper */
+    int n_phrases;
+    const int *first; /* [n_first] the tokens that such an answer begins with (the paper's R);
+                         n_first 0: the model file's */
+    int n_first;
+} steer_behaviour;
+
+/* Log-odds ln P - ln(1 - P) that an answer to a prompt shows the behaviour, by its first token: P
+ * of those tokens under logits [vocab] at the last prompt position (paper 2.2; eps 1e-8). NAN where
+ * one is no token. */
+double steer_log_odds(const steer_model *m, const steer_behaviour *b, const float *logits);
+int steer_shows(const steer_behaviour *b, const char *text); /* 1: it holds one of the phrases */
+
+/* Sums of activations at the end-of-instruction positions (paper 2.1). */
+typedef struct {
+    double *sum;  /* [3][eoi][layers][d], the caller's, zeros at first: site 0 the residual entering
+                    each block, 1 attention outputs, 2 MLP outputs */
+    int count;    /* of prompts in sum; a mean is sum / count */
+    double score; /* the sum of the log-odds of all n prompts, whether they count or not */
+    int n;
+} steer_sums;
+
+/* Run prompts, and add them to the sums. sign 1 counts prompts with log-odds > 0 only, -1 those
+ * below 0, 0 all. After a failure the sums may hold some of the prompts. */
+steer_status steer_means(steer_context *c, const steer_prompts *p, const steer_behaviour *b,
+                         int sign, steer_sums *to, steer_error *e);
+/* The difference-in-means vector of a site: the mean over prompts with the behaviour minus that
+ * over prompts without it; steer_vector_free it. */
+steer_status steer_dim(steer_vector *v, const steer_model *m, const steer_sums *with,
+                       const steer_sums *without, int layer, int pos, float coeff, steer_error *e);
 
 /* ---- Patching (paper section 4): which nodes and edges carry the steering ---- */
 typedef struct {

@@ -778,16 +778,17 @@ static int open_boxed(boxed *b, const char *path, int layer, int pos) {
     if (!(b->m = open_or_fail(path)))
         return 0;
     steer_context *c = steer_context_new(b->m, &l, &e);
-    double *mean[2];
+    steer_sums sums[2] = {{0}};
     CHECK_THAT(c, "%s", e.text);
     for (int k = 0; k < 3; k++)
         CHECK_THAT(!steer_prompts_load(&p[k], b->m, files[k], 16, &e), "%s", e.text);
     for (int k = 0; k < 2; k++) {
-        mean[k] =
+        sums[k].sum =
             zeros(3 * (size_t)(b->m->eoi * b->m->config.layers * b->m->config.d), sizeof(double));
-        CHECK_THAT(steer_means(c, &p[k], 0, mean[k], NULL, &e) == 16, "%s", e.text);
+        CHECK_THAT(!steer_means(c, &p[k], NULL, 0, &sums[k], &e) && sums[k].count == 16, "%s",
+                   e.text);
     }
-    CHECK_THAT(!steer_dim(&b->v, b->m, mean[0], mean[1], layer, pos, 1, &e), "%s", e.text);
+    CHECK_THAT(!steer_dim(&b->v, b->m, &sums[0], &sums[1], layer, pos, 1, &e), "%s", e.text);
     changes plan = {.add = b->v.v, .coeff = 1, .layer = layer};
     steer_job jobs[2];
     b->prompt = p[2].lengths[3];
@@ -804,7 +805,7 @@ static int open_boxed(boxed *b, const char *path, int layer, int pos) {
         b->n[k] = b->prompt + jobs[k].n_out;
     for (int k = 0; k < 3; k++)
         steer_prompts_free(&p[k]);
-    steer_context_free(c), free(mean[0]), free(mean[1]);
+    steer_context_free(c), free(sums[0].sum), free(sums[1].sum);
     return 1;
 }
 

@@ -1301,11 +1301,14 @@ static void test_means(void) {
     for (int k = 0; k < TEXTS; k++) {
         mean[k] = zeros(n, sizeof(double));
         CHECK_THAT(!load_text(&p, m, texts[k], strlen(texts[k]), 0, &e), "%s", e.text);
-        CHECK_THAT(steer_means(c, &p, 0, mean[k], &score[k], &e) == p.n, "%s", e.text);
-        memcpy(expected, mean[k], n * sizeof *expected);
-        CHECK_THAT(steer_means(c, &p, 0, mean[k], NULL, &e) == p.n && /* the old content is gone */
-                       !memcmp(expected, mean[k], n * sizeof *expected),
-                   "a second call on the same array gives another mean");
+        steer_sums sums = {.sum = mean[k]};
+        for (int calls = 1; calls <= 2; calls++) /* sums of several calls add up */
+            CHECK_THAT(!steer_means(c, &p, NULL, 0, &sums, &e) && sums.count == calls * p.n &&
+                           sums.n == sums.count,
+                       "%d prompts after %d calls: %s", sums.count, calls, e.text);
+        for (size_t i = 0; i < n; i++)
+            mean[k][i] /= sums.count;
+        score[k] = sums.score / sums.n;
         if (k + 1 < TEXTS)
             steer_prompts_free(&p);
     }
@@ -1322,6 +1325,7 @@ static void test_means(void) {
     for (int sign = -1; sign <= 1; sign += 2) {
         int wanted = 0;
         double *got = zeros(n, sizeof *got), total = 0;
+        steer_sums sums = {.sum = got};
         memset(expected, 0, n * sizeof *expected);
         for (int k = 2; k < 6; k++)
             if (sign * score[k] > 0) {
@@ -1329,8 +1333,11 @@ static void test_means(void) {
                 for (size_t i = 0; i < n; i++)
                     expected[i] += mean[k][i];
             }
-        CHECK_THAT(steer_means(c, &p, sign, got, &total, &e) == wanted, "sign %d: %s", sign,
-                   e.text);
+        CHECK_THAT(!steer_means(c, &p, NULL, sign, &sums, &e) && sums.count == wanted,
+                   "sign %d: %s", sign, e.text);
+        total = sums.score / sums.n;
+        for (size_t i = 0; i < n && wanted; i++)
+            got[i] /= wanted;
         off = 0;
         for (size_t i = 0; i < n && wanted; i++)
             off = fmax(off, fabs(expected[i] / wanted - got[i]));

@@ -348,6 +348,12 @@ static void test_vector_files(void) {
             steer_status s = steer_vector_load(&w, again, m, &e);
             for (int i = 0; !s && i < w.d; i++)
                 CHECK_THAT(isfinite(w.v[i]), "%s: number %d", what, i);
+            steer_vector own; /* from memory, at an odd address, it is the same */
+            memmove(copy + 1, copy, n);
+            CHECK_THAT(steer_vector_load_memory(&own, copy + 1, n, again, m, NULL) == s &&
+                           (s || !memcmp(own.v, w.v, sizeof *w.v * (size_t)w.d)),
+                       "%s: another vector from memory", what);
+            steer_vector_free(&own);
             CHECK_THAT(s || (w.layer >= 0 && w.layer < m->config.layers && isfinite(w.coeff)), "%s",
                        what);
             if (!s)
@@ -571,7 +577,8 @@ static void *call_everything(void *model) {
     steer_context *c = s ? NULL : steer_context_new(m, &l, &e);
     size_t means = (size_t)3 * (size_t)m->eoi * (size_t)m->config.layers * (size_t)m->config.d;
     double *mean = zeros(2 * means, sizeof *mean);
-    int prompts = c ? steer_means(c, &p, 0, mean, NULL, &e) : -1;
+    steer_sums sums[2] = {{.sum = mean}, {.sum = mean + means, .count = 1}};
+    int prompts = c && !steer_means(c, &p, NULL, 0, &sums[0], &e) ? sums[0].count : -1;
     CHECK_THAT(prompts == 4, "%s", e.text);
     if (prompts != 4)
         return NULL;
@@ -579,7 +586,7 @@ static void *call_everything(void *model) {
     steer_vector v = {0}, back = {0};
     for (size_t i = 0; i < means; i++)
         mean[means + i] = mean[i] * 0.5 + (double)(i % 7) * 0.01;
-    s = steer_dim(&v, m, mean, mean + means, 1, -1, 1, &e);
+    s = steer_dim(&v, m, &sums[0], &sums[1], 1, -1, 1, &e);
     s = s ? s : steer_vector_save(&v, in_temporary("stack.vec"), &e);
     s = s ? s : steer_vector_load(&back, in_temporary("stack.vec"), m, &e);
 
@@ -871,7 +878,7 @@ static void test_promises(void) {
 
     /* The header's numbers, and the angles. */
     f = small_image(F32, 0);
-    patch_config(&f, FIELD(refusal) + 4, 'I');
+    patch_config(&f, FIELD(first) + 4, 'I');
     check_refused(&f, "named twice");
     f = small_image(F32, 0);
     patch_config(&f, FIELD(site_pos), (uint32_t)-7);
@@ -971,8 +978,9 @@ static void test_callers_numbers(void) {
         }
         steer_vector v = {0};
         double *mean = zeros((size_t)3 * 64 * (size_t)m->config.d, 2 * sizeof *mean);
-        CHECK_THAT(steer_dim(&v, m, mean, mean, x, -1, 1, &e) == STEER_EARG, "block %d", x);
-        s = x == -1 ? STEER_EARG : steer_dim(&v, m, mean, mean, 0, x, 1, &e);
+        const steer_sums sums = {.sum = mean, .count = 1};
+        CHECK_THAT(steer_dim(&v, m, &sums, &sums, x, -1, 1, &e) == STEER_EARG, "block %d", x);
+        s = x == -1 ? STEER_EARG : steer_dim(&v, m, &sums, &sums, 0, x, 1, &e);
         CHECK_THAT(s == STEER_EARG, "position %d", x);
         steer_vector odd = {.v = tape_memory, .keep = tape_memory, .d = x, .layers = 2};
         CHECK_THAT(steer_vector_save(&odd, in_temporary("odd.vec"), &e) == STEER_EARG, "d %d", x);
@@ -986,7 +994,8 @@ static void test_callers_numbers(void) {
     int *lists[] = {prompt}, lengths[] = {m->eoi - 1};
     steer_prompts shorter = {.n = 1, .tokens = lists, .lengths = lengths};
     double *mean = zeros((size_t)3 * (size_t)m->eoi * 2 * (size_t)m->config.d, sizeof *mean);
-    CHECK_THAT(steer_means(c, &shorter, 0, mean, NULL, &e) == -1 && e.code == STEER_EARG &&
+    steer_sums sums = {.sum = mean};
+    CHECK_THAT(steer_means(c, &shorter, NULL, 0, &sums, &e) != STEER_OK && e.code == STEER_EARG &&
                    strstr(e.text, "template"),
                "%s", e.text);
     free(mean), free(tape_memory);

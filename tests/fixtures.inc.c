@@ -439,8 +439,7 @@ static image small_image(dtype type, int kind) {
     put_word(&p, 0), put_word(&p, 0), put_bytes(&p, &data, 8);
     snprintf((char *)p, 64, "small %d", kind), p += 64;
     c.pretok = kind & SMALL_NFC ? 2 : 1, c.nfc = kind & SMALL_NFC ? 1 : 0, c.trim = gemma ? 1 : 0;
-    c.n_eot = 1, c.n_refusal = 2, c.eot[0] = 256 + MERGED + 2, c.refusal[0] = 'I',
-    c.refusal[1] = 'A';
+    c.n_eot = 1, c.n_first = 2, c.eot[0] = 256 + MERGED + 2, c.first[0] = 'I', c.first[1] = 'A';
     c.site_layer = 1, c.site_pos = -1, c.site_coeff = 1;
     put_bytes(&p, &c, offsetof(steer_config, fingerprint)); /* the struct is the format */
     put_bytes(&p, at, sizeof at);

@@ -793,7 +793,10 @@ static void random_means(caller *a, input *in) {
     steer_prompts p = {min_int(odd_int(in, 3), 2), tokens, lengths, NULL, NULL};
     size_t d = (size_t)a->m->config.d, layers = (size_t)a->m->config.layers;
     size_t n = 3 * (size_t)steer_eoi(a->m) * layers * d;
-    double *mean = zeros(2 * n, sizeof *mean), score;
+    double *mean = zeros(2 * n, sizeof *mean);
+    steer_sums sums[2] = {{.sum = mean}, {.sum = mean + n, .count = 1}};
+    const int first[2] = {odd_int(in, 270), 5};
+    const steer_behaviour behaviour = {.first = first, .n_first = 2};
     for (int i = 0; i < 16; i++)
         ids[i] = odd_int(in, 270);
     for (int i = 0; i < 2; i++)
@@ -801,12 +804,12 @@ static void random_means(caller *a, input *in) {
     for (int i = 0; i < 2; i++)
         if (lengths[i] > 14 && lengths[i] <= a->limits.positions)
             lengths[i] = 14;
-    if (steer_means(a->c, &p, sign, mean, &score, &a->e) < 0)
-        check_status(a->e.code, &a->e);
+    const steer_behaviour *b = take(in, 2) ? &behaviour : NULL;
+    check_status(steer_means(a->c, &p, b, sign, &sums[0], &a->e), &a->e);
     steer_vector v = {0};
     int pos = take(in, 4) ? -take(in, 4) : odd_int(in, 4);
     steer_status s =
-        steer_dim(&v, a->m, mean, mean + n, odd_int(in, 2), pos, (float)odd_number(in), &a->e);
+        steer_dim(&v, a->m, &sums[0], &sums[1], odd_int(in, 2), pos, (float)odd_number(in), &a->e);
     check_status(s, &a->e);
     if (!s) {
         const char *path = in_temporary("calls.vec");

@@ -752,7 +752,7 @@ static void test_terminal(void) {
 
     /* A model of that name whose refusals begin so, and whose random answers hold any byte. */
     memcpy(small.bytes + 40, "red \x1b[31m\nname", 15);
-    unsigned char *refusal = small.bytes + 104 + offsetof(steer_config, refusal);
+    unsigned char *refusal = small.bytes + 104 + offsetof(steer_config, first);
     memcpy(refusal, &(int){27}, sizeof(int));
     seal_head(small.bytes, small.size);
     write_bytes(in_temporary("red.bin"), small.bytes, small.size);

@@ -358,7 +358,8 @@ static void test_golden_dim(void) {
     char *line = NULL;
     size_t size = 0;
     float numbers[2048];
-    double *mean[2] = {NULL, NULL}, score[64], vector_error = 0, score_error = 0, kl_error = 0;
+    steer_sums sums[2] = {{0}};
+    double score[64], vector_error = 0, score_error = 0, kl_error = 0;
     steer_model *m = NULL;
     steer_context *c = NULL;
     steer_prompts p[4] = {0};
@@ -386,10 +387,10 @@ static void test_golden_dim(void) {
             CHECK_THAT(c, "%s", e.text);
             st.m = m, st.c = c;
             for (int k = 0; k < 2; k++) {
-                mean[k] =
-                    zeros(3 * (size_t)m->eoi * m->config.layers * m->config.d, sizeof(double));
-                int count = steer_means(c, &p[k], 0, mean[k], NULL, &e);
-                CHECK_THAT(count == n, "means over %d prompts of %d: %s", count, n, e.text);
+                size_t room = 3 * (size_t)m->eoi * m->config.layers * m->config.d;
+                sums[k] = (steer_sums){.sum = zeros(room, sizeof(double))};
+                CHECK_THAT(!steer_means(c, &p[k], NULL, 0, &sums[k], &e) && sums[k].count == n,
+                           "means over %d prompts of %d: %s", sums[k].count, n, e.text);
             }
         } else if (!strcmp(word, "base")) {
             base = zeros(12 * (size_t)m->config.vocab, sizeof *base);
@@ -404,7 +405,7 @@ static void test_golden_dim(void) {
             layer = (int)numbers[0], pos = (int)numbers[1];
             CHECK_THAT(n == m->config.d, "a vector of %d numbers", n);
             steer_vector_free(&v);
-            CHECK_THAT(!steer_dim(&v, m, mean[0], mean[1], layer, pos, 1, &e), "%s", e.text);
+            CHECK_THAT(!steer_dim(&v, m, &sums[0], &sums[1], layer, pos, 1, &e), "%s", e.text);
             double off = 0, norm = 0;
             for (int i = 0; i < n; i++)
                 off += pow(v.v[i] - (double)numbers[i + 2], 2),
@@ -429,7 +430,7 @@ static void test_golden_dim(void) {
                 steer_prompts_free(&p[i]);
             clear_experiment(&st), steer_vector_free(&v), steer_close(m);
             st.e = &e;
-            free(mean[0]), free(mean[1]), free(base);
+            free(sums[0].sum), free(sums[1].sum), free(base);
         }
     }
     if (f)

@@ -477,7 +477,7 @@ static int answer_alone(const steer_model *m, const int *prompt, int n_prompt,
 static int refuses(const steer_model *m, const int *tokens, int n) {
     char text[1024];
     steer_decode(m, tokens, n, text, sizeof text);
-    return steer_is_refusal(text);
+    return steer_shows(NULL, text);
 }
 
 static void check_response(const steer_pair *x, int which, const int *prompt, int n_prompt,

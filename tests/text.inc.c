@@ -351,7 +351,70 @@ static steer_status load_text(steer_prompts *p, const steer_model *m, const char
     const char *path = in_temporary("prompts.txt");
     write_bytes(path, text, n);
     memset(e, 0, sizeof *e);
-    return steer_prompts_load(p, m, path, limit, e);
+    /* From memory it is the same, and so is every error, but for the name. */
+    steer_prompts own;
+    steer_error said = {0};
+    steer_status other = steer_prompts_load_memory(&own, m, text, n, path, limit, &said);
+    steer_status s = steer_prompts_load(p, m, path, limit, e);
+    CHECK_THAT(other == s && said.code == s && !strcmp(said.text, e->text) && own.n == p->n,
+               "from memory: %d prompts, \"%s\"; from a file: %d, \"%s\"", own.n, said.text, p->n,
+               e->text);
+    for (int i = 0; i < own.n && own.n == p->n; i++)
+        CHECK_THAT(!strcmp(own.text[i], p->text[i]) && own.lengths[i] == p->lengths[i], "prompt %d",
+                   i);
+    steer_prompts_free(&own);
+    return s;
+}
+
+/* Prompts one by one: as from a file; one that fails leaves the others. */
+static void check_added_prompts(const steer_model *m) {
+    steer_error e = {0};
+    steer_prompts p = {0}, q = {0};
+    char text[16], all[512] = "", *huge = malloc(10000);
+    for (int i = 0; i < 9; i++) {
+        snprintf(text, sizeof text, "a thing %d", i);
+        sprintf(all + strlen(all), "%s%s\n", text, i % 2 ? "\tthe task" : "");
+        CHECK_THAT(!steer_prompts_add(&p, m, NULL, text, i % 2 ? "the task" : NULL, &e), "%s",
+                   e.text);
+    }
+    memset(huge, 'a', 9999);
+    huge[9999] = 0;
+    CHECK_THAT(steer_prompts_add(&p, m, NULL, huge, NULL, &e) == STEER_EARG && p.n == 9 &&
+                   steer_prompts_add(&p, m, NULL, huge, NULL, NULL) == STEER_EARG,
+               "a prompt that is too long: %s", e.text);
+    CHECK_THAT(!load_text(&q, m, all, strlen(all), 0, &e) && q.n == p.n, "%d prompts: %s", q.n,
+               e.text);
+    for (int i = 0; i < 9 && q.n == 9; i++)
+        CHECK_THAT(!strcmp(p.text[i], q.text[i]) && !p.task[i] == !q.task[i] &&
+                       (!p.task[i] || !strcmp(p.task[i], q.task[i])) &&
+                       p.lengths[i] == q.lengths[i] &&
+                       !memcmp(p.tokens[i], q.tokens[i], sizeof(int) * (size_t)p.lengths[i]),
+                   "prompt %d is another", i);
+    steer_prompts_free(&p), steer_prompts_free(&q), free(huge);
+}
+
+/* What fails leaves its reason, what succeeds clears it. */
+static void check_cleared(steer_model *m) {
+    steer_error e = {0};
+    steer_limits l = {.streams = 1, .positions = 8, .rows = 8};
+    steer_context *c = steer_context_new(m, &l, &e);
+    steer_row row = {0, 0, 1, 0, 0};
+    int tokens[8];
+    const steer_graph g = steer_graph_of(m, 1);
+    unsigned char kept[4096] = {0};
+    CHECK_THAT(c && edge_cells(&g) <= sizeof kept, "%s", e.text);
+    for (int i = 0; i < 5; i++) {
+        CHECK_THAT(steer_begin(c, 7, NULL, -1, NULL, &e) == STEER_EARG && e.code == STEER_EARG &&
+                       *e.text,
+                   "stream 7 of 1");
+        int failed = i == 0   ? steer_begin(c, 0, NULL, -1, NULL, &e) != STEER_OK
+                     : i == 1 ? steer_run(c, &row, 1, NULL, &e) != STEER_OK
+                     : i == 2 ? steer_encode(m, "a", 1, tokens, 8, &e) < 0
+                     : i == 3 ? steer_generate(c, NULL, 0, NULL, NULL, &e) != STEER_OK
+                              : steer_circuit_prune(&g, kept, &e) < 0;
+        CHECK_THAT(!failed && !e.code && !*e.text, "success %d leaves \"%s\"", i, e.text);
+    }
+    steer_context_free(c);
 }
 
 static void test_prompts(void) {
@@ -489,12 +552,12 @@ static void test_judging(void) {
         snprintf(text, sizeof text, "Well, %s, that is it.", signs[i]);
         for (size_t k = 0; k <= strlen(text); k++)
             upper[k] = (char)toupper((unsigned char)text[k]);
-        CHECK_THAT(steer_is_refusal(signs[i]) == 1 && steer_is_refusal(text) == 1 &&
-                       steer_is_refusal(upper) == 1,
+        CHECK_THAT(steer_shows(NULL, signs[i]) == 1 && steer_shows(NULL, text) == 1 &&
+                       steer_shows(NULL, upper) == 1,
                    "%s is no refusal", signs[i]);
     }
     for (size_t i = 0; i < sizeof near_misses / sizeof *near_misses; i++)
-        CHECK_THAT(!steer_is_refusal(near_misses[i]), "\"%s\" is a refusal", near_misses[i]);
+        CHECK_THAT(!steer_shows(NULL, near_misses[i]), "\"%s\" is a refusal", near_misses[i]);
 
     /* Wilson's interval against values of R's prop.test(k, n, correct = FALSE). */
     static const struct {
@@ -531,20 +594,41 @@ static void test_judging(void) {
         logits[i] = -1;
     logits['I'] = 2, logits['A'] = 1; /* R of the small file */
     double refusal = exp(2) + exp(1), rest = (vocab - 2) * exp(-1), p = refusal / (refusal + rest);
-    double score = steer_refusal_score(m, logits), expected = log(p + 1e-8) - log(1 - p + 1e-8);
+    double score = steer_log_odds(m, NULL, logits), expected = log(p + 1e-8) - log(1 - p + 1e-8);
     CHECK_THAT(fabs(score - expected) < 1e-9, "log-odds %.12g, not %.12g", score, expected);
     logits['I'] = 200;
-    CHECK_THAT(fabs(steer_refusal_score(m, logits) - log(1e8)) < 1e-3, "a certain refusal: %g",
-               steer_refusal_score(m, logits));
+    CHECK_THAT(fabs(steer_log_odds(m, NULL, logits) - log(1e8)) < 1e-3, "a certain refusal: %g",
+               steer_log_odds(m, NULL, logits));
     logits['I'] = logits['A'] = -300;
-    CHECK_THAT(fabs(steer_refusal_score(m, logits) + log(1e8)) < 1e-3, "none: %g",
-               steer_refusal_score(m, logits));
+    CHECK_THAT(fabs(steer_log_odds(m, NULL, logits) + log(1e8)) < 1e-3, "none: %g",
+               steer_log_odds(m, NULL, logits));
+    /* Another behaviour has phrases and first tokens of its own. */
+    const char *const praises[] = {"how nice", "well done"};
+    int first[] = {'B', 'B', 'C'}, none[] = {vocab};
+    const steer_behaviour praise = {praises, 2, first, 3},
+                          words = {.phrases = praises, .n_phrases = 2},
+                          unknown = {.first = none, .n_first = 1};
+    logits['B'] = 3, logits['I'] = 2;
+    double others = 0;
+    for (int i = 0; i < vocab; i++)
+        others += i == 'B' || i == 'C' ? 0 : exp((double)logits[i]);
+    expected = log(exp(3) + exp(-1)) - log(others);
+    CHECK_THAT(fabs(steer_log_odds(m, &praise, logits) - expected) < 1e-5, "log-odds %g, not %g",
+               steer_log_odds(m, &praise, logits), expected);
+    CHECK_THAT(steer_log_odds(m, &words, logits) == steer_log_odds(m, NULL, logits) &&
+                   isnan(steer_log_odds(m, &unknown, logits)),
+               "the model file's first tokens; one that is none");
+    CHECK_THAT(steer_shows(&praise, "Oh, Well Done!") && !steer_shows(&praise, "I can't") &&
+                   steer_shows(&unknown, "I can't") && !steer_shows(&words, ""),
+               "phrases of another behaviour");
+    check_added_prompts(m);
+    check_cleared(m);
     /* KL of a run with itself, and of two made-up ones. */
     float *base = malloc(sizeof *base * (size_t)vocab);
     for (int i = 0; i < vocab; i++)
         base[i] = logits[i] = (float)(i % 7);
     double kl = 1, sum = 0, za = log_sum_exp(base, vocab);
-    first_token t = {m, NULL, base, &kl};
+    first_token t = {m, NULL, NULL, base, &kl};
     first_token_visit(&t, 0, 0, logits);
     CHECK_THAT(kl == 0, "KL of equal runs is %g", kl);
     for (int i = 0; i < vocab; i++)
