@@ -24,7 +24,7 @@ static struct {
     steer_context *context;
     const steer_config *c;
     char *buffer;
-    double *means[2]; /* [3][eoi][layers][d] of harmless and harmful prompts */
+    steer_sums sums[2]; /* of harmless and harmful prompts */
     steer_vector vector;
     steer_edit edits[3];
     steer_plan plan;
@@ -72,18 +72,18 @@ CALLED(live_open) int live_open(int size) {
                              .k = floats(c->layers, rows, c->kv_heads * c->head_dim)};
     live.pattern = floats(1, live.positions, live.positions);
     for (int side = 0; side < 2; side++)
-        live.means[side] =
+        live.sums[side].sum =
             calloc((size_t)3 * steer_eoi(live.model) * c->layers * c->d, sizeof(double));
     if (!live.context || !live.tape.resid || !live.tape.q || !live.tape.k || !live.pattern ||
-        !live.means[0] || !live.means[1])
+        !live.sums[0].sum || !live.sums[1].sum)
         return -1;
     return 0;
 }
 
 CALLED(live_fact) int live_fact(int which) {
     const steer_config *c = live.c;
-    const int facts[] = {c->layers,     c->heads,    steer_eoi(live.model),
-                         c->site_layer, c->site_pos, live.positions,     live.n_prompt};
+    const int facts[] = {c->layers,   c->heads,       steer_eoi(live.model), c->site_layer,
+                         c->site_pos, live.positions, live.n_prompt};
     return facts[which];
 }
 
@@ -93,7 +93,7 @@ CALLED(live_name) const char *live_name(void) {
 
 /* The prompts are a task behind a tab, too, as in weights/. Those with the right sign count. */
 CALLED(live_means) int live_means(int side) {
-    int lines = 0, counted;
+    int lines = 0;
     for (const char *p = live.buffer; *p; p++)
         lines += *p == '\n';
     steer_prompts prompts = {.tokens = calloc(lines, sizeof(int *)),
@@ -110,11 +110,15 @@ CALLED(live_means) int live_means(int side) {
         if (n > 0 && n <= live.positions)
             prompts.lengths[prompts.n++] = (int)n;
     }
-    counted = steer_means(live.context, &prompts, side ? 1 : -1, live.means[side], NULL, &live.e);
+    const steer_config *c = live.c;
+    steer_sums *sums = &live.sums[side];
+    memset(sums->sum, 0, (size_t)3 * steer_eoi(live.model) * c->layers * c->d * sizeof(double));
+    *sums = (steer_sums){.sum = sums->sum};
+    steer_status s = steer_means(live.context, &prompts, NULL, side ? 1 : -1, sums, &live.e);
     free(prompts.tokens);
     free(prompts.lengths);
     free(tokens);
-    return counted;
+    return s ? -1 : sums->count;
 }
 
 CALLED(live_ask) int live_ask(void) {
@@ -173,7 +177,7 @@ CALLED(live_begin) int live_begin(int block, int pos, float coeff, int freeze, i
     steer_vector_free(&live.vector);
     if (live.n_prompt < 1)
         return -1;
-    if (steer_dim(&live.vector, live.model, live.means[1], live.means[0], block, pos, 1, &live.e))
+    if (steer_dim(&live.vector, live.model, &live.sums[1], &live.sums[0], block, pos, 1, &live.e))
         return -1;
     int n = 0;
     if (coeff)
