@@ -1,0 +1,285 @@
+/* tests/page.mjs: the page in Chromium and Firefox, headless. What it draws is counted and compared
+ * with report.json; the live page's answers are compared with ./steer's own; axe-core looks at every
+ * tab, light and dark, 400 and 1200 pixels wide.
+ *
+ *     make page && node tests/page.mjs [--shots FOLDER]
+ *
+ * Wants puppeteer-core and axe-core (in build/node_modules, or where NODE_PATH says) and a browser:
+ * chromium, firefox-esr. A browser that is not there is a failure, unless SKIP_FIREFOX is set. */
+import {createRequire} from "node:module";
+import {execFileSync} from "node:child_process";
+import fs from "node:fs";
+import path from "node:path";
+
+const root = path.resolve(path.dirname(new URL(import.meta.url).pathname), "..");
+const require = createRequire(path.join(root, "build/"));
+const puppeteer = require("puppeteer-core");
+const axe = fs.readFileSync(require.resolve("axe-core/axe.min.js"), "utf8");
+const shots = process.argv[2] === "--shots" ? process.argv[3] : null;
+const model = process.env.PAGE_MODEL || "weights/tiny-gemma.bin";
+
+let passed = 0, failed = 0;
+function check(name, got, wanted = true) {
+  if (JSON.stringify(got) === JSON.stringify(wanted)) { passed++; return; }
+  failed++;
+  console.log(`FAILED ${name}: ${JSON.stringify(got)}, wanted ${JSON.stringify(wanted)}`);
+}
+const near = (name, got, low, high) => check(`${name} (${got} in ${low}..${high})`, got >= low && got <= high);
+const wait = ms => new Promise(done => setTimeout(done, ms));
+
+/* ---- Pages: the template and a report, joined as steer joins them ---- */
+const template = fs.readFileSync(path.join(root, "tools/page/report.html"), "utf8");
+const marker = "/*REPORT*/null/*END*/";
+check("the template holds the marker once", template.split(marker).length, 2);
+function join(name, report) {
+  const file = path.join(root, "build", name);
+  const text = typeof report === "string" ? report : JSON.stringify(report);
+  fs.writeFileSync(file, template.split(marker).join(text.replace(/<\//g, "<\\/")));
+  return file;
+}
+const boxText = fs.readFileSync(path.join(root, "build/report.json"), "utf8"), box = JSON.parse(boxText);
+const realText = fs.readFileSync(path.join(root, "tests/page-real.json"), "utf8"), real = JSON.parse(realText);
+const tablesOf = report => Array.isArray(report) ? report[0].report.filter(x => x.table) : report.models[0].tables;
+const tableOf = (report, name) => tablesOf(report).find(t => (t.table || t.name) === name);
+const nameOf = report => Array.isArray(report) ? report[0].model : report.models[0].name;
+const indexOf = (t, name) => t.columns.findIndex(c => (c.name ?? c) === name);
+
+/* A large circuit, no paper marks, hostile names: as a report may hold. */
+const hostile = {format: "steer report", version: 1, models: [{name: "</script><b>x", fingerprint: "0", shape: {blocks: 40, heads: 32, kv_heads: 8},
+  tables: [{name: "circuit", title: "<img src=x onerror=alert(1)>", columns: ["edge", "score", "from layer", "from head", "to layer", "to kind", "to head"].map((n, i) => ({name: n, type: i ? "number" : "text"})),
+    rows: Array.from({length: 20000}, (_, i) => [`e${i}`, (i % 3 ? 1 : -1) / (i + 1), i % 30, i % 33 - 1, 31 + i % 9, i % 4, i % 8])},
+  {name: "freezing", title: "", columns: [{name: "what", type: "text"}, {name: "loss", type: "number"}], rows: [["values frozen", 12], ["patterns frozen", null]]},
+  {name: "dose", title: "", columns: [{name: "coefficient", type: "number"}], rows: []}],
+  answers: [{side: "harmless", prompt: "</script><script>bad()</script>", under: "unsteered", refuses: false, text: "one"}, {side: "harmless", prompt: "</script><script>bad()</script>", under: "+s", refuses: true, text: "two \u{1F600}"}]}]};
+
+async function visit(browser, file, o = {}) {
+  const page = await browser.newPage();
+  page.faults = [];
+  page.on("console", m => { if (m.type() === "error") page.faults.push(m.text()); });
+  page.on("pageerror", e => page.faults.push(e.message));
+  page.on("request", r => { if (!/^(file|blob|data):/.test(r.url())) page.faults.push("request of " + r.url()); });
+  if (o.media) await page.emulateMediaFeatures(o.media);
+  await page.setViewport({width: o.width || 1200, height: 900});
+  await page.goto("file://" + file + (o.hash || ""));
+  return page;
+}
+const count = (page, selector) => page.evaluate(s => document.querySelectorAll(s).length, selector);
+const words = (page, selector) => page.evaluate(s => document.querySelector(s)?.textContent, selector);
+
+async function testReport(browser, what, report, file) {
+  const page = await visit(browser, file);
+  check(`${what}: title`, await words(page, "h2"), nameOf(report));
+  const numbers = (name, columnName, keep = () => true) => { const t = tableOf(report, name); return t ? t.rows.filter(r => Number.isFinite(r[indexOf(t, columnName)]) && keep(r)).length : 0; };
+  const lost = r => r[0] !== "unsteered";
+  const bars = numbers("freezing", "loss", lost) + numbers("steering", "refused");
+  check(`${what}: bars`, await count(page, ".mark-bar"), bars);
+  check(`${what}: intervals`, (await count(page, ".mark-interval")) > 0);
+  const papers = numbers("freezing", "paper", lost);
+  near(`${what}: the paper's marks`, await count(page, ".mark-paper"), papers, papers + numbers("steering", "refused"));
+  const circuit = tableOf(report, "circuit");
+  if (circuit) {
+    check(`${what}: edges drawn`, await count(page, ".mark-edge"), Math.min(30, circuit.rows.length));
+    const paths = await page.evaluate(() => [...document.querySelectorAll(".mark-edge")].map(p => p.getAttribute("d")));
+    check(`${what}: no two edges lie on each other`, new Set(paths).size, paths.length);
+    const rowsOf = () => page.evaluate(() => Object.fromEntries([...document.querySelectorAll("[data-node] rect")].map(r => [r.parentNode.dataset.node, r.getAttribute("y")])));
+    const before = await rowsOf();
+    await page.evaluate(() => { const s = document.querySelector("[id^=edges-]"); s.value = 0; s.dispatchEvent(new Event("input")); });
+    check(`${what}: edges after the slider`, await count(page, ".mark-edge"), Math.min(5, circuit.rows.length));
+    for (const [node, y] of Object.entries(await rowsOf())) check(`${what}: ${node} keeps its row`, y, before[node]);
+    await page.focus("[role=listbox]");
+    await page.keyboard.press("ArrowDown");
+    await page.keyboard.press("Enter");
+    check(`${what}: an edge is held by keys`, /held/.test(await words(page, ".readout")));
+    check(`${what}: the others fade`, await count(page, "g.faded"), Math.min(5, circuit.rows.length) - 1);
+    await page.keyboard.press("Escape");
+    check(`${what}: and freed`, await count(page, "g.faded"), 0);
+  }
+  const shaded = tableOf(report, "shaded");
+  if (shaded) check(`${what}: shaded tokens`, await count(page, ".mark-shaded"), shaded.rows.length);
+  const t = tableOf(report, "freezing"), row = t && t.rows.find(r => /values frozen/.test(r[0])), loss = t && row && row[indexOf(t, "loss")];
+  if (Number.isFinite(loss)) check(`${what}: the figure on the screen is the report's`, await page.evaluate((label, value) => [...document.querySelectorAll(".mark-bar title")].some(x => x.textContent.startsWith(`${label}: ${value}`)), row[0], loss.toFixed(0).replace("-", "\u2212")));
+  check(`${what}: every table is there, folded`, await count(page, "details[data-table]:not([open])"), tablesOf(report).filter(t => t.rows.length).length);
+  check(`${what}: pictures without a role or name`, await count(page, "svg:not([role=img][aria-label])"), 0);
+  const charts = await page.evaluate(() => [...document.querySelectorAll("figure svg")].filter(s => !/^The circuit/.test(s.getAttribute("aria-label")) && !s.querySelector(".mark-axis")).length);
+  check(`${what}: charts without an axis title`, charts, 0);
+  check(`${what}: NaN or undefined on the page`, /\bNaN\b|undefined|\[object/.test(await page.evaluate(() => document.body.innerText + [...document.querySelectorAll("svg *")].map(x => [...x.attributes].map(a => a.value)).join())), false);
+  check(`${what}: console`, page.faults, []);
+  await page.close();
+}
+
+async function testLooks(browser, what, file, tabs) {
+  for (const scheme of ["light", "dark"])
+    for (const width of [400, 1200])
+      for (const tab of tabs) {
+        const page = await visit(browser, file, {width: width, media: [{name: "prefers-color-scheme", value: scheme}, {name: "prefers-reduced-motion", value: "reduce"}], hash: tab && `#tab=${tab}`});
+        const name = `${what}, ${scheme}, ${width}${tab ? ", " + tab : ""}`;
+        if (tab) await page.waitForFunction("document.body.dataset.done > 1", {timeout: 60000});
+        near(`${name}: as wide as the window`, await page.evaluate(() => document.documentElement.scrollWidth), 0, width);
+        await page.evaluate(axe);
+        const found = await page.evaluate(() => axe.run(document, {rules: {"target-size": {enabled: true}}}));
+        check(`${name}: axe`, found.violations.map(v => `${v.id}: ${v.nodes.length}, ${v.nodes[0].html.slice(0, 120)}`), []);
+        check(`${name}: axe looked`, found.passes.length > 10);
+        check(`${name}: contrast`, await page.evaluate(contrast), []);
+        if (shots) await page.screenshot({path: path.join(shots, name.replace(/\W+/g, "-") + ".png"), fullPage: true});
+        await page.close();
+      }
+}
+/* In the page: texts, of pictures too, whose contrast to the page is under 4.5, marks under 3. */
+function contrast() {
+  const light = c => { const [r, g, b] = c.map(v => v / 255).map(v => v <= .03928 ? v / 12.92 : ((v + .055) / 1.055) ** 2.4); return .2126 * r + .7152 * g + .0722 * b; };
+  const parse = s => (s.match(/[\d.]+/g) || []).map(Number), ground = parse(getComputedStyle(document.documentElement).backgroundColor).slice(0, 3);
+  const ratio = c => { const [a, b] = [light(c.slice(0, 3)), light(ground)].sort((x, y) => y - x); return (a + .05) / (b + .05); };
+  const low = [];
+  for (const x of document.querySelectorAll("svg text, .mark-curve, .mark-edge, .mark-point")) {
+    const style = getComputedStyle(x), text = x.tagName === "text", colour = text || x.tagName === "circle" ? style.fill : style.stroke;
+    if (ratio(parse(colour)) < (text ? 4.5 : 3)) low.push(`${x.getAttribute("class")} ${colour}`);
+  }
+  return [...new Set(low)];
+}
+
+async function testHostile(browser) {
+  const page = await visit(browser, join("hostile.html", hostile));
+  check("hostile: title", await words(page, "h2"), "</script><b>x");
+  check("hostile: nothing of it became markup", await count(page, "main b, main img, main script"), 0);
+  check("hostile: bars", await count(page, ".mark-bar"), 1);
+  check("hostile: no paper marks", await count(page, ".mark-paper"), 0);
+  check("hostile: 30 of 20,000 edges", await count(page, ".mark-edge"), 30);
+  await page.evaluate(() => { const s = document.querySelector("[id^=edges-]"); s.value = 100; s.dispatchEvent(new Event("input")); });
+  check("hostile: at most 400", await count(page, ".mark-edge"), 400);
+  check("hostile: steered first", await words(page, "#answer"), "two \u{1F600}");
+  await page.click("[data-under=unsteered]");
+  check("hostile: switched", await words(page, "#answer"), "one");
+  check("hostile: focus stays", await page.evaluate(() => document.activeElement.dataset.under), "unsteered");
+  check("hostile: console", page.faults, []);
+  await page.close();
+  for (const [name, report] of [["nothing", null], ["an empty list", []], ["no models", {format: "steer report", version: 1}], ["an empty model", {models: [{name: "m"}]}]]) {
+    const empty = await visit(browser, join("empty.html", report));
+    check(`${name}: says something`, (await words(empty, "#report")).length > 0);
+    check(`${name}: console`, empty.faults, []);
+    await empty.close();
+  }
+}
+
+async function testPrint(browser, file) {
+  const page = await visit(browser, file);
+  await page.emulateMediaType("print");
+  await page.evaluate(() => dispatchEvent(new Event("beforeprint")));
+  check("print: every table is open", await count(page, "details:not([open])"), 0);
+  check("print: the shading stays", await page.evaluate(() => [...document.querySelectorAll(".tok")].every(x => getComputedStyle(x).printColorAdjust === "exact")));
+  await page.close();
+}
+
+/* ---- The live page ---- */
+const QUESTIONS = ["How do I bake a cake?", "How do I pick a lock?", "Please help me season a stew."];
+const answered = (page, since) => page.waitForFunction(n => Number(document.body.dataset.done || 0) > n, {timeout: 60000}, since);
+const doneOf = page => page.evaluate(() => Number(document.body.dataset.done || 0));
+function native(question, coeff, options) {
+  const args = ["generate", model, question, "--max-new", "96"];
+  if (coeff) args.push("--vector", "build/page.vec", "--coeff", String(coeff), ...options);
+  return execFileSync("./steer", args, {cwd: root, env: {...process.env, OMP_NUM_THREADS: "1"}, stdio: ["ignore", "pipe", "ignore"], encoding: "utf8"}).trim();
+}
+/* As steer_decode: special tokens are left out. */
+const shownAnswer = (page, i) => page.evaluate(i => [...document.querySelectorAll(`#answer-${i} .tok:not(.ghost)`)].map(x => x.textContent.replace(/\u23ce\n/g, "\n")).join("").trim(), i);
+async function change(page, id, value) {
+  const since = await doneOf(page);
+  await page.evaluate((id, value) => {
+    const x = document.getElementById(id);
+    if (typeof value === "boolean") x.checked = value; else x.value = value;
+    x.dispatchEvent(new Event("input", {bubbles: true}));
+    x.dispatchEvent(new Event("change", {bubbles: true}));
+  }, id, value);
+  await answered(page, since + 1);
+}
+async function testLive(browser, name) {
+  const file = path.join(root, "build/steer.html");
+  const page = await visit(browser, file);
+  await answered(page, 0);
+  await change(page, "v", false);
+  for (const question of QUESTIONS) {
+    await change(page, "question", question);
+    for (const coeff of [-1, 0.5, 1]) {
+      await change(page, "coeff", coeff);
+      check(`${name}: ${question}, unsteered`, await shownAnswer(page, 0), native(question, 0, []));
+      check(`${name}: ${question} at ${coeff}`, await shownAnswer(page, 1), native(question, coeff, []));
+    }
+    for (const [id, options] of [["qk", ["--freeze", "qk"]], ["v", ["--freeze", "v"]], ["mlp", ["--freeze", "mlp"]], ["svv", ["--remove", "svv"]]]) {
+      await change(page, id, true);
+      check(`${name}: ${question} with ${options.join(" ")}`, await shownAnswer(page, 2), native(question, 1, options));
+      await change(page, id, false);
+    }
+  }
+  /* Maps: rows sum to 1, so a map to the number of its rows; patterns frozen: no difference. */
+  await change(page, "which", "2");
+  await change(page, "qk", true);
+  const sums = () => page.evaluate(() => [...document.querySelectorAll("#maps canvas")].map(c => [Number(c.dataset.sum), c.height]));
+  let maps = await sums();
+  check(`${name}: three maps`, maps.length, 3);
+  for (const [sum, rows] of maps.slice(0, 2)) near(`${name}: attention of all rows`, sum / rows, .999, 1.001);
+  check(`${name}: frozen patterns differ nowhere`, maps[2][0], 0);
+  await change(page, "qk", false);
+  maps = await sums();
+  check(`${name}: others do`, maps[2][0] > .01);
+  check(`${name}: the lens has two rows of eight tokens`, await count(page, "#lens td"), 16);
+  /* 60 moves in 2 s: the page stays awake, and what is shown is the last value's. */
+  const stall = await page.evaluate(async () => {
+    let longest = 0, last = performance.now(), on = true;
+    (function beat() { const now = performance.now(); longest = Math.max(longest, now - last); last = now; if (on) setTimeout(beat, 0); })();
+    const slider = document.getElementById("coeff");
+    for (let i = 0; i < 60; i++) { slider.value = -2 + i / 15; slider.dispatchEvent(new Event("input")); await new Promise(r => setTimeout(r, 33)); }
+    on = false;
+    return longest;
+  });
+  near(`${name}: longest stall, ms`, stall, 0, Number(process.env.STALL || 1000));
+  await change(page, "coeff", 1);
+  check(`${name}: the last value's answer`, await shownAnswer(page, 1), native(QUESTIONS[2], 1, []));
+  /* Hostile questions, stop, the link. */
+  for (const question of ["</script><b>", "\u{1F600} \u00e9", "x ".repeat(3000), ""]) {
+    await page.evaluate(q => { const x = document.getElementById("question"); x.value = q; x.dispatchEvent(new Event("input")); }, question);
+    await wait(500);
+  }
+  await page.click("#stop");
+  await change(page, "question", QUESTIONS[0]);
+  check(`${name}: goes on after stop`, await shownAnswer(page, 1), native(QUESTIONS[0], 1, []));
+  const before = await page.evaluate(() => [...document.querySelectorAll("#live input, #live select, #live textarea")].map(x => [x.id, x.type === "checkbox" ? x.checked : x.value]));
+  const hash = await page.evaluate(() => location.hash);
+  check(`${name}: console`, page.faults, []);
+  await page.close();
+  const again = await visit(browser, file, {hash: hash});
+  await again.waitForFunction("document.body.dataset.done > 1", {timeout: 60000});
+  check(`${name}: the link restores every control`, await again.evaluate(() => [...document.querySelectorAll("#live input, #live select, #live textarea")].map(x => [x.id, x.type === "checkbox" ? x.checked : x.value])), before);
+  await again.focus("#tab-live");
+  await again.keyboard.press("ArrowRight");
+  check(`${name}: the report's tab`, await again.evaluate(() => [document.getElementById("live").hidden, document.getElementById("report").hidden, document.querySelectorAll("#report .mark-bar").length > 0]), [true, false, true]);
+  await again.close();
+}
+
+/* ---- All of it ---- */
+const launch = (browser, executable) => puppeteer.launch({browser: browser, executablePath: executable, headless: true, args: browser === "chrome" ? ["--no-sandbox", "--disable-gpu"] : []});
+const where = names => names.map(n => { try { return execFileSync("which", [n], {encoding: "utf8"}).trim(); } catch { return ""; } }).find(Boolean);
+execFileSync("./steer", ["vector", model, "--out", "build/page.vec"], {cwd: root, stdio: "ignore"});
+const live = path.join(root, "build/steer.html"), boxPage = join("box.html", boxText), realPage = join("real.html", realText);
+
+const chromium = await launch("chrome", process.env.CHROMIUM || where(["chromium", "chromium-headless-shell", "google-chrome"]));
+try {
+  await testReport(chromium, "box model", box, boxPage);
+  await testReport(chromium, "real model", real, realPage);
+  await testHostile(chromium);
+  await testPrint(chromium, boxPage);
+  await testLive(chromium, "Chromium");
+  await testLooks(chromium, "box", boxPage, [""]);
+  await testLooks(chromium, "real", realPage, [""]);
+  await testLooks(chromium, "live", live, ["live", "report"]);
+} catch (error) { check("Chromium: " + error.stack, false); }
+await chromium.close();
+const fox = process.env.FIREFOX || where(["firefox-esr", "firefox"]);
+if (process.env.SKIP_FIREFOX) console.log("skipped: Firefox");
+else {
+  const firefox = await launch("firefox", fox);
+  try {
+    await testReport(firefox, "box model in Firefox", box, boxPage);
+    await testLive(firefox, "Firefox");
+  } catch (error) { check("Firefox: " + error.stack, false); }
+  await firefox.close();
+}
+console.log(`${passed} passed, ${failed} failed`);
+process.exit(failed ? 1 : 0);
