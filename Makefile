@@ -51,6 +51,11 @@ build/steer.html: build/live.wasm build/report.html tools/page/live.html $(PAGE_
 	    tools/page/live.html >build/live.html
 	sed -e '/^<!--LIVE-->$$/{r build/live.html' -e 'd' -e '}' build/report.html >$@
 
+# The page's tests; Node.js, chromium and firefox-esr are needed for these only, and two packages:
+# npm install --prefix build puppeteer-core axe-core
+test-page: page
+	PAGE_MODEL=$(PAGE_MODEL) node tests/page.mjs
+
 # Speed of the kernels against this machine's peak.
 bench: tests/bench
 	./tests/bench
@@ -134,4 +139,4 @@ clean:
 	rm -rf steer tests/test tests/bench tests/user tests/probe tests/fuzz tests/faults tests/*-sanitized \
 	    tests/user-cpp tests/steer-library.o build
 
-.PHONY: run paper page bench test sanitize threads fuzz faults torture smollm2 qwen qwen-1.5b clean
+.PHONY: run paper page test-page bench test sanitize threads fuzz faults torture smollm2 qwen qwen-1.5b clean

@@ -39,10 +39,9 @@ function join(name, report) {
 }
 const boxText = fs.readFileSync(path.join(root, "build/report.json"), "utf8"), box = JSON.parse(boxText);
 const realText = fs.readFileSync(path.join(root, "tests/page-real.json"), "utf8"), real = JSON.parse(realText);
-const tablesOf = report => Array.isArray(report) ? report[0].report.filter(x => x.table) : report.models[0].tables;
-const tableOf = (report, name) => tablesOf(report).find(t => (t.table || t.name) === name);
-const nameOf = report => Array.isArray(report) ? report[0].model : report.models[0].name;
-const indexOf = (t, name) => t.columns.findIndex(c => (c.name ?? c) === name);
+const tablesOf = report => report.models[0].tables;
+const tableOf = (report, name) => tablesOf(report).find(t => t.name === name);
+const indexOf = (t, name) => t.columns.findIndex(c => c.name === name);
 
 /* A large circuit, no paper marks, hostile names: as a report may hold. */
 const hostile = {format: "steer report", version: 1, models: [{name: "</script><b>x", fingerprint: "0", shape: {blocks: 40, heads: 32, kv_heads: 8},
@@ -68,13 +67,13 @@ const words = (page, selector) => page.evaluate(s => document.querySelector(s)?.
 
 async function testReport(browser, what, report, file) {
   const page = await visit(browser, file);
-  check(`${what}: title`, await words(page, "h2"), nameOf(report));
+  check(`${what}: title`, await words(page, "h2"), report.models[0].name);
   const numbers = (name, columnName, keep = () => true) => { const t = tableOf(report, name); return t ? t.rows.filter(r => Number.isFinite(r[indexOf(t, columnName)]) && keep(r)).length : 0; };
   const lost = r => r[0] !== "unsteered";
   const bars = numbers("freezing", "loss", lost) + numbers("steering", "refused");
   check(`${what}: bars`, await count(page, ".mark-bar"), bars);
   check(`${what}: intervals`, (await count(page, ".mark-interval")) > 0);
-  const papers = numbers("freezing", "paper", lost);
+  const papers = numbers("freezing", "paper's loss", lost);
   near(`${what}: the paper's marks`, await count(page, ".mark-paper"), papers, papers + numbers("steering", "refused"));
   const circuit = tableOf(report, "circuit");
   if (circuit) {
@@ -94,6 +93,15 @@ async function testReport(browser, what, report, file) {
     await page.keyboard.press("Escape");
     check(`${what}: and freed`, await count(page, "g.faded"), 0);
   }
+  const answers = report.models[0].answers, steered = answers.find(a => a.side === "harmless" && a.under === "+s");
+  if (steered) {
+    check(`${what}: the steered answer`, await words(page, "#answer"), steered.text.trim());
+    for (const a of answers.filter(a => a.prompt === steered.prompt)) {
+      await page.click(`[data-under="${a.under}"]`);
+      check(`${what}: ${a.under}`, await words(page, "#answer"), a.text.trim() || "(an empty answer)");
+    }
+  }
+  check(`${what}: findings`, await count(page, ".findings li"), report.models[0].findings.length);
   const shaded = tableOf(report, "shaded");
   if (shaded) check(`${what}: shaded tokens`, await count(page, ".mark-shaded"), shaded.rows.length);
   const t = tableOf(report, "freezing"), row = t && t.rows.find(r => /values frozen/.test(r[0])), loss = t && row && row[indexOf(t, "loss")];
@@ -152,7 +160,7 @@ async function testHostile(browser) {
   check("hostile: focus stays", await page.evaluate(() => document.activeElement.dataset.under), "unsteered");
   check("hostile: console", page.faults, []);
   await page.close();
-  for (const [name, report] of [["nothing", null], ["an empty list", []], ["no models", {format: "steer report", version: 1}], ["an empty model", {models: [{name: "m"}]}]]) {
+  for (const [name, report] of [["nothing", null], ["an empty object", {}], ["no models", {format: "steer report", version: 1}], ["an empty model", {models: [{name: "m"}]}]]) {
     const empty = await visit(browser, join("empty.html", report));
     check(`${name}: says something`, (await words(empty, "#report")).length > 0);
     check(`${name}: console`, empty.faults, []);
