@@ -38,7 +38,11 @@ build/live.wasm: tools/page/live.c steer.c steer.h Makefile
 	    echo "    (or, where that is unknown, libclang-rt-14-dev-wasm32: the number of your clang)"; \
 	    echo "elsewhere the WASI SDK has all of it: make page WASM_CLANG=/path/to/wasi-sdk/bin/clang"; exit 1; }
 	$(WASM) tools/page/live.c steer.c -Wl,--gc-sections,--strip-all,-z,stack-size=1048576 -o build/live.wasm
-build/report.html: steer tools/page/report.html $(PAGE_MODEL)
+build/page-model: FORCE # rewritten where another model is asked for
+	@mkdir -p build
+	@echo $(PAGE_MODEL) | cmp -s - $@ || echo $(PAGE_MODEL) >$@
+FORCE:
+build/report.html: steer tools/page/report.html $(PAGE_MODEL) build/page-model
 	@mkdir -p build
 	./steer reproduce $(PAGE_MODEL) --quick --report build/report >build/report.log
 build/steer.html: build/live.wasm build/report.html tools/page/live.html $(PAGE_MODEL)
@@ -144,4 +148,4 @@ clean:
 	rm -rf steer tests/test tests/bench tests/user tests/probe tests/fuzz tests/faults tests/*-sanitized \
 	    tests/user-cpp tests/chain tests/steer-library.o build
 
-.PHONY: run paper page test-page bench test sanitize threads fuzz faults torture smollm2 qwen qwen-1.5b clean
+.PHONY: FORCE run paper page test-page bench test sanitize threads fuzz faults torture smollm2 qwen qwen-1.5b clean
