@@ -6060,7 +6060,8 @@ static void write_facts(FILE *f, const model_facts *x) {
 
 static void write_json(FILE *f, const report *r) {
     static const char *const lists[] = {"", "notes", "tables", "findings", "answers"};
-    const entry *x = r->entries.p, *end = x + n_entries(r);
+    const entry *x = r->entries.p;
+    const entry *end = x ? x + n_entries(r) : x; /* an empty report has no place to add to */
     fprintf(f, "{\"format\": \"steer report\", \"version\": %d, \"command\": ", REPORT_VERSION);
     json_text(f, r->command ? r->command : "");
     fputs(", \"date\": ", f);
