@@ -8728,16 +8728,17 @@ static steer_status judge_circuits(experiment *s) {
         int edges[SIZES];
         double drawn[DRAWS], sum = 0;
         TRY(collect_judges(s, &s->vectors[j]));
-        for (int i = 0; i < MULTIPLES; i++)
-            edges[i] = cut_circuit(s, i, x, SIMPLE,
-                                   min_int(all, max_int(1, (int)(multiples[i] * x->edges + 0.5))));
-        edges[TENTH] = cut_at_most(s, TENTH, x, edges_at(s, 0.10));
-        edges[QUARTER] = cut_at_most(s, QUARTER, x, edges_at(s, 0.25));
+        for (int i = 0; i < SIZES; i++) {
+            if (i < MULTIPLES) {
+                int n = (int)(multiples[i] * x->edges + 0.5);
+                edges[i] = cut_circuit(s, i, x, SIMPLE, min_int(all, max_int(1, n)));
+            } else
+                edges[i] = cut_at_most(s, i, x, edges_at(s, i == TENTH ? 0.10 : 0.25));
+            if (edges[i] < 0)
+                return s->e->code;
+        }
         for (int i = 0; i < s->methods; i++)
             if (cut_circuit(s, SIZES + i, &s->vectors[i], SIMPLE, s->vectors[i].edges) < 0)
-                return s->e->code;
-        for (int i = 0; i < SIZES; i++)
-            if (edges[i] < 0)
                 return s->e->code;
         for (int i = 0; i < DRAWS; i++)
             TRY(cut_at_random(s, random_at + i, i, 2 * s->vectors[DIM].edges));
@@ -11055,9 +11056,9 @@ static steer_status read_page(const char *program, char **page, steer_error *e) 
     *page = NULL;
     int length = slash ? (int)(slash + 1 - program) : 0;
     if (snprintf(path, sizeof path, "%.*s%s", length, program, name) >= PATH_BYTES ||
-        access(path, R_OK))
+        (access(path, R_OK) && errno == ENOENT))
         snprintf(path, sizeof path, "%s", name);
-    if (access(path, R_OK))
+    if (access(path, R_OK) && (errno == ENOENT || errno == ENOTDIR))
         return STEER_OK;
     *page = read_file(path, &n, e);
     if (!*page)
@@ -11152,7 +11153,8 @@ static steer_status run_command(const known_command *c, options *o, steer_error 
         return status;
     }
     report out = {.f = stdout, .json = (int)o->json, .progress = isatty(2), .command = o->command};
-    time_t now = time(NULL);
+    const char *epoch = getenv("SOURCE_DATE_EPOCH"); /* as for builds that one can repeat */
+    time_t now = epoch ? (time_t)strtoll(epoch, NULL, 10) : time(NULL);
     struct tm utc;
     if (gmtime_r(&now, &utc))
         strftime(out.date, sizeof out.date, "%Y-%m-%dT%H:%M:%SZ", &utc);
