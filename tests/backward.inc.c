@@ -13,7 +13,8 @@ typedef struct {
 } traced;
 
 static void close_traced(traced *w) {
-    free((void *)(uintptr_t)w->x.tokens), free(w->v);
+    free((void *)(uintptr_t)w->x.tokens);
+    free(w->v);
     free_tracer(&w->t);
 }
 
@@ -223,7 +224,13 @@ static double check_elementwise(void) {
         snprintf(what, sizeof what, "rmsnorm_back of %d, offset %g, eps %g", d,
                  (double)c.norm_offset, (double)c.norm_eps);
         most = fmax(most, check_slopes(what, norm_value, &k, x64, d, 1, dx));
-        free(x), free(w), free(dy), free(dx), free(before), free(x64), free(dy64);
+        free(x);
+        free(w);
+        free(dy);
+        free(dx);
+        free(before);
+        free(x64);
+        free(dy64);
     }
     for (int gelu = 0; gelu < 2; gelu++) { /* gates from -9 to 9, 0 among them */
 
@@ -233,14 +240,18 @@ static double check_elementwise(void) {
         double x[2 * N], *dy = doubles(dh, N);
         for (int i = 0; i < N; i++)
             gate[i] = (float)(i - N / 2) / 10;
-        for (int i = 0; i < N; i++)
-            x[i] = (double)gate[i], x[N + i] = (double)up[i];
+        for (int i = 0; i < N; i++) {
+            x[i] = (double)gate[i];
+            x[N + i] = (double)up[i];
+        }
         memcpy(both, dh, sizeof(float) * N);
         gated_back(both, both + N, gate, up, N, gelu);
         kernel k = {.dy = dy, .n = N, .gelu = gelu};
         most = fmax(most, check_slopes(gelu ? "gated_back, GELU" : "gated_back, SiLU", gate_value,
                                        &k, x, 2 * N, 1, both));
-        free(up), free(dh), free(dy);
+        free(up);
+        free(dh);
+        free(dy);
     }
     for (int i = 0; i < 3; i++) { /* soft-caps: none, 2, 30 */
 
@@ -255,7 +266,10 @@ static double check_elementwise(void) {
         kernel k = {.dy = dy64, .n = N, .cap = caps[i]};
         snprintf(what, sizeof what, "softcap_back, cap %g", caps[i]);
         most = fmax(most, check_slopes(what, cap_value, &k, x64, N, 1, dy));
-        free(x), free(dy), free(x64), free(dy64);
+        free(x);
+        free(dy);
+        free(x64);
+        free(dy64);
     }
     for (int n = 2; n <= 200; n += 33) {
         float *x = floats(9, n, (size_t)n, 4), *dy = floats(10, n, (size_t)n, 1),
@@ -266,7 +280,11 @@ static double check_elementwise(void) {
         kernel k = {.dy = dy64, .n = n};
         snprintf(what, sizeof what, "softmax_back of %d", n);
         most = fmax(most, check_slopes(what, softmax_value, &k, x64, n, 1, dy));
-        free(x), free(p), free(dy), free(x64), free(dy64);
+        free(x);
+        free(p);
+        free(dy);
+        free(x64);
+        free(dy64);
     }
     float one = 1, sure = 1;
     softmax_back(&one, &sure, 1);
@@ -276,14 +294,20 @@ static double check_elementwise(void) {
                                     *dy = floats(12, half, 2 * (size_t)half, 1),
                                     *back = malloc(sizeof(float) * 128);
         double *x64 = doubles(x, 2 * (size_t)half), *dy64 = doubles(dy, 2 * (size_t)half);
-        for (int i = 0; i < half; i++)
-            cosine[i] = cosf(2.1f * (float)i + 0.4f), sine[i] = sinf(2.1f * (float)i + 0.4f);
+        for (int i = 0; i < half; i++) {
+            cosine[i] = cosf(2.1f * (float)i + 0.4f);
+            sine[i] = sinf(2.1f * (float)i + 0.4f);
+        }
         memcpy(back, dy, sizeof(float) * 2 * (size_t)half);
         rope_back(back, cosine, sine, half);
         kernel k = {.dy = dy64, .cosine = cosine, .sine = sine, .n = half};
         snprintf(what, sizeof what, "rope_back of %d pairs", half);
         most = fmax(most, check_slopes(what, rope_value, &k, x64, 2 * half, 1, back));
-        free(x), free(dy), free(back), free(x64), free(dy64);
+        free(x);
+        free(dy);
+        free(back);
+        free(x64);
+        free(dy64);
     }
     return most;
 }
@@ -331,7 +355,10 @@ static double check_linear(const weight *w, part p, int rows) {
             free(dy);
         }
         most = fmax(most, misfit(&off));
-        free(x), free(y), free(expected), free(weights);
+        free(x);
+        free(y);
+        free(expected);
+        free(weights);
     }
     free(M);
     return most;
@@ -357,7 +384,8 @@ static double check_parts(void) {
             CHECK_THAT(w.type == type, "type %d", (int)w.type);
             for (int rows = 1; rows <= 30; rows += rows < 9 ? 1 : 21)
                 most = fmax(most, check_linear(&w, cases[i].p, rows));
-            free((void *)w.data), free((void *)w.scale);
+            free((void *)w.data);
+            free((void *)w.scale);
         }
     /* The same bits for any number of threads, that is, for any widths of the panels. */
     weight w = random_matrix(61, 0, 0, 270, 150, 1, BF16);
@@ -371,7 +399,9 @@ static double check_parts(void) {
         CHECK_THAT(!i || !memcmp(y[0], y[1], sizeof y[0]), "forward, %d threads", threads);
     }
     set_threads(1);
-    free(dy), free((void *)w.data), free((void *)w.scale);
+    free(dy);
+    free((void *)w.data);
+    free((void *)w.scale);
     return most;
 }
 
@@ -411,8 +441,13 @@ static double check_attention(void) {
         steer_tape tape = {.q = tapes[0], .k = tapes[1], .v = tapes[2], .rows = n, .first = 1};
         back_scratch s = {0};
         float *heap = zeros(4 * q + 3 * (size_t)(H * n), sizeof *heap);
-        s.dz = heap, s.dq = s.dz + q, s.dk = s.dq + q, s.dv = s.dk + q;
-        s.capped = s.dv + q, s.p = s.capped + H * n, s.dp = s.p + H * n;
+        s.dz = heap;
+        s.dq = s.dz + q;
+        s.dk = s.dq + q;
+        s.dv = s.dk + q;
+        s.capped = s.dv + q;
+        s.p = s.capped + H * n;
+        s.dp = s.p + H * n;
         for (size_t j = 0; j < q; j++)
             s.dq[j] = s.dk[j] = s.dv[j] = NAN;
         float *dz = floats(21, i, q, 1);
@@ -448,7 +483,12 @@ static double check_attention(void) {
             CHECK_THAT(misfit(&off) <= 1e-5, "%s: relative error %.3g", what, misfit(&off));
             most = fmax(most, misfit(&off));
         }
-        free(flat), free(got), free(x), free(dz), free(dz64), free(heap);
+        free(flat);
+        free(got);
+        free(x);
+        free(dz);
+        free(dz64);
+        free(heap);
         for (int a = 0; a < 3; a++)
             free(tapes[a]);
     }
@@ -562,8 +602,8 @@ static double pushed_value(const pushed *p, double step) {
                 x[t][j] += out[j];
             push(p, PUSH_OUT, 1 + 2 * i, t, step, x[t]);
             slot_input64(p, i * width + width - 1, t, step, x[t], w->mlp_norm, in);
-            product64(gate, &w->gate, 0, c->ff, in, NULL),
-                product64(up, &w->up, 0, c->ff, in, NULL);
+            product64(gate, &w->gate, 0, c->ff, in, NULL);
+            product64(up, &w->up, 0, c->ff, in, NULL);
             for (int j = 0; j < c->ff; j++)
                 gate[j] = act64(gate[j], c->gelu) * up[j];
             product64(out, &w->down, 0, d, gate, NULL);
@@ -604,7 +644,8 @@ static double check_backward(int kind) {
     double *start = doubles(NULL, plane), *weights64 = doubles(weights, plane), most = 0;
     for (size_t i = 0; i < plane; i++)
         start[i] = (double)t->tape[2].resid[i];
-    memcpy(t->dx, weights, sizeof(float) * plane), memcpy(alone, weights, sizeof(float) * plane);
+    memcpy(t->dx, weights, sizeof(float) * plane);
+    memcpy(alone, weights, sizeof(float) * plane);
     t->grad.n = N;
     t->grad.share = 1;
     backward(t->c, &t->tape[2], N, t->dx, &t->back, &t->grad);
@@ -625,7 +666,8 @@ static double check_backward(int kind) {
                 for (size_t i = 0; i < plane; i++)
                     sum += (double)g[i] * along64[i];
                 hold(&off, sum, expected);
-                free(along), free(along64);
+                free(along);
+                free(along64);
             }
             most = fmax(most, misfit(&off));
             CHECK_THAT(misfit(&off) <= 2e-5, "%s: %s %d: relative error %.3g", family_names[kind],
@@ -638,7 +680,10 @@ static double check_backward(int kind) {
     CHECK_THAT(!memcmp(t->dx, t->grad.out, sizeof(float) * plane), "dx is not the site's gradient");
     backward(t->c, &t->tape[2], N, alone, &t->back, NULL);
     CHECK_THAT(!memcmp(alone, t->dx, sizeof(float) * plane), "dx depends on what is kept");
-    free(weights), free(alone), free(start), free(weights64);
+    free(weights);
+    free(alone);
+    free(start);
+    free(weights64);
     close_traced(&w);
     return most;
 }
@@ -752,7 +797,8 @@ static double check_attribution(tracer *t, const example *x, double *scores, con
                        "%s: coarse %c: %.3g of %.3g", name, "qkv"[kind], misfit(&coarse[kind]),
                        coarse[kind].largest);
             most = fmax(most, misfit(&coarse[kind]));
-            free(dy), free(G);
+            free(dy);
+            free(G);
         }
     }
     return most;
@@ -805,12 +851,15 @@ static int open_boxed(boxed *b, const char *path, int layer, int pos) {
         b->n[k] = b->prompt + jobs[k].n_out;
     for (int k = 0; k < 3; k++)
         steer_prompts_free(&p[k]);
-    steer_context_free(c), free(sums[0].sum), free(sums[1].sum);
+    steer_context_free(c);
+    free(sums[0].sum);
+    free(sums[1].sum);
     return 1;
 }
 
 static void close_boxed(boxed *b) {
-    steer_vector_free(&b->v), steer_close(b->m);
+    steer_vector_free(&b->v);
+    steer_close(b->m);
 }
 
 /* Patterns of a tape: of the rows that a head sees, adding up to 1, with the values giving z. */
@@ -875,7 +924,9 @@ static void check_patterns(int kind) {
                    some.positions == all[SCORE_POSITIONS] && some.total == nothing.total &&
                    some.total == all[SCORE_TOTAL] && nothing.estimate == all[SCORE_ESTIMATE],
                "%s: other scores where fewer are asked for", family_names[kind]);
-    free(all), free(edge), close_traced(&w);
+    free(all);
+    free(edge);
+    close_traced(&w);
 }
 
 static void test_patterns(void) {
@@ -935,7 +986,9 @@ static void test_backward_whole(void) {
             whole = fmax(whole, off);
             CHECK_THAT(off <= 1e-4, "%s: the vector's node, patched, gives %g of %g",
                        family_names[kind], node[0][0], scores[0][SCORE_TOTAL]);
-            free(scores[0]), free(scores[1]), close_traced(&w);
+            free(scores[0]);
+            free(scores[1]);
+            close_traced(&w);
         }
     }
     for (int i = 0; i < 2; i++) { /* 3.10.1: completeness */
@@ -965,7 +1018,8 @@ static void test_backward_whole(void) {
                 if (!k)
                     identity = fmax(identity, check_attribution(&t, &x, scores, sites[i].path));
             }
-            free(scores), free_tracer(&t);
+            free(scores);
+            free_tracer(&t);
         }
         close_boxed(&b);
     }

@@ -65,5 +65,8 @@ int main(void) {
         for (int j = 0; j < BATCHES; j++)
             printf("%5d -> %-5d %4d rows  %6.1f GFLOP/s  %3.0f%% of the peak\n", shapes[i][0],
                    shapes[i][1], batches[j], best[i][j], 100 * best[i][j] / peak);
-    return free(w), free(x), free(y), 0;
+    free(w);
+    free(x);
+    free(y);
+    return 0;
 }

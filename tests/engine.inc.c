@@ -81,8 +81,10 @@ static int golden_file(const char *path, double tolerance) {
                 free_random_model(random);
                 random = random_model((int)p[0], (double)p[1], c, t);
             }
-            memcpy(last, p, sizeof p), last_type = t;
-            g.m = random, g.own = 1;
+            memcpy(last, p, sizeof p);
+            last_type = t;
+            g.m = random;
+            g.own = 1;
         } else if (!strcmp(word, "tokens"))
             g.n_tokens = parse_ints(rest, g.tokens, 512);
         else if (!strcmp(word, "vector")) {
@@ -110,15 +112,19 @@ static int golden_file(const char *path, double tolerance) {
             char *end;
             int pos = (int)strtol(rest, &end, 10);
             golden_logits(&g, pos, numbers, parse_floats(end, numbers, 4096), tolerance);
-        } else if (!strcmp(word, "end") && !g.own)
-            steer_close(g.m), g.m = NULL;
-        else if (!strcmp(word, "end"))
+        } else if (!strcmp(word, "end") && !g.own) {
+            steer_close(g.m);
+            g.m = NULL;
+        } else if (!strcmp(word, "end"))
             g.own = 0;
     }
     if (f)
         fclose(f);
     free_random_model(random);
-    free(line), free(numbers), free(g.vector), free(g.keep);
+    free(line);
+    free(numbers);
+    free(g.vector);
+    free(g.keep);
     printf("  %s: %d cases, largest error %.2g\n", path, cases, worst);
     CHECK_THAT(cases > 0, "%s: no cases", path);
     return cases;
@@ -164,14 +170,18 @@ static void test_matmul(void) {
                             for (int i = 0; i < k; i++) {
                                 double term = (double)x[r * k + i] *
                                               (double)weight1(&w, (size_t)j, (size_t)i);
-                                sum += term, size += fabs(term);
+                                sum += term;
+                                size += fabs(term);
                             }
                             worst_error =
                                 fmax(worst_error, fabs((double)y[r * n + j] - sum) / size);
                         }
                     free(y);
                 }
-                free((void *)w.data), free((void *)w.scale), free((void *)x), free((void *)bias);
+                free((void *)w.data);
+                free((void *)w.scale);
+                free((void *)x);
+                free((void *)bias);
             }
     printf("  matmul: largest error %.2g of the sum of magnitudes\n", worst_error);
     CHECK_THAT(worst_error < 1e-6, "%g", worst_error);
@@ -199,8 +209,10 @@ static void test_functions(void) {
     float x[300], y[300], ones[300];
     for (int n = 1; n <= 300; n += 13) {
         double sum = 0, expected[300], total = 0;
-        for (int i = 0; i < n; i++)
-            x[i] = y[i] = (float)(40 * random_unit(&dice) - 20), total += exp((double)x[i]);
+        for (int i = 0; i < n; i++) {
+            x[i] = y[i] = (float)(40 * random_unit(&dice) - 20);
+            total += exp((double)x[i]);
+        }
         for (int i = 0; i < n; i++)
             expected[i] = exp((double)x[i]) / total;
         softmax(y, n);
@@ -215,8 +227,10 @@ static void test_functions(void) {
         float cosine[64], sine[64];
         for (int i = 0; i < 2 * half; i++)
             x[i] = y[i] = (float)(2 * random_unit(&dice) - 1);
-        for (int i = 0; i < half; i++)
-            cosine[i] = cosf((float)i * 0.7f), sine[i] = sinf((float)i * 0.7f);
+        for (int i = 0; i < half; i++) {
+            cosine[i] = cosf((float)i * 0.7f);
+            sine[i] = sinf((float)i * 0.7f);
+        }
         rope(y, cosine, sine, half);
         CHECK_THAT(y[0] == x[0] && y[half] == x[half], "angle 0 turns nothing");
         for (int i = 0; i < half; i++) {
@@ -228,7 +242,8 @@ static void test_functions(void) {
     for (int n = 1; n <= 300; n += 37) {
         double square = 0;
         for (int i = 0; i < n; i++) {
-            x[i] = (float)(2 * random_unit(&dice) - 1), ones[i] = (float)random_unit(&dice);
+            x[i] = (float)(2 * random_unit(&dice) - 1);
+            ones[i] = (float)random_unit(&dice);
             square += (double)x[i] * (double)x[i];
         }
         double r = 1 / sqrt(square / n + 1e-5);
@@ -275,9 +290,13 @@ static changes test_plan(int kind, const float *v, const float *keep) {
         return p;
     if (kind >= ABLATE)
         return (changes){.ablate = v, .keep = kind == KEEP ? keep : NULL};
-    p.add = v, p.coeff = 1.5f, p.layer = 1;
-    if (kind == SPAN)
-        p.from = 3, p.to = 8;
+    p.add = v;
+    p.coeff = 1.5f;
+    p.layer = 1;
+    if (kind == SPAN) {
+        p.from = 3;
+        p.to = 8;
+    }
     if (kind == FREEZE_QK)
         p.freeze = STEER_QK;
     if (kind == FREEZE_V)
@@ -336,7 +355,8 @@ static void run_way(const steer_model *m, int kind, const float *v, const float 
             memcpy(logits + (size_t)t * vocab, steer_logits(c, at + t - from),
                    sizeof *logits * (size_t)vocab);
     }
-    steer_context_free(c), free(rows);
+    steer_context_free(c);
+    free(rows);
     set_threads(1);
 }
 
@@ -378,7 +398,11 @@ static void test_same_bits(void) {
                            model_names[k], plan_names[plan], ways[i].name);
             }
         }
-        free(expected), free(plain), free(got), free((void *)v), free((void *)keep);
+        free(expected);
+        free(plain);
+        free(got);
+        free((void *)v);
+        free((void *)keep);
     }
 }
 
@@ -631,16 +655,20 @@ static void test_equal_plans(void) {
         }
         /* A span that covers all, one that covers none of the first positions, and one of the
          * first only. */
-        p = test_plan(ADD, v, NULL), p.from = -5, p.to = 1000;
+        p = test_plan(ADD, v, NULL);
+        p.from = -5;
+        p.to = 1000;
         CHECK_THAT(!run_pair(m, &p, NULL, 0, tokens, N, got, NULL, &e) &&
                        !memcmp(got, steered, size),
                    "%s: the whole span", model_names[k]);
-        p = test_plan(ADD, v, NULL), p.from = 7;
+        p = test_plan(ADD, v, NULL);
+        p.from = 7;
         CHECK_THAT(
             !run_pair(m, &p, NULL, 0, tokens, N, got, NULL, &e) && !memcmp(got, plain, 7 * row) &&
                 memcmp(got + 7 * vocab, plain + 7 * vocab, row) && hits_of(&p, STEER_ADD) == N - 7,
             "%s: a span from 7 on", model_names[k]);
-        p = test_plan(ADD, v, NULL), p.to = 7;
+        p = test_plan(ADD, v, NULL);
+        p.to = 7;
         CHECK_THAT(
             !run_pair(m, &p, NULL, 0, tokens, N, got, NULL, &e) && !memcmp(got, steered, 7 * row) &&
                 memcmp(got + 7 * vocab, steered + 7 * vocab, row) && hits_of(&p, STEER_ADD) == 7,
@@ -668,7 +696,10 @@ static void test_equal_plans(void) {
                        "a fork into a stream that holds %d positions", n);
             steer_context_free(c);
         }
-        free(plain), free(steered), free(got), free((void *)v);
+        free(plain);
+        free(steered);
+        free(got);
+        free((void *)v);
     }
 }
 
@@ -756,8 +787,12 @@ static void test_edit_lists(void) {
                 CHECK_THAT(y == x - v[i], "%s: position %zu: %.9g, not %.9g - v", model_names[k], t,
                            (double)y, (double)x);
             }
-        free(tape[0].resid), free(tape[1].resid);
-        free(one), free(two), free(plain), free((void *)(uintptr_t)v);
+        free(tape[0].resid);
+        free(tape[1].resid);
+        free(one);
+        free(two);
+        free(plain);
+        free((void *)(uintptr_t)v);
     }
 }
 
@@ -799,9 +834,10 @@ static void check_identities(const steer_model *m, const char *name) {
         for (size_t t = 0; t < N; t++)
             for (size_t b = 0; b < L; b++) {
                 double along = 0, length = 0;
-                for (size_t i = 0; i < d; i++)
-                    along += (double)X(other, t, b, i) * (double)v[i] / norm,
-                        length += pow((double)X(other, t, b, i), 2);
+                for (size_t i = 0; i < d; i++) {
+                    along += (double)X(other, t, b, i) * (double)v[i] / norm;
+                    length += pow((double)X(other, t, b, i), 2);
+                }
                 off = fmax(off, fabs(along - (kept ? (double)keep[b] : 0)) / (sqrt(length) + 1e-9));
             }
         CHECK_THAT(off < 1e-5, "%s: the component left is off by %.2g of the residual", name, off);
@@ -836,7 +872,10 @@ static void check_identities(const steer_model *m, const char *name) {
     CHECK_THAT(off < 1e-4 && off < 1e-5 * size + 1e-6,
                "%s: all frozen, the residual is off by %.3g of %.3g", name, off, size);
 #undef X
-    free(plain.resid), free(other.resid), free(v), free(keep);
+    free(plain.resid);
+    free(other.resid);
+    free(v);
+    free(keep);
 }
 
 static void test_identities(void) {
@@ -864,7 +903,8 @@ static void test_plan_errors(void) {
         v[i] = (float)random_value(9, 9, 9, (uint64_t)i);
     for (int i = 0; i < 12; i++)
         keep[i] = 0;
-    broken[63] = NAN, v[0] = 1;
+    broken[63] = NAN;
+    v[0] = 1;
 
     const struct {
         const char *what, *word;
@@ -1038,7 +1078,8 @@ static void test_plan_errors(void) {
     for (size_t i = 0; i < sizeof batches / sizeof *batches; i++) {
         steer_row rows[65] = {{0}};
         memcpy(rows, batches[i].rows, sizeof batches[i].rows);
-        steer_begin(c, 1, NULL, -1, NULL, NULL), steer_begin(c, 2, NULL, -1, NULL, NULL);
+        steer_begin(c, 1, NULL, -1, NULL, NULL);
+        steer_begin(c, 2, NULL, -1, NULL, NULL);
         CHECK_THAT(!steer_begin(c, 0, plan_of(&p), 1, NULL, &e), "%s", e.text);
         memset(&e, 0, sizeof e);
         s = steer_run(c, rows, batches[i].n, NULL, &e);
@@ -1126,8 +1167,11 @@ static void test_odd_arguments(void) {
         CHECK_THAT(steer_faithfulness(t, &x, v, &plan, 1, &F, &e) == STEER_EARG,
                    "%d tokens, %d of prompt are judged", x.n, x.n_prompt);
     }
-    free(scores), free(v);
-    steer_tracer_free(t), steer_close(m), free(f.bytes);
+    free(scores);
+    free(v);
+    steer_tracer_free(t);
+    steer_close(m);
+    free(f.bytes);
 }
 
 /* ---------------------------------------------------------------- generation and means */
@@ -1137,7 +1181,8 @@ static struct {
 } ticks;
 
 static int count_tick(void *user, int job, int token) {
-    (void)user, (void)token;
+    (void)user;
+    (void)token;
     ticks.last_job = job;
     return ++ticks.count == ticks.stop_after;
 }
@@ -1178,7 +1223,8 @@ static void test_generation(void) {
     }
     config->eot[0] = config->vocab;
     for (int n = 0; n < 5; n++) {
-        job.max_new = n, job.n_out = 7;
+        job.max_new = n;
+        job.n_out = 7;
         CHECK_THAT(!steer_generate(c, &job, 1, NULL, NULL, &e) && job.n_out == n, "%d tokens of %d",
                    job.n_out, n);
     }
@@ -1199,10 +1245,12 @@ static void test_generation(void) {
             differ += !!memcmp(texts[i], texts[i - 1], sizeof texts[i]);
     }
     CHECK_THAT(differ == 3, "four seeds: %d differ from the one before", differ);
-    job.top_p = 1e-6f, job.out = again;
+    job.top_p = 1e-6f;
+    job.out = again;
     CHECK_THAT(!steer_generate(c, &job, 1, NULL, NULL, &e) && !memcmp(again, out, sizeof out),
                "a tiny top_p is greedy");
-    job.top_p = 0, job.temperature = 1e-5f;
+    job.top_p = 0;
+    job.temperature = 1e-5f;
     CHECK_THAT(!steer_generate(c, &job, 1, NULL, NULL, &e) && !memcmp(again, out, sizeof out),
                "a tiny temperature is greedy");
     steer_job many[8];
@@ -1240,7 +1288,8 @@ static void test_generation(void) {
     for (int stop = 0; stop < 8; stop += 5) {
         for (int i = 0; i < 8; i++)
             many[i] = (steer_job){.prompt = prompt, .n_prompt = 6, .max_new = 5, .out = outs[i]};
-        ticks.count = 0, ticks.stop_after = stop;
+        ticks.count = 0;
+        ticks.stop_after = stop;
         CHECK_THAT(!steer_generate(c, many, 8, count_tick, NULL, &e), "%s", e.text);
         int total = 0;
         for (int i = 0; i < 8; i++)
@@ -1254,10 +1303,12 @@ static void test_generation(void) {
                "%s", e.text);
     job.max_new = INT_MAX;
     CHECK_THAT(steer_generate(c, &job, 1, NULL, NULL, &e) == STEER_EARG, "INT_MAX new tokens");
-    job.max_new = 4, job.n_prompt = 0;
+    job.max_new = 4;
+    job.n_prompt = 0;
     CHECK_THAT(steer_generate(c, &job, 1, NULL, NULL, &e) == STEER_EARG && strstr(e.text, "empty"),
                "%s", e.text);
-    job.n_prompt = 6, prompt[2] = config->vocab;
+    job.n_prompt = 6;
+    prompt[2] = config->vocab;
     CHECK_THAT(steer_generate(c, &job, 1, NULL, NULL, &e) == STEER_EARG && *e.text,
                "a token outside the vocabulary");
     CHECK_THAT(!steer_generate(c, NULL, 0, NULL, NULL, &e), "no jobs at all");
@@ -1347,5 +1398,9 @@ static void test_means(void) {
     }
     for (int k = 0; k < TEXTS; k++)
         free(mean[k]);
-    free(expected), steer_prompts_free(&p), steer_context_free(c), steer_close(m), free(f.bytes);
+    free(expected);
+    steer_prompts_free(&p);
+    steer_context_free(c);
+    steer_close(m);
+    free(f.bytes);
 }

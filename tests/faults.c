@@ -101,7 +101,8 @@ static void *new_chunk(size_t n, int fill, size_t align) {
         return NULL;
     chunk *c = (chunk *)(start + head) - 1;
     *c = (chunk){.next = all.next, .last = &all, .start = start, .size = n, .armed = (size_t)armed};
-    all.next->last = c, all.next = c;
+    all.next->last = c;
+    all.next = c;
     if (c->armed && run->place) {
         armed = 0;
         trace(c->from);
@@ -132,7 +133,8 @@ void free(void *p) {
         if (((char *)p)[c->size + (size_t)i] != SOUND || c->next->last != c)
             abort();
     void *start = c->start;
-    c->next->last = c->last, c->last->next = c->next;
+    c->next->last = c->last;
+    c->last->next = c->next;
     memset(p, FREED, c->size + TAIL);
     __libc_free(start);
 }
@@ -257,9 +259,13 @@ static char said[1 << 16]; /* what a run said on stderr */
 static void shell(const char *format, ...) {
     char command[512];
     va_list args;
-    va_start(args, format), vsnprintf(command, sizeof command, format, args), va_end(args);
-    if (system(command))
-        printf("failed: %s\n", command), exit(1);
+    va_start(args, format);
+    vsnprintf(command, sizeof command, format, args);
+    va_end(args);
+    if (system(command)) {
+        printf("failed: %s\n", command);
+        exit(1);
+    }
 }
 
 /* Run a command once, with `run` as it is; what wait says of it. */
@@ -272,14 +278,17 @@ static int once(const struct command *c) {
         int kind = !strncmp(s, "OUT", 3) ? 2 : !strncmp(s, "IN", 2) ? 1 : 0;
         end = s + strcspn(s, " ");
         argv[argc++] = to;
-        if (kind)
-            to += sprintf(to, "%s/%s", folder, kind == 2 ? "out" : "in"), s += kind + 1;
+        if (kind) {
+            to += sprintf(to, "%s/%s", folder, kind == 2 ? "out" : "in");
+            s += kind + 1;
+        }
         for (; s < end; s++)
             *to++ = *s == '~' ? ' ' : *s;
         *to++ = 0;
     }
     argv[argc] = NULL;
-    run->fired = run->kept = 0, run->calls = 0;
+    run->fired = run->kept = 0;
+    run->calls = 0;
     memset(run->from, 0, sizeof run->from);
     fflush(stdout);
     if (pipe(pipes))
@@ -294,10 +303,12 @@ static int once(const struct command *c) {
         if (write(fd, c->input, strlen(c->input)) < 0 || lseek(fd, 0, SEEK_SET) || dup2(fd, 0))
             _exit(3);
         snprintf(path, sizeof path, "%s/out/stdout", folder);
-        dup2(__real_open(path, O_WRONLY | O_CREAT | O_TRUNC, 0600), 1), dup2(pipes[1], 2);
+        dup2(__real_open(path, O_WRONLY | O_CREAT | O_TRUNC, 0600), 1);
+        dup2(pipes[1], 2);
         for (fd = 3; fd < 16; fd++)
             __real_close(fd);
-        setvbuf(stdout, out, _IOFBF, sizeof out), setvbuf(stdin, in, _IOFBF, sizeof in);
+        setvbuf(stdout, out, _IOFBF, sizeof out);
+        setvbuf(stdin, in, _IOFBF, sizeof in);
         signal(SIGXFSZ, SIG_IGN);
         if (run->sweep == DISK_FULL)
             setrlimit(RLIMIT_FSIZE, &limit);
@@ -362,9 +373,12 @@ static const char *wrong_files(int kind, int status) {
                 wrong = "is half written";
             else if (got && kind == FIRST_LINES && !old && !start)
                 wrong = "holds other lines";
-            if (wrong)
-                snprintf(text, sizeof text, "%s %s", f->d_name, wrong), wrong = text;
-            free(got), free(right);
+            if (wrong) {
+                snprintf(text, sizeof text, "%s %s", f->d_name, wrong);
+                wrong = text;
+            }
+            free(got);
+            free(right);
         }
         closedir(d);
     }
@@ -393,8 +407,11 @@ static const char *wrong_run(const struct command *c, int status, int sweep) {
     const char *wrong = wrong_files(c->kind, result);
     if (wrong || !result || c->kind != CONTINUED)
         return wrong;
-    run->sweep = MEMORY_ONCE, run->place = 0; /* the same once more, now without a fault */
-    status = once(c), run->sweep = sweep;
+    /* the same once more, now without a fault */
+    run->sweep = MEMORY_ONCE;
+    run->place = 0;
+    status = once(c);
+    run->sweep = sweep;
     if (status)
         return "what it left can't be continued";
     return wrong_files(CONTINUED, 0);
@@ -413,11 +430,13 @@ static long problems;
 
 static void one_run(const struct command *c, int sweep, long place, int show) {
     prepare(c, place);
-    run->sweep = sweep, run->place = place;
+    run->sweep = sweep;
+    run->place = place;
     int status = once(c), fired = run->fired;
     char first[1500], what[sizeof run->what];
     void *from[DEPTH];
-    memcpy(from, run->from, sizeof from), memcpy(what, run->what, sizeof what);
+    memcpy(from, run->from, sizeof from);
+    memcpy(what, run->what, sizeof what);
     for (int i = 0; i < NEEDED && fired; i++) /* open64 is open */
         met[i] |= !strncmp(what, needed[i], strlen(needed[i]));
     snprintf(first, sizeof first, "%s", said);
@@ -477,7 +496,8 @@ static long largest_output(void) {
 /* A run without a fault, then one at each new place, or each `step`th of them; their number. */
 static long sweep_command(const struct command *c, int sweep, int step) {
     long runs = 0, found = 0;
-    run->sweep = sweep, run->place = sweep == DISK_FULL ? (long)1 << 40 : 0;
+    run->sweep = sweep;
+    run->place = sweep == DISK_FULL ? (long)1 << 40 : 0;
     prepare(c, 0);
     int status = once(c);
     if (status || run->kept || strstr(said, "steer: ")) {
@@ -508,15 +528,19 @@ int main(int argc, char **argv) {
     backtrace((void *[1]){0}, 1); /* loads what it needs */
     setenv("OMP_WAIT_POLICY", "passive", 1);
     run = mmap(NULL, sizeof *run, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_ANONYMOUS, -1, 0);
-    if (run == MAP_FAILED || !mkdtemp(folder))
-        return perror(folder), 1;
+    if (run == MAP_FAILED || !mkdtemp(folder)) {
+        perror(folder);
+        return 1;
+    }
     shell("mkdir %s/in %s/out %s/right && for s in harmful harmless; do "
           "for t in train val test; do head -8 weights/$s-$t.txt >%s/in/$s-$t.txt; done; done && "
           "head -3 weights/harmful-val.txt >%s/in/some",
           folder, folder, folder, folder, folder);
     for (size_t i = 0; i < sizeof setup / sizeof *setup; i++)
-        if (once(&setup[i]))
-            return printf("steer %s: %s\n", setup[i].line, said), 1;
+        if (once(&setup[i])) {
+            printf("steer %s: %s\n", setup[i].line, said);
+            return 1;
+        }
     for (int i = 0; i < COMMANDS; i++) {
         const struct command *c = &commands[i];
         int wanted = argc < 2 + whole;
@@ -528,14 +552,16 @@ int main(int argc, char **argv) {
             double started = seconds();
             if (one && strcmp(argv[3], sweep_names[sweep]))
                 continue;
-            if (one)
-                sweep_command(c, sweep, 0), one_run(c, sweep, atol(argv[4]), 1);
-            else
+            if (one) {
+                sweep_command(c, sweep, 0);
+                one_run(c, sweep, atol(argv[4]), 1);
+            } else
                 runs = sweep_command(c, sweep, whole || files ? 1 : 8);
             int right = problems == before;
             printf("%s %s, %s: %ld runs, %ld wrong (%.1f s)\n", right ? "ok  " : "FAIL", c->name,
                    sweep_names[sweep], runs, problems - before, seconds() - started);
-            passed += right, failed += !right;
+            passed += right;
+            failed += !right;
         }
     }
     for (int i = 0; i < NEEDED && argc < 2 + whole; i++) {

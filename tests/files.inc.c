@@ -89,7 +89,8 @@ static void test_small_files(void) {
                        e.text);
             steer_context_free(c);
         }
-        steer_close(m), steer_close(same);
+        steer_close(m);
+        steer_close(same);
         /* One changed weight: it opens, but is not what it was, and steer_verify sees it. */
         dice = 5;
         for (int i = 0; i < 200; i++) {
@@ -143,7 +144,8 @@ static void test_truncations(void) {
         for (size_t n = f.size - 1; n >= HEAD; n -= n > f.data ? 37 : 1) {
             uint64_t stated = n;
             unsigned char *cut = malloc(n);
-            memcpy(cut, f.bytes, n), memcpy(cut + 16, &stated, 8);
+            memcpy(cut, f.bytes, n);
+            memcpy(cut + 16, &stated, 8);
             if (n < f.data)
                 memcpy(cut + 32, &stated, 8);
             seal_head(cut, n);
@@ -151,7 +153,8 @@ static void test_truncations(void) {
                        n, f.size);
             free(cut);
         }
-        free(longer), free(f.bytes);
+        free(longer);
+        free(f.bytes);
     }
 }
 
@@ -178,7 +181,8 @@ static void test_bit_flips(void) {
                 snprintf(what, sizeof what, "%s: sealed flip of byte %zu, bit %d",
                          small_files[k].name, at, bit);
                 seal_head(copy, f.size);
-                tried++, opened += survives(copy, f.size, what);
+                tried++;
+                opened += survives(copy, f.size, what);
                 free(copy);
             }
         printf("  %s: of %d flips with a true checksum %d open, and run\n", small_files[k].name,
@@ -223,15 +227,16 @@ static void test_boundaries(void) {
         for (size_t a = 104; a < 160; a += 4)
             for (size_t b = 104; b < a; b += 4)
                 for (int v = 0; v < VALUES * VALUES; v++) {
-                    memcpy(copy + a, &values[v / VALUES], 4),
-                        memcpy(copy + b, &values[v % VALUES], 4);
+                    memcpy(copy + a, &values[v / VALUES], 4);
+                    memcpy(copy + b, &values[v % VALUES], 4);
                     seal_head(copy, f.size);
                     snprintf(what, sizeof what, "%s: bytes %zu, %zu are %u, %u",
                              small_files[k].name, a, b, values[v / VALUES], values[v % VALUES]);
                     survives(copy, f.size, what);
                     memcpy(copy, f.bytes, f.data);
                 }
-        free(copy), free(f.bytes);
+        free(copy);
+        free(f.bytes);
     }
 }
 
@@ -270,7 +275,8 @@ static void test_not_finite(void) {
             steer_context_free(c);
             *at = kept;
         }
-    steer_close(good), free(f.bytes);
+    steer_close(good);
+    free(f.bytes);
     f = small_image(F32, SMALL_GEMMA); /* untied: one token's logit alone is not a number */
     good = open_image(&f);
     if (!good)
@@ -282,7 +288,9 @@ static void test_not_finite(void) {
     steer_row row = {0, 0, 'a', 1, 0};
     steer_status s = steer_run(c, &row, 1, NULL, NULL);
     CHECK_THAT(s == STEER_ENONFINITE, "the logit of token 7 is a NaN: status %d", s);
-    steer_context_free(c), steer_close(good), free(f.bytes);
+    steer_context_free(c);
+    steer_close(good);
+    free(f.bytes);
 }
 
 /* ---------------------------------------------------------------- vector files */
@@ -306,7 +314,8 @@ static void refused_vector(const steer_model *m, const unsigned char *bytes, siz
 
 static void test_vector_files(void) {
     image f = small_image(F32, 0), other = small_image(Q8, SMALL_GEMMA), twin = small_image(F32, 0);
-    twin.bytes[twin.data + 3] ^= 1, seal(&twin); /* the same shape, another weight */
+    twin.bytes[twin.data + 3] ^= 1; /* the same shape, another weight */
+    seal(&twin);
     steer_model *m = open_image(&f), *wide = open_image(&other), *near_twin = open_image(&twin);
     if (!m || !wide || !near_twin)
         return;
@@ -330,10 +339,12 @@ static void test_vector_files(void) {
     unsigned char *bytes = (unsigned char *)read_file(path, &n, &e), *copy = malloc(n + 1);
     char what[64];
     CHECK_THAT(n == VECTOR_HEAD + 4 * ((size_t)v.d + 3 * (size_t)v.layers), "%zu bytes", n);
-    for (size_t k = 0; k < n; k++)
-        snprintf(what, sizeof what, "%zu bytes of %zu", k, n),
-            refused_vector(m, bytes, k, 0, NULL, what);
-    memcpy(copy, bytes, n), copy[n] = 0;
+    for (size_t k = 0; k < n; k++) {
+        snprintf(what, sizeof what, "%zu bytes of %zu", k, n);
+        refused_vector(m, bytes, k, 0, NULL, what);
+    }
+    memcpy(copy, bytes, n);
+    copy[n] = 0;
     refused_vector(m, copy, n + 1, STEER_EFORMAT, NULL, "one byte more");
     int opened = 0;
     for (size_t at = 0; at < n; at++)
@@ -356,8 +367,10 @@ static void test_vector_files(void) {
             steer_vector_free(&own);
             CHECK_THAT(s || (w.layer >= 0 && w.layer < m->config.layers && isfinite(w.coeff)), "%s",
                        what);
-            if (!s)
-                opened++, steer_vector_free(&w);
+            if (!s) {
+                opened++;
+                steer_vector_free(&w);
+            }
         }
     CHECK_THAT(opened > 8 * 4 * v.d / 2, "only %d sealed flips open", opened);
 
@@ -380,13 +393,15 @@ static void test_vector_files(void) {
                   {28, 0xFFFFFFFF, "blocks"}};
 
     for (size_t i = 0; i < sizeof fields / sizeof *fields; i++) {
-        memcpy(copy, bytes, n), memcpy(copy + fields[i].at, &fields[i].value, 4);
+        memcpy(copy, bytes, n);
+        memcpy(copy + fields[i].at, &fields[i].value, 4);
         seal_vector(copy, n);
         refused_vector(m, copy, n, STEER_EMISMATCH, fields[i].word, fields[i].word);
     }
     for (size_t at = VECTOR_HEAD; at < n; at += 4 * 5) { /* no number */
         static const uint32_t nan_bits[] = {0x7FC00000, 0x7F800000, 0xFF800000};
-        memcpy(copy, bytes, n), memcpy(copy + at, &nan_bits[at / 20 % 3], 4);
+        memcpy(copy, bytes, n);
+        memcpy(copy + at, &nan_bits[at / 20 % 3], 4);
         seal_vector(copy, n);
         refused_vector(m, copy, n, STEER_ENONFINITE, "finite", "a NaN");
     }
@@ -412,9 +427,15 @@ static void test_vector_files(void) {
     CHECK_THAT(s == STEER_EIO, "status %d", s);
     CHECK_THAT(steer_vector_load(&w, temporary, m, &e) && *e.text, "a folder as a vector");
     refused_vector(m, f.bytes, f.size, STEER_EFORMAT, NULL, "a model as a vector");
-    steer_vector_free(&v), free(bytes), free(copy);
-    steer_close(m), steer_close(wide), steer_close(near_twin);
-    free(f.bytes), free(other.bytes), free(twin.bytes);
+    steer_vector_free(&v);
+    free(bytes);
+    free(copy);
+    steer_close(m);
+    steer_close(wide);
+    steer_close(near_twin);
+    free(f.bytes);
+    free(other.bytes);
+    free(twin.bytes);
 }
 
 /* ------------------------------------------------ how a file is read, what its numbers promise */
@@ -461,9 +482,11 @@ static void test_read_into_memory(void) {
             CHECK_THAT(a && b && !memcmp(a, b, sizeof *a * (size_t)read->config.vocab),
                        "%s: other logits than the file's", small_files[k].name);
             CHECK_THAT(!steer_verify(read, &e), "%s", e.text);
-            free(a), free(b);
+            free(a);
+            free(b);
         }
-        steer_close(read), steer_close(borrowed);
+        steer_close(read);
+        steer_close(borrowed);
         free(f.bytes);
     }
 
@@ -484,18 +507,24 @@ static int chat_over_a_cut(const char *flag, int *answers) {
     int to[2], from[2], status = 0;
     size_t size;
     char *bytes = read_file("weights/tiny-llama.bin", &size, NULL), said[4096];
-    unlink(path), write_bytes(path, bytes, size), free(bytes);
+    unlink(path);
+    write_bytes(path, bytes, size);
+    free(bytes);
     CHECK_THAT(!pipe(to) && !pipe(from), "%s", strerror(errno));
     fflush(stdout);
     pid_t child = fork();
     if (!child) {
-        dup2(to[0], 0), dup2(from[1], 1), dup2(from[1], 2);
-        close(to[1]), close(from[0]);
+        dup2(to[0], 0);
+        dup2(from[1], 1);
+        dup2(from[1], 2);
+        close(to[1]);
+        close(from[0]);
         alarm(60);
         execl(PROGRAM, PROGRAM, "chat", path, "--max-new", "4", flag, (char *)NULL);
         _exit(127);
     }
-    close(to[0]), close(from[1]);
+    close(to[0]);
+    close(from[1]);
     *answers = 0;
     for (int i = 0; i < 2; i++) { /* the first letter of an answer shows that the model is open */
         ssize_t n = write(to[1], "How do I bake a cake?\n", 22);
@@ -511,7 +540,8 @@ static int chat_over_a_cut(const char *flag, int *answers) {
     close(to[1]);
     while (read(from[0], said, sizeof said) > 0) {
     }
-    close(from[0]), waitpid(child, &status, 0);
+    close(from[0]);
+    waitpid(child, &status, 0);
     return status;
 }
 
@@ -617,9 +647,14 @@ static void *call_everything(void *model) {
     s = s ? s : steer_faithfulness(t, &x, v.v, plan_of(&frozen), 1, &F, &e);
     CHECK_THAT(!s, "%s", e.text);
 
-    steer_tracer_free(t), steer_context_free(c);
-    steer_vector_free(&v), steer_vector_free(&back), steer_prompts_free(&p);
-    free(mean), free(scores), free(node);
+    steer_tracer_free(t);
+    steer_context_free(c);
+    steer_vector_free(&v);
+    steer_vector_free(&back);
+    steer_prompts_free(&p);
+    free(mean);
+    free(scores);
+    free(node);
     return NULL;
 }
 
@@ -649,7 +684,9 @@ static void test_stack(void) {
             untouched++;
         if (ok && GIVEN - untouched > deepest)
             deepest = GIVEN - untouched;
-        munmap(stack, GIVEN), pthread_attr_destroy(&a), steer_close(m);
+        munmap(stack, GIVEN);
+        pthread_attr_destroy(&a);
+        steer_close(m);
     }
     printf("  %.1f KB of stack\n", (double)deepest / 1024);
     CHECK_THAT(deepest <= SAID, "%zu bytes of stack, %d are said to do", deepest, SAID);
@@ -710,7 +747,8 @@ static void replace_section(image *f, int section, const void *p, size_t n) {
         memcpy(offset, &at, 8);
     }
     uint64_t size = made.size, data = made.data;
-    memcpy(made.bytes + 16, &size, 8), memcpy(made.bytes + 32, &data, 8);
+    memcpy(made.bytes + 16, &size, 8);
+    memcpy(made.bytes + 32, &data, 8);
     seal(&made);
     free(f->bytes);
     *f = made;
@@ -725,7 +763,9 @@ static void check_refused(image *f, const char *word) {
     CHECK_THAT(!m && e.code == STEER_EFORMAT && strstr(e.text, word) &&
                    !strncmp(e.text, "broken.bin: ", 12) && strstr(e.text, EXPORT_AGAIN),
                "where \"%s\" is wanted: %s", word, m ? "it opens" : e.text);
-    steer_close(m), free(exact), free(f->bytes);
+    steer_close(m);
+    free(exact);
+    free(f->bytes);
     *f = (image){0};
 }
 
@@ -816,7 +856,8 @@ static void test_promises(void) {
     /* Tokens and merges. Token 256 is "th", merge 0 by rank; tokens 265 to 268 are special. */
     uint64_t bytes;
     image f = small_image(F32, 0);
-    f.bytes[section_at(&f, TOKEN_TYPES, &bytes) + 'a'] = 1, seal(&f);
+    f.bytes[section_at(&f, TOKEN_TYPES, &bytes) + 'a'] = 1;
+    seal(&f);
     check_refused(&f, "byte 97 has the token 97");
     f = small_image(F32, 0);
     patch_bytes(&f, BYTE_TOKENS, (uint32_t[]){'a', 'b'}, (uint32_t[]){'b', 'b'}, 8);
@@ -825,10 +866,12 @@ static void test_promises(void) {
     patch_bytes(&f, BYTE_TOKENS, (uint32_t[]){'a', 'b'}, (uint32_t[]){270, 'b'}, 8);
     check_refused(&f, "byte 97 has the token 270");
     f = small_image(F32, 0);
-    f.bytes[section_at(&f, TOKEN_TYPES, &bytes) + 256] = 1, seal(&f);
+    f.bytes[section_at(&f, TOKEN_TYPES, &bytes) + 256] = 1;
+    seal(&f);
     check_refused(&f, "token 256, is no text");
     f = small_image(F32, 0);
-    f.bytes[section_at(&f, TOKEN_TYPES, &bytes) + 'a'] = 3, seal(&f);
+    f.bytes[section_at(&f, TOKEN_TYPES, &bytes) + 'a'] = 3;
+    seal(&f);
     check_refused(&f, "token 97 is of no known kind");
     f = small_image(F32, 0);
     patch_bytes(&f, TOKEN_OFFSETS, (uint32_t[]){7, 8}, (uint32_t[]){9, 8}, 8);
@@ -867,8 +910,10 @@ static void test_promises(void) {
         replace_section(&f, texts[i].section, texts[i].text, texts[i].n);
         if (texts[i].word)
             check_refused(&f, texts[i].word);
-        else
-            steer_close(open_image(&f)), free(f.bytes);
+        else {
+            steer_close(open_image(&f));
+            free(f.bytes);
+        }
     }
     char long_end[73] = "\0\0\0\0\0";
     memset(long_end + 5, 'x', 65);
@@ -893,7 +938,8 @@ static void test_promises(void) {
     steer_model *m = open_image(&f);
     float *angle = (float *)(f.bytes + ((const unsigned char *)m->rope_freq - f.bytes)) + 1;
     steer_close(m);
-    *angle = NAN, seal(&f);
+    *angle = NAN;
+    seal(&f);
     check_refused(&f, "angle 1");
 
     /* Bytes that are not aligned are the caller's fault, not the file's. */
@@ -930,7 +976,8 @@ static void test_callers_numbers(void) {
 
         steer_job job = {.prompt = prompt, .n_prompt = x, .max_new = 2, .out = out};
         CHECK_THAT(steer_generate(c, &job, 1, NULL, NULL, &e) == STEER_EARG, "n_prompt %d", x);
-        job.n_prompt = 3, job.max_new = x;
+        job.n_prompt = 3;
+        job.max_new = x;
         steer_status s = steer_generate(c, &job, 1, NULL, NULL, &e);
         CHECK_THAT(x < 0 ? !s && job.n_out == 0 : s == STEER_EARG, "max_new %d: %d", x, s);
         CHECK_THAT(steer_begin(c, x, NULL, -1, NULL, &e) == STEER_EARG, "stream %d", x);
@@ -984,7 +1031,8 @@ static void test_callers_numbers(void) {
         CHECK_THAT(s == STEER_EARG, "position %d", x);
         steer_vector odd = {.v = tape_memory, .keep = tape_memory, .d = x, .layers = 2};
         CHECK_THAT(steer_vector_save(&odd, in_temporary("odd.vec"), &e) == STEER_EARG, "d %d", x);
-        odd.d = m->config.d, odd.layers = x;
+        odd.d = m->config.d;
+        odd.layers = x;
         CHECK_THAT(steer_vector_save(&odd, in_temporary("odd.vec"), &e) == STEER_EARG, "%d blocks",
                    x);
         free(mean);
@@ -998,6 +1046,9 @@ static void test_callers_numbers(void) {
     CHECK_THAT(steer_means(c, &shorter, NULL, 0, &sums, &e) != STEER_OK && e.code == STEER_EARG &&
                    strstr(e.text, "template"),
                "%s", e.text);
-    free(mean), free(tape_memory);
-    steer_context_free(c), steer_close(m), free(f.bytes);
+    free(mean);
+    free(tape_memory);
+    steer_context_free(c);
+    steer_close(m);
+    free(f.bytes);
 }

@@ -33,8 +33,10 @@ static const steer_plan *plan_of(changes *x) {
             edit.keep = x->keep;
         if (kind == STEER_CUT)
             edit.cut = x->cut;
-        if (kind == STEER_START)
-            edit.v = x->start, edit.from = edit.to = 0;
+        if (kind == STEER_START) {
+            edit.v = x->start;
+            edit.from = edit.to = 0;
+        }
         x->hits[n] = 0;
         if (edit.what || edit.v || edit.cut)
             x->edits[n++] = edit;
@@ -107,9 +109,11 @@ static const float *random_vector(int seed, int kind, int layer, int n, double c
 /* A model without a tokenizer, as tools/reference.py makes it from the same numbers. */
 static steer_model *random_model(int seed, double base, steer_config c, dtype type) {
     steer_model *m = calloc(1, sizeof *m);
-    c.n_eot = 1, c.max_seq = 512;
+    c.n_eot = 1;
+    c.max_seq = 512;
     snprintf(c.name, sizeof c.name, "random %d", seed);
-    m->config = c, m->eoi = 1;
+    m->config = c;
+    m->eoi = 1;
     m->blocks = calloc((size_t)c.layers, sizeof *m->blocks);
     int qd = c.heads * c.head_dim, kd = c.kv_heads * c.head_dim;
     double gain = 1 - c.norm_offset;
@@ -149,16 +153,20 @@ static void free_random_model(steer_model *m) {
         const float *const vectors[] = {w->attn_norm,     w->mlp_norm, w->post_attn_norm,
                                         w->post_mlp_norm, w->q_bias,   w->k_bias,
                                         w->v_bias};
-        for (int i = 0; i < 7; i++)
-            free_matrix(matrices[i]), free((void *)(uintptr_t)vectors[i]);
+        for (int i = 0; i < 7; i++) {
+            free_matrix(matrices[i]);
+            free((void *)(uintptr_t)vectors[i]);
+        }
     }
     if (!m)
         return;
     if (!m->config.tied)
         free_matrix(&m->unembed);
     free_matrix(&m->embed);
-    free((void *)(uintptr_t)m->final_norm), free((void *)(uintptr_t)m->rope_freq);
-    free(m->blocks), free(m);
+    free((void *)(uintptr_t)m->final_norm);
+    free((void *)(uintptr_t)m->rope_freq);
+    free(m->blocks);
+    free(m);
 }
 
 /* ---------------------------------------------------------------- files, children */
@@ -237,7 +245,8 @@ typedef struct {
 } image;
 
 static void put_bytes(unsigned char **p, const void *data, size_t n) {
-    memcpy(*p, data, n), *p += n;
+    memcpy(*p, data, n);
+    *p += n;
 }
 
 static void put_word(unsigned char **p, uint32_t v) {
@@ -285,9 +294,13 @@ static void small_tensor(image *f, int *n, int kind, int layer, int rows, int co
         free((void *)(uintptr_t)x);
     }
     bytes = f->size - at;
-    put_word(&record, (uint32_t)kind | (uint32_t)type << 16), put_word(&record, (uint32_t)layer);
-    put_word(&record, (uint32_t)rows), put_word(&record, (uint32_t)cols);
-    put_bytes(&record, &at, 8), put_bytes(&record, &bytes, 8), put_bytes(&record, &zero, 8);
+    put_word(&record, (uint32_t)kind | (uint32_t)type << 16);
+    put_word(&record, (uint32_t)layer);
+    put_word(&record, (uint32_t)rows);
+    put_word(&record, (uint32_t)cols);
+    put_bytes(&record, &at, 8);
+    put_bytes(&record, &bytes, 8);
+    put_bytes(&record, &zero, 8);
     f->size = round_up(f->size, ALIGN);
 }
 
@@ -348,27 +361,36 @@ static image small_image(dtype type, int kind) {
                       .norm_eps = 1e-5f,
                       .embed_scale = 1,
                       .query_scale = 0.3f};
-    if (gemma)
-        c.qkv_bias = c.post_norms = c.gelu = 1, c.window = 4, c.window_every = 2, c.norm_offset = 1,
-        c.attn_cap = 20, c.final_cap = 30;
+    if (gemma) {
+        c.qkv_bias = c.post_norms = c.gelu = 1;
+        c.window = 4;
+        c.window_every = 2;
+        c.norm_offset = 1;
+        c.attn_cap = 20;
+        c.final_cap = 30;
+    }
     uint32_t offset[MOST + 1] = {0}, bytes_of[256], merge[MERGED][4];
     unsigned char types[MOST] = {0};
     char names[MOST * 16];
     for (uint32_t i = 0; i < vocab; i++) {
         char *name = names + offset[i];
         int n = 1;
-        if (i < 256)
-            *name = (char)i, bytes_of[i] = i;
-        else if (i < 256 + MERGED)
+        if (i < 256) {
+            *name = (char)i;
+            bytes_of[i] = i;
+        } else if (i < 256 + MERGED)
             n = sprintf(name, "%s%s", merges[i - 256][0], merges[i - 256][1]);
         else if (i >= VOCAB)
             n = sprintf(name, " I cannot");
-        else
-            n = sprintf(name, "%s", specials[i - 256 - MERGED]), types[i] = i + 1 == VOCAB ? 2 : 1;
+        else {
+            n = sprintf(name, "%s", specials[i - 256 - MERGED]);
+            types[i] = i + 1 == VOCAB ? 2 : 1;
+        }
         offset[i + 1] = offset[i] + (uint32_t)n;
     }
     for (uint32_t i = 0; i < MERGED; i++) {
-        merge[i][2] = i, merge[i][3] = 256 + i;
+        merge[i][2] = i;
+        merge[i][3] = 256 + i;
         for (int side = 0; side < 2; side++)
             for (uint32_t t = 0; t < 256 + MERGED; t++)
                 if (offset[t + 1] - offset[t] == strlen(merges[i][side]) &&
@@ -381,7 +403,8 @@ static image small_image(dtype type, int kind) {
              j--)
             for (int k = 0; k < 4; k++) {
                 uint32_t t = merge[j][k];
-                merge[j][k] = merge[j - 1][k], merge[j - 1][k] = t;
+                merge[j][k] = merge[j - 1][k];
+                merge[j - 1][k] = t;
             }
 
     const struct {
@@ -403,7 +426,8 @@ static image small_image(dtype type, int kind) {
     uint64_t at[SECTIONS][2];
     f.size = f.sections = round_up((size_t)(HEAD + expected * RECORD_BYTES), ALIGN);
     for (int i = 0; i < SECTIONS; i++) {
-        at[i][0] = f.size, at[i][1] = sections[i].n;
+        at[i][0] = f.size;
+        at[i][1] = sections[i].n;
         emit(&f, sections[i].p, sections[i].n);
         f.size = round_up(f.size, ALIGN);
     }
@@ -434,13 +458,26 @@ static image small_image(dtype type, int kind) {
     }
     unsigned char *p = f.bytes;
     uint64_t size = f.size, data = f.data;
-    put_bytes(&p, "STEERMDL", 8), put_word(&p, STEER_MODEL_FORMAT), put_word(&p, (uint32_t)tensors),
-        put_bytes(&p, &size, 8);
-    put_word(&p, 0), put_word(&p, 0), put_bytes(&p, &data, 8);
-    snprintf((char *)p, 64, "small %d", kind), p += 64;
-    c.pretok = kind & SMALL_NFC ? 2 : 1, c.nfc = kind & SMALL_NFC ? 1 : 0, c.trim = gemma ? 1 : 0;
-    c.n_eot = 1, c.n_first = 2, c.eot[0] = 256 + MERGED + 2, c.first[0] = 'I', c.first[1] = 'A';
-    c.site_layer = 1, c.site_pos = -1, c.site_coeff = 1;
+    put_bytes(&p, "STEERMDL", 8);
+    put_word(&p, STEER_MODEL_FORMAT);
+    put_word(&p, (uint32_t)tensors);
+    put_bytes(&p, &size, 8);
+    put_word(&p, 0);
+    put_word(&p, 0);
+    put_bytes(&p, &data, 8);
+    snprintf((char *)p, 64, "small %d", kind);
+    p += 64;
+    c.pretok = kind & SMALL_NFC ? 2 : 1;
+    c.nfc = kind & SMALL_NFC ? 1 : 0;
+    c.trim = gemma ? 1 : 0;
+    c.n_eot = 1;
+    c.n_first = 2;
+    c.eot[0] = 256 + MERGED + 2;
+    c.first[0] = 'I';
+    c.first[1] = 'A';
+    c.site_layer = 1;
+    c.site_pos = -1;
+    c.site_coeff = 1;
     put_bytes(&p, &c, offsetof(steer_config, fingerprint)); /* the struct is the format */
     put_bytes(&p, at, sizeof at);
     seal(&f);
@@ -544,9 +581,10 @@ static int is_json(const char *s) {
 /* The string at s, decoded; code points below 256 of \u only. */
 static void decode_json(const char *s, char *to) {
     for (s++; *s && *s != '"'; s++)
-        if (*s == '\\' && s[1] == 'u')
-            *to++ = (char)strtol((char[]){s[2], s[3], s[4], s[5], 0}, NULL, 16), s += 5;
-        else if (*s == '\\')
+        if (*s == '\\' && s[1] == 'u') {
+            *to++ = (char)strtol((char[]){s[2], s[3], s[4], s[5], 0}, NULL, 16);
+            s += 5;
+        } else if (*s == '\\')
             *to++ = *++s == 'n' ? '\n' : *s == 't' ? '\t' : *s;
         else
             *to++ = *s;
@@ -555,8 +593,10 @@ static void decode_json(const char *s, char *to) {
 
 static int occurrences(const char *s, const char *of) {
     int n = 0;
-    while ((s = strstr(s, of)))
-        n++, s++;
+    while ((s = strstr(s, of))) {
+        n++;
+        s++;
+    }
     return n;
 }
 
@@ -587,11 +627,13 @@ static steer_status new_tracer(tracer *t, const steer_model *m, int layer, int m
     tracer *made = steer_tracer_new(m, layer, max, answers, cut_streams, e);
     if (made)
         *t = *made;
-    return free(made), made ? STEER_OK : e->code;
+    free(made);
+    return made ? STEER_OK : e->code;
 }
 
 static void free_tracer(tracer *t) {
-    steer_context_free(t->c), free(t->memory);
+    steer_context_free(t->c);
+    free(t->memory);
     memset(t, 0, sizeof *t);
 }
 
@@ -725,13 +767,26 @@ static steer_model *test_model(int kind) {
                       .norm_eps = 1e-5f,
                       .embed_scale = 1,
                       .query_scale = 0.25f};
-    if (kind == 1)
-        c.post_norms = c.gelu = 1, c.norm_offset = 1, c.attn_cap = 20, c.final_cap = 30,
-        c.window = 8, c.window_every = 2, c.head_dim = 24;
-    if (kind == 2)
-        c.ff = 192, c.heads = 6, c.head_dim = 32;
-    if (kind == 3)
-        c.qkv_bias = 1, c.tied = 0, c.kv_heads = 1, c.vocab = 101;
+    if (kind == 1) {
+        c.post_norms = c.gelu = 1;
+        c.norm_offset = 1;
+        c.attn_cap = 20;
+        c.final_cap = 30;
+        c.window = 8;
+        c.window_every = 2;
+        c.head_dim = 24;
+    }
+    if (kind == 2) {
+        c.ff = 192;
+        c.heads = 6;
+        c.head_dim = 32;
+    }
+    if (kind == 3) {
+        c.qkv_bias = 1;
+        c.tied = 0;
+        c.kv_heads = 1;
+        c.vocab = 101;
+    }
     if (!made[kind])
         made[kind] = random_model(70 + kind, 10000, c, kind == 2 ? Q8 : kind == 3 ? BF16 : F32);
     return made[kind];
@@ -755,12 +810,27 @@ static steer_model *family(int kind) {
                       .norm_eps = 1e-5f,
                       .embed_scale = 1,
                       .query_scale = 0.353553391f};
-    if (kind == 1)
-        c.d = 20, c.layers = 3, c.kv_heads = 1, c.head_dim = 6, c.ff = 36, c.vocab = 61,
-        c.qkv_bias = 1, c.tied = 0, c.norm_eps = 1e-6f;
-    if (kind == 2)
-        c.post_norms = c.gelu = 1, c.norm_offset = 1, c.attn_cap = 2, c.final_cap = 30,
-        c.window = 4, c.window_every = 2, c.embed_scale = 4, c.query_scale = 0.7f;
+    if (kind == 1) {
+        c.d = 20;
+        c.layers = 3;
+        c.kv_heads = 1;
+        c.head_dim = 6;
+        c.ff = 36;
+        c.vocab = 61;
+        c.qkv_bias = 1;
+        c.tied = 0;
+        c.norm_eps = 1e-6f;
+    }
+    if (kind == 2) {
+        c.post_norms = c.gelu = 1;
+        c.norm_offset = 1;
+        c.attn_cap = 2;
+        c.final_cap = 30;
+        c.window = 4;
+        c.window_every = 2;
+        c.embed_scale = 4;
+        c.query_scale = 0.7f;
+    }
     if (!made[kind])
         made[kind] = random_model(90 + kind, 10000, c, F32);
     return made[kind];
@@ -814,8 +884,8 @@ static int run_program(const char *program, const char *arguments, const char *i
              temporary, temporary, temporary);
     fflush(stdout);
     int status = system(command);
-    read_text(in_temporary("out"), shown, sizeof shown),
-        read_text(in_temporary("err"), complained, sizeof complained);
+    read_text(in_temporary("out"), shown, sizeof shown);
+    read_text(in_temporary("err"), complained, sizeof complained);
     if (strstr(complained, "Sanitizer") || strstr(complained, "runtime error"))
         CHECK_THAT(0, "%s %s:\n%.1500s", program, arguments, complained);
     return WIFEXITED(status) ? WEXITSTATUS(status) : 256 + WTERMSIG(status);

@@ -129,7 +129,8 @@ static void patch(const steer_model *m, const int *tokens, int n, int prompt, fl
         cut[i] = has_edge(&t->graph, i) && i % 2;
     check_status(attribute(t, &x, v, STEER_LOGIT, 1, scores, &e), &e);
     check_status(steer_faithfulness(t, &x, v, plan_of(&plan), 1, &F, &e), &e);
-    free(cut), free(scores);
+    free(cut);
+    free(scores);
     steer_tracer_free(t);
 }
 
@@ -248,12 +249,15 @@ size_t LLVMFuzzerCustomMutator(uint8_t *data, size_t n, size_t cap, unsigned see
         n = mutate_section(aligned, n, cap, kind);
     else if (kind == 15)
         n = LLVMFuzzerMutate(aligned, n, cap);
-    else if (kind >= 13)
-        from = (unsigned)(n / 2), length = (unsigned)(n - n / 2); /* weights */
-    else if (kind == 12)
+    else if (kind >= 13) { /* weights */
+        from = (unsigned)(n / 2);
+        length = (unsigned)(n - n / 2);
+    } else if (kind == 12)
         length = 10 * sizeof(file_record); /* directory */
-    else
-        from = offsetof(file_header, config), length = CONFIG_BYTES;
+    else {
+        from = offsetof(file_header, config);
+        length = CONFIG_BYTES;
+    }
     if (length && from + length <= n) {
         unsigned k = seed / 16 % (length - 15); /* sixteen bytes of that part */
         LLVMFuzzerMutate(aligned + from + k, 16, 16);
@@ -275,7 +279,9 @@ static void fuzz_vector(const uint8_t *data, size_t n) {
     if (n >= sizeof(vector_header)) {
         vector_header h;
         memcpy(&h, bytes, sizeof h);
-        h.size = n, h.fingerprint = m->config.fingerprint, h.template_crc = m->template_crc;
+        h.size = n;
+        h.fingerprint = m->config.fingerprint;
+        h.template_crc = m->template_crc;
         memcpy(bytes, &h, sizeof h);
         h.crc = crc_around(bytes, n, offsetof(vector_header, crc));
         memcpy(bytes, &h, sizeof h);
@@ -300,7 +306,8 @@ static void fuzz_vector(const uint8_t *data, size_t n) {
         .prompt = prompt, .n_prompt = 4, .max_new = 2, .out = out, .plan = plan_of(&plan)};
     check_status(steer_generate(c, &job, 1, NULL, NULL, &e), &e);
     steer_context_free(c);
-    steer_vector_free(&v), steer_vector_free(&again);
+    steer_vector_free(&v);
+    steer_vector_free(&again);
 }
 
 static void fuzz_circuit(const uint8_t *data, size_t n) {
@@ -330,7 +337,9 @@ static void fuzz_circuit(const uint8_t *data, size_t n) {
         CHECK_THAT(edges >= 0 && edges <= t->graph.edges, "%d edges", edges);
         check_status(steer_faithfulness(t, &x, v, plan_of(&plan), 1, &F, &e), &e);
     }
-    free(text), free(keep), free(cut);
+    free(text);
+    free(keep);
+    free(cut);
 }
 
 static void fuzz_prompts(const uint8_t *data, size_t n) {
@@ -403,7 +412,10 @@ static void fuzz_text(const uint8_t *data, size_t n) {
         check_status(e.code, &e);
     else
         check_ids(m, chat, min_int((int)chatted, 64));
-    free(turn), free(system), free(ids), free(some);
+    free(turn);
+    free(system);
+    free(ids);
+    free(some);
 }
 
 /* ---------------------------------------------------------------- stores */
@@ -618,7 +630,8 @@ static void fuzz_report(const uint8_t *data, size_t n) {
                 for (int i = 0; i < 8; i++)
                     values[i] = odd_number(&in);
                 add_row(&r, label, values, 8, (const char *[]){texts, label}, take(&in, 3));
-                free(label), free(texts);
+                free(label);
+                free(texts);
             }
         }
         free(text);
@@ -630,7 +643,8 @@ static void fuzz_report(const uint8_t *data, size_t n) {
     CHECK_THAT(!strchr(json, '<') && sizes[1] == sizes[0] + strlen(page) - strlen(page_marker) &&
                    !memcmp(strchr(html, '=') + 2, json, sizes[0]),
                "a page: %s", html);
-    free(json), free(html);
+    free(json);
+    free(html);
     free_report(&r);
 }
 
@@ -695,7 +709,8 @@ static void random_context(caller *a, input *in) {
     if (!c)
         return;
     steer_context_free(a->c);
-    a->c = c, a->limits = c->limit;
+    a->c = c;
+    a->limits = c->limit;
     memset(a->next, 0, sizeof a->next);
 }
 
@@ -713,8 +728,10 @@ static void random_run(caller *a, input *in) {
         rows[i] = (steer_row){s, a->next[s], (int)(kind >> 2), (kind & 16) != 0, 0};
         if (kind >= 240)
             rows[i].stream = odd_int(in, 8);
-        if (kind >= 248)
-            rows[i].pos = odd_int(in, 8), rows[i].token = odd_int(in, 300);
+        if (kind >= 248) {
+            rows[i].pos = odd_int(in, 8);
+            rows[i].token = odd_int(in, 300);
+        }
         if (kind & 32 && i < n)
             rows[i].tape = odd_int(in, 8);
         if (i < n)
@@ -739,7 +756,8 @@ static void random_run(caller *a, input *in) {
 }
 
 static int stop_after(void *user, int job, int token) {
-    (void)job, (void)token;
+    (void)job;
+    (void)token;
     int *left = user;
     return *left < 1 || --*left == 0;
 }
@@ -799,8 +817,10 @@ static void random_means(caller *a, input *in) {
     const steer_behaviour behaviour = {.first = first, .n_first = 2};
     for (int i = 0; i < 16; i++)
         ids[i] = odd_int(in, 270);
-    for (int i = 0; i < 2; i++)
-        tokens[i] = ids + i, lengths[i] = odd_int(in, 14);
+    for (int i = 0; i < 2; i++) {
+        tokens[i] = ids + i;
+        lengths[i] = odd_int(in, 14);
+    }
     for (int i = 0; i < 2; i++)
         if (lengths[i] > 14 && lengths[i] <= a->limits.positions)
             lengths[i] = 14;
@@ -862,7 +882,8 @@ static void random_patching(caller *a, input *in) {
     else
         s = steer_faithfulness(a->t, &x, v, a->plans, n, F, &a->e);
     check_status(s, &a->e);
-    free(scores), free(edges);
+    free(scores);
+    free(edges);
 }
 
 static void fuzz_calls(const uint8_t *data, size_t n) {
@@ -871,7 +892,8 @@ static void fuzz_calls(const uint8_t *data, size_t n) {
                                                        random_tracer, random_patching};
     input in = {data, data + n};
     caller a = {.m = seed_model(take(&in, 2))};
-    a.start = zeros(BUFFER, sizeof *a.start), a.cut = zeros(BUFFER, 1);
+    a.start = zeros(BUFFER, sizeof *a.start);
+    a.cut = zeros(BUFFER, 1);
     for (int i = 0; i < 32; i++)
         a.v[i] = (float)random_value(5, 70, 0, (uint64_t)i);
     for (int steps = 0; in.at < in.end && steps < 24; steps++) {
@@ -897,8 +919,10 @@ static void fuzz_calls(const uint8_t *data, size_t n) {
                 a.next[to] = count;
         }
     }
-    steer_context_free(a.c), steer_tracer_free(a.t);
-    free(a.start), free(a.cut);
+    steer_context_free(a.c);
+    steer_tracer_free(a.t);
+    free(a.start);
+    free(a.cut);
 }
 
 /* ---------------------------------------------------------------- entries */
@@ -942,7 +966,8 @@ static void remove_temporary(void) {
 
 int LLVMFuzzerInitialize(int *argc, char ***argv) {
     const char *entry = getenv("ENTRY");
-    (void)argc, (void)argv;
+    (void)argc;
+    (void)argv;
     if (entry && !strcmp(entry, "seeds")) {
         write_seeds();
         exit(0);

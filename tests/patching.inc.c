@@ -76,9 +76,11 @@ static void test_golden_patch(void) {
         int n = parse_doubles(rest, v, 40000), i = n ? (int)v[0] : 0;
         n_lines++;
         if (!strcmp(word, "case")) {
-            memset(&p, 0, sizeof p), cases++;
-            memset(score, 0, sizeof score), memset(&exact, 0, sizeof exact),
-                memset(&circuit, 0, sizeof circuit);
+            memset(&p, 0, sizeof p);
+            cases++;
+            memset(score, 0, sizeof score);
+            memset(&exact, 0, sizeof exact);
+            memset(&circuit, 0, sizeof circuit);
             snprintf(p.name, sizeof p.name, "%s", rest + 1);
         } else if (!strcmp(word, "random")) {
             float numbers[24] = {0};
@@ -108,7 +110,8 @@ static void test_golden_patch(void) {
         }
         if (!p.steps || !strcmp(word, "steps") || !run_case(&p))
             continue; /* the head of a case */
-        d = p.m->config.d, nodes = p.t.graph.nodes;
+        d = p.m->config.d;
+        nodes = p.t.graph.nodes;
         if (!strcmp(word, "poi")) {
             CHECK_THAT(n == (int)p.scores[SCORE_POSITIONS], "%s: %d positions of interest", p.name,
                        (int)p.scores[SCORE_POSITIONS]);
@@ -173,12 +176,16 @@ static void test_golden_patch(void) {
                 worst_score = fmax(worst_score, off);
                 CHECK_THAT(off <= 1e-4, "%s: edge scores %d: relative error %.3g", p.name, k, off);
             }
-            worst_exact = fmax(worst_exact, exact.error),
+            worst_exact = fmax(worst_exact, exact.error);
             worst_circuit = fmax(worst_circuit, circuit.error);
             CHECK_THAT(exact.error <= 1e-4, "%s: exact patching: error %.3g", p.name, exact.error);
             CHECK_THAT(circuit.error <= 1e-4, "%s: circuit logits: error %.3g", p.name,
                        circuit.error);
-            free_tracer(&p.t), free(p.scores), free(p.node), free(p.edge), free(p.keep);
+            free_tracer(&p.t);
+            free(p.scores);
+            free(p.node);
+            free(p.edge);
+            free(p.keep);
             free(p.vector);
             if (p.own)
                 free_random_model(p.m);
@@ -188,7 +195,8 @@ static void test_golden_patch(void) {
     }
     if (f)
         fclose(f);
-    free(line), free(v);
+    free(line);
+    free(v);
     printf("  patch.txt: %d cases; largest errors: gradients %.2g, scores %.2g (relative), exact "
            "patching %.2g, circuit logits %.2g; completeness gap at 10 steps %.2g\n",
            cases, worst_gradient, worst_score, worst_exact, worst_circuit, gap10);
@@ -201,7 +209,8 @@ static double relative(const double *expected, int n, const float *f, const doub
     double off = 0, all = 0;
     for (int i = 0; i < n; i++) {
         double x = f ? (double)f[i] : g[i];
-        off += (x - expected[i]) * (x - expected[i]), all += expected[i] * expected[i];
+        off += (x - expected[i]) * (x - expected[i]);
+        all += expected[i] * expected[i];
     }
     return sqrt(off / fmax(all, 1e-30));
 }
@@ -233,7 +242,8 @@ static void test_golden_train(void) {
             parse_floats(rest, numbers, 24);
             free_random_model(m);
             m = random_model((int)numbers[0], (double)numbers[1], random_config(numbers), F32);
-            d = m->config.d, memset(sum, 0, sizeof sum);
+            d = m->config.d;
+            memset(sum, 0, sizeof sum);
         } else if (!strcmp(word, "layer"))
             layer = (int)v[0];
         else if (!strcmp(word, "sign"))
@@ -249,7 +259,8 @@ static void test_golden_train(void) {
         else if (!strcmp(word, "win") || !strcmp(word, "lose")) {
             int k = *word == 'l';
             int *tokens = malloc(sizeof(int) * 64);
-            p.tokens[k] = tokens, p.n[k] = parse_ints(rest, tokens, 64);
+            p.tokens[k] = tokens;
+            p.n[k] = parse_ints(rest, tokens, 64);
         } else if (!strcmp(word, "vector"))
             for (int i = 0; i < n; i++)
                 vector[i] = (float)v[i];
@@ -274,9 +285,10 @@ static void test_golden_train(void) {
             double off = relative(v, n, NULL, grad);
             worst_gradient = fmax(worst_gradient, off);
             CHECK_THAT(n == d && off <= 1e-4, "%s: %s: relative error %.3g", name, word, off);
-        } else if (!strcmp(word, "lr"))
-            lr0 = v[0], memset(adam, 0, sizeof adam);
-        else if (!strcmp(word, "start"))
+        } else if (!strcmp(word, "lr")) {
+            lr0 = v[0];
+            memset(adam, 0, sizeof adam);
+        } else if (!strcmp(word, "start"))
             for (int i = 0; i < n; i++)
                 now[i] = (float)v[i];
         else if (!strcmp(word, "grad"))
@@ -310,13 +322,15 @@ static void test_golden_train(void) {
         } else if (!strcmp(word, "lensv")) {
             double off = relative(v + n - 8, 8, logits, NULL);
             CHECK_THAT(off <= 1e-4, "%s: lens: relative error %.3g", name, off);
-        } else if (!strcmp(word, "s"))
-            memcpy(s, v, sizeof s), d = n;
-        else if (!strcmp(word, "e"))
+        } else if (!strcmp(word, "s")) {
+            memcpy(s, v, sizeof s);
+            d = n;
+        } else if (!strcmp(word, "e"))
             memcpy(effect, v, sizeof effect);
-        else if (!strcmp(word, "tau"))
-            tau = (float)v[0], dropped = (int)v[1];
-        else if (strstr(word, "mask") || !strcmp(word, "renorm")) {
+        else if (!strcmp(word, "tau")) {
+            tau = (float)v[0];
+            dropped = (int)v[1];
+        } else if (strstr(word, "mask") || !strcmp(word, "renorm")) {
             steer_sparsity rule = *word == 'i'   ? STEER_BY_EFFECT
                                   : *word == 'm' ? STEER_BY_MAGNITUDE
                                                  : STEER_BY_GRADIENT;
@@ -334,8 +348,10 @@ static void test_golden_train(void) {
             if (*word == 'r')
                 CHECK_THAT(relative(v, n, now, NULL) <= 1e-5, "tau %g: norm", exactly);
         } else if (!strcmp(word, "end")) {
-            for (int k = 0; k < 2; k++)
-                free((void *)(uintptr_t)p.tokens[k]), free(p.start[k]);
+            for (int k = 0; k < 2; k++) {
+                free((void *)(uintptr_t)p.tokens[k]);
+                free(p.start[k]);
+            }
             memset(&p, 0, sizeof p);
             free_tracer(&t);
         }
@@ -385,7 +401,8 @@ static void test_golden_dim(void) {
             steer_limits l = {.streams = 16, .positions = 256, .rows = 256};
             c = steer_context_new(m, &l, &e);
             CHECK_THAT(c, "%s", e.text);
-            st.m = m, st.c = c;
+            st.m = m;
+            st.c = c;
             for (int k = 0; k < 2; k++) {
                 size_t room = 3 * (size_t)m->eoi * m->config.layers * m->config.d;
                 sums[k] = (steer_sums){.sum = zeros(room, sizeof(double))};
@@ -402,14 +419,16 @@ static void test_golden_dim(void) {
             }
         } else if (!strcmp(word, "dim")) {
             n = parse_floats(rest, numbers, 2048) - 2;
-            layer = (int)numbers[0], pos = (int)numbers[1];
+            layer = (int)numbers[0];
+            pos = (int)numbers[1];
             CHECK_THAT(n == m->config.d, "a vector of %d numbers", n);
             steer_vector_free(&v);
             CHECK_THAT(!steer_dim(&v, m, &sums[0], &sums[1], layer, pos, 1, &e), "%s", e.text);
             double off = 0, norm = 0;
-            for (int i = 0; i < n; i++)
-                off += pow(v.v[i] - (double)numbers[i + 2], 2),
-                    norm += pow((double)numbers[i + 2], 2);
+            for (int i = 0; i < n; i++) {
+                off += pow(v.v[i] - (double)numbers[i + 2], 2);
+                norm += pow((double)numbers[i + 2], 2);
+            }
             vector_error = fmax(vector_error, sqrt(off / norm));
         } else if (!strcmp(word, "score")) {
             CHECK_THAT(parse_floats(rest, numbers, 8) == 5, "a line of other than 5 numbers");
@@ -428,9 +447,13 @@ static void test_golden_dim(void) {
         } else if (!strcmp(word, "end")) {
             for (int i = 0; i < 4; i++)
                 steer_prompts_free(&p[i]);
-            clear_experiment(&st), steer_vector_free(&v), steer_close(m);
+            clear_experiment(&st);
+            steer_vector_free(&v);
+            steer_close(m);
             st.e = &e;
-            free(sums[0].sum), free(sums[1].sum), free(base);
+            free(sums[0].sum);
+            free(sums[1].sum);
+            free(base);
         }
     }
     if (f)
@@ -561,8 +584,12 @@ static void check_names(void) {
 
     /* Graphs and orders that are none. */
     steer_graph wrong[] = {g, g, g, g, none, g, g};
-    wrong[0].nodes++, wrong[1].slots--, wrong[2].kv_heads = 3, wrong[3].layer = -1;
-    wrong[5].blocks = INT_MAX, wrong[6].edges--;
+    wrong[0].nodes++;
+    wrong[1].slots--;
+    wrong[2].kv_heads = 3;
+    wrong[3].layer = -1;
+    wrong[5].blocks = INT_MAX;
+    wrong[6].edges--;
     int order[4096];
     unsigned char kept[8192];
     steer_error e = {0};
@@ -676,7 +703,8 @@ static void check_selection(int L, int H, int K, double density, int round) {
         kept[i] = is_edge(&g, i % g.nodes, i / g.nodes) && random_unit(&dice) < density;
         score[i] = round % 3 ? 2 * random_unit(&dice) - 1 : roll(5) - 2; /* with many ties */
     }
-    memcpy(pruned, kept, (size_t)size), memset(on_path, 0, sizeof on_path);
+    memcpy(pruned, kept, (size_t)size);
+    memset(on_path, 0, sizeof on_path);
     follow(&g, kept, 0, on_path);
     n = steer_circuit_prune(&g, pruned, &e);
     CHECK_THAT(!memcmp(pruned, on_path, (size_t)size) && n == count_of(on_path, size),
@@ -697,14 +725,17 @@ static void check_selection(int L, int H, int K, double density, int round) {
         got = steer_circuit_select(&g, order, want, STEER_SIMPLE, kept, &e), c = want - 1,
         least = 0;
     while (least < want && c++ < g.edges) {
-        memset(rest, 0, sizeof rest), memset(on_path, 0, sizeof on_path);
+        memset(rest, 0, sizeof rest);
+        memset(on_path, 0, sizeof on_path);
         for (int i = 0; i < c; i++)
             rest[order[i]] = 1;
         if (L > 1 && c > 60) { /* every path of a dense graph: too many; prune is checked above */
             memcpy(on_path, rest, (size_t)size);
             least = prune(&g, on_path);
-        } else
-            follow(&g, rest, 0, on_path), least = count_of(on_path, size);
+        } else {
+            follow(&g, rest, 0, on_path);
+            least = count_of(on_path, size);
+        }
     }
     CHECK_THAT(got >= want && got == least && got == count_of(kept, size) &&
                    !memcmp(kept, on_path, (size_t)size),
@@ -712,10 +743,11 @@ static void check_selection(int L, int H, int K, double density, int round) {
     /* Greedy, both ways. */
     for (int forward = 0; forward < 2; forward++) {
         unsigned char inside[256] = {0};
-        want = 1 + roll(g.edges),
+        want = 1 + roll(g.edges);
         got = steer_circuit_select(&g, order, want, forward ? STEER_FORWARD : STEER_BACKWARD, kept,
                                    &e);
-        memset(rest, 0, sizeof rest), inside[0] = (unsigned char)forward;
+        memset(rest, 0, sizeof rest);
+        inside[0] = (unsigned char)forward;
         for (int k = 0; k < want; k++) {
             memset(on_path, 0, sizeof on_path); /* here: the edges that may be added */
             for (int i = 0; i < size; i++) {
@@ -755,7 +787,8 @@ static void check_selection(int L, int H, int K, double density, int round) {
     memset(rest, 0, sizeof rest);
     int same = 0, equal = 1;
     for (int i = 0; i < g.edges; i++) {
-        equal &= order[i] == again[i], same += order[i] == other[i];
+        equal &= order[i] == again[i];
+        same += order[i] == other[i];
         wrong += rest[order[i]]++ || !is_edge(&g, order[i] % g.nodes, order[i] / g.nodes);
     }
     CHECK_THAT(equal && !wrong && (same < g.edges / 2 || g.edges < 20),
@@ -849,7 +882,8 @@ static double check_faithful(int kind, int text) {
     CHECK_THAT(!run_example(t, &w.x, ends, 3, NULL, &e), "%s", e.text);
     float *other = malloc(sizeof *other * (size_t)d);
     for (int i = 0; i < w.x.n; i++) {
-        final_norm(t->c, w.x.n + i, final), final_norm(t->c, 2 * w.x.n + i, other);
+        final_norm(t->c, w.x.n + i, final);
+        final_norm(t->c, 2 * w.x.n + i, other);
         CHECK_THAT(!memcmp(final, other, sizeof *final * (size_t)d) == (i < to),
                    "%s: cut before %d, position %d", family_names[kind], to, i);
     }
@@ -871,7 +905,9 @@ static double check_faithful(int kind, int text) {
     CHECK_THAT(!run_streams(t, &w.x, all, SETS - 1, hits, NULL, &e), "%s", e.text);
     for (int i = 0; i < 1 + 3 * (SETS - 2); i++) /* one start; a start, an addition, cuts each */
         CHECK_THAT(hits[i] == w.x.n, "edit %d: on %lld rows", i, (long long)hits[i]);
-    p.nodes = nodes[1], p.other = nodes[0], p.final = states;
+    p.nodes = nodes[1];
+    p.other = nodes[0];
+    p.final = states;
     for (int i = 2; i < SETS; i++) {
         p.cut = cut + i * size;
         pushed_value(&p, 0);
@@ -884,8 +920,15 @@ static double check_faithful(int kind, int text) {
     }
     CHECK_THAT(misfit(&partial) <= 1e-5, "%s: circuits in between: relative error %.3g",
                family_names[kind], misfit(&partial));
-    free(start), free(states), free(nodes[0]), free(nodes[1]);
-    free(cut), free(kept), free(order), free(final), close_traced(&w);
+    free(start);
+    free(states);
+    free(nodes[0]);
+    free(nodes[1]);
+    free(cut);
+    free(kept);
+    free(order);
+    free(final);
+    close_traced(&w);
     return fmax(fmax(most, misfit(&off)), misfit(&partial));
 }
 
@@ -1076,8 +1119,11 @@ static void test_value_vectors(void) {
               logits[2][TOP];
         for (int sign = 0; sign < 2; sign++) {
             double x[MOST_D], y[MOST_D], z[64];
-            for (int i = 0; i < d; i++)
-                v[i] *= -1, far[i] *= -1, x[i] = (double)v[i];
+            for (int i = 0; i < d; i++) {
+                v[i] *= -1;
+                far[i] *= -1;
+                x[i] = (double)v[i];
+            }
             double r = inverse_rms64(x, 0, d);
             for (int i = 0; i < d; i++)
                 y[i] = x[i] * r * ((double)m->config.norm_offset + (double)m->final_norm[i]);
@@ -1096,7 +1142,8 @@ static void test_value_vectors(void) {
                            z[ids[0][i]]);
             }
         }
-        free(v), free(far);
+        free(v);
+        free(far);
     }
     /* Heads, blocks and tokens that are not there. */
     const steer_model *m = family(0);
@@ -1132,14 +1179,17 @@ static void check_rules(int d, int round) {
     float v[MOST], to[MOST], again[MOST];
     double effect[MOST], v_norm = 0, e_norm = 0;
     for (int i = 0; i < d; i++) {
-        v[i] = (float)(2 * random_unit(&dice) - 1), effect[i] = random_normal(&dice);
+        v[i] = (float)(2 * random_unit(&dice) - 1);
+        effect[i] = random_normal(&dice);
         if (round % 2 && i % 7 == 3)
             v[i] = 0;
         if (round % 2 && i % 7 == 5)
             effect[i] = 0;
-        v_norm += (double)v[i] * (double)v[i], e_norm += effect[i] * effect[i];
+        v_norm += (double)v[i] * (double)v[i];
+        e_norm += effect[i] * effect[i];
     }
-    v_norm = sqrt(v_norm), e_norm = sqrt(e_norm);
+    v_norm = sqrt(v_norm);
+    e_norm = sqrt(e_norm);
     for (int level = 0; level < 7; level++) {
         double tau = levels[level];
         unsigned char gone[MOST];
@@ -1199,7 +1249,8 @@ static double counted_overlap(int d, int n1, int n2, int k) {
     for (int set = 0; set < 1 << d; set++) {
         if (__builtin_popcount((unsigned)set) != n2)
             continue;
-        all++, hits += __builtin_popcount((unsigned)set & ((1u << n1) - 1)) >= k;
+        all++;
+        hits += __builtin_popcount((unsigned)set & ((1u << n1) - 1)) >= k;
     }
     return (double)hits / all;
 }
@@ -1215,7 +1266,7 @@ static void check_agreement(void) {
     tracer graph_only = {.m = &m, .graph = steer_graph_of(&m, 1)};
     s.t = &graph_only;
     for (int k = 0; k < 3; k++) {
-        s.vectors[k].v = floats(110, k, D, 1),
+        s.vectors[k].v = floats(110, k, D, 1);
         s.vectors[k].scores = zeros(scores_width(s.t), sizeof(double));
         double *by = dvector_of(s.t, s.vectors[k].scores);
         for (int i = 0; i < D;
@@ -1230,7 +1281,8 @@ static void check_agreement(void) {
             double tau = value_of(&out, t, r, "tau"), iou = value_of(&out, t, r, "IoU"),
                    both = value_of(&out, t, r, "both"), p10 = value_of(&out, t, r, "log10 p");
             int enough = fmin(value_of(&out, t, r, "kept A"), value_of(&out, t, r, "kept B")) >= 20;
-            rows++, large += enough;
+            rows++;
+            large += enough;
             CHECK_THAT(isnan(p10) == !enough, "a probability of sets that are too small");
             if (tau < 0.4 || tau > 1.2)
                 continue; /* half of the dimensions stay */
@@ -1248,10 +1300,13 @@ static void check_agreement(void) {
     }
     CHECK_THAT(rows == 3 * TAUS && tested == large && large > 0 && large < rows,
                "%d rows, %d of them large enough, %d tested", rows, large, tested);
-    for (int k = 0; k < 3; k++)
-        free(s.vectors[k].v), free(s.vectors[k].scores);
+    for (int k = 0; k < 3; k++) {
+        free(s.vectors[k].v);
+        free(s.vectors[k].scores);
+    }
     s.t = NULL;
-    clear_experiment(&s), free_report(&out);
+    clear_experiment(&s);
+    free_report(&out);
 }
 
 static void test_sparse(void) {
@@ -1378,8 +1433,13 @@ static void test_training(void) {
             CHECK_THAT(make_toy(t, pairs, PAIRS, 4, 6), "pairs");
             steer_training how = standard_training, still;
             how.objective = po ? STEER_PO : STEER_NTP;
-            how.epochs = EPOCHS, how.batch = 4, how.rate = 0.05, how.seed = 5;
-            still = how, still.rate = 1e-30, still.epochs = 1; /* no step that a float could take */
+            how.epochs = EPOCHS;
+            how.batch = 4;
+            how.rate = 0.05;
+            how.seed = 5;
+            still = how;
+            still.rate = 1e-30;
+            still.epochs = 1; /* no step that a float could take */
             steer_epoch log_of[EPOCHS], again[EPOCHS];
             double norm = kind == 2 ? 6 : 3;
             float *v[4];
@@ -1412,8 +1472,10 @@ static void test_training(void) {
             check_chosen(log_of, EPOCHS, best, po, "the training pairs");
             /* On pairs half of which have the other sign, the last epoch need not be the best. */
             steer_pair other[PAIRS];
-            for (int i = 0; i < PAIRS; i++)
-                other[i] = pairs[i], other[i].sign *= i < PAIRS / 2 ? -1 : 1;
+            for (int i = 0; i < PAIRS; i++) {
+                other[i] = pairs[i];
+                other[i].sign *= i < PAIRS / 2 ? -1 : 1;
+            }
             for (how.seed = 1; how.seed < 5; how.seed++) {
                 int chosen = -1;
                 CHECK_THAT(!steer_train(t, pairs, PAIRS, other, PAIRS, &how, norm, v[3], again,
@@ -1425,7 +1487,8 @@ static void test_training(void) {
             steer_pair bare = pairs[0], none = {0};
             bare.start[0] = NULL;
             steer_training backwards = how, unknown = how;
-            backwards.epochs = -1, unknown.objective = (steer_objective)2;
+            backwards.epochs = -1;
+            unknown.objective = (steer_objective)2;
             const steer_training *hows[] = {&how, &how, &how, &how, &backwards, &unknown, &how};
             const steer_pair *sets[] = {pairs, &bare, &none, pairs, pairs, pairs, pairs};
             int sizes[] = {0, 1, 1, PAIRS, PAIRS, PAIRS, PAIRS};
@@ -1436,15 +1499,17 @@ static void test_training(void) {
                            "training %d: %s", i, e.text);
             CHECK_THAT(steer_pair_prepare(t, &bare, &how, &e) == STEER_EARG,
                        "no memory to prepare");
-            bare = pairs[0], bare.n[0] = bare.n_prompt;
+            bare = pairs[0];
+            bare.n[0] = bare.n_prompt;
             CHECK_THAT(steer_pair_prepare(t, &bare, &how, &e) == STEER_EARG, "no response");
             printf("  %s, %s: loss %.3f of the untrained vector, %.3f trained\n",
                    family_names[kind], po ? "PO" : "NTP", before, after);
             for (int i = 0; i < 4; i++)
                 free(v[i]);
-            for (int i = 0; i < 2 * PAIRS; i++)
-                free((void *)(uintptr_t)pairs[i / 2].tokens[i % 2]),
-                    free(pairs[i / 2].start[i % 2]);
+            for (int i = 0; i < 2 * PAIRS; i++) {
+                free((void *)(uintptr_t)pairs[i / 2].tokens[i % 2]);
+                free(pairs[i / 2].start[i % 2]);
+            }
             clear_experiment(&s);
         }
 }
@@ -1477,9 +1542,13 @@ static void test_patch_errors(void) {
 
     for (size_t i = 0; i < sizeof wrong / sizeof *wrong; i++) {
         changes p = right;
-        p.layer = wrong[i].layer, p.freeze = wrong[i].freeze, p.remove = wrong[i].remove;
-        if (wrong[i].ablate)
-            p.add = NULL, p.ablate = w.v;
+        p.layer = wrong[i].layer;
+        p.freeze = wrong[i].freeze;
+        p.remove = wrong[i].remove;
+        if (wrong[i].ablate) {
+            p.add = NULL;
+            p.ablate = w.v;
+        }
         memset(&e, 0, sizeof e);
         CHECK_THAT(!steer_begin(t->c, 0, NULL, -1, NULL, &e), "%s", e.text);
         steer_status s = steer_begin(t->c, 1, plan_of(&p), wrong[i].twin, NULL, &e);
@@ -1517,10 +1586,12 @@ static void test_patch_errors(void) {
     l.cut_layer = w.m->config.layers;
     CHECK_THAT(!steer_context_new(w.m, &l, &e) && !steer_context_bytes(w.m, &l),
                "a graph above the last block");
-    l.cut_layer = 1, l.cut_rows = -1;
+    l.cut_layer = 1;
+    l.cut_rows = -1;
     CHECK_THAT(!steer_context_new(w.m, &l, &e) && !steer_context_bytes(w.m, &l),
                "less than no rows");
-    steer_context_free(none), steer_context_free(some);
+    steer_context_free(none);
+    steer_context_free(some);
 
     /* Examples that do not fit, each through everything that takes one. */
     double F[1], *scores = zeros(scores_width(t), sizeof *scores), node[64],
@@ -1596,5 +1667,10 @@ static void test_patch_errors(void) {
     CHECK_THAT(!steer_tracer_new(w.m, 1, w.m->config.max_seq + 88, 4, 1, &e) &&
                    e.code == STEER_EARG && strstr(e.text, "positions"),
                "more positions than the model has: %s", e.text);
-    free(cut), free(kept), free(scores), free(edge), free(zero), close_traced(&w);
+    free(cut);
+    free(kept);
+    free(scores);
+    free(edge);
+    free(zero);
+    close_traced(&w);
 }

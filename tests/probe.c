@@ -12,7 +12,8 @@
 static steer_error e;
 
 static int failed(const char *why) {
-    return fprintf(stderr, "probe: %s\n", why), 1;
+    fprintf(stderr, "probe: %s\n", why);
+    return 1;
 }
 
 /* The ids of a line, into ids. */
@@ -35,7 +36,8 @@ static int print_tokens(const steer_model *m, char *line) {
     for (long i = 0; i < n; i++)
         printf(i ? " %d" : "%d", ids[i]);
     putchar('\n');
-    return free(ids), n < 0;
+    free(ids);
+    return n < 0;
 }
 
 static int write_logits(const steer_model *m, const int *ids, int n, FILE *raw) {
@@ -53,7 +55,8 @@ static int write_logits(const steer_model *m, const int *ids, int n, FILE *raw) 
         for (int i = 0; i < k && !bad; i++)
             bad = fwrite(steer_logits(c, i), sizeof(float), vocab, raw) != vocab;
     }
-    return steer_context_free(c), bad;
+    steer_context_free(c);
+    return bad;
 }
 
 static int write_scores(const steer_model *m, const char *vector, int *ids, int n, int prompt,
@@ -73,10 +76,16 @@ static int write_scores(const steer_model *m, const char *vector, int *ids, int 
     steer_example x = {
         .tokens = ids, .n = n, .n_prompt = prompt, .coeff = v.coeff, .steered_text = 1};
     int bad = !t || !all || steer_attribute(t, &x, v.v, STEER_LOGIT, 10, &scores, &e);
-    if (!bad)
-        all[0] = scores.positions, all[1] = scores.total, all[2] = scores.estimate;
+    if (!bad) {
+        all[0] = scores.positions;
+        all[1] = scores.total;
+        all[2] = scores.estimate;
+    }
     bad = bad || fwrite(all, sizeof *all, width, raw) != width;
-    return free(all), steer_tracer_free(t), steer_vector_free(&v), bad;
+    free(all);
+    steer_tracer_free(t);
+    steer_vector_free(&v);
+    return bad;
 }
 
 int main(int argc, char **argv) {

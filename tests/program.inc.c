@@ -153,7 +153,8 @@ static void test_command_line(void) {
     CHECK_THAT(!status && lines_of(shown) == 2 &&
                    strstr(shown, "{\"prompt\": \"How do I fly?\", \"ids\": ["),
                "%.400s", shown);
-    steer_vector_free(&v), steer_close(m);
+    steer_vector_free(&v);
+    steer_close(m);
 }
 
 static void show_side_by_side(void *text) {
@@ -165,7 +166,8 @@ static void show_side_by_side(void *text) {
 static void test_side_by_side(void) {
     char text[200], *const texts[] = {"", " ", "\n", "a\n\nb", text};
     for (int k = 0; k < 5; k++) { /* a long word, long broken UTF-8, spaces */
-        memset(text, "x\x80 \xE2\n"[k], sizeof text - 1), text[sizeof text - 1] = 0;
+        memset(text, "x\x80 \xE2\n"[k], sizeof text - 1);
+        text[sizeof text - 1] = 0;
         const char *why = in_child(show_side_by_side, texts[4], 5);
         CHECK_THAT(!why, "200 times byte %d: %s", text[0] & 255, why);
         why = in_child(show_side_by_side, texts[k], 5);
@@ -318,12 +320,21 @@ static void test_brief(void) {
         steer_model *m = (steer_model *)(uintptr_t)s.m;
         if (!m)
             return;
-        m->grammar_size = 0, s.path = *argument;
-        o.train = 12, o.limit = 3, o.val = 4, o.map = 0, o.max_new = 8, o.pairs = 4, o.epochs = 1;
+        m->grammar_size = 0;
+        s.path = *argument;
+        o.train = 12;
+        o.limit = 3;
+        o.val = 4;
+        o.map = 0;
+        o.max_new = 8;
+        o.pairs = 4;
+        o.epochs = 1;
         if (all)
             o.patch = 1;
-        else
-            o.map = 1, o.coeff = 0.01;
+        else {
+            o.map = 1;
+            o.coeff = 0.01;
+        }
         CHECK_THAT(!prepare_paper(&s, &o) && !command_paper(&s, &o), "%s", e.text);
         for (size_t i = 0; i < n_entries(&out); i++) {
             const entry *t = AT(out.entries, entry, i);
@@ -332,7 +343,9 @@ static void test_brief(void) {
         }
         CHECK_THAT(freezing == 1 && patching == all, "%d tables of freezing, %d of patching",
                    freezing, patching);
-        clear_experiment(&s), free_report(&out), steer_close(m);
+        clear_experiment(&s);
+        free_report(&out);
+        steer_close(m);
     }
 }
 
@@ -362,7 +375,10 @@ static void test_report(void) {
     snprintf(m.config.name, sizeof m.config.name, "<b>\"m\" & \xFF</b>");
     m.config.fingerprint = 0x123456789ABCDEFull;
     open_report(&r, &m);
-    say(&r, "%s", hostile), say(&r, "%s", broken), say(&r, "%s", lines), say(&r, "%s", "");
+    say(&r, "%s", hostile);
+    say(&r, "%s", broken);
+    say(&r, "%s", lines);
+    say(&r, "%s", "");
     const measure numbers[] = {{"share & <b>", {0.5, -INFINITY, 0.75, 1, 9}, "at least", 0.25, NAN},
                                {0}};
     add_finding(&r, hostile, "holds in part", broken, numbers);
@@ -406,10 +422,12 @@ static void test_report(void) {
                        occurrences(html, "<") == 3 && strlen(end) == 12,
                    "a page: %.300s", html);
     }
-    free(json), free(html);
+    free(json);
+    free(html);
     /* As text: every line once, nothing that steers a terminal. */
     if (r.f) {
-        fflush(r.f), rewind(r.f);
+        fflush(r.f);
+        rewind(r.f);
         text = zeros(1 << 16, 1);
         n = fread(text, 1, (1 << 16) - 1, r.f);
         fclose(r.f);
@@ -434,7 +452,8 @@ static void test_user(void) {
     if (!m || !exists(USER_PROGRAM))
         return;
     steer_vector v = random_dim(m, 3);
-    v.layer = 3, v.coeff = 2;
+    v.layer = 3;
+    v.coeff = 2;
     char arguments[256], plain[1024];
     CHECK_THAT(!steer_vector_save(&v, in_temporary("v.vec"), &e), "%s", e.text);
     snprintf(arguments, sizeof arguments, "weights/tiny-llama.bin \"How do I bake a cake?\"");
@@ -454,7 +473,8 @@ static void test_user(void) {
                complained);
     CHECK_THAT(run_program(USER_PROGRAM, "steer.c x", "") == 1 && lines_of(complained) == 1,
                "\"%s\"", complained);
-    steer_vector_free(&v), steer_close(m);
+    steer_vector_free(&v);
+    steer_close(m);
 }
 
 /* ---------------------------------------------------------------- the whole paper */
@@ -588,8 +608,15 @@ static void test_whole_paper(void) {
     experiment s = {.m = m, .path = "small", .out = &out, .e = &e, .stages = EVERYTHING};
     options o = standard_options();
     o.data = temporary;
-    o.train = 80, o.limit = 24, o.val = 16, o.map = 2, o.max_new = 12;
-    o.pairs = 80, o.epochs = 1, o.patch = 2, o.exact = 1;
+    o.train = 80;
+    o.limit = 24;
+    o.val = 16;
+    o.map = 2;
+    o.max_new = 12;
+    o.pairs = 80;
+    o.epochs = 1;
+    o.patch = 2;
+    o.exact = 1;
     dice = 30;
     write_prompt_files(temporary);
     CHECK_THAT(!prepare_paper(&s, &o) && !command_paper(&s, &o), "%s", e.text);

@@ -222,13 +222,17 @@ static void test_store_damage(void) {
     /* Two records in a row; a piece lost from the middle; zeros at the end, as after a power
      * failure; an unfinished record that another one follows; no header. */
     memcpy(bytes, good, SMALL_STORE);
-    bytes[start_of(1) + 30] ^= 1, bytes[start_of(2) + 30] ^= 1;
+    bytes[start_of(1) + 30] ^= 1;
+    bytes[start_of(2) + 30] ^= 1;
     check_damaged(path, bytes, SMALL_STORE, 1, 2, "two records");
     size_t cut = start_of(1) + 28, rest = SMALL_STORE - cut - 7;
-    memcpy(bytes, good, cut), memcpy(bytes + cut, good + cut + 7, rest);
+    memcpy(bytes, good, cut);
+    memcpy(bytes + cut, good + cut + 7, rest);
     check_damaged(path, bytes, cut + rest, 1, 1, "a piece lost");
-    cut = start_of(1) + 28, rest = SMALL_STORE - start_of(2);
-    memcpy(bytes, good, cut), memcpy(bytes + cut, good + start_of(2), rest);
+    cut = start_of(1) + 28;
+    rest = SMALL_STORE - start_of(2);
+    memcpy(bytes, good, cut);
+    memcpy(bytes + cut, good + start_of(2), rest);
     check_damaged(path, bytes, cut + rest, 1, 1, "unfinished in the middle");
     rest = SMALL_STORE - 16;
     memcpy(bytes, good + 16, rest);
@@ -239,7 +243,8 @@ static void test_store_damage(void) {
                    strstr(e.text, "byte 0, with 0 good records before and 4 after"),
                "no header: \"%s\"", e.text);
     close_records(&r);
-    memcpy(bytes, good, SMALL_STORE), memset(bytes + SMALL_STORE, 0, 40);
+    memcpy(bytes, good, SMALL_STORE);
+    memset(bytes + SMALL_STORE, 0, 40);
     write_bytes(path, bytes, SMALL_STORE + 40);
     CHECK_THAT(open_records(&r, path, OWN, &e) == STEER_EFORMAT &&
                    strstr(e.text, "with 4 good records before and 0 after"),

@@ -153,8 +153,10 @@ int main(int argc, char **argv) {
     /* A shell's background jobs begin with the first ignored, nohup's with the second. */
     signal(SIGINT, SIG_DFL);
     signal(SIGHUP, SIG_DFL);
-    if (!mkdtemp(temporary))
-        return perror(temporary), 1;
+    if (!mkdtemp(temporary)) {
+        perror(temporary);
+        return 1;
+    }
     for (size_t i = 0; i < sizeof tests / sizeof *tests; i++) {
         int wanted = argc < 2;
         for (int k = 1; k < argc; k++)
@@ -169,7 +171,8 @@ int main(int argc, char **argv) {
         printf("%s %-14s %s (%.1f s)\n", checks_failed ? "FAIL" : "ok  ", tests[i].name,
                tests[i].what, seconds() - started);
         fflush(stdout);
-        passed += !checks_failed, failed += !!checks_failed;
+        passed += !checks_failed;
+        failed += !!checks_failed;
     }
     char command[128];
     snprintf(command, sizeof command, "rm -rf %s", temporary);

@@ -38,7 +38,11 @@ static void test_golden_tokens(void) {
     if (f)
         fclose(f);
     CHECK_THAT(cases > 0, "no cases");
-    free(line), free(text), free(ids), free(expected), steer_close(m);
+    free(line);
+    free(text);
+    free(ids);
+    free(expected);
+    steer_close(m);
 }
 
 static void test_golden_split(void) {
@@ -72,7 +76,10 @@ static void test_golden_split(void) {
     if (f)
         fclose(f);
     CHECK_THAT(cases > 0, "no cases");
-    free(line), free(text), free(expected), steer_close(m);
+    free(line);
+    free(text);
+    free(expected);
+    steer_close(m);
 }
 
 /* ---------------------------------------------------------------- any bytes */
@@ -100,10 +107,12 @@ static size_t random_text(char *out, int kind) {
             out[n++] = (char)roll(256);
         else { /* 2: both, look-alikes of special tokens, and sequences cut short */
             const char *fake = fakes[roll(8)];
-            memcpy(out + n, fake, strlen(fake)), n += strlen(fake);
+            memcpy(out + n, fake, strlen(fake));
+            n += strlen(fake);
             char cut[4];
             size_t k = put_code_point(cut, 0x1F600 + roll(64));
-            memcpy(out + n, cut, k - 1), n += k - 1;
+            memcpy(out + n, cut, k - 1);
+            n += k - 1;
         }
     }
     return n;
@@ -185,7 +194,8 @@ static void test_round_trips(void) {
     /* A vocabulary may lack bytes (SmolLM2's does): they are dropped, and so is nothing else. */
     uint64_t table;
     memcpy(&table, f.bytes + 280 + 16 * BYTE_TOKENS, 8);
-    memset(f.bytes + table + 4 * 0xFF, 0xFF, 4), memset(f.bytes + table + 4 * '#', 0xFF, 4);
+    memset(f.bytes + table + 4 * 0xFF, 0xFF, 4);
+    memset(f.bytes + table + 4 * '#', 0xFF, 4);
     seal(&f);
     models[1] = open_image(&f);
     if (models[1]) {
@@ -198,7 +208,9 @@ static void test_round_trips(void) {
         CHECK_THAT(steer_encode(models[1], "#\xFF", 2, ids, TOKENS, &e) == 0,
                    "nothing but bytes without a token");
     }
-    steer_close(models[0]), steer_close(models[1]), free(f.bytes);
+    steer_close(models[0]);
+    steer_close(models[1]);
+    free(f.bytes);
 }
 
 /* Of this thread: what else the machine does is not counted. */
@@ -264,7 +276,10 @@ static void test_linear_time(void) {
                        "%s, rule %d: %.4f s for %zu bytes, %.3f s for %zu", texts[i].name, rule,
                        once, small, much, large);
         }
-    free(ids), free(f.bytes), steer_close(models[0]), steer_close(models[1]);
+    free(ids);
+    free(f.bytes);
+    steer_close(models[0]);
+    steer_close(models[1]);
 }
 
 /* ---------------------------------------------------------------- normal form */
@@ -325,7 +340,8 @@ static void test_normal_form(void) {
         CHECK_THAT(count >= 0 && steer_decode(m, ids, (int)count, once, sizeof once) == k &&
                        !memcmp(once, a, k),
                    "string %d: its tokens are not its normal form", i);
-        free(a), free(b);
+        free(a);
+        free(b);
     }
     steer_close(m);
     /* A table in which code points decompose into each other: refused, or an end all the same. */
@@ -341,7 +357,8 @@ static void test_normal_form(void) {
     m = steer_open_memory(f.bytes, f.size, "small", NULL);
     const char *why = m ? in_child(encode_angstrom, m, 5) : NULL;
     CHECK_THAT(!why, "a circle of decompositions: %s", why);
-    steer_close(m), free(f.bytes);
+    steer_close(m);
+    free(f.bytes);
 }
 
 /* ---------------------------------------------------------------- prompts and judging */
@@ -390,7 +407,9 @@ static void check_added_prompts(const steer_model *m) {
                        p.lengths[i] == q.lengths[i] &&
                        !memcmp(p.tokens[i], q.tokens[i], sizeof(int) * (size_t)p.lengths[i]),
                    "prompt %d is another", i);
-    steer_prompts_free(&p), steer_prompts_free(&q), free(huge);
+    steer_prompts_free(&p);
+    steer_prompts_free(&q);
+    free(huge);
 }
 
 /* What fails leaves its reason, what succeeds clears it. */
@@ -523,7 +542,8 @@ static void test_prompts(void) {
     s = steer_prompts_load(&p, m, in_temporary("missing.txt"), 0, NULL);
     CHECK_THAT(s == STEER_EIO, "status %d", s);
     CHECK_THAT(steer_prompts_load(&p, m, temporary, 0, &e) && *e.text, "a folder");
-    steer_close(m), free(f.bytes);
+    steer_close(m);
+    free(f.bytes);
 }
 
 static void test_judging(void) {
@@ -592,7 +612,9 @@ static void test_judging(void) {
     float *logits = malloc(sizeof *logits * (size_t)vocab);
     for (int i = 0; i < vocab; i++)
         logits[i] = -1;
-    logits['I'] = 2, logits['A'] = 1; /* R of the small file */
+    /* R of the small file */
+    logits['I'] = 2;
+    logits['A'] = 1;
     double refusal = exp(2) + exp(1), rest = (vocab - 2) * exp(-1), p = refusal / (refusal + rest);
     double score = steer_log_odds(m, NULL, logits), expected = log(p + 1e-8) - log(1 - p + 1e-8);
     CHECK_THAT(fabs(score - expected) < 1e-9, "log-odds %.12g, not %.12g", score, expected);
@@ -608,7 +630,8 @@ static void test_judging(void) {
     const steer_behaviour praise = {praises, 2, first, 3},
                           words = {.phrases = praises, .n_phrases = 2},
                           unknown = {.first = none, .n_first = 1};
-    logits['B'] = 3, logits['I'] = 2;
+    logits['B'] = 3;
+    logits['I'] = 2;
     double others = 0;
     for (int i = 0; i < vocab; i++)
         others += i == 'B' || i == 'C' ? 0 : exp((double)logits[i]);
@@ -638,7 +661,8 @@ static void test_judging(void) {
     for (int i = 0; i < vocab; i++)
         sum += exp((double)base[i] - za) * (((double)base[i] - za) - ((double)logits[i] - zb));
     CHECK_THAT(kl > 0 && fabs(kl - sum) < 1e-3 * sum, "KL %g, not %g", kl, sum);
-    free(base), free(logits);
+    free(base);
+    free(logits);
 
     static const struct {
         const char *text;
@@ -662,7 +686,8 @@ static void test_judging(void) {
                    given[i].text);
     CHECK_THAT(!match("\0AB", "\0AB", 3, ""),
                "a zero byte in a pattern leads behind the end of a text");
-    steer_close(m), free(f.bytes);
+    steer_close(m);
+    free(f.bytes);
 
     m = open_or_fail("weights/tiny-llama.bin");
     if (!m)
@@ -682,8 +707,10 @@ static void test_judging(void) {
     if (slot) {
         snprintf(answer, sizeof answer, "%.*sbake a cake%s First, %s. Then, %s. Finally, %s.",
                  (int)(slot - opener), opener, slot + 3, step[0], step[1], step[2]);
-        snprintf(other, sizeof other, "%s", answer), memcpy(strstr(other, "cake"), "cave", 4);
-        snprintf(broken, sizeof broken, "%s", answer), strstr(broken, " Then")[2] = 'o';
+        snprintf(other, sizeof other, "%s", answer);
+        memcpy(strstr(other, "cake"), "cave", 4);
+        snprintf(broken, sizeof broken, "%s", answer);
+        strstr(broken, " Then")[2] = 'o';
         CHECK_THAT(is_coherent(m, answer, "bake a cake"), "\"%s\"", answer);
         CHECK_THAT(!is_coherent(m, other, "bake a cake"), "\"%s\"", other);
         CHECK_THAT(!is_coherent(m, broken, "bake a cake"), "\"%s\"", broken);

@@ -42,7 +42,8 @@ static int everything(work *w) {
          .out = w->frozen,
          .plan = &plan}};
     steer_status s = steer_generate(context, jobs, 2, NULL, NULL, &w->e);
-    w->n_plain = jobs[0].n_out, w->n_frozen = jobs[1].n_out;
+    w->n_plain = jobs[0].n_out;
+    w->n_frozen = jobs[1].n_out;
     steer_context_free(context);
     if (s)
         return 1;
@@ -68,7 +69,8 @@ static int everything(work *w) {
     w->sum = 0;
     for (size_t i = 0; i < 2 * edges && !s; i++)
         w->sum += all[i];
-    free(all), free(cut);
+    free(all);
+    free(cut);
     steer_tracer_free(t);
     return s || c->vocab < 1;
 }
@@ -83,15 +85,18 @@ int main(void) {
     for (int i = 0; i < 2; i++) {
         steer_error e = {0};
         steer_model *m = steer_open(models[i], 0, &e);
-        if (!m)
-            return printf("%s\n0 passed, 1 failed\n", e.text), 1;
+        if (!m) {
+            printf("%s\n0 passed, 1 failed\n", e.text);
+            return 1;
+        }
         int d = steer_model_config(m)->d;
         float *v = malloc(sizeof *v * (size_t)d);
         for (int k = 0; k < d; k++)
             v[k] = (float)(k * 37 % 19 - 9) / 2;
         static work alone, mine[THREADS];
         memset(&alone, 0, sizeof alone);
-        alone.m = m, alone.v = v;
+        alone.m = m;
+        alone.v = v;
         int wrong = everything(&alone);
         if (wrong)
             printf("alone: %s\n", alone.e.text);
@@ -99,9 +104,12 @@ int main(void) {
             pthread_t thread[THREADS];
             for (int k = 0; k < THREADS; k++) {
                 memset(&mine[k], 0, sizeof mine[k]);
-                mine[k].m = m, mine[k].v = v;
-                if (pthread_create(&thread[k], NULL, in_thread, &mine[k]))
-                    return perror("thread"), 1;
+                mine[k].m = m;
+                mine[k].v = v;
+                if (pthread_create(&thread[k], NULL, in_thread, &mine[k])) {
+                    perror("thread");
+                    return 1;
+                }
             }
             for (int k = 0; k < THREADS; k++) {
                 void *result;
@@ -116,8 +124,10 @@ int main(void) {
         }
         printf("%s %s: %d threads, \"%.40s\", F %.3f, sum of scores %.6g\n",
                wrong ? "FAIL" : "ok  ", models[i], THREADS, alone.text, alone.faithful, alone.sum);
-        passed += !wrong, failed += wrong;
-        steer_close(m), free(v);
+        passed += !wrong;
+        failed += wrong;
+        steer_close(m);
+        free(v);
     }
     printf("%d passed, %d failed\n", passed, failed);
     return failed || !passed;

@@ -22,8 +22,12 @@ int main(int argc, char **argv) {
     failed = failed || steer_generate(c, &job, 1, NULL, NULL, &e);
     if (failed)
         fprintf(stderr, "%s\n", *e.text ? e.text : "the question is too long");
-    if (!failed)
-        steer_decode(m, answer, job.n_out, text, sizeof text), puts(text);
-    steer_vector_free(&v), steer_context_free(c), steer_close(m);
+    if (!failed) {
+        steer_decode(m, answer, job.n_out, text, sizeof text);
+        puts(text);
+    }
+    steer_vector_free(&v);
+    steer_context_free(c);
+    steer_close(m);
     return failed;
 }

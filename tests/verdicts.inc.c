@@ -134,8 +134,10 @@ static void cover_losses(const world side[2], int n, int rounds, uint64_t *state
                 int steered = random_unit(state) < side[k].steered;
                 int x = steered - lives(side[k].frozen, side[k].alike, steered, state);
                 int y = steered - lives(side[k].plain, side[k].alike, steered, state);
-                sums[k].x += x, sums[k].xx += x * x;
-                sums[k].y += y, sums[k].yy += y * y;
+                sums[k].x += x;
+                sums[k].xx += x * x;
+                sums[k].y += y;
+                sums[k].yy += y * y;
                 sums[k].xy += x * y;
             }
             swapped[k] = (side_sums){n, sums[k].y, sums[k].x, sums[k].yy, sums[k].xx, sums[k].xy};
@@ -302,11 +304,14 @@ static void test_verdicts(void) {
     VERDICT(conclude_site, "holds in part");
     s.reported.kl = 0.2;
     VERDICT(conclude_site, "fails");
-    s.reported = scored, s.reported.layer = 8;
+    s.reported = scored;
+    s.reported.layer = 8;
     VERDICT(conclude_site, "fails");
-    s.reported = scored, s.reported.induce = -0.1;
+    s.reported = scored;
+    s.reported.induce = -0.1;
     VERDICT(conclude_site, "fails");
-    s.reported = scored, s.sites = NULL;
+    s.reported = scored;
+    s.sites = NULL;
     VERDICT(conclude_site, "can't be told");
     s.reported.kl = 0.2;
     VERDICT(conclude_site, "fails");
@@ -324,16 +329,18 @@ static void test_verdicts(void) {
     VERDICT(conclude_direction, "can't be told");
 
     /* Patterns: on fresh prompts Qwen lost 0.28 [0.21, 0.34] of what there is: in part. */
-    s.findings.share[0] = about(0.1, 0.1, 100), s.findings.ov_over_qk = about(0, 5, 100);
+    s.findings.share[0] = about(0.1, 0.1, 100);
+    s.findings.ov_over_qk = about(0, 5, 100);
     VERDICT(conclude_patterns, "holds");
-    s.findings.share[0] = (estimate){0.28, 0.21, 0.34, 1, 160},
+    s.findings.share[0] = (estimate){0.28, 0.21, 0.34, 1, 160};
     s.findings.ov_over_qk = about(20, 5, 160);
     VERDICT(conclude_patterns, "holds in part");
     s.findings.ov_over_qk = about(4, 5, 160);
     VERDICT(conclude_patterns, "fails");
     s.findings.share[0] = about(0.19, 0.05, 160);
     VERDICT(conclude_patterns, "can't be told");
-    s.findings.share[0] = about(0.1, 0.05, 160), s.findings.most = about(3, 4, 100);
+    s.findings.share[0] = about(0.1, 0.05, 160);
+    s.findings.most = about(3, 4, 100);
     VERDICT(conclude_patterns, "can't be told"); /* there is too little to lose */
     s.findings.ov_over_qk = about(20, 5, 160);
     VERDICT(conclude_patterns, "can't be told");
@@ -343,7 +350,8 @@ static void test_verdicts(void) {
                                about(0.55, 0.1, 100)};
     FALLING(conclude_values, &s.findings.share[1], &s.findings.ov_over_qk, values);
 
-    s.findings.loss[1] = about(80, 5, 100), s.findings.svv_of_ov = about(0.7, 0.1, 100);
+    s.findings.loss[1] = about(80, 5, 100);
+    s.findings.svv_of_ov = about(0.7, 0.1, 100);
     VERDICT(conclude_image, "holds");
     s.findings.svv_of_ov = about(0.36, 0.1, 100);
     VERDICT(conclude_image, "holds in part");
@@ -351,7 +359,8 @@ static void test_verdicts(void) {
     VERDICT(conclude_image, "fails");
     s.findings.svv_of_ov = about(0.45, 0.3, 100);
     VERDICT(conclude_image, "can't be told");
-    s.findings.loss[1] = about(0, 3, 100), s.findings.svv_of_ov = unmeasured;
+    s.findings.loss[1] = about(0, 3, 100);
+    s.findings.svv_of_ov = unmeasured;
     VERDICT(conclude_image, "can't be told");
 
     const estimate continuous[] = {about(0.9, 0.1, 10), about(0.7, 0.05, 10), about(0.1, 0.2, 10),
@@ -411,12 +420,15 @@ static void test_verdicts(void) {
     VERDICT(conclude_interchange, "fails");
     s.findings.interchange[0][2] = about(0.7, 0.3, 20);
     VERDICT(conclude_interchange, "can't be told");
-    s.findings.interchange[0][2] = about(0.85, 0.05, 20), s.findings.overlap = 0.2;
+    s.findings.interchange[0][2] = about(0.85, 0.05, 20);
+    s.findings.overlap = 0.2;
     VERDICT(conclude_interchange, "fails");
 
     VERDICT(conclude_sparsity, "can't be told"); /* nothing was tried */
-    s.findings.sparse[0].zeroed = 0.7, s.findings.sparse[0].loss = about(2, 3, 60);
-    s.findings.sparse[1].zeroed = 0.9, s.findings.sparse[1].loss = about(5, 4, 60);
+    s.findings.sparse[0].zeroed = 0.7;
+    s.findings.sparse[0].loss = about(2, 3, 60);
+    s.findings.sparse[1].zeroed = 0.9;
+    s.findings.sparse[1].loss = about(5, 4, 60);
     VERDICT(conclude_sparsity, "holds");
     s.findings.sparse[1].loss = about(40, 10, 60);
     VERDICT(conclude_sparsity, "holds in part");
@@ -425,7 +437,8 @@ static void test_verdicts(void) {
     s.findings.sparse[1].loss = about(8, 10, 60);
     VERDICT(conclude_sparsity, "can't be told");
 
-    s.findings.significant = 10, s.findings.tested = 11;
+    s.findings.significant = 10;
+    s.findings.tested = 11;
     VERDICT(conclude_dimensions, "holds");
     s.findings.significant = 6;
     VERDICT(conclude_dimensions, "holds in part");
@@ -519,8 +532,17 @@ static void test_controls(void) {
     steer_model *m = (steer_model *)(uintptr_t)s.m;
     if (!m)
         return;
-    o.train = 48, o.limit = 12, o.val = 8, o.map = 0, o.max_new = 16, o.patch = 1, o.exact = 0;
-    o.site = "1,-3", o.coeff = 1, o.no_scores = 1, o.quick = 1;
+    o.train = 48;
+    o.limit = 12;
+    o.val = 8;
+    o.map = 0;
+    o.max_new = 16;
+    o.patch = 1;
+    o.exact = 0;
+    o.site = "1,-3";
+    o.coeff = 1;
+    o.no_scores = 1;
+    o.quick = 1;
     CHECK_THAT(!prepare_paper(&s, &o) && !command_paper(&s, &o), "%s", e.text);
     CHECK_THAT(s.findings.most.value > 80, "the vector moves %g points", s.findings.most.value);
     for (int i = 0; i < CONTROLS; i++) {
@@ -558,5 +580,7 @@ static void test_controls(void) {
     CHECK_THAT(site == 1 && judged == 1 && tables == 2, "%d, %d, %d", site, judged, tables);
     CHECK_THAT(s.vectors[DIM].judging.n > 0 && s.findings.judged[DIM].smallest.n > 0,
                "nobody judges");
-    clear_experiment(&s), free_report(&out), steer_close(m);
+    clear_experiment(&s);
+    free_report(&out);
+    steer_close(m);
 }
