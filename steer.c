@@ -1237,17 +1237,16 @@ static void bpe(merger *w, const char *s, size_t n) {
             w->tokens[w->count] = (int)x[i].id;
 }
 
-long steer_encode(const steer_model *m, const char *text, size_t n, int *tokens, long cap,
-                  steer_error *e) {
-    clear(e);
-    if (n > INT32_MAX / 4) {
-        fail(e, STEER_EARG, "a text of %zu bytes is too long; cut it into parts", n);
-        return -1;
-    }
+/* As steer_encode; *count is what it returns. */
+static steer_status encode(const steer_model *m, const char *text, size_t n, int *tokens, long cap,
+                           long *count, steer_error *e) {
+    if (n > INT32_MAX / 4)
+        return fail(e, STEER_EARG, "a text of %zu bytes is too long; cut it into parts", n);
     char *normal = m->config.nfc ? normalise(m, text, n, &n) : NULL;
     merger w = {.m = m, .tokens = tokens, .cap = cap};
     w.symbols = zeros(n + 2, sizeof *w.symbols);
     w.best = zeros(n + 2, 2 * sizeof *w.best);
+    steer_status status = STEER_OK;
     if ((normal || !m->config.nfc) && w.symbols && w.best) {
         const char *s = normal ? normal : text, *end = s + n;
         while (s < end) {
@@ -1255,14 +1254,20 @@ long steer_encode(const steer_model *m, const char *text, size_t n, int *tokens,
             bpe(&w, s, length);
             s += length;
         }
-    } else {
-        w.count = -1;
-        fail(e, STEER_ENOMEM, "no memory to tokenize a text of %zu bytes", n);
-    }
+    } else
+        status = fail(e, STEER_ENOMEM, "no memory to tokenize a text of %zu bytes", n);
     free(normal);
     free(w.symbols);
     free(w.best);
-    return w.count;
+    *count = w.count;
+    return status;
+}
+
+long steer_encode(const steer_model *m, const char *text, size_t n, int *tokens, long cap,
+                  steer_error *e) {
+    long count;
+    clear(e);
+    return encode(m, text, n, tokens, cap, &count, e) ? -1 : count;
 }
 
 const char *steer_piece(const steer_model *m, int id, size_t *n) {
@@ -1298,8 +1303,9 @@ typedef struct {
     const steer_model *m;
     char *plain; /* text since the last special token, */
     size_t n;    /* so many bytes */
-    int *tokens, bad;
+    int *tokens; /* [cap] */
     long cap, count;
+    steer_status status; /* the first failure, which *e explains */
     steer_error *e;
 } chat_builder;
 
@@ -1307,12 +1313,9 @@ typedef struct {
 static void flush_plain(chat_builder *b) {
     long room = b->cap > b->count ? b->cap - b->count : 0, n = 0;
     int *to = room ? b->tokens + b->count : NULL;
-    if (b->n && !b->bad)
-        n = steer_encode(b->m, b->plain, b->n, to, room, b->e);
-    if (n < 0)
-        b->bad = 1;
-    else
-        b->count += n;
+    if (b->n && !b->status)
+        b->status = encode(b->m, b->plain, b->n, to, room, &n, b->e);
+    b->count += n;
     b->n = 0;
 }
 
@@ -1356,27 +1359,23 @@ static void put_turn(chat_builder *b, int pre, const char *s, int post) {
     put_template(b, post);
 }
 
-long steer_chat(const steer_model *m, const char *system, const char *const *turns, int n_turns,
-                int *tokens, long cap, steer_error *e) {
-    clear(e);
-    if (system && *system && !*m->piece[SYSTEM_PRE]) {
-        fail(e, STEER_EARG, "%s has no system turn; use the user's", m->config.name);
-        return -1;
-    }
+/* As steer_chat; *count is what it returns. */
+static steer_status encode_chat(const steer_model *m, const char *system, const char *const *turns,
+                                int n_turns, int *tokens, long cap, long *count, steer_error *e) {
+    if (system && *system && !*m->piece[SYSTEM_PRE])
+        return fail(e, STEER_EARG, "%s has no system turn; use the user's", m->config.name);
     if (!system)
         system = m->piece[SYSTEM];
-    if (n_turns < 0) {
-        fail(e, STEER_EARG, "a conversation of %d turns; 0 or more are wanted", n_turns);
-        return -1;
-    }
+    if (n_turns < 0)
+        return fail(e, STEER_EARG, "a conversation of %d turns; 0 or more are wanted", n_turns);
+
     size_t n = add(strlen(system), mul(m->template_size, (size_t)n_turns + 1));
     for (int i = 0; i < n_turns; i++)
         n = add(n, strlen(turns[i]));
-    chat_builder b = {m, zeros(n, 1), 0, tokens, 0, cap, 0, e};
-    if (!b.plain) {
-        fail(e, STEER_ENOMEM, "no memory for a conversation of %zu bytes", n);
-        return -1;
-    }
+    chat_builder b = {.m = m, .plain = zeros(n, 1), .tokens = tokens, .cap = cap, .e = e};
+    if (!b.plain)
+        return fail(e, STEER_ENOMEM, "no memory for a conversation of %zu bytes", n);
+
     put_template(&b, START);
     if (*system)
         put_turn(&b, SYSTEM_PRE, system, SYSTEM_POST);
@@ -1388,32 +1387,38 @@ long steer_chat(const steer_model *m, const char *system, const char *const *tur
     put_template(&b, ASSISTANT_PRE);
     flush_plain(&b);
     free(b.plain);
-    return b.bad ? -1 : b.count;
+    *count = b.count;
+    return b.status;
+}
+
+long steer_chat(const steer_model *m, const char *system, const char *const *turns, int n_turns,
+                int *tokens, long cap, steer_error *e) {
+    long count;
+    clear(e);
+    return encode_chat(m, system, turns, n_turns, tokens, cap, &count, e) ? -1 : count;
 }
 
 int steer_eoi(const steer_model *m) {
     return m->eoi;
 }
 
-/* The tokens, in fresh memory, of a chat or, if n_turns is 0, of n bytes at turns[0]; or NULL. */
-static int *tokens_of(const steer_model *m, const char *system, const char *const *turns,
-                      int n_turns, size_t n, long *count, steer_error *e) {
-    int *t = NULL;
-    for (long cap = 0;; cap = *count) { /* the first turn only counts */
-        *count = n_turns ? steer_chat(m, system, turns, n_turns, t, cap, e)
-                         : steer_encode(m, turns[0], n, t, cap, e);
-        if (*count < 0) {
-            free(t);
-            return NULL;
-        }
-        if (t)
-            return t;
-        t = zeros((size_t)*count, sizeof *t);
-        if (!t) {
-            fail(e, STEER_ENOMEM, "no memory for %ld tokens", *count);
-            return NULL;
+/* The tokens of a user's text, in fresh memory: as a chat, or as text and nothing else. */
+static steer_status tokens_of(const steer_model *m, int chat, const char *system, const char *text,
+                              int **tokens, long *count, steer_error *e) {
+    int *list = NULL;
+    *count = 0;
+    for (int counted = 0; counted < 2; counted++) { /* once to count, once to write */
+        steer_status s = chat ? encode_chat(m, system, &text, 1, list, *count, count, e)
+                              : encode(m, text, strlen(text), list, *count, count, e);
+        if (!s && !list && !(list = zeros((size_t)*count, sizeof *list)))
+            s = fail(e, STEER_ENOMEM, "no memory for %ld tokens", *count);
+        if (s) {
+            free(list);
+            return s;
         }
     }
+    *tokens = list;
+    return STEER_OK;
 }
 
 /* ---- The tokenizer's sections, checked. The code above looks at none of this again: what it
@@ -1596,8 +1601,8 @@ static steer_status check_template(steer_model *m, const char *text, steer_error
     put_template(&w, ASSISTANT_PRE);
     flush_plain(&w);
     free(w.plain);
-    if (w.bad)
-        return e->code;
+    if (w.status)
+        return w.status;
     if (w.count < 1 || w.count > MAX_EOI)
         return fail(e, STEER_EFORMAT,
                     "its chat template ends a request with %ld tokens, not 1 to "
@@ -3232,45 +3237,44 @@ static steer_status write_file(const char *path, const void *data, size_t n, ste
     return close_output(&o, ok) ? STEER_OK : io_failure(path, "can't be written: ", e);
 }
 
-/* A whole file or pipe, a 0 behind its n bytes; the caller frees it. NULL: see *e. */
-static char *read_file(const char *path, size_t *n, steer_error *e) {
+/* All bytes of a file or pipe that is open, and a 0 behind them; *data is the caller's to free, after
+ * a failure, too. */
+static steer_status read_all(int fd, const char *path, char **data, size_t *n, steer_error *e) {
     enum { FIRST = 1 << 16 };
 
     const size_t most = (size_t)2 << 30;
-    char *data = NULL;
-    int fd = open(path, O_RDONLY | O_CLOEXEC);
-    *n = 0;
-    if (fd < 0) {
-        io_failure(path, "", e);
-        return NULL;
-    }
-    for (size_t size = FIRST;; size *= 2) { /* a pipe has no size to ask for */
-        char *grown = realloc(data, size);
+    for (size_t size = FIRST; size && size <= most; size *= 2) { /* a pipe says no size */
+        char *grown = realloc(*data, size);
         ssize_t got = 1;
-        if (!grown) {
-            fail(e, STEER_ENOMEM, "%s: no memory to read it", path);
-            break;
-        }
-        data = grown;
-        while (*n < size - 1 && (got = read(fd, data + *n, size - 1 - *n)) > 0)
+        if (!grown)
+            return fail(e, STEER_ENOMEM, "%s: no memory to read it", path);
+        *data = grown;
+        while (*n < size - 1 && (got = read(fd, grown + *n, size - 1 - *n)) > 0)
             *n += (size_t)got;
-        if (got < 0) {
-            io_failure(path, "can't be read: ", e); /* a folder opens, and fails here */
-            break;
-        }
+        if (got < 0)
+            return io_failure(path, "can't be read: ", e); /* a folder opens, and fails here */
         if (!got) {
-            close(fd);
-            data[*n] = 0;
-            return data;
-        }
-        if (size >= most) {
-            fail(e, STEER_EFORMAT, "%s: more than 2 GB: not such a file", path);
-            break;
+            grown[*n] = 0;
+            return STEER_OK;
         }
     }
+    return fail(e, STEER_EFORMAT, "%s: more than 2 GB: not such a file", path);
+}
+
+/* A whole file or pipe, a 0 behind its n bytes; the caller frees it. NULL on failure. */
+static steer_status load_file(const char *path, char **data, size_t *n, steer_error *e) {
+    int fd = open(path, O_RDONLY | O_CLOEXEC);
+    *data = NULL;
+    *n = 0;
+    if (fd < 0)
+        return io_failure(path, "", e);
+    steer_status s = read_all(fd, path, data, n, e);
     close(fd);
-    free(data);
-    return NULL;
+    if (s) {
+        free(*data);
+        *data = NULL;
+    }
+    return s;
 }
 
 static double norm_of(const float *v, int d) {
@@ -3400,14 +3404,10 @@ steer_status steer_vector_load_memory(steer_vector *v, const void *bytes, size_t
 steer_status steer_vector_load(steer_vector *v, const char *path, const steer_model *m,
                                steer_error *e) {
     clear(e);
-    steer_error own;
+    char *bytes;
     size_t n;
-    if (!e)
-        e = &own; /* its code is read below */
     *v = (steer_vector){0};
-    char *bytes = read_file(path, &n, e);
-    if (!bytes)
-        return e->code;
+    TRY(load_file(path, &bytes, &n, e));
     steer_status s = steer_vector_load_memory(v, bytes, n, path, m, e);
     free(bytes);
     return s;
@@ -3521,14 +3521,10 @@ static steer_status make_prompt_room(steer_prompts *p, steer_error *e) {
 steer_status steer_prompts_add(steer_prompts *p, const steer_model *m, const char *system,
                                const char *text, const char *task, steer_error *e) {
     clear(e);
-    steer_error own;
-    long n = 0, max = m->config.max_seq;
-    if (!e)
-        e = &own; /* its code is read below */
+    int *tokens;
+    long n, max = m->config.max_seq;
     TRY(make_prompt_room(p, e));
-    int *tokens = tokens_of(m, system, &text, 1, 0, &n, e);
-    if (!tokens)
-        return e->code;
+    TRY(tokens_of(m, 1, system, text, &tokens, &n, e));
     char *text_copy = strdup(text), *task_copy = task ? strdup(task) : NULL;
     steer_status s = STEER_OK;
     if (!text_copy || (task && !task_copy))
@@ -3615,15 +3611,11 @@ steer_status steer_prompts_load_memory(steer_prompts *p, const steer_model *m, c
 steer_status steer_prompts_load(steer_prompts *p, const steer_model *m, const char *path, int limit,
                                 steer_error *e) {
     clear(e);
-    steer_error own;
+    char *data;
     size_t n;
-    if (!e)
-        e = &own; /* its code is read below */
     *p = (steer_prompts){0};
     TRY(check_limit(path, limit, e));
-    char *data = read_file(path, &n, e);
-    if (!data)
-        return e->code;
+    TRY(load_file(path, &data, &n, e));
     steer_status s = read_prompts(p, m, data, n, path, limit, e);
     free(data);
     return s;
@@ -5091,14 +5083,10 @@ static steer_status read_circuit(const char *path, const char *text, const steer
 steer_status steer_circuit_load(const char *path, const steer_model *m, const steer_graph *g,
                                 unsigned char *kept, steer_error *e) {
     clear(e);
+    char *text;
     size_t n;
-    steer_error own;
-    if (!e)
-        e = &own; /* its code is read below */
     TRY(check_graph(g, e));
-    char *text = read_file(path, &n, e);
-    if (!text)
-        return e->code;
+    TRY(load_file(path, &text, &n, e));
     steer_status s = read_circuit(path, text, m, g, kept, e);
     free(text);
     return s;
@@ -10408,9 +10396,8 @@ static steer_status command_tokenize(experiment *s, const options *o) {
     const steer_model *m = s->m;
     const char *text = o->chat ? o->chat : o->argument[1];
     long count;
-    int *t = tokens_of(m, o->system, &text, o->chat != NULL, strlen(text), &count, s->e);
-    if (!t)
-        return s->e->code;
+    int *t;
+    TRY(tokens_of(m, o->chat != NULL, o->system, text, &t, &count, s->e));
     for (long i = 0; i < count; i++)
         printf(i ? " %d" : "%d", t[i]);
     putchar('\n');
@@ -11060,9 +11047,7 @@ static steer_status read_page(const char *program, char **page, steer_error *e) 
         snprintf(path, sizeof path, "%s", name);
     if (access(path, R_OK) && (errno == ENOENT || errno == ENOTDIR))
         return STEER_OK;
-    *page = read_file(path, &n, e);
-    if (!*page)
-        return e->code;
+    TRY(load_file(path, page, &n, e));
     return strstr(*page, page_marker) ? STEER_OK
                                       : fail(e, STEER_EFORMAT, "%s: no page for a report", path);
 }

@@ -340,7 +340,9 @@ static int once(const struct command *c) {
 static char *bytes_of(const char *which, const char *name, size_t *n) {
     char path[320];
     snprintf(path, sizeof path, "%s/%s/%s", folder, which, name);
-    return read_file(path, n, NULL);
+    char *bytes;
+    load_file(path, &bytes, n, NULL);
+    return bytes;
 }
 
 /* What is wrong with the files that a run left, beside those of a run without a fault; or NULL. */

@@ -5,6 +5,13 @@
 #include <signal.h>
 #include <sys/wait.h>
 
+/* A whole file, a 0 behind its n bytes, to be freed; or NULL. */
+static char *read_file(const char *path, size_t *n, steer_error *e) {
+    char *data;
+    load_file(path, &data, n, e);
+    return data;
+}
+
 /* ---------------------------------------------------------------- plans */
 
 /* A plan said in one line, with memory for its edits and their hits. */
