@@ -65,6 +65,8 @@ LIMITS = {"d": (1, 1 << 16), "layers": (1, 512), "heads": (1, 1024), "kv_heads":
           "head_dim": (2, 1024), "ff": (1, 1 << 20), "vocab": (1, 1 << 22), "max_seq": (1, 1 << 24),
           "window": (0, 2**31 - 1), "window_every": (0, 2**31 - 1)}
 MAX_IDS, MAX_EOI = 8, 64
+ALWAYS = 2**31 - 1                            # window_every: every block has the sliding window
+BLOCK_BYTES = 1 << 24                         # of float32 rows that are held at once
 LARGEST = (2 - 2**-7) * 2.0**127               # the largest number of bf16
 
 
@@ -144,6 +146,18 @@ def nbytes(shape, dtype):
     return n * 4 if dtype == F32 else n * 2 if dtype == BF16 else n + n // 32 * 4
 
 
+def rope_freq(base, head_dim):
+    """Inverse frequencies as transformers computes them, in float32: the exponents, the powers
+    (rounded from float64, as a good powf gives them) and their inverses."""
+    exponent = np.arange(0, head_dim, 2).astype(np.float32) / np.float32(head_dim)
+    return np.float32(1) / np.power(base, exponent.astype(np.float64)).astype(np.float32)
+
+
+def whole(tensors):
+    """A function (name, first row, last) out of one that gives whole tensors by name."""
+    return lambda name, first, last: tensors(name)[first:last]
+
+
 def up(n):
     return (n + ALIGN - 1) // ALIGN * ALIGN
 
@@ -202,16 +216,18 @@ def check(c, t, site):
         need("\0" not in s, f"the template's string {k} holds a zero byte")
 
 
-def write(path, config, tokenizer, tensors, dtype, name, site=(0, 0, 0.0)):
+def write(path, config, tokenizer, tensors, dtype, name, site=(0, 0, 0.0), tick=lambda done, of: None):
     """Write a model file.
 
     config     dict of CONFIG_INT and CONFIG_FLT
     tokenizer  dict: pretok, nfc, trim, eot [ids], refusal [ids], tokens [bytes], types [int],
                merges [(left id, right id, result id)] in rank order, byte_tokens [256 ids],
                unicode [(first, last, class)], template {name: str}, grammar str, normal bytes
-    tensors    a function name -> float32 array, called once a tensor, in file order
+    tensors    a function (name, first, last) -> float32 array of these rows (of a vector: numbers),
+               called in the order of the file; see whole()
     dtype      'f32', 'bf16' or 'q8' for the matrices
     site       (layer, position, coefficient) to report by default; layer 0: none
+    tick       is told of bytes written, of how many
 
     Raises Refused for what steer.c would not open. What is at `path` is overwritten: see replacing().
     """
@@ -263,19 +279,27 @@ def write(path, config, tokenizer, tensors, dtype, name, site=(0, 0, 0.0)):
     with open(path, "wb") as f:
         f.write(meta)
         for kind, layer, tname, shape in todo:
-            a = np.asarray(tensors(tname), np.float32)
-            assert a.shape == shape, (tname, a.shape, shape)
-            if not max(a.max(), -a.min()) <= LARGEST:        # nor is it of NaN
-                raise Refused(f"tensor {tname} holds values that are not finite numbers of at most "
-                              f"{LARGEST:.3g}")
             ty = want if len(shape) == 2 else F32
             if ty == Q8 and shape[1] % 32:
                 ty = BF16
-            b = encode(a, ty)
-            b = b.ljust(up(len(b)), b"\0")
-            crc = zlib.crc32(b, crc)
-            f.write(b)
-            del a, b                              # before the next one is made
+            step = max(1, BLOCK_BYTES // (4 * shape[-1])) if len(shape) == 2 else shape[0]
+            scales = b""                          # of q8: behind all numbers
+            for first in range(0, shape[0], step):
+                last = min(first + step, shape[0])
+                a = np.asarray(tensors(tname, first, last), np.float32)
+                assert a.shape == (last - first, *shape[1:]), (tname, a.shape, shape)
+                if not max(a.max(), -a.min()) <= LARGEST:    # nor is it of NaN
+                    raise Refused(f"tensor {getattr(tensors, 'source', {}).get(tname, tname)} holds values "
+                                  f"that are not finite numbers of at most {LARGEST:.3g}")
+                b = encode(a, ty)
+                numbers = a.size if ty == Q8 else len(b)
+                scales += b[numbers:]
+                crc = zlib.crc32(b[:numbers], crc)
+                f.write(b[:numbers])
+                tick(f.tell(), size)
+            end = scales.ljust(up(nbytes(shape, ty)) - nbytes(shape, ty) + len(scales), b"\0")
+            crc = zlib.crc32(end, crc)
+            f.write(end)
         struct.pack_into("<I", meta, 28, crc)
         struct.pack_into("<I", meta, 24, zlib.crc32(meta))
         f.seek(0)

