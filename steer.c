@@ -13,7 +13,7 @@
  *     patching      every edge of the network, by integrated gradients or exactly; circuits
  *     vectors       difference in means; trained, by next-token prediction (NTP) or preference
  *                   optimisation (PO); decomposed by the heads' OV circuits; sparsified
- *     experiments   in shards, kept as records, drawn as a report
+ *     experiments   each table of it, on any model; in shards, kept as records, written as a report
  *
  * THE LIBRARY is Parts I and II below; it ends at `#ifndef STEER_NO_MAIN`, where the program, Part
  * III, begins.
@@ -24,8 +24,9 @@
  *     A TWIN is another stream that is fed the same tokens in the same runs; where a plan freezes,
  *     the unsteered one.
  *     A PLAN says what a stream does differently: add a vector; ablate (set a direction's
- *     component); remove (subtract the vector's direct image where a module reads it); freeze (take
- *     attention patterns, values or MLP outputs from the twin instead of computing them); or cut.
+ *     component); remove (subtract the vector's DIRECT IMAGE, what a norm makes of it alone, where a
+ *     module reads it); freeze (take attention patterns, values or MLP outputs from the twin instead
+ *     of computing them); or cut.
  *     A TAPE keeps what a run computed at chosen rows, for the backward pass and for patching.
  * and of the graph in which the paper looks for circuits, over the blocks from the vector's on:
  *     A NODE adds to the residual stream: a head, an MLP; the first is the stream as it enters.
@@ -48,9 +49,11 @@
  *                  +- v ---------------------+ z - W_O +      |           freeze MLP (twin's)
  *                     ^            ^                         remove MLP-direct
  *            freeze V (twin's)   freeze QK (twin's A)
- *            remove SVV: both subtract the direct image of a·s
+ *            remove SVV
  *
- *     Ablation sets a component of x_b and of what attention and MLP add at (+).
+ *     Ablation sets a component of x_b and of what attention and MLP add at (+). Removal subtracts
+ *     the direct image a s · r(x) · gain: from the values' input, where it is what makes the heads'
+ *     steering value vectors (SVV, section 15), or from the MLP's.
  *
  *     RN(x) = x · r(x) · gain,   r(x) = 1 / sqrt(mean x² + eps),   gain = w or 1 + w
  *     A_h[t,u] = softmax over u <= t of cap(q_h[t] · k_g[u] · scale)
@@ -64,9 +67,9 @@
  * of KB terms (section 8), whatever the batch, the blocking, the threads or the width of the vector
  * unit: a row has the same bits in prefill and in generation, alone and among others. Only a build
  * that fuses multiply-adds (-march=native on most machines) and one that does not differ, by
- * rounding. Gradients, and what is made of them (edge scores, trained vectors), are the same for any
- * threads and batch; their last digits depend on the compiler and its options, which choose where
- * loops outside section 8 fuse. No fast-math anywhere.
+ * rounding. Gradients, and what is made of them (edge scores, trained vectors), are the same for
+ * any threads and batch; their last digits depend on the compiler and its options, which choose
+ * where loops outside section 8 fuse. No fast-math anywhere.
  *
  * NOT DONE. Training of weights, GPUs, sampling tricks, mixture-of-experts, formats other than .bin
  * (tools/export.py converts GGUF). No function of the library prints, exits or keeps state.
@@ -211,7 +214,9 @@ static size_t min_size(size_t a, size_t b) {
 }
 
 static void *zeros(size_t n, size_t size) { /* zeroed, or NULL, also at overflow */
-    return mul(n, size) == SIZE_MAX ? NULL : calloc(n ? n : 1, size);
+    if (mul(n, size) == SIZE_MAX)
+        return NULL;
+    return calloc(n ? n : 1, size);
 }
 
 static uint32_t crc32_of(uint32_t crc, const void *data, size_t n) { /* IEEE 802.3, continued */
@@ -237,6 +242,11 @@ static double random_unit(uint64_t *state) {
     return (double)((*state * 0x2545F4914F6CDD1Dull) >> 11) * 0x1p-53;
 }
 
+static uint64_t seeded(uint64_t seed) { /* such a state */
+    uint64_t state = seed * 0x9E3779B97F4A7C15ull + 1;
+    return state + !state;
+}
+
 /* ==================================================================================== 2 arithmetic
  * Functions of rows of floats, each with its backward beside it: activations are f32, one row after
  * another. A weight matrix W [n][k] is stored by rows as f32, bf16 or q8 (int8 in groups of 32 with
@@ -248,7 +258,7 @@ enum { LANES = 16 };
 #else
 enum { LANES = 8 };
 #endif
-enum { KW = 2 * LANES, ALIGN = 64 };
+enum { KEYS = 2 * LANES, ALIGN = 64 };
 
 #define INLINE static inline __attribute__((always_inline))
 
@@ -277,21 +287,24 @@ INLINE float weight1(const weight *w, size_t j, size_t c) { /* W[j][c] */
     return bf16.value;
 }
 
-/* With M a part of W, x and y with xs and ys floats a row, threads share the outputs, never a sum:
- *     forward    y[rows][M's rows] = x[rows][M's columns] M^T (+ bias)
- *     back       y[rows][M's columns] = x[rows][M's rows] M */
+/* The part M of a weight matrix W: so many rows and columns, from these on. */
 typedef struct {
     int row, rows, col, cols;
 } part;
 
-/* Section 8's: linear layers, whatever the weights' type; `tile` multiplies small matrices in
- * registers, of which attention takes two. */
-static void tile(int rows, int vecs, const float *a, size_t as, const float *p, size_t ps, int k,
-                 float *y, size_t ys, int accumulate);
-static void linear(float *y, int ys, const float *x, int xs, const weight *w, part p, int back,
-                   const float *bias, int rows);
+/* Section 8's linear layers, whatever the weights' type:
+ *     matmul         y[rows][n] = x[rows][k] W^T (+ bias)
+ *     matmul_back    dx[rows][k] = dy[rows][n] W
+ * of a part M of W, where x and y have xs and ys floats a row, with `back` 0 or 1:
+ *     linear         y[rows][M's rows] = x[rows][M's columns] M^T (+ bias)
+ *     linear, back   y[rows][M's columns] = x[rows][M's rows] M
+ * and, for attention, small matrices in registers: y[rows][vecs * LANES] (+)= a[rows][k] p. */
 static void matmul(float *y, const float *x, const weight *w, const float *bias, int rows);
 static void matmul_back(float *dx, const float *dy, const weight *w, int rows);
+static void linear(float *y, int ys, const float *x, int xs, const weight *w, part p, int back,
+                   const float *bias, int rows);
+static void tile(int rows, int vecs, const float *a, size_t as, const float *p, size_t ps, int k,
+                 float *y, size_t ys, int accumulate);
 
 /* <a, b> in 16 partial sums, then pairwise: a fixed order that vectorises. */
 static float dot(const float *a, const float *b, int n) {
@@ -313,12 +326,11 @@ static float inverse_rms(const float *x, int d, float eps) {
     return 1.0f / sqrtf(dot(x, x, d) / (float)d + eps);
 }
 
-/* y = x · r(x) · gain, gain = offset + w; y may be x. Returns r(x). */
-static float rmsnorm(float *y, const float *x, const float *w, float offset, float eps, int d) {
+/* y = x · r(x) · gain, gain = offset + w; y may be x. */
+static void rmsnorm(float *y, const float *x, const float *w, float offset, float eps, int d) {
     float r = inverse_rms(x, d, eps);
     for (int i = 0; i < d; i++)
         y[i] = x[i] * r * (offset + w[i]);
-    return r;
 }
 
 /* Of y_i = x_i r(x) gain_i:  dx += J^T dy = r (gain · dy) - (r^3 / d) x <x, gain · dy> */
@@ -363,11 +375,12 @@ INLINE float tanh_f(float x) {
     return q < 0.0625f ? near : far;
 }
 
+/* GELU(x) = x (1 + tanh u) / 2,  u = sqrt(2 / pi) (x + 0.044715 x³);  this is tanh u. */
 INLINE float gelu_tanh(float x) {
     return tanh_f(0.797884561f * (x + 0.044715f * x * x * x));
 }
 
-/* gate[i] = act(gate[i]) · up[i]: SiLU x / (1 + e^-x), or GELU in its tanh form. */
+/* gate[i] = act(gate[i]) · up[i]:  act(x) = SiLU(x) = x / (1 + e^-x), or GELU(x). */
 static void gated(float *gate, const float *up, int n, int gelu) {
     if (gelu)
         for (int i = 0; i < n; i++)
@@ -574,8 +587,8 @@ struct steer_model {
     const uint32_t *byte_token;      /* [256] the token of each byte, or UINT32_MAX */
     const uint32_t *merge;           /* [n_merges][4] left, right, rank, result */
     uint32_t n_merges;
-    lookup unicode, ccc, decomposed, composed; /* classes of code points; the tables of NFC */
-    int *special, n_specials;                  /* special tokens' ids */
+    lookup unicode, combining, decomposed, composed; /* classes of code points; the tables of NFC */
+    int *special, n_specials;                        /* special tokens' ids */
 
     /* The chat template, and what answers are judged by. */
     const char *piece[PIECES];
@@ -591,8 +604,10 @@ static int outside(int x, int low, int high) {
 }
 
 static const char *config_fault(const steer_config *c) { /* what is wrong with it, or NULL */
+    const float constants[] = {c->norm_eps,  c->norm_offset, c->attn_cap,
+                               c->final_cap, c->embed_scale, c->query_scale};
     for (int i = 0; i < 6; i++)
-        if (!isfinite((&c->norm_eps)[i]))
+        if (!isfinite(constants[i]))
             return "a constant that is not a finite number";
     if (outside(c->vocab, 1, 1 << 22))
         return "an impossible size of the vocabulary";
@@ -631,7 +646,7 @@ static const char *config_fault(const steer_config *c) { /* what is wrong with i
     if (outside(c->pretok, 1, 2))
         return "an unknown pre-tokenizer rule";
 
-    /* steer_log_odds adds their probabilities, and takes the logarithm of 1 minus the sum. */
+    /* The paper's R is a set; whoever names a token twice meant another one. */
     for (int i = 0; i < c->n_first; i++)
         for (int j = 0; j < i; j++)
             if (c->first[i] == c->first[j])
@@ -685,7 +700,7 @@ static const float *next_vector(directory *dir, int n) {
 
 static int load_tensors(steer_model *m) {
     const steer_config *c = &m->config;
-    int qd = c->heads * c->head_dim, kd = c->kv_heads * c->head_dim, d = c->d;
+    int q_width = c->heads * c->head_dim, kv_width = c->kv_heads * c->head_dim, d = c->d;
     int bias = c->qkv_bias, post = c->post_norms; /* 0 or 1 */
     directory dir = {.m = m, .record = m->bytes + sizeof(file_header), .at = m->data};
 
@@ -699,15 +714,15 @@ static int load_tensors(steer_model *m) {
     for (int b = 0; b < c->layers; b++) {
         block *w = &m->blocks[b];
         dir.layer = b;
-        dir.kind = 16;
+        dir.kind = 16; /* a block's kinds count from here */
         w->attn_norm = next_vector(&dir, d);
-        w->q = next_tensor(&dir, qd, d);
-        w->k = next_tensor(&dir, kd, d);
-        w->v = next_tensor(&dir, kd, d);
-        w->q_bias = next_vector(&dir, bias * qd);
-        w->k_bias = next_vector(&dir, bias * kd);
-        w->v_bias = next_vector(&dir, bias * kd);
-        w->o = next_tensor(&dir, d, qd);
+        w->q = next_tensor(&dir, q_width, d);
+        w->k = next_tensor(&dir, kv_width, d);
+        w->v = next_tensor(&dir, kv_width, d);
+        w->q_bias = next_vector(&dir, bias * q_width);
+        w->k_bias = next_vector(&dir, bias * kv_width);
+        w->v_bias = next_vector(&dir, bias * kv_width);
+        w->o = next_tensor(&dir, d, q_width);
         w->post_attn_norm = next_vector(&dir, post * d);
         w->mlp_norm = next_vector(&dir, d);
         w->gate = next_tensor(&dir, c->ff, d);
@@ -1061,12 +1076,12 @@ enum {
 
 /* The parts of a code point; returns how many. */
 static int decompose(const steer_model *m, int64_t c, int64_t out[MAX_PARTS]) {
-    int64_t i = c - HANGUL, t = i % N_T;
-    if (i >= 0 && i < N_LVT) {
-        out[0] = JAMO_L + i / (N_V * N_T);
-        out[1] = JAMO_V + i / N_T % N_V;
-        out[2] = JAMO_T + t;
-        return t ? 3 : 2;
+    if (c >= HANGUL && c < HANGUL + N_LVT) { /* ((L * N_V) + V) * N_T + T; T 0: there is none */
+        lldiv_t pair = lldiv(c - HANGUL, N_T), first = lldiv(pair.quot, N_V);
+        out[0] = JAMO_L + first.quot;
+        out[1] = JAMO_V + first.rem;
+        out[2] = JAMO_T + pair.rem;
+        return pair.rem ? 3 : 2;
     }
 
     int n = 1; /* one level a step, always of the first: "a" may itself have a decomposition */
@@ -1115,7 +1130,7 @@ static int by_number(const void *a, const void *b) {
 static void order_marks(const steer_model *m, int64_t *c, size_t n) {
     for (size_t first = 0, end; first < n; first = end + 1) {
         for (end = first; end < n; end++) {
-            int64_t class = class_of(m->ccc, c[end]);
+            int64_t class = class_of(m->combining, c[end]);
             if (!class)
                 break;
             c[end] |= class << 54 | (int64_t)(end - first) << 21;
@@ -1133,7 +1148,7 @@ static size_t compose_all(const steer_model *m, int64_t *c, size_t n) {
     int64_t starter = -1; /* its index, when there is one */
     int last = 0;         /* class of the code point kept before */
     for (size_t i = 0; i < n; i++) {
-        int class = class_of(m->ccc, c[i]);
+        int class = class_of(m->combining, c[i]);
         int blocked = last && last >= class;
         int64_t made = starter < 0 || blocked ? -1 : compose(m, c[starter], c[i]);
         if (made >= 0) {
@@ -1281,10 +1296,10 @@ const char *steer_piece(const steer_model *m, int id, size_t *n) {
 size_t steer_decode(const steer_model *m, const int *tokens, int n, char *out, size_t cap) {
     size_t length = 0, piece_n;
     for (int i = 0; i < n; i++) {
-        if (outside(tokens[i], 0, m->config.vocab - 1))
+        if (outside(tokens[i], 0, m->config.vocab - 1) || m->token_type[tokens[i]])
             continue;
         const char *piece = steer_piece(m, tokens[i], &piece_n);
-        for (size_t k = 0; k < piece_n && !m->token_type[tokens[i]]; k++, length++)
+        for (size_t k = 0; k < piece_n; k++, length++)
             if (length + 1 < cap)
                 out[length] = piece[k];
     }
@@ -1538,7 +1553,8 @@ static steer_status check_sorted(lookup t, int keys, const char *name, steer_err
 }
 
 static steer_status check_normal_form(const steer_model *m, steer_error *e) {
-    TRY(check_ranges(m->ccc, 255, "combining classes", e)); /* normalise: eight bits of its keys */
+    TRY(check_ranges(m->combining, 255, "combining classes",
+                     e)); /* normalise: eight bits of its keys */
     TRY(check_sorted(m->decomposed, 1, "decompositions", e));
     TRY(check_sorted(m->composed, 2, "composites", e));
 
@@ -1644,7 +1660,7 @@ static steer_status load_tokenizer(steer_model *m, const file_header *h, steer_e
         uint64_t total = n[NORMAL] < 16 ? 0 : (uint64_t)t[0] + t[1] + t[2];
         if (n[NORMAL] != 16 + 12 * total)
             return fail(e, STEER_EFORMAT, "a normalisation table of the wrong size" EXPORT_AGAIN);
-        m->ccc = (lookup){tables, t[0], 3};
+        m->combining = (lookup){tables, t[0], 3};
         m->decomposed = (lookup){tables + 3 * (size_t)t[0], t[1], 3};
         m->composed = (lookup){m->decomposed.at + 3 * (size_t)t[1], t[2], 3};
     }
@@ -1669,13 +1685,14 @@ static steer_status load_tokenizer(steer_model *m, const file_header *h, steer_e
  *     QK    the pattern A is computed with the twin's q and K; the values are the stream's own
  *     V     the twin's v is written into the stream's cache
  *     MLP   what the twin's MLP adds is added
- * Below plan->layer, stream and twin are equal, so a stream with a twin has no rows there: it
- * enters at that block with its twin's residual. Rows are ordered by the block at which they enter,
- * those with cut edges last; the r-th row in that order is at place r.
+ * Below the first block that its plan adds to or cuts, stream and twin are equal, so a stream with
+ * a twin has no rows there: it enters at that block with its twin's residual. Rows are ordered by
+ * the block at which they enter, those with cut edges last; the r-th row in that order is at place
+ * r.
  *
- * KV cache of one stream and block: keys [kv][positions / KW][head_dim][KW], panels of positions,
- * and values [kv][positions][vd], vd = head_dim rounded up to KW: attention is two `tile`s. In
- * shapes, kv is the number of kv heads, each of which a group of heads / kv heads shares. */
+ * KV cache of one stream, block and kv head: keys [positions / KEYS][head_dim][KEYS], in panels of
+ * KEYS positions, then values [positions][vd], vd = head_dim rounded up to KEYS: attention is two
+ * `tile`s. In shapes, kv is the number of kv heads, each shared by a group of heads / kv heads. */
 
 /* What a stream is for: a job's number, from 0 on, or one of these. */
 enum { STREAM_FREE = -1, STREAM_HELPER = -2 /* a twin, or a beginning that jobs share */ };
@@ -1788,7 +1805,7 @@ static int source_of(const steer_context *c, int r, int b, unsigned what) {
 }
 
 static int value_width(const steer_config *c) {
-    return (int)round_up((size_t)c->head_dim, KW);
+    return (int)round_up((size_t)c->head_dim, KEYS);
 }
 
 static steer_limits with_defaults(steer_limits l, const steer_config *m) {
@@ -1825,7 +1842,7 @@ static size_t lay_out(steer_context *c, const steer_model *model, const steer_li
 
     size_t rows = u->rows, d = m->d, ff = m->ff, hd = m->head_dim, vd = value_width(m);
     size_t heads = m->heads, kv = m->kv_heads, group = heads / kv;
-    size_t positions = round_up(u->positions, KW);
+    size_t positions = round_up(u->positions, KEYS);
     c->key_size = mul(positions, hd);
     c->value_size = mul(positions, vd);
     c->score_size = mul(group, positions + vd);
@@ -2062,7 +2079,7 @@ steer_status steer_fork(steer_context *c, int from, int to, int n, steer_error *
         c->streams[from].enter != c->streams[to].enter)
         return fail(e, STEER_EARG, "stream %d can't take %d positions of stream %d", to, n, from);
 
-    size_t key_floats = round_up(n, KW) * m->head_dim; /* whole panels */
+    size_t key_floats = round_up(n, KEYS) * m->head_dim; /* whole panels */
     size_t value_floats = (size_t)n * value_width(m);
     for (int b = c->streams[to].enter; b < m->layers; b++)
         for (int g = 0; g < m->kv_heads; g++) {
@@ -2167,7 +2184,8 @@ static int window_first(const steer_config *m, int b, int t) {
  * scratch [group][positions + vd]. */
 static void attend(steer_context *c, int r, int b, int g, float *scratch) {
     const steer_config *m = &c->m->config;
-    int group = m->heads / m->kv_heads, hd = m->head_dim, qd = m->heads * hd, vd = value_width(m);
+    int group = m->heads / m->kv_heads, hd = m->head_dim, q_width = m->heads * hd,
+        vd = value_width(m);
     size_t positions = c->key_size / hd;
     float *patterns = scratch;              /* [group][positions] */
     float *z = scratch + group * positions; /* [group][vd] */
@@ -2175,13 +2193,14 @@ static void attend(steer_context *c, int r, int b, int g, float *scratch) {
     int from = source_of(c, r, b, STEER_QK); /* EDIT, freezing: the twin's pattern */
     int t = batch_row(c, r)->pos;
     int first = window_first(m, b, t), n = t - first + 1;             /* n positions are seen */
-    const float *q = row_at(c->q, from, qd) + g * group * hd;         /* [group][hd] */
-    const float *keys = keys_of(c, batch_row(c, from)->stream, b, g); /* panels [hd][KW] */
+    const float *q = row_at(c->q, from, q_width) + g * group * hd;    /* [group][hd] */
+    const float *keys = keys_of(c, batch_row(c, from)->stream, b, g); /* panels [hd][KEYS] */
     const float *values = values_of(c, batch_row(c, r)->stream, b, g) + (size_t)first * vd;
 
-    /* pass 1: q · k, for the whole panel of KW positions wherever one of them is seen */
-    for (int u = first / KW * KW; u <= t; u += KW)
-        tile(group, KW / LANES, q, hd, keys + (size_t)u * hd, KW, hd, patterns + u, positions, 0);
+    /* pass 1: q · k, for the whole panel of KEYS positions wherever one of them is seen */
+    for (int u = first / KEYS * KEYS; u <= t; u += KEYS)
+        tile(group, KEYS / LANES, q, hd, keys + (size_t)u * hd, KEYS, hd, patterns + u, positions,
+             0);
 
     /* pass 2: scale, cap and softmax over the positions that are seen */
     for (int h = 0; h < group; h++) {
@@ -2192,12 +2211,12 @@ static void attend(steer_context *c, int r, int b, int g, float *scratch) {
         softmax(A, n);
     }
 
-    /* pass 3: the values, weighted by the patterns, KW columns at a time */
-    for (int i = 0; i < vd; i += KW)
-        tile(group, KW / LANES, patterns + first, positions, values + i, vd, n, z + i, vd, 0);
+    /* pass 3: the values, weighted by the patterns, KEYS columns at a time */
+    for (int i = 0; i < vd; i += KEYS)
+        tile(group, KEYS / LANES, patterns + first, positions, values + i, vd, n, z + i, vd, 0);
 
     for (int h = 0; h < group; h++)
-        copy_floats(row_at(c->z, r, qd) + (g * group + h) * hd, z + h * vd, hd);
+        copy_floats(row_at(c->z, r, q_width) + (g * group + h) * hd, z + h * vd, hd);
 }
 
 /* Rope on q and k; keys and values of the rows into their streams' caches. */
@@ -2217,10 +2236,10 @@ static void store_keys_and_values(steer_context *c, int b, int n) {
             rope(q + h * hd, cosine, sine, half);
         for (int g = 0; g < m->kv_heads; g++, k += hd, v += hd) {
             rope(k, cosine, sine, half);
-            int lane = t % KW; /* a column of its panel [hd][KW] */
+            int lane = t % KEYS; /* a column of its panel [hd][KEYS] */
             float *panel = keys_of(c, own, b, g) + (size_t)(t - lane) * hd;
             for (int i = 0; i < hd; i++)
-                panel[i * KW + lane] = k[i];
+                panel[i * KEYS + lane] = k[i];
             copy_floats(row_at(values_of(c, own, b, g), t, vd), v, hd);
         }
     }
@@ -2278,15 +2297,16 @@ static void run_block(steer_context *c, int b, int n) {
     const steer_config *m = &c->m->config;
     const block *w = &c->m->blocks[b];
     const steer_tape *tape = &c->tape;
-    int d = m->d, qd = m->heads * m->head_dim, kd = m->kv_heads * m->head_dim, ff = m->ff;
-    int cuts = c->cuts && b >= c->graph.layer;
+    int d = m->d, q_width = m->heads * m->head_dim, kv_width = m->kv_heads * m->head_dim,
+        ff = m->ff;
+    int cutting = c->cuts && b >= c->graph.layer;
 
     /* x_b */
-    enter_rows(c, b, n);
+    enter_rows(c, b, n);           /* EDIT: or where the plan starts */
     add_vectors(c, b, n);          /* EDIT */
     ablate_rows(c, c->x, 0, b, n); /* EDIT */
     record(c, tape->resid, c->x, d, b, n);
-    if (cuts && b == c->graph.layer)
+    if (cutting && b == c->graph.layer)
         cut_delta(c, 0, c->x); /* EDIT: the first node's */
 
     /* queries, keys and values of RN(x_b) */
@@ -2295,24 +2315,24 @@ static void run_block(steer_context *c, int b, int n) {
     matmul(c->k, c->xn, &w->k, w->k_bias, n);
     remove_image(c, STEER_SVV, c->xn, w->attn_norm, b, n); /* EDIT: of the values' input alone */
     matmul(c->v, c->xn, &w->v, w->v_bias, n);
-    if (cuts)
+    if (cutting)
         cut_attention_inputs(c, b); /* EDIT */
 
     /* attention of each row over its stream's past */
     store_keys_and_values(c, b, n);
-    record(c, tape->q, c->q, qd, b, n);
-    record(c, tape->k, c->k, kd, b, n);
-    record(c, tape->v, c->v, kd, b, n);
+    record(c, tape->q, c->q, q_width, b, n);
+    record(c, tape->k, c->k, kv_width, b, n);
+    record(c, tape->v, c->v, kv_width, b, n);
     PARALLEL_FOR_PAIRS(c->threads)
     for (int r = 0; r < n; r++)
         for (int g = 0; g < m->kv_heads; g++)
             attend(c, r, b, g, c->scores + thread_number() * c->score_size);
-    record(c, tape->z, c->z, qd, b, n);
+    record(c, tape->z, c->z, q_width, b, n);
 
     /* its output, added to the stream */
     matmul(c->out, c->z, &w->o, NULL, n);
     record(c, tape->attn, c->out, d, b, n);
-    if (cuts)
+    if (cutting)
         cut_head_deltas(c, b);       /* EDIT */
     ablate_rows(c, c->out, 1, b, n); /* EDIT */
     if (m->post_norms)
@@ -2322,7 +2342,7 @@ static void run_block(steer_context *c, int b, int n) {
 
     /* the MLP of what the stream is now */
     norm_rows(c, c->xn, c->x, w->mlp_norm, n);
-    if (cuts) { /* EDIT */
+    if (cutting) { /* EDIT */
         read_slots(c, mlp_slot(&c->graph, b), 1, w->mlp_norm, row_at(c->xn, c->first_cut, d));
     }
     remove_image(c, STEER_MLP_DIRECT, c->xn, w->mlp_norm, b, n); /* EDIT */
@@ -2340,7 +2360,7 @@ static void run_block(steer_context *c, int b, int n) {
     ablate_rows(c, c->out, 2, b, n); /* EDIT */
     if (m->post_norms)
         norm_rows(c, c->out, c->out, w->post_mlp_norm, n);
-    if (cuts)
+    if (cutting)
         cut_delta(c, node_of(&c->graph, b, m->heads), c->out); /* EDIT */
     for (int r = 0; r < n; r++) {
         int from = source_of(c, r, b, STEER_MLP); /* EDIT, freezing: what the twin's MLP adds */
@@ -2355,7 +2375,7 @@ static void final_norm(steer_context *c, int i, float *y) {
     if (outside(cut, 0, c->cuts - 1))
         norm_row(m, y, row_at(c->x, r, m->d), c->m->final_norm);
     else
-        copy_floats(y, row_at(c->slot_x, cut, m->d), m->d);
+        copy_floats(y, row_at(c->slot_x, cut, m->d), m->d); /* EDIT: read_slots made it */
 }
 
 /* Whether the rows continue their streams and fit the context and the tape; those whose logits are
@@ -2563,7 +2583,7 @@ static steer_status begin_stream(steer_context *c, const steer_job *jobs, int jo
 }
 
 /* Compute what job `job` and the next ones under its plan have in common, short of the last `own`
- * tokens of each prompt, if that is worth a stream of its own. */
+ * tokens of each prompt, which stay its own, if that is worth a stream. */
 static steer_status share_prefix(steer_context *c, const steer_job *jobs, int n, int job, int own,
                                  prefix *p, steer_error *e) {
     const steer_job *j = &jobs[job];
@@ -2676,8 +2696,11 @@ static steer_status begin_hits(steer_context *c, const steer_job *jobs, int n, s
         int same = same_plan(jobs, i);
         if (!jobs[i].plan)
             continue;
-        c->hits[i] = same == i ? counts : c->hits[same];
-        counts += same == i ? max_int(0, jobs[i].plan->n) : 0;
+        c->hits[i] = counts;
+        if (same < i)
+            c->hits[i] = c->hits[same];
+        else
+            counts += max_int(0, jobs[i].plan->n);
     }
     return STEER_OK;
 }
@@ -2705,13 +2728,13 @@ static int put_batch(steer_context *c, const steer_job *jobs, int eoi) {
         int to = min_int(j->n_prompt + j->n_out, s->length + (c->limit.rows - rows) / width);
         to = min_int(to, max_int(last, s->length) + c->limit.logits - logits);
 
-        steer_row *own = c->batch + rows + width - 1; /* behind the twin's */
+        steer_row *row = c->batch + rows + width - 1; /* behind the twin's */
         rows += put_rows(c->batch + rows, j, i, s->twin, s->length, to);
-        for (int t = s->length; t < to; t++, own += width) {
-            own->logits = t >= last;
-            logits += own->logits;
+        for (int t = s->length; t < to; t++, row += width) {
+            row->logits = t >= last;
+            logits += row->logits;
             if (t > last - eoi && t <= last)
-                own->tape = (s->job + 1) * eoi + t - last; /* from 1; 0: none */
+                row->tape = (s->job + 1) * eoi + t - last; /* from 1; 0: none */
         }
     }
     return rows;
@@ -2724,7 +2747,7 @@ static steer_status visit_batch(steer_context *c, steer_job *jobs, int rows, vis
         const steer_row *row = &c->batch[r];
         stream *s = &c->streams[row->stream];
         if (!row->logits || s->job < 0)
-            continue; /* < 0: ended at an earlier row */
+            continue; /* no job: it ended at an earlier row */
         steer_job *j = &jobs[s->job];
         int token = visit(user, s->job, row->pos, steer_logits(c, r));
         if (token == FAILED)
@@ -2737,7 +2760,8 @@ static steer_status visit_batch(steer_context *c, steer_job *jobs, int rows, vis
     return STEER_OK;
 }
 
-static steer_status run_counted(steer_context *c, steer_job *jobs, int n, visitor visit, void *user,
+/* Batch after batch, until no job is left; then each edit must have changed a row. */
+static steer_status run_batches(steer_context *c, steer_job *jobs, int n, visitor visit, void *user,
                                 const steer_tape *tape, int eoi, steer_error *e) {
     for (int i = 0; i < c->limit.streams; i++)
         c->streams[i].job = STREAM_FREE;
@@ -2767,7 +2791,7 @@ static steer_status run_jobs(steer_context *c, steer_job *jobs, int n, visitor v
     int eoi = tape ? c->m->eoi : 0;
     TRY(check_jobs(c, jobs, n, eoi, e));
     TRY(begin_hits(c, jobs, n, e));
-    steer_status s = run_counted(c, jobs, n, visit, user, tape, eoi, e);
+    steer_status s = run_batches(c, jobs, n, visit, user, tape, eoi, e);
     for (int i = 0; i < c->limit.streams; i++)
         c->streams[i] = (stream){.twin = -1}; /* plans and hits need not outlive this call */
     end_hits(c, jobs, n);
@@ -3237,8 +3261,8 @@ static steer_status write_file(const char *path, const void *data, size_t n, ste
     return close_output(&o, ok) ? STEER_OK : io_failure(path, "can't be written: ", e);
 }
 
-/* All bytes of a file or pipe that is open, and a 0 behind them; *data is the caller's to free, after
- * a failure, too. */
+/* All bytes of a file or pipe that is open, and a 0 behind them; *data is the caller's to free, also
+ * after a failure. */
 static steer_status read_all(int fd, const char *path, char **data, size_t *n, steer_error *e) {
     enum { FIRST = 1 << 16 };
 
@@ -4104,8 +4128,8 @@ steer_graph steer_graph_of(const steer_model *m, int layer) {
     return g;
 }
 
-/* Whether this graph is one that steer_graph_of makes and arrays on the stack have room for: marks of
- * its nodes lie there, and slots * nodes is an int. */
+/* Whether this graph is one that steer_graph_of makes, small enough that marks of its nodes fit on
+ * the stack and slots * nodes an int. */
 enum { MAX_NODES = 1 << 14 };
 
 static int is_graph(const steer_graph *g) {
@@ -4263,17 +4287,17 @@ static void head_output(const steer_model *m, int b, int h, const float *z, int 
 /* delta of the heads of block b: each run's own scalar r multiplies its heads' shares. */
 static void cut_head_deltas(steer_context *c, int b) {
     const steer_config *m = &c->m->config;
-    int d = m->d, hd = m->head_dim, qd = m->heads * hd;
+    int d = m->d, hd = m->head_dim, q_width = m->heads * hd;
     for (int i = 0; i < c->cuts; i++) {
         int own = c->first_cut + i, twin = c->twin_place[own];
-        const float *z = row_at(c->z, own, qd), *twin_z = row_at(c->z, twin, qd);
+        const float *z = row_at(c->z, own, q_width), *twin_z = row_at(c->z, twin, q_width);
         float r = m->post_norms ? inverse_rms(row_at(c->out, own, d), d, m->norm_eps) : 1;
         float s = m->post_norms ? inverse_rms(row_at(c->out, twin, d), d, m->norm_eps) : 1;
-        for (int k = 0; k < qd; k++)
-            row_at(c->slot_y, i, qd)[k] = s * twin_z[k] - r * z[k];
+        for (int k = 0; k < q_width; k++)
+            row_at(c->slot_y, i, q_width)[k] = s * twin_z[k] - r * z[k];
     }
     for (int h = 0; h < m->heads; h++)
-        head_output(c->m, b, h, c->slot_y + h * hd, qd,
+        head_output(c->m, b, h, c->slot_y + h * hd, q_width,
                     row_at(c->delta, node_of(&c->graph, b, h), d), c->graph.nodes * d, c->cuts);
 }
 
@@ -4936,7 +4960,7 @@ int steer_circuit_prune(const steer_graph *g, unsigned char *kept, steer_error *
 steer_status steer_circuit_order(const steer_graph *g, const double *score, uint64_t seed,
                                  int *order, steer_error *e) {
     clear(e);
-    uint64_t state = seed * 0x9E3779B97F4A7C15ull + 1;
+    uint64_t state = seeded(seed);
     int n = 0;
     TRY(check_graph(g, e));
     ranked *sorted = zeros((size_t)g->edges, sizeof *sorted);
@@ -5355,7 +5379,7 @@ steer_status steer_train(tracer *t, const steer_pair *pairs, int n, const steer_
     TRY(check_prepared(pairs, n, responses, e));
     TRY(check_prepared(validation, n_validation, responses, e));
 
-    x.state = x.how.seed * 0x9E3779B97F4A7C15ull + 1;
+    x.state = seeded(x.how.seed);
     x.each = zeros(mul((size_t)x.how.epochs, d), sizeof *x.each);
     x.grad = zeros(5 * d, sizeof *x.grad);
     x.order = zeros((size_t)n, sizeof *x.order);
@@ -5436,7 +5460,7 @@ int steer_sparsify(const float *v, const double *effect, int d, double tau, stee
 
     double v_norm = norm_of(v, d), e_square = 0, left = 0;
     int dropped = 0;
-    uint64_t state = seed * 0x9E3779B97F4A7C15ull + 1;
+    uint64_t state = seeded(seed);
     for (int i = 0; i < d; i++)
         e_square += effect[i] * effect[i];
     for (int i = 0; i < d; i++) {
