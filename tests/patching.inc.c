@@ -4,9 +4,9 @@
 /* ---------------------------------------------------------------- against PyTorch */
 
 typedef struct { /* one case of patch.txt */
-    char name[128], metric[16];
+    char name[128];
     steer_model *m;
-    int own, tokens[512], n, prompt, layer, flag, steps, ran;
+    int own, tokens[512], n, prompt, layer, flag, metric, steps, ran;
     float coeff, *vector;
     tracer t;
     example x;
@@ -17,9 +17,6 @@ typedef struct { /* one case of patch.txt */
 /* Run the case when its first result is read. */
 static int run_case(patch_case *p) {
     steer_error e = {0};
-    int metric = !strcmp(p->metric, "logit")   ? STEER_LOGIT
-                 : !strcmp(p->metric, "dirkl") ? STEER_DIR_KL
-                                               : STEER_KL;
     if (p->ran)
         return p->ran > 0;
     p->ran = -1;
@@ -31,7 +28,7 @@ static int run_case(patch_case *p) {
         p->node = calloc((size_t)p->t.graph.nodes, sizeof(double));
         p->edge = calloc(graph, sizeof(double));
         p->keep = calloc(graph, 1);
-        s = attribute(&p->t, &p->x, p->vector, metric, p->steps, p->scores, &e);
+        s = attribute(&p->t, &p->x, p->vector, p->metric, p->steps, p->scores, &e);
     }
     CHECK_THAT(!s, "%s: %s", p->name, e.text);
     if (!s)
@@ -102,7 +99,9 @@ static void test_golden_patch(void) {
         else if (!strcmp(word, "steps"))
             p.steps = i;
         else if (!strcmp(word, "metric"))
-            sscanf(rest, "%15s", p.metric);
+            p.metric = !strcmp(rest, " logit")   ? STEER_LOGIT
+                       : !strcmp(rest, " dirkl") ? STEER_DIR_KL
+                                                 : STEER_KL;
         else if (!strcmp(word, "vector")) {
             p.vector = malloc(sizeof(float) * (size_t)n);
             for (int k = 0; k < n; k++)
@@ -122,6 +121,12 @@ static void test_golden_patch(void) {
                        "%s: total effect %.7g, not %.7g", p.name, p.scores[SCORE_TOTAL], v[0]);
             if (p.steps == 10)
                 gap10 = fmax(gap10, fabs(p.scores[SCORE_ESTIMATE] / v[0] - 1));
+        } else if (!strcmp(word, "source") || !strcmp(word, "dest")) {
+            int source = !p.flag, run = *word == 's' ? source : !source;
+            double got =
+                metric_of(&p.t, p.metric, source, p.t.final[run], (int)p.scores[SCORE_POSITIONS]);
+            CHECK_THAT(fabs(got - v[0]) <= 1e-4 * fabs(v[0]), "%s: m(%s) %.7g, not %.7g", p.name,
+                       word, got, v[0]); /* where it is 0, a run from itself, it is so exactly */
         } else if (!strcmp(word, "gout") || !strcmp(word, "gin")) {
             fit g = {0, 0};
             const float *mine = (word[1] == 'o' ? p.t.grad.out : p.t.grad.in) + i * p.n * d;

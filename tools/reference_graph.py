@@ -216,16 +216,16 @@ class Graph:
 def metric_of(kind, poi, src, dest):
     """m(raw logits), larger = closer to the source run."""
     y, y0 = src[poi].argmax(-1), dest[poi].argmax(-1)
-    p, p0 = torch.softmax(src[poi], -1), torch.softmax(dest[poi], -1)
+    logp, logp0 = torch.log_softmax(src[poi], -1), torch.log_softmax(dest[poi], -1)
 
-    def kl(a, z):
-        return (a * (torch.log(a) - torch.log_softmax(z, -1))).sum(-1)
+    def kl(loga, z):                          # of a run from itself it is 0, to the last bit
+        return (loga.exp() * (loga - torch.log_softmax(z, -1))).sum(-1)
 
     def m(z):
         z, t = z[poi], range(len(poi))
         if kind == "logit":
             return (z[t, y] - z[t, y0]).mean()
-        return (kl(p0, z) - (kl(p, z) if kind == "dirkl" else 0)).mean()
+        return (kl(logp0, z) - (kl(logp, z) if kind == "dirkl" else 0)).mean()
     return m
 
 
