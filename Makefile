@@ -81,6 +81,10 @@ tests/probe: tests/probe.c steer.c steer.h Makefile
 tests/chain: tests/chain.c steer.c steer.h Makefile
 	$(CC) $(FLAGS) $(WARN) $(FRAME) -DSTEER_NO_MAIN -I. tests/chain.c steer.c -lm -o tests/chain
 
+# And one that has steer.c in its own file.
+tests/include: tests/include.c steer.c steer.h Makefile
+	$(CC) $(FLAGS) $(WARN) $(FRAME) tests/include.c -lm -o tests/include
+
 # A program in C++ links with the library, which a C compiler built (without OpenMP: the two
 # compilers may have different ones).
 CXX ?= c++
@@ -88,8 +92,9 @@ tests/user-cpp: tests/user.cpp steer.c steer.h Makefile
 	$(CC) -std=gnu11 -O1 -DSTEER_NO_MAIN -c steer.c -o tests/steer-library.o
 	$(CXX) -std=c++11 $(WARN) -I. tests/user.cpp tests/steer-library.o -lm -o tests/user-cpp
 
-test: steer tests/test tests/user tests/chain
+test: steer tests/test tests/user tests/chain tests/include
 	./tests/chain
+	./tests/include
 	if command -v $(CXX) >/dev/null; then $(MAKE) -s tests/user-cpp && ./tests/user-cpp; \
 	    else echo "C++ is not tested: there is no compiler for it"; fi
 	./tests/test
@@ -146,6 +151,6 @@ smollm2 qwen qwen-1.5b: .venv/done
 
 clean:
 	rm -rf steer tests/test tests/bench tests/user tests/probe tests/fuzz tests/faults tests/*-sanitized \
-	    tests/user-cpp tests/chain tests/steer-library.o build
+	    tests/user-cpp tests/chain tests/include tests/steer-library.o build
 
 .PHONY: FORCE run paper page test-page bench test sanitize threads fuzz faults torture smollm2 qwen qwen-1.5b clean

@@ -94,7 +94,9 @@
 #if defined __FAST_MATH__ || __FINITE_MATH_ONLY__ || __ASSOCIATIVE_MATH__
 #error "-Ofast and -ffast-math make logits wrong; type: cc -O3 -march=native -fopenmp steer.c -lm"
 #endif
+#ifndef _GNU_SOURCE
 #define _GNU_SOURCE
+#endif
 #define _FILE_OFFSET_BITS 64 /* files beyond 2 GB, also where a long has 32 bits */
 #include "steer.h"
 #include <ctype.h>
@@ -138,6 +140,20 @@
 #define PARALLEL_FOR_PAIRS(n) PRAGMA(omp parallel for collapse(2) schedule(static) num_threads(n))
 
 _Static_assert(STEER_VERSION == 2, "steer.h and steer.c are of different versions");
+_Static_assert(STEER_ENONFINITE == 7 && STEER_START == 6 && STEER_TO_LOGITS == 4 && STEER_KL == 2 &&
+                   STEER_FORWARD == 2 && STEER_PO == 1 && STEER_BY_CHANCE == 3,
+               "a list of steer.h ends elsewhere than steer.c knows");
+_Static_assert(sizeof(void *) != 8 || (sizeof(steer_error) == 324 && sizeof(steer_config) == 248 &&
+                                       sizeof(steer_edit) == 48 && sizeof(steer_plan) == 16 &&
+                                       sizeof(steer_graph) == 28 && sizeof(steer_edge_ends) == 20 &&
+                                       sizeof(steer_limits) == 24 && sizeof(steer_row) == 20 &&
+                                       sizeof(steer_tape) == 88 && sizeof(steer_job) == 64 &&
+                                       sizeof(steer_vector) == 136 && sizeof(steer_prompts) == 40 &&
+                                       sizeof(steer_behaviour) == 32 && sizeof(steer_sums) == 32 &&
+                                       sizeof(steer_example) == 24 && sizeof(steer_scores) == 56 &&
+                                       sizeof(steer_pair) == 64 && sizeof(steer_training) == 56 &&
+                                       sizeof(steer_epoch) == 16),
+               "a struct of steer.h has another size than steer.c knows");
 
 /* =================================================================================================
  *

@@ -6,6 +6,10 @@
  * a = +1 induces it, -1 bypasses it. Sections and equations named "paper" are those of arXiv
  * 2604.08524.
  *
+ * Use. Link steer.c, built with STEER_NO_MAIN: the names steer_* are its only ones. Or define
+ * STEER_NO_MAIN and include steer.c in a file of yours, before any other header; then functions,
+ * types and macros of that file need a prefix, as steer.c's are called fail, dot, weight, ...
+ *
  * Language. This header is C99 and C++11. steer.c is C11 with GNU's extensions (vector types among
  * them) for POSIX systems with little-endian numbers; gcc 12 and clang 14 are tested.
  *

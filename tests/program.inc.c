@@ -445,6 +445,107 @@ static void test_report(void) {
 
 /* ------------------------------------------------------------ a program that links the library */
 
+/* The library alone, compiled once; its object file. */
+static const char *library_object(void) {
+    static char path[128];
+    int status = 0;
+    if (!*path) {
+        snprintf(path, sizeof path, "%s/library.o", temporary);
+        string command = str("cc -std=gnu11 -O1 -DSTEER_NO_MAIN -c steer.c -o %s 2>&1", path);
+        char *said = output_of(command.s, &status);
+        CHECK_THAT(!status && !*said, "%s:\n%s", command.s, said);
+        free(said);
+    }
+    return path;
+}
+
+/* README's lines of C, in a frame of declarations: they compile without a warning, and answer as
+ * the program does. */
+static void test_snippet(void) {
+    static const char before[] = "#include <stdio.h>\n"
+                                 "#include \"steer.h\"\n"
+                                 "int main(void) {\n"
+                                 "    steer_error e = {0};\n"
+                                 "    steer_vector v;\n"
+                                 "    const char *question = \"How do I bake a cake?\";\n"
+                                 "    int tokens[256], answer[64];\n"
+                                 "    char text[4096];\n";
+    static const char behind[] = "    steer_decode(m, answer, job.n_out, text, sizeof text);\n"
+                                 "    puts(text);\n"
+                                 "    fputs(e.text, stderr);\n"
+                                 "    return e.code;\n"
+                                 "}\n";
+    static char answer[sizeof shown];
+    static char readme[1 << 16];
+    static char whole[4096];
+    const char *t = temporary;
+    read_text("README.md", readme, sizeof readme);
+    const char *lines = strstr(readme, "\n## As a library\n");
+    lines = lines ? strstr(lines, "\n```c\n") : NULL;
+    const char *end = lines ? strstr(lines + 1, "\n```\n") : NULL;
+    CHECK_THAT(end, "README.md shows no C under `As a library`");
+    if (!end)
+        return;
+    lines += strlen("\n```c");
+    snprintf(whole, sizeof whole, "%s%.*s\n%s", before, (int)(end - lines), lines, behind);
+    write_bytes(in_temporary("snippet.c"), whole, strlen(whole));
+    int status;
+    string compile = str("cc -std=gnu11 -Wall -Wextra -Wpedantic -Wshadow -Werror -I. %s/snippet.c "
+                         "%s -lm -o %s/snippet 2>&1",
+                         t, library_object(), t);
+    char *said = output_of(compile.s, &status);
+    CHECK_THAT(!status, "README's C does not compile:\n%.600s", said);
+    free(said);
+
+    string vector =
+        str("vector weights/tiny-gemma.bin --train 8 --site 3,-1 --out %s/refuse.vec", t);
+    CHECK_THAT(!run_program(PROGRAM, vector.s, ""), "%s", complained);
+    string ask = str("generate weights/tiny-gemma.bin \"How do I bake a cake?\" --quiet "
+                     "--max-new 64 --vector %s/refuse.vec --freeze v",
+                     t);
+    CHECK_THAT(!run_program(PROGRAM, ask.s, "") && strlen(shown) > 1, "%s", complained);
+    memcpy(answer, shown, sizeof answer);
+    string run = str("ln -s \"$PWD\"/weights %s/weights && cd %s && ./snippet", t, t);
+    CHECK_THAT(!run_program(run.s, "", "") && !strcmp(answer, shown),
+               "README's C answers \"%s\", the program \"%s\"; %s", shown, answer, complained);
+}
+
+/* Whether a word ends here. */
+static int ends_word(char c) {
+    return !isalnum((unsigned char)c) && c != '_';
+}
+
+/* The library has the functions that steer.h declares, and no other symbol. */
+static void test_public_names(void) {
+    static char header[1 << 16];
+    int status, declared = 0, defined = 0;
+    read_text("steer.h", header, sizeof header);
+    for (char *s = header; (s = strstr(s, "/*"));)
+        while (strncmp(s, "*/", 2))
+            *s++ = ' ';
+    string command = str("nm -P -g --defined-only %s", library_object());
+    char *symbols = output_of(command.s, &status);
+    CHECK_THAT(!status, "%s ends with %d", command.s, status);
+    for (char *s = header; (s = strstr(s, "steer_")); s++) {
+        int length = 0;
+        while (!ends_word(s[length]))
+            length++;
+        if (s[length] != '(' || !ends_word(s[-1]))
+            continue;
+        string line = str("\n%.*s T ", length, s);
+        CHECK_THAT(strstr(symbols, line.s) || !strncmp(symbols, line.s + 1, strlen(line.s + 1)),
+                   "%.*s is declared only", length, s);
+        declared++;
+    }
+    for (char *s = symbols; *s; s = strchr(s, '\n') + 1) {
+        CHECK_THAT(!strncmp(s, "steer_", 6), "a symbol of the library's is %.40s", s);
+        defined++;
+    }
+    CHECK_THAT(declared == defined && declared > 50, "%d functions are declared, %d defined",
+               declared, defined);
+    free(symbols);
+}
+
 static void test_user(void) {
     steer_error e = {0};
     steer_model *m = open_or_fail("weights/tiny-llama.bin");

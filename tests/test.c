@@ -144,6 +144,8 @@ static const test tests[] = {
     {"judges", test_judges, "what judges a circuit chose none"},
     {"controls", test_controls, "random vectors do not steer; ten random circuits are ten"},
     {"user", test_user, "a program that links the library"},
+    {"snippet", test_snippet, "README's lines of C compile, and answer as the program does"},
+    {"public-names", test_public_names, "the library's symbols are what steer.h declares"},
 };
 /* clang-format on */
 
