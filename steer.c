@@ -5743,6 +5743,8 @@ typedef struct {
     int prompts[3][2]; /* train, validation, test; harmful, harmless */
     int layer, pos;    /* of the vector */
     double coeff;      /* 0: there is none yet */
+    int circuit_edges,
+        graph_edges; /* of DIM's smallest circuit and of all; 0: none was looked for */
 } model_facts;
 
 typedef struct {
@@ -5875,6 +5877,9 @@ static void put_row(FILE *f, const report *r, const entry *t, int i) {
     fputs("\n", f);
 }
 
+/* Rows of a table from this one on are the report's, as columns of codes are. */
+enum { SCREEN_ROWS = 60 };
+
 /* As text: a sentence, or a table's title and head (i -1); row i of a table. */
 static void echo(const report *r, const entry *x, int i) {
     int table = x->kind == IS_TABLE, model = x->kind == IS_MODEL;
@@ -5894,8 +5899,10 @@ static void echo(const report *r, const entry *x, int i) {
         }
         fputs(model ? " ====\n" : "\n", r->f);
     }
-    if (table)
+    if (table && i < SCREEN_ROWS)
         put_row(r->f, r, x, i);
+    if (table && i == SCREEN_ROWS)
+        fputs("(--report NAME lists more rows)\n", r->f);
 }
 
 static void add_entry(report *r, entry x) {
@@ -6078,6 +6085,9 @@ static void write_facts(FILE *f, const model_facts *x) {
                 x->coeff);
     else
         fputs("null", f);
+    if (x->graph_edges)
+        fprintf(f, ",\n   \"circuit\": {\"edges\": %d, \"of\": %d}", x->circuit_edges,
+                x->graph_edges);
     fputs(",\n   \"prompts\": {", f);
     for (int i = 0; i < 3; i++)
         fprintf(f, "%s\"%s\": {\"harmful\": %d, \"harmless\": %d}", i ? ", " : "", sets[i],
@@ -8640,6 +8650,11 @@ static steer_status smallest_circuits(experiment *s) {
             "answers that chose it (paper: 10.2%% Gemma, 10.8%% Llama)",
             method_names[i], threshold, edges, 100.0 * edges / all, all);
     }
+    model_facts *facts = last_model(s->out);
+    if (facts) {
+        facts->circuit_edges = s->vectors[DIM].edges;
+        facts->graph_edges = all;
+    }
     return STEER_OK;
 }
 
@@ -8876,9 +8891,9 @@ static steer_status kinds_table(experiment *s) {
     return STEER_OK;
 }
 
-/* The strongest edges of DIM's smallest circuit. */
+/* The strongest edges of DIM's smallest circuit: as many as the page's picture may draw. */
 static steer_status circuit_table(experiment *s) {
-    enum { SHOWN = 60 };
+    enum { LISTED = 400 };
 
     const steer_graph *g = &s->t->graph;
     const unsigned char *kept = cut_at(s, 0);
@@ -8891,7 +8906,7 @@ static steer_status circuit_table(experiment *s) {
                "The strongest edges of DIM's smallest circuit, by norm-free score", columns);
     if (select_edges(s, &s->vectors[DIM], SIMPLE, s->vectors[DIM].edges, cut_at(s, 0)) < 0)
         return s->e->code;
-    for (int k = 0; k < g->edges && rank < SHOWN; k++) {
+    for (int k = 0; k < g->edges && rank < LISTED; k++) {
         int i = s->order[k];
         if (!kept[i])
             continue;

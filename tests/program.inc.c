@@ -721,6 +721,7 @@ static void test_whole_paper(void) {
     dice = 30;
     write_prompt_files(temporary);
     CHECK_THAT(!prepare_paper(&s, &o) && !command_paper(&s, &o), "%s", e.text);
+    int edges = 0;
     for (size_t k = 0; k < sizeof tables / sizeof *tables; k++) {
         int found = 0;
         for (size_t i = 0; i < n_entries(&out); i++) {
@@ -731,9 +732,15 @@ static void test_whole_paper(void) {
                     CHECK_THAT(strcmp(row_data(&out, t, -1)[a].text, row_data(&out, t, -1)[b].text),
                                "%s has two columns %s", t->name, row_data(&out, t, -1)[a].text);
             CHECK_THAT(t->kind != IS_ANSWER, "a prompt of a model outside the box");
+            if (t->kind == IS_TABLE && !strcmp(t->name, "circuit"))
+                edges = t->n_rows;
         }
         CHECK_THAT(found == 1, "table %s: %d times", tables[k], found);
     }
+    const model_facts *facts = last_model(&out);
+    CHECK_THAT(facts && edges && edges == min_int(facts->circuit_edges, 400) &&
+                   facts->graph_edges > edges,
+               "%d edges are listed", edges);
     int told = s.t ? check_pairs(&s, 0, s.n_train) : 0;
     if (s.t)
         check_pairs(&s, 1, pairs_to_validate(&s));
