@@ -24,9 +24,9 @@
  *     A TWIN is another stream that is fed the same tokens in the same runs; where a plan freezes,
  *     the unsteered one.
  *     A PLAN says what a stream does differently: add a vector; ablate (set a direction's
- *     component); remove (subtract the vector's DIRECT IMAGE, what a norm makes of it alone, where a
- *     module reads it); freeze (take attention patterns, values or MLP outputs from the twin instead
- *     of computing them); or cut.
+ *     component); remove (subtract the vector's DIRECT IMAGE, what a norm makes of it alone, where
+ *     a module reads it); freeze (take attention patterns, values or MLP outputs from the twin
+ *     instead of computing them); or cut.
  *     A TAPE keeps what a run computed at chosen rows, for the backward pass and for patching.
  * and of the graph in which the paper looks for circuits, over the blocks from the vector's on:
  *     A NODE adds to the residual stream: a head, an MLP; the first is the stream as it enters.
@@ -83,9 +83,9 @@
  *                         2 arithmetic                      6 plans and the forward pass
  *                         3 model file                      7 generation
  *                         4 tokenizer                       8 fast linear layers
- *     II   STEERING       9 vectors                        13 circuits
- *                        10 prompts and judging            14 trained vectors
- *                        11 backward                       15 value vectors and logit lens
+ *     II   STEERING       9 files and vectors              13 circuits
+ *                        10 prompts, judging, means        14 trained vectors
+ *                        11 graph and backward             15 value vectors and logit lens
  *                        12 patching                       16 sparse vectors
  *     III  THE PROGRAM   17 output and report              19 the experiments
  *                        18 measuring                      20 command line
@@ -2298,7 +2298,8 @@ static void record(const steer_context *c, float *to, const float *x, int width,
     }
 }
 
-/* Cut edges are section 12's; a first reader of run_block may skip the lines that call these. */
+/* The graph is section 11's and cut edges are 12's; a first reader of run_block may skip the lines
+ * that call these. */
 static int node_of(const steer_graph *g, int b, int h);
 static int slot_of(const steer_graph *g, int b, int i);
 static int mlp_slot(const steer_graph *g, int b);
@@ -3089,30 +3090,18 @@ static void matmul_back(float *dx, const float *dy, const weight *w, int rows) {
  *                                       PART II: STEERING
  *
  * The paper as a library: vectors from prompts, gradients, the scores of nodes and edges, exact
- * patching and faithfulness, circuits. It stands on Part I and prints nothing.
+ * patching and faithfulness, circuits, trained vectors, what a vector says, sparse vectors. It
+ * stands on Part I and prints nothing.
  * ============================================================================================== */
 
-/* ======================================================================================= 9 vectors
- * Difference in means (paper 2.1):  v[b][i] = mean_harmful x_b[i] - mean_harmless x_b[i],  the
- * residual entering block b at end-of-instruction position i, sums in double, not normalised. A
- * file: a header that says what it was made for, then v [d] and keep [3][layers], all f32. */
-
-typedef struct {
-    char magic[8];         /* "STEERVEC" */
-    uint32_t version, crc; /* of all other bytes */
-    uint64_t size;
-    int32_t d, layers, operation, site, layer, pos; /* operation 0: add; site 0: block input */
-    float coeff;
-    uint32_t template_crc;
-    uint64_t fingerprint;
-    char method[16], model[64], zero[112];
-} vector_header;
-
-_Static_assert(sizeof(vector_header) == 256, "the struct is the format");
+/* ============================================================================= 9 files and vectors
+ * How the library writes and reads files, so that nobody ever sees half of one; and the first kind
+ * of them, a vector: a header that says what it was made for, then v [d] and keep [3][layers], all
+ * f32. */
 
 /* An OUTPUT. A regular file is replaced whole, where links lead to it as well: the new bytes get a
- * name of their own beside it, its PART, which then takes the file's name. So nobody ever sees half
- * a file, and whatever fails, the old one stays. Anything else (a pipe, a device, /dev/stdout) is
+ * name of their own beside it, its PART, which then takes the file's name. Whatever fails, the old
+ * one stays. Anything else (a pipe, a device, /dev/stdout) is
  * written to as it is. A part is removed on every failure; against signals the program protects it
  * (hold_signals), since a library must not, and since a mask would hold for one thread only: the
  * others would take the signal. */
@@ -3126,6 +3115,12 @@ typedef struct {
 
 /* How to open one. IN_PLACE: without a part; PROBE, added to either: only look. */
 enum { WHOLE, IN_PLACE, PROBE = 2 };
+
+/* 0: a function fails for this reason. */
+static int because(int code) {
+    errno = code;
+    return 0;
+}
 
 /* N of /dev/fd/N, which is written to where that descriptor stands; -1 for other names. */
 static int descriptor_of(const char *path) {
@@ -3151,17 +3146,12 @@ static int follow_links(char path[PATH_BYTES]) { /* 0: errno says why not */
             return 1; /* no link, or nothing: whoever opens it will say */
         const char *slash = strrchr(path, '/');
         size_t folder = *target == '/' || !slash ? 0 : (size_t)(slash + 1 - path);
-        if (folder + (size_t)n >= PATH_BYTES) {
-            errno = ENAMETOOLONG;
-            return 0;
-        }
+        if (folder + (size_t)n >= PATH_BYTES)
+            return because(ENAMETOOLONG);
         memcpy(path + folder, target, (size_t)n);
         path[folder + (size_t)n] = 0;
     }
-    if (descriptor_of(path) >= 0)
-        return 1;
-    errno = ELOOP;
-    return 0;
+    return descriptor_of(path) >= 0 ? 1 : because(ELOOP);
 }
 
 /* Make the part of an output, with the mode and, where that is allowed, the owner of the old file,
@@ -3169,10 +3159,8 @@ static int follow_links(char path[PATH_BYTES]) { /* 0: errno says why not */
 static int open_part(output *o, const struct stat *old) { /* 0: errno says why not */
     const char *slash = strrchr(o->path, '/'), *name = slash ? slash + 1 : o->path;
     mode_t mode = old ? old->st_mode & 0777 : 0666;
-    if (!*name) {
-        errno = *o->path ? EISDIR : ENOENT;
-        return 0;
-    }
+    if (!*name)
+        return because(*o->path ? EISDIR : ENOENT);
     for (int i = 0; i < 1000 && o->fd < 0; i++) { /* killed runs may have left some */
         int n = snprintf(o->part, sizeof o->part, "%.*s%.200s.part%d", (int)(name - o->path),
                          o->path, name, i);
@@ -3199,21 +3187,18 @@ static int open_output(output *o, const char *path, int how) { /* 0: errno says 
     int probe = how & PROBE, in_place = how & IN_PLACE;
     struct stat old;
     *o = (output){.fd = -1};
-    if (snprintf(o->path, PATH_BYTES, "%s", path) >= PATH_BYTES) {
-        errno = ENAMETOOLONG;
-        return 0;
-    }
+    if (snprintf(o->path, PATH_BYTES, "%s", path) >= PATH_BYTES)
+        return because(ENAMETOOLONG);
     if (!follow_links(o->path))
         return 0;
     int descriptor = descriptor_of(o->path);
     if (descriptor >= 0) {
         int flags = fcntl(descriptor, F_GETFL);
-        if (flags >= 0 && (flags & O_ACCMODE) == O_RDONLY) {
-            errno = EACCES;
-            return 0;
-        }
+        if (flags >= 0 && (flags & O_ACCMODE) == O_RDONLY)
+            return because(EACCES);
         return (o->fd = dup(descriptor)) >= 0;
     }
+
     int is_new = stat(o->path, &old) != 0;
     if (is_new && errno != ENOENT)
         return 0;
@@ -3222,17 +3207,12 @@ static int open_output(output *o, const char *path, int how) { /* 0: errno says 
         return 0; /* a part could replace it */
     if (regular && (!in_place || (probe && is_new)))
         return open_part(o, is_new ? NULL : &old);
-    if (probe) {
-        if (S_ISDIR(old.st_mode)) {
-            errno = EISDIR;
-            return 0;
-        }
-        if (S_ISSOCK(old.st_mode)) {
-            errno = ENXIO;
-            return 0;
-        }
+    if (probe && S_ISDIR(old.st_mode))
+        return because(EISDIR);
+    if (probe && S_ISSOCK(old.st_mode))
+        return because(ENXIO);
+    if (probe)
         return !access(o->path, W_OK);
-    }
     int flags = O_WRONLY | O_NOCTTY | O_CLOEXEC | (regular ? O_CREAT | O_TRUNC : 0);
     return (o->fd = open(o->path, flags, 0666)) >= 0;
 }
@@ -3277,8 +3257,8 @@ static steer_status write_file(const char *path, const void *data, size_t n, ste
     return close_output(&o, ok) ? STEER_OK : io_failure(path, "can't be written: ", e);
 }
 
-/* All bytes of a file or pipe that is open, and a 0 behind them; *data is the caller's to free, also
- * after a failure. */
+/* All bytes of a file or pipe that is open, and a 0 behind them; *data is the caller's to free,
+ * also after a failure. */
 static steer_status read_all(int fd, const char *path, char **data, size_t *n, steer_error *e) {
     enum { FIRST = 1 << 16 };
 
@@ -3316,6 +3296,19 @@ static steer_status load_file(const char *path, char **data, size_t *n, steer_er
     }
     return s;
 }
+
+typedef struct {
+    char magic[8];         /* "STEERVEC" */
+    uint32_t version, crc; /* of all other bytes */
+    uint64_t size;
+    int32_t d, layers, operation, site, layer, pos; /* operation 0: add; site 0: block input */
+    float coeff;
+    uint32_t template_crc;
+    uint64_t fingerprint;
+    char method[16], model[64], zero[112];
+} vector_header;
+
+_Static_assert(sizeof(vector_header) == 256, "the struct is the format");
 
 static double norm_of(const float *v, int d) {
     return sqrt((double)dot(v, v, d));
@@ -3425,7 +3418,7 @@ steer_status steer_vector_load_memory(steer_vector *v, const void *bytes, size_t
     size_t d = m->config.d, kept = 3 * m->config.layers;
     *v = (steer_vector){0};
     memcpy(&h, bytes, size < sizeof h ? size : sizeof h);
-    h.model[63] = 0;
+    h.method[15] = h.model[63] = 0;
     TRY(check_vector(m, name, &h, bytes, size, e));
     TRY(make_vector(v, m, h.method, h.layer, h.pos, h.coeff, e));
 
@@ -3453,15 +3446,20 @@ steer_status steer_vector_load(steer_vector *v, const char *path, const steer_mo
     return s;
 }
 
-/* ========================================================================== 10 prompts and judging
+/* ====================================================================== 10 prompts, judging, means
  * Prompts come from text files, one a line: PROMPT, PROMPT <tab> TASK, or {"prompt": "..."}.
- * There is no hidden judge. A model shows by its logits alone how much it leans to refuse: the
- * refusal score, the log-odds that an answer begins with one of the model's refusal tokens (paper
- * 2.2). An answer REFUSES when it holds one of the 12 substrings of the paper's evaluation. Broken
- * text lacks them too; so the program (Part III) sets measures of coherence beside each rate.
+ *
+ * There is no hidden judge. A BEHAVIOUR is two lists. A model shows by its logits alone how much it
+ * leans to it: the log-odds that an answer begins with one of the first tokens (paper 2.2). An
+ * answer shows it that holds one of the phrases. By default the behaviour is refusal: the model's
+ * refusal tokens, and the 12 substrings of the paper's evaluation. Broken text lacks those too; so
+ * the program (Part III) sets measures of coherence beside each rate.
  *
  * MEANS of activations over prompts have the shape [3][eoi][layers][d]: site 0 the residual that
- * enters a block, 1 the attention's output, 2 the MLP's; end-of-instruction position; block. */
+ * enters a block, 1 the attention's output, 2 the MLP's; end-of-instruction position; block. Their
+ * difference is the vector (DIM, paper 2.1): over prompts with the behaviour, minus without it,
+ *     v = mean_with x_b[i] - mean_without x_b[i],
+ * of site 0 at block b and position i; sums in double, not normalised. */
 
 void steer_prompts_free(steer_prompts *p) {
     for (int i = 0; i < p->n; i++) {
@@ -3704,34 +3702,14 @@ int steer_shows(const steer_behaviour *b, const char *text) {
 typedef struct {
     const steer_model *m;
     const steer_behaviour *behaviour; /* NULL: refusal */
-    double *score;                    /* [jobs] log-odds of the behaviour; or NULL */
-    float *base; /* [jobs][vocab] logits of the unsteered run, kept or compared with; or NULL */
-    double *kl;  /* [jobs] KL(base || this run), when it is compared; or NULL */
-} first_token;
-
-/* sum_t p_a (ln(p_a + 1e-6) - ln(p_b + 1e-6)) of the softmax of two rows of logits: a KL divergence
- * in which no logarithm is infinite. */
-static double first_token_kl(const float *a, const float *b, int vocab) {
-    double total_a = log_sum_exp(a, vocab), total_b = log_sum_exp(b, vocab), sum = 0;
-    for (int i = 0; i < vocab; i++) {
-        double p_a = exp(a[i] - total_a), p_b = exp(b[i] - total_b);
-        sum += p_a * (log(p_a + 1e-6) - log(p_b + 1e-6));
-    }
-    return sum;
-}
+    double *log_odds;                 /* [jobs] */
+} first_token_judge;
 
 /* Judge the logits behind a prompt, and generate nothing. */
-static int first_token_visit(void *user, int job, int pos, const float *logits) {
-    first_token *f = user;
-    int vocab = f->m->config.vocab;
-    float *base = f->base ? row_at(f->base, job, vocab) : NULL;
+static int judge_first_token(void *user, int job, int pos, const float *logits) {
+    first_token_judge *judge = user;
     (void)pos;
-    if (f->score)
-        f->score[job] = steer_log_odds(f->m, f->behaviour, logits);
-    if (f->kl)
-        f->kl[job] = first_token_kl(base, logits, vocab);
-    else if (base)
-        copy_floats(base, logits, vocab);
+    judge->log_odds[job] = steer_log_odds(judge->m, judge->behaviour, logits);
     return NO_TOKEN;
 }
 
@@ -3767,7 +3745,7 @@ steer_status steer_means(steer_context *c, const steer_prompts *p, const steer_b
     size_t size = mul(rows, m->config.layers * d);
     steer_job jobs[AT_ONCE];
     double scores[AT_ONCE];
-    first_token judge = {m, b, scores, NULL, NULL};
+    first_token_judge judge = {m, b, scores};
     if (first_tokens(m, b, &ids) < 0)
         return fail(e, STEER_EARG, "a first token of the behaviour is none of %s", m->config.name);
 
@@ -3784,7 +3762,7 @@ steer_status steer_means(steer_context *c, const steer_prompts *p, const steer_b
         for (int i = 0; i < n; i++)
             jobs[i] =
                 (steer_job){.prompt = p->tokens[first + i], .n_prompt = p->lengths[first + i]};
-        s = run_jobs(c, jobs, n, first_token_visit, &judge, &tape, e);
+        s = run_jobs(c, jobs, n, judge_first_token, &judge, &tape, e);
         for (int i = 0; i < n && !s; i++) {
             to->score += scores[i];
             to->n++;
@@ -3847,8 +3825,11 @@ steer_status steer_dim(steer_vector *v, const steer_model *m, const steer_sums *
     return STEER_OK;
 }
 
-/* ===================================================================================== 11 backward
- * The gradient of a number m with respect to activations, through the blocks >= l of one sequence
+/* =========================================================================== 11 graph and backward
+ * The GRAPH numbers nodes, slots and edges of the blocks >= l, in the order in which they are
+ * computed (paper section 4): steer.h says how.
+ *
+ * The gradient of a number m with respect to activations, through these blocks, of one sequence
  * whose run a tape remembers; weights never get one. From dm/dx_{b+1} to dm/dx_b:
  *     forward                                   backward, read upwards
  *     x_mid   = x_b + P(W_O z)                  dx_b    = dx_mid + J^T (sum of G of q, k, v slots)
@@ -3860,6 +3841,160 @@ steer_status steer_dim(steer_vector *v, const steer_model *m, const steer_sums *
  * gradient at its input, after the norm: W_Q,h^T dq_h for the query of head h, ...
  * The norm-aware edge score wants J^T G, and the sum of all J^T G is the gradient itself:
  * attribution is the backward with its terms kept apart. */
+
+/* Head h (h = heads: the MLP) of block b. */
+static int node_of(const steer_graph *g, int b, int h) {
+    return 1 + (b - g->layer) * (g->heads + 1) + h;
+}
+
+/* Slot i of block b: the query of head i, then keys, then values, then the MLP. */
+static int slot_of(const steer_graph *g, int b, int i) {
+    return (b - g->layer) * (g->heads + 2 * g->kv_heads + 1) + i;
+}
+
+/* What slot_of numbered; of lm_head the block behind the last, and 0. */
+typedef struct {
+    int b, i;
+} slot_place;
+
+static slot_place place_of_slot(const steer_graph *g, int slot) {
+    int width = g->heads + 2 * g->kv_heads + 1;
+    return (slot_place){g->layer + slot / width, slot % width};
+}
+
+static int mlp_slot(const steer_graph *g, int b) {
+    return slot_of(g, b, g->heads + 2 * g->kv_heads);
+}
+
+/* How many nodes precede a slot: its edges come from nodes 0 .. that - 1. A block's MLP has its
+ * heads before it, too. */
+static int senders(const steer_graph *g, int slot) {
+    slot_place at = place_of_slot(g, slot);
+    int is_mlp = at.i == g->heads + 2 * g->kv_heads;
+    return node_of(g, at.b, is_mlp ? g->heads : 0);
+}
+
+/* All edges: a block's attention slots read the A nodes before it, its MLP its heads too, lm_head
+ * all nodes; A grows by heads + 1 a block. */
+static int64_t count_edges(const steer_graph *g) {
+    int64_t n = g->blocks, per_block = g->heads + 1;
+    int64_t before = n + per_block * n * (n - 1) / 2; /* the sum of A */
+    return (g->heads + 2 * (int64_t)g->kv_heads + 1) * before + n * g->heads + 1 + n * per_block;
+}
+
+steer_graph steer_graph_of(const steer_model *m, int layer) {
+    const steer_config *c = &m->config;
+    if (outside(layer, 0, c->layers - 1))
+        return (steer_graph){.layer = layer};
+    int blocks = c->layers - layer, H = c->heads, K = c->kv_heads;
+    steer_graph g = {layer, blocks, H, K, 1 + blocks * (H + 1), 1 + blocks * (H + 2 * K + 1), 0};
+    int64_t edges = count_edges(&g); /* too many for an int only where a file is made up */
+    g.edges = edges < INT32_MAX ? (int)edges : INT32_MAX;
+    return g;
+}
+
+/* Whether this graph is one that steer_graph_of makes, small enough that marks of its nodes fit on
+ * the stack and slots * nodes an int. */
+enum { MAX_NODES = 1 << 14 };
+
+static int is_graph(const steer_graph *g) {
+    if (outside(g->layer, 0, INT32_MAX - MAX_NODES) || outside(g->blocks, 1, MAX_NODES) ||
+        outside(g->heads, 1, MAX_NODES) || outside(g->kv_heads, 1, g->heads) ||
+        g->heads % g->kv_heads)
+        return 0;
+    int64_t nodes = 1 + (int64_t)g->blocks * (g->heads + 1);
+    int64_t slots = 1 + (int64_t)g->blocks * (g->heads + 2 * g->kv_heads + 1);
+    return nodes <= MAX_NODES && g->nodes == nodes && g->slots == slots &&
+           g->edges == count_edges(g);
+}
+
+/* Whether `edge`, an index of [slots][nodes], is one: its node precedes its slot. */
+static int has_edge(const steer_graph *g, int edge) {
+    return edge % g->nodes < senders(g, edge / g->nodes);
+}
+
+static size_t edge_cells(const steer_graph *g) {
+    return (size_t)g->slots * g->nodes;
+}
+
+int steer_node(const steer_graph *g, int b, int head) {
+    if (!is_graph(g))
+        return -1;
+    if (b == -1 && head == -1)
+        return 0;
+    if (outside(b - g->layer, 0, g->blocks - 1) || outside(head, -1, g->heads - 1))
+        return -1;
+    return node_of(g, b, head < 0 ? g->heads : head);
+}
+
+/* A block's slots by input, in order: how many there are of each. */
+static void count_inputs(const steer_graph *g, int counts[4]) {
+    counts[STEER_TO_Q] = g->heads;
+    counts[STEER_TO_K] = counts[STEER_TO_V] = g->kv_heads;
+    counts[STEER_TO_MLP] = 1;
+}
+
+int steer_slot(const steer_graph *g, int b, steer_input input, int index) {
+    int counts[4], i = index;
+    if (!is_graph(g) || outside((int)input, STEER_TO_Q, STEER_TO_LOGITS))
+        return -1;
+    if (input == STEER_TO_LOGITS)
+        return b == g->layer + g->blocks && index == 0 ? g->slots - 1 : -1;
+    count_inputs(g, counts);
+    if (outside(b - g->layer, 0, g->blocks - 1) || outside(index, 0, counts[input] - 1))
+        return -1;
+    for (int k = 0; k < (int)input; k++)
+        i += counts[k];
+    return slot_of(g, b, i);
+}
+
+int steer_edge(const steer_graph *g, int node, int slot) {
+    if (!is_graph(g) || outside(slot, 0, g->slots - 1) || outside(node, 0, senders(g, slot) - 1))
+        return -1;
+    return slot * g->nodes + node;
+}
+
+int steer_edge_of(const steer_graph *g, int edge, steer_edge_ends *ends) {
+    int counts[4], input = STEER_TO_Q;
+    if (!is_graph(g) || outside(edge, 0, g->slots * g->nodes - 1) || !has_edge(g, edge))
+        return 0;
+    int slot = edge / g->nodes, node = edge % g->nodes;
+    slot_place to = place_of_slot(g, slot);
+    *ends = (steer_edge_ends){.from = -1, .head = -1, .to = to.b, .input = STEER_TO_LOGITS};
+    if (node) {
+        int head = (node - 1) % (g->heads + 1);
+        ends->from = g->layer + (node - 1) / (g->heads + 1);
+        ends->head = head == g->heads ? -1 : head;
+    }
+    if (slot == g->slots - 1)
+        return 1;
+    count_inputs(g, counts);
+    for (; to.i >= counts[input]; input++)
+        to.i -= counts[input];
+    ends->input = (steer_input)input;
+    ends->index = to.i;
+    return 1;
+}
+
+int steer_edge_name(const steer_graph *g, int edge, char *name, size_t cap) {
+    static const char *const inputs[] = {"q", "k", "v", "mlp", "lm_head"};
+    steer_edge_ends x;
+    char from[32] = "s", to[32] = "";
+    if (!steer_edge_of(g, edge, &x)) {
+        if (cap)
+            *name = 0;
+        return 0;
+    }
+    if (x.head >= 0)
+        snprintf(from, sizeof from, "head %d.%d", x.from, x.head);
+    else if (x.from >= 0)
+        snprintf(from, sizeof from, "mlp %d", x.from);
+    if (x.input < STEER_TO_MLP)
+        snprintf(to, sizeof to, " %d.%d", x.to, x.index);
+    else if (x.input == STEER_TO_MLP)
+        snprintf(to, sizeof to, " %d", x.to);
+    return snprintf(name, cap, "%s > %s%s", from, inputs[x.input], to);
+}
 
 typedef struct {
     int n;             /* positions */
@@ -4092,160 +4227,6 @@ static void backward(const steer_context *ctx, const steer_tape *tape, int n, fl
  *     IE(u -> v) = sum_t < Delta_u[t], mean_i G_v,i[t] >,   Delta_u = u in source - in destination,
  * G_v,i the gradient at slot v in a run with alpha_i a s, alpha_i = (i + 1/2) / T. The official
  * form takes G after the slot's norm, the norm-aware one J^T G before it, where Delta_u lives. */
-
-/* Head h (h = heads: the MLP) of block b. */
-static int node_of(const steer_graph *g, int b, int h) {
-    return 1 + (b - g->layer) * (g->heads + 1) + h;
-}
-
-/* Slot i of block b: the query of head i, then keys, then values, then the MLP. */
-static int slot_of(const steer_graph *g, int b, int i) {
-    return (b - g->layer) * (g->heads + 2 * g->kv_heads + 1) + i;
-}
-
-/* What slot_of numbered; of lm_head the block behind the last, and 0. */
-typedef struct {
-    int b, i;
-} slot_place;
-
-static slot_place place_of_slot(const steer_graph *g, int slot) {
-    int width = g->heads + 2 * g->kv_heads + 1;
-    return (slot_place){g->layer + slot / width, slot % width};
-}
-
-static int mlp_slot(const steer_graph *g, int b) {
-    return slot_of(g, b, g->heads + 2 * g->kv_heads);
-}
-
-/* How many nodes precede a slot: its edges come from nodes 0 .. that - 1. A block's MLP has its
- * heads before it, too. */
-static int senders(const steer_graph *g, int slot) {
-    slot_place at = place_of_slot(g, slot);
-    int is_mlp = at.i == g->heads + 2 * g->kv_heads;
-    return node_of(g, at.b, is_mlp ? g->heads : 0);
-}
-
-/* All edges: a block's attention slots read the A nodes before it, its MLP its heads too, lm_head
- * all nodes; A grows by heads + 1 a block. */
-static int64_t count_edges(const steer_graph *g) {
-    int64_t n = g->blocks, per_block = g->heads + 1;
-    int64_t before = n + per_block * n * (n - 1) / 2; /* the sum of A */
-    return (g->heads + 2 * (int64_t)g->kv_heads + 1) * before + n * g->heads + 1 + n * per_block;
-}
-
-steer_graph steer_graph_of(const steer_model *m, int layer) {
-    const steer_config *c = &m->config;
-    if (outside(layer, 0, c->layers - 1))
-        return (steer_graph){.layer = layer};
-    int blocks = c->layers - layer, H = c->heads, K = c->kv_heads;
-    steer_graph g = {layer, blocks, H, K, 1 + blocks * (H + 1), 1 + blocks * (H + 2 * K + 1), 0};
-    int64_t edges = count_edges(&g); /* too many for an int only where a file is made up */
-    g.edges = edges < INT32_MAX ? (int)edges : INT32_MAX;
-    return g;
-}
-
-/* Whether this graph is one that steer_graph_of makes, small enough that marks of its nodes fit on
- * the stack and slots * nodes an int. */
-enum { MAX_NODES = 1 << 14 };
-
-static int is_graph(const steer_graph *g) {
-    if (outside(g->layer, 0, INT32_MAX - MAX_NODES) || outside(g->blocks, 1, MAX_NODES) ||
-        outside(g->heads, 1, MAX_NODES) || outside(g->kv_heads, 1, g->heads) ||
-        g->heads % g->kv_heads)
-        return 0;
-    int64_t nodes = 1 + (int64_t)g->blocks * (g->heads + 1);
-    int64_t slots = 1 + (int64_t)g->blocks * (g->heads + 2 * g->kv_heads + 1);
-    return nodes <= MAX_NODES && g->nodes == nodes && g->slots == slots &&
-           g->edges == count_edges(g);
-}
-
-/* Whether `edge`, an index of [slots][nodes], is one: its node precedes its slot. */
-static int has_edge(const steer_graph *g, int edge) {
-    return edge % g->nodes < senders(g, edge / g->nodes);
-}
-
-static size_t edge_cells(const steer_graph *g) {
-    return (size_t)g->slots * g->nodes;
-}
-
-int steer_node(const steer_graph *g, int b, int head) {
-    if (!is_graph(g))
-        return -1;
-    if (b == -1 && head == -1)
-        return 0;
-    if (outside(b - g->layer, 0, g->blocks - 1) || outside(head, -1, g->heads - 1))
-        return -1;
-    return node_of(g, b, head < 0 ? g->heads : head);
-}
-
-/* A block's slots by input, in order: how many there are of each. */
-static void count_inputs(const steer_graph *g, int counts[4]) {
-    counts[STEER_TO_Q] = g->heads;
-    counts[STEER_TO_K] = counts[STEER_TO_V] = g->kv_heads;
-    counts[STEER_TO_MLP] = 1;
-}
-
-int steer_slot(const steer_graph *g, int b, steer_input input, int index) {
-    int counts[4], i = index;
-    if (!is_graph(g) || outside((int)input, STEER_TO_Q, STEER_TO_LOGITS))
-        return -1;
-    if (input == STEER_TO_LOGITS)
-        return b == g->layer + g->blocks && index == 0 ? g->slots - 1 : -1;
-    count_inputs(g, counts);
-    if (outside(b - g->layer, 0, g->blocks - 1) || outside(index, 0, counts[input] - 1))
-        return -1;
-    for (int k = 0; k < (int)input; k++)
-        i += counts[k];
-    return slot_of(g, b, i);
-}
-
-int steer_edge(const steer_graph *g, int node, int slot) {
-    if (!is_graph(g) || outside(slot, 0, g->slots - 1) || outside(node, 0, senders(g, slot) - 1))
-        return -1;
-    return slot * g->nodes + node;
-}
-
-int steer_edge_of(const steer_graph *g, int edge, steer_edge_ends *ends) {
-    int counts[4], input = STEER_TO_Q;
-    if (!is_graph(g) || outside(edge, 0, g->slots * g->nodes - 1) || !has_edge(g, edge))
-        return 0;
-    int slot = edge / g->nodes, node = edge % g->nodes;
-    slot_place to = place_of_slot(g, slot);
-    *ends = (steer_edge_ends){.from = -1, .head = -1, .to = to.b, .input = STEER_TO_LOGITS};
-    if (node) {
-        int head = (node - 1) % (g->heads + 1);
-        ends->from = g->layer + (node - 1) / (g->heads + 1);
-        ends->head = head == g->heads ? -1 : head;
-    }
-    if (slot == g->slots - 1)
-        return 1;
-    count_inputs(g, counts);
-    for (; to.i >= counts[input]; input++)
-        to.i -= counts[input];
-    ends->input = (steer_input)input;
-    ends->index = to.i;
-    return 1;
-}
-
-int steer_edge_name(const steer_graph *g, int edge, char *name, size_t cap) {
-    static const char *const inputs[] = {"q", "k", "v", "mlp", "lm_head"};
-    steer_edge_ends x;
-    char from[32] = "s", to[32] = "";
-    if (!steer_edge_of(g, edge, &x)) {
-        if (cap)
-            *name = 0;
-        return 0;
-    }
-    if (x.head >= 0)
-        snprintf(from, sizeof from, "head %d.%d", x.from, x.head);
-    else if (x.from >= 0)
-        snprintf(from, sizeof from, "mlp %d", x.from);
-    if (x.input < STEER_TO_MLP)
-        snprintf(to, sizeof to, " %d.%d", x.to, x.index);
-    else if (x.input == STEER_TO_MLP)
-        snprintf(to, sizeof to, " %d", x.to);
-    return snprintf(name, cap, "%s > %s%s", from, inputs[x.input], to);
-}
 
 /* EDIT, cut edges (paper section 4.3). The residual stream carries every node's own
  * output; a slot v reads it with the twin's output in place of each node whose edge is cut,
@@ -5511,52 +5492,6 @@ int steer_sparsify(const float *v, const double *effect, int d, double tau, stee
  * ============================================================================================== */
 
 #ifndef STEER_NO_MAIN /* from here on, what only the program needs */
-/* If `text` begins with `pattern` ({T} stands for the task), what follows; else NULL. */
-static const char *match(const char *text, const char *pattern, size_t n, const char *task) {
-    for (size_t i = 0; i < n; i++)
-        if (n - i >= 3 && !memcmp(pattern + i, "{T}", 3)) {
-            size_t k = strlen(task);
-            if (strncmp(text, task, k))
-                return NULL;
-            text += k;
-            i += 2;
-        } else if (!*text || *text++ != pattern[i])
-            return NULL;
-    return text;
-}
-
-/* OPENER with the task, then First, STEP. Then, STEP. Finally, STEP. (the grammar's o and s) */
-static int is_coherent(const steer_model *m, const char *text, const char *task) {
-    static const char *const after[4] = {" First, ", ". Then, ", ". Finally, ", "."};
-    const char *end = m->grammar + m->grammar_size, *stop, *rest;
-    for (int i = 0; i < 4; i++, text = rest) {
-        rest = NULL;
-        for (const char *line = m->grammar; line < end && !rest; line = stop + 1) {
-            stop = memchr(line, '\n', end - line);
-            if (!stop)
-                stop = end;
-            if (stop - line <= 2 || *line != (i ? 's' : 'o'))
-                continue;
-            rest = match(text, line + 2, stop - line - 2, task);
-            if (rest)
-                rest = match(rest, after[i], strlen(after[i]), "");
-        }
-        if (!rest)
-            return 0;
-    }
-    return !*text;
-}
-
-/* 4-grams of tokens that occurred before in the same answer; *total counts all. */
-static int repeated_4grams(const int *t, int n, int *total) {
-    int repeated = 0;
-    for (int i = 0, j; i + 4 <= n; i++, ++*total) {
-        for (j = 0; memcmp(t + i, t + j, 4 * sizeof *t);)
-            j++;
-        repeated += j < i;
-    }
-    return repeated;
-}
 
 /* ============================================================================ 17 output and report
  * What the program writes: text for a screen, and the report, which is tables and sentences.
@@ -7051,6 +6986,53 @@ static char *answer_text(experiment *s, const steer_job *j) {
     return text;
 }
 
+/* If `text` begins with `pattern` ({T} stands for the task), what follows; else NULL. */
+static const char *match(const char *text, const char *pattern, size_t n, const char *task) {
+    for (size_t i = 0; i < n; i++)
+        if (n - i >= 3 && !memcmp(pattern + i, "{T}", 3)) {
+            size_t k = strlen(task);
+            if (strncmp(text, task, k))
+                return NULL;
+            text += k;
+            i += 2;
+        } else if (!*text || *text++ != pattern[i])
+            return NULL;
+    return text;
+}
+
+/* OPENER with the task, then First, STEP. Then, STEP. Finally, STEP. (the grammar's o and s) */
+static int is_coherent(const steer_model *m, const char *text, const char *task) {
+    static const char *const after[4] = {" First, ", ". Then, ", ". Finally, ", "."};
+    const char *end = m->grammar + m->grammar_size, *stop, *rest;
+    for (int i = 0; i < 4; i++, text = rest) {
+        rest = NULL;
+        for (const char *line = m->grammar; line < end && !rest; line = stop + 1) {
+            stop = memchr(line, '\n', end - line);
+            if (!stop)
+                stop = end;
+            if (stop - line <= 2 || *line != (i ? 's' : 'o'))
+                continue;
+            rest = match(text, line + 2, stop - line - 2, task);
+            if (rest)
+                rest = match(rest, after[i], strlen(after[i]), "");
+        }
+        if (!rest)
+            return 0;
+    }
+    return !*text;
+}
+
+/* 4-grams of tokens that occurred before in the same answer; *total counts all. */
+static int repeated_4grams(const int *t, int n, int *total) {
+    int repeated = 0;
+    for (int i = 0, j; i + 4 <= n; i++, ++*total) {
+        for (j = 0; memcmp(t + i, t + j, 4 * sizeof *t);)
+            j++;
+        repeated += j < i;
+    }
+    return repeated;
+}
+
 /* Share and mean of what the answers of one condition show; its jobs' answers lie one after another. */
 static steer_status judge(experiment *s, condition *x, const steer_job *jobs, const double *score) {
     int n = condition_size(x), fine = 0, total = 0, repeated = 0,
@@ -7255,10 +7237,42 @@ static steer_status answer(experiment *s, const char *what, condition *condition
     return STEER_OK;
 }
 
+typedef struct {
+    const steer_model *m;
+    double *score; /* [jobs] refusal log-odds; or NULL */
+    float *base;   /* [jobs][vocab] logits of the unsteered run, kept or compared with; or NULL */
+    double *kl;    /* [jobs] KL(base || this run), when it is compared; or NULL */
+} first_token;
+
+/* sum_t p_a (ln(p_a + 1e-6) - ln(p_b + 1e-6)) of the softmax of two rows of logits: a KL divergence
+ * in which no logarithm is infinite. */
+static double first_token_kl(const float *a, const float *b, int vocab) {
+    double total_a = log_sum_exp(a, vocab), total_b = log_sum_exp(b, vocab), sum = 0;
+    for (int i = 0; i < vocab; i++) {
+        double p_a = exp(a[i] - total_a), p_b = exp(b[i] - total_b);
+        sum += p_a * (log(p_a + 1e-6) - log(p_b + 1e-6));
+    }
+    return sum;
+}
+
+static int first_token_visit(void *user, int job, int pos, const float *logits) {
+    first_token *f = user;
+    int vocab = f->m->config.vocab;
+    float *base = f->base ? row_at(f->base, job, vocab) : NULL;
+    (void)pos;
+    if (f->score)
+        f->score[job] = steer_log_odds(f->m, NULL, logits);
+    if (f->kl)
+        f->kl[job] = first_token_kl(base, logits, vocab);
+    else if (base)
+        copy_floats(base, logits, vocab);
+    return NO_TOKEN;
+}
+
 /* Refusal log-odds, and KL (see first_token), of each prompt under a plan. */
 static steer_status score_prompts(experiment *s, const steer_prompts *p, const steer_plan *plan,
                                   double *score, float *base, double *kl) {
-    first_token f = {s->m, NULL, score, base, kl};
+    first_token f = {s->m, score, base, kl};
     steer_job *jobs;
     if (!GET(jobs, p->n))
         return s->e->code;
