@@ -893,225 +893,246 @@ static void test_identities(void) {
 
 /* ---------------------------------------------------------------- what is refused */
 
-static void test_plan_errors(void) {
-    steer_model *m = test_model(0);
-    steer_limits l = {.streams = 3, .positions = 32, .rows = 64};
-    steer_error e = {0};
-    steer_context *c = steer_context_new(m, &l, &e);
-    float zero[64] = {0}, broken[64] = {0}, v[64], keep[12];
-    int prompt[] = {1, 2, 3, 4, 5}, other[] = {1, 2, 9, 4, 5}, out[8];
-    for (int i = 0; i < 64; i++)
-        v[i] = (float)random_value(9, 9, 9, (uint64_t)i);
-    for (int i = 0; i < 12; i++)
-        keep[i] = 0;
-    broken[63] = NAN;
-    v[0] = 1;
+/* A plan of these edits. */
+#define PLAN(...)                       \
+    {(const steer_edit[]){__VA_ARGS__}, \
+     sizeof((const steer_edit[]){__VA_ARGS__}) / sizeof(steer_edit)}
+
+/* What the tables of refusals are about: a context of three streams, vectors good and bad. */
+typedef struct {
+    steer_model *m;
+    steer_context *c;
+    float v[64], zero[64], broken[64], keep[12], broken_keep[12];
+} refuser;
+
+static void check_refused_plans(const refuser *r) {
+    const float *v = r->v;
+    const steer_edit add = {STEER_ADD, .coeff = 1, .v = v}, ablate = {STEER_ABLATE, .v = v};
+    const steer_edit later = {STEER_ADD, .layer = 1, .coeff = 1, .v = v};
+    const steer_edit start = {STEER_START, .layer = 2, .v = v};
+    const steer_edit values = {STEER_FREEZE, .what = STEER_V};
 
     const struct {
         const char *what, *word;
-        changes plan;
-        int twin;
+        steer_plan plan;
+        int stream, twin;
         steer_status code;
     } wrong[] = {
-        {"a zero vector", "zero", {.add = zero, .coeff = 1}, -1, STEER_EARG},
-        {"a zero direction", "zero", {.ablate = zero}, -1, STEER_EARG},
-        {"coefficient 0", "coefficient", {.add = v, .coeff = 0}, -1, STEER_EARG},
-        {"coefficient NaN", "coefficient", {.add = v, .coeff = NAN}, -1, STEER_EARG},
-        {"coefficient infinite", "coefficient", {.add = v, .coeff = INFINITY}, -1, STEER_EARG},
-        {"a NaN in the vector", "finite", {.add = broken, .coeff = 1}, -1, STEER_ENONFINITE},
-        {"a NaN in the direction", "finite", {.ablate = broken}, -1, STEER_ENONFINITE},
-        {"block 4 of 4", "block", {.add = v, .coeff = 1, .layer = 4}, -1, STEER_EARG},
-        {"block -1", "block", {.add = v, .coeff = 1, .layer = -1}, -1, STEER_EARG},
-        {"nothing at all", "nothing", {.coeff = 1}, -1, STEER_EARG},
-        {"freeze without a vector", "no vector", {.freeze = STEER_V}, 1, STEER_EARG},
-        {"freeze without a twin",
-         "twin",
-         {.add = v, .coeff = 1, .freeze = STEER_V},
-         -1,
+        {"a zero vector", "zero", PLAN({STEER_ADD, .coeff = 1, .v = r->zero}), 0, -1, STEER_EARG},
+        {"a zero direction", "zero", PLAN({STEER_ABLATE, .v = r->zero}), 0, -1, STEER_EARG},
+        {"coefficient 0", "coefficient", PLAN({STEER_ADD, .v = v}), 0, -1, STEER_EARG},
+        {"NaN", "coefficient", PLAN({STEER_ADD, .coeff = NAN, .v = v}), 0, -1, STEER_EARG},
+        {"infinite", "coefficient", PLAN({STEER_ADD, .coeff = INFINITY, .v = v}), 0, -1,
          STEER_EARG},
-        {"a twin's values in no block", "block", {.freeze = STEER_V, .layer = 9}, 1, STEER_EARG},
-        {"adding and ablating", "take one", {.add = v, .coeff = 1, .ablate = v}, -1, STEER_EARG},
-        {"an unknown freeze", "unknown", {.add = v, .coeff = 1, .freeze = 8}, 1, STEER_EARG},
-        {"an unknown removal", "unknown", {.add = v, .coeff = 1, .remove = 4}, -1, STEER_EARG},
-        {"removal without a vector", "vector", {.ablate = v, .remove = STEER_SVV}, -1, STEER_EARG},
-        {"ablation with a twin", "twin", {.ablate = v}, 1, STEER_EARG},
-        {"its own twin", "twin", {.add = v, .coeff = 1, .freeze = STEER_V}, 0, STEER_EARG},
-        {"a twin that does not exist",
-         "twin",
-         {.add = v, .coeff = 1, .freeze = STEER_V},
-         3,
-         STEER_EARG}};
+        {"a NaN in the vector", "finite", PLAN({STEER_ADD, .coeff = 1, .v = r->broken}), 0, -1,
+         STEER_ENONFINITE},
+        {"a NaN in the direction", "finite", PLAN({STEER_ABLATE, .v = r->broken}), 0, -1,
+         STEER_ENONFINITE},
+        {"block 4 of 4", "block", PLAN({STEER_ADD, .layer = 4, .coeff = 1, .v = v}), 0, -1,
+         STEER_EARG},
+        {"block -1", "block", PLAN({STEER_ADD, .layer = -1, .coeff = 1, .v = v}), 0, -1,
+         STEER_EARG},
+        {"nothing at all", "nothing", {&add, 0}, 0, -1, STEER_EARG},
+        {"less than no edits", "nothing", {&add, -1}, 0, 1, STEER_EARG},
+        {"edits that are not there", "nothing", {NULL, 3}, 0, -1, STEER_EARG},
+        {"freeze without a vector", "no vector", PLAN(values), 0, 1, STEER_EARG},
+        {"freeze without a twin", "twin", PLAN(add, values), 0, -1, STEER_EARG},
+        {"a twin's values in no block", "block", PLAN({STEER_FREEZE, .layer = 9, .what = STEER_V}),
+         0, 1, STEER_EARG},
+        {"adding and ablating", "take one", PLAN(add, ablate), 0, -1, STEER_EARG},
+        {"an unknown freeze", "unknown", PLAN(add, {STEER_FREEZE, .what = 8}), 0, 1, STEER_EARG},
+        {"an unknown removal", "unknown", PLAN(add, {STEER_REMOVE, .what = 4}), 0, -1, STEER_EARG},
+        {"removal without a vector", "vector", PLAN(ablate, {STEER_REMOVE, .what = STEER_SVV}), 0,
+         -1, STEER_EARG},
+        {"ablation with a twin", "twin", PLAN(ablate), 0, 1, STEER_EARG},
+        {"its own twin", "twin", PLAN(add, values), 0, 0, STEER_EARG},
+        {"a twin that does not exist", "twin", PLAN(add, values), 0, 3, STEER_EARG},
+        /* Lists that no option says: of no kind, twice what can be only once, in no order. */
+        {"no kind", "unknown kind", PLAN({0}), 0, 1, STEER_EARG},
+        {"a kind behind the last", "unknown kind", PLAN({.kind = STEER_START + 1}), 0, 1,
+         STEER_EARG},
+        {"an addition of nothing", "no vector", PLAN({STEER_ADD, .coeff = 1}), 0, 1, STEER_EARG},
+        {"a cut of nothing", "which", PLAN({.kind = STEER_CUT}), 0, 1, STEER_EARG},
+        {"a start from nothing", "nothing", PLAN({.kind = STEER_START}), 0, 1, STEER_EARG},
+        {"a start at some positions", "nothing", PLAN({STEER_START, .v = v, .to = 2}), 0, 1,
+         STEER_EARG},
+        {"two starts", "twice", PLAN(start, start), 0, 1, STEER_EARG},
+        {"a start above the vector", "above", PLAN(later, start), 0, 1, STEER_EARG},
+        {"no freezing", "nothing", PLAN(later, {.kind = STEER_FREEZE}), 0, 1, STEER_EARG},
+        {"stream -1", "stream", PLAN(add), -1, -1, STEER_EARG},
+        {"stream 3 of 3", "stream", PLAN(add), 3, -1, STEER_EARG}};
 
     for (size_t i = 0; i < sizeof wrong / sizeof *wrong; i++) {
-        changes p = wrong[i].plan;
-        memset(&e, 0, sizeof e);
-        steer_status s = steer_begin(c, 0, plan_of(&p), wrong[i].twin, p.hits, &e);
-        CHECK_THAT(s == wrong[i].code && e.code == s && strstr(e.text, wrong[i].word),
-                   "%s: status %d, \"%s\"", wrong[i].what, s, e.text);
-        CHECK_THAT(steer_begin(c, 0, &p.plan, wrong[i].twin, p.hits, NULL) == s,
-                   "%s: without an error to fill in", wrong[i].what);
+        int64_t hits[2];
+        steer_error e = {0};
+        steer_status s =
+            steer_begin(r->c, wrong[i].stream, &wrong[i].plan, wrong[i].twin, hits, &e);
+        check_refusal(wrong[i].what, s, wrong[i].code, &e, wrong[i].word);
+        s = steer_begin(r->c, wrong[i].stream, &wrong[i].plan, wrong[i].twin, hits, NULL);
+        CHECK_THAT(s == wrong[i].code, "%s: without an error to fill in", wrong[i].what);
     }
-    /* Lists that no line says: of no kind, twice what can be only once, an order that can't be. */
-    const steer_edit add = {STEER_ADD, .layer = 1, .coeff = 1, .v = v};
-    const steer_edit start = {STEER_START, .layer = 2, .v = v};
+}
+
+/* An edit that never fires: a span beyond the text, or a plan used again whose hits are old. */
+static void check_edits_that_fire(const refuser *r) {
+    const float *v = r->v;
+    const steer_edit add = {STEER_ADD, .coeff = 1, .v = v};
+    const steer_edit qk = {STEER_FREEZE, .what = STEER_QK};
+    const steer_edit direct = {STEER_REMOVE, .what = STEER_MLP_DIRECT};
+    static const int prompt[] = {1, 2, 3, 4, 5, 6, 7, 8, 9};
+    steer_error e = {0};
+    int out[8];
 
     const struct {
         const char *what, *word;
-        steer_edit edits[2];
-        int n;
-    } lists[] = {{"no kind", "unknown kind", {{0}}, 1},
-                 {"a kind behind the last", "unknown kind", {{.kind = STEER_START + 1}}, 1},
-                 {"less than no edits", "nothing", {add}, -1},
-                 {"an addition of nothing", "no vector", {{STEER_ADD, .coeff = 1}}, 1},
-                 {"a cut of nothing", "which", {{.kind = STEER_CUT}}, 1},
-                 {"a start from nothing", "nothing", {{.kind = STEER_START}}, 1},
-                 {"a start at some positions", "nothing", {{STEER_START, .v = v, .to = 2}}, 1},
-                 {"two starts", "twice", {start, start}, 2},
-                 {"a start above the vector", "above", {add, start}, 2},
-                 {"no freezing", "nothing", {add, {.kind = STEER_FREEZE}}, 2}};
-
-    for (size_t i = 0; i < sizeof lists / sizeof *lists; i++) {
-        steer_plan list = {lists[i].edits, lists[i].n};
-        memset(&e, 0, sizeof e);
-        CHECK_THAT(steer_begin(c, 0, &list, 1, NULL, &e) == STEER_EARG &&
-                       strstr(e.text, lists[i].word),
-                   "%s: \"%s\"", lists[i].what, e.text);
-    }
-    CHECK_THAT(steer_begin(c, -1, NULL, -1, NULL, &e) == STEER_EARG &&
-                   steer_begin(c, 3, NULL, -1, NULL, &e) == STEER_EARG,
-               "streams");
-
-    /* What generates leaves no stream under its plans, whose memory is the caller's again. */
-    const steer_edit adds = {STEER_ADD, .coeff = 1, .v = v};
-    steer_plan passing = {&adds, 1};
-    steer_job brief = {.prompt = prompt, .n_prompt = 5, .max_new = 1, .out = out, .plan = &passing};
-    steer_row begun = {0, 0, 1, 0, 0};
-    CHECK_THAT(!steer_generate(c, &brief, 1, NULL, NULL, &e) && !c->streams[0].n_edits &&
-                   !steer_run(c, &begun, 1, NULL, &e),
-               "after generation: %s", e.text);
-    steer_plan nowhere = {NULL, 3};
-    steer_job lost = {.prompt = prompt, .n_prompt = 5, .max_new = 1, .out = out, .plan = &nowhere};
-    CHECK_THAT(steer_generate(c, &lost, 1, NULL, NULL, &e) == STEER_EARG &&
-                   strstr(e.text, "nothing"),
-               "edits that are not there: %s", e.text);
-
-    /* An edit that never fires: a span beyond the text, or a plan used again whose hits are old. */
-    steer_job job = {.prompt = prompt, .n_prompt = 5, .max_new = 3, .out = out};
-
-    const struct {
-        const char *what;
-        changes plan;
+        steer_plan plan;
+        int n_prompt, max_new;
         steer_status code;
-    } edits[] = {
-        {"a span beyond the text", {.add = v, .coeff = 1, .from = 20}, STEER_ENOHIT},
-        {"an empty span", {.add = v, .coeff = 1, .from = 4, .to = 3}, STEER_ENOHIT},
-        {"removal beyond the text",
-         {.add = v, .coeff = 1, .from = 20, .remove = STEER_SVV},
+    } tried[] = {
+        {"a span beyond the text", "", PLAN({STEER_ADD, .coeff = 1, .v = v, .from = 20}), 5, 3,
          STEER_ENOHIT},
-        {"the last token of the prompt", {.add = v, .coeff = 1, .from = 4, .to = 5}, STEER_OK},
-        {"a generated token", {.add = v, .coeff = 1, .from = 5}, STEER_OK},
-        {"ablation", {.ablate = v, .keep = keep}, STEER_OK},
-        {"frozen and removed",
-         {.add = v, .coeff = 1, .freeze = STEER_QK, .remove = STEER_MLP_DIRECT},
-         STEER_OK}};
+        {"an empty span", "", PLAN({STEER_ADD, .coeff = 1, .v = v, .from = 4, .to = 3}), 5, 3,
+         STEER_ENOHIT},
+        {"removal beyond the text", "",
+         PLAN({STEER_ADD, .coeff = 1, .v = v, .from = 20},
+              {STEER_REMOVE, .what = STEER_SVV, .from = 20}),
+         5, 3, STEER_ENOHIT},
+        {"the last token of the prompt", "",
+         PLAN({STEER_ADD, .coeff = 1, .v = v, .from = 4, .to = 5}), 5, 3, STEER_OK},
+        {"a generated token", "", PLAN({STEER_ADD, .coeff = 1, .v = v, .from = 5}), 5, 3, STEER_OK},
+        {"ablation", "", PLAN({STEER_ABLATE, .v = v, .keep = r->keep}), 5, 3, STEER_OK},
+        {"frozen and removed", "", PLAN(add, qk, direct), 5, 3, STEER_OK},
+        {"a NaN to keep", "", PLAN({STEER_ABLATE, .v = v, .keep = r->broken_keep}), 5, 3,
+         STEER_ENONFINITE},
+        {"edits that are not there", "nothing", {NULL, 3}, 5, 1, STEER_EARG},
+        /* of these two the second finds the hits of the first */
+        {"three rows of nine", "", PLAN({STEER_ADD, .coeff = 1, .v = v, .from = 6}), 9, 1,
+         STEER_OK},
+        {"none of five", "", PLAN({STEER_ADD, .coeff = 1, .v = v, .from = 6}), 5, 1, STEER_ENOHIT},
+        {"a plan that passes", "", PLAN(add), 5, 1, STEER_OK}};
 
-    for (size_t i = 0; i < sizeof edits / sizeof *edits; i++) {
-        changes p = edits[i].plan;
-        job.plan = plan_of(&p);
-        memset(&e, 0, sizeof e);
-        steer_status s = steer_generate(c, &job, 1, NULL, NULL, &e);
-        CHECK_THAT(s == edits[i].code && (!s || *e.text), "%s: status %d, \"%s\"", edits[i].what, s,
-                   e.text);
+    int64_t hits[3] = {0};
+    for (size_t i = 0; i < sizeof tried / sizeof *tried; i++) {
+        steer_job job = {.prompt = prompt,
+                         .n_prompt = tried[i].n_prompt,
+                         .max_new = tried[i].max_new,
+                         .out = out,
+                         .plan = &tried[i].plan,
+                         .hits = hits};
+        steer_status s = steer_generate(r->c, &job, 1, NULL, NULL, &e);
+        check_refusal(tried[i].what, s, tried[i].code, &e, tried[i].word);
+        CHECK_THAT(!s || *e.text, "%s: nothing is said", tried[i].what);
+        CHECK_THAT(tried[i].n_prompt < 9 || hits[0] == 3, "%lld rows steered", (long long)hits[0]);
     }
-    changes again = {.add = v, .coeff = 1, .from = 6};
-    int longer[] = {1, 2, 3, 4, 5, 6, 7, 8, 9};
-    steer_job first = {.prompt = longer,
-                       .n_prompt = 9,
-                       .max_new = 1,
-                       .out = out,
-                       .plan = plan_of(&again),
-                       .hits = again.hits};
-    steer_job second = {.prompt = prompt,
-                        .n_prompt = 5,
-                        .max_new = 1,
-                        .out = out,
-                        .plan = plan_of(&again),
-                        .hits = again.hits};
-    steer_status s = steer_generate(c, &first, 1, NULL, NULL, &e);
-    CHECK_THAT(!s && hits_of(&again, STEER_ADD) == 3, "%lld rows steered: %s",
-               hits_of(&again, STEER_ADD), e.text);
-    s = steer_generate(c, &second, 1, NULL, NULL, &e);
-    CHECK_THAT(s == STEER_ENOHIT,
-               "a plan used again: the hits of an earlier walk hide that it never fires");
-    float bad_keep[12] = {NAN};
-    changes p = {.ablate = v, .keep = bad_keep};
-    job.plan = plan_of(&p);
-    s = steer_generate(c, &job, 1, NULL, NULL, &e);
-    CHECK_THAT(s == STEER_ENONFINITE, "a NaN to keep: status %d", s);
+    /* What generates leaves no stream under its plans, whose memory is the caller's again. */
+    steer_row begun = {0, 0, 1, 0, 0};
+    CHECK_THAT(!r->c->streams[0].n_edits && !steer_run(r->c, &begun, 1, NULL, &e),
+               "after generation: %s", e.text);
+}
 
-    /* Rows: the twin must be fed the same token in the same run, positions must go on, all must
-     * exist. */
-    p = (changes){.add = v, .coeff = 1, .layer = 1, .freeze = STEER_V};
+/* The twin must be fed the same token in the same run, positions must go on, all must exist. */
+static void check_refused_rows(const refuser *r) {
+    const steer_edit edits[] = {{STEER_ADD, .layer = 1, .coeff = 1, .v = r->v},
+                                {STEER_FREEZE, .layer = 1, .what = STEER_V}};
+    const steer_plan frozen = {edits, 2};
+    float resid[5 * 64];
+    const steer_tape tape = {.resid = resid, .rows = 1};
+    steer_error e = {0};
 
     static const struct {
         const char *what, *word;
         steer_row rows[3];
-        int n;
-    } batches[] = {{"a twin fed another token", "twin", {{1, 0, 2, 0, 0}, {0, 0, 3, 0, 0}}, 2},
-                   {"a twin not fed", "twin", {{0, 0, 3, 0, 0}}, 1},
-                   {"a twin at another position",
-                    "twin",
-                    {{1, 0, 3, 0, 0}, {1, 1, 3, 0, 0}, {0, 0, 4, 0, 0}},
-                    3},
-                   {"a gap", "position 0, not 1", {{2, 1, 3, 0, 0}}, 1},
-                   {"a position twice", "position", {{2, 0, 3, 0, 0}, {2, 0, 3, 0, 0}}, 2},
-                   {"a negative position", "position", {{2, -1, 3, 0, 0}}, 1},
-                   {"a position beyond the context", "position 32", {{2, 32, 3, 0, 0}}, 1},
-                   {"token 96 of 96", "token 96", {{2, 0, 96, 0, 0}}, 1},
-                   {"token -1", "token -1", {{2, 0, -1, 0, 0}}, 1},
-                   {"stream 3 of 3", "stream 3", {{3, 0, 1, 0, 0}}, 1},
-                   {"stream -1", "stream -1", {{-1, 0, 1, 0, 0}}, 1},
-                   {"a tape that is not there", "tape", {{2, 0, 1, 0, 1}}, 1},
-                   {"tape row -1", "tape", {{2, 0, 1, 0, -1}}, 1},
-                   {"no rows", "0 rows", {{0, 0, 0, 0, 0}}, 0},
-                   {"too many rows", "65 rows", {{0, 0, 0, 0, 0}}, 65}};
+        int n, taped;
+    } wrong[] = {{"a twin fed another token", "twin", {{1, 0, 2, 0, 0}, {0, 0, 3, 0, 0}}, 2, 0},
+                 {"a twin not fed", "twin", {{0, 0, 3, 0, 0}}, 1, 0},
+                 {"a twin at another position",
+                  "twin",
+                  {{1, 0, 3, 0, 0}, {1, 1, 3, 0, 0}, {0, 0, 4, 0, 0}},
+                  3,
+                  0},
+                 {"a gap", "position 0, not 1", {{2, 1, 3, 0, 0}}, 1, 0},
+                 {"a position twice", "position", {{2, 0, 3, 0, 0}, {2, 0, 3, 0, 0}}, 2, 0},
+                 {"a negative position", "position", {{2, -1, 3, 0, 0}}, 1, 0},
+                 {"a position beyond the context", "position 32", {{2, 32, 3, 0, 0}}, 1, 0},
+                 {"token 96 of 96", "token 96", {{2, 0, 96, 0, 0}}, 1, 0},
+                 {"token -1", "token -1", {{2, 0, -1, 0, 0}}, 1, 0},
+                 {"stream 3 of 3", "stream 3", {{3, 0, 1, 0, 0}}, 1, 0},
+                 {"stream -1", "stream -1", {{-1, 0, 1, 0, 0}}, 1, 0},
+                 {"a tape that is not there", "tape", {{2, 0, 1, 0, 1}}, 1, 0},
+                 {"tape row -1", "tape", {{2, 0, 1, 0, -1}}, 1, 0},
+                 {"row 2 of a tape of 1", "tape", {{2, 0, 1, 0, 2}}, 1, 1},
+                 {"no rows", "0 rows", {{0, 0, 0, 0, 0}}, 0, 0},
+                 {"too many rows", "65 rows", {{0, 0, 0, 0, 0}}, 65, 0}};
 
-    for (size_t i = 0; i < sizeof batches / sizeof *batches; i++) {
+    for (size_t i = 0; i < sizeof wrong / sizeof *wrong; i++) {
         steer_row rows[65] = {{0}};
-        memcpy(rows, batches[i].rows, sizeof batches[i].rows);
-        steer_begin(c, 1, NULL, -1, NULL, NULL);
-        steer_begin(c, 2, NULL, -1, NULL, NULL);
-        CHECK_THAT(!steer_begin(c, 0, plan_of(&p), 1, NULL, &e), "%s", e.text);
-        memset(&e, 0, sizeof e);
-        s = steer_run(c, rows, batches[i].n, NULL, &e);
-        CHECK_THAT(s == STEER_EARG && strstr(e.text, batches[i].word), "%s: status %d, \"%s\"",
-                   batches[i].what, s, e.text);
-        CHECK_THAT(steer_run(c, rows, batches[i].n, NULL, NULL) == s,
-                   "%s: without an error to fill in", batches[i].what);
+        const steer_tape *to = wrong[i].taped ? &tape : NULL;
+        memcpy(rows, wrong[i].rows, sizeof wrong[i].rows);
+        steer_begin(r->c, 1, NULL, -1, NULL, NULL);
+        steer_begin(r->c, 2, NULL, -1, NULL, NULL);
+        CHECK_THAT(!steer_begin(r->c, 0, &frozen, 1, NULL, &e), "%s", e.text);
+        steer_status s = steer_run(r->c, rows, wrong[i].n, to, &e);
+        check_refusal(wrong[i].what, s, STEER_EARG, &e, wrong[i].word);
+        CHECK_THAT(steer_run(r->c, rows, wrong[i].n, to, NULL) == s,
+                   "%s: without an error to fill in", wrong[i].what);
     }
-    float resid[5 * 64];
-    steer_tape tape = {.resid = resid, .rows = 1};
-    steer_row row = {2, 0, 1, 0, 2};
-    steer_begin(c, 2, NULL, -1, NULL, NULL);
-    CHECK_THAT(steer_run(c, &row, 1, &tape, &e) == STEER_EARG, "row 2 of a tape of 1");
-    row.tape = 1;
-    CHECK_THAT(!steer_run(c, &row, 1, &tape, &e), "after errors the stream goes on: %s", e.text);
-    CHECK_THAT(!steer_logits(c, 0), "logits that were not asked for");
-    const int forks[][3] = {{2, 2, 1}, {2, 3, 1}, {-1, 2, 0}, {2, 1, 2}, {2, 1, -1}, {3, 1, 0}};
-    for (size_t i = 0; i < sizeof forks / sizeof *forks; i++)
-        CHECK_THAT(steer_fork(c, forks[i][0], forks[i][1], forks[i][2], &e) == STEER_EARG &&
-                       *e.text,
-                   "fork %zu", i);
-    (void)other;
-    steer_context_free(c);
-    const steer_limits sizes[] = {LIMITS(1, 513, 4), LIMITS(-1, 8, 4),      LIMITS(1, -8, 4),
-                                  LIMITS(1, 8, -4),  LIMITS(1 << 21, 8, 4), LIMITS(1, 1 << 25, 4)};
-    for (size_t i = 0; i < sizeof sizes / sizeof *sizes; i++) {
-        memset(&e, 0, sizeof e);
-        c = steer_context_new(m, &sizes[i], &e);
-        CHECK_THAT(!c && e.code == STEER_EARG && *e.text, "context %zu: %s", i, e.text);
-        CHECK_THAT(!steer_context_new(m, &sizes[i], NULL), "without an error to fill in");
+    steer_row row = {2, 0, 1, 0, 1};
+    CHECK_THAT(!steer_run(r->c, &row, 1, &tape, &e), "after errors the stream goes on: %s", e.text);
+    CHECK_THAT(!steer_logits(r->c, 0), "logits that were not asked for");
+}
+
+/* Stream 2 holds one position. */
+static void check_refused_forks(const refuser *r) {
+    static const struct {
+        const char *what;
+        int from, to, n;
+    } wrong[] = {{"into itself", 2, 2, 1},        {"into stream 3 of 3", 2, 3, 1},
+                 {"of stream -1", -1, 2, 0},      {"of two positions", 2, 1, 2},
+                 {"of less than none", 2, 1, -1}, {"of stream 3", 3, 1, 0}};
+
+    for (size_t i = 0; i < sizeof wrong / sizeof *wrong; i++) {
+        steer_error e = {0};
+        steer_status s = steer_fork(r->c, wrong[i].from, wrong[i].to, wrong[i].n, &e);
+        check_refusal(wrong[i].what, s, STEER_EARG, &e, "");
+        CHECK_THAT(*e.text, "a fork %s: nothing is said", wrong[i].what);
     }
+}
+
+static void check_refused_contexts(const refuser *r) {
+    static const struct {
+        const char *what;
+        steer_limits limits;
+    } wrong[] = {{"more positions than the model", LIMITS(1, 513, 4)},
+                 {"streams below none", LIMITS(-1, 8, 4)},
+                 {"positions below none", LIMITS(1, -8, 4)},
+                 {"rows below none", LIMITS(1, 8, -4)},
+                 {"two million streams", LIMITS(1 << 21, 8, 4)},
+                 {"33 million positions", LIMITS(1, 1 << 25, 4)}};
+
+    for (size_t i = 0; i < sizeof wrong / sizeof *wrong; i++) {
+        steer_error e = {0};
+        CHECK_THAT(!steer_context_new(r->m, &wrong[i].limits, &e), "%s", wrong[i].what);
+        check_refusal(wrong[i].what, e.code, STEER_EARG, &e, "");
+        CHECK_THAT(*e.text, "%s: nothing is said", wrong[i].what);
+        CHECK_THAT(!steer_context_new(r->m, &wrong[i].limits, NULL),
+                   "%s: without an error to fill in", wrong[i].what);
+    }
+}
+
+static void test_plan_errors(void) {
+    steer_limits l = {.streams = 3, .positions = 32, .rows = 64};
+    steer_error e = {0};
+    refuser r = {.m = test_model(0), .broken = {[63] = NAN}, .broken_keep = {NAN}};
+    r.c = steer_context_new(r.m, &l, &e);
+    for (int i = 0; i < 64; i++)
+        r.v[i] = (float)random_value(9, 9, 9, (uint64_t)i);
+    r.v[0] = 1;
+    check_refused_plans(&r);
+    check_edits_that_fire(&r);
+    check_refused_rows(&r);
+    check_refused_forks(&r);
+    check_refused_contexts(&r);
+    steer_context_free(r.c);
 }
 
 /* Arguments that a caller of the library can give by mistake. tests/fuzz.c

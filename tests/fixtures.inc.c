@@ -60,6 +60,15 @@ static long long hits_of(const changes *x, steer_kind kind) {
     return 0;
 }
 
+/* ---------------------------------------------------------------- refusals */
+
+/* What must end with this status, and a sentence with this word of the reason. */
+static void check_refusal(const char *what, steer_status got, steer_status code,
+                          const steer_error *e, const char *word) {
+    CHECK_THAT(got == code && e->code == code && strstr(e->text, word),
+               "%s: status %d, error %d, \"%s\"", what, (int)got, (int)e->code, e->text);
+}
+
 /* ---------------------------------------------------------------- random models */
 
 /* Element i of a random tensor, in [-1, 1): the rule is in tools/reference.py. */
