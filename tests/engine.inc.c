@@ -52,18 +52,15 @@ static void golden_logits(golden *g, int pos, const float *expected, int n, doub
 }
 
 static int golden_file(const char *path, double tolerance) {
-    FILE *f = fopen(path, "r");
-    char *line = NULL;
-    size_t size = 0;
+    golden_lines file = open_golden(path);
     golden g = {0};
     float *numbers = malloc(sizeof *numbers * 4096), last[24] = {0};
     steer_model *random = NULL; /* the last random model, kept while cases name it again */
     dtype last_type = F32;
     int cases = 0;
     worst = 0;
-    CHECK_THAT(f, "%s is missing", path);
-    while (f && getline(&line, &size, f) > 0) {
-        char word[32], *rest = after_word(line, word);
+    while (golden_line(&file)) {
+        const char *word = file.word, *rest = file.rest;
         if (!strcmp(word, "case")) {
             snprintf(g.name, sizeof g.name, "%s", rest + 1);
             memset(&g.plan, 0, sizeof g.plan);
@@ -74,8 +71,8 @@ static int golden_file(const char *path, double tolerance) {
             float p[24] = {0};
             CHECK_THAT(parse_floats(rest, p, 24) == 21,
                        "%s: a random model of other than 21 numbers", g.name);
-            char *type = getline(&line, &size, f) > 0 ? line : NULL;
-            dtype t = type && strstr(type, "bf16") ? BF16 : type && strstr(type, "q8") ? Q8 : F32;
+            const char *type = golden_line(&file) ? file.rest : "";
+            dtype t = strstr(type, "bf16") ? BF16 : strstr(type, "q8") ? Q8 : F32;
             steer_config c = random_config(p);
             if (!random || memcmp(p, last, sizeof p) || t != last_type) {
                 free_random_model(random);
@@ -118,10 +115,7 @@ static int golden_file(const char *path, double tolerance) {
         } else if (!strcmp(word, "end"))
             g.own = 0;
     }
-    if (f)
-        fclose(f);
     free_random_model(random);
-    free(line);
     free(numbers);
     free(g.vector);
     free(g.keep);

@@ -664,6 +664,32 @@ static char *after_word(char *line, char word[32]) {
     return line + at;
 }
 
+/* A golden file, read line by line. */
+typedef struct {
+    FILE *f;
+    char *line, word[32], *rest; /* the line's first word, and what follows it */
+    size_t size;
+} golden_lines;
+
+static golden_lines open_golden(const char *path) {
+    golden_lines g = {.f = fopen(path, "r")};
+    CHECK_THAT(g.f, "%s is missing", path);
+    return g;
+}
+
+/* Its next line; 0 behind the last one, when all is closed. */
+static int golden_line(golden_lines *g) {
+    if (g->f && getline(&g->line, &g->size, g->f) > 0) {
+        g->rest = after_word(g->line, g->word);
+        return 1;
+    }
+    if (g->f)
+        fclose(g->f);
+    free(g->line);
+    *g = (golden_lines){0};
+    return 0;
+}
+
 static int parse_floats(const char *s, float *out, int cap) {
     int n = 0;
     for (char *end; n < cap; s = end, n++) {
@@ -765,91 +791,62 @@ static double *doubles(const float *from, size_t n) {
 
 /* ---------------------------------------------------------------- models and vectors */
 
-enum { TEST_MODELS = 4 };
+/* Random models, each made once. Four of width 64: windows and caps, int8, and biases with an untied
+ * unembedding; and small ones of the three families. */
+enum { TEST_MODELS = 4, FAMILIES = 3 };
 
 static const char *const model_names[] = {"llama", "gemma", "q8", "bf16 with biases"};
-
-/* Four random models, made once: windows and caps, int8, and biases with an untied unembedding. */
-static steer_model *test_model(int kind) {
-    static steer_model *made[TEST_MODELS];
-    steer_config c = {.d = 64,
-                      .layers = 4,
-                      .heads = 4,
-                      .kv_heads = 2,
-                      .head_dim = 16,
-                      .ff = 176,
-                      .vocab = 96,
-                      .tied = 1,
-                      .norm_eps = 1e-5f,
-                      .embed_scale = 1,
-                      .query_scale = 0.25f};
-    if (kind == 1) {
-        c.post_norms = c.gelu = 1;
-        c.norm_offset = 1;
-        c.attn_cap = 20;
-        c.final_cap = 30;
-        c.window = 8;
-        c.window_every = 2;
-        c.head_dim = 24;
-    }
-    if (kind == 2) {
-        c.ff = 192;
-        c.heads = 6;
-        c.head_dim = 32;
-    }
-    if (kind == 3) {
-        c.qkv_bias = 1;
-        c.tied = 0;
-        c.kv_heads = 1;
-        c.vocab = 101;
-    }
-    if (!made[kind])
-        made[kind] = random_model(70 + kind, 10000, c, kind == 2 ? Q8 : kind == 3 ? BF16 : F32);
-    return made[kind];
-}
-
-/* Small models of the three families, made once. */
-enum { FAMILIES = 3 };
-
 static const char *const family_names[] = {"llama", "qwen2", "gemma"};
 
-static steer_model *family(int kind) {
-    static steer_model *made[FAMILIES];
-    steer_config c = {.d = 16,
-                      .layers = 4,
-                      .heads = 4,
-                      .kv_heads = 2,
-                      .head_dim = 8,
-                      .ff = 32,
-                      .vocab = 48,
-                      .tied = 1,
-                      .norm_eps = 1e-5f,
-                      .embed_scale = 1,
-                      .query_scale = 0.353553391f};
-    if (kind == 1) {
-        c.d = 20;
-        c.layers = 3;
-        c.kv_heads = 1;
-        c.head_dim = 6;
-        c.ff = 36;
-        c.vocab = 61;
-        c.qkv_bias = 1;
-        c.tied = 0;
-        c.norm_eps = 1e-6f;
-    }
-    if (kind == 2) {
+static steer_model *random_model_of(int which) {
+    enum { GEMMA = 1, BIASED = 2 };
+
+    static const struct {
+        int seed, d, layers, heads, kv_heads, head_dim, ff, vocab, kind, window;
+        float eps, attn_cap, embed_scale, query_scale;
+        dtype type;
+    } made_of[TEST_MODELS + FAMILIES] = {
+        {70, 64, 4, 4, 2, 16, 176, 96, 0, 0, 1e-5f, 0, 1, 0.25f, F32},
+        {71, 64, 4, 4, 2, 24, 176, 96, GEMMA, 8, 1e-5f, 20, 1, 0.25f, F32},
+        {72, 64, 4, 6, 2, 32, 192, 96, 0, 0, 1e-5f, 0, 1, 0.25f, Q8},
+        {73, 64, 4, 4, 1, 16, 176, 101, BIASED, 0, 1e-5f, 0, 1, 0.25f, BF16},
+        {90, 16, 4, 4, 2, 8, 32, 48, 0, 0, 1e-5f, 0, 1, 0.353553391f, F32},
+        {91, 20, 3, 4, 1, 6, 36, 61, BIASED, 0, 1e-6f, 0, 1, 0.353553391f, F32},
+        {92, 16, 4, 4, 2, 8, 32, 48, GEMMA, 4, 1e-5f, 2, 4, 0.7f, F32}};
+
+    static steer_model *made[TEST_MODELS + FAMILIES];
+
+    steer_config c = {.d = made_of[which].d,
+                      .layers = made_of[which].layers,
+                      .heads = made_of[which].heads,
+                      .kv_heads = made_of[which].kv_heads,
+                      .head_dim = made_of[which].head_dim,
+                      .ff = made_of[which].ff,
+                      .vocab = made_of[which].vocab,
+                      .tied = made_of[which].kind != BIASED,
+                      .qkv_bias = made_of[which].kind == BIASED,
+                      .norm_eps = made_of[which].eps,
+                      .attn_cap = made_of[which].attn_cap,
+                      .embed_scale = made_of[which].embed_scale,
+                      .query_scale = made_of[which].query_scale,
+                      .window = made_of[which].window};
+    if (made_of[which].kind == GEMMA) {
         c.post_norms = c.gelu = 1;
         c.norm_offset = 1;
-        c.attn_cap = 2;
         c.final_cap = 30;
-        c.window = 4;
         c.window_every = 2;
-        c.embed_scale = 4;
-        c.query_scale = 0.7f;
     }
-    if (!made[kind])
-        made[kind] = random_model(90 + kind, 10000, c, F32);
-    return made[kind];
+    if (!made[which])
+        made[which] = random_model(made_of[which].seed, 10000, c, made_of[which].type);
+    return made[which];
+}
+
+static steer_model *test_model(int kind) {
+    return random_model_of(kind);
+}
+
+static steer_model *family(int kind) {
+    return random_model_of(TEST_MODELS + kind);
 }
 
 static steer_vector random_dim(const steer_model *m, int seed) {

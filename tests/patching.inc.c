@@ -59,17 +59,14 @@ static void circuit_logits(patch_case *p, int pos, const double *expected, int n
  * tools/golden_patch.py in float64, brute force with hooks. Errors relative to a line's largest
  * number (scores: a case's), 1e-4; edge scores 1e-3 above the median, Pearson 0.99999. */
 static void test_golden_patch(void) {
-    FILE *f = fopen("tests/golden/patch.txt", "r");
-    char *line = NULL;
-    size_t size = 0;
+    golden_lines file = open_golden("tests/golden/patch.txt");
     int cases = 0, d, nodes, n_lines = 0;
     double *v = malloc(sizeof *v * 40000), worst_gradient = 0, worst_score = 0, worst_exact = 0,
            worst_circuit = 0, gap10 = 0;
     fit score[2] = {{0, 0}, {0, 0}}, exact = {0, 0}, circuit = {0, 0};
     patch_case p = {0};
-    CHECK_THAT(f, "tests/golden/patch.txt is missing");
-    while (f && getline(&line, &size, f) > 0) {
-        char word[32], *rest = after_word(line, word);
+    while (golden_line(&file)) {
+        const char *word = file.word, *rest = file.rest;
         int n = parse_doubles(rest, v, 40000), i = n ? (int)v[0] : 0;
         n_lines++;
         if (!strcmp(word, "case")) {
@@ -198,9 +195,6 @@ static void test_golden_patch(void) {
                 steer_close(p.m);
         }
     }
-    if (f)
-        fclose(f);
-    free(line);
     free(v);
     printf("  patch.txt: %d cases; largest errors: gradients %.2g, scores %.2g (relative), exact "
            "patching %.2g, circuit logits %.2g; completeness gap at 10 steps %.2g\n",
@@ -223,9 +217,8 @@ static double relative(const double *expected, int n, const float *f, const doub
 static void test_golden_train(void) {
     enum { MAX = 1024 };
 
-    FILE *f = fopen("tests/golden/train.txt", "r");
-    char *line = NULL, name[128] = "";
-    size_t size = 0;
+    golden_lines file = open_golden("tests/golden/train.txt");
+    char name[128] = "";
     double v[MAX], grad[3 * MAX], s[MAX], effect[MAX], adam[2 * MAX], lr0 = 0;
     float vector[MAX], now[MAX], sum[MAX], logits[8], tau = 0;
     int ids[8], layer = 0, d = 0, dropped = 0, lines = 0, wrong = 0;
@@ -235,9 +228,8 @@ static void test_golden_train(void) {
     steer_model *m = NULL;
     tracer t = {0};
     steer_error e = {0};
-    CHECK_THAT(f, "tests/golden/train.txt is missing");
-    while (f && getline(&line, &size, f) > 0) {
-        char word[32], *rest = after_word(line, word);
+    while (golden_line(&file)) {
+        const char *word = file.word, *rest = file.rest;
         int n = parse_doubles(rest, v, MAX);
         lines++;
         if (!strcmp(word, "case"))
@@ -361,9 +353,6 @@ static void test_golden_train(void) {
             free_tracer(&t);
         }
     }
-    if (f)
-        fclose(f);
-    free(line);
     free_random_model(m);
     printf("  train.txt: %d lines; relative errors: losses %.2g, gradients %.2g, AdamW %.2g, value "
            "vectors %.2g\n",
@@ -375,9 +364,7 @@ static void test_golden_train(void) {
 static void test_golden_dim(void) {
     static const char *const files[] = {"weights/harmful-train.txt", "weights/harmless-train.txt",
                                         "weights/harmful-val.txt", "weights/harmless-val.txt"};
-    FILE *f = fopen("tests/golden/dim.txt", "r");
-    char *line = NULL;
-    size_t size = 0;
+    golden_lines file = open_golden("tests/golden/dim.txt");
     float numbers[2048];
     steer_sums sums[2] = {{0}};
     double score[64], vector_error = 0, score_error = 0, kl_error = 0;
@@ -389,9 +376,9 @@ static void test_golden_dim(void) {
     float *base = NULL;
     experiment st = {.e = &e};
     int cases = 0;
-    CHECK_THAT(f, "tests/golden/dim.txt is missing");
-    while (f && getline(&line, &size, f) > 0) {
-        char word[32], *rest = after_word(line, word), path[256] = "";
+    while (golden_line(&file)) {
+        const char *word = file.word, *rest = file.rest;
+        char path[256] = "";
         int layer = 0, pos = 0, n = 0;
         if (!strcmp(word, "model")) {
             sscanf(rest, "%255s", path);
@@ -461,9 +448,6 @@ static void test_golden_dim(void) {
             free(base);
         }
     }
-    if (f)
-        fclose(f);
-    free(line);
     printf("  tests/golden/dim.txt: %d vectors, relative error %.2g; scores %.2g, KL %.2g\n", cases,
            vector_error, score_error, kl_error);
     CHECK_THAT(cases > 0, "no cases");

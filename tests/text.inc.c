@@ -6,17 +6,18 @@
 static void test_golden_tokens(void) {
     enum { CAP = 1 << 16 };
 
-    FILE *f = fopen("tests/golden/tokens.txt", "r");
-    char *line = NULL, *text = malloc(CAP);
+    golden_lines file = open_golden("tests/golden/tokens.txt");
+    char *text = malloc(CAP);
     int *ids = malloc(sizeof *ids * CAP), *expected = malloc(sizeof *ids * CAP), cases = 0,
         chat = 0;
-    size_t size = 0, n = 0;
+    size_t n = 0;
     steer_error e = {0};
     steer_model *m = open_or_fail("weights/tiny-llama.bin");
     steer_config *config = (steer_config *)(m ? steer_model_config(m) : NULL);
-    CHECK_THAT(f, "tests/golden/tokens.txt is missing");
-    while (f && m && getline(&line, &size, f) > 0) {
-        char word[32], *rest = after_word(line, word);
+    while (golden_line(&file)) {
+        const char *word = file.word, *rest = file.rest;
+        if (!m)
+            continue;
         if (!strcmp(word, "rule"))
             config->pretok = atoi(rest);
         if (!strcmp(word, "text") || !strcmp(word, "chat")) {
@@ -35,10 +36,7 @@ static void test_golden_tokens(void) {
                    chat ? "chat" : "text", text, got, count);
         cases++;
     }
-    if (f)
-        fclose(f);
     CHECK_THAT(cases > 0, "no cases");
-    free(line);
     free(text);
     free(ids);
     free(expected);
@@ -48,20 +46,19 @@ static void test_golden_tokens(void) {
 static void test_golden_split(void) {
     enum { CAP = 1 << 16 };
 
-    FILE *f = fopen("tests/golden/split.txt", "r");
-    char *line = NULL, *text = malloc(CAP);
+    golden_lines file = open_golden("tests/golden/split.txt");
+    char *text = malloc(CAP);
     int *expected = malloc(sizeof *expected * CAP), cases = 0;
-    size_t size = 0, n = 0;
+    size_t n = 0;
     steer_model *m = open_or_fail("weights/tiny-llama.bin");
     steer_config *config = (steer_config *)(m ? steer_model_config(m) : NULL);
-    CHECK_THAT(f, "tests/golden/split.txt is missing");
-    while (f && m && getline(&line, &size, f) > 0) {
-        if (!strncmp(line, "text ", 5))
-            n = parse_hex(line + 5, text, CAP - 1);
-        if (strncmp(line, "rule", 4))
+    while (golden_line(&file)) {
+        if (!strcmp(file.word, "text"))
+            n = parse_hex(file.rest + 1, text, CAP - 1);
+        if (!m || strncmp(file.word, "rule", 4))
             continue;
-        config->pretok = line[4] - '0';
-        int pieces = parse_ints(line + 5, expected, CAP), i = 0;
+        config->pretok = file.word[4] - '0';
+        int pieces = parse_ints(file.rest, expected, CAP), i = 0;
         const char *s = text, *end = text + n;
         for (; s < end && i < pieces; i++) {
             size_t length = pretoken(m, s, end);
@@ -73,10 +70,7 @@ static void test_golden_split(void) {
                    (int)(n < 60 ? n : 60), text, i, pieces);
         cases++;
     }
-    if (f)
-        fclose(f);
     CHECK_THAT(cases > 0, "no cases");
-    free(line);
     free(text);
     free(expected);
     steer_close(m);

@@ -61,41 +61,31 @@ static void check_means(const char *line, const double *x) {
 }
 
 static void test_intervals(void) {
-    FILE *f = fopen("tests/golden/intervals.txt", "r");
-    static char line[1 << 16];
+    golden_lines file = open_golden("tests/golden/intervals.txt");
     int seen[5] = {0};
-    CHECK_THAT(f, "tests/golden/intervals.txt is missing");
-    while (f && fgets(line, sizeof line, f)) {
+    while (golden_line(&file)) {
         double x[512];
-        int n = 0;
-        char *end = line + strcspn(line, " ");
-        for (char *next; n < 512; end = next) {
-            double value = strtod(end, &next);
-            if (next == end)
-                break;
-            x[n++] = value;
-        }
-        if (!strncmp(line, "rate ", 5)) {
+        const char *line = file.line;
+        int n = parse_doubles(file.rest, x, 512);
+        if (!strcmp(file.word, "rate")) {
             check_estimate(line, wilson((int)x[0], (int)x[1]), x[0] / x[1], x[2], x[3]);
             seen[0]++;
-        } else if (!strncmp(line, "student ", 8)) {
+        } else if (!strcmp(file.word, "student")) {
             CHECK_THAT(fabs(student95((int)x[0]) - x[1]) < 2e-3 * x[1], "%.40s: %.7g", line,
                        student95((int)x[0]));
             seen[1]++;
-        } else if (!strncmp(line, "losses ", 7)) {
+        } else if (!strcmp(file.word, "losses")) {
             check_losses(line, x, n);
             seen[2]++;
-        } else if (!strncmp(line, "means ", 6)) {
+        } else if (!strcmp(file.word, "means")) {
             check_means(line, x);
             seen[3]++;
-        } else if (!strncmp(line, "overlap ", 8)) {
+        } else if (!strcmp(file.word, "overlap")) {
             double p = log10(chance_of_overlap((int)x[0], (int)x[1], (int)x[2], (int)x[3]));
             CHECK_THAT(fabs(p - x[4]) < 1e-6 * fmax(1, fabs(x[4])), "%.60s: %.9g", line, p);
             seen[4]++;
         }
     }
-    if (f)
-        fclose(f);
     CHECK_THAT(seen[0] > 20 && seen[1] > 20 && seen[2] > 40 && seen[3] > 8 && seen[4] > 4,
                "%d rates, %d of Student, %d losses, %d means, %d overlaps", seen[0], seen[1],
                seen[2], seen[3], seen[4]);
