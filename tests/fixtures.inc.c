@@ -690,33 +690,33 @@ static int golden_line(golden_lines *g) {
     return 0;
 }
 
-static int parse_floats(const char *s, float *out, int cap) {
-    int n = 0;
-    for (char *end; n < cap; s = end, n++) {
-        out[n] = strtof(s, &end);
-        if (end == s)
-            break;
-    }
-    return n;
+/* The next number of *s, behind which *s then stands; 0: there is none. */
+static int parse_number(const char **s, double *x) {
+    char *end;
+    *x = strtod(*s, &end);
+    int found = end != *s;
+    *s = end;
+    return found;
 }
 
 static int parse_doubles(const char *s, double *out, int cap) {
     int n = 0;
-    for (char *end; n < cap; s = end, n++) {
-        out[n] = strtod(s, &end);
-        if (end == s)
-            break;
-    }
+    while (n < cap && parse_number(&s, &out[n]))
+        n++;
+    return n;
+}
+
+static int parse_floats(const char *s, float *out, int cap) {
+    int n = 0;
+    for (double x; n < cap && parse_number(&s, &x); n++)
+        out[n] = (float)x;
     return n;
 }
 
 static int parse_ints(const char *s, int *out, int cap) {
     int n = 0;
-    for (char *end; n < cap; s = end, n++) {
-        out[n] = (int)strtol(s, &end, 10);
-        if (end == s)
-            break;
-    }
+    for (double x; n < cap && parse_number(&s, &x); n++)
+        out[n] = (int)x;
     return n;
 }
 

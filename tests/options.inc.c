@@ -3,40 +3,6 @@
 
 /* ---------------------------------------------------------------- parsing */
 
-/* The words of a command as a shell reads them: double quotes, a # that begins a comment. The line
- * is cut up; returns how many. */
-static int words_of(char *line, char **list, int cap) {
-    int n = 0;
-    for (char *s = line; *s && n + 1 < cap;) {
-        if (*s == ' ') {
-            s++;
-            continue;
-        }
-        if (*s == '#')
-            break;
-        int quoted = *s == '"';
-        char *end = quoted ? strchr(s + 1, '"') : s + strcspn(s, " ");
-        list[n++] = s + quoted;
-        s = end && *end ? end + 1 : s + strlen(s);
-        if (end)
-            *end = 0;
-    }
-    list[n] = NULL;
-    return n;
-}
-
-/* What the program does with "COMMAND ARGUMENT..." before it opens a file. */
-static steer_status understand(const char *line, options *o, steer_error *e) {
-    static char copy[4096];
-    static char *list[64];
-    snprintf(copy, sizeof copy, "%s", line);
-    *e = (steer_error){0};
-    if (!words_of(copy, list, 64))
-        return no_such_command("", e);
-    const known_command *c = command_called(list[0]);
-    return c ? read_arguments(c, list + 1, o, e) : no_such_command(list[0], e);
-}
-
 /* A value that is right for an option by itself. */
 static const char *right_value(const known_option *p) {
     if (!strcmp(p->name, "site"))

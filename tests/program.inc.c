@@ -1,5 +1,41 @@
 /* The program: its commands, its tables and their files, the whole paper. */
 
+/* ---------------------------------------------------------------- a command's options */
+
+/* The words of a command as a shell reads them: double quotes, a # that begins a comment. The line
+ * is cut up; returns how many. */
+static int words_of(char *line, char **list, int cap) {
+    int n = 0;
+    for (char *s = line; *s && n + 1 < cap;) {
+        if (*s == ' ') {
+            s++;
+            continue;
+        }
+        if (*s == '#')
+            break;
+        int quoted = *s == '"';
+        char *end = quoted ? strchr(s + 1, '"') : s + strcspn(s, " ");
+        list[n++] = s + quoted;
+        s = end && *end ? end + 1 : s + strlen(s);
+        if (end)
+            *end = 0;
+    }
+    list[n] = NULL;
+    return n;
+}
+
+/* What the program does with "COMMAND ARGUMENT..." before it opens a file. */
+static steer_status understand(const char *line, options *o, steer_error *e) {
+    static char copy[4096];
+    static char *list[64];
+    snprintf(copy, sizeof copy, "%s", line);
+    *e = (steer_error){0};
+    if (!words_of(copy, list, 64))
+        return no_such_command("", e);
+    const known_command *c = command_called(list[0]);
+    return c ? read_arguments(c, list + 1, o, e) : no_such_command(list[0], e);
+}
+
 /* ---------------------------------------------------------------- command line */
 
 static void test_command_line(void) {
@@ -310,31 +346,23 @@ static void test_reproduce(void) {
 /* A model without an answer grammar is none of the box: the freezing tables, all with --patch.
  * Where the coefficient is too small for any site to steer, the map is empty. */
 static void test_brief(void) {
+    static const char *const lines[] = {
+        "reproduce M --train 12 --limit 3 --val 4 --max-new 8 --map 1 --coeff 0.01",
+        "reproduce M --train 12 --limit 3 --val 4 --max-new 8 --map 0 --pairs 4 --epochs 1 "
+        "--patch 1"};
     char *argument[] = {"weights/tiny-llama.bin", NULL};
     for (int all = 0; all < 2; all++) {
         steer_error e = {0};
         report out = {0};
         int freezing = 0, patching = 0;
-        options o = standard_options();
+        options o;
         experiment s = {.m = open_or_fail(*argument), .out = &out, .e = &e, .stages = EVERYTHING};
         steer_model *m = (steer_model *)(uintptr_t)s.m;
         if (!m)
             return;
         m->grammar_size = 0;
         s.path = *argument;
-        o.train = 12;
-        o.limit = 3;
-        o.val = 4;
-        o.map = 0;
-        o.max_new = 8;
-        o.pairs = 4;
-        o.epochs = 1;
-        if (all)
-            o.patch = 1;
-        else {
-            o.map = 1;
-            o.coeff = 0.01;
-        }
+        CHECK_THAT(!understand(lines[all], &o, &e), "%s", e.text);
         CHECK_THAT(!prepare_paper(&s, &o) && !command_paper(&s, &o), "%s", e.text);
         for (size_t i = 0; i < n_entries(&out); i++) {
             const entry *t = AT(out.entries, entry, i);
@@ -707,17 +735,11 @@ static void test_whole_paper(void) {
         return;
 
     experiment s = {.m = m, .path = "small", .out = &out, .e = &e, .stages = EVERYTHING};
-    options o = standard_options();
-    o.data = temporary;
-    o.train = 80;
-    o.limit = 24;
-    o.val = 16;
-    o.map = 2;
-    o.max_new = 12;
-    o.pairs = 80;
-    o.epochs = 1;
-    o.patch = 2;
-    o.exact = 1;
+    options o;
+    string line = str("reproduce M --data %s --train 80 --limit 24 --val 16 --map 2 --max-new 12 "
+                      "--pairs 80 --epochs 1 --patch 2 --exact 1",
+                      temporary);
+    CHECK_THAT(!understand(line.s, &o, &e), "%s", e.text);
     dice = 30;
     write_prompt_files(temporary);
     CHECK_THAT(!prepare_paper(&s, &o) && !command_paper(&s, &o), "%s", e.text);

@@ -516,23 +516,16 @@ static void test_controls(void) {
     static const char path[] = "weights/tiny-gemma.bin";
     steer_error e = {0};
     report out = {0};
-    options o = standard_options();
+    options o;
     experiment s = {
         .m = open_or_fail(path), .path = path, .out = &out, .e = &e, .stages = EVERYTHING};
     steer_model *m = (steer_model *)(uintptr_t)s.m;
     if (!m)
         return;
-    o.train = 48;
-    o.limit = 12;
-    o.val = 8;
-    o.map = 0;
-    o.max_new = 16;
-    o.patch = 1;
-    o.exact = 0;
-    o.site = "1,-3";
-    o.coeff = 1;
-    o.no_scores = 1;
-    o.quick = 1;
+    CHECK_THAT(!understand("reproduce M --quick --train 48 --limit 12 --map 0 --max-new 16 "
+                           "--patch 1 --exact 0 --site 1,-3 --coeff 1 --no-scores",
+                           &o, &e),
+               "%s", e.text);
     CHECK_THAT(!prepare_paper(&s, &o) && !command_paper(&s, &o), "%s", e.text);
     CHECK_THAT(s.findings.most.value > 80, "the vector moves %g points", s.findings.most.value);
     for (int i = 0; i < CONTROLS; i++) {
