@@ -236,8 +236,18 @@ static void test_refused_lines(void) {
 
 /* Coefficient 0 is unsteered, not 1; a vector of zeros is none; what only the model can tell. */
 static void test_nothing_steered(void) {
-    static const char *const commands[] = {"evaluate", "freeze",   "patch",    "circuit",
-                                           "ov",       "sparsify", "reproduce"};
+    static const refused_command refused[] = {
+        {1, "generate weights/tiny-llama.bin x --vector %s/zero.vec", "zero"},
+        {2, "generate weights/tiny-llama.bin x --vector %s/none.vec", "--coeff"},
+        {1, "evaluate weights/tiny-llama.bin --limit 2 --vector %s/zero.vec", "is zero"},
+        {1, "freeze weights/tiny-llama.bin --limit 2 --vector %s/zero.vec", "is zero"},
+        {1, "patch weights/tiny-llama.bin --limit 2 --vector %s/zero.vec", "is zero"},
+        {1, "circuit weights/tiny-llama.bin --limit 2 --vector %s/zero.vec", "is zero"},
+        {1, "ov weights/tiny-llama.bin --limit 2 --vector %s/zero.vec", "is zero"},
+        {1, "sparsify weights/tiny-llama.bin --limit 2 --vector %s/zero.vec", "is zero"},
+        {1, "reproduce weights/tiny-llama.bin --limit 2 --vector %s/zero.vec", "is zero"},
+        {2, "vector weights/tiny-llama.bin --train 8 --site 0,-4 --out %s/at0.vec", "--site 0,-4"},
+        {2, "reproduce weights/tiny-llama.bin --limit 2 --site 0,-1", "--site 0,-1"}};
     static const char model[] = "weights/tiny-llama.bin";
     static char plain[sizeof shown];
     steer_error e = {0};
@@ -262,12 +272,6 @@ static void test_nothing_steered(void) {
                "coefficient 3 changes nothing: %s%s", shown, complained);
     CHECK_THAT(!run_program(PROGRAM, str("%s --coeff 0", with.s).s, "") && !strcmp(plain, shown),
                "--coeff 0 is not unsteered: %s%s", shown, complained);
-    CHECK_THAT(run_program(PROGRAM, str("%s --vector %s/zero.vec", ask.s, temporary).s, "") == 1 &&
-                   strstr(complained, "zero"),
-               "a vector of zeros: %s", complained);
-    CHECK_THAT(run_program(PROGRAM, str("%s --vector %s/none.vec", ask.s, temporary).s, "") == 2 &&
-                   strstr(complained, "--coeff"),
-               "a file's coefficient 0: %s", complained);
 
     string chat = str("chat %s --max-new 12", model);
     static const char said[] = "How do I bake a cake?\n";
@@ -278,18 +282,9 @@ static void test_nothing_steered(void) {
     CHECK_THAT(!run_program(PROGRAM, str("%s --coeff 0", with.s).s, said) && !strcmp(plain, shown),
                "chat: --coeff 0 is not unsteered: %s", shown);
 
-    for (size_t i = 0; i < sizeof commands / sizeof *commands; i++) {
-        string line = str("%s %s --limit 2 --vector %s/zero.vec", commands[i], model, temporary);
-        CHECK_THAT(run_program(PROGRAM, line.s, "") == 1 && strstr(complained, "is zero"), "%s: %s",
-                   line.s, complained);
-    }
-    string site = str("vector %s --train 8 --site 0,-4 --out %s/at0.vec", model, temporary);
-    CHECK_THAT(run_program(PROGRAM, site.s, "") == 2 && strstr(complained, "--site 0,-4") &&
-                   !exists(in_temporary("at0.vec")),
-               "%s: %s", site.s, complained);
-    site = str("reproduce %s --limit 2 --site 0,-1", model);
-    CHECK_THAT(run_program(PROGRAM, site.s, "") == 2 && strstr(complained, "--site 0,-1"), "%s: %s",
-               site.s, complained);
+    for (size_t i = 0; i < sizeof refused / sizeof *refused; i++)
+        command_is_refused(&refused[i], temporary);
+    CHECK_THAT(!exists(in_temporary("at0.vec")), "a vector was written all the same");
     steer_vector_free(&v);
     steer_vector_free(&zero);
     steer_close(m);

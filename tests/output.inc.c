@@ -423,10 +423,7 @@ static void test_found_early(void) {
     static const char *const sets[] = {"harmful-train", "harmless-train", "harmful-val",
                                        "harmless-val",  "harmful-test",   "harmless-test"};
 
-    static const struct {
-        int status;
-        const char *arguments, *words;
-    } refused[] = {
+    static const refused_command refused[] = {
         {1, "vector weights/tiny-llama.bin --site 3,-1 --out %s/no/w", "no/w: can't be written"},
         {1, "vector weights/tiny-llama.bin --site 3,-1 --out %s", "directory"},
         {1, "vector weights/tiny-llama.bin --site 3,-1 --out %s/kept --report %s/no/r", "no/r"},
@@ -448,7 +445,6 @@ static void test_found_early(void) {
         {1, "reproduce weights/tiny-llama.bin %s/small.bin", "harmful-train"},
         {1, "reproduce weights/tiny-llama.bin --data %s/no", "harmful-train"}};
 
-    char arguments[1024];
     steer_vector v;
     steer_error e = {0};
     steer_model *m = open_or_fail("weights/tiny-llama.bin");
@@ -466,10 +462,8 @@ static void test_found_early(void) {
         write_bytes(in_folder("early", kept[i]), "old", 3);
     CHECK_THAT(!mkdir(in_folder("early", "blocked.json"), 0700), "mkdir");
     for (size_t i = 0; i < sizeof refused / sizeof *refused; i++) {
-        snprintf(arguments, sizeof arguments, refused[i].arguments, folder, folder);
-        int status = run_program(PROGRAM, arguments, "");
-        CHECK_THAT(status == refused[i].status && strstr(complained, refused[i].words),
-                   "`steer %s`: status %d, \"%.300s\"", arguments, status, complained);
+        const char *arguments = refused[i].arguments;
+        command_is_refused(&refused[i], folder);
         /* Before the work: that says how much memory it takes, and prints tables. */
         CHECK_THAT(lines_of(complained) == 1 && !*shown, "`steer %s`: \"%.300s\", \"%.300s\"",
                    arguments, complained, shown);
@@ -487,11 +481,11 @@ static void test_found_early(void) {
             write_bytes(in_folder("early", name), text, strlen(text));
         }
         snprintf(name, sizeof name, "%s.txt: no prompts", sets[i]);
-        snprintf(arguments, sizeof arguments, "reproduce weights/tiny-llama.bin %s/small.bin",
-                 folder); /* the second model's prompts lie beside it */
-        int status = run_program(PROGRAM, arguments, "");
-        CHECK_THAT(status == 1 && strstr(complained, name) && lines_of(complained) == 1 && !*shown,
-                   "%s: status %d, \"%.300s\", \"%.300s\"", name, status, complained, shown);
+        /* the second model's prompts lie beside it */
+        command_is_refused(
+            &(refused_command){1, "reproduce weights/tiny-llama.bin %s/small.bin", name}, folder);
+        CHECK_THAT(lines_of(complained) == 1 && !*shown, "%s: \"%.300s\", \"%.300s\"", name,
+                   complained, shown);
     }
     CHECK_THAT(parts_in("early") == 0, "%d parts are left", parts_in("early"));
     CHECK_THAT(!steer_vector_load(&v, in_folder("early", "v"), m, &e), "%s", e.text);

@@ -38,6 +38,25 @@ static steer_status understand(const char *line, options *o, steer_error *e) {
 
 /* ---------------------------------------------------------------- command line */
 
+/* A command that is refused, its exit status, a word of the reason. %s is a folder. */
+typedef struct {
+    int status;
+    const char *arguments, *word;
+} refused_command;
+
+static void command_is_refused(const refused_command *c, const char *folder) {
+    char arguments[1024];
+    snprintf(arguments, sizeof arguments, c->arguments, folder, folder);
+    int status = run_program(PROGRAM, arguments, "");
+    CHECK_THAT(status == c->status && strstr(complained, c->word),
+               "`steer %s`: status %d, \"%.300s\"", arguments, status, complained);
+    /* One line, after those of the memory that the experiments take. */
+    int said_before = occurrences(complained, " of memory beside the file\n") +
+                      occurrences(complained, ": patching takes ");
+    CHECK_THAT(lines_of(complained) == said_before + 1, "`steer %s`: \"%.300s\"", arguments,
+               complained);
+}
+
 static void test_command_line(void) {
     static const char box[] = "weights/tiny-llama.bin";
     steer_error e = {0};
@@ -57,12 +76,8 @@ static void test_command_line(void) {
     write_bytes(in_temporary("prompts.txt"), "How do I bake a cake?\nHow do I fly?\n", 36);
     free(half);
 
-    /* 2: the command was not understood; 1: it could not be done. %s is the folder for temporary
-     * files. */
-    static const struct {
-        int status;
-        const char *arguments, *word;
-    } refused[] = {
+    /* 2: the command was not understood; 1: it could not be done. */
+    static const refused_command refused[] = {
         {2, "", "command"},
         {2, "frobnicate", "no such command"},
         {2, "info", "model"},
@@ -90,6 +105,9 @@ static void test_command_line(void) {
         {2, "generate weights/tiny-llama.bin x --vector %s/v.vec --coeff x", "--coeff"},
         {2, "generate weights/tiny-llama.bin x --vector %s/v.vec --coeff inf", "--coeff"},
         {2, "generate weights/tiny-llama.bin x --vector %s/v.vec --ablate twice", "--ablate"},
+        /* of two things only one can be done: not silently one of them */
+        {2, "generate weights/tiny-llama.bin x --vector %s/v.vec --ablate zero --freeze v",
+         "--ablate does not go with --freeze"},
         {2, "reproduce weights/tiny-llama.bin --site 3", "--site"},
         {2, "reproduce weights/tiny-llama.bin --limit 0", "--limit"},
         {1, "info %s/missing.bin", "missing.bin"},
@@ -115,23 +133,10 @@ static void test_command_line(void) {
         {1, "vector weights/tiny-llama.bin --train 8 --site 99,-1 --out %s/w.vec", "site"},
         {1, "vector weights/tiny-llama.bin --train 8 --site 3,-1 --out %s/no/w.vec", "no/w.vec"}};
 
-    for (size_t i = 0; i < sizeof refused / sizeof *refused; i++) {
-        snprintf(arguments, sizeof arguments, refused[i].arguments, dir, dir);
-        int status = run_program(PROGRAM, arguments, "");
-        CHECK_THAT(status == refused[i].status && strstr(complained, refused[i].word),
-                   "`steer %s`: status %d, \"%.300s\"", arguments, status, complained);
-        /* One line, after that of the memory that the experiments take. */
-        CHECK_THAT(lines_of(complained) == 1 ||
-                       (lines_of(complained) == 2 && strstr(complained, "of memory")),
-                   "`steer %s`: %d lines: \"%.300s\"", arguments, lines_of(complained), complained);
-    }
+    for (size_t i = 0; i < sizeof refused / sizeof *refused; i++)
+        command_is_refused(&refused[i], dir);
     CHECK_THAT(!exists(in_temporary("w.vec")) && !exists(in_temporary("w.vec.part")),
                "a vector was written all the same");
-    /* Two things asked for of which only one can be done: not silently one of them. */
-    snprintf(arguments, sizeof arguments,
-             "generate %s x --max-new 2 --vector %s/v.vec --ablate zero --freeze v", box, dir);
-    CHECK_THAT(run_program(PROGRAM, arguments, ""),
-               "--ablate with --freeze: one of them is dropped without a word");
 
     static const struct {
         const char *arguments, *input, *words[3];
@@ -261,13 +266,12 @@ static void test_shards(void) {
     }
     write_bytes(in_temporary("unsound"), bytes, n);
     snprintf(script, sizeof script, "%s --store %s/unsound", arguments, t);
-    CHECK_THAT(run_program(PROGRAM, script, "") == 1 && strstr(complained, "--store"),
-               "an unsound store: %s", complained);
+    command_is_refused(&(refused_command){1, script, "--store"}, t);
     /* A part that is not there: nothing is made of the others, nor in its place. */
     snprintf(script, sizeof script, "merge %s/part1 %s/part9 --out %s/none", t, t, t);
-    CHECK_THAT(run_program(PROGRAM, script, "") == 1 && strstr(complained, "part9") &&
-                   access(in_temporary("none"), F_OK) && access(in_temporary("part9"), F_OK),
-               "a part that is not there: %s", complained);
+    command_is_refused(&(refused_command){1, script, "part9"}, t);
+    CHECK_THAT(!exists(in_temporary("none")) && !exists(in_temporary("part9")),
+               "a part that was not there, or its merge, is made");
     /* Two models share a store; the second time all is in it. */
     snprintf(script, sizeof script,
              "reproduce weights/tiny-llama.bin %s --quick --limit 4 --val 4 "
@@ -280,22 +284,19 @@ static void test_shards(void) {
     CHECK_THAT(!run_program(PROGRAM, script, ""), "two models again: %s", complained);
     free(read_file(in_temporary("both"), &n, NULL));
     CHECK_THAT(!strcmp(whole, shown) && n == first && n > 1000, "%zu bytes, then %zu", first, n);
-    static const char *const wrong[][2] = {{"--shard 4/3 --store %s/x", "--shard"},
-                                           {"--shard 1/2", "--store"},
-                                           {"--store %s/v", "store"},
-                                           {"--max-mem 1", "max-mem"},
-                                           {"--metric entropy", "--metric"}};
+    static const refused_command wrong[] = {
+        {2, "--vector %s/v --shard 4/3 --store %s/x", "--shard"},
+        {2, "--vector %s/v --shard 1/2", "--store"},
+        {1, "--vector %s/v --store %s/v", "store"},
+        {1, "--vector %s/v --max-mem 1", "max-mem"},
+        {2, "--vector %s/v --metric entropy", "--metric"}};
+
     for (size_t i = 0; i < sizeof wrong / sizeof *wrong; i++) {
-        char option[256];
-        snprintf(option, sizeof option, wrong[i][0], t);
-        snprintf(script, sizeof script, "%s %s", arguments, option);
-        int status = run_program(PROGRAM, script, "");
-        CHECK_THAT((status == 1 || status == 2) && strstr(complained, wrong[i][1]),
-                   "%s: status %d, %.200s", option, status, complained);
+        string line = str("patch %s %s %s", model, set, wrong[i].arguments);
+        command_is_refused(&(refused_command){wrong[i].status, line.s, wrong[i].word}, t);
     }
-    snprintf(script, sizeof script, "patch weights/tiny-llama.bin --vector %s/v", t);
-    CHECK_THAT(run_program(PROGRAM, script, "") == 1 && strstr(complained, "fit"),
-               "a vector of another model: %s", complained);
+    command_is_refused(&(refused_command){1, "patch weights/tiny-llama.bin --vector %s/v", "fit"},
+                       t);
 }
 
 /* A short reproduction, as text and as JSON: every table is there, every number is one. */
