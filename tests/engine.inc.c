@@ -887,11 +887,6 @@ static void test_identities(void) {
 
 /* ---------------------------------------------------------------- what is refused */
 
-/* A plan of these edits. */
-#define PLAN(...)                       \
-    {(const steer_edit[]){__VA_ARGS__}, \
-     sizeof((const steer_edit[]){__VA_ARGS__}) / sizeof(steer_edit)}
-
 /* What the tables of refusals are about: a context of three streams, vectors good and bad. */
 typedef struct {
     steer_model *m;

@@ -52,6 +52,11 @@ static const steer_plan *plan_of(changes *x) {
     return &x->plan;
 }
 
+/* A steer_plan of these edits, as it begins. */
+#define PLAN(...)                       \
+    {(const steer_edit[]){__VA_ARGS__}, \
+     sizeof((const steer_edit[]){__VA_ARGS__}) / sizeof(steer_edit)}
+
 /* How often its edit of this kind was applied. */
 static long long hits_of(const changes *x, steer_kind kind) {
     for (int i = 0; i < x->plan.n; i++)

@@ -1505,161 +1505,196 @@ static void test_training(void) {
 
 /* ---------------------------------------------------------------- what is refused */
 
+/* Plans with a cut, in stream 1 of the tracer's context. */
+static void check_refused_cuts(const traced *w, const unsigned char *cut) {
+    const steer_edit add = {STEER_ADD, .layer = 1, .coeff = 1, .v = w->v};
+    const steer_edit ablate = {STEER_ABLATE, .layer = 1, .v = w->v};
+    const steer_edit cuts = {STEER_CUT, .layer = 1, .cut = cut};
+    const steer_edit patterns = {STEER_FREEZE, .layer = 1, .what = STEER_QK};
+    const steer_edit values = {STEER_FREEZE, .layer = 1, .what = STEER_V};
+    const steer_edit images = {STEER_REMOVE, .layer = 1, .what = STEER_SVV};
+
+    const struct {
+        const char *what, *word;
+        steer_plan plan;
+        int twin;
+        steer_status code;
+    } tried[] = {
+        {"a cut without a twin", "twin", PLAN(add, cuts), -1, STEER_EARG},
+        {"a cut and frozen patterns", "edits something else", PLAN(add, patterns, cuts), 0,
+         STEER_EARG},
+        {"a cut and frozen values", "edits something else", PLAN(add, values, cuts), 0, STEER_EARG},
+        {"a cut and a removal", "edits something else", PLAN(add, images, cuts), 0, STEER_EARG},
+        {"a cut and an ablation", "edits something else", PLAN(ablate, cuts), 0, STEER_EARG},
+        {"a cut in block 2", "not made for", PLAN(add, {STEER_CUT, .layer = 2, .cut = cut}), 0,
+         STEER_EARG},
+        {"a cut in block 0", "not made for", PLAN(add, {STEER_CUT, .layer = 0, .cut = cut}), 0,
+         STEER_EARG},
+        {"a right cut", "", PLAN(add, cuts), 0, STEER_OK},
+        {"a cut alone: the twin may be the steered one", "", PLAN(cuts), 0, STEER_OK}};
+
+    for (size_t i = 0; i < sizeof tried / sizeof *tried; i++) {
+        steer_error e = {0};
+        CHECK_THAT(!steer_begin(w->t.c, 0, NULL, -1, NULL, &e), "%s", e.text);
+        steer_status s = steer_begin(w->t.c, 1, &tried[i].plan, tried[i].twin, NULL, &e);
+        check_refusal(tried[i].what, s, tried[i].code, &e, tried[i].word);
+    }
+}
+
+/* Contexts that have no room for a cut, or less than its rows need. */
+static void check_room_for_cuts(const traced *w, const unsigned char *cut) {
+    const steer_edit edits[] = {{STEER_ADD, .layer = 1, .coeff = 1, .v = w->v},
+                                {STEER_CUT, .layer = 1, .cut = cut}};
+    const steer_plan right = {edits, 2};
+    steer_limits l = {.streams = 2, .positions = 16, .rows = 32, .cut_layer = 1};
+    steer_error e = {0};
+    steer_context *none = steer_context_new(w->m, &l, &e);
+    l.cut_rows = 10;
+    steer_context *some = steer_context_new(w->m, &l, &e);
+    CHECK_THAT(none && some, "%s", e.text);
+    if (none)
+        check_refusal("a context without cut rows", steer_begin(none, 1, &right, 0, NULL, &e),
+                      STEER_EARG, &e, "not made for");
+
+    /* Ten rows with cuts fit, eleven do not; nor does a twin without its rows. */
+    static const struct {
+        const char *what, *word;
+        int first, n; /* of the streams' rows */
+        steer_status code;
+    } tried[] = {{"ten rows", "", 0, 10, STEER_OK},
+                 {"ten rows without the twin's", "twin", 1, 10, STEER_EARG},
+                 {"eleven rows", "more than 10 rows", 0, 11, STEER_EARG},
+                 {"eleven rows without the twin's", "twin", 1, 11, STEER_EARG}};
+
+    for (size_t i = 0; some && i < sizeof tried / sizeof *tried; i++) {
+        steer_row rows[22];
+        int n = 0;
+        for (int k = tried[i].first; k < 2; k++)
+            for (int t = 0; t < tried[i].n; t++)
+                rows[n++] = (steer_row){k, t, 1 + t, 0, 0};
+        CHECK_THAT(!steer_begin(some, 0, NULL, -1, NULL, &e) &&
+                       !steer_begin(some, 1, &right, 0, NULL, &e),
+                   "%s", e.text);
+        steer_status s = steer_run(some, rows, n, NULL, &e);
+        check_refusal(tried[i].what, s, tried[i].code, &e, tried[i].word);
+    }
+    steer_context_free(none);
+    steer_context_free(some);
+
+    const steer_limits wrong[] = {
+        {.streams = 2,
+         .positions = 16,
+         .rows = 32,
+         .cut_layer = w->m->config.layers,
+         .cut_rows = 10},
+        {.streams = 2, .positions = 16, .rows = 32, .cut_layer = 1, .cut_rows = -1}};
+    for (int i = 0; i < 2; i++)
+        CHECK_THAT(!steer_context_new(w->m, &wrong[i], &e) && !steer_context_bytes(w->m, &wrong[i]),
+                   "%s", i ? "less than no rows" : "a graph above the last block");
+}
+
+/* Examples that do not fit, each through everything that takes one; steps and metrics that are
+ * none. */
+static void check_refused_examples(traced *w, const unsigned char *cut, double *scores) {
+    tracer *t = &w->t;
+    const steer_edit cuts = {STEER_CUT, .layer = 1, .cut = cut};
+    const steer_edit late = {STEER_ADD, .layer = 1, .coeff = 1, .from = 1000, .v = w->v};
+    const steer_plan cutting = {&cuts, 1}, never = {&late, 1};
+    int tokens[14], foreign[14];
+    float zero[512] = {0};
+    double F, node[64], *edge = zeros(edge_cells(&t->graph), sizeof *edge);
+    steer_error e = {0};
+    for (int i = 0; i < 14; i++)
+        tokens[i] = foreign[i] = i + 1;
+    foreign[5] = w->m->config.vocab;
+
+    const struct {
+        const char *what, *word;
+        example x;
+    } wrong[] = {{"too long", "does not fit", {tokens, 14, 11, 1, 1}},
+                 {"no prompt", "does not fit", {tokens, 6, 0, 1, 1}},
+                 {"too long an answer", "does not fit", {tokens, 10, 3, 1, 1}},
+                 {"less than no prompt", "does not fit", {tokens, 3, -2, 1, 1}},
+                 {"an end inside the prompt", "does not fit", {tokens, 4, 5, 1, 1}},
+                 {"a token outside", "token", {foreign, 10, 7, 1, 1}}};
+
+    for (size_t i = 0; i < sizeof wrong / sizeof *wrong; i++) {
+        const example *x = &wrong[i].x;
+        const char *what = wrong[i].what, *word = wrong[i].word;
+        steer_status s = attribute(t, x, w->v, STEER_LOGIT, 1, scores, &e);
+        check_refusal(what, s, STEER_EARG, &e, word);
+        s = steer_patch_exactly(t, x, w->v, node, edge, &e);
+        check_refusal(what, s, STEER_EARG, &e, word);
+        s = steer_faithfulness(t, x, w->v, &cutting, 1, &F, &e);
+        check_refusal(what, s, STEER_EARG, &e, word);
+    }
+
+    const struct {
+        const char *what, *word;
+        const float *v;
+        int metric, steps;
+    } asked[] = {{"no steps", "steps", w->v, STEER_LOGIT, 0},
+                 {"less than none", "steps", w->v, STEER_LOGIT, -3},
+                 {"metric 7", "metric", w->v, 7, 2},
+                 {"metric -1", "metric", w->v, -1, 2},
+                 {"a vector that changes nothing", "zero", zero, STEER_LOGIT, 1}};
+
+    for (size_t i = 0; i < sizeof asked / sizeof *asked; i++) {
+        steer_status s =
+            attribute(t, &w->x, asked[i].v, asked[i].metric, asked[i].steps, scores, &e);
+        check_refusal(asked[i].what, s, STEER_EARG, &e, asked[i].word);
+    }
+    steer_status s = steer_faithfulness(t, &w->x, w->v, &never, 1, &F, &e);
+    check_refusal("a vector that acts after the end", s, STEER_ENOHIT, &e, "");
+    CHECK_THAT(!steer_tracer_new(w->m, 1, w->m->config.max_seq + 88, 4, 1, &e), "more positions");
+    check_refusal("more positions than the model has", e.code, STEER_EARG, &e, "positions");
+    free(edge);
+}
+
+/* Where both runs predict the same, there is nothing to patch, and it is said so. */
+static void check_nothing_to_patch(traced *w, const unsigned char *cut, double *scores) {
+    tracer *t = &w->t;
+    const steer_edit cuts = {STEER_CUT, .layer = 1, .cut = cut};
+    const steer_plan cutting = {&cuts, 1};
+    steer_error e = {0};
+    double F, sum = 0;
+    example same = w->x;
+    same.coeff = 1e-6f;
+    for (size_t i = 0; i < scores_width(t); i++)
+        scores[i] = 7;
+    CHECK_THAT(!attribute(t, &same, w->v, STEER_LOGIT, 2, scores, &e), "%s", e.text);
+    for (size_t i = 0; i < scores_width(t); i++)
+        sum += fabs(scores[i]);
+    CHECK_THAT(scores[SCORE_POSITIONS] == 0 && sum == 0, "%g positions, %g in all",
+               scores[SCORE_POSITIONS], sum);
+    CHECK_THAT(!steer_faithfulness(t, &same, w->v, &cutting, 1, &F, &e) && isnan(F),
+               "F of no effect is %g", F);
+    CHECK_THAT(!attribute(t, &same, w->v, STEER_KL, 2, scores, &e) && scores[SCORE_POSITIONS] == 7,
+               "the KL metric has all %g positions", scores[SCORE_POSITIONS]);
+    t->kl_min = 1e9;
+    CHECK_THAT(!attribute(t, &w->x, w->v, STEER_KL, 2, scores, &e) && scores[SCORE_POSITIONS] == 0,
+               "a KL of %g", t->kl_min);
+    t->kl_min = 0;
+    CHECK_THAT(!attribute(t, &w->x, w->v, STEER_LOGIT, 2, scores, &e) &&
+                   scores[SCORE_POSITIONS] > 0,
+               "the vector itself");
+}
+
 static void test_patch_errors(void) {
     traced w = {0};
     steer_error e = {0};
     if (!open_traced(&w, 0, 10, 4, 2, 1))
         return;
-    tracer *t = &w.t;
-    int size = t->graph.slots * t->graph.nodes;
-    unsigned char *cut = zeros((size_t)size, 1), *kept = zeros((size_t)size, 1);
-    CHECK_THAT(!steer_circuit_cut(&t->graph, kept, 0, cut, &e), "%s", e.text);
-    changes right = {.add = w.v, .coeff = 1, .layer = 1, .cut = cut};
-
-    const struct {
-        const char *what, *word;
-        int twin, layer;
-        unsigned freeze, remove;
-        int ablate;
-    } wrong[] = {{"a cut without a twin", "twin", -1, 1, 0, 0, 0},
-                 {"a cut and frozen patterns", "edits something else", 0, 1, STEER_QK, 0, 0},
-                 {"a cut and frozen values", "edits something else", 0, 1, STEER_V, 0, 0},
-                 {"a cut and a removal", "edits something else", 0, 1, 0, STEER_SVV, 0},
-                 {"a cut and an ablation", "edits something else", 0, 1, 0, 0, 1},
-                 {"a cut in another block", "not made for", 0, 2, 0, 0, 0},
-                 {"a cut in block 0", "not made for", 0, 0, 0, 0, 0}};
-
-    for (size_t i = 0; i < sizeof wrong / sizeof *wrong; i++) {
-        changes p = right;
-        p.layer = wrong[i].layer;
-        p.freeze = wrong[i].freeze;
-        p.remove = wrong[i].remove;
-        if (wrong[i].ablate) {
-            p.add = NULL;
-            p.ablate = w.v;
-        }
-        memset(&e, 0, sizeof e);
-        CHECK_THAT(!steer_begin(t->c, 0, NULL, -1, NULL, &e), "%s", e.text);
-        steer_status s = steer_begin(t->c, 1, plan_of(&p), wrong[i].twin, NULL, &e);
-        CHECK_THAT(s == STEER_EARG && e.code == s && strstr(e.text, wrong[i].word),
-                   "%s: status %d, \"%s\"", wrong[i].what, (int)s, e.text);
-    }
-    CHECK_THAT(!steer_begin(t->c, 1, plan_of(&right), 0, NULL, &e), "a right cut: %s", e.text);
-    changes alone = {.layer = 1, .cut = cut}; /* the twin may be the steered one */
-    CHECK_THAT(!steer_begin(t->c, 1, plan_of(&alone), 0, NULL, &e), "a cut without a vector: %s",
-               e.text);
-    steer_limits l = {.streams = 2, .positions = 16, .rows = 32, .cut_layer = 1};
-    steer_context *none = steer_context_new(w.m, &l, &e);
-    l.cut_rows = 10;
-    steer_context *some = steer_context_new(w.m, &l, &e);
-    CHECK_THAT(none && steer_begin(none, 1, plan_of(&right), 0, NULL, &e) == STEER_EARG &&
-                   strstr(e.text, "not made for"),
-               "a context without cut rows: %s", e.text);
-    /* Eleven rows with cuts where ten fit; ten are no trouble; a twin without its rows is. */
-    for (int n = 10; n <= 11 && some; n++) {
-        steer_row rows[22];
-        for (int i = 0; i < 2 * n; i++)
-            rows[i] = (steer_row){i / n, i % n, 1 + i % n, 0, 0};
-        CHECK_THAT(!steer_begin(some, 0, NULL, -1, NULL, &e) &&
-                       !steer_begin(some, 1, plan_of(&right), 0, NULL, &e),
-                   "%s", e.text);
-        steer_status s = steer_run(some, rows, 2 * n, NULL, &e);
-        CHECK_THAT(n == 10 ? !s : s == STEER_EARG && strstr(e.text, "more than 10 rows"),
-                   "%d rows: %s", n, e.text);
-        CHECK_THAT(!steer_begin(some, 0, NULL, -1, NULL, &e) &&
-                       !steer_begin(some, 1, plan_of(&right), 0, NULL, &e),
-                   "%s", e.text);
-        CHECK_THAT(steer_run(some, rows + n, n, NULL, &e) == STEER_EARG && strstr(e.text, "twin"),
-                   "%s", e.text);
-    }
-    l.cut_layer = w.m->config.layers;
-    CHECK_THAT(!steer_context_new(w.m, &l, &e) && !steer_context_bytes(w.m, &l),
-               "a graph above the last block");
-    l.cut_layer = 1;
-    l.cut_rows = -1;
-    CHECK_THAT(!steer_context_new(w.m, &l, &e) && !steer_context_bytes(w.m, &l),
-               "less than no rows");
-    steer_context_free(none);
-    steer_context_free(some);
-
-    /* Examples that do not fit, each through everything that takes one. */
-    double F[1], *scores = zeros(scores_width(t), sizeof *scores), node[64],
-                 *edge = zeros((size_t)size, sizeof *edge);
-    int tokens[14] = {1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14};
-    for (int i = 0; i < 4; i++) { /* too long; no prompt; too long an answer; less than no prompt */
-        static const int sizes[][2] = {{14, 9}, {6, 0}, {10, 3}, {3, -2}};
-        changes p = {.layer = 1, .cut = cut};
-        example x = {tokens, sizes[i][0], sizes[i][1], 1, 1};
-        for (int k = 0; k < 3; k++) {
-            memset(&e, 0, sizeof e);
-            steer_status s = k == 0   ? attribute(t, &x, w.v, STEER_LOGIT, 1, scores, &e)
-                             : k == 1 ? steer_patch_exactly(t, &x, w.v, node, edge, &e)
-                                      : steer_faithfulness(t, &x, w.v, plan_of(&p), 1, F, &e);
-            CHECK_THAT(s == STEER_EARG && e.code == s && strstr(e.text, "does not fit"),
-                       "example %d: status %d, "
-                       "\"%s\"",
-                       i, (int)s, e.text);
-        }
-    }
-    tokens[5] = w.m->config.vocab;
-    example foreign = {tokens, 10, 4, 1, 1};
-    CHECK_THAT(attribute(t, &foreign, w.v, STEER_LOGIT, 1, scores, &e) == STEER_EARG,
-               "a token outside");
-    float *zero = zeros((size_t)w.m->config.d, sizeof *zero);
-    CHECK_THAT(attribute(t, &w.x, zero, STEER_LOGIT, 1, scores, &e) == STEER_EARG &&
-                   strstr(e.text, "zero"),
-               "a vector that changes nothing: %s", e.text);
-
-    /* Where both runs predict the same, there is nothing to patch, and it is said so. */
-    example same = w.x;
-    same.coeff = 1e-6f;
-    for (size_t i = 0; i < scores_width(t); i++)
-        scores[i] = 7;
-    CHECK_THAT(!attribute(t, &same, w.v, STEER_LOGIT, 2, scores, &e), "%s", e.text);
-    double sum = 0;
-    for (size_t i = 0; i < scores_width(t); i++)
-        sum += fabs(scores[i]);
-    CHECK_THAT(scores[SCORE_POSITIONS] == 0 && sum == 0, "%g positions, %g in all",
-               scores[SCORE_POSITIONS], sum);
-    changes p = {.layer = 1, .cut = cut};
-    CHECK_THAT(!steer_faithfulness(t, &same, w.v, plan_of(&p), 1, F, &e) && isnan(F[0]),
-               "F of no effect is %g", F[0]);
-    CHECK_THAT(!attribute(t, &same, w.v, STEER_KL, 2, scores, &e) && scores[SCORE_POSITIONS] == 7,
-               "the KL metric has all %g positions", scores[SCORE_POSITIONS]);
-    t->kl_min = 1e9;
-    CHECK_THAT(!attribute(t, &w.x, w.v, STEER_KL, 2, scores, &e) && scores[SCORE_POSITIONS] == 0,
-               "a KL of %g", t->kl_min);
-    t->kl_min = 0;
-    CHECK_THAT(!attribute(t, &w.x, w.v, STEER_LOGIT, 2, scores, &e) && scores[SCORE_POSITIONS] > 0,
-               "the vector itself");
-
-    /* What can't be meant is refused: no steps, unknown metrics, an edit that never fires, an
-     * example that ends inside its prompt, more positions than the model has. */
-    for (int i = 0; i < 4; i++)
-        CHECK_THAT(attribute(t, &w.x, w.v,
-                             i < 2    ? STEER_LOGIT
-                             : i == 2 ? 7
-                                      : -1,
-                             i == 0   ? 0
-                             : i == 1 ? -3
-                                      : 2,
-                             scores, &e) == STEER_EARG,
-                   "steps or metric %d", i);
-    changes late = {.add = w.v, .coeff = 1, .layer = 1, .from = 1000};
-    CHECK_THAT(steer_faithfulness(t, &w.x, w.v, plan_of(&late), 1, F, &e) == STEER_ENOHIT,
-               "a vector that acts after the end");
-    example inside = w.x;
-    inside.n = inside.n_prompt - 1;
-    CHECK_THAT(attribute(t, &inside, w.v, STEER_LOGIT, 1, scores, &e) == STEER_EARG,
-               "an example that ends inside its prompt");
-    memset(&e, 0, sizeof e);
-    CHECK_THAT(!steer_tracer_new(w.m, 1, w.m->config.max_seq + 88, 4, 1, &e) &&
-                   e.code == STEER_EARG && strstr(e.text, "positions"),
-               "more positions than the model has: %s", e.text);
+    size_t cells = edge_cells(&w.t.graph);
+    unsigned char *cut = zeros(cells, 1), *kept = zeros(cells, 1);
+    double *scores = zeros(scores_width(&w.t), sizeof *scores);
+    CHECK_THAT(!steer_circuit_cut(&w.t.graph, kept, 0, cut, &e), "%s", e.text);
+    check_refused_cuts(&w, cut);
+    check_room_for_cuts(&w, cut);
+    check_refused_examples(&w, cut, scores);
+    check_nothing_to_patch(&w, cut, scores);
     free(cut);
     free(kept);
     free(scores);
-    free(edge);
-    free(zero);
     close_traced(&w);
 }
