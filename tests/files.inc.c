@@ -312,40 +312,14 @@ static void refused_vector(const steer_model *m, const unsigned char *bytes, siz
         steer_vector_free(&v);
 }
 
-static void test_vector_files(void) {
-    image f = small_image(F32, 0), other = small_image(Q8, SMALL_GEMMA), twin = small_image(F32, 0);
-    twin.bytes[twin.data + 3] ^= 1; /* the same shape, another weight */
-    seal(&twin);
-    steer_model *m = open_image(&f), *wide = open_image(&other), *near_twin = open_image(&twin);
-    if (!m || !wide || !near_twin)
-        return;
-    steer_vector v = random_dim(m, 1), w;
+/* Every flipped bit is refused; with a true checksum it is refused, or what opens has finite numbers
+ * and is the same from memory. */
+static void check_flipped_vectors(const steer_model *m, const unsigned char *bytes, size_t n,
+                                  const steer_vector *v) {
+    steer_vector w;
     steer_error e = {0};
-    char path[128];
-    snprintf(path, sizeof path, "%s", in_temporary("good.vec"));
-    CHECK_THAT(!steer_vector_save(&v, path, &e), "%s", e.text);
-    CHECK_THAT(!exists(in_temporary("good.vec.part")), "a .part file is left");
-    CHECK_THAT(!steer_vector_load(&w, path, m, &e), "%s", e.text);
-    CHECK_THAT(w.d == v.d && w.layers == v.layers && w.layer == v.layer && w.pos == v.pos &&
-                   w.coeff == v.coeff && w.fingerprint == v.fingerprint &&
-                   w.template_crc == v.template_crc && !strcmp(w.method, "dim") &&
-                   !strcmp(w.model, m->config.name),
-               "the header does not come back");
-    CHECK_THAT(!memcmp(w.v, v.v, sizeof(float) * (size_t)v.d) &&
-                   !memcmp(w.keep, v.keep, sizeof(float) * 3 * (size_t)v.layers),
-               "the numbers do not come back");
-    steer_vector_free(&w);
-    size_t n;
-    unsigned char *bytes = (unsigned char *)read_file(path, &n, &e), *copy = malloc(n + 1);
     char what[64];
-    CHECK_THAT(n == VECTOR_HEAD + 4 * ((size_t)v.d + 3 * (size_t)v.layers), "%zu bytes", n);
-    for (size_t k = 0; k < n; k++) {
-        snprintf(what, sizeof what, "%zu bytes of %zu", k, n);
-        refused_vector(m, bytes, k, 0, NULL, what);
-    }
-    memcpy(copy, bytes, n);
-    copy[n] = 0;
-    refused_vector(m, copy, n + 1, STEER_EFORMAT, NULL, "one byte more");
+    unsigned char *copy = malloc(n + 1);
     int opened = 0;
     for (size_t at = 0; at < n; at++)
         for (int bit = 0; bit < 8; bit++) {
@@ -372,8 +346,15 @@ static void test_vector_files(void) {
                 steer_vector_free(&w);
             }
         }
-    CHECK_THAT(opened > 8 * 4 * v.d / 2, "only %d sealed flips open", opened);
+    CHECK_THAT(opened > 8 * 4 * v->d / 2, "only %d sealed flips open", opened);
+    free(copy);
+}
 
+/* Every truncation, every wrong field of a vector's file, numbers that are none;
+ * other models' vectors, and what is none. */
+static void check_refused_vectors(const steer_model *m, const steer_model *wide,
+                                  const steer_model *near_twin, const image *file,
+                                  const unsigned char *bytes, size_t n) {
     static const struct {
         size_t at;
         uint32_t value;
@@ -392,6 +373,12 @@ static void test_vector_files(void) {
                   {24, 0x80000000, "width"},
                   {28, 0xFFFFFFFF, "blocks"}};
 
+    unsigned char *copy = malloc(n + 1);
+    char what[64];
+    for (size_t k = 0; k < n; k++) {
+        snprintf(what, sizeof what, "%zu bytes of %zu", k, n);
+        refused_vector(m, bytes, k, 0, NULL, what);
+    }
     for (size_t i = 0; i < sizeof fields / sizeof *fields; i++) {
         memcpy(copy, bytes, n);
         memcpy(copy + fields[i].at, &fields[i].value, 4);
@@ -405,31 +392,86 @@ static void test_vector_files(void) {
         seal_vector(copy, n);
         refused_vector(m, copy, n, STEER_ENONFINITE, "finite", "a NaN");
     }
-    refused_vector(wide, bytes, n, STEER_EMISMATCH, "width", "another width");
-    refused_vector(near_twin, bytes, n, STEER_EMISMATCH, "fingerprint",
-                   "another model of the same shape");
+    memcpy(copy, bytes, n);
+    copy[n] = 0;
+
+    const struct {
+        const char *what, *word;
+        const steer_model *m;
+        const unsigned char *bytes;
+        size_t n;
+        steer_status code;
+    } others[] = {
+        {"one byte more", NULL, m, copy, n + 1, STEER_EFORMAT},
+        {"a model as a vector", NULL, m, file->bytes, file->size, STEER_EFORMAT},
+        {"another width", "width", wide, bytes, n, STEER_EMISMATCH},
+        {"a model of the same shape", "fingerprint", near_twin, bytes, n, STEER_EMISMATCH}};
+
+    for (size_t i = 0; i < sizeof others / sizeof *others; i++)
+        refused_vector(others[i].m, others[i].bytes, others[i].n, others[i].code, others[i].word,
+                       others[i].what);
+    free(copy);
+}
+
+/* Paths that can't be written or read; nothing is left behind. */
+static void check_vector_paths(const steer_model *m, const steer_vector *v) {
+    const struct {
+        const char *path;
+        int write;
+    } tried[] = {
+        {temporary, 1},    {in_temporary("no/such/folder.vec"), 1}, {"/dev/null/x", 1}, {"", 1},
+        {temporary, 0},    {in_temporary("no/such/folder.vec"), 0}, {"/dev/null/x", 0}, {"", 0},
+        {"missing.vec", 0}};
+
+    for (size_t i = 0; i < sizeof tried / sizeof *tried; i++) {
+        const char *path = tried[i].path;
+        char partial[200];
+        steer_vector w;
+        steer_error e = {0};
+        snprintf(partial, sizeof partial, "%s.part", path);
+        steer_status s =
+            tried[i].write ? steer_vector_save(v, path, &e) : steer_vector_load(&w, path, m, &e);
+        check_refusal(tried[i].write ? "written" : "read", s, STEER_EIO, &e, path);
+        CHECK_THAT(*e.text && !exists(partial), "\"%s\": %s is left", e.text, partial);
+        s = tried[i].write ? steer_vector_save(v, path, NULL)
+                           : steer_vector_load(&w, path, m, NULL);
+        CHECK_THAT(s == STEER_EIO, "%s, without an error to fill in: status %d", path, s);
+    }
+}
+
+static void test_vector_files(void) {
+    image f = small_image(F32, 0), other = small_image(Q8, SMALL_GEMMA), twin = small_image(F32, 0);
+    twin.bytes[twin.data + 3] ^= 1; /* the same shape, another weight */
+    seal(&twin);
+    steer_model *m = open_image(&f), *wide = open_image(&other), *near_twin = open_image(&twin);
+    if (!m || !wide || !near_twin)
+        return;
+    steer_vector v = random_dim(m, 1), w;
+    steer_error e = {0};
+    char path[128];
+    snprintf(path, sizeof path, "%s", in_temporary("good.vec"));
+    CHECK_THAT(!steer_vector_save(&v, path, &e), "%s", e.text);
+    CHECK_THAT(!exists(in_temporary("good.vec.part")), "a .part file is left");
+    CHECK_THAT(!steer_vector_load(&w, path, m, &e), "%s", e.text);
+    CHECK_THAT(w.d == v.d && w.layers == v.layers && w.layer == v.layer && w.pos == v.pos &&
+                   w.coeff == v.coeff && w.fingerprint == v.fingerprint &&
+                   w.template_crc == v.template_crc && !strcmp(w.method, "dim") &&
+                   !strcmp(w.model, m->config.name),
+               "the header does not come back");
+    CHECK_THAT(!memcmp(w.v, v.v, sizeof(float) * (size_t)v.d) &&
+                   !memcmp(w.keep, v.keep, sizeof(float) * 3 * (size_t)v.layers),
+               "the numbers do not come back");
+    steer_vector_free(&w);
+    size_t n;
+    unsigned char *bytes = (unsigned char *)read_file(path, &n, &e);
+    CHECK_THAT(n == VECTOR_HEAD + 4 * ((size_t)v.d + 3 * (size_t)v.layers), "%zu bytes", n);
+    check_flipped_vectors(m, bytes, n, &v);
+    check_refused_vectors(m, wide, near_twin, &f, bytes, n);
+    check_vector_paths(m, &v);
     steer_status s = steer_vector_load(&w, path, near_twin, NULL);
     CHECK_THAT(s == STEER_EMISMATCH, "without an error to fill in: status %d", s);
-
-    /* Paths that can't be written or read; nothing is left behind. */
-    const char *const places[] = {temporary, in_temporary("no/such/folder.vec"), "/dev/null/x", ""};
-    for (int i = 0; i < 4; i++) {
-        char partial[200];
-        snprintf(partial, sizeof partial, "%s.part", places[i]);
-        memset(&e, 0, sizeof e);
-        CHECK_THAT(steer_vector_save(&v, places[i], &e) == STEER_EIO && *e.text, "\"%s\": %s",
-                   places[i], e.text);
-        CHECK_THAT(!exists(partial), "%s is left", partial);
-    }
-    CHECK_THAT(steer_vector_load(&w, in_temporary("missing.vec"), m, &e) == STEER_EIO, "%s",
-               e.text);
-    s = steer_vector_load(&w, in_temporary("missing.vec"), m, NULL);
-    CHECK_THAT(s == STEER_EIO, "status %d", s);
-    CHECK_THAT(steer_vector_load(&w, temporary, m, &e) && *e.text, "a folder as a vector");
-    refused_vector(m, f.bytes, f.size, STEER_EFORMAT, NULL, "a model as a vector");
     steer_vector_free(&v);
     free(bytes);
-    free(copy);
     steer_close(m);
     steer_close(wide);
     steer_close(near_twin);

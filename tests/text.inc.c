@@ -430,13 +430,9 @@ static void check_cleared(steer_model *m) {
     steer_context_free(c);
 }
 
-static void test_prompts(void) {
-    image f = small_image(F32, 0);
-    steer_model *m = open_image(&f);
+static void check_good_prompts(const steer_model *m) {
     steer_prompts p = {0};
     steer_error e = {0};
-    if (!m)
-        return;
 
     static const struct {
         const char *name, *file, *text[3], *task[3];
@@ -490,33 +486,51 @@ static void test_prompts(void) {
     CHECK_THAT(!load_text(&p, m, "a\nb\n", 4, 20, &e) && p.n == 2, "a limit beyond the end: %d",
                p.n);
     steer_prompts_free(&p);
+}
+
+static void check_refused_prompts(const steer_model *m) {
     char endless[400];
+    steer_prompts p = {0};
+    steer_error e = {0};
     memset(endless, 'q', sizeof endless);
 
-    static const struct {
-        const char *name, *file;
+    const struct {
+        const char *what, *file;
         size_t n;
         const char *word;
-    } bad[] = {{"empty", "", 0, "no prompts"},
-               {"newlines only", "\n\r\n\n", 4, "no prompts"},
-               {"zero byte", "good\nba\0d\n", 10, "line 2"},
-               {"binary", "\0\1\2\3", 4, "line 1"},
-               {"no prompt in JSON", "{\"text\": \"x\"}", 13, "line 1"},
-               {"open string", "{\"prompt\": \"x", 13, "line 1"},
-               {"prompt is a number", "{\"prompt\": 3}", 13, "line 1"},
-               {"cut escape", "{\"prompt\": \"\\", 13, "line 1"},
-               {"cut \\u", "{\"prompt\": \"\\u12", 16, "line 1"},
-               {"bad \\u", "{\"prompt\": \"\\uzzzz\"}", 20, "line 1"},
-               {"signed \\u", "{\"prompt\": \"\\u-123\"}", 20, "line 1"},
-               {"second line", "fine\n{\"prompt\": }", 17, "line 2"},
-               {"hidden zero", "{\"prompt\": \"a\\u0000b\"}", 22, "line 1"}};
+        steer_status code;
+    } bad[] = {{"empty", "", 0, "no prompts", STEER_EFORMAT},
+               {"newlines only", "\n\r\n\n", 4, "no prompts", STEER_EFORMAT},
+               {"zero byte", "good\nba\0d\n", 10, "line 2", STEER_EFORMAT},
+               {"binary", "\0\1\2\3", 4, "line 1", STEER_EFORMAT},
+               {"no prompt in JSON", "{\"text\": \"x\"}", 13, "line 1", STEER_EFORMAT},
+               {"open string", "{\"prompt\": \"x", 13, "line 1", STEER_EFORMAT},
+               {"prompt is a number", "{\"prompt\": 3}", 13, "line 1", STEER_EFORMAT},
+               {"cut escape", "{\"prompt\": \"\\", 13, "line 1", STEER_EFORMAT},
+               {"cut \\u", "{\"prompt\": \"\\u12", 16, "line 1", STEER_EFORMAT},
+               {"bad \\u", "{\"prompt\": \"\\uzzzz\"}", 20, "line 1", STEER_EFORMAT},
+               {"signed \\u", "{\"prompt\": \"\\u-123\"}", 20, "line 1", STEER_EFORMAT},
+               {"second line", "fine\n{\"prompt\": }", 17, "line 2", STEER_EFORMAT},
+               {"hidden zero", "{\"prompt\": \"a\\u0000b\"}", 22, "line 1", STEER_EFORMAT},
+               {"an endless prompt", endless, sizeof endless, "tokens", STEER_EARG}};
 
     for (size_t i = 0; i < sizeof bad / sizeof *bad; i++) {
         steer_status s = load_text(&p, m, bad[i].file, bad[i].n, 0, &e);
-        CHECK_THAT(s == STEER_EFORMAT && strstr(e.text, bad[i].word), "%s: status %d, \"%s\"",
-                   bad[i].name, s, e.text);
-        CHECK_THAT(!p.n && !p.tokens, "%s: prompts are left", bad[i].name);
+        check_refusal(bad[i].what, s, bad[i].code, &e, bad[i].word);
+        CHECK_THAT(!p.n && !p.tokens, "%s: prompts are left", bad[i].what);
         steer_prompts_free(&p);
+    }
+
+    const struct {
+        const char *what, *path;
+    } places[] = {{"a file that is not there", in_temporary("missing.txt")},
+                  {"a folder", temporary}};
+
+    for (size_t i = 0; i < sizeof places / sizeof *places; i++) {
+        steer_status s = steer_prompts_load(&p, m, places[i].path, 0, &e);
+        check_refusal(places[i].what, s, STEER_EIO, &e, places[i].path);
+        s = steer_prompts_load(&p, m, places[i].path, 0, NULL);
+        CHECK_THAT(s == STEER_EIO, "%s, without an error to fill in: status %d", places[i].what, s);
     }
     /* Half a surrogate pair has no character: refused, or text that is UTF-8. */
     if (!load_text(&p, m, "{\"prompt\": \"\\ud83dA\\ud83d\\u0041\"}", 33, 0, &e))
@@ -529,13 +543,15 @@ static void test_prompts(void) {
             s += n;
         }
     steer_prompts_free(&p);
-    steer_status s = load_text(&p, m, endless, sizeof endless, 0, &e);
-    CHECK_THAT(s == STEER_EARG && strstr(e.text, "tokens"), "an endless prompt: %s", e.text);
-    CHECK_THAT(steer_prompts_load(&p, m, in_temporary("missing.txt"), 0, &e) == STEER_EIO, "%s",
-               e.text);
-    s = steer_prompts_load(&p, m, in_temporary("missing.txt"), 0, NULL);
-    CHECK_THAT(s == STEER_EIO, "status %d", s);
-    CHECK_THAT(steer_prompts_load(&p, m, temporary, 0, &e) && *e.text, "a folder");
+}
+
+static void test_prompts(void) {
+    image f = small_image(F32, 0);
+    steer_model *m = open_image(&f);
+    if (m) {
+        check_good_prompts(m);
+        check_refused_prompts(m);
+    }
     steer_close(m);
     free(f.bytes);
 }
