@@ -611,19 +611,47 @@ static steer_status run_pair(const steer_model *m, changes *plan, changes *twin_
                     twin_plan ? twin_plan->hits : NULL, twin, tokens, n, logits, tape, e);
 }
 
-static void test_equal_plans(void) {
-    enum { N = 18 };
+/* What runs under two plans are compared on: a model, a vector [d], PLAN_TOKENS tokens, room for the
+ * logits [PLAN_TOKENS][vocab] of three runs. */
+enum { PLAN_TOKENS = 18 };
 
-    int tokens[N];
+typedef struct {
+    steer_model *m;
+    int tokens[PLAN_TOKENS];
+    size_t row, size; /* bytes, of one token's logits and of all */
+    float *logits[3];
+    const float *v;
+} comparison;
+
+static comparison comparison_of(int k, int seed) {
+    comparison x = {.m = test_model(k)};
+    x.row = sizeof(float) * (size_t)x.m->config.vocab;
+    x.size = x.row * PLAN_TOKENS;
+    for (int i = 0; i < 3; i++)
+        x.logits[i] = malloc(x.size);
+    x.v = random_vector(seed, 1, k, x.m->config.d, 0, 1);
+    dice = (uint64_t)seed;
+    random_tokens(x.tokens, PLAN_TOKENS, x.m->config.vocab);
+    return x;
+}
+
+static void free_comparison(comparison *x) {
+    for (int i = 0; i < 3; i++)
+        free(x->logits[i]);
+    free((void *)(uintptr_t)x->v);
+}
+
+static void test_equal_plans(void) {
+    enum { N = PLAN_TOKENS };
+
     steer_error e = {0};
     for (int k = 0; k < TEST_MODELS; k++) {
-        steer_model *m = test_model(k);
-        int vocab = m->config.vocab;
-        size_t row = sizeof(float) * (size_t)vocab, size = row * N;
-        float *plain = malloc(size), *steered = malloc(size), *got = malloc(size);
-        const float *v = random_vector(82, 1, k, m->config.d, 0, 1);
-        dice = 13;
-        random_tokens(tokens, N, vocab);
+        comparison on = comparison_of(k, 82);
+        steer_model *m = on.m;
+        int vocab = m->config.vocab, *tokens = on.tokens;
+        size_t row = on.row, size = on.size;
+        float *plain = on.logits[0], *steered = on.logits[1], *got = on.logits[2];
+        const float *v = on.v;
         changes add = test_plan(ADD, v, NULL);
         CHECK_THAT(!run_pair(m, NULL, NULL, 0, tokens, N, plain, NULL, &e), "%s", e.text);
         CHECK_THAT(!run_pair(m, &add, NULL, 0, tokens, N, steered, NULL, &e), "%s", e.text);
@@ -691,27 +719,22 @@ static void test_equal_plans(void) {
                        "a fork into a stream that holds %d positions", n);
             steer_context_free(c);
         }
-        free(plain);
-        free(steered);
-        free(got);
-        free((void *)v);
+        free_comparison(&on);
     }
 }
 
 /* Plans that are said in two ways, edit by edit; and edits at some positions only. */
 static void test_edit_lists(void) {
-    enum { N = 18, AT = 7 };
+    enum { N = PLAN_TOKENS, AT = 7 };
 
-    int tokens[N];
     steer_error e = {0};
     for (int k = 0; k < TEST_MODELS; k++) {
-        steer_model *m = test_model(k);
-        int vocab = m->config.vocab;
-        size_t row = sizeof(float) * (size_t)vocab, size = row * N;
-        float *one = malloc(size), *two = malloc(size), *plain = malloc(size);
-        const float *v = random_vector(83, 1, k, m->config.d, 0, 1);
-        dice = 23;
-        random_tokens(tokens, N, vocab);
+        comparison on = comparison_of(k, 83);
+        steer_model *m = on.m;
+        int vocab = m->config.vocab, *tokens = on.tokens;
+        size_t row = on.row;
+        float *one = on.logits[0], *two = on.logits[1], *plain = on.logits[2];
+        const float *v = on.v;
         const steer_edit add = {STEER_ADD, .layer = 1, .coeff = 1.5f, .v = v};
         const steer_edit low = {STEER_ADD, .layer = 1, .to = AT, .coeff = 1.5f, .v = v};
         const steer_edit high = {STEER_ADD, .layer = 1, .from = AT, .coeff = 1.5f, .v = v};
@@ -784,10 +807,7 @@ static void test_edit_lists(void) {
             }
         free(tape[0].resid);
         free(tape[1].resid);
-        free(one);
-        free(two);
-        free(plain);
-        free((void *)(uintptr_t)v);
+        free_comparison(&on);
     }
 }
 
