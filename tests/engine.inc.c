@@ -919,7 +919,10 @@ static void check_refused_plans(const refuser *r) {
     const steer_edit add = {STEER_ADD, .coeff = 1, .v = v}, ablate = {STEER_ABLATE, .v = v};
     const steer_edit later = {STEER_ADD, .layer = 1, .coeff = 1, .v = v};
     const steer_edit start = {STEER_START, .layer = 2, .v = v};
+    const steer_edit some = {STEER_START, .v = v, .to = 2};
+    const steer_edit no_start = {.kind = STEER_START}, no_cut = {.kind = STEER_CUT};
     const steer_edit values = {STEER_FREEZE, .what = STEER_V};
+    const steer_edit behind = {.kind = STEER_START + 1};
 
     const struct {
         const char *what, *word;
@@ -958,13 +961,11 @@ static void check_refused_plans(const refuser *r) {
         {"a twin that does not exist", "twin", PLAN(add, values), 0, 3, STEER_EARG},
         /* Lists that no option says: of no kind, twice what can be only once, in no order. */
         {"no kind", "unknown kind", PLAN({0}), 0, 1, STEER_EARG},
-        {"a kind behind the last", "unknown kind", PLAN({.kind = STEER_START + 1}), 0, 1,
-         STEER_EARG},
+        {"a kind behind the last", "unknown kind", PLAN(behind), 0, 1, STEER_EARG},
         {"an addition of nothing", "no vector", PLAN({STEER_ADD, .coeff = 1}), 0, 1, STEER_EARG},
-        {"a cut of nothing", "which", PLAN({.kind = STEER_CUT}), 0, 1, STEER_EARG},
-        {"a start from nothing", "nothing", PLAN({.kind = STEER_START}), 0, 1, STEER_EARG},
-        {"a start at some positions", "nothing", PLAN({STEER_START, .v = v, .to = 2}), 0, 1,
-         STEER_EARG},
+        {"a cut of nothing", "which", PLAN(no_cut), 0, 1, STEER_EARG},
+        {"a start from nothing", "nothing", PLAN(no_start), 0, 1, STEER_EARG},
+        {"a start at some positions", "nothing", PLAN(some), 0, 1, STEER_EARG},
         {"two starts", "twice", PLAN(start, start), 0, 1, STEER_EARG},
         {"a start above the vector", "above", PLAN(later, start), 0, 1, STEER_EARG},
         {"no freezing", "nothing", PLAN(later, {.kind = STEER_FREEZE}), 0, 1, STEER_EARG},

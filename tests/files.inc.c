@@ -896,40 +896,46 @@ static void test_promises(void) {
     }
 
     /* Tokens and merges. Token 256 is "th", merge 0 by rank; tokens 265 to 268 are special. */
-    uint64_t bytes;
-    image f = small_image(F32, 0);
-    f.bytes[section_at(&f, TOKEN_TYPES, &bytes) + 'a'] = 1;
-    seal(&f);
-    check_refused(&f, "byte 97 has the token 97");
-    f = small_image(F32, 0);
-    patch_bytes(&f, BYTE_TOKENS, (uint32_t[]){'a', 'b'}, (uint32_t[]){'b', 'b'}, 8);
-    check_refused(&f, "byte 97 has the token 98");
-    f = small_image(F32, 0);
-    patch_bytes(&f, BYTE_TOKENS, (uint32_t[]){'a', 'b'}, (uint32_t[]){270, 'b'}, 8);
-    check_refused(&f, "byte 97 has the token 270");
-    f = small_image(F32, 0);
-    f.bytes[section_at(&f, TOKEN_TYPES, &bytes) + 256] = 1;
-    seal(&f);
-    check_refused(&f, "token 256, is no text");
-    f = small_image(F32, 0);
-    f.bytes[section_at(&f, TOKEN_TYPES, &bytes) + 'a'] = 3;
-    seal(&f);
-    check_refused(&f, "token 97 is of no known kind");
-    f = small_image(F32, 0);
-    patch_bytes(&f, TOKEN_OFFSETS, (uint32_t[]){7, 8}, (uint32_t[]){9, 8}, 8);
-    check_refused(&f, "token 7 ends before it begins");
-    f = small_image(F32, 0);
-    patch_bytes(&f, MERGES, (uint32_t[]){'t', 'h', 0, 256}, (uint32_t[]){'i', 'n', 0, 258}, 16);
-    check_refused(&f, "out of order, or there twice");
-    f = small_image(F32, 0);
-    patch_bytes(&f, MERGES, (uint32_t[]){'t', 'h', 0, 256}, (uint32_t[]){'t', 'h', 0, 257}, 16);
-    check_refused(&f, "token 257, is not its parts");
-    f = small_image(F32, 0);
-    patch_bytes(&f, MERGES, (uint32_t[]){'t', 'h', 0, 256}, (uint32_t[]){'t', 270, 0, 256}, 16);
-    check_refused(&f, "unknown tokens");
+    static const struct {
+        int section;
+        size_t bytes;
+        uint32_t from[4], to[4];
+        const char *word;
+    } words[] = {
+        {BYTE_TOKENS, 8, {'a', 'b'}, {'b', 'b'}, "byte 97 has the token 98"},
+        {BYTE_TOKENS, 8, {'a', 'b'}, {270, 'b'}, "byte 97 has the token 270"},
+        {TOKEN_OFFSETS, 8, {7, 8}, {9, 8}, "token 7 ends before it begins"},
+        {MERGES, 16, {'t', 'h', 0, 256}, {'i', 'n', 0, 258}, "out of order, or there twice"},
+        {MERGES, 16, {'t', 'h', 0, 256}, {'t', 'h', 0, 257}, "token 257, is not its parts"},
+        {MERGES, 16, {'t', 'h', 0, 256}, {'t', 270, 0, 256}, "unknown tokens"}};
+
+    for (size_t i = 0; i < sizeof words / sizeof *words; i++) {
+        image f = small_image(F32, 0);
+        patch_bytes(&f, words[i].section, words[i].from, words[i].to, words[i].bytes);
+        check_refused(&f, words[i].word);
+    }
+
+    static const struct {
+        int token;
+        unsigned char type;
+        const char *word;
+    } types[] = {{'a', 1, "byte 97 has the token 97"},
+                 {256, 1, "token 256, is no text"},
+                 {'a', 3, "token 97 is of no known kind"}};
+
+    for (size_t i = 0; i < sizeof types / sizeof *types; i++) {
+        image f = small_image(F32, 0);
+        uint64_t bytes;
+        f.bytes[section_at(&f, TOKEN_TYPES, &bytes) + types[i].token] = types[i].type;
+        seal(&f);
+        check_refused(&f, types[i].word);
+    }
 
     /* The grammar, the template, and how many tokens end a request. */
-    static const struct {
+    char long_end[73] = "\0\0\0\0\0";
+    memset(long_end + 5, 'x', 65);
+
+    const struct {
         const char *text;
         size_t n;
         int section;
@@ -945,10 +951,11 @@ static void test_promises(void) {
                  {"\0\0\0\0\0a\0\0\0", 10, TEMPLATE, "not of 8 parts"},
                  {"\0\0\0\0\0a\0b\0c", 10, TEMPLATE, "not of 8 parts"},
                  {"", 0, TEMPLATE, "not of 8 parts"},
-                 {"a\0\0\0\0\0\0\0", 9, TEMPLATE, "with 0 tokens"}};
+                 {"a\0\0\0\0\0\0\0", 9, TEMPLATE, "with 0 tokens"},
+                 {long_end, sizeof long_end, TEMPLATE, "with 65 tokens"}};
 
     for (size_t i = 0; i < sizeof texts / sizeof *texts; i++) {
-        f = small_image(F32, 0);
+        image f = small_image(F32, 0);
         replace_section(&f, texts[i].section, texts[i].text, texts[i].n);
         if (texts[i].word)
             check_refused(&f, texts[i].word);
@@ -957,26 +964,23 @@ static void test_promises(void) {
             free(f.bytes);
         }
     }
-    char long_end[73] = "\0\0\0\0\0";
-    memset(long_end + 5, 'x', 65);
-    f = small_image(F32, 0);
-    replace_section(&f, TEMPLATE, long_end, sizeof long_end);
-    check_refused(&f, "with 65 tokens");
 
     /* The header's numbers, and the angles. */
-    f = small_image(F32, 0);
-    patch_config(&f, FIELD(first) + 4, 'I');
-    check_refused(&f, "named twice");
-    f = small_image(F32, 0);
-    patch_config(&f, FIELD(site_pos), (uint32_t)-7);
-    check_refused(&f, "default site");
-    f = small_image(F32, 0);
-    patch_config(&f, FIELD(site_pos), 0);
-    check_refused(&f, "default site");
-    f = small_image(F32, 0);
-    patch_config(&f, FIELD(site_coeff), 0);
-    check_refused(&f, "default site");
-    f = small_image(F32, 0);
+    static const struct {
+        size_t field;
+        uint32_t value;
+        const char *word;
+    } header[] = {{FIELD(first) + 4, 'I', "named twice"},
+                  {FIELD(site_pos), (uint32_t)-7, "default site"},
+                  {FIELD(site_pos), 0, "default site"},
+                  {FIELD(site_coeff), 0, "default site"}};
+
+    for (size_t i = 0; i < sizeof header / sizeof *header; i++) {
+        image f = small_image(F32, 0);
+        patch_config(&f, header[i].field, header[i].value);
+        check_refused(&f, header[i].word);
+    }
+    image f = small_image(F32, 0);
     steer_model *m = open_image(&f);
     float *angle = (float *)(f.bytes + ((const unsigned char *)m->rope_freq - f.bytes)) + 1;
     steer_close(m);

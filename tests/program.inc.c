@@ -299,6 +299,80 @@ static void test_shards(void) {
                        t);
 }
 
+/* A circuit's file: the smallest circuit goes into it and comes out as faithful; another model's,
+ * one with an edge that is none, without edges, or of something else is refused. */
+static void test_circuit_files(void) {
+    static const char set[] = "--limit 6 --patch 2 --max-new 12";
+    const char *const t = temporary, *found;
+    char arguments[512], script[1024], text[1 << 16];
+    steer_error e = {0};
+    size_t n;
+    snprintf(arguments, sizeof arguments,
+             "vector weights/tiny-gemma.bin --train 12 "
+             "--out %s/cv",
+             t);
+    CHECK_THAT(!run_program(PROGRAM, arguments, ""), "vector: %s", complained);
+    snprintf(arguments, sizeof arguments, "circuit weights/tiny-gemma.bin --vector %s/cv %s", t,
+             set);
+    snprintf(script, sizeof script, "%s --exact 0 --out %s/circuit", arguments, t);
+    CHECK_THAT(!run_program(PROGRAM, script, ""), "circuit: %s", complained);
+    found = strstr(shown, "smallest circuit of DIM with faithfulness 0.85: ");
+    int edges = found ? atoi(found + 48) : 0;
+    char *file = read_file(in_temporary("circuit"), &n, &e);
+    CHECK_THAT(file && edges > 0 && lines_of(file) == edges + 1, "%d edges in %s", edges, file);
+    snprintf(script, sizeof script, "%s --circuit %s/circuit", arguments, t);
+    CHECK_THAT(!run_program(PROGRAM, script, ""), "from the file: %s", complained);
+    found = strstr(shown, "faithfulness of the circuit in ");
+    found = found ? strstr(found, ": ") : NULL;
+    double F = found ? atof(found + 2) : 0;
+    CHECK_THAT(F >= 0.849 && F < 1.2, "faithfulness %g", F);
+    /* Half the edges, the graph's first ones, carry less. */
+    char *half = file;
+    for (int i = 0; i < edges / 2 && half; i++)
+        half = strchr(half, '\n') + 1;
+    if (half)
+        write_bytes(in_temporary("half"), file, (size_t)(half - file));
+    snprintf(script, sizeof script, "%s --circuit %s/half", arguments, t);
+    CHECK_THAT(!run_program(PROGRAM, script, ""), "half: %s", complained);
+    found = strstr(shown, "faithfulness of the circuit in ");
+    found = found ? strstr(found, ": ") : NULL;
+    CHECK_THAT(found && atof(found + 2) < 0.7 * F, "half of the edges carry %.8s", found);
+
+    static const struct {
+        const char *from, *to, *word;
+    } faults[] = {{"block 1", "block 2", "another graph"},
+                  {"steer circuit ", NULL, "another graph"},
+                  {"\n", "\n-1 ", "line 2"},
+                  {"\n", "\n99999999 x\n", "line 2"},
+                  {"\n", "\nx", "line 2"},
+                  {"steer ", "", "not a circuit file"},
+                  {" block", "", "not a circuit file"}};
+
+    for (size_t i = 0; i < sizeof faults / sizeof *faults && file; i++) {
+        const char *at = strstr(file, faults[i].from);
+        CHECK_THAT(at != NULL, "fault %zu", i);
+        if (!at)
+            continue;
+        snprintf(text, sizeof text, "%.*s%s%s", (int)(at - file), file,
+                 faults[i].to ? faults[i].to : "", at + strlen(faults[i].from));
+        if (!faults[i].to) { /* another model: one digit of its fingerprint */
+            snprintf(text, sizeof text, "%s", file);
+            char *digit = text + strlen(faults[i].from);
+            *digit = *digit == '0' ? '1' : '0';
+        }
+        write_bytes(in_temporary("wrong"), text, strlen(text));
+        snprintf(script, sizeof script, "%s --circuit %s/wrong", arguments, t);
+        command_is_refused(&(refused_command){1, script, faults[i].word}, t);
+    }
+    if (file)
+        write_bytes(in_temporary("wrong"), file, strcspn(file, "\n") + 1);
+    snprintf(script, sizeof script, "%s --circuit %s/wrong", arguments, t);
+    command_is_refused(&(refused_command){1, script, "without edges"}, t);
+    snprintf(script, sizeof script, "%s --circuit %s/missing", arguments, t);
+    command_is_refused(&(refused_command){1, script, "missing"}, t);
+    free(file);
+}
+
 /* A short reproduction, as text and as JSON: every table is there, every number is one. */
 static void test_reproduce(void) {
     if (!exists(PROGRAM)) {
