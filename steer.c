@@ -3847,9 +3847,18 @@ static int node_of(const steer_graph *g, int b, int h) {
     return 1 + (b - g->layer) * (g->heads + 1) + h;
 }
 
-/* Slot i of block b: the query of head i, then keys, then values, then the MLP. */
+/* Slots of a block: the queries of its heads, then keys, then values, and behind these the MLP. */
+static int slots_of_attention(const steer_graph *g) {
+    return g->heads + 2 * g->kv_heads;
+}
+
+/* Slot i of block b. */
 static int slot_of(const steer_graph *g, int b, int i) {
-    return (b - g->layer) * (g->heads + 2 * g->kv_heads + 1) + i;
+    return (b - g->layer) * (slots_of_attention(g) + 1) + i;
+}
+
+static int mlp_slot(const steer_graph *g, int b) {
+    return slot_of(g, b, slots_of_attention(g));
 }
 
 /* What slot_of numbered; of lm_head the block behind the last, and 0. */
@@ -3858,20 +3867,15 @@ typedef struct {
 } slot_place;
 
 static slot_place place_of_slot(const steer_graph *g, int slot) {
-    int width = g->heads + 2 * g->kv_heads + 1;
-    return (slot_place){g->layer + slot / width, slot % width};
-}
-
-static int mlp_slot(const steer_graph *g, int b) {
-    return slot_of(g, b, g->heads + 2 * g->kv_heads);
+    div_t at = div(slot, slots_of_attention(g) + 1);
+    return (slot_place){g->layer + at.quot, at.rem};
 }
 
 /* How many nodes precede a slot: its edges come from nodes 0 .. that - 1. A block's MLP has its
  * heads before it, too. */
 static int senders(const steer_graph *g, int slot) {
     slot_place at = place_of_slot(g, slot);
-    int is_mlp = at.i == g->heads + 2 * g->kv_heads;
-    return node_of(g, at.b, is_mlp ? g->heads : 0);
+    return node_of(g, at.b, at.i == slots_of_attention(g) ? g->heads : 0);
 }
 
 /* All edges: a block's attention slots read the A nodes before it, its MLP its heads too, lm_head
@@ -3879,18 +3883,23 @@ static int senders(const steer_graph *g, int slot) {
 static int64_t count_edges(const steer_graph *g) {
     int64_t n = g->blocks, per_block = g->heads + 1;
     int64_t before = n + per_block * n * (n - 1) / 2; /* the sum of A */
-    return (g->heads + 2 * (int64_t)g->kv_heads + 1) * before + n * g->heads + 1 + n * per_block;
+    return (slots_of_attention(g) + 1) * before + n * g->heads + 1 + n * per_block;
+}
+
+static steer_graph make_graph(int layer, int blocks, int heads, int kv_heads) {
+    steer_graph g = {layer, blocks, heads, kv_heads, 0, 0, 0};
+    g.nodes = node_of(&g, layer + blocks, 0);
+    g.slots = slot_of(&g, layer + blocks, 0) + 1;
+    int64_t edges = count_edges(&g); /* too many for an int only where a file is made up */
+    g.edges = edges < INT32_MAX ? (int)edges : INT32_MAX;
+    return g;
 }
 
 steer_graph steer_graph_of(const steer_model *m, int layer) {
     const steer_config *c = &m->config;
     if (outside(layer, 0, c->layers - 1))
         return (steer_graph){.layer = layer};
-    int blocks = c->layers - layer, H = c->heads, K = c->kv_heads;
-    steer_graph g = {layer, blocks, H, K, 1 + blocks * (H + 1), 1 + blocks * (H + 2 * K + 1), 0};
-    int64_t edges = count_edges(&g); /* too many for an int only where a file is made up */
-    g.edges = edges < INT32_MAX ? (int)edges : INT32_MAX;
-    return g;
+    return make_graph(layer, c->layers - layer, c->heads, c->kv_heads);
 }
 
 /* Whether this graph is one that steer_graph_of makes, small enough that marks of its nodes fit on
@@ -3900,17 +3909,16 @@ enum { MAX_NODES = 1 << 14 };
 static int is_graph(const steer_graph *g) {
     if (outside(g->layer, 0, INT32_MAX - MAX_NODES) || outside(g->blocks, 1, MAX_NODES) ||
         outside(g->heads, 1, MAX_NODES) || outside(g->kv_heads, 1, g->heads) ||
-        g->heads % g->kv_heads)
+        g->heads % g->kv_heads || g->blocks * (g->heads + 1) >= MAX_NODES)
         return 0;
-    int64_t nodes = 1 + (int64_t)g->blocks * (g->heads + 1);
-    int64_t slots = 1 + (int64_t)g->blocks * (g->heads + 2 * g->kv_heads + 1);
-    return nodes <= MAX_NODES && g->nodes == nodes && g->slots == slots &&
-           g->edges == count_edges(g);
+    steer_graph same = make_graph(g->layer, g->blocks, g->heads, g->kv_heads);
+    return g->nodes == same.nodes && g->slots == same.slots && g->edges == same.edges;
 }
 
 /* Whether `edge`, an index of [slots][nodes], is one: its node precedes its slot. */
 static int has_edge(const steer_graph *g, int edge) {
-    return edge % g->nodes < senders(g, edge / g->nodes);
+    div_t at = div(edge, g->nodes); /* slot, node */
+    return at.rem < senders(g, at.quot);
 }
 
 static size_t edge_cells(const steer_graph *g) {
@@ -3958,15 +3966,15 @@ int steer_edge_of(const steer_graph *g, int edge, steer_edge_ends *ends) {
     int counts[4], input = STEER_TO_Q;
     if (!is_graph(g) || outside(edge, 0, g->slots * g->nodes - 1) || !has_edge(g, edge))
         return 0;
-    int slot = edge / g->nodes, node = edge % g->nodes;
-    slot_place to = place_of_slot(g, slot);
+    div_t at = div(edge, g->nodes); /* slot, node */
+    slot_place to = place_of_slot(g, at.quot);
     *ends = (steer_edge_ends){.from = -1, .head = -1, .to = to.b, .input = STEER_TO_LOGITS};
-    if (node) {
-        int head = (node - 1) % (g->heads + 1);
-        ends->from = g->layer + (node - 1) / (g->heads + 1);
-        ends->head = head == g->heads ? -1 : head;
+    if (at.rem) {
+        div_t node = div(at.rem - 1, g->heads + 1); /* block, head or MLP */
+        ends->from = g->layer + node.quot;
+        ends->head = node.rem == g->heads ? -1 : node.rem;
     }
-    if (slot == g->slots - 1)
+    if (at.quot == g->slots - 1)
         return 1;
     count_inputs(g, counts);
     for (; to.i >= counts[input]; input++)
@@ -4005,7 +4013,7 @@ typedef struct {
 } gradients;
 
 typedef struct {              /* scratch of a backward pass over n positions */
-    float *g, *pulled, *t;    /* [n][d] */
+    float *G, *JtG, *t;       /* [n][d] G and J^T G of a slot; of a branch, P^T dx */
     float *dh, *du;           /* [n][ff] */
     float *dz, *dq, *dk, *dv; /* [n][heads * head_dim]; dk and dv by query head, then summed */
     float *capped, *p, *dp;   /* [heads][n] one row of each head's scores, pattern, gradient */
@@ -4022,18 +4030,18 @@ static void norm_rows_back(const steer_config *c, float *to, float *dy, float *x
 }
 
 /* sums[i] += this pass's share of x [n][d]. */
-static void gather(const gradients *g, float *sums, int i, float *x, int d) {
+static void accumulate(const gradients *g, float *sums, int i, float *x, int d) {
     add_rows(row_at(sums, i * g->n, d), g->share, x, d, g->n);
 }
 
-/* Of the slot whose input is the norm of x: dx += J^T G, and into the sums G and J^T G. */
-static void leave_slot(const steer_config *c, back_scratch *s, gradients *g, int slot, float *x,
-                       const float *norm, float *dx, int n) {
-    norm_rows_back(c, s->pulled, s->g, x, norm, n);
-    add_rows(dx, 1, s->pulled, c->d, n);
+/* Of the slot whose input is the norm of x: from its G, dx += J^T G; both go into the sums. */
+static void slot_back(const steer_config *c, back_scratch *s, gradients *g, int slot, float *x,
+                      const float *norm, float *dx, int n) {
+    norm_rows_back(c, s->JtG, s->G, x, norm, n);
+    add_rows(dx, 1, s->JtG, c->d, n);
     if (g) {
-        gather(g, g->in, slot, s->g, c->d);
-        gather(g, g->aware, slot, s->pulled, c->d);
+        accumulate(g, g->in, slot, s->G, c->d);
+        accumulate(g, g->aware, slot, s->JtG, c->d);
     }
 }
 
@@ -4158,10 +4166,10 @@ static void backward(const steer_context *ctx, const steer_tape *tape, int n, fl
     steer_graph graph = steer_graph_of(m, tape->first);
 
     /* In the forward pass this was: final = norm(x_L), the last slot's input. */
-    memcpy(s->g, dx, sizeof *dx * n * d);
+    memcpy(s->G, dx, sizeof *dx * n * d);
     memset(dx, 0, sizeof *dx * n * d);
-    leave_slot(c, s, g, graph.slots - 1, tape_at(tape, tape->resid, d, c->layers, 0), m->final_norm,
-               dx, n);
+    slot_back(c, s, g, graph.slots - 1, tape_at(tape, tape->resid, d, c->layers, 0), m->final_norm,
+              dx, n);
 
     for (int b = c->layers - 1; b >= tape->first; b--) {
         const block *w = &m->blocks[b];
@@ -4171,7 +4179,7 @@ static void backward(const steer_context *ctx, const steer_tape *tape, int n, fl
 
         /* x_{b+1} = x_mid + P(W_down h): dx goes to both terms. */
         if (g)
-            gather(g, g->out, branch + 1, dx, d);
+            accumulate(g, g->out, branch + 1, dx, d);
         branch_back(c, s, s->dh, dx, mlp, w->post_mlp_norm, &w->down, n);
 
         /* h = act(gate) · up: dh becomes dgate. */
@@ -4182,14 +4190,14 @@ static void backward(const steer_context *ctx, const steer_tape *tape, int n, fl
                        c->gelu);
 
         /* gate = W_gate y, up = W_up y, y = norm(x_mid) */
-        matmul_back(s->g, s->dh, &w->gate, n);
+        matmul_back(s->G, s->dh, &w->gate, n);
         matmul_back(s->t, s->du, &w->up, n);
-        add_rows(s->g, 1, s->t, d, n);
-        leave_slot(c, s, g, mlp_slot(&graph, b), mid, w->mlp_norm, dx, n);
+        add_rows(s->G, 1, s->t, d, n);
+        slot_back(c, s, g, mlp_slot(&graph, b), mid, w->mlp_norm, dx, n);
 
         /* x_mid = x_b + P(W_O z) */
         if (g)
-            gather(g, g->out, branch, dx, d);
+            accumulate(g, g->out, branch, dx, d);
         branch_back(c, s, s->dz, dx, attn, w->post_attn_norm, &w->o, n);
 
         /* z = A v of each head, A of the turned q and k */
@@ -4207,13 +4215,13 @@ static void backward(const steer_context *ctx, const steer_tape *tape, int n, fl
         int slot = slot_of(&graph, b, 0);
         for (int a = 0; a < 3; a++)
             for (int row = 0; row < weights[a]->rows; row += hd, slot++) {
-                linear(s->g, d, dy[a] + row * step[a], heads * hd, weights[a],
+                linear(s->G, d, dy[a] + row * step[a], heads * hd, weights[a],
                        (part){row, hd, 0, d}, 1, NULL, n);
-                leave_slot(c, s, g, slot, x, w->attn_norm, dx, n);
+                slot_back(c, s, g, slot, x, w->attn_norm, dx, n);
             }
     }
     if (g)
-        gather(g, g->out, 0, dx, d);
+        accumulate(g, g->out, 0, dx, d);
 }
 
 /* ===================================================================================== 12 patching
@@ -4310,6 +4318,7 @@ static void cut_delta(steer_context *c, int node, float *x) {
     }
 }
 
+/* The public types, for short. */
 typedef steer_example example;
 
 typedef struct steer_tracer { /* memory for examples of `max` tokens, `answers` positions */
@@ -4375,8 +4384,8 @@ static size_t lay_out_tracer(tracer *t, const steer_model *m, int layer, int max
     t->sums = at - t->tapes;
 
     back_scratch *s = &t->back;
-    PLACE(s->g, nd);                 /* [n][d] */
-    PLACE(s->pulled, nd);            /* [n][d] */
+    PLACE(s->G, nd);                 /* [n][d] */
+    PLACE(s->JtG, nd);               /* [n][d] */
     PLACE(s->t, nd);                 /* [n][d] */
     PLACE(s->dh, mul(n, ff));        /* [n][ff] */
     PLACE(s->du, mul(n, ff));        /* [n][ff] */
@@ -4413,6 +4422,10 @@ void steer_tracer_free(steer_tracer *t) {
         free(t->memory);
         free(t);
     }
+}
+
+void steer_tracer_kl_min(steer_tracer *t, double kl_min) {
+    t->kl_min = kl_min;
 }
 
 steer_tracer *steer_tracer_new(const steer_model *m, int layer, int max, int answers,
@@ -4484,14 +4497,13 @@ static steer_status run_example(tracer *t, const example *x, const steer_plan *c
     return s;
 }
 
-/* A list of edits that is its own plan's memory: a run of an example starts from the base run's
- * x_l, adds c s, and reads the twin along cut edges. */
+/* The plan of an example's run, with memory for its edits: it starts from the base run's x_l and,
+ * if there is an s, adds c s. */
 typedef struct {
-    steer_edit edits[3];
+    steer_edit edits[2];
     steer_plan plan;
 } traced_plan;
 
-/* Start, and, if there is an s, add; s may be NULL. Returns a plan of *p. */
 static const steer_plan *plan_from(const tracer *t, traced_plan *p, const float *s, float c) {
     int l = t->graph.layer;
     p->edits[0] = (steer_edit){STEER_START, .layer = l, .v = t->tape[0].resid};
@@ -4500,8 +4512,8 @@ static const steer_plan *plan_from(const tracer *t, traced_plan *p, const float 
     return &p->plan;
 }
 
-/* So many patched runs at most beside the one that they read from, in one pass. */
-enum { BATCH = 63 };
+/* Runs in one pass beside the one that they read from, at most. */
+enum { MAX_PATCHES = 63 };
 
 /* Base and steered run: tapes; from position P-1 on their final states, raw logits and tokens. */
 static steer_status run_ends(tracer *t, const example *x, const float *s, steer_error *e) {
@@ -4547,7 +4559,7 @@ static int find_poi(tracer *t, const example *x, int metric) {
 
 /* Sum over the first n positions of interest of z[y] - z[y*], of final states [.][d]; y and y* the
  * greedy tokens of source (0: the base run, 1: the steered) and destination. */
-static double logit_gaps(const tracer *t, int source, float *final, int n) {
+static double logit_difference(const tracer *t, int source, float *final, int n) {
     const weight *W = &t->m->unembed;
     double sum = 0;
     for (int j = 0; j < n; j++) {
@@ -4566,7 +4578,7 @@ static double metric_of(tracer *t, int metric, int source, float *final, int n) 
     int vocab = t->m->config.vocab;
     double sum = 0;
     if (metric == STEER_LOGIT)
-        return logit_gaps(t, source, final, n) / n;
+        return logit_difference(t, source, final, n) / n;
     for (int j = 0; j < n; j++) {
         int i = t->poi[j];
         matmul(t->p, row_at(final, i, t->m->config.d), &t->m->unembed, NULL, 1);
@@ -4740,13 +4752,13 @@ steer_status steer_attribute(tracer *t, const example *x, const float *s, int me
     return STEER_OK;
 }
 
-/* logit_gaps of runs under n plans, which read what they cut or freeze from the one `beside`. */
-static steer_status patched_gaps(tracer *t, const example *x, const steer_plan *beside,
-                                 const steer_plan *plans, int n, int source, int n_poi, double *gap,
-                                 steer_error *e) {
-    const steer_plan *list[BATCH + 1] = {beside};
+/* logit_difference of runs under n plans, which read what they cut or freeze from that `beside`. */
+static steer_status patched_differences(tracer *t, const example *x, const steer_plan *beside,
+                                        const steer_plan *plans, int n, int source, int n_poi,
+                                        double *difference, steer_error *e) {
+    const steer_plan *list[MAX_PATCHES + 1] = {beside};
     for (int from = 0, k; from < n; from += k) {
-        k = min_int(min_int(n - from, t->cut_streams), BATCH);
+        k = min_int(min_int(n - from, t->cut_streams), MAX_PATCHES);
         for (int i = 0; i < k; i++)
             list[i + 1] = &plans[from + i];
         TRY(run_example(t, x, list, k + 1, NULL, e));
@@ -4754,7 +4766,7 @@ static steer_status patched_gaps(tracer *t, const example *x, const steer_plan *
             for (int j = 0; j < n_poi; j++)
                 final_norm(t->c, (i + 1) * x->n + x->n_prompt - 1 + t->poi[j],
                            row_at(t->dx, t->poi[j], t->m->config.d));
-            gap[from + i] = logit_gaps(t, source, t->dx, n_poi);
+            difference[from + i] = logit_difference(t, source, t->dx, n_poi);
         }
     }
     return STEER_OK;
@@ -4766,19 +4778,20 @@ typedef struct {
     tracer *t;
     const example *x;
     int source, n_poi, batch;
-    const steer_plan *from, *to; /* the source's and the destination's */
-    double before;               /* m(destination) */
-    int n;                       /* patches that wait */
-    steer_edit edits[BATCH][3];  /* the destination's, then what is cut */
-    steer_plan plans[BATCH];
-    double *worth[BATCH]; /* where m(patched) - m(destination) goes */
+    const steer_plan *from, *to;      /* the source's and the destination's */
+    double before;                    /* m(destination) */
+    int n;                            /* patches that wait */
+    steer_edit edits[MAX_PATCHES][3]; /* the destination's, then what is cut */
+    steer_plan plans[MAX_PATCHES];
+    double *worth[MAX_PATCHES]; /* where m(patched) - m(destination) goes */
 } patch_queue;
 
 static steer_status run_patches(patch_queue *q, steer_error *e) {
-    double gap[BATCH];
-    TRY(patched_gaps(q->t, q->x, q->from, q->plans, q->n, q->source, q->n_poi, gap, e));
+    double difference[MAX_PATCHES];
+    TRY(patched_differences(q->t, q->x, q->from, q->plans, q->n, q->source, q->n_poi, difference,
+                            e));
     for (int i = 0; i < q->n; i++)
-        *q->worth[i] = gap[i] / q->n_poi - q->before;
+        *q->worth[i] = difference[i] / q->n_poi - q->before;
     q->n = 0;
     return STEER_OK;
 }
@@ -4821,7 +4834,7 @@ steer_status steer_patch_exactly(tracer *t, const example *x, const float *s, do
                      x,
                      source,
                      n_poi,
-                     min_int(t->cut_streams, BATCH),
+                     min_int(t->cut_streams, MAX_PATCHES),
                      ends[source],
                      ends[!source],
                      .before = metric_of(t, STEER_LOGIT, source, t->final[!source], n_poi)};
@@ -4858,16 +4871,17 @@ static void steered_plans(const tracer *t, const float *s, float c, const steer_
     }
 }
 
-static steer_status plans_gaps(tracer *t, const example *x, const float *s, const steer_plan *plans,
-                               int n, steer_edit *edits, steer_plan *copies, double *F,
-                               steer_error *e) {
+static steer_status plans_faithfulness(tracer *t, const example *x, const float *s,
+                                       const steer_plan *plans, int n, steer_edit *edits,
+                                       steer_plan *copies, double *F, steer_error *e) {
     traced_plan base;
     TRY(run_ends(t, x, s, e));
     int n_poi = find_poi(t, x, STEER_LOGIT);                   /* elsewhere z[s_t] - z[b_t] is 0 */
     n_poi -= n_poi && t->poi[n_poi - 1] == x->n - x->n_prompt; /* predicts no response token */
-    double D[2] = {logit_gaps(t, 1, t->final[0], n_poi), logit_gaps(t, 1, t->final[1], n_poi)};
+    double D[2] = {logit_difference(t, 1, t->final[0], n_poi),
+                   logit_difference(t, 1, t->final[1], n_poi)};
     steered_plans(t, s, x->coeff, plans, n, edits, copies);
-    TRY(patched_gaps(t, x, plan_from(t, &base, NULL, 0), copies, n, 1, n_poi, F, e));
+    TRY(patched_differences(t, x, plan_from(t, &base, NULL, 0), copies, n, 1, n_poi, F, e));
     for (int i = 0; i < n; i++)
         F[i] = D[1] == D[0] ? NAN : (F[i] - D[0]) / (D[1] - D[0]);
     return STEER_OK;
@@ -4884,8 +4898,9 @@ steer_status steer_faithfulness(tracer *t, const example *x, const float *s,
     }
     steer_edit *edits = zeros(total, sizeof *edits);
     steer_plan *copies = zeros((size_t)max_int(0, n), sizeof *copies);
-    steer_status status = edits && copies ? plans_gaps(t, x, s, plans, n, edits, copies, F, e)
-                                          : fail(e, STEER_ENOMEM, "no memory for %d plans", n);
+    steer_status status = edits && copies
+                              ? plans_faithfulness(t, x, s, plans, n, edits, copies, F, e)
+                              : fail(e, STEER_ENOMEM, "no memory for %d plans", n);
     free(edits);
     free(copies);
     return status;
@@ -4905,9 +4920,9 @@ static steer_status check_graph(const steer_graph *g, steer_error *e) {
                 g->nodes, g->slots, MAX_NODES);
 }
 
-/* A slot's readers are the nodes behind it: a query's its head, a key's or value's its group's
- * heads, the MLP's itself. Returns how many they are, from *first on. */
-static int readers(const steer_graph *g, int slot, int *first) {
+/* Nodes that a slot feeds: a query its head, a key or value the heads of its group, an MLP's input
+ * the MLP. Returns how many they are, from *first on. */
+static int fed_by(const steer_graph *g, int slot, int *first) {
     slot_place at = place_of_slot(g, slot);
     int group = g->heads / g->kv_heads, kv = at.i - g->heads;
     if (kv < 0) {
@@ -4930,14 +4945,14 @@ static int prune(const steer_graph *g, unsigned char *keep) {
     int count = 0, first;
     for (int v = 0; v < g->slots; v++) {
         const unsigned char *into = keep + v * g->nodes;
-        int n = readers(g, v, &first);
+        int n = fed_by(g, v, &first);
         for (int u = 0; u < g->nodes; u++)
             if (into[u] && reached[u])
                 memset(reached + first, 1, n);
     }
     for (int v = g->slots - 1; v >= 0; v--) {
         unsigned char *into = keep + v * g->nodes;
-        int n = readers(g, v, &first);
+        int n = fed_by(g, v, &first);
         for (int u = g->nodes - 1; u >= 0; u--) {
             if (!into[u])
                 continue;
@@ -4994,16 +5009,16 @@ static int select_greedy(const steer_graph *g, const int *order, int n, int forw
     int kept = 0, first;
     memset(keep, 0, edge_cells(g));
     for (int i = 0; i < g->edges && kept < n; i++) {
-        int edge = order[i], v = edge / g->nodes, u = edge % g->nodes;
-        int n_readers = readers(g, v, &first);
-        int touches = forward ? inside[u] : !n_readers || memchr(inside + first, 1, n_readers);
-        if (keep[edge] || !touches)
+        div_t at = div(order[i], g->nodes); /* slot, node */
+        int fed = fed_by(g, at.quot, &first);
+        int touches = forward ? inside[at.rem] : !fed || memchr(inside + first, 1, fed);
+        if (keep[order[i]] || !touches)
             continue;
         if (forward)
-            memset(inside + first, 1, n_readers);
+            memset(inside + first, 1, fed);
         else
-            inside[u] = 1;
-        keep[edge] = 1;
+            inside[at.rem] = 1;
+        keep[order[i]] = 1;
         kept++;
         i = -1; /* again from the strongest */
     }
@@ -5269,7 +5284,7 @@ steer_status steer_pair_prepare(tracer *t, steer_pair *pair, const steer_trainin
             continue;
         example x = {pair->tokens[k], pair->n[k], pair->n_prompt, 1, 1};
         if (!pair->start[k] || x.n <= x.n_prompt)
-            return fail(e, STEER_EARG, "a response of %d tokens, or no memory for its base run",
+            return fail(e, STEER_EARG, "a response of %d tokens, or no start[] for its base run",
                         x.n - x.n_prompt);
         TRY(run_example(t, &x, &none, 1, &t->tape[0], e));
         copy_floats(pair->start[k], t->tape[0].resid, (size_t)x.n * t->m->config.d);
@@ -5447,11 +5462,14 @@ steer_status steer_logit_lens(const steer_model *m, const float *v, int n, int *
 int steer_sparsify(const float *v, const double *effect, int d, double tau, steer_sparsity by,
                    uint64_t seed, int renormalise, float *to, steer_error *e) {
     clear(e);
-    ranked *sorted = d > 0 ? zeros((size_t)d, sizeof *sorted) : NULL;
-    if (!sorted || outside((int)by, STEER_BY_GRADIENT, STEER_BY_CHANCE)) {
-        fail(e, d > 0 && !sorted ? STEER_ENOMEM : STEER_EARG,
-             "%d dimensions, rule %d: no such rule, or no memory", d, (int)by);
-        free(sorted);
+    if (d < 1 || outside((int)by, STEER_BY_GRADIENT, STEER_BY_CHANCE)) {
+        fail(e, STEER_EARG, "%d dimensions, rule %d: at least 1, of the rules 0 to %d", d, (int)by,
+             STEER_BY_CHANCE);
+        return -1;
+    }
+    ranked *sorted = zeros((size_t)d, sizeof *sorted);
+    if (!sorted) {
+        fail(e, STEER_ENOMEM, "no memory to sort %d dimensions", d);
         return -1;
     }
 
@@ -7705,7 +7723,7 @@ static steer_status open_paper(experiment *s) {
     if (!s->t || !v || !GET(s->order, t.graph.edges) || !GET(s->ranks, t.graph.edges) ||
         !GET(s->cuts, MAX_CUTS * graph_size(s)))
         return s->e->code;
-    s->t->kl_min = s->kl_min;
+    steer_tracer_kl_min(s->t, s->kl_min);
     for (int k = 0; k < d; k++)
         v[k] = s->v.coeff * s->v.v[k];
     return STEER_OK;
@@ -7792,7 +7810,7 @@ static uint64_t hash_example(const experiment *s, const method *x, const example
     const int text[] = {ex->steered_text, ex->n_prompt};
     uint64_t h = hash_of(0, what, strlen(what));
     h = hash_of(h, x->v, sizeof *x->v * (size_t)s->m->config.d);
-    h = hash_of(hash_of(h, run, sizeof run), &s->t->kl_min, sizeof s->t->kl_min);
+    h = hash_of(hash_of(h, run, sizeof run), &s->kl_min, sizeof s->kl_min);
     h = hash_of(hash_of(h, &ex->coeff, sizeof ex->coeff), text, sizeof text);
     return hash_of(h, ex->tokens, sizeof *ex->tokens * (size_t)ex->n);
 }

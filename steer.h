@@ -357,6 +357,9 @@ typedef struct steer_tracer steer_tracer;     /* the memory for such work: three
 steer_tracer *steer_tracer_new(const steer_model *m, int layer, int positions, int answers,
                                int cut_streams, steer_error *e);
 void steer_tracer_free(steer_tracer *t);
+/* Of the KL metrics' positions of interest from now on: KL(destination || source), in nats, is at
+ * least this there; 0, as at first: all positions are of interest. */
+void steer_tracer_kl_min(steer_tracer *t, double kl_min);
 
 typedef struct {
     int positions;   /* of interest, over which the metric m is a mean; 0: source and destination

@@ -655,10 +655,10 @@ static void check_counts(void) {
                    H, K, g.edges);
         for (int v = 0; v < g.slots; v++) {
             int behind[64], n = nodes_behind(&g, v, behind), first = 0,
-                            got = readers(&g, v, &first);
+                            got = fed_by(&g, v, &first);
             CHECK_THAT(got == n && (!n || first == behind[0]) &&
                            (n < 2 || behind[n - 1] == first + n - 1),
-                       "slot %d: %d readers from %d", v, got, first);
+                       "slot %d feeds %d nodes from %d", v, got, first);
         }
         check_numbers(&g);
     }
@@ -1594,10 +1594,10 @@ static void check_nothing_to_patch(traced *w, const unsigned char *cut, double *
                "F of no effect is %g", F);
     CHECK_THAT(!attribute(t, &same, w->v, STEER_KL, 2, scores, &e) && scores[SCORE_POSITIONS] == 7,
                "the KL metric has all %g positions", scores[SCORE_POSITIONS]);
-    t->kl_min = 1e9;
+    steer_tracer_kl_min(t, 1e9);
     CHECK_THAT(!attribute(t, &w->x, w->v, STEER_KL, 2, scores, &e) && scores[SCORE_POSITIONS] == 0,
                "a KL of %g", t->kl_min);
-    t->kl_min = 0;
+    steer_tracer_kl_min(t, 0);
     CHECK_THAT(!attribute(t, &w->x, w->v, STEER_LOGIT, 2, scores, &e) &&
                    scores[SCORE_POSITIONS] > 0,
                "the vector itself");
