@@ -15,16 +15,20 @@
  *
  * Promises. No function exits, prints, reads the environment or keeps global state. A steer_model
  * is immutable once open and may be shared by threads; a steer_context belongs to one thread at a
- * time. All that a run takes is allocated with it; beside that, steer_generate and
- * steer_means allocate in each call. Results have the same bits for any number of OpenMP threads,
- * any batch and any split into prefill and generation. A thread that calls the library needs 96 KB
- * of stack. Plain structs may grow between versions: zero them before use, zero means "default".
- * There is no ABI promise.
+ * time, and so does a steer_tracer. All that steer_run takes is allocated with its context; other
+ * functions may allocate while they run. Results have the same bits for any number of OpenMP
+ * threads, any batch and any split into prefill and generation. A thread that calls the library
+ * needs 96 KB of stack. Plain structs may grow between versions: zero them before use, zero means
+ * "default". There is no ABI promise.
  *
  * Returns. A failure is a steer_status that is not 0, a pointer that is NULL, or a count or number
  * (int, long) of -1; steer_context_bytes says 0. Where a steer_error is asked for, it then has the
- * reason; success clears it. What a *_new, *_open, *_load or steer_dim made is freed by the function
- * beside it.
+ * reason; success clears it. Any call may refuse an argument (STEER_EARG), and one that allocates
+ * may fail with STEER_ENOMEM; what else a call can fail with stands beside it.
+ *
+ * Ownership. What a *_new, *_open, *_load or steer_dim made is freed by the *_close or *_free
+ * beside it. Arrays that a call writes are the caller's. What a call is given it borrows until it
+ * returns; a context or a tracer borrows its model until it is freed.
  *
  * Threads. Built with OpenMP, work is shared by as many threads as the calling thread's
  * omp_set_num_threads or OMP_NUM_THREADS says. How they wait for each other is read from the
@@ -70,10 +74,16 @@ typedef struct steer_model steer_model;
 
 typedef struct {
     int d, layers, heads, kv_heads, head_dim, ff, vocab, max_seq;
-    int qkv_bias, post_norms, gelu, tied; /* switches of the architecture */
-    int window, window_every; /* block b sees `window` positions unless b % every == every - 1 */
-    float norm_eps, norm_offset, attn_cap, final_cap, embed_scale, query_scale;
-    int pretok, nfc, trim; /* 1: GPT-2, single digits; 2: Qwen2 */
+    /* Switches, 0 or 1: q, k and v have biases; what attention and MLP add is normed; GELU instead
+     * of SiLU; the embedding is the unembedding, too. */
+    int qkv_bias, post_norms, gelu, tied;
+    /* Block b sees `window` positions (0: all) unless b % window_every == window_every - 1. */
+    int window, window_every;
+    float norm_eps, norm_offset;    /* RN(x) = x / sqrt(mean x² + eps) · (offset + w) */
+    float attn_cap, final_cap;      /* cap · tanh(x / cap) of scores and of logits; 0: none */
+    float embed_scale, query_scale; /* of embeddings; of q · k */
+    int pretok;    /* how text is cut, 1: as GPT-2, digits one by one; 2: as Qwen2 */
+    int nfc, trim; /* 0 or 1: text is brought into NFC; spaces around a turn are dropped */
     int n_eot, n_first;
     int eot[STEER_MAX_IDS], first[STEER_MAX_IDS]; /* the paper's R: a refusal's first tokens */
     int site_layer, site_pos;                     /* site to report by default; layer 0: none */
@@ -98,15 +108,17 @@ enum { STEER_READ = 1 }; /* flags of steer_open */
 steer_model *steer_open(const char *path, unsigned flags, steer_error *e);
 steer_model *steer_open_memory(const void *bytes, size_t size, const char *name, steer_error *e);
 void steer_close(steer_model *m);
-const steer_config *steer_model_config(const steer_model *m);
-steer_status steer_verify(const steer_model *m, steer_error *e); /* the weights' checksum */
+const steer_config *steer_model_config(const steer_model *m); /* the model's own */
+/* The weights' checksum, which steer_open leaves: STEER_EFORMAT if they are damaged. */
+steer_status steer_verify(const steer_model *m, steer_error *e);
 
 /* ---- Text ---- */
 /* Token ids of n bytes of plain text (special tokens' look-alikes stay text). Returns the number
  * of tokens, at most `cap` of which are written, or -1. */
 long steer_encode(const steer_model *m, const char *text, size_t n, int *tokens, long cap,
                   steer_error *e);
-/* The bytes of one token; special tokens give their name. None for ids that are not. Never NULL. */
+/* The n bytes of one token, the model's own; special tokens give their name. None for ids that are
+ * not. Never NULL. */
 const char *steer_piece(const steer_model *m, int id, size_t *n);
 /* Text of tokens; special ones, and ids outside the vocabulary, are left out. Returns its length;
  * writes at most cap - 1 bytes, a 0. */
@@ -207,7 +219,7 @@ typedef struct {
     int tape;   /* n > 0: this row is recorded as row n - 1 of the tape */
 } steer_row;
 
-typedef struct {       /* what a run remembers of chosen rows; any pointer may be NULL */
+typedef struct {       /* what a run remembers of chosen rows; any array may be NULL */
     float *resid;      /* [depth + 1][rows][d] residual entering each block, after the edits */
     float *attn, *mlp; /* [depth][rows][d] module outputs, before Gemma's post-norms */
     float *mid;        /* [depth][rows][d] residual between attention and MLP */
@@ -218,28 +230,32 @@ typedef struct {       /* what a run remembers of chosen rows; any pointer may b
                             first: blocks below `first` are not recorded */
 } steer_tape;
 
-/* Attention pattern A[t][u] of a head, [n][n], from the q and k of a tape's rows row .. row + n - 1,
- * which are positions 0 .. n - 1 of one stream; 0 where t does not see u. Where a stream's patterns
- * are frozen, it is the twin's rows that have them. */
+/* Attention pattern A[t][u] of a head, [n][n], from the q and k of a tape's rows row and on,
+ * which are positions 0 .. n - 1 of one stream; 0 where t does not see u. Where a stream's
+ * patterns are frozen, it is the twin's rows that have them. */
 steer_status steer_pattern(const steer_model *m, const steer_tape *tape, int block, int head,
                            int row, int n, float *pattern, steer_error *e);
-size_t steer_context_bytes(const steer_model *m, const steer_limits *l); /* 0: too large */
+/* What a context takes; 0: too much for this machine, or limits that none has. */
+size_t steer_context_bytes(const steer_model *m, const steer_limits *l);
 steer_context *steer_context_new(const steer_model *m, const steer_limits *l, steer_error *e);
 void steer_context_free(steer_context *c);
 /* Begin a sequence under a plan (borrowed, and left as it is while the stream runs; NULL: none);
  * runs add to hits [plan->n], unless NULL. A plan that freezes or cuts needs a twin: another stream
  * that is fed the same tokens in the same runs; -1: none. With a twin, blocks below the first one
- * that the plan adds to are not run again: the stream enters at that block with the twin's
- * residual. */
+ * that the plan adds to or cuts are not run again: the stream enters at that block with the twin's
+ * residual. STEER_ENONFINITE: a vector of the plan is not finite. */
 steer_status steer_begin(steer_context *c, int stream, const steer_plan *plan, int twin,
                          int64_t *hits, steer_error *e);
-/* Let `to` continue after the first n positions of `from` (same plan), copying its KV cache. */
+/* Let `to`, which has begun under the same plan and run nothing, continue after the first n
+ * positions of `from`, copying its KV cache. */
 steer_status steer_fork(steer_context *c, int from, int to, int n, steer_error *e);
 /* One forward pass over a batch of rows. Rows of a stream come in ascending positions and continue
- * it. Each row's result depends on its own stream (and twin) only. */
+ * it. Each row's result depends on its own stream (and twin) only. A refused run changes no stream;
+ * after STEER_ENONFINITE, logits that are not finite, the rows have been run. */
 steer_status steer_run(steer_context *c, const steer_row *rows, int n, const steer_tape *tape,
                        steer_error *e);
-/* [vocab], of the last run's row; NULL where no logits were wanted, or the run was refused. */
+/* [vocab], of the last run's row, the context's own until the next run; NULL where no logits were
+ * wanted, or the run was refused. */
 const float *steer_logits(const steer_context *c, int row);
 
 typedef struct {
@@ -255,7 +271,8 @@ typedef struct {
 
 /* Generate many answers side by side; streams that begin alike share their prefix. `tick`, if any,
  * is told of each token (its job); returning non-zero stops with STEER_OK. Takes all streams of the
- * context, which are as before steer_begin when it returns; so does steer_means. */
+ * context, which are as before steer_begin when it returns; so does steer_means. STEER_ENOHIT: an
+ * edit of a plan changed no row; else fails as steer_begin and steer_run do. */
 steer_status steer_generate(steer_context *c, steer_job *jobs, int n,
                             int (*tick)(void *user, int job, int token), void *user,
                             steer_error *e);
@@ -273,14 +290,16 @@ typedef struct {
                                    (steer_edit.keep), owned */
 } steer_vector;
 
-/* A vector of zeros, to be filled in; method: what it is called in its file, at most 15 bytes. */
+/* A vector of zeros, to be filled in, for a block and an end-of-instruction position -eoi .. -1;
+ * method: what it is called in its file, at most 15 bytes. */
 steer_status steer_vector_new(steer_vector *v, const steer_model *m, const char *method, int layer,
                               int pos, float coeff, steer_error *e);
 /* A regular file is replaced whole or not at all, where links lead to it too, keeping its mode; its
  * new bytes are first in PATH.part0 (or 1, ...), which only a signal can leave behind. Pipes and
- * devices are written to as they are. */
+ * devices are written to as they are. STEER_EIO: the system refused. */
 steer_status steer_vector_save(const steer_vector *v, const char *path, steer_error *e);
-/* Refused with the field named when it was made for another model or template. */
+/* STEER_EMISMATCH with the field named when it was made for another model or template; STEER_EIO,
+ * STEER_EFORMAT, STEER_ENONFINITE: the file can't be read, is none, or holds no finite numbers. */
 steer_status steer_vector_load(steer_vector *v, const char *path, const steer_model *m,
                                steer_error *e);
 /* The same of a file's bytes; `name` is for the errors. */
@@ -296,11 +315,12 @@ typedef struct { /* tokenised prompts */
 } steer_prompts;
 
 /* Append one prompt under the model's template to prompts that were zero at first (system NULL: the
- * model's default; task: any note, or NULL). The texts are copied. */
+ * model's default; task: any note, or NULL). The texts are copied. STEER_EARG: more tokens than the
+ * model has positions. */
 steer_status steer_prompts_add(steer_prompts *p, const steer_model *m, const char *system,
                                const char *text, const char *task, steer_error *e);
-/* One prompt a line: PROMPT, PROMPT<TAB>TASK, or {"prompt": "..."}; the template is applied.
- * limit 0: all. */
+/* One prompt a line: PROMPT, PROMPT<TAB>TASK, or {"prompt": "..."}; the template is applied. limit:
+ * how many at most; 0: all. STEER_EIO, STEER_EFORMAT: the file can't be read, or a line is none. */
 steer_status steer_prompts_load(steer_prompts *p, const steer_model *m, const char *path, int limit,
                                 steer_error *e);
 /* The same of a file's text; `name` is for the errors. */
@@ -333,11 +353,12 @@ typedef struct {
 } steer_sums;
 
 /* Run prompts, and add them to the sums. sign 1 counts prompts with log-odds > 0 only, -1 those
- * below 0, 0 all. After a failure the sums may hold some of the prompts. */
+ * below 0, 0 all. Fails as steer_run does; the sums may then hold some of the prompts. */
 steer_status steer_means(steer_context *c, const steer_prompts *p, const steer_behaviour *b,
                          int sign, steer_sums *to, steer_error *e);
-/* The difference-in-means vector of a site: the mean over prompts with the behaviour minus that
- * over prompts without it; steer_vector_free it. */
+/* The difference-in-means vector of a site (paper 2.1): the mean over prompts with the behaviour
+ * minus that over prompts without it, and keep, the means without it along v at the same position.
+ * steer_vector_free it. */
 steer_status steer_dim(steer_vector *v, const steer_model *m, const steer_sums *with,
                        const steer_sums *without, int layer, int pos, float coeff, steer_error *e);
 
@@ -350,10 +371,18 @@ typedef struct {
                             base run the source; 0: the other way round */
 } steer_example;
 
-enum { STEER_LOGIT, STEER_DIR_KL, STEER_KL }; /* metrics; before any soft-cap */
-typedef struct steer_tracer steer_tracer;     /* the memory for such work: three tapes, gradients */
+/* Metrics m of a run, before any soft-cap: means over the positions of interest. For STEER_LOGIT
+ * these are where source and destination predict different tokens, y and y*; for the others all,
+ * but see steer_tracer_kl_min. P is the run's distribution over next tokens. */
+enum {
+    STEER_LOGIT,  /* z[y] - z[y*], logits */
+    STEER_DIR_KL, /* KL(P_destination || P) - KL(P_source || P), nats */
+    STEER_KL      /* KL(P_destination || P), nats */
+};
+
+typedef struct steer_tracer steer_tracer; /* the memory for such work: three tapes, gradients */
 /* For examples of at most `positions` tokens and `answers` - 1 response tokens, a vector added at
- * block `layer`, and cut_streams patched runs at once. One thread at a time. */
+ * block `layer`, and cut_streams patched runs at once: at least 2, 1 and 1. */
 steer_tracer *steer_tracer_new(const steer_model *m, int layer, int positions, int answers,
                                int cut_streams, steer_error *e);
 void steer_tracer_free(steer_tracer *t);
@@ -362,9 +391,8 @@ void steer_tracer_free(steer_tracer *t);
 void steer_tracer_kl_min(steer_tracer *t, double kl_min);
 
 typedef struct {
-    int positions;   /* of interest, over which the metric m is a mean; 0: source and destination
-                        agree there, and all else is 0 */
-    double total;    /* m(source) - m(destination) */
+    int positions;   /* of interest; 0: source and destination agree everywhere, all else is 0 */
+    double total;    /* m(source) - m(destination), in the metric's unit, as are all of these */
     double estimate; /* of it: node[0], the sum of vector[] */
     /* Arrays of the caller's; any may be NULL. */
     double *node;   /* [nodes] */
@@ -374,17 +402,18 @@ typedef struct {
     double *aware;  /* and the norm-aware form, the gradient before it */
 } steer_scores;
 
-/* Integrated gradients over `steps` midpoints (eqs. 3 and 4). */
+/* Integrated gradients over `steps` midpoints (paper eqs. 3 and 4) from destination to source; the
+ * vector is s [d]. Fails as steer_begin and steer_run do. */
 steer_status steer_attribute(steer_tracer *t, const steer_example *x, const float *s, int metric,
                              int steps, steer_scores *scores, steer_error *e);
-/* The same by one run a node, node[nodes], and, if edge is not NULL, one an edge [slots][nodes];
- * logit metric. */
+/* The same by one run a node, node[nodes], and, if edge is not NULL, one an edge [slots][nodes]:
+ * m(patched) - m(destination), STEER_LOGIT. Fails as steer_attribute does. */
 steer_status steer_patch_exactly(steer_tracer *t, const steer_example *x, const float *s,
                                  double *node, double *edge, steer_error *e);
-/* Faithfulness F[n] of plans on a steered response: 0 as the base run, 1 as the steered (section
- * 4.3); NAN when both say the same. A plan that adds nothing changes the steered run: s is added as
- * in the example. In one that adds vectors, their coefficients are multiplied by the example's. No
- * plan has a START. */
+/* Faithfulness F[n] of plans on a steered response (paper section 4.3), without unit: 0 as the base
+ * run, 1 as the steered; NAN when both say the same. A plan that adds nothing changes the steered
+ * run: s is added as in the example. In one that adds vectors, their coefficients are multiplied by
+ * the example's. No plan has a START. Fails as steer_generate does. */
 steer_status steer_faithfulness(steer_tracer *t, const steer_example *x, const float *s,
                                 const steer_plan *plans, int n, double *F, steer_error *e);
 
@@ -413,11 +442,12 @@ int steer_circuit_prune(const steer_graph *g, unsigned char *kept, steer_error *
 steer_status steer_circuit_cut(const steer_graph *g, const unsigned char *kept, int complement,
                                unsigned char *cut, steer_error *e);
 /* |A and B| / min(|A|, |B|), or with `of_union` / |A or B|, of n = slots * nodes bytes; 0 where one
- * is empty (section 5.2). */
+ * is empty (paper section 5.2). */
 double steer_circuit_overlap(const unsigned char *a, const unsigned char *b, size_t n,
                              int of_union);
 /* A text file: model and first block, then a line an edge, its number and its name. Written as
- * steer_vector_save writes. Loading sets kept; another model's or block's circuit is refused. */
+ * steer_vector_save writes. Loading sets kept; another model's or block's circuit is refused
+ * (STEER_EMISMATCH), as is what is no circuit file (STEER_EFORMAT). */
 steer_status steer_circuit_save(const char *path, const steer_model *m, const steer_graph *g,
                                 const unsigned char *kept, steer_error *e);
 steer_status steer_circuit_load(const char *path, const steer_model *m, const steer_graph *g,
@@ -454,18 +484,19 @@ typedef struct {
     double match; /* share of the wanted response's tokens that are the most probable ones */
 } steer_epoch;
 
-/* Before pairs are trained on: their base runs. */
+/* Before pairs are trained on: their base runs. Fails as steer_run does. */
 steer_status steer_pair_prepare(steer_tracer *t, steer_pair *pair, const steer_training *how,
                                 steer_error *e);
 /* Train v [d], added at the tracer's block; it gets this norm. record[epochs]; *best: the epoch
- * that v is of, where the validation pairs are fitted best. Allocates (epochs + 12) d numbers. */
+ * that v is of, where the validation pairs are fitted best. Allocates (epochs + 12) d numbers.
+ * STEER_ENONFINITE: no epoch's loss is finite; else fails as steer_run does. */
 steer_status steer_train(steer_tracer *t, const steer_pair *pairs, int n,
                          const steer_pair *validation, int n_validation, const steer_training *how,
                          double norm, float *v, steer_epoch *record, int *best, steer_error *e);
 
 /* ---- What a vector says (paper section 6) ---- */
-/* Steering value vector: to[d] = W_O W_V (gain · v) of a head, what v, read through the head's value
- * and output, writes; without the norms' scalars. to may be v. */
+/* Steering value vector (paper section 6): to[d] = W_O W_V (gain · v) of a head, what v, read
+ * through the head's value and output, writes; without the norms' scalars. to may be v. */
 steer_status steer_value_vector(const steer_model *m, const float *v, int block, int head,
                                 float *to, steer_error *e);
 /* Logit lens: the n tokens whose logits W_U RN(v) are the largest, and these, before any soft-cap.
@@ -482,7 +513,8 @@ typedef enum {
 } steer_sparsity;
 
 /* v [d] with dimensions set to 0, into to[d]; renormalise 1: with v's norm again. effect[d]: the
- * estimate by dimension of steer_attribute, or a mean of such. Returns how many stay, or -1. */
+ * estimate by dimension of steer_attribute, or a mean of such. Returns how many stay, or -1. to may
+ * be v. */
 int steer_sparsify(const float *v, const double *effect, int d, double tau, steer_sparsity by,
                    uint64_t seed, int renormalise, float *to, steer_error *e);
 
