@@ -619,60 +619,63 @@ static int outside(int x, int low, int high) {
     return x < low || x > high;
 }
 
-static const char *config_fault(const steer_config *c) { /* what is wrong with it, or NULL */
-    const float constants[] = {c->norm_eps,  c->norm_offset, c->attn_cap,
-                               c->final_cap, c->embed_scale, c->query_scale};
+static const char *config_fault(const steer_config *config) { /* what is wrong with it, or NULL */
+    const float constants[] = {config->norm_eps,  config->norm_offset, config->attn_cap,
+                               config->final_cap, config->embed_scale, config->query_scale};
     for (int i = 0; i < 6; i++)
         if (!isfinite(constants[i]))
             return "a constant that is not a finite number";
-    if (outside(c->vocab, 1, 1 << 22))
+    if (outside(config->vocab, 1, 1 << 22))
         return "an impossible size of the vocabulary";
-    if (outside(c->max_seq, 1, 1 << 24))
+    if (outside(config->max_seq, 1, 1 << 24))
         return "an impossible context length";
-    if (outside(c->n_eot, 1, STEER_MAX_IDS))
+    if (outside(config->n_eot, 1, STEER_MAX_IDS))
         return "an impossible number of end-of-turn tokens";
-    if (outside(c->n_first, 0, STEER_MAX_IDS))
+    if (outside(config->n_first, 0, STEER_MAX_IDS))
         return "an impossible number of refusal tokens";
     for (int i = 0; i < STEER_MAX_IDS; i++) {
-        if (outside(c->eot[i], 0, c->vocab - 1))
+        if (outside(config->eot[i], 0, config->vocab - 1))
             return "an end-of-turn token outside the vocabulary";
-        if (outside(c->first[i], 0, c->vocab - 1))
+        if (outside(config->first[i], 0, config->vocab - 1))
             return "a refusal token outside the vocabulary";
     }
-    if (outside(c->d, 1, 1 << 16))
+    if (outside(config->d, 1, 1 << 16))
         return "an impossible width d";
-    if (outside(c->ff, 1, 1 << 20))
+    if (outside(config->ff, 1, 1 << 20))
         return "an impossible width of its MLPs";
-    if (outside(c->layers, 1, 512))
+    if (outside(config->layers, 1, 512))
         return "an impossible number of blocks";
-    if (outside(c->heads, 1, 1024))
+    if (outside(config->heads, 1, 1024))
         return "an impossible number of heads";
-    if (outside(c->kv_heads, 1, c->heads) || c->heads % c->kv_heads)
+    if (outside(config->kv_heads, 1, config->heads) || config->heads % config->kv_heads)
         return "a number of kv heads that its heads can't share";
-    if (outside(c->head_dim, 2, MAX_HEAD_DIM) || c->head_dim % 2)
+    if (outside(config->head_dim, 2, MAX_HEAD_DIM) || config->head_dim % 2)
         return "an impossible width of its heads";
-    if ((c->qkv_bias | c->post_norms | c->gelu | c->tied | c->nfc | c->trim) & ~1)
+    if ((config->qkv_bias | config->post_norms | config->gelu | config->tied | config->nfc |
+         config->trim) &
+        ~1)
         return "a switch that is not 0 or 1";
-    if (c->window < 0 || c->window_every < (c->window > 0))
+    if (config->window < 0 || config->window_every < (config->window > 0))
         return "an impossible sliding window";
-    if (c->norm_eps < 0)
+    if (config->norm_eps < 0)
         return "a negative constant in its norms";
-    if (c->attn_cap < 0 || c->final_cap < 0)
+    if (config->attn_cap < 0 || config->final_cap < 0)
         return "a negative soft-cap";
-    if (outside(c->pretok, 1, 2))
+    if (outside(config->pretok, 1, 2))
         return "an unknown pre-tokenizer rule";
 
     /* The paper's R is a set; whoever names a token twice meant another one. */
-    for (int i = 0; i < c->n_first; i++)
+    for (int i = 0; i < config->n_first; i++)
         for (int j = 0; j < i; j++)
-            if (c->first[i] == c->first[j])
+            if (config->first[i] == config->first[j])
                 return "a refusal token that is named twice";
 
     /* Vectors are made for this site and added with this coefficient; load_tokenizer looks whether
      * the position is one of the template's. */
-    int impossible = outside(c->site_layer, 0, c->layers - 1) || !isfinite(c->site_coeff);
-    if (c->site_layer)
-        impossible |= c->site_pos >= 0 || c->site_coeff == 0;
+    int impossible =
+        outside(config->site_layer, 0, config->layers - 1) || !isfinite(config->site_coeff);
+    if (config->site_layer)
+        impossible |= config->site_pos >= 0 || config->site_coeff == 0;
     return impossible ? "an impossible default site" : NULL;
 }
 
@@ -715,19 +718,20 @@ static const float *next_vector(directory *dir, int n) {
 }
 
 static int load_tensors(steer_model *m) {
-    const steer_config *c = &m->config;
-    int q_width = c->heads * c->head_dim, kv_width = c->kv_heads * c->head_dim, d = c->d;
-    int bias = c->qkv_bias, post = c->post_norms; /* 0 or 1 */
+    const steer_config *config = &m->config;
+    int d = config->d, q_width = config->heads * config->head_dim;
+    int kv_width = config->kv_heads * config->head_dim;
+    int bias = config->qkv_bias, post = config->post_norms; /* 0 or 1 */
     directory dir = {.m = m, .record = m->bytes + sizeof(file_header), .at = m->data};
 
-    m->embed = next_tensor(&dir, c->vocab, d);
-    m->unembed = next_tensor(&dir, c->tied ? 0 : c->vocab, d);
+    m->embed = next_tensor(&dir, config->vocab, d);
+    m->unembed = next_tensor(&dir, config->tied ? 0 : config->vocab, d);
     m->final_norm = next_vector(&dir, d);
-    m->rope_freq = next_vector(&dir, c->head_dim / 2);
-    if (c->tied)
+    m->rope_freq = next_vector(&dir, config->head_dim / 2);
+    if (config->tied)
         m->unembed = m->embed;
 
-    for (int b = 0; b < c->layers; b++) {
+    for (int b = 0; b < config->layers; b++) {
         block *w = &m->blocks[b];
         dir.layer = b;
         dir.kind = 16; /* a block's kinds count from here */
@@ -741,9 +745,9 @@ static int load_tensors(steer_model *m) {
         w->o = next_tensor(&dir, d, q_width);
         w->post_attn_norm = next_vector(&dir, post * d);
         w->mlp_norm = next_vector(&dir, d);
-        w->gate = next_tensor(&dir, c->ff, d);
-        w->up = next_tensor(&dir, c->ff, d);
-        w->down = next_tensor(&dir, d, c->ff);
+        w->gate = next_tensor(&dir, config->ff, d);
+        w->up = next_tensor(&dir, config->ff, d);
+        w->down = next_tensor(&dir, d, config->ff);
         w->post_mlp_norm = next_vector(&dir, post * d);
     }
     return !dir.failed && dir.at == m->size;
@@ -761,7 +765,7 @@ static uint32_t crc_around(const unsigned char *bytes, size_t n, size_t own) {
 #define EXPORT_AGAIN "; export the model again"
 
 static steer_status load_model(steer_model *m, steer_error *e) {
-    steer_config *c = &m->config;
+    steer_config *config = &m->config;
     file_header h;
     if (m->size < sizeof h || memcmp(m->bytes, "STEERMDL", 8))
         return fail(e, STEER_EFORMAT,
@@ -780,14 +784,15 @@ static steer_status load_model(steer_model *m, steer_error *e) {
         return fail(e, STEER_EFORMAT,
                     "damaged: the checksum of its header and tokenizer differs" FETCH_AGAIN);
 
-    memcpy(c, h.config, CONFIG_BYTES);
-    memcpy(c->name, h.name, sizeof c->name - 1);
-    c->fingerprint = (uint64_t)h.meta_crc << 32 | h.data_crc;
-    const char *fault = config_fault(c);
+    memcpy(config, h.config, CONFIG_BYTES);
+    memcpy(config->name, h.name, sizeof config->name - 1);
+    config->fingerprint = (uint64_t)h.meta_crc << 32 | h.data_crc;
+    const char *fault = config_fault(config);
     if (fault)
         return fail(e, STEER_EFORMAT, "%s" EXPORT_AGAIN, fault);
 
-    int tensors = 3 + !c->tied + c->layers * (9 + 3 * c->qkv_bias + 2 * c->post_norms);
+    int tensors =
+        3 + !config->tied + config->layers * (9 + 3 * config->qkv_bias + 2 * config->post_norms);
     size_t at = round_up(sizeof h + (size_t)tensors * sizeof(file_record), ALIGN);
     int ok = h.n_tensors == (uint32_t)tensors;
     for (int i = 0; i < SECTIONS && ok; i++) {
@@ -797,13 +802,13 @@ static steer_status load_model(steer_model *m, steer_error *e) {
     if (!ok || at != m->data)
         return fail(e, STEER_EFORMAT, "a directory or tokenizer out of order" EXPORT_AGAIN);
 
-    m->blocks = zeros((size_t)c->layers, sizeof *m->blocks);
-    m->special = zeros((size_t)c->vocab, sizeof *m->special);
+    m->blocks = zeros((size_t)config->layers, sizeof *m->blocks);
+    m->special = zeros((size_t)config->vocab, sizeof *m->special);
     if (!m->blocks || !m->special)
         return fail(e, STEER_ENOMEM, "no memory to open it");
     if (!load_tensors(m))
         return fail(e, STEER_EFORMAT, "tensors that its header does not imply" EXPORT_AGAIN);
-    for (int i = 0; i < c->head_dim / 2; i++) /* every context's angles are made of them */
+    for (int i = 0; i < config->head_dim / 2; i++) /* every context's angles are made of them */
         if (!isfinite(m->rope_freq[i]))
             return fail(e, STEER_EFORMAT, "angle %d of its rotations is not a number" EXPORT_AGAIN,
                         i);
@@ -820,10 +825,10 @@ steer_model *steer_open_memory(const void *bytes, size_t size, const char *name,
     }
     m->bytes = bytes;
     m->size = size;
-    steer_status s = load_model(m, &inner);
-    if (!s)
+    steer_status status = load_model(m, &inner);
+    if (!status)
         return m;
-    fail(e, s, "%s: %s", name, inner.text);
+    fail(e, status, "%s: %s", name, inner.text);
     steer_close(m);
     return NULL;
 }
@@ -1439,13 +1444,13 @@ static steer_status tokens_of(const steer_model *m, int chat, const char *system
     int *list = NULL;
     *count = 0;
     for (int counted = 0; counted < 2; counted++) { /* once to count, once to write */
-        steer_status s = chat ? encode_chat(m, system, &text, 1, list, *count, count, e)
-                              : encode(m, text, strlen(text), list, *count, count, e);
-        if (!s && !list && !(list = zeros((size_t)*count, sizeof *list)))
-            s = fail(e, STEER_ENOMEM, "no memory for %ld tokens", *count);
-        if (s) {
+        steer_status status = chat ? encode_chat(m, system, &text, 1, list, *count, count, e)
+                                   : encode(m, text, strlen(text), list, *count, count, e);
+        if (!status && !list && !(list = zeros((size_t)*count, sizeof *list)))
+            status = fail(e, STEER_ENOMEM, "no memory for %ld tokens", *count);
+        if (status) {
             free(list);
-            return s;
+            return status;
         }
     }
     *tokens = list;
@@ -1820,15 +1825,15 @@ static int source_of(const steer_context *c, int r, int b, unsigned what) {
     return r;
 }
 
-static int value_width(const steer_config *c) {
-    return (int)round_up((size_t)c->head_dim, KEYS);
+static int value_width(const steer_config *config) {
+    return (int)round_up((size_t)config->head_dim, KEYS);
 }
 
-static steer_limits with_defaults(steer_limits l, const steer_config *m) {
+static steer_limits with_defaults(steer_limits l, const steer_config *config) {
     if (!l.streams)
         l.streams = 1;
     if (!l.positions)
-        l.positions = m->max_seq;
+        l.positions = config->max_seq;
     if (!l.rows)
         l.rows = min_int(l.positions, 256);
     if (!l.logits)
@@ -1849,15 +1854,17 @@ static void *place_array(char *base, size_t *at, size_t n, size_t size) {
  * limits are wrong, or too much. */
 static size_t lay_out(steer_context *c, const steer_model *model, const steer_limits *l,
                       char *base) {
-    const steer_config *m = &model->config;
-    *c = (steer_context){.m = model, .limit = with_defaults(*l, m), .threads = thread_count()};
+    const steer_config *config = &model->config;
+    *c = (steer_context){.m = model, .limit = with_defaults(*l, config), .threads = thread_count()};
     const steer_limits *u = &c->limit;
     if (outside(u->streams, 1, 1 << 20) || outside(u->positions, 1, 1 << 24) || u->cut_rows < 0 ||
-        outside(u->rows, 1, 1 << 24) || outside(u->cut_layer, 0, m->layers - 1) || u->logits < 1)
+        outside(u->rows, 1, 1 << 24) || outside(u->cut_layer, 0, config->layers - 1) ||
+        u->logits < 1)
         return 0;
 
-    size_t rows = u->rows, d = m->d, ff = m->ff, hd = m->head_dim, vd = value_width(m);
-    size_t heads = m->heads, kv = m->kv_heads, group = heads / kv;
+    size_t rows = u->rows, d = config->d, ff = config->ff;
+    size_t hd = config->head_dim, vd = value_width(config);
+    size_t heads = config->heads, kv = config->kv_heads, group = heads / kv;
     size_t positions = round_up(u->positions, KEYS);
     c->key_size = mul(positions, hd);
     c->value_size = mul(positions, vd);
@@ -1866,7 +1873,7 @@ static size_t lay_out(steer_context *c, const steer_model *model, const steer_li
 
     /* streams */
     PLACE(c->streams, u->streams);
-    PLACE(c->cache, mul(mul(u->streams, m->layers * kv), add(c->key_size, c->value_size)));
+    PLACE(c->cache, mul(mul(u->streams, config->layers * kv), add(c->key_size, c->value_size)));
     PLACE(c->cosine, mul(positions, hd / 2));
     PLACE(c->sine, mul(positions, hd / 2));
 
@@ -1875,7 +1882,7 @@ static size_t lay_out(steer_context *c, const steer_model *model, const steer_li
     PLACE(c->order, rows);
     PLACE(c->place, rows);
     PLACE(c->twin_place, rows);
-    PLACE(c->count, m->layers);
+    PLACE(c->count, config->layers);
 
     /* activations */
     PLACE(c->x, mul(rows, d));
@@ -1888,7 +1895,7 @@ static size_t lay_out(steer_context *c, const steer_model *model, const steer_li
     PLACE(c->scores, mul(c->threads, c->score_size));
     PLACE(c->gate, mul(rows, ff));
     PLACE(c->up, mul(rows, ff));
-    PLACE(c->logits, mul(u->logits, m->vocab));
+    PLACE(c->logits, mul(u->logits, config->vocab));
     PLACE(c->logit_row, rows);
 
     /* cut edges */
@@ -2089,16 +2096,16 @@ static float *values_of(const steer_context *c, int s, int b, int g) {
 
 steer_status steer_fork(steer_context *c, int from, int to, int n, steer_error *e) {
     clear(e);
-    const steer_config *m = &c->m->config;
+    const steer_config *config = &c->m->config;
     if (from < 0 || to < 0 || from >= c->limit.streams || to >= c->limit.streams || from == to ||
         n < 0 || n > c->streams[from].length || c->streams[to].length ||
         c->streams[from].enter != c->streams[to].enter)
         return fail(e, STEER_EARG, "stream %d can't take %d positions of stream %d", to, n, from);
 
-    size_t key_floats = round_up(n, KEYS) * m->head_dim; /* whole panels */
-    size_t value_floats = (size_t)n * value_width(m);
-    for (int b = c->streams[to].enter; b < m->layers; b++)
-        for (int g = 0; g < m->kv_heads; g++) {
+    size_t key_floats = round_up(n, KEYS) * config->head_dim; /* whole panels */
+    size_t value_floats = (size_t)n * value_width(config);
+    for (int b = c->streams[to].enter; b < config->layers; b++)
+        for (int g = 0; g < config->kv_heads; g++) {
             copy_floats(keys_of(c, to, b, g), keys_of(c, from, b, g), key_floats);
             copy_floats(values_of(c, to, b, g), values_of(c, from, b, g), value_floats);
         }
@@ -2150,15 +2157,16 @@ static void add_vectors(steer_context *c, int b, int n) {
 /* Subtract from y the direct image of what was added to the row at place r by block b; 0: nothing
  * was. */
 static int subtract_image(const steer_context *c, int r, float *y, const float *w, int b) {
-    const steer_config *m = &c->m->config;
+    const steer_config *config = &c->m->config;
     const stream *s = stream_at(c, r);
     int subtracted = 0;
     for (const steer_edit *edit = s->edits; edit < s->edits + s->n_edits; edit++) {
         if (edit->kind != STEER_ADD || !acts_at(edit, b, batch_row(c, r)->pos))
             continue;
-        float scale = edit->coeff * inverse_rms(row_at(c->x, r, m->d), m->d, m->norm_eps);
-        for (int i = 0; i < m->d; i++)
-            y[i] -= scale * edit->v[i] * (m->norm_offset + w[i]);
+        float scale =
+            edit->coeff * inverse_rms(row_at(c->x, r, config->d), config->d, config->norm_eps);
+        for (int i = 0; i < config->d; i++)
+            y[i] -= scale * edit->v[i] * (config->norm_offset + w[i]);
         subtracted = 1;
     }
     return subtracted;
@@ -2178,37 +2186,37 @@ static void remove_image(steer_context *c, unsigned what, float *y, const float 
     }
 }
 
-static void norm_row(const steer_config *m, float *y, const float *x, const float *w) {
-    rmsnorm(y, x, w, m->norm_offset, m->norm_eps, m->d);
+static void norm_row(const steer_config *config, float *y, const float *x, const float *w) {
+    rmsnorm(y, x, w, config->norm_offset, config->norm_eps, config->d);
 }
 
 static void norm_rows(const steer_context *c, float *y, const float *x, const float *w, int n) {
-    const steer_config *m = &c->m->config;
+    const steer_config *config = &c->m->config;
     PARALLEL_FOR
     for (int r = 0; r < n; r++)
-        norm_row(m, row_at(y, r, m->d), x + (size_t)r * m->d, w);
+        norm_row(config, row_at(y, r, config->d), x + (size_t)r * config->d, w);
 }
 
 /* The first position that position t sees in block b: one of its window's, or of all. */
-static int window_first(const steer_config *m, int b, int t) {
-    int local = m->window && b % m->window_every != m->window_every - 1;
-    return local ? max_int(0, t - m->window + 1) : 0;
+static int window_first(const steer_config *config, int b, int t) {
+    int local = config->window && b % config->window_every != config->window_every - 1;
+    return local ? max_int(0, t - config->window + 1) : 0;
 }
 
 /* Attention of the row at place r, at position t, for the heads h of kv group g:
  *     A_h[t,u] = softmax over u of cap(q_h[t] · k_g[u] · scale),   z_h[t] = sum_u A_h[t,u] v_g[u]
  * scratch [group][positions + vd]. */
 static void attend(steer_context *c, int r, int b, int g, float *scratch) {
-    const steer_config *m = &c->m->config;
-    int group = m->heads / m->kv_heads, hd = m->head_dim, q_width = m->heads * hd,
-        vd = value_width(m);
+    const steer_config *config = &c->m->config;
+    int group = config->heads / config->kv_heads, hd = config->head_dim;
+    int q_width = config->heads * hd, vd = value_width(config);
     size_t positions = c->key_size / hd;
     float *patterns = scratch;              /* [group][positions] */
     float *z = scratch + group * positions; /* [group][vd] */
 
     int from = source_of(c, r, b, STEER_QK); /* EDIT, freezing: the twin's pattern */
     int t = batch_row(c, r)->pos;
-    int first = window_first(m, b, t), n = t - first + 1;             /* n positions are seen */
+    int first = window_first(config, b, t), n = t - first + 1;        /* n positions are seen */
     const float *q = row_at(c->q, from, q_width) + g * group * hd;    /* [group][hd] */
     const float *keys = keys_of(c, batch_row(c, from)->stream, b, g); /* panels [hd][KEYS] */
     const float *values = values_of(c, batch_row(c, r)->stream, b, g) + (size_t)first * vd;
@@ -2222,8 +2230,8 @@ static void attend(steer_context *c, int r, int b, int g, float *scratch) {
     for (int h = 0; h < group; h++) {
         float *A = patterns + h * positions + first;
         for (int u = 0; u < n; u++)
-            A[u] *= m->query_scale;
-        softcap(A, n, m->attn_cap);
+            A[u] *= config->query_scale;
+        softcap(A, n, config->attn_cap);
         softmax(A, n);
     }
 
@@ -2237,20 +2245,20 @@ static void attend(steer_context *c, int r, int b, int g, float *scratch) {
 
 /* Rope on q and k; keys and values of the rows into their streams' caches. */
 static void store_keys_and_values(steer_context *c, int b, int n) {
-    const steer_config *m = &c->m->config;
-    int hd = m->head_dim, half = hd / 2, vd = value_width(m);
+    const steer_config *config = &c->m->config;
+    int hd = config->head_dim, half = hd / 2, vd = value_width(config);
     PARALLEL_FOR
     for (int r = 0; r < n; r++) {
         int own = batch_row(c, r)->stream, t = batch_row(c, r)->pos;
         int from = source_of(c, r, b, STEER_V); /* EDIT, freezing: the twin's values */
         const float *cosine = row_at(c->cosine, t, half), *sine = row_at(c->sine, t, half);
-        float *q = row_at(c->q, r, m->heads * hd);
-        float *k = row_at(c->k, r, m->kv_heads * hd);
-        const float *v = row_at(c->v, from, m->kv_heads * hd);
+        float *q = row_at(c->q, r, config->heads * hd);
+        float *k = row_at(c->k, r, config->kv_heads * hd);
+        const float *v = row_at(c->v, from, config->kv_heads * hd);
 
-        for (int h = 0; h < m->heads; h++)
+        for (int h = 0; h < config->heads; h++)
             rope(q + h * hd, cosine, sine, half);
-        for (int g = 0; g < m->kv_heads; g++, k += hd, v += hd) {
+        for (int g = 0; g < config->kv_heads; g++, k += hd, v += hd) {
             rope(k, cosine, sine, half);
             int lane = t % KEYS; /* a column of its panel [hd][KEYS] */
             float *panel = keys_of(c, own, b, g) + (size_t)(t - lane) * hd;
@@ -2272,20 +2280,20 @@ static const float *given_start(const steer_context *c, int r, int b) {
 
 /* Rows that enter at block b: embeddings, or the residual that their plan or their twin gives. */
 static void enter_rows(steer_context *c, int b, int n) {
-    const steer_config *m = &c->m->config;
+    const steer_config *config = &c->m->config;
     for (int r = b ? c->count[b - 1] : 0; r < n; r++) {
         int twin = c->twin_place[r], token = batch_row(c, r)->token;
         const float *start = given_start(c, r, b);
         if (!start && twin >= 0)
             start = given_start(c, twin, b); /* the twin may come later in this loop */
-        float *x = row_at(c->x, r, m->d);
+        float *x = row_at(c->x, r, config->d);
         if (start)
-            copy_floats(x, start, m->d);
+            copy_floats(x, start, config->d);
         else if (b && twin >= 0)
-            copy_floats(x, row_at(c->x, twin, m->d), m->d);
+            copy_floats(x, row_at(c->x, twin, config->d), config->d);
         else
-            for (int i = 0; i < m->d; i++)
-                x[i] = weight1(&c->m->embed, token, i) * m->embed_scale;
+            for (int i = 0; i < config->d; i++)
+                x[i] = weight1(&c->m->embed, token, i) * config->embed_scale;
     }
 }
 
@@ -2311,11 +2319,11 @@ static void cut_delta(steer_context *c, int node, float *x);
 /* One block, for the first n places of the batch:
  *     x += W_O z(RN x);  x += W_down (act(W_gate RN x) · W_up RN x);  Gemma norms what it adds. */
 static void run_block(steer_context *c, int b, int n) {
-    const steer_config *m = &c->m->config;
+    const steer_config *config = &c->m->config;
     const block *w = &c->m->blocks[b];
     const steer_tape *tape = &c->tape;
-    int d = m->d, q_width = m->heads * m->head_dim, kv_width = m->kv_heads * m->head_dim,
-        ff = m->ff;
+    int d = config->d, ff = config->ff, q_width = config->heads * config->head_dim;
+    int kv_width = config->kv_heads * config->head_dim;
     int cutting = c->cuts && b >= c->graph.layer;
 
     /* x_b */
@@ -2342,7 +2350,7 @@ static void run_block(steer_context *c, int b, int n) {
     record(c, tape->v, c->v, kv_width, b, n);
     PARALLEL_FOR_PAIRS(c->threads)
     for (int r = 0; r < n; r++)
-        for (int g = 0; g < m->kv_heads; g++)
+        for (int g = 0; g < config->kv_heads; g++)
             attend(c, r, b, g, c->scores + thread_number() * c->score_size);
     record(c, tape->z, c->z, q_width, b, n);
 
@@ -2352,7 +2360,7 @@ static void run_block(steer_context *c, int b, int n) {
     if (cutting)
         cut_head_deltas(c, b);       /* EDIT */
     ablate_rows(c, c->out, 1, b, n); /* EDIT */
-    if (m->post_norms)
+    if (config->post_norms)
         norm_rows(c, c->out, c->out, w->post_attn_norm, n);
     add_rows(c->x, 1, c->out, d, n);
     record(c, tape->mid, c->x, d, b, n);
@@ -2369,16 +2377,16 @@ static void run_block(steer_context *c, int b, int n) {
     record(c, tape->up, c->up, ff, b, n);
     PARALLEL_FOR
     for (int r = 0; r < n; r++)
-        gated(row_at(c->gate, r, ff), row_at(c->up, r, ff), ff, m->gelu);
+        gated(row_at(c->gate, r, ff), row_at(c->up, r, ff), ff, config->gelu);
 
     /* its output, added to the stream, too: x_{b+1} */
     matmul(c->out, c->gate, &w->down, NULL, n);
     record(c, tape->mlp, c->out, d, b, n);
     ablate_rows(c, c->out, 2, b, n); /* EDIT */
-    if (m->post_norms)
+    if (config->post_norms)
         norm_rows(c, c->out, c->out, w->post_mlp_norm, n);
     if (cutting)
-        cut_delta(c, node_of(&c->graph, b, m->heads), c->out); /* EDIT */
+        cut_delta(c, node_of(&c->graph, b, config->heads), c->out); /* EDIT */
     for (int r = 0; r < n; r++) {
         int from = source_of(c, r, b, STEER_MLP); /* EDIT, freezing: what the twin's MLP adds */
         add_scaled(row_at(c->x, r, d), 1, row_at(c->out, from, d), d);
@@ -2387,19 +2395,19 @@ static void run_block(steer_context *c, int b, int n) {
 
 /* RN(x_L) of the caller's row i of the last run: its logits are W_U times it, soft-capped. */
 static void final_norm(steer_context *c, int i, float *y) {
-    const steer_config *m = &c->m->config;
+    const steer_config *config = &c->m->config;
     int r = c->place[i], cut = r - c->first_cut;
     if (outside(cut, 0, c->cuts - 1))
-        norm_row(m, y, row_at(c->x, r, m->d), c->m->final_norm);
+        norm_row(config, y, row_at(c->x, r, config->d), c->m->final_norm);
     else
-        copy_floats(y, row_at(c->slot_x, cut, m->d), m->d); /* EDIT: read_slots made it */
+        copy_floats(y, row_at(c->slot_x, cut, config->d), config->d); /* EDIT: read_slots made it */
 }
 
 /* Whether the rows continue their streams and fit the context and the tape; those whose logits are
  * wanted are counted in *wanted, which begins at 0. */
 static steer_status check_rows(steer_context *c, const steer_row *rows, int n,
                                const steer_tape *tape, int *wanted, steer_error *e) {
-    const steer_config *m = &c->m->config;
+    const steer_config *config = &c->m->config;
     if (n < 1 || n > c->limit.rows)
         return fail(e, STEER_EARG, "a run of %d rows in a context of %d", n, c->limit.rows);
     for (int i = 0; i < c->limit.streams; i++)
@@ -2407,7 +2415,7 @@ static steer_status check_rows(steer_context *c, const steer_row *rows, int n,
 
     for (int i = 0; i < n; i++) {
         const steer_row *r = &rows[i];
-        if (outside(r->stream, 0, c->limit.streams - 1) || outside(r->token, 0, m->vocab - 1))
+        if (outside(r->stream, 0, c->limit.streams - 1) || outside(r->token, 0, config->vocab - 1))
             return fail(e, STEER_EARG, "row %d: no stream %d or token %d", i, r->stream, r->token);
         if (outside(r->pos, 0, c->limit.positions - 1))
             return fail(e, STEER_EARG, "position %d: only %d fit", r->pos, c->limit.positions);
@@ -2420,8 +2428,9 @@ static steer_status check_rows(steer_context *c, const steer_row *rows, int n,
         s->next++;
         c->logit_row[i] = r->logits ? (*wanted)++ : -1;
     }
-    if (tape && outside(tape->first, 0, m->layers))
-        return fail(e, STEER_EARG, "a tape from block %d on; there are %d", tape->first, m->layers);
+    if (tape && outside(tape->first, 0, config->layers))
+        return fail(e, STEER_EARG, "a tape from block %d on; there are %d", tape->first,
+                    config->layers);
     if (*wanted > c->limit.logits)
         return fail(e, STEER_EARG, "logits of %d rows; %d at most", *wanted, c->limit.logits);
     return STEER_OK;
@@ -2476,19 +2485,19 @@ static steer_status find_twins(steer_context *c, const steer_row *rows, int n, s
 
 /* logits = cap(W_U RN(x_L)) of the `wanted` rows, in the caller's order. */
 static steer_status read_logits(steer_context *c, int n, int wanted, steer_error *e) {
-    const steer_config *m = &c->m->config;
+    const steer_config *config = &c->m->config;
     for (int i = 0; i < n; i++)
         if (c->logit_row[i] >= 0)
-            final_norm(c, i, row_at(c->xn, c->logit_row[i], m->d));
+            final_norm(c, i, row_at(c->xn, c->logit_row[i], config->d));
     if (wanted)
         matmul(c->logits, c->xn, &c->m->unembed, NULL, wanted);
 
     int broken = 0;
     PARALLEL_FOR
     for (int i = 0; i < wanted; i++) {
-        float *z = row_at(c->logits, i, m->vocab);
-        softcap(z, m->vocab, m->final_cap);
-        if (!isfinite(dot(z, z, m->vocab)))
+        float *z = row_at(c->logits, i, config->vocab);
+        softcap(z, config->vocab, config->final_cap);
+        if (!isfinite(dot(z, z, config->vocab)))
             __atomic_store_n(&broken, 1, __ATOMIC_RELAXED);
     }
     if (broken)
@@ -2500,7 +2509,7 @@ static steer_status read_logits(steer_context *c, int n, int wanted, steer_error
 steer_status steer_run(steer_context *c, const steer_row *rows, int n, const steer_tape *tape,
                        steer_error *e) {
     clear(e);
-    const steer_config *m = &c->m->config;
+    const steer_config *config = &c->m->config;
     int wanted = 0;
     c->n_rows = 0; /* until the run is accepted, no row has logits */
     TRY(check_rows(c, rows, n, tape, &wanted, e));
@@ -2512,10 +2521,10 @@ steer_status steer_run(steer_context *c, const steer_row *rows, int n, const ste
         return fail(e, STEER_EARG, "more than %d rows with cut edges", c->limit.cut_rows);
     c->n_rows = n;
 
-    for (int b = 0; b < m->layers; b++)
+    for (int b = 0; b < config->layers; b++)
         if (c->count[b])
             run_block(c, b, c->count[b]);
-    record(c, c->tape.resid, c->x, m->d, m->layers, n);
+    record(c, c->tape.resid, c->x, config->d, config->layers, n);
     if (c->cuts)
         read_slots(c, c->graph.slots - 1, 1, c->m->final_norm, c->slot_x); /* EDIT */
 
@@ -2808,16 +2817,16 @@ static steer_status run_jobs(steer_context *c, steer_job *jobs, int n, visitor v
     int eoi = tape ? c->m->eoi : 0;
     TRY(check_jobs(c, jobs, n, eoi, e));
     TRY(begin_hits(c, jobs, n, e));
-    steer_status s = run_batches(c, jobs, n, visit, user, tape, eoi, e);
+    steer_status status = run_batches(c, jobs, n, visit, user, tape, eoi, e);
     for (int i = 0; i < c->limit.streams; i++)
         c->streams[i] = (stream){.twin = -1}; /* plans and hits need not outlive this call */
     end_hits(c, jobs, n);
-    return s;
+    return status;
 }
 
-static int is_eot(const steer_config *m, int token) {
-    for (int i = 0; i < m->n_eot; i++)
-        if (m->eot[i] == token)
+static int is_eot(const steer_config *config, int token) {
+    for (int i = 0; i < config->n_eot; i++)
+        if (config->eot[i] == token)
             return 1;
     return 0;
 }
@@ -2901,9 +2910,9 @@ steer_status steer_generate(steer_context *c, steer_job *jobs, int n, int (*tick
         return fail(e, STEER_ENOMEM, "no memory to sample");
     for (int i = 0; i < n; i++)
         jobs[i].n_out = 0;
-    steer_status s = run_jobs(c, jobs, n, generate_visit, &g, NULL, e);
+    steer_status status = run_jobs(c, jobs, n, generate_visit, &g, NULL, e);
     free(g.scratch);
-    return s;
+    return status;
 }
 
 /* ============================================================================ 8 fast linear layers
@@ -3288,13 +3297,13 @@ static steer_status load_file(const char *path, char **data, size_t *n, steer_er
     *n = 0;
     if (fd < 0)
         return io_failure(path, "", e);
-    steer_status s = read_all(fd, path, data, n, e);
+    steer_status status = read_all(fd, path, data, n, e);
     close(fd);
-    if (s) {
+    if (status) {
         free(*data);
         *data = NULL;
     }
-    return s;
+    return status;
 }
 
 typedef struct {
@@ -3316,22 +3325,22 @@ static double norm_of(const float *v, int d) {
 
 static steer_status make_vector(steer_vector *v, const steer_model *m, const char *method,
                                 int layer, int pos, float coeff, steer_error *e) {
-    const steer_config *c = &m->config;
-    *v = (steer_vector){.d = c->d,
-                        .layers = c->layers,
+    const steer_config *config = &m->config;
+    *v = (steer_vector){.d = config->d,
+                        .layers = config->layers,
                         .layer = layer,
                         .pos = pos,
                         .coeff = coeff,
-                        .fingerprint = c->fingerprint,
+                        .fingerprint = config->fingerprint,
                         .template_crc = m->template_crc};
     snprintf(v->method, sizeof v->method, "%s", method);
-    memcpy(v->model, c->name, sizeof v->model);
+    memcpy(v->model, config->name, sizeof v->model);
     v->v = zeros(v->d, sizeof *v->v);
     v->keep = zeros(3 * v->layers, sizeof *v->keep);
     if (v->v && v->keep)
         return STEER_OK;
     steer_vector_free(v);
-    return fail(e, STEER_ENOMEM, "no memory for a vector of %d numbers", c->d);
+    return fail(e, STEER_ENOMEM, "no memory for a vector of %d numbers", config->d);
 }
 
 void steer_vector_free(steer_vector *v) {
@@ -3365,31 +3374,31 @@ steer_status steer_vector_save(const steer_vector *v, const char *path, steer_er
     copy_floats(x, v->v, d);
     copy_floats(x + d, v->keep, kept);
     h->crc = crc32_of(0, h, n);
-    steer_status s = write_file(path, h, n, e);
+    steer_status status = write_file(path, h, n, e);
     free(h);
-    return s;
+    return status;
 }
 
 /* The field by which a vector is not this model's; NULL: it is. n: bytes of the file. */
 static const char *wrong_field(const steer_model *m, const vector_header *h, size_t n) {
-    const steer_config *c = &m->config;
-    if (h->d != c->d)
+    const steer_config *config = &m->config;
+    if (h->d != config->d)
         return "width d";
-    if (h->layers != c->layers)
+    if (h->layers != config->layers)
         return "number of blocks";
-    if (h->fingerprint != c->fingerprint)
+    if (h->fingerprint != config->fingerprint)
         return "model fingerprint";
     if (h->template_crc != m->template_crc)
         return "chat template";
     if (h->operation || h->site)
         return "operation or site";
-    if (outside(h->layer, 0, c->layers - 1))
+    if (outside(h->layer, 0, config->layers - 1))
         return "block";
     if (outside(h->pos, -m->eoi, -1))
         return "position";
     if (!isfinite(h->coeff))
         return "coefficient";
-    if (n != sizeof *h + 4 * ((size_t)c->d + 3 * c->layers))
+    if (n != sizeof *h + 4 * ((size_t)config->d + 3 * config->layers))
         return "size";
     return NULL;
 }
@@ -3441,9 +3450,9 @@ steer_status steer_vector_load(steer_vector *v, const char *path, const steer_mo
     size_t n;
     *v = (steer_vector){0};
     TRY(load_file(path, &bytes, &n, e));
-    steer_status s = steer_vector_load_memory(v, bytes, n, path, m, e);
+    steer_status status = steer_vector_load_memory(v, bytes, n, path, m, e);
     free(bytes);
-    return s;
+    return status;
 }
 
 /* ====================================================================== 10 prompts, judging, means
@@ -3564,16 +3573,16 @@ steer_status steer_prompts_add(steer_prompts *p, const steer_model *m, const cha
     TRY(make_prompt_room(p, e));
     TRY(tokens_of(m, 1, system, text, &tokens, &n, e));
     char *text_copy = strdup(text), *task_copy = task ? strdup(task) : NULL;
-    steer_status s = STEER_OK;
+    steer_status status = STEER_OK;
     if (!text_copy || (task && !task_copy))
-        s = fail(e, STEER_ENOMEM, "no memory for a prompt");
+        status = fail(e, STEER_ENOMEM, "no memory for a prompt");
     else if (n > max)
-        s = fail(e, STEER_EARG, "a prompt of %ld tokens; %ld fit", n, max);
-    if (s) {
+        status = fail(e, STEER_EARG, "a prompt of %ld tokens; %ld fit", n, max);
+    if (status) {
         free(tokens);
         free(text_copy);
         free(task_copy);
-        return s;
+        return status;
     }
 
     p->tokens[p->n] = tokens;
@@ -3601,10 +3610,11 @@ static steer_status add_line(steer_prompts *p, const steer_model *m, char *line,
 static steer_status read_prompts(steer_prompts *p, const steer_model *m, char *data, size_t n,
                                  const char *name, int limit, steer_error *e) {
     steer_error inner = {0};
-    steer_status s = STEER_OK;
+    steer_status status = STEER_OK;
     size_t number = 0;
     char *end;
-    for (char *line = data; line < data + n && !s && (!limit || p->n < limit); line = end + 1) {
+    for (char *line = data; line < data + n && !status && (!limit || p->n < limit);
+         line = end + 1) {
         end = line + strcspn(line, "\n");
         number++;
         int zero_byte = end < data + n && !*end;
@@ -3613,17 +3623,17 @@ static steer_status read_prompts(steer_prompts *p, const steer_model *m, char *d
             end[-1] = 0;
 
         if (zero_byte)
-            s = fail(&inner, STEER_EFORMAT, "a zero byte: not a text file");
+            status = fail(&inner, STEER_EFORMAT, "a zero byte: not a text file");
         else if (*line)
-            s = add_line(p, m, line, &inner);
-        if (s)
-            fail(e, s, "%s: line %zu: %.200s", name, number, inner.text);
+            status = add_line(p, m, line, &inner);
+        if (status)
+            fail(e, status, "%s: line %zu: %.200s", name, number, inner.text);
     }
-    if (!s && !p->n)
-        s = fail(e, STEER_EFORMAT, "%s: no prompts in it; one a line is wanted", name);
-    if (s)
+    if (!status && !p->n)
+        status = fail(e, STEER_EFORMAT, "%s: no prompts in it; one a line is wanted", name);
+    if (status)
         steer_prompts_free(p);
-    return s;
+    return status;
 }
 
 static steer_status check_limit(const char *name, int limit, steer_error *e) {
@@ -3641,9 +3651,9 @@ steer_status steer_prompts_load_memory(steer_prompts *p, const steer_model *m, c
     if (!copy)
         return fail(e, STEER_ENOMEM, "%s: no memory to read it", name);
     memcpy(copy, text, size);
-    steer_status s = read_prompts(p, m, copy, size, name, limit, e);
+    steer_status status = read_prompts(p, m, copy, size, name, limit, e);
     free(copy);
-    return s;
+    return status;
 }
 
 steer_status steer_prompts_load(steer_prompts *p, const steer_model *m, const char *path, int limit,
@@ -3654,9 +3664,9 @@ steer_status steer_prompts_load(steer_prompts *p, const steer_model *m, const ch
     *p = (steer_prompts){0};
     TRY(check_limit(path, limit, e));
     TRY(load_file(path, &data, &n, e));
-    steer_status s = read_prompts(p, m, data, n, path, limit, e);
+    steer_status status = read_prompts(p, m, data, n, path, limit, e);
     free(data);
-    return s;
+    return status;
 }
 
 /* The tokens that begin an answer which shows a behaviour (NULL or none: the model file's), each
@@ -3756,14 +3766,14 @@ steer_status steer_means(steer_context *c, const steer_prompts *p, const steer_b
         return fail(e, STEER_ENOMEM, "no memory for a tape of %zu rows", rows);
     steer_tape tape = {.attn = attn, .mlp = attn + size, .resid = attn + 2 * size, .rows = rows};
 
-    steer_status s = STEER_OK;
-    for (int first = 0, n; first < p->n && !s; first += n) {
+    steer_status status = STEER_OK;
+    for (int first = 0, n; first < p->n && !status; first += n) {
         n = min_int(AT_ONCE, p->n - first);
         for (int i = 0; i < n; i++)
             jobs[i] =
                 (steer_job){.prompt = p->tokens[first + i], .n_prompt = p->lengths[first + i]};
-        s = run_jobs(c, jobs, n, judge_first_token, &judge, &tape, e);
-        for (int i = 0; i < n && !s; i++) {
+        status = run_jobs(c, jobs, n, judge_first_token, &judge, &tape, e);
+        for (int i = 0; i < n && !status; i++) {
             to->score += scores[i];
             to->n++;
             if (sign * scores[i] < 0 || (sign && scores[i] == 0))
@@ -3773,7 +3783,7 @@ steer_status steer_means(steer_context *c, const steer_prompts *p, const steer_b
         }
     }
     free(attn);
-    return s;
+    return status;
 }
 
 static steer_status check_site(const steer_model *m, int layer, int pos, steer_error *e) {
@@ -3896,10 +3906,10 @@ static steer_graph make_graph(int layer, int blocks, int heads, int kv_heads) {
 }
 
 steer_graph steer_graph_of(const steer_model *m, int layer) {
-    const steer_config *c = &m->config;
-    if (outside(layer, 0, c->layers - 1))
+    const steer_config *config = &m->config;
+    if (outside(layer, 0, config->layers - 1))
         return (steer_graph){.layer = layer};
-    return make_graph(layer, c->layers - layer, c->heads, c->kv_heads);
+    return make_graph(layer, config->layers - layer, config->heads, config->kv_heads);
 }
 
 /* Whether this graph is one that steer_graph_of makes, small enough that marks of its nodes fit on
@@ -4020,13 +4030,13 @@ typedef struct {              /* scratch of a backward pass over n positions */
 } back_scratch;
 
 /* In the forward pass this was y = norm(x), rows [n][d]: to = J^T dy. */
-static void norm_rows_back(const steer_config *c, float *to, float *dy, float *x, const float *norm,
-                           int n) {
-    memset(to, 0, sizeof *to * n * c->d);
+static void norm_rows_back(const steer_config *config, float *to, float *dy, float *x,
+                           const float *norm, int n) {
+    memset(to, 0, sizeof *to * n * config->d);
     PARALLEL_FOR
     for (int t = 0; t < n; t++)
-        rmsnorm_back(row_at(to, t, c->d), row_at(dy, t, c->d), row_at(x, t, c->d), norm,
-                     c->norm_offset, c->norm_eps, c->d);
+        rmsnorm_back(row_at(to, t, config->d), row_at(dy, t, config->d), row_at(x, t, config->d),
+                     norm, config->norm_offset, config->norm_eps, config->d);
 }
 
 /* sums[i] += this pass's share of x [n][d]. */
@@ -4035,44 +4045,45 @@ static void accumulate(const gradients *g, float *sums, int i, float *x, int d) 
 }
 
 /* Of the slot whose input is the norm of x: from its G, dx += J^T G; both go into the sums. */
-static void slot_back(const steer_config *c, back_scratch *s, gradients *g, int slot, float *x,
+static void slot_back(const steer_config *config, back_scratch *s, gradients *g, int slot, float *x,
                       const float *norm, float *dx, int n) {
-    norm_rows_back(c, s->JtG, s->G, x, norm, n);
-    add_rows(dx, 1, s->JtG, c->d, n);
+    norm_rows_back(config, s->JtG, s->G, x, norm, n);
+    add_rows(dx, 1, s->JtG, config->d, n);
     if (g) {
-        accumulate(g, g->in, slot, s->G, c->d);
-        accumulate(g, g->aware, slot, s->JtG, c->d);
+        accumulate(g, g->in, slot, s->G, config->d);
+        accumulate(g, g->aware, slot, s->JtG, config->d);
     }
 }
 
 /* Of what a branch adds to the stream, P(x) with x = W y: to = dm/dy = W^T P^T dx. */
-static void branch_back(const steer_config *c, back_scratch *s, float *to, float *dx, float *x,
+static void branch_back(const steer_config *config, back_scratch *s, float *to, float *dx, float *x,
                         const float *norm, const weight *w, int n) {
-    if (c->post_norms)
-        norm_rows_back(c, s->t, dx, x, norm, n);
-    matmul_back(to, c->post_norms ? s->t : dx, w, n);
+    if (config->post_norms)
+        norm_rows_back(config, s->t, dx, x, norm, n);
+    matmul_back(to, config->post_norms ? s->t : dx, w, n);
 }
 
 /* cap(scale q[t] · k[u]) of head h of block b for the positions u that t sees, into capped[u];
  * position 0 is row `row` of the tape. */
-static void capped_scores(const steer_config *c, const steer_tape *tape, int b, int h, int row,
+static void capped_scores(const steer_config *config, const steer_tape *tape, int b, int h, int row,
                           int t, float *capped) {
-    int hd = c->head_dim, group = h / (c->heads / c->kv_heads), first = window_first(c, b, t);
-    const float *q = tape_at(tape, tape->q, c->heads * hd, b, row + t) + h * hd;
+    int hd = config->head_dim, group = h / (config->heads / config->kv_heads);
+    int first = window_first(config, b, t);
+    const float *q = tape_at(tape, tape->q, config->heads * hd, b, row + t) + h * hd;
     for (int u = first; u <= t; u++) {
-        const float *k = tape_at(tape, tape->k, c->kv_heads * hd, b, row + u) + group * hd;
-        capped[u] = c->query_scale * dot(q, k, hd);
+        const float *k = tape_at(tape, tape->k, config->kv_heads * hd, b, row + u) + group * hd;
+        capped[u] = config->query_scale * dot(q, k, hd);
     }
-    softcap(capped + first, (size_t)(t - first + 1), c->attn_cap);
+    softcap(capped + first, (size_t)(t - first + 1), config->attn_cap);
 }
 
 steer_status steer_pattern(const steer_model *m, const steer_tape *tape, int b, int h, int row,
                            int n, float *pattern, steer_error *e) {
     clear(e);
-    const steer_config *c = &m->config;
-    if (outside(tape->first, 0, c->layers - 1) || outside(b, tape->first, c->layers - 1) ||
-        outside(h, 0, c->heads - 1) || n < 1 || row < 0 || row > tape->rows - n || !tape->q ||
-        !tape->k)
+    const steer_config *config = &m->config;
+    if (outside(tape->first, 0, config->layers - 1) ||
+        outside(b, tape->first, config->layers - 1) || outside(h, 0, config->heads - 1) || n < 1 ||
+        row < 0 || row > tape->rows - n || !tape->q || !tape->k)
         return fail(e, STEER_EARG,
                     "no pattern of head %d.%d at rows %d to %d: the tape has q and k of %d rows "
                     "from block %d on, if any",
@@ -4080,8 +4091,8 @@ steer_status steer_pattern(const steer_model *m, const steer_tape *tape, int b, 
     memset(pattern, 0, sizeof *pattern * n * n);
     for (int t = 0; t < n; t++) {
         float *p = row_at(pattern, t, n);
-        int first = window_first(c, b, t);
-        capped_scores(c, tape, b, h, row, t, p);
+        int first = window_first(config, b, t);
+        capped_scores(config, tape, b, h, row, t, p);
         softmax(p + first, t - first + 1);
     }
     return STEER_OK;
@@ -4092,19 +4103,19 @@ steer_status steer_pattern(const steer_model *m, const steer_tape *tape, int b, 
  *     capped[u] = cap(scale q[t] · k[u]),   p = softmax(capped),   z[t] = sum_u p[u] v[u] */
 static void attend_back(const steer_model *m, const steer_tape *tape, back_scratch *s, int b, int h,
                         int n) {
-    const steer_config *c = &m->config;
-    int hd = c->head_dim, q_width = c->heads * hd, kv_width = c->kv_heads * hd;
-    int group = h / (c->heads / c->kv_heads);
+    const steer_config *config = &m->config;
+    int hd = config->head_dim, q_width = config->heads * hd, kv_width = config->kv_heads * hd;
+    int group = h / (config->heads / config->kv_heads);
     float *capped = row_at(s->capped, h, n), *p = row_at(s->p, h, n), *dp = row_at(s->dp, h, n);
 
     for (int t = 0; t < n; t++) {
         const float *q = tape_at(tape, tape->q, q_width, b, t) + h * hd;
         const float *dz = row_at(s->dz, t, q_width) + h * hd;
         float *dq = row_at(s->dq, t, q_width) + h * hd;
-        int first = window_first(c, b, t), width = t - first + 1;
+        int first = window_first(config, b, t), width = t - first + 1;
 
         /* The pattern again. */
-        capped_scores(c, tape, b, h, 0, t, capped);
+        capped_scores(config, tape, b, h, 0, t, capped);
         copy_floats(p + first, capped + first, width);
         softmax(p + first, width);
 
@@ -4113,7 +4124,7 @@ static void attend_back(const steer_model *m, const steer_tape *tape, back_scrat
         for (int u = first; u <= t; u++)
             dp[u] = dot(dz, tape_at(tape, tape->v, kv_width, b, u) + group * hd, hd);
         softmax_back(dp + first, p + first, width);
-        softcap_back(dp + first, capped + first, (size_t)width, c->attn_cap);
+        softcap_back(dp + first, capped + first, (size_t)width, config->attn_cap);
 
         /* score[u] = scale q[t] · k[u], and again z[t] = sum_u p[u] v[u]. No query before t reads
          * the key and the value of t: their sums begin here. */
@@ -4122,9 +4133,9 @@ static void attend_back(const steer_model *m, const steer_tape *tape, back_scrat
         memset(row_at(s->dv, t, q_width) + h * hd, 0, sizeof *dq * hd);
         for (int u = first; u <= t; u++) {
             const float *key = tape_at(tape, tape->k, kv_width, b, u) + group * hd;
-            float *dk = row_at(s->dk, u, q_width) + h * hd,
-                  *dv = row_at(s->dv, u, q_width) + h * hd;
-            float ds = dp[u] * c->query_scale;
+            float *dk = row_at(s->dk, u, q_width) + h * hd;
+            float *dv = row_at(s->dv, u, q_width) + h * hd;
+            float ds = dp[u] * config->query_scale;
             for (int k = 0; k < hd; k++) {
                 dq[k] += ds * key[k];
                 dk[k] += ds * q[k];
@@ -4136,15 +4147,15 @@ static void attend_back(const steer_model *m, const steer_tape *tape, back_scrat
 
 /* Position t of all heads. In the forward pass q and k were turned by rope, and the heads of a
  * group read one key and one value: their gradients are summed, at the group's first head. */
-static void groups_back(const steer_context *ctx, back_scratch *s, int t) {
-    const steer_config *c = &ctx->m->config;
-    int hd = c->head_dim, half = hd / 2, group = c->heads / c->kv_heads;
-    float *cosine = row_at(ctx->cosine, t, half), *sine = row_at(ctx->sine, t, half);
-    for (int g = 0; g < c->kv_heads; g++) {
+static void groups_back(const steer_context *c, back_scratch *s, int t) {
+    const steer_config *config = &c->m->config;
+    int hd = config->head_dim, half = hd / 2, group = config->heads / config->kv_heads;
+    float *cosine = row_at(c->cosine, t, half), *sine = row_at(c->sine, t, half);
+    for (int g = 0; g < config->kv_heads; g++) {
         int at = g * group * hd;
-        float *dq = row_at(s->dq, t, c->heads * hd) + at;
-        float *dk = row_at(s->dk, t, c->heads * hd) + at,
-              *dv = row_at(s->dv, t, c->heads * hd) + at;
+        float *dq = row_at(s->dq, t, config->heads * hd) + at;
+        float *dk = row_at(s->dk, t, config->heads * hd) + at;
+        float *dv = row_at(s->dv, t, config->heads * hd) + at;
         for (int i = 0; i < group; i++)
             rope_back(dq + i * hd, cosine, sine, half);
         for (int i = 1; i < group; i++)
@@ -4158,20 +4169,21 @@ static void groups_back(const steer_context *ctx, back_scratch *s, int t) {
 
 /* dx: in, dm/d(output of the final norm) [n][d]; out, dm/dx_l, l = tape->first, what is added to
  * x_l included. Rows 0 .. n-1 of the tape are the positions. g: NULL, or sums to add to. */
-static void backward(const steer_context *ctx, const steer_tape *tape, int n, float *dx,
+static void backward(const steer_context *c, const steer_tape *tape, int n, float *dx,
                      back_scratch *s, gradients *g) {
-    const steer_model *m = ctx->m;
-    const steer_config *c = &m->config;
-    int d = c->d, hd = c->head_dim, ff = c->ff, heads = c->heads, group = heads / c->kv_heads;
+    const steer_model *m = c->m;
+    const steer_config *config = &m->config;
+    int d = config->d, hd = config->head_dim, ff = config->ff;
+    int heads = config->heads, group = heads / config->kv_heads;
     steer_graph graph = steer_graph_of(m, tape->first);
 
     /* In the forward pass this was: final = norm(x_L), the last slot's input. */
     memcpy(s->G, dx, sizeof *dx * n * d);
     memset(dx, 0, sizeof *dx * n * d);
-    slot_back(c, s, g, graph.slots - 1, tape_at(tape, tape->resid, d, c->layers, 0), m->final_norm,
-              dx, n);
+    slot_back(config, s, g, graph.slots - 1, tape_at(tape, tape->resid, d, config->layers, 0),
+              m->final_norm, dx, n);
 
-    for (int b = c->layers - 1; b >= tape->first; b--) {
+    for (int b = config->layers - 1; b >= tape->first; b--) {
         const block *w = &m->blocks[b];
         int branch = 1 + 2 * (b - tape->first); /* of g->out: the attention; the MLP behind it */
         float *x = tape_at(tape, tape->resid, d, b, 0), *mid = tape_at(tape, tape->mid, d, b, 0);
@@ -4180,25 +4192,25 @@ static void backward(const steer_context *ctx, const steer_tape *tape, int n, fl
         /* x_{b+1} = x_mid + P(W_down h): dx goes to both terms. */
         if (g)
             accumulate(g, g->out, branch + 1, dx, d);
-        branch_back(c, s, s->dh, dx, mlp, w->post_mlp_norm, &w->down, n);
+        branch_back(config, s, s->dh, dx, mlp, w->post_mlp_norm, &w->down, n);
 
         /* h = act(gate) · up: dh becomes dgate. */
         PARALLEL_FOR
         for (int t = 0; t < n; t++)
             gated_back(row_at(s->dh, t, ff), row_at(s->du, t, ff),
                        tape_at(tape, tape->gate, ff, b, t), tape_at(tape, tape->up, ff, b, t), ff,
-                       c->gelu);
+                       config->gelu);
 
         /* gate = W_gate y, up = W_up y, y = norm(x_mid) */
         matmul_back(s->G, s->dh, &w->gate, n);
         matmul_back(s->t, s->du, &w->up, n);
         add_rows(s->G, 1, s->t, d, n);
-        slot_back(c, s, g, mlp_slot(&graph, b), mid, w->mlp_norm, dx, n);
+        slot_back(config, s, g, mlp_slot(&graph, b), mid, w->mlp_norm, dx, n);
 
         /* x_mid = x_b + P(W_O z) */
         if (g)
             accumulate(g, g->out, branch, dx, d);
-        branch_back(c, s, s->dz, dx, attn, w->post_attn_norm, &w->o, n);
+        branch_back(config, s, s->dz, dx, attn, w->post_attn_norm, &w->o, n);
 
         /* z = A v of each head, A of the turned q and k */
         PARALLEL_FOR
@@ -4206,7 +4218,7 @@ static void backward(const steer_context *ctx, const steer_tape *tape, int n, fl
             attend_back(m, tape, s, b, h, n);
         PARALLEL_FOR
         for (int t = 0; t < n; t++)
-            groups_back(ctx, s, t);
+            groups_back(c, s, t);
 
         /* q = W_Q y, k = W_K y, v = W_V y, y = norm(x_b): slot by slot, G = dq W_Q, ... */
         const weight *weights[] = {&w->q, &w->k, &w->v};
@@ -4217,7 +4229,7 @@ static void backward(const steer_context *ctx, const steer_tape *tape, int n, fl
             for (int row = 0; row < weights[a]->rows; row += hd, slot++) {
                 linear(s->G, d, dy[a] + row * step[a], heads * hd, weights[a],
                        (part){row, hd, 0, d}, 1, NULL, n);
-                slot_back(c, s, g, slot, x, w->attn_norm, dx, n);
+                slot_back(config, s, g, slot, x, w->attn_norm, dx, n);
             }
     }
     if (g)
@@ -4241,8 +4253,8 @@ static void backward(const steer_context *ctx, const steer_tape *tape, int n, fl
  *     x_v = x + sum_{u: cut[v][u]} delta_u,   delta_u = twin's u - own u,
  * through a norm of its own. Slots first .. first + n - 1, of the same senders; to [n][cuts][d]. */
 static void read_slots(steer_context *c, int first, int n, const float *norm, float *to) {
-    const steer_config *m = &c->m->config;
-    size_t nodes = c->graph.nodes, next = (size_t)c->cuts * m->d; /* from slot to slot */
+    const steer_config *config = &c->m->config;
+    size_t nodes = c->graph.nodes, next = (size_t)c->cuts * config->d; /* from slot to slot */
     PARALLEL_FOR
     for (int i = 0; i < c->cuts; i++) {
         int r = c->first_cut + i;
@@ -4250,31 +4262,32 @@ static void read_slots(steer_context *c, int first, int n, const float *norm, fl
         const unsigned char *cut = edit->cut + first * nodes;
         int reads =
             acts_at(edit, edit->layer, batch_row(c, r)->pos) ? senders(&c->graph, first) : 0;
-        float *delta = row_at(c->delta, i * nodes, m->d), *slots = row_at(to, i, m->d);
+        float *delta = row_at(c->delta, i * nodes, config->d), *slots = row_at(to, i, config->d);
         for (int j = 0; j < n; j++)
-            copy_floats(slots + j * next, row_at(c->x, r, m->d), m->d);
-        for (int u = 0; u < reads; u++, delta += m->d)
+            copy_floats(slots + j * next, row_at(c->x, r, config->d), config->d);
+        for (int u = 0; u < reads; u++, delta += config->d)
             for (int j = 0; j < n; j++)
                 if (cut[j * nodes + u])
-                    add_scaled(slots + j * next, 1, delta, m->d);
+                    add_scaled(slots + j * next, 1, delta, config->d);
         for (int j = 0; j < n; j++)
-            norm_row(m, slots + j * next, slots + j * next, norm);
+            norm_row(config, slots + j * next, slots + j * next, norm);
     }
 }
 
 /* Queries, keys and values of the rows with cut edges, each head's and group's from its slot. */
 static void cut_attention_inputs(steer_context *c, int b) {
-    const steer_config *m = &c->m->config;
+    const steer_config *config = &c->m->config;
     const block *w = &c->m->blocks[b];
     const weight *of[] = {&w->q, &w->k, &w->v};
     const float *bias[] = {w->q_bias, w->k_bias, w->v_bias}, *x = c->slot_x;
     float *to[] = {c->q, c->k, c->v};
-    int hd = m->head_dim;
-    read_slots(c, slot_of(&c->graph, b, 0), m->heads + 2 * m->kv_heads, w->attn_norm, c->slot_x);
+    int hd = config->head_dim;
+    read_slots(c, slot_of(&c->graph, b, 0), config->heads + 2 * config->kv_heads, w->attn_norm,
+               c->slot_x);
     for (int a = 0; a < 3; a++)
-        for (int row = 0; row < of[a]->rows; row += hd, x += (size_t)c->cuts * m->d)
-            linear(row_at(to[a], c->first_cut, of[a]->rows) + row, of[a]->rows, x, m->d, of[a],
-                   (part){row, hd, 0, m->d}, 0, bias[a] ? bias[a] + row : NULL, c->cuts);
+        for (int row = 0; row < of[a]->rows; row += hd, x += (size_t)c->cuts * config->d)
+            linear(row_at(to[a], c->first_cut, of[a]->rows) + row, of[a]->rows, x, config->d, of[a],
+                   (part){row, hd, 0, config->d}, 0, bias[a] ? bias[a] + row : NULL, c->cuts);
 }
 
 /* What head h of block b adds but for the post-norm's scalar: W_O,h z · gain. zs and ts: floats a
@@ -4291,17 +4304,18 @@ static void head_output(const steer_model *m, int b, int h, const float *z, int 
 
 /* delta of the heads of block b: each run's own scalar r multiplies its heads' shares. */
 static void cut_head_deltas(steer_context *c, int b) {
-    const steer_config *m = &c->m->config;
-    int d = m->d, hd = m->head_dim, q_width = m->heads * hd;
+    const steer_config *config = &c->m->config;
+    int d = config->d, hd = config->head_dim, q_width = config->heads * hd;
     for (int i = 0; i < c->cuts; i++) {
         int own = c->first_cut + i, twin = c->twin_place[own];
         const float *z = row_at(c->z, own, q_width), *twin_z = row_at(c->z, twin, q_width);
-        float r = m->post_norms ? inverse_rms(row_at(c->out, own, d), d, m->norm_eps) : 1;
-        float s = m->post_norms ? inverse_rms(row_at(c->out, twin, d), d, m->norm_eps) : 1;
+        float r = config->post_norms ? inverse_rms(row_at(c->out, own, d), d, config->norm_eps) : 1;
+        float s =
+            config->post_norms ? inverse_rms(row_at(c->out, twin, d), d, config->norm_eps) : 1;
         for (int k = 0; k < q_width; k++)
             row_at(c->slot_y, i, q_width)[k] = s * twin_z[k] - r * z[k];
     }
-    for (int h = 0; h < m->heads; h++)
+    for (int h = 0; h < config->heads; h++)
         head_output(c->m, b, h, c->slot_y + h * hd, q_width,
                     row_at(c->delta, node_of(&c->graph, b, h), d), c->graph.nodes * d, c->cuts);
 }
@@ -4352,14 +4366,15 @@ static size_t sum_rows(const steer_graph *g) {
  * lay_out does for a context. Returns all bytes, the context's included. */
 static size_t lay_out_tracer(tracer *t, const steer_model *m, int layer, int max, int answers,
                              int cut_streams, char *base) {
-    const steer_config *c = &m->config;
+    const steer_config *config = &m->config;
     steer_graph g = steer_graph_of(m, layer);
     *t = (tracer){.m = m, .graph = g, .max = max, .answers = answers, .cut_streams = cut_streams};
     t->limit =
         (steer_limits){cut_streams + 2, max, max * (cut_streams + 1), 1, max * cut_streams, layer};
 
-    size_t at = 0, n = max, d = c->d, ff = c->ff, heads = c->heads, vocab = c->vocab;
-    size_t q_width = c->heads * c->head_dim, kv_width = c->kv_heads * c->head_dim;
+    size_t at = 0, n = max, d = config->d, ff = config->ff, vocab = config->vocab;
+    size_t heads = config->heads, q_width = heads * config->head_dim;
+    size_t kv_width = (size_t)config->kv_heads * config->head_dim;
     size_t taped = mul(n, g.blocks), nd = mul(n, d), slots = g.slots;
 
     for (steer_tape *x = t->tape; x < t->tape + 3; x++) {
@@ -4402,8 +4417,8 @@ static size_t lay_out_tracer(tracer *t, const steer_model *m, int layer, int max
     PLACE(t->z, mul(n, q_width));        /* [n][heads * head_dim] */
     PLACE(t->poi, answers);              /* [answers] */
     PLACE(t->delta, mul(nd, heads + 1)); /* [heads + 1][n][d] */
-    PLACE(t->p, max_int(c->vocab, c->d));
-    PLACE(t->q, max_int(c->vocab, c->d));
+    PLACE(t->p, max_int(config->vocab, config->d));
+    PLACE(t->q, max_int(config->vocab, config->d));
     for (int i = 0; i < 2; i++) {
         PLACE(t->final[i], mul(answers, d));      /* [answers][d] */
         PLACE(t->logits[i], mul(answers, vocab)); /* [answers][vocab] */
@@ -4488,13 +4503,13 @@ static steer_status run_example(tracer *t, const example *x, const steer_plan *c
     if (!hits)
         return fail(e, STEER_ENOMEM, "no memory to count %zu edits", edits);
 
-    steer_status s = run_streams(t, x, plans, streams, hits, tape, e);
-    for (int i = 0; i < streams && !s; i++) {
-        s = check_hits(plans[i], at, e);
+    steer_status status = run_streams(t, x, plans, streams, hits, tape, e);
+    for (int i = 0; i < streams && !status; i++) {
+        status = check_hits(plans[i], at, e);
         at += plans[i] ? plans[i]->n : 0;
     }
     free(hits);
-    return s;
+    return status;
 }
 
 /* The plan of an example's run, with memory for its edits: it starts from the base run's x_l and,
@@ -4515,20 +4530,24 @@ static const steer_plan *plan_from(const tracer *t, traced_plan *p, const float 
 /* Runs in one pass beside the one that they read from, at most. */
 enum { MAX_PATCHES = 63 };
 
-/* Base and steered run: tapes; from position P-1 on their final states, raw logits and tokens. */
+/* Final states and raw logits of n positions of the last run, from its row `first` on. */
+static void read_window(tracer *t, int first, int n, float *final, float *logits) {
+    for (int i = 0; i < n; i++)
+        final_norm(t->c, first + i, row_at(final, i, t->m->config.d));
+    matmul(logits, final, &t->m->unembed, NULL, n);
+}
+
+/* Base and steered run: tapes; from the prompt's last position on, final states, logits, tokens. */
 static steer_status run_ends(tracer *t, const example *x, const float *s, steer_error *e) {
-    const steer_config *c = &t->m->config;
-    int P = x->n_prompt;
+    int vocab = t->m->config.vocab;
     traced_plan steered;
     const steer_plan *plans[2] = {NULL, plan_from(t, &steered, s, x->coeff)};
     for (int k = 0; k < 2; k++) {
         TRY(run_example(t, x, &plans[k], 1, &t->tape[k], e));
-        int answers = x->n - P + 1; /* at most t->answers, as the run saw */
+        int answers = x->n - x->n_prompt + 1; /* at most t->answers, as the run saw */
+        read_window(t, x->n_prompt - 1, answers, t->final[k], t->logits[k]);
         for (int i = 0; i < answers; i++)
-            final_norm(t->c, P - 1 + i, row_at(t->final[k], i, c->d));
-        matmul(t->logits[k], t->final[k], &t->m->unembed, NULL, answers);
-        for (int i = 0; i < answers; i++)
-            t->greedy[k][i] = argmax(row_at(t->logits[k], i, c->vocab), c->vocab);
+            t->greedy[k][i] = argmax(row_at(t->logits[k], i, vocab), vocab);
     }
     return STEER_OK;
 }
@@ -4621,10 +4640,10 @@ static void metric_gradient(tracer *t, const example *x, int metric, int source,
 /* t->delta = source minus destination of the nodes of block b, [heads + 1][n][d]. Heads share their
  * run's post-norm scalar; the split of its change among them is a convention, its sum is exact. */
 static void node_deltas(tracer *t, int source, int b, int n) {
-    const steer_config *c = &t->m->config;
+    const steer_config *config = &t->m->config;
     const float *gain = t->m->blocks[b].post_mlp_norm;
-    int d = c->d, hd = c->head_dim, q_width = c->heads * hd;
-    float *mlp_delta = row_at(t->delta, c->heads * n, d);
+    int d = config->d, hd = config->head_dim, q_width = config->heads * hd;
+    float *mlp_delta = row_at(t->delta, config->heads * n, d);
     memset(t->z, 0, sizeof(float) * n * q_width);
     memset(mlp_delta, 0, sizeof(float) * n * d);
 
@@ -4637,14 +4656,14 @@ static void node_deltas(tracer *t, int source, int b, int n) {
             const float *attn = tape_at(from, from->attn, d, b, p);
             const float *mlp = tape_at(from, from->mlp, d, b, p);
             float *to = row_at(mlp_delta, p, d);
-            float r = sign * (c->post_norms ? inverse_rms(attn, d, c->norm_eps) : 1);
-            float s = sign * (c->post_norms ? inverse_rms(mlp, d, c->norm_eps) : 1);
+            float r = sign * (config->post_norms ? inverse_rms(attn, d, config->norm_eps) : 1);
+            float s = sign * (config->post_norms ? inverse_rms(mlp, d, config->norm_eps) : 1);
             add_scaled(row_at(t->z, p, q_width), r, tape_at(from, from->z, q_width, b, p), q_width);
             for (int j = 0; j < d; j++)
-                to[j] += s * mlp[j] * (c->post_norms ? c->norm_offset + gain[j] : 1);
+                to[j] += s * mlp[j] * (config->post_norms ? config->norm_offset + gain[j] : 1);
         }
     }
-    for (int h = 0; h < c->heads; h++)
+    for (int h = 0; h < config->heads; h++)
         head_output(t->m, b, h, t->z + h * hd, q_width, row_at(t->delta, h * n, d), d, n);
 }
 
@@ -4700,8 +4719,8 @@ static steer_status integrate(tracer *t, const example *x, const float *s, int m
 steer_status steer_attribute(tracer *t, const example *x, const float *s, int metric, int steps,
                              steer_scores *scores, steer_error *e) {
     clear(e);
-    const steer_config *c = &t->m->config;
-    int source = !x->steered_text, n = x->n, d = c->d, first = t->graph.layer;
+    const steer_config *config = &t->m->config;
+    int source = !x->steered_text, n = x->n, d = config->d, first = t->graph.layer;
     if (steps < 1 || outside(metric, STEER_LOGIT, STEER_KL))
         return fail(e, STEER_EARG, "%d steps, metric %d: at least 1; 0 to 2", steps, metric);
     scores->positions = 0;
@@ -4738,16 +4757,16 @@ steer_status steer_attribute(tracer *t, const example *x, const float *s, int me
     score_edges(t, 0, 1, n, scores);
 
     /* The heads and the MLP of each block. */
-    for (int b = first; b < c->layers; b++) {
+    for (int b = first; b < config->layers; b++) {
         int u = node_of(&t->graph, b, 0);
         node_deltas(t, source, b, n);
-        for (int h = 0; h <= c->heads; h++) {
-            int out = 1 + 2 * (b - first) + (h == c->heads);
+        for (int h = 0; h <= config->heads; h++) {
+            int out = 1 + 2 * (b - first) + (h == config->heads);
             if (scores->node)
                 scores->node[u + h] =
                     inner(row_at(t->delta, h * n, d), row_at(t->grad.out, out * n, d), n, d);
         }
-        score_edges(t, u, c->heads + 1, n, scores);
+        score_edges(t, u, config->heads + 1, n, scores);
     }
     return STEER_OK;
 }
@@ -5085,9 +5104,9 @@ steer_status steer_circuit_save(const char *path, const steer_model *m, const st
         if (kept[i] && steer_edge_name(g, i, name, sizeof name))
             n += (size_t)snprintf(text + n, LINE, "%d %s\n", i, name);
     }
-    steer_status s = write_file(path, text, n, e);
+    steer_status status = write_file(path, text, n, e);
     free(text);
-    return s;
+    return status;
 }
 
 /* The edges of a circuit file's text into kept. */
@@ -5123,9 +5142,9 @@ steer_status steer_circuit_load(const char *path, const steer_model *m, const st
     size_t n;
     TRY(check_graph(g, e));
     TRY(load_file(path, &text, &n, e));
-    steer_status s = read_circuit(path, text, m, g, kept, e);
+    steer_status status = read_circuit(path, text, m, g, kept, e);
     free(text);
-    return s;
+    return status;
 }
 
 /* ============================================================================= 14 trained vectors
@@ -5153,8 +5172,8 @@ static steer_training with_training_defaults(const steer_training *how) {
 static steer_status response_logp(tracer *t, const steer_pair *p, int which, const float *v,
                                   float coeff, int window, double *logp, int *counted,
                                   double *match, double *grad, steer_error *e) {
-    const steer_config *c = &t->m->config;
-    int start = p->n_prompt - 1, n = p->n[which], length = n - p->n_prompt, d = c->d, hits = 0;
+    const steer_config *config = &t->m->config;
+    int start = p->n_prompt - 1, n = p->n[which], length = n - p->n_prompt, d = config->d, hits = 0;
     example x = {p->tokens[which], n, p->n_prompt, coeff, 1};
     steer_edit edits[] = {{STEER_START, .layer = t->graph.layer, .v = p->start[which]},
                           {STEER_ADD, .layer = t->graph.layer, .v = v, .coeff = coeff}};
@@ -5165,24 +5184,23 @@ static steer_status response_logp(tracer *t, const steer_pair *p, int which, con
     *counted = min_int(window, length);
     *logp = 0;
     int all = match ? length : *counted;
-    for (int i = 0; i < all; i++)
-        final_norm(t->c, start + i, row_at(t->final[0], i, d));
-    matmul(t->logits[0], t->final[0], &t->m->unembed, NULL, all);
+    read_window(t, start, all, t->final[0], t->logits[0]);
 
     for (int i = 0; i < all; i++) {
-        float *z = row_at(t->logits[0], i, c->vocab), *dz = row_at(t->logits[1], i, c->vocab);
+        float *z = row_at(t->logits[0], i, config->vocab);
+        float *dz = row_at(t->logits[1], i, config->vocab);
         int token = p->tokens[which][p->n_prompt + i];
-        hits += argmax(z, c->vocab) == token;
-        softcap(z, c->vocab, c->final_cap);
+        hits += argmax(z, config->vocab) == token;
+        softcap(z, config->vocab, config->final_cap);
         if (i >= *counted)
             continue;
-        double total = log_sum_exp(z, c->vocab);
+        double total = log_sum_exp(z, config->vocab);
         *logp += z[token] - total;
         if (!grad)
             continue;
-        for (int k = 0; k < c->vocab; k++) /* d(ln p)/dz = one-hot - p */
+        for (int k = 0; k < config->vocab; k++) /* d(ln p)/dz = one-hot - p */
             dz[k] = (float)(k == token) - (float)exp(z[k] - total);
-        softcap_back(dz, z, c->vocab, c->final_cap);
+        softcap_back(dz, z, config->vocab, config->final_cap);
     }
     if (match)
         *match = (double)hits / length;
@@ -5395,17 +5413,18 @@ steer_status steer_train(tracer *t, const steer_pair *pairs, int n, const steer_
     x.each = zeros(mul((size_t)x.how.epochs, d), sizeof *x.each);
     x.grad = zeros(5 * d, sizeof *x.grad);
     x.order = zeros((size_t)n, sizeof *x.order);
-    steer_status s;
+    steer_status status;
     if (x.each && x.grad && x.order) {
         x.mean = x.grad + 3 * d;
         x.square = x.mean + d;
-        s = train(&x, pairs, n, validation, n_validation, record, best, e);
+        status = train(&x, pairs, n, validation, n_validation, record, best, e);
     } else
-        s = fail(e, STEER_ENOMEM, "no memory to train on %d pairs for %d epochs", n, x.how.epochs);
+        status =
+            fail(e, STEER_ENOMEM, "no memory to train on %d pairs for %d epochs", n, x.how.epochs);
     free(x.each);
     free(x.grad);
     free(x.order);
-    return s;
+    return status;
 }
 
 /* =============================================================== 15 value vectors and logit lens
@@ -5417,35 +5436,36 @@ steer_status steer_train(tracer *t, const steer_pair *pairs, int n, const steer_
 steer_status steer_value_vector(const steer_model *m, const float *v, int b, int h, float *to,
                                 steer_error *e) {
     clear(e);
-    const steer_config *c = &m->config;
-    if (outside(b, 0, c->layers - 1) || outside(h, 0, c->heads - 1))
-        return fail(e, STEER_EARG, "no head %d.%d; %s has %d blocks of %d heads", b, h, c->name,
-                    c->layers, c->heads);
+    const steer_config *config = &m->config;
+    if (outside(b, 0, config->layers - 1) || outside(h, 0, config->heads - 1))
+        return fail(e, STEER_EARG, "no head %d.%d; %s has %d blocks of %d heads", b, h,
+                    config->name, config->layers, config->heads);
     const block *w = &m->blocks[b];
     float value[MAX_HEAD_DIM];
-    int hd = c->head_dim, g = h / (c->heads / c->kv_heads);
-    for (int k = 0; k < c->d; k++)
-        to[k] = v[k] * (c->norm_offset + w->attn_norm[k]);
-    linear(value, hd, to, c->d, &w->v, (part){g * hd, hd, 0, c->d}, 0, NULL, 1);
-    head_output(m, b, h, value, hd, to, c->d, 1);
+    int hd = config->head_dim, g = h / (config->heads / config->kv_heads);
+    for (int k = 0; k < config->d; k++)
+        to[k] = v[k] * (config->norm_offset + w->attn_norm[k]);
+    linear(value, hd, to, config->d, &w->v, (part){g * hd, hd, 0, config->d}, 0, NULL, 1);
+    head_output(m, b, h, value, hd, to, config->d, 1);
     return STEER_OK;
 }
 
 steer_status steer_logit_lens(const steer_model *m, const float *v, int n, int *ids, float *logits,
                               steer_error *e) {
     clear(e);
-    const steer_config *c = &m->config;
-    if (outside(n, 1, c->vocab))
-        return fail(e, STEER_EARG, "%d tokens of the lens; at least 1, at most %d", n, c->vocab);
-    float *x = zeros((size_t)c->d + c->vocab, sizeof *x), *all = x + c->d;
+    const steer_config *config = &m->config;
+    if (outside(n, 1, config->vocab))
+        return fail(e, STEER_EARG, "%d tokens of the lens; at least 1, at most %d", n,
+                    config->vocab);
+    float *x = zeros((size_t)config->d + config->vocab, sizeof *x), *all = x + config->d;
     if (!x)
-        return fail(e, STEER_ENOMEM, "no memory for %d logits", c->vocab);
-    double rms = norm_of(v, c->d) / sqrt(c->d);
-    for (int k = 0; k < c->d; k++)
-        x[k] = rms > 0 ? (float)(v[k] / rms) * (c->norm_offset + m->final_norm[k]) : 0;
+        return fail(e, STEER_ENOMEM, "no memory for %d logits", config->vocab);
+    double rms = norm_of(v, config->d) / sqrt(config->d);
+    for (int k = 0; k < config->d; k++)
+        x[k] = rms > 0 ? (float)(v[k] / rms) * (config->norm_offset + m->final_norm[k]) : 0;
     matmul(all, x, &m->unembed, NULL, 1);
     for (int i = 0; i < n; i++) {
-        ids[i] = argmax(all, c->vocab);
+        ids[i] = argmax(all, config->vocab);
         logits[i] = all[ids[i]];
         all[ids[i]] = -INFINITY;
     }
