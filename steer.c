@@ -75,8 +75,8 @@
  * (tools/export.py converts GGUF). No function of the library prints, exits or keeps state.
  *
  * AN ORDER TO READ IN: this head; run_block in section 6, what it calls, then the rest of 6; the
- * kernels of 2 as they are met; 7. With that the model is known. Then 9 and 10 (what a vector is
- * made of), 11, 12, 13, and the experiments in 19. Sections 3, 4, 5 and 8 can be trusted at first.
+ * kernels of 2 as they are met; 7. With that the model is known. Then 10 (what a vector is made
+ * of), 11, 12, 13, and the experiments in 19. Sections 3, 4, 5, 8 and 9 can be trusted at first.
  *
  * CONTENTS
  *     I    THE MODEL      1 errors, memory, sizes           5 chat templates
@@ -963,6 +963,10 @@ static int utf8_length(unsigned char first) {
     return first < 0xF0 ? 3 : 4;
 }
 
+static int is_code_point(uint32_t c) {
+    return c < 0xD800 || (c >= 0xE000 && c <= 0x10FFFF);
+}
+
 /* One code point at s (s < end) and its length; -1 - byte, length 1, where it is not UTF-8. */
 static int64_t code_point(const char *s, const char *end, int *length) {
     static const int64_t least[] = {0, 0, 0x80, 0x800, 0x10000}; /* that needs so many bytes */
@@ -974,7 +978,7 @@ static int64_t code_point(const char *s, const char *end, int *length) {
         valid = p[i] >> 6 == 2;
         c = c << 6 | (p[i] & 0x3F);
     }
-    valid = valid && c >= least[n] && c <= 0x10FFFF && (c < 0xD800 || c >= 0xE000);
+    valid = valid && c >= least[n] && is_code_point((uint32_t)c);
     *length = valid ? n : 1;
     return valid ? c : -1 - (int64_t)p[0];
 }
@@ -1555,10 +1559,6 @@ static steer_status check_unicode(const steer_model *m, steer_error *e) {
                         class, ascii_class(c));
     }
     return STEER_OK;
-}
-
-static int is_code_point(uint32_t c) {
-    return c < 0xD800 || (c >= 0xE000 && c <= 0x10FFFF);
 }
 
 /* Three numbers a record; of the first `keys`, strictly ascending; all of them code points. */
@@ -3323,9 +3323,22 @@ static double norm_of(const float *v, int d) {
     return sqrt((double)dot(v, v, d));
 }
 
-static steer_status make_vector(steer_vector *v, const steer_model *m, const char *method,
-                                int layer, int pos, float coeff, steer_error *e) {
+static steer_status check_site(const steer_model *m, int layer, int pos, steer_error *e) {
+    int blocks = m->config.layers;
+    if (!outside(layer, 0, blocks - 1) && !outside(pos, -m->eoi, -1))
+        return STEER_OK;
+    return fail(e, STEER_EARG,
+                "site %d,%d: %s has blocks 0 to %d and end-of-instruction positions "
+                "-%d to -1",
+                layer, pos, m->config.name, blocks - 1, m->eoi);
+}
+
+steer_status steer_vector_new(steer_vector *v, const steer_model *m, const char *method, int layer,
+                              int pos, float coeff, steer_error *e) {
+    clear(e);
     const steer_config *config = &m->config;
+    *v = (steer_vector){0};
+    TRY(check_site(m, layer, pos, e));
     *v = (steer_vector){.d = config->d,
                         .layers = config->layers,
                         .layer = layer,
@@ -3429,7 +3442,7 @@ steer_status steer_vector_load_memory(steer_vector *v, const void *bytes, size_t
     memcpy(&h, bytes, size < sizeof h ? size : sizeof h);
     h.method[15] = h.model[63] = 0;
     TRY(check_vector(m, name, &h, bytes, size, e));
-    TRY(make_vector(v, m, h.method, h.layer, h.pos, h.coeff, e));
+    TRY(steer_vector_new(v, m, h.method, h.layer, h.pos, h.coeff, e));
 
     const unsigned char *numbers = (const unsigned char *)bytes + sizeof h;
     memcpy(v->v, numbers, 4 * d);
@@ -3636,17 +3649,12 @@ static steer_status read_prompts(steer_prompts *p, const steer_model *m, char *d
     return status;
 }
 
-static steer_status check_limit(const char *name, int limit, steer_error *e) {
-    if (limit >= 0)
-        return STEER_OK;
-    return fail(e, STEER_EARG, "%s: at most %d prompts? 0 takes all", name, limit);
-}
-
 steer_status steer_prompts_load_memory(steer_prompts *p, const steer_model *m, const char *text,
                                        size_t size, const char *name, int limit, steer_error *e) {
     clear(e);
     *p = (steer_prompts){0};
-    TRY(check_limit(name, limit, e));
+    if (limit < 0)
+        return fail(e, STEER_EARG, "%s: at most %d prompts? 0 takes all", name, limit);
     char *copy = zeros(add(size, 1), 1);
     if (!copy)
         return fail(e, STEER_ENOMEM, "%s: no memory to read it", name);
@@ -3662,9 +3670,8 @@ steer_status steer_prompts_load(steer_prompts *p, const steer_model *m, const ch
     char *data;
     size_t n;
     *p = (steer_prompts){0};
-    TRY(check_limit(path, limit, e));
     TRY(load_file(path, &data, &n, e));
-    steer_status status = read_prompts(p, m, data, n, path, limit, e);
+    steer_status status = steer_prompts_load_memory(p, m, data, n, path, limit, e);
     free(data);
     return status;
 }
@@ -3786,35 +3793,15 @@ steer_status steer_means(steer_context *c, const steer_prompts *p, const steer_b
     return status;
 }
 
-static steer_status check_site(const steer_model *m, int layer, int pos, steer_error *e) {
-    int blocks = m->config.layers;
-    if (!outside(layer, 0, blocks - 1) && !outside(pos, -m->eoi, -1))
-        return STEER_OK;
-    return fail(e, STEER_EARG,
-                "site %d,%d: %s has blocks 0 to %d and end-of-instruction positions "
-                "-%d to -1",
-                layer, pos, m->config.name, blocks - 1, m->eoi);
-}
-
-steer_status steer_vector_new(steer_vector *v, const steer_model *m, const char *method, int layer,
-                              int pos, float coeff, steer_error *e) {
-    clear(e);
-    *v = (steer_vector){0};
-    TRY(check_site(m, layer, pos, e));
-    return make_vector(v, m, method, layer, pos, coeff, e);
-}
-
-/* The DIM vector v, and keep: the means without the behaviour along it at all three sites, same
- * position. */
 steer_status steer_dim(steer_vector *v, const steer_model *m, const steer_sums *with,
                        const steer_sums *without, int layer, int pos, float coeff, steer_error *e) {
     clear(e);
     int d = m->config.d, layers = m->config.layers;
-    TRY(check_site(m, layer, pos, e));
+    *v = (steer_vector){0};
     if (with->count < 1 || without->count < 1)
         return fail(e, STEER_EARG, "means over %d prompts with the behaviour and %d without it",
                     with->count, without->count);
-    TRY(make_vector(v, m, "dim", layer, pos, coeff, e));
+    TRY(steer_vector_new(v, m, "dim", layer, pos, coeff, e));
 
     size_t at = mean_at(m, 0, pos, layer);
     double square = 0;

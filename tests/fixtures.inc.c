@@ -856,7 +856,7 @@ static steer_model *family(int kind) {
 
 static steer_vector random_dim(const steer_model *m, int seed) {
     steer_vector v = {0};
-    make_vector(&v, m, "dim", 1, -1, 1.5f, NULL);
+    steer_vector_new(&v, m, "dim", 1, -1, 1.5f, NULL);
     for (int i = 0; i < v.d; i++)
         v.v[i] = (float)random_value((uint64_t)seed, 60, 0, (uint64_t)i);
     for (int i = 0; i < 3 * v.layers; i++)

@@ -947,7 +947,7 @@ static void write_seeds(void) {
         free(f.bytes);
     }
     steer_vector v;
-    CHECK_THAT(!make_vector(&v, seed_model(1), "dim", 1, -1, 1.5f, &e), "%s", e.text);
+    CHECK_THAT(!steer_vector_new(&v, seed_model(1), "dim", 1, -1, 1.5f, &e), "%s", e.text);
     for (int i = 0; i < v.d; i++)
         v.v[i] = (float)(i - 3);
     CHECK_THAT(!steer_vector_save(&v, "tests/corpus/vector/dim", &e), "%s", e.text);
