@@ -1825,6 +1825,8 @@ static int source_of(const steer_context *c, int r, int b, unsigned what) {
     return r;
 }
 
+/* ---- The context's memory. */
+
 static int value_width(const steer_config *config) {
     return (int)round_up((size_t)config->head_dim, KEYS);
 }
@@ -1856,24 +1858,24 @@ static size_t lay_out(steer_context *c, const steer_model *model, const steer_li
                       char *base) {
     const steer_config *config = &model->config;
     *c = (steer_context){.m = model, .limit = with_defaults(*l, config), .threads = thread_count()};
-    const steer_limits *u = &c->limit;
-    if (outside(u->streams, 1, 1 << 20) || outside(u->positions, 1, 1 << 24) || u->cut_rows < 0 ||
-        outside(u->rows, 1, 1 << 24) || outside(u->cut_layer, 0, config->layers - 1) ||
-        u->logits < 1)
+    const steer_limits *limit = &c->limit;
+    if (outside(limit->streams, 1, 1 << 20) || outside(limit->positions, 1, 1 << 24) ||
+        limit->cut_rows < 0 || outside(limit->rows, 1, 1 << 24) ||
+        outside(limit->cut_layer, 0, config->layers - 1) || limit->logits < 1)
         return 0;
 
-    size_t rows = u->rows, d = config->d, ff = config->ff;
+    size_t rows = limit->rows, d = config->d, ff = config->ff;
     size_t hd = config->head_dim, vd = value_width(config);
     size_t heads = config->heads, kv = config->kv_heads, group = heads / kv;
-    size_t positions = round_up(u->positions, KEYS);
+    size_t positions = round_up(limit->positions, KEYS);
     c->key_size = mul(positions, hd);
     c->value_size = mul(positions, vd);
     c->score_size = mul(group, positions + vd);
     size_t at = 0;
 
     /* streams */
-    PLACE(c->streams, u->streams);
-    PLACE(c->cache, mul(mul(u->streams, config->layers * kv), add(c->key_size, c->value_size)));
+    PLACE(c->streams, limit->streams);
+    PLACE(c->cache, mul(mul(limit->streams, config->layers * kv), add(c->key_size, c->value_size)));
     PLACE(c->cosine, mul(positions, hd / 2));
     PLACE(c->sine, mul(positions, hd / 2));
 
@@ -1895,12 +1897,12 @@ static size_t lay_out(steer_context *c, const steer_model *model, const steer_li
     PLACE(c->scores, mul(c->threads, c->score_size));
     PLACE(c->gate, mul(rows, ff));
     PLACE(c->up, mul(rows, ff));
-    PLACE(c->logits, mul(u->logits, config->vocab));
+    PLACE(c->logits, mul(limit->logits, config->vocab));
     PLACE(c->logit_row, rows);
 
     /* cut edges */
-    c->graph = steer_graph_of(model, u->cut_layer);
-    size_t cut = u->cut_rows, nodes = c->graph.nodes;
+    c->graph = steer_graph_of(model, limit->cut_layer);
+    size_t cut = limit->cut_rows, nodes = c->graph.nodes;
     if (cut && mul(nodes, d) > INT32_MAX)
         return 0; /* the step from one row's delta to the next is an int */
     PLACE(c->delta, mul(mul(cut, nodes), d));
@@ -1917,12 +1919,14 @@ steer_context *steer_context_new(const steer_model *m, const steer_limits *l, st
     clear(e);
     steer_context measured;
     size_t bytes = lay_out(&measured, m, l, NULL);
-    const steer_limits *u = &measured.limit;
-    if (!bytes || u->positions > m->config.max_seq) {
+    const steer_limits *limit = &measured.limit;
+    if (!bytes || limit->positions > m->config.max_seq) {
         fail(e, STEER_EARG,
-             "a context of %d streams, %d positions and %d rows: at least 1 "
-             "of each, at most %d positions for %s",
-             u->streams, u->positions, u->rows, m->config.max_seq, m->config.name);
+             "a context of %d streams, %d positions, %d rows, %d with logits, %d with edges cut "
+             "from "
+             "block %d on: at least 1 of the first four, at most %d positions, a block of %s",
+             limit->streams, limit->positions, limit->rows, limit->logits, limit->cut_rows,
+             limit->cut_layer, m->config.max_seq, m->config.name);
         return NULL;
     }
 
@@ -1937,7 +1941,7 @@ steer_context *steer_context_new(const steer_model *m, const steer_limits *l, st
     lay_out(c, m, l, (char *)(c + 1) + (ALIGN - (uintptr_t)(c + 1) % ALIGN));
 
     int half = m->config.head_dim / 2;
-    for (int t = 0; t < u->positions; t++) {
+    for (int t = 0; t < limit->positions; t++) {
         float *cosine = row_at(c->cosine, t, half), *sine = row_at(c->sine, t, half);
         for (int i = 0; i < half; i++) {
             float angle = (float)t * m->rope_freq[i];
@@ -1945,7 +1949,7 @@ steer_context *steer_context_new(const steer_model *m, const steer_limits *l, st
             sine[i] = sinf(angle);
         }
     }
-    for (int i = 0; i < u->streams; i++)
+    for (int i = 0; i < limit->streams; i++)
         c->streams[i].twin = -1;
     return c;
 }
@@ -1953,6 +1957,8 @@ steer_context *steer_context_new(const steer_model *m, const steer_limits *l, st
 void steer_context_free(steer_context *c) {
     free(c);
 }
+
+/* ---- Plans, checked, and the streams that have them. */
 
 /* The first edit of a kind, or NULL. */
 static const steer_edit *find_edit(const steer_edit *edits, int n, steer_kind kind) {
@@ -2113,6 +2119,8 @@ steer_status steer_fork(steer_context *c, int from, int to, int n, steer_error *
     return STEER_OK;
 }
 
+/* ---- What plans do to rows. */
+
 /* EDIT, ablation: the component of x along u becomes `keep`,
  *     x += (keep - <x, û>) û,  û = u / (|u| + 1e-8), the norm guarded as in the paper's code.
  * Site 0 is the block's input, 1 its attention's output, 2 its MLP's. */
@@ -2185,6 +2193,8 @@ static void remove_image(steer_context *c, unsigned what, float *y, const float 
         }
     }
 }
+
+/* ---- One block. */
 
 static void norm_row(const steer_config *config, float *y, const float *x, const float *w) {
     rmsnorm(y, x, w, config->norm_offset, config->norm_eps, config->d);
@@ -2392,6 +2402,8 @@ static void run_block(steer_context *c, int b, int n) {
         add_scaled(row_at(c->x, r, d), 1, row_at(c->out, from, d), d);
     }
 }
+
+/* ---- A run. */
 
 /* RN(x_L) of the caller's row i of the last run: its logits are W_U times it, soft-capped. */
 static void final_norm(steer_context *c, int i, float *y) {
@@ -3110,10 +3122,9 @@ static void matmul_back(float *dx, const float *dy, const weight *w, int rows) {
 
 /* An OUTPUT. A regular file is replaced whole, where links lead to it as well: the new bytes get a
  * name of their own beside it, its PART, which then takes the file's name. Whatever fails, the old
- * one stays. Anything else (a pipe, a device, /dev/stdout) is
- * written to as it is. A part is removed on every failure; against signals the program protects it
- * (hold_signals), since a library must not, and since a mask would hold for one thread only: the
- * others would take the signal. */
+ * one stays. Anything else (a pipe, a device, /dev/stdout) is written to as it is. A part is
+ * removed on every failure; against signals the program protects it (hold_signals), since a library must
+ * not, and since a mask would hold for one thread only: the others would take the signal. */
 enum { PATH_BYTES = 4096 };
 
 typedef struct {
@@ -3305,6 +3316,8 @@ static steer_status load_file(const char *path, char **data, size_t *n, steer_er
     }
     return status;
 }
+
+/* ---- Vectors. */
 
 typedef struct {
     char magic[8];         /* "STEERVEC" */
@@ -3676,8 +3689,10 @@ steer_status steer_prompts_load(steer_prompts *p, const steer_model *m, const ch
     return status;
 }
 
-/* The tokens that begin an answer which shows a behaviour (NULL or none: the model file's), each
- * once; returns how many, or -1: one is no token. */
+/* ---- Judging. */
+
+/* The tokens that begin an answer which shows a behaviour (NULL or none: the model file's); returns
+ * how many, or -1: one is no token. */
 static int first_tokens(const steer_model *m, const steer_behaviour *b, const int **ids) {
     int own = b && b->n_first > 0, n = own ? b->n_first : m->config.n_first;
     *ids = own ? b->first : m->config.first;
@@ -3692,7 +3707,7 @@ double steer_log_odds(const steer_model *m, const steer_behaviour *b, const floa
     int n = first_tokens(m, b, &ids);
     double total = log_sum_exp(logits, m->config.vocab), p = n < 0 ? NAN : 0;
     for (int i = 0; i < n; i++) {
-        int before = 0; /* whether the token was named before */
+        int before = 0; /* a token that was named before counts once */
         for (int j = 0; j < i; j++)
             before |= ids[j] == ids[i];
         if (!before)
@@ -3729,6 +3744,8 @@ static int judge_first_token(void *user, int job, int pos, const float *logits) 
     judge->log_odds[job] = steer_log_odds(judge->m, judge->behaviour, logits);
     return NO_TOKEN;
 }
+
+/* ---- Means. */
 
 /* Where the mean of a site, an end-of-instruction position -eoi .. -1 and a block begins. */
 static size_t mean_at(const steer_model *m, int site, int pos, int b) {
@@ -3810,6 +3827,7 @@ steer_status steer_dim(steer_vector *v, const steer_model *m, const steer_sums *
         square += (double)v->v[k] * v->v[k];
     }
 
+    /* keep: the means without the behaviour along v, at all three sites */
     double norm = sqrt(square) + 1e-8;
     for (int site = 0; site < 3; site++)
         for (int b = 0; b < layers; b++) {
@@ -3838,6 +3856,8 @@ steer_status steer_dim(steer_vector *v, const steer_model *m, const steer_sums *
  * gradient at its input, after the norm: W_Q,h^T dq_h for the query of head h, ...
  * The norm-aware edge score wants J^T G, and the sum of all J^T G is the gradient itself:
  * attribution is the backward with its terms kept apart. */
+
+/* ---- The graph. */
 
 /* Head h (h = heads: the MLP) of block b. */
 static int node_of(const steer_graph *g, int b, int h) {
@@ -4000,6 +4020,8 @@ int steer_edge_name(const steer_graph *g, int edge, char *name, size_t cap) {
         snprintf(to, sizeof to, " %d", x.to);
     return snprintf(name, cap, "%s > %s%s", from, inputs[x.input], to);
 }
+
+/* ---- The backward pass. */
 
 typedef struct {
     int n;             /* positions */
@@ -4224,10 +4246,10 @@ static void backward(const steer_context *c, const steer_tape *tape, int n, floa
 }
 
 /* ===================================================================================== 12 patching
- * Multi-token activation patching (paper section 4). One EXAMPLE is a prompt with a
- * response, teacher-forced: a base run and a run with a s added at the input of block l read the
- * same tokens. One of them is the SOURCE, the other, whose own greedy response the text is, the
- * DESTINATION. With y and y* their greedy tokens at a position, the metric
+ * Multi-token activation patching (paper section 4). One EXAMPLE is a prompt with a response,
+ * teacher-forced: a base run and a run with a s added at the input of block l read the same tokens.
+ * One of them is the SOURCE, the other, whose own greedy response the text is, the DESTINATION.
+ * With y and y* their greedy tokens at a position, the metric
  *     m = mean over positions of interest of  z[y] - z[y*]           (logit; z before any soft-cap)
  * grows towards the source, and a node u or an edge u -> v is worth what m gains when it carries
  * the source's activation. Integrated gradients estimate that for all edges at once:
@@ -4235,8 +4257,10 @@ static void backward(const steer_context *c, const steer_tape *tape, int n, floa
  * G_v,i the gradient at slot v in a run with alpha_i a s, alpha_i = (i + 1/2) / T. The official
  * form takes G after the slot's norm, the norm-aware one J^T G before it, where Delta_u lives. */
 
-/* EDIT, cut edges (paper section 4.3). The residual stream carries every node's own
- * output; a slot v reads it with the twin's output in place of each node whose edge is cut,
+/* ---- Cut edges. */
+
+/* EDIT, cut edges (paper section 4.3). The residual stream carries every node's own output; a slot
+ * v reads it with the twin's output in place of each node whose edge is cut,
  *     x_v = x + sum_{u: cut[v][u]} delta_u,   delta_u = twin's u - own u,
  * through a norm of its own. Slots first .. first + n - 1, of the same senders; to [n][cuts][d]. */
 static void read_slots(steer_context *c, int first, int n, const float *norm, float *to) {
@@ -4318,6 +4342,8 @@ static void cut_delta(steer_context *c, int node, float *x) {
             delta[k] = twin[k] - own[k];
     }
 }
+
+/* ---- The memory for an example. */
 
 /* The public types, for short. */
 typedef steer_example example;
@@ -4461,6 +4487,8 @@ steer_tracer *steer_tracer_new(const steer_model *m, int layer, int max, int ans
     return NULL;
 }
 
+/* ---- Runs of an example. */
+
 /* One run of an example on streams 0 .., stream i under plans[i], which has its hits in hits[i],
  * with twin 0 if it needs one. */
 static steer_status run_streams(tracer *t, const example *x, const steer_plan *const *plans,
@@ -4538,6 +4566,8 @@ static steer_status run_ends(tracer *t, const example *x, const float *s, steer_
     }
     return STEER_OK;
 }
+
+/* ---- The metric. */
 
 /* KL(softmax a || softmax b) */
 static double kl_of(const float *a, const float *b, int n) {
@@ -4623,6 +4653,8 @@ static void metric_gradient(tracer *t, const example *x, int metric, int source,
         matmul_back(dx, p, W, 1);
     }
 }
+
+/* ---- Integrated gradients. */
 
 /* t->delta = source minus destination of the nodes of block b, [heads + 1][n][d]. Heads share their
  * run's post-norm scalar; the split of its change among them is a convention, its sum is exact. */
@@ -4758,6 +4790,8 @@ steer_status steer_attribute(tracer *t, const example *x, const float *s, int me
     return STEER_OK;
 }
 
+/* ---- Exact patching. */
+
 /* logit_difference of runs under n plans, which read what they cut or freeze from that `beside`. */
 static steer_status patched_differences(tracer *t, const example *x, const steer_plan *beside,
                                         const steer_plan *plans, int n, int source, int n_poi,
@@ -4852,7 +4886,7 @@ steer_status steer_patch_exactly(tracer *t, const example *x, const float *s, do
     return run_patches(&q, e);
 }
 
-/* Faithfulness (paper section 4.3) of plans on a steered response: with b_t and s_t the greedy
+/* ---- Faithfulness (paper section 4.3) of plans on a steered response: with b_t and s_t the greedy
  * tokens of base and steered run,
  *     D = sum over predictions of response tokens of  z[s_t] - z[b_t],
  *     F = (D - D_base) / (D_steer - D_base):
