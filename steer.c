@@ -182,7 +182,7 @@ __attribute__((format(printf, 3, 4))) static steer_status fail(steer_error *e, s
 }
 
 /* A public function clears its caller's error first. */
-static void clear(steer_error *e) {
+static void clear_error(steer_error *e) {
     if (!e)
         return;
     e->code = STEER_OK;
@@ -601,8 +601,7 @@ struct steer_model {
     const uint32_t *token_offset;    /* [vocab + 1] where each begins */
     const unsigned char *token_type; /* [vocab] 0: text, 1: special, 2: unused */
     const uint32_t *byte_token;      /* [256] the token of each byte, or UINT32_MAX */
-    const uint32_t *merge;           /* [n_merges][4] left, right, rank, result */
-    uint32_t n_merges;
+    lookup merges;                   /* of 4 numbers: left, right, rank, result */
     lookup unicode, combining, decomposed, composed; /* classes of code points; the tables of NFC */
     int *special, n_specials;                        /* special tokens' ids */
 
@@ -816,7 +815,7 @@ static steer_status load_model(steer_model *m, steer_error *e) {
 }
 
 steer_model *steer_open_memory(const void *bytes, size_t size, const char *name, steer_error *e) {
-    clear(e);
+    clear_error(e);
     steer_error inner = {0};
     steer_model *m = zeros(1, sizeof *m);
     if (!m) {
@@ -833,7 +832,7 @@ steer_model *steer_open_memory(const void *bytes, size_t size, const char *name,
     return NULL;
 }
 
-static void release(void *bytes, size_t size, int owned) {
+static void release_bytes(void *bytes, size_t size, int owned) {
     if (owned == MAPPED)
         munmap(bytes, size);
     if (owned == COPIED)
@@ -877,7 +876,7 @@ static void *map_file(int fd, const char *path, size_t size, steer_error *e) {
 }
 
 steer_model *steer_open(const char *path, unsigned flags, steer_error *e) {
-    clear(e);
+    clear_error(e);
     if (flags & ~(unsigned)STEER_READ) {
         fail(e, STEER_EARG, "%s: steer_open knows no flags %#x", path, flags);
         return NULL;
@@ -915,14 +914,14 @@ steer_model *steer_open(const char *path, unsigned flags, steer_error *e) {
     if (m)
         m->owned = owned;
     else
-        release(bytes, size, owned);
+        release_bytes(bytes, size, owned);
     return m;
 }
 
 void steer_close(steer_model *m) {
     if (!m)
         return;
-    release((void *)m->bytes, m->size, m->owned);
+    release_bytes((void *)m->bytes, m->size, m->owned);
     free(m->blocks);
     free(m->special);
     free(m);
@@ -933,7 +932,7 @@ const steer_config *steer_model_config(const steer_model *m) {
 }
 
 steer_status steer_verify(const steer_model *m, steer_error *e) {
-    clear(e);
+    clear_error(e);
     uint32_t crc = crc32_of(0, m->bytes + m->data, m->size - m->data);
     if (crc != (uint32_t)m->config.fingerprint)
         return fail(e, STEER_EFORMAT,
@@ -984,7 +983,7 @@ static int64_t code_point(const char *s, const char *end, int *length) {
 }
 
 /* The first record whose numbers at `column` and after it are at least (a, b), or NULL. */
-static const uint32_t *find(lookup t, int column, int64_t a, int64_t b) {
+static const uint32_t *first_from(lookup t, int column, int64_t a, int64_t b) {
     uint32_t low = 0, high = t.n;
     while (low < high) {
         uint32_t mid = low + (high - low) / 2;
@@ -997,8 +996,14 @@ static const uint32_t *find(lookup t, int column, int64_t a, int64_t b) {
     return low < t.n ? t.at + (size_t)t.width * low : NULL;
 }
 
+/* The record that begins with a or, with two keys, with (a, b), or NULL. */
+static const uint32_t *record_of(lookup t, int keys, int64_t a, int64_t b) {
+    const uint32_t *r = first_from(t, 0, a, keys == 2 ? b : 0);
+    return r && r[0] == a && (keys == 1 || r[1] == b) ? r : NULL;
+}
+
 static int class_of(lookup t, int64_t c) { /* of a table of ranges (first, last, class); or 0 */
-    const uint32_t *r = find(t, 1, c, 0);
+    const uint32_t *r = first_from(t, 1, c, 0);
     return r && r[0] <= c ? (int)r[2] : 0;
 }
 
@@ -1111,7 +1116,7 @@ static int decompose(const steer_model *m, int64_t c, int64_t out[MAX_PARTS]) {
 
     int n = 1; /* one level a step, always of the first: "a" may itself have a decomposition */
     out[0] = c;
-    for (const uint32_t *r; (r = find(m->decomposed, 0, out[0], 0)) && r[0] == out[0];) {
+    for (const uint32_t *r; (r = record_of(m->decomposed, 1, out[0], 0));) {
         out[0] = r[1];
         if (!r[2])
             continue;
@@ -1129,8 +1134,8 @@ static int64_t compose(const steer_model *m, int64_t a, int64_t b) {
     if (a >= HANGUL && a < HANGUL + N_LVT && (a - HANGUL) % N_T == 0)
         if (b > JAMO_T && b < JAMO_T + N_T)
             return a + b - JAMO_T;
-    const uint32_t *r = find(m->composed, 0, a, b);
-    return r && r[0] == a && r[1] == b ? (int64_t)r[2] : -1;
+    const uint32_t *r = record_of(m->composed, 2, a, b);
+    return r ? (int64_t)r[2] : -1;
 }
 
 static size_t put_code_point(char *out, int64_t c) {
@@ -1231,12 +1236,11 @@ typedef struct {
 static void rank_pair(merger *w, int i) {
     symbol *left = &w->symbols[i];
     uint32_t right = w->symbols[left->next].id;
-    const uint32_t *r = find((lookup){w->m->merge, w->m->n_merges, 4}, 0, left->id, right);
-    int found = r && r[0] == left->id && r[1] == right;
+    const uint32_t *r = record_of(w->m->merges, 2, left->id, right);
     size_t at = w->leaves + (size_t)i;
-    if (found)
+    if (r)
         left->merged = r[3];
-    w->best[at] = found ? (uint64_t)r[2] << 32 | (uint32_t)i : UINT64_MAX;
+    w->best[at] = r ? (uint64_t)r[2] << 32 | (uint32_t)i : UINT64_MAX;
     for (; at > 1; at /= 2)
         w->best[at / 2] = w->best[at] < w->best[at ^ 1] ? w->best[at] : w->best[at ^ 1];
 }
@@ -1306,7 +1310,7 @@ static steer_status encode(const steer_model *m, const char *text, size_t n, int
 long steer_encode(const steer_model *m, const char *text, size_t n, int *tokens, long cap,
                   steer_error *e) {
     long count;
-    clear(e);
+    clear_error(e);
     return encode(m, text, n, tokens, cap, &count, e) ? -1 : count;
 }
 
@@ -1434,7 +1438,7 @@ static steer_status encode_chat(const steer_model *m, const char *system, const 
 long steer_chat(const steer_model *m, const char *system, const char *const *turns, int n_turns,
                 int *tokens, long cap, steer_error *e) {
     long count;
-    clear(e);
+    clear_error(e);
     return encode_chat(m, system, turns, n_turns, tokens, cap, &count, e) ? -1 : count;
 }
 
@@ -1503,12 +1507,12 @@ static steer_status check_tokens(steer_model *m, steer_error *e) {
 
 static steer_status check_merges(const steer_model *m, steer_error *e) {
     uint32_t vocab = (uint32_t)m->config.vocab;
-    for (uint32_t i = 0; i < m->n_merges; i++) {
-        const uint32_t *r = m->merge + 4 * (size_t)i;
+    for (uint32_t i = 0; i < m->merges.n; i++) {
+        const uint32_t *r = m->merges.at + 4 * (size_t)i;
         if (r[0] >= vocab || r[1] >= vocab || r[3] >= vocab)
             return fail(e, STEER_EFORMAT, "merge %u is of unknown tokens" EXPORT_AGAIN, i);
 
-        /* find, in rank_pair: by (left, right), no pair twice. */
+        /* record_of, in rank_pair: by (left, right), no pair twice. */
         if (i && (r[-4] > r[0] || (r[-4] == r[0] && r[-3] >= r[1])))
             return fail(e, STEER_EFORMAT, "merge %u is out of order, or there twice" EXPORT_AGAIN,
                         i);
@@ -1567,7 +1571,7 @@ static steer_status check_sorted(lookup t, int keys, const char *name, steer_err
         const uint32_t *r = t.at + 3 * (size_t)i, *last = r - 3;
         int sorted = !i || last[0] < r[0] || (keys == 2 && last[0] == r[0] && last[1] < r[1]);
         int sound = is_code_point(r[0]) && is_code_point(r[1]) && is_code_point(r[2]);
-        if (!sorted || !sound) /* find; put_code_point */
+        if (!sorted || !sound) /* record_of; put_code_point */
             return fail(e, STEER_EFORMAT, "record %u of its %s is damaged" EXPORT_AGAIN, i, name);
     }
     return STEER_OK;
@@ -1583,13 +1587,11 @@ static steer_status check_normal_form(const steer_model *m, steer_error *e) {
      * steps, and no second part has a decomposition. */
     for (uint32_t i = 0; i < m->decomposed.n; i++) {
         const uint32_t *r = m->decomposed.at + 3 * (size_t)i, code = r[0], b = r[2];
-        const uint32_t *second = b ? find(m->decomposed, 0, b, 0) : NULL;
+        const uint32_t *second = b ? record_of(m->decomposed, 1, b, 0) : NULL;
         int steps = 0;
-        for (; r && steps < MAX_PARTS; steps++) {
-            const uint32_t *next = find(m->decomposed, 0, r[1], 0);
-            r = next && next[0] == r[1] ? next : NULL;
-        }
-        if (r || steps >= MAX_PARTS || (second && second[0] == b))
+        for (; r && steps < MAX_PARTS; steps++)
+            r = record_of(m->decomposed, 1, r[1], 0);
+        if (r || steps >= MAX_PARTS || second)
             return fail(e, STEER_EFORMAT, "the decomposition of U+%04X does not end" EXPORT_AGAIN,
                         code);
     }
@@ -1665,8 +1667,7 @@ static steer_status load_tokenizer(steer_model *m, const file_header *h, steer_e
     m->token_bytes = at[TOKEN_BYTES];
     m->token_type = at[TOKEN_TYPES];
     m->byte_token = at[BYTE_TOKENS];
-    m->merge = at[MERGES];
-    m->n_merges = (uint32_t)(n[MERGES] / 16);
+    m->merges = (lookup){at[MERGES], (uint32_t)(n[MERGES] / 16), 4};
     m->unicode = (lookup){at[UNICODE], (uint32_t)(n[UNICODE] / 12), 3};
     m->grammar = at[GRAMMAR];
     m->grammar_size = n[GRAMMAR];
@@ -1916,7 +1917,7 @@ size_t steer_context_bytes(const steer_model *m, const steer_limits *l) {
 }
 
 steer_context *steer_context_new(const steer_model *m, const steer_limits *l, steer_error *e) {
-    clear(e);
+    clear_error(e);
     steer_context measured;
     size_t bytes = lay_out(&measured, m, l, NULL);
     const steer_limits *limit = &measured.limit;
@@ -2061,7 +2062,7 @@ static int first_block(const steer_plan *p, int twin) {
 
 steer_status steer_begin(steer_context *c, int s, const steer_plan *p, int twin, int64_t *hits,
                          steer_error *e) {
-    clear(e);
+    clear_error(e);
     int streams = c->limit.streams, d = c->m->config.d;
     if (outside(s, 0, streams - 1) || outside(twin, -1, streams - 1) || twin == s)
         return fail(e, STEER_EARG, "no stream %d or twin %d of %d streams", s, twin, streams);
@@ -2101,7 +2102,7 @@ static float *values_of(const steer_context *c, int s, int b, int g) {
 }
 
 steer_status steer_fork(steer_context *c, int from, int to, int n, steer_error *e) {
-    clear(e);
+    clear_error(e);
     const steer_config *config = &c->m->config;
     if (from < 0 || to < 0 || from >= c->limit.streams || to >= c->limit.streams || from == to ||
         n < 0 || n > c->streams[from].length || c->streams[to].length ||
@@ -2520,7 +2521,7 @@ static steer_status read_logits(steer_context *c, int n, int wanted, steer_error
 
 steer_status steer_run(steer_context *c, const steer_row *rows, int n, const steer_tape *tape,
                        steer_error *e) {
-    clear(e);
+    clear_error(e);
     const steer_config *config = &c->m->config;
     int wanted = 0;
     c->n_rows = 0; /* until the run is accepted, no row has logits */
@@ -2916,7 +2917,7 @@ static int generate_visit(void *user, int job, int pos, const float *logits) {
 
 steer_status steer_generate(steer_context *c, steer_job *jobs, int n, int (*tick)(void *, int, int),
                             void *user, steer_error *e) {
-    clear(e);
+    clear_error(e);
     generator g = {c->m, jobs, zeros((size_t)c->m->config.vocab, sizeof *g.scratch), tick, user, 0};
     if (!g.scratch)
         return fail(e, STEER_ENOMEM, "no memory to sample");
@@ -3123,8 +3124,8 @@ static void matmul_back(float *dx, const float *dy, const weight *w, int rows) {
 /* An OUTPUT. A regular file is replaced whole, where links lead to it as well: the new bytes get a
  * name of their own beside it, its PART, which then takes the file's name. Whatever fails, the old
  * one stays. Anything else (a pipe, a device, /dev/stdout) is written to as it is. A part is
- * removed on every failure; against signals the program protects it (hold_signals), since a library must
- * not, and since a mask would hold for one thread only: the others would take the signal. */
+ * removed on every failure; against signals the program protects it (hold_signals), since a library
+ * must not, and since a mask would hold for one thread only: the others would take the signal. */
 enum { PATH_BYTES = 4096 };
 
 typedef struct {
@@ -3348,7 +3349,7 @@ static steer_status check_site(const steer_model *m, int layer, int pos, steer_e
 
 steer_status steer_vector_new(steer_vector *v, const steer_model *m, const char *method, int layer,
                               int pos, float coeff, steer_error *e) {
-    clear(e);
+    clear_error(e);
     const steer_config *config = &m->config;
     *v = (steer_vector){0};
     TRY(check_site(m, layer, pos, e));
@@ -3376,7 +3377,7 @@ void steer_vector_free(steer_vector *v) {
 }
 
 steer_status steer_vector_save(const steer_vector *v, const char *path, steer_error *e) {
-    clear(e);
+    clear_error(e);
     if (!v->v || !v->keep || outside(v->d, 1, 1 << 16) || outside(v->layers, 1, 512))
         return fail(e, STEER_EARG, "%s: no vector of %d numbers and %d blocks to write", path, v->d,
                     v->layers);
@@ -3448,7 +3449,7 @@ static steer_status check_vector(const steer_model *m, const char *path, const v
 
 steer_status steer_vector_load_memory(steer_vector *v, const void *bytes, size_t size,
                                       const char *name, const steer_model *m, steer_error *e) {
-    clear(e);
+    clear_error(e);
     vector_header h = {0};
     size_t d = m->config.d, kept = 3 * m->config.layers;
     *v = (steer_vector){0};
@@ -3471,7 +3472,7 @@ steer_status steer_vector_load_memory(steer_vector *v, const void *bytes, size_t
 
 steer_status steer_vector_load(steer_vector *v, const char *path, const steer_model *m,
                                steer_error *e) {
-    clear(e);
+    clear_error(e);
     char *bytes;
     size_t n;
     *v = (steer_vector){0};
@@ -3593,7 +3594,7 @@ static steer_status make_prompt_room(steer_prompts *p, steer_error *e) {
 
 steer_status steer_prompts_add(steer_prompts *p, const steer_model *m, const char *system,
                                const char *text, const char *task, steer_error *e) {
-    clear(e);
+    clear_error(e);
     int *tokens;
     long n, max = m->config.max_seq;
     TRY(make_prompt_room(p, e));
@@ -3664,7 +3665,7 @@ static steer_status read_prompts(steer_prompts *p, const steer_model *m, char *d
 
 steer_status steer_prompts_load_memory(steer_prompts *p, const steer_model *m, const char *text,
                                        size_t size, const char *name, int limit, steer_error *e) {
-    clear(e);
+    clear_error(e);
     *p = (steer_prompts){0};
     if (limit < 0)
         return fail(e, STEER_EARG, "%s: at most %d prompts? 0 takes all", name, limit);
@@ -3679,7 +3680,7 @@ steer_status steer_prompts_load_memory(steer_prompts *p, const steer_model *m, c
 
 steer_status steer_prompts_load(steer_prompts *p, const steer_model *m, const char *path, int limit,
                                 steer_error *e) {
-    clear(e);
+    clear_error(e);
     char *data;
     size_t n;
     *p = (steer_prompts){0};
@@ -3769,7 +3770,7 @@ static void add_prompt_rows(const steer_model *m, const steer_tape *tape, int i,
 
 steer_status steer_means(steer_context *c, const steer_prompts *p, const steer_behaviour *b,
                          int sign, steer_sums *to, steer_error *e) {
-    clear(e);
+    clear_error(e);
 
     enum { AT_ONCE = 64 };
 
@@ -3812,7 +3813,7 @@ steer_status steer_means(steer_context *c, const steer_prompts *p, const steer_b
 
 steer_status steer_dim(steer_vector *v, const steer_model *m, const steer_sums *with,
                        const steer_sums *without, int layer, int pos, float coeff, steer_error *e) {
-    clear(e);
+    clear_error(e);
     int d = m->config.d, layers = m->config.layers;
     *v = (steer_vector){0};
     if (with->count < 1 || without->count < 1)
@@ -4088,7 +4089,7 @@ static void capped_scores(const steer_config *config, const steer_tape *tape, in
 
 steer_status steer_pattern(const steer_model *m, const steer_tape *tape, int b, int h, int row,
                            int n, float *pattern, steer_error *e) {
-    clear(e);
+    clear_error(e);
     const steer_config *config = &m->config;
     if (outside(tape->first, 0, config->layers - 1) ||
         outside(b, tape->first, config->layers - 1) || outside(h, 0, config->heads - 1) || n < 1 ||
@@ -4458,7 +4459,7 @@ void steer_tracer_kl_min(steer_tracer *t, double kl_min) {
 
 steer_tracer *steer_tracer_new(const steer_model *m, int layer, int max, int answers,
                                int cut_streams, steer_error *e) {
-    clear(e);
+    clear_error(e);
     tracer *t = zeros(1, sizeof *t);
     int fits = t && !outside(layer, 0, m->config.layers - 1) && !outside(answers, 1, 1 << 24) &&
                !outside(max, 2, m->config.max_seq) && !outside(cut_streams, 1, INT32_MAX / max - 1);
@@ -4687,7 +4688,7 @@ static void node_deltas(tracer *t, int source, int b, int n) {
 }
 
 /* sum_p <a[p], b[p]> of rows [n][d] */
-static double inner(float *a, float *b, int n, int d) {
+static double inner_product(float *a, float *b, int n, int d) {
     double sum = 0;
     for (int p = 0; p < n; p++)
         sum += dot(row_at(a, p, d), row_at(b, p, d), d);
@@ -4703,9 +4704,9 @@ static void score_edges(tracer *t, int first, int count, int n, const steer_scor
             float *delta = row_at(t->delta, (u - first) * n, d);
             int edge = v * t->graph.nodes + u;
             if (scores->edge)
-                scores->edge[edge] = inner(delta, row_at(t->grad.in, v * n, d), n, d);
+                scores->edge[edge] = inner_product(delta, row_at(t->grad.in, v * n, d), n, d);
             if (scores->aware)
-                scores->aware[edge] = inner(delta, row_at(t->grad.aware, v * n, d), n, d);
+                scores->aware[edge] = inner_product(delta, row_at(t->grad.aware, v * n, d), n, d);
         }
 }
 
@@ -4737,7 +4738,7 @@ static steer_status integrate(tracer *t, const example *x, const float *s, int m
 /* Scores of all nodes and edges of one example. */
 steer_status steer_attribute(tracer *t, const example *x, const float *s, int metric, int steps,
                              steer_scores *scores, steer_error *e) {
-    clear(e);
+    clear_error(e);
     const steer_config *config = &t->m->config;
     int source = !x->steered_text, n = x->n, d = config->d, first = t->graph.layer;
     if (steps < 1 || outside(metric, STEER_LOGIT, STEER_KL))
@@ -4782,8 +4783,8 @@ steer_status steer_attribute(tracer *t, const example *x, const float *s, int me
         for (int h = 0; h <= config->heads; h++) {
             int out = 1 + 2 * (b - first) + (h == config->heads);
             if (scores->node)
-                scores->node[u + h] =
-                    inner(row_at(t->delta, h * n, d), row_at(t->grad.out, out * n, d), n, d);
+                scores->node[u + h] = inner_product(row_at(t->delta, h * n, d),
+                                                    row_at(t->grad.out, out * n, d), n, d);
         }
         score_edges(t, u, config->heads + 1, n, scores);
     }
@@ -4856,7 +4857,7 @@ static steer_status add_patch(patch_queue *q, int u, int first, int last, double
  * is run again with one node or one edge reading the source at all positions. */
 steer_status steer_patch_exactly(tracer *t, const example *x, const float *s, double *node,
                                  double *edge, steer_error *e) {
-    clear(e);
+    clear_error(e);
     const steer_graph *g = &t->graph;
     int source = !x->steered_text;
     traced_plan memory[2];
@@ -4929,7 +4930,7 @@ static steer_status plans_faithfulness(tracer *t, const example *x, const float 
 
 steer_status steer_faithfulness(tracer *t, const example *x, const float *s,
                                 const steer_plan *plans, int n, double *F, steer_error *e) {
-    clear(e);
+    clear_error(e);
     size_t total = 0;
     for (int i = 0; i < n; i++) {
         if (plans[i].n < 0 || (plans[i].n && !plans[i].edits))
@@ -5005,13 +5006,13 @@ static int prune(const steer_graph *g, unsigned char *keep) {
 }
 
 int steer_circuit_prune(const steer_graph *g, unsigned char *kept, steer_error *e) {
-    clear(e);
+    clear_error(e);
     return check_graph(g, e) ? -1 : prune(g, kept);
 }
 
 steer_status steer_circuit_order(const steer_graph *g, const double *score, uint64_t seed,
                                  int *order, steer_error *e) {
-    clear(e);
+    clear_error(e);
     uint64_t state = seeded(seed);
     int n = 0;
     TRY(check_graph(g, e));
@@ -5067,7 +5068,7 @@ static int select_greedy(const steer_graph *g, const int *order, int n, int forw
 
 int steer_circuit_select(const steer_graph *g, const int *order, int n, steer_selection how,
                          unsigned char *kept, steer_error *e) {
-    clear(e);
+    clear_error(e);
     if (check_graph(g, e))
         return -1;
     int wrong = n < 0 || outside((int)how, STEER_SIMPLE, STEER_FORWARD);
@@ -5086,7 +5087,7 @@ int steer_circuit_select(const steer_graph *g, const int *order, int n, steer_se
 
 steer_status steer_circuit_cut(const steer_graph *g, const unsigned char *kept, int complement,
                                unsigned char *cut, steer_error *e) {
-    clear(e);
+    clear_error(e);
     TRY(check_graph(g, e));
     for (int i = 0; i < g->slots * g->nodes; i++)
         cut[i] = has_edge(g, i) && !kept[i] == !complement;
@@ -5107,7 +5108,7 @@ double steer_circuit_overlap(const unsigned char *a, const unsigned char *b, siz
 /* A circuit file: model, first block; an edge a line, its number and its name. */
 steer_status steer_circuit_save(const char *path, const steer_model *m, const steer_graph *g,
                                 const unsigned char *kept, steer_error *e) {
-    clear(e);
+    clear_error(e);
 
     enum { LINE = 96 };
 
@@ -5158,7 +5159,7 @@ static steer_status read_circuit(const char *path, const char *text, const steer
 
 steer_status steer_circuit_load(const char *path, const steer_model *m, const steer_graph *g,
                                 unsigned char *kept, steer_error *e) {
-    clear(e);
+    clear_error(e);
     char *text;
     size_t n;
     TRY(check_graph(g, e));
@@ -5315,7 +5316,7 @@ static int best_epoch(const steer_epoch *record, int epochs, int po) {
 
 steer_status steer_pair_prepare(tracer *t, steer_pair *pair, const steer_training *how,
                                 steer_error *e) {
-    clear(e);
+    clear_error(e);
     int counted, window = with_training_defaults(how).window;
     const steer_plan *none = NULL;
     for (int k = 0; k < 2; k++) {
@@ -5416,7 +5417,7 @@ static steer_status check_prepared(const steer_pair *pairs, int n, int responses
 steer_status steer_train(tracer *t, const steer_pair *pairs, int n, const steer_pair *validation,
                          int n_validation, const steer_training *how, double norm, float *v,
                          steer_epoch *record, int *best, steer_error *e) {
-    clear(e);
+    clear_error(e);
     size_t d = t->m->config.d;
     trainer x = {.t = t, .how = with_training_defaults(how), .norm = norm, .v = v};
     if (n < 1 || n_validation < 1 || outside(x.how.epochs, 1, 1 << 20) || x.how.batch < 1 ||
@@ -5456,7 +5457,7 @@ steer_status steer_train(tracer *t, const steer_pair *pairs, int n, const steer_
 
 steer_status steer_value_vector(const steer_model *m, const float *v, int b, int h, float *to,
                                 steer_error *e) {
-    clear(e);
+    clear_error(e);
     const steer_config *config = &m->config;
     if (outside(b, 0, config->layers - 1) || outside(h, 0, config->heads - 1))
         return fail(e, STEER_EARG, "no head %d.%d; %s has %d blocks of %d heads", b, h,
@@ -5473,7 +5474,7 @@ steer_status steer_value_vector(const steer_model *m, const float *v, int b, int
 
 steer_status steer_logit_lens(const steer_model *m, const float *v, int n, int *ids, float *logits,
                               steer_error *e) {
-    clear(e);
+    clear_error(e);
     const steer_config *config = &m->config;
     if (outside(n, 1, config->vocab))
         return fail(e, STEER_EARG, "%d tokens of the lens; at least 1, at most %d", n,
@@ -5502,7 +5503,7 @@ steer_status steer_logit_lens(const steer_model *m, const float *v, int n, int *
 
 int steer_sparsify(const float *v, const double *effect, int d, double tau, steer_sparsity by,
                    uint64_t seed, int renormalise, float *to, steer_error *e) {
-    clear(e);
+    clear_error(e);
     if (d < 1 || outside((int)by, STEER_BY_GRADIENT, STEER_BY_CHANCE)) {
         fail(e, STEER_EARG, "%d dimensions, rule %d: at least 1, of the rules 0 to %d", d, (int)by,
              STEER_BY_CHANCE);
@@ -10495,7 +10496,7 @@ static steer_status command_info(experiment *s, const options *o) {
            c->max_seq, weights * c->layers / 1e6, 1e-6 * c->vocab * c->d * (2 - c->tied),
            c->tied ? "tied" : "untied", types[m->blocks[0].q.type], c->qkv_bias ? "yes" : "no",
            c->post_norms ? "yes" : "no", (double)c->norm_offset, (double)c->attn_cap,
-           (double)c->final_cap, c->window, c->vocab, rules[c->pretok], m->n_merges, m->n_specials,
+           (double)c->final_cap, c->window, c->vocab, rules[c->pretok], m->merges.n, m->n_specials,
            c->nfc ? ", NFC" : "");
     for (int i = 0; i < c->n_first; i++) {
         size_t n;
