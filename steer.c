@@ -4033,7 +4033,7 @@ typedef struct {
 } gradients;
 
 typedef struct {              /* scratch of a backward pass over n positions */
-    float *G, *JtG, *t;       /* [n][d] G and J^T G of a slot; of a branch, P^T dx */
+    float *G, *JtG, *branch;  /* [n][d] G and J^T G of a slot; of a branch, P^T dx */
     float *dh, *du;           /* [n][ff] */
     float *dz, *dq, *dk, *dv; /* [n][heads * head_dim]; dk and dv by query head, then summed */
     float *capped, *p, *dp;   /* [heads][n] one row of each head's scores, pattern, gradient */
@@ -4069,8 +4069,8 @@ static void slot_back(const steer_config *config, back_scratch *s, gradients *g,
 static void branch_back(const steer_config *config, back_scratch *s, float *to, float *dx, float *x,
                         const float *norm, const weight *w, int n) {
     if (config->post_norms)
-        norm_rows_back(config, s->t, dx, x, norm, n);
-    matmul_back(to, config->post_norms ? s->t : dx, w, n);
+        norm_rows_back(config, s->branch, dx, x, norm, n);
+    matmul_back(to, config->post_norms ? s->branch : dx, w, n);
 }
 
 /* cap(scale q[t] · k[u]) of head h of block b for the positions u that t sees, into capped[u];
@@ -4213,8 +4213,8 @@ static void backward(const steer_context *c, const steer_tape *tape, int n, floa
 
         /* gate = W_gate y, up = W_up y, y = norm(x_mid) */
         matmul_back(s->G, s->dh, &w->gate, n);
-        matmul_back(s->t, s->du, &w->up, n);
-        add_rows(s->G, 1, s->t, d, n);
+        matmul_back(s->branch, s->du, &w->up, n);
+        add_rows(s->G, 1, s->branch, d, n);
         slot_back(config, s, g, mlp_slot(&graph, b), mid, w->mlp_norm, dx, n);
 
         /* x_mid = x_b + P(W_O z) */
@@ -4314,6 +4314,11 @@ static void head_output(const steer_model *m, int b, int h, const float *z, int 
             to[k] *= m->config.norm_offset + w->post_attn_norm[k];
 }
 
+/* That scalar: r of what the branch makes, x [d]; 1 without post-norms. */
+static float post_scalar(const steer_config *config, const float *x) {
+    return config->post_norms ? inverse_rms(x, config->d, config->norm_eps) : 1;
+}
+
 /* delta of the heads of block b: each run's own scalar r multiplies its heads' shares. */
 static void cut_head_deltas(steer_context *c, int b) {
     const steer_config *config = &c->m->config;
@@ -4321,11 +4326,11 @@ static void cut_head_deltas(steer_context *c, int b) {
     for (int i = 0; i < c->cuts; i++) {
         int own = c->first_cut + i, twin = c->twin_place[own];
         const float *z = row_at(c->z, own, q_width), *twin_z = row_at(c->z, twin, q_width);
-        float r = config->post_norms ? inverse_rms(row_at(c->out, own, d), d, config->norm_eps) : 1;
-        float s =
-            config->post_norms ? inverse_rms(row_at(c->out, twin, d), d, config->norm_eps) : 1;
+        float r = post_scalar(config, row_at(c->out, own, d));
+        float twin_r = post_scalar(config, row_at(c->out, twin, d));
+        float *difference = row_at(c->slot_y, i, q_width);
         for (int k = 0; k < q_width; k++)
-            row_at(c->slot_y, i, q_width)[k] = s * twin_z[k] - r * z[k];
+            difference[k] = twin_r * twin_z[k] - r * z[k];
     }
     for (int h = 0; h < config->heads; h++)
         head_output(c->m, b, h, c->slot_y + h * hd, q_width,
@@ -4383,8 +4388,12 @@ static size_t lay_out_tracer(tracer *t, const steer_model *m, int layer, int max
     const steer_config *config = &m->config;
     steer_graph g = steer_graph_of(m, layer);
     *t = (tracer){.m = m, .graph = g, .max = max, .answers = answers, .cut_streams = cut_streams};
-    t->limit =
-        (steer_limits){cut_streams + 2, max, max * (cut_streams + 1), 1, max * cut_streams, layer};
+    t->limit = (steer_limits){.streams = cut_streams + 2,
+                              .positions = max,
+                              .rows = max * (cut_streams + 1),
+                              .logits = 1,
+                              .cut_rows = max * cut_streams,
+                              .cut_layer = layer};
 
     size_t at = 0, n = max, d = config->d, ff = config->ff, vocab = config->vocab;
     size_t heads = config->heads, q_width = heads * config->head_dim;
@@ -4415,7 +4424,7 @@ static size_t lay_out_tracer(tracer *t, const steer_model *m, int layer, int max
     back_scratch *s = &t->back;
     PLACE(s->G, nd);                 /* [n][d] */
     PLACE(s->JtG, nd);               /* [n][d] */
-    PLACE(s->t, nd);                 /* [n][d] */
+    PLACE(s->branch, nd);            /* [n][d] */
     PLACE(s->dh, mul(n, ff));        /* [n][ff] */
     PLACE(s->du, mul(n, ff));        /* [n][ff] */
     PLACE(s->dz, mul(n, q_width));   /* [n][heads * head_dim] */
@@ -4676,11 +4685,10 @@ static void node_deltas(tracer *t, int source, int b, int n) {
             const float *attn = tape_at(from, from->attn, d, b, p);
             const float *mlp = tape_at(from, from->mlp, d, b, p);
             float *to = row_at(mlp_delta, p, d);
-            float r = sign * (config->post_norms ? inverse_rms(attn, d, config->norm_eps) : 1);
-            float s = sign * (config->post_norms ? inverse_rms(mlp, d, config->norm_eps) : 1);
+            float r = sign * post_scalar(config, attn), mlp_r = sign * post_scalar(config, mlp);
             add_scaled(row_at(t->z, p, q_width), r, tape_at(from, from->z, q_width, b, p), q_width);
             for (int j = 0; j < d; j++)
-                to[j] += s * mlp[j] * (config->post_norms ? config->norm_offset + gain[j] : 1);
+                to[j] += mlp_r * mlp[j] * (config->post_norms ? config->norm_offset + gain[j] : 1);
         }
     }
     for (int h = 0; h < config->heads; h++)
@@ -4981,18 +4989,18 @@ static int fed_by(const steer_graph *g, int slot, int *first) {
 /* Keep only edges on a path from the steering site to the output; returns how many. Edges lead to
  * later slots, so that one pass forward finds what the site reaches, one backward what the output
  * needs. */
-static int prune(const steer_graph *g, unsigned char *keep) {
+static int prune(const steer_graph *g, unsigned char *kept) {
     unsigned char reached[MAX_NODES] = {1}, needed[MAX_NODES] = {0};
     int count = 0, first;
     for (int v = 0; v < g->slots; v++) {
-        const unsigned char *into = keep + v * g->nodes;
+        const unsigned char *into = kept + v * g->nodes;
         int n = fed_by(g, v, &first);
         for (int u = 0; u < g->nodes; u++)
             if (into[u] && reached[u])
                 memset(reached + first, 1, n);
     }
     for (int v = g->slots - 1; v >= 0; v--) {
-        unsigned char *into = keep + v * g->nodes;
+        unsigned char *into = kept + v * g->nodes;
         int n = fed_by(g, v, &first);
         for (int u = g->nodes - 1; u >= 0; u--) {
             if (!into[u])
@@ -5032,38 +5040,38 @@ steer_status steer_circuit_order(const steer_graph *g, const double *score, uint
 }
 
 /* The paper's simple selection: the top c edges, pruned, c the least that leaves n. */
-static int select_simple(const steer_graph *g, const int *order, int n, unsigned char *keep) {
-    int kept = 0;
-    for (int c = min_int(n, g->edges); kept < n && c <= g->edges; c++) {
-        memset(keep, 0, edge_cells(g));
+static int select_simple(const steer_graph *g, const int *order, int n, unsigned char *kept) {
+    int size = 0;
+    for (int c = min_int(n, g->edges); size < n && c <= g->edges; c++) {
+        memset(kept, 0, edge_cells(g));
         for (int i = 0; i < c; i++)
-            keep[order[i]] = 1;
-        kept = prune(g, keep);
+            kept[order[i]] = 1;
+        size = prune(g, kept);
     }
-    return kept;
+    return size;
 }
 
 /* Greedy: n times the strongest edge that goes on backward from lm_head, or forward from s. */
 static int select_greedy(const steer_graph *g, const int *order, int n, int forward,
-                         unsigned char *keep) {
+                         unsigned char *kept) {
     unsigned char inside[MAX_NODES] = {forward};
-    int kept = 0, first;
-    memset(keep, 0, edge_cells(g));
-    for (int i = 0; i < g->edges && kept < n; i++) {
+    int size = 0, first;
+    memset(kept, 0, edge_cells(g));
+    for (int i = 0; i < g->edges && size < n; i++) {
         div_t at = div(order[i], g->nodes); /* slot, node */
         int fed = fed_by(g, at.quot, &first);
         int touches = forward ? inside[at.rem] : !fed || memchr(inside + first, 1, fed);
-        if (keep[order[i]] || !touches)
+        if (kept[order[i]] || !touches)
             continue;
         if (forward)
             memset(inside + first, 1, fed);
         else
             inside[at.rem] = 1;
-        keep[order[i]] = 1;
-        kept++;
+        kept[order[i]] = 1;
+        size++;
         i = -1; /* again from the strongest */
     }
-    return kept;
+    return size;
 }
 
 int steer_circuit_select(const steer_graph *g, const int *order, int n, steer_selection how,

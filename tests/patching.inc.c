@@ -654,8 +654,7 @@ static void check_counts(void) {
         CHECK_THAT(g.edges == edges + A && g.nodes == A, "L %d, l %d, H %d, K %d: %d edges", L, l,
                    H, K, g.edges);
         for (int v = 0; v < g.slots; v++) {
-            int behind[64], n = nodes_behind(&g, v, behind), first = 0,
-                            got = fed_by(&g, v, &first);
+            int behind[64], n = nodes_behind(&g, v, behind), first = 0, got = fed_by(&g, v, &first);
             CHECK_THAT(got == n && (!n || first == behind[0]) &&
                            (n < 2 || behind[n - 1] == first + n - 1),
                        "slot %d feeds %d nodes from %d", v, got, first);

@@ -430,6 +430,27 @@ static void check_cleared(steer_model *m) {
     steer_context_free(c);
 }
 
+/* Who asks for no sentence still gets the status, whatever the failing call went through. */
+static void check_unsaid(steer_model *m) {
+    steer_prompts p = {0};
+    steer_vector v;
+    steer_sums none = {0};
+    const steer_graph g = steer_graph_of(m, 1);
+    unsigned char kept[4096] = {0};
+    CHECK_THAT(steer_prompts_load(&p, m, "/no/such/file", 0, NULL) == STEER_EIO &&
+                   steer_prompts_load(&p, m, "/", -1, NULL) == STEER_EIO &&
+                   steer_prompts_load_memory(&p, m, "a", 1, "a", -1, NULL) == STEER_EARG,
+               "prompts");
+    CHECK_THAT(steer_vector_load(&v, "/no/such/file", m, NULL) == STEER_EIO && !v.v &&
+                   steer_vector_load_memory(&v, "STEERVEC", 8, "v", m, NULL) == STEER_EFORMAT &&
+                   steer_dim(&v, m, &none, &none, 1, -1, 1, NULL) == STEER_EARG && !v.v,
+               "vectors");
+    CHECK_THAT(edge_cells(&g) <= sizeof kept &&
+                   steer_circuit_load("/no/such/file", m, &g, kept, NULL) == STEER_EIO,
+               "circuits");
+    CHECK_THAT(steer_chat(m, NULL, NULL, -1, NULL, 0, NULL) == -1, "less than no turns");
+}
+
 static void check_good_prompts(const steer_model *m) {
     steer_prompts p = {0};
     steer_error e = {0};
@@ -656,6 +677,7 @@ static void test_judging(void) {
                "phrases of another behaviour");
     check_added_prompts(m);
     check_cleared(m);
+    check_unsaid(m);
     /* KL of a run with itself, and of two made-up ones. */
     float *base = malloc(sizeof *base * (size_t)vocab);
     for (int i = 0; i < vocab; i++)
