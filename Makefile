@@ -12,16 +12,19 @@ FRAME = -Wframe-larger-than=65536
 # OpenMP where the compiler has it; `make OMP=0` builds without. It changes speed only.
 OMP ?= $(shell echo 'int main(void){return 0;}' | $(CC) -fopenmp -x c - -o /dev/null 2>/dev/null && echo 1 || echo 0)
 OPENMP = $(if $(filter 1,$(OMP)),-fopenmp)
-BOX = weights/tiny-llama.bin weights/tiny-gemma.bin weights/tiny-llama-plain.bin
+COMPILE = $(CC) $(FLAGS) $(WARN) $(FRAME) steer.c -lm -o steer
 
 steer: steer.c steer.h Makefile
-	$(CC) $(FLAGS) $(WARN) $(FRAME) steer.c -lm -o steer
+	@echo '$(COMPILE)' | fold -s -w 79
+	@$(COMPILE)
 
-# The paper on the models in the box: a short form within a minute, and all of it, with a report.
+# The first look: a model of the box is steered, with a control beside it. And the whole paper on the
+# models of the box. Both leave report.json and report.html; --verbose prints the tables as well.
 run: steer
-	./steer reproduce $(BOX) --quick --limit 60 --map 10
+	@./steer reproduce weights/tiny-gemma.bin --control weights/tiny-llama-plain.bin --quick \
+	    --limit 60 --map 10 --report report
 paper: steer
-	./steer reproduce weights/tiny-llama.bin weights/tiny-gemma.bin --epochs 5 --report report
+	@./steer reproduce weights/tiny-llama.bin weights/tiny-gemma.bin --epochs 5 --report report
 
 # The live page: steer.c as WebAssembly, a model of the box and a report of it in one HTML file, which
 # opens from disk. Nothing is installed; what is missing is said.

@@ -5742,7 +5742,8 @@ typedef struct {
 /* A model of a report, and what was done with it. */
 typedef struct {
     unsigned long long fingerprint;
-    int box, blocks, heads, kv_heads, d, positions;
+    int box, control; /* 1: of the box; the summary's control */
+    int blocks, heads, kv_heads, d, positions;
     int prompts[3][2]; /* train, validation, test; harmful, harmless */
     int layer, pos;    /* of the vector */
     double coeff;      /* 0: there is none yet */
@@ -5759,6 +5760,7 @@ typedef struct {
 typedef struct {
     FILE *f;
     int json, lost, progress; /* progress: there is a line of it on the terminal to be wiped */
+    int brief; /* 1: nothing of it appears as it comes, f gets a summary at the end */
     buffer entries, data, models;
     const char *command; /* that made it; NULL: not known */
     char date[24];
@@ -5863,6 +5865,41 @@ static void json_text(FILE *f, const char *s) {
     fputc('"', f);
 }
 
+/* The bytes of the line that a text begins with: at most `width` characters, cut at a space if there
+ * is one; *next is where the following line begins. */
+static size_t line_of(const char *text, int width, const char **next) {
+    const char *s = text, *space = NULL, *end = text + strlen(text);
+    for (int n = 0, length; n < width && *s && *s != '\n'; n++, s += length) {
+        if (*s == ' ')
+            space = s;
+        code_point(s, end, &length);
+    }
+    if (*s && *s != '\n' && *s != ' ' && space > text)
+        s = space;
+    *next = s + (*s == '\n' || *s == ' ');
+    return (size_t)(s - text);
+}
+
+/* A text in lines of at most `width` characters, the first of which begins at column `at` and the
+ * others at `indent`; `most` lines and no more, 0: all. Returns how many; f NULL: only that. */
+static int put_wrapped(FILE *f, const char *text, int at, int indent, int width, int most) {
+    int n = 0;
+    do {
+        const char *next;
+        int room = max_int(8, width - (n ? indent : at));
+        size_t length = line_of(text, room, &next);
+        int cut = ++n == most && *next;
+        if (cut)
+            length = line_of(text, room - 4, &next);
+        if (f)
+            fprintf(f, "%*s%.*s%s\n", n > 1 ? indent : 0, "", (int)length, text, cut ? " ..." : "");
+        text = next;
+        if (cut)
+            break;
+    } while (*text);
+    return n;
+}
+
 /* A row for the screen. */
 static void put_row(FILE *f, const report *r, const entry *t, int i) {
     for (int k = 0; k < t->n_shown; k++) {
@@ -5886,7 +5923,7 @@ enum { SCREEN_ROWS = 60 };
 /* As text: a sentence, or a table's title and head (i -1); row i of a table. */
 static void echo(const report *r, const entry *x, int i) {
     int table = x->kind == IS_TABLE, model = x->kind == IS_MODEL;
-    if (!r->f || r->json || r->lost || x->kind == IS_ANSWER)
+    if (!r->f || r->json || r->brief || r->lost || x->kind == IS_ANSWER)
         return;
     if (r->progress)
         fputs("\r\033[K", stderr);
@@ -5908,6 +5945,16 @@ static void echo(const report *r, const entry *x, int i) {
         fputs("(--report NAME lists more rows)\n", r->f);
 }
 
+/* All that was kept back, for a run that fails before its summary. */
+static void echo_all(report *r) {
+    r->brief = 0;
+    for (const entry *x = r->entries.p; x && x < AT(r->entries, entry, n_entries(r)); x++) {
+        echo(r, x, -1);
+        for (int i = 0; i < (x->kind == IS_TABLE ? x->n_rows : 0); i++)
+            echo(r, x, i);
+    }
+}
+
 static void add_entry(report *r, entry x) {
     if (append(r, &r->entries, &x, sizeof x))
         echo(r, &x, -1);
@@ -5923,11 +5970,16 @@ static model_facts *last_model(const report *r) { /* NULL: there is none */
     return r->models.n ? AT(r->models, model_facts, r->models.n - 1) : NULL;
 }
 
-static void open_report(report *r, const steer_model *m) {
+static void open_report(report *r, const steer_model *m, int control) {
     const steer_config *c = &m->config;
-    model_facts facts = {c->fingerprint, m->grammar_size > 0, c->layers,
-                         c->heads,       c->kv_heads,         c->d,
-                         m->eoi,         .coeff = 0};
+    model_facts facts = {.fingerprint = c->fingerprint,
+                         .box = m->grammar_size > 0,
+                         .control = control,
+                         .blocks = c->layers,
+                         .heads = c->heads,
+                         .kv_heads = c->kv_heads,
+                         .d = c->d,
+                         .positions = m->eoi};
     if (append(r, &r->models, &facts, sizeof facts))
         add_entry(r, (entry){IS_MODEL, .name = format_text(r, "%s", c->name)});
 }
@@ -6078,11 +6130,11 @@ static void write_entry(FILE *f, const report *r, const entry *x) {
 static void write_facts(FILE *f, const model_facts *x) {
     static const char *const sets[] = {"train", "validation", "test"};
     fprintf(f,
-            ", \"fingerprint\": \"%016llx\", \"box\": %s,\n"
+            ", \"fingerprint\": \"%016llx\", \"box\": %s, \"control\": %s,\n"
             "   \"shape\": {\"blocks\": %d, \"heads\": %d, \"kv_heads\": %d, \"d\": %d, "
             "\"positions\": %d},\n   \"site\": ",
-            x->fingerprint, x->box ? "true" : "false", x->blocks, x->heads, x->kv_heads, x->d,
-            x->positions);
+            x->fingerprint, x->box ? "true" : "false", x->control ? "true" : "false", x->blocks,
+            x->heads, x->kv_heads, x->d, x->positions);
     if (x->coeff != 0)
         fprintf(f, "{\"block\": %d, \"position\": %d, \"coefficient\": %g}", x->layer, x->pos,
                 x->coeff);
@@ -6945,6 +6997,8 @@ typedef struct {
     int stages;          /* bits: what to do */
     int shards;          /* of a stage that is asked for; store.shards is 0 in the others */
     int freezing_only;   /* 1: steering, site and freezing alone */
+    int control_model;   /* 1: the one that --control names */
+    int shown_prompts;   /* 1: the harmless test prompts are the box's, which a report may show */
     const char *circuit; /* a file: the circuit to test, instead of a search; or NULL */
     const char *save;    /* a file for DIM's smallest circuit; or NULL */
 
@@ -7758,10 +7812,11 @@ static steer_status open_paper(experiment *s) {
     int layer = s->v.layer, answers = s->max_new + 1, streams = s->m->grammar_size ? 7 : 3;
     tracer t;
     size_t bytes = lay_out_tracer(&t, s->m, layer, max, answers, streams, NULL);
-    notice("%s: patching takes %.0f MB: three tapes %.0f, gradients of %d slots %.0f, circuits "
-           "%.0f",
-           s->m->config.name, bytes / 1e6, t.tapes / 1e6, t.graph.slots, t.sums / 1e6,
-           t.contexts / 1e6);
+    if (!s->out->brief)
+        notice("%s: patching takes %.0f MB: three tapes %.0f, gradients of %d slots %.0f, circuits "
+               "%.0f",
+               s->m->config.name, bytes / 1e6, t.tapes / 1e6, t.graph.slots, t.sums / 1e6,
+               t.contexts / 1e6);
     bytes = add(bytes, s->context_bytes);
     if (s->max_bytes && bytes > s->max_bytes)
         return fail(s->e, STEER_ENOMEM,
@@ -7926,6 +7981,20 @@ typedef struct {
     double gemma, llama;
 } paper_rates;
 
+static const paper_rates paper_steering[] = {
+    {"harmful unsteered", 1.00, 0.98},     {"harmless unsteered", 0.01, 0.00},
+    {"harmful steered -", 0.20, 0.15},     {"harmless steered +", 1.00, 0.97},
+    {"harmful ablated to zero", NAN, NAN}, {"harmless ablated to zero", NAN, NAN},
+    {"harmful ablated to mean", NAN, NAN}, {"harmless ablated to mean", NAN, NAN}};
+
+/* The points of refusal that steering moves in the paper: the mean of both directions and models. */
+static double paper_most(void) {
+    const paper_rates *plain = paper_steering, *steered = plain + 2;
+    double harmful = plain[0].gemma - steered[0].gemma + plain[0].llama - steered[0].llama;
+    double harmless = steered[1].gemma - plain[1].gemma + steered[1].llama - plain[1].llama;
+    return 100 * (harmful + harmless) / 4;
+}
+
 static void conditions_table(experiment *s, const char *name, const char *title, const condition *x,
                              const paper_rates *rows, int n) {
     static const column columns[] = {{"prompts", WORDS},   {"n", 0},
@@ -7989,12 +8058,15 @@ static void control_rows(experiment *s) {
 }
 
 /* A few prompts of each side that the vector flips, with their answers under a condition, into the
- * report of a model in the box. Of others it holds no text of a data set. */
+ * report. Of a model outside the box it holds no text of a data set, and no answer to a harmful
+ * request. */
 static steer_status keep_answers(experiment *s, const condition x[2], const char *const under[2]) {
     enum { KEPT = 3 };
 
-    for (int k = 0; k < 2 && s->m->grammar_size; k++) {
+    for (int k = 0; k < 2; k++) {
         int n = 0;
+        if (!s->m->grammar_size && !(k == HARMLESS && s->shown_prompts))
+            continue;
         const condition *steered = &s->vectors[DIM].steered[k];
         for (int i = 0; i < condition_size(&x[k]) && n < KEPT; i++) {
             if (!flips(k, &s->plain[k], steered, i))
@@ -8011,11 +8083,6 @@ static steer_status keep_answers(experiment *s, const condition x[2], const char
 }
 
 static steer_status steering_table(experiment *s) {
-    static const paper_rates rows[] = {
-        {"harmful unsteered", 1.00, 0.98},     {"harmless unsteered", 0.01, 0.00},
-        {"harmful steered -", 0.20, 0.15},     {"harmless steered +", 1.00, 0.97},
-        {"harmful ablated to zero", NAN, NAN}, {"harmless ablated to zero", NAN, NAN},
-        {"harmful ablated to mean", NAN, NAN}, {"harmless ablated to mean", NAN, NAN}};
     condition conditions[8 + 2 * CONTROLS];
     int d = s->v.d;
     float *random;
@@ -8036,7 +8103,7 @@ static steer_status steering_table(experiment *s) {
                        "prompts, fraction refused; random: %d vectors of the same norm, their mean "
                        "and range",
                        s->v.layer, s->v.pos, (double)s->v.coeff, CONTROLS);
-    conditions_table(s, "steering", title.s, conditions, rows, 8);
+    conditions_table(s, "steering", title.s, conditions, paper_steering, 8);
     control_rows(s);
     if (conditions[HARMFUL].refused < 0.1)
         say(s->out,
@@ -8140,8 +8207,8 @@ static steer_status freezing_table(experiment *s) {
         }
         ROW(s->out, rows[i].name, x[1].refused, x[0].refused, points.value, points.low, points.high,
             i == 1 ? NAN : s->findings.most.value, share.value, share.low, share.high,
-            rows[i].paper_rates, x[1].perplexity, x[0].perplexity, x[1].coherent, x[0].coherent,
-            kept.value, kept.low, kept.high);
+            i ? rows[i].paper_rates : paper_most(), x[1].perplexity, x[0].perplexity, x[1].coherent,
+            x[0].coherent, kept.value, kept.low, kept.high);
     }
     double refused[2][CONTROLS], points[CONTROLS];
     for (int i = 0; i < CONTROLS; i++) {
@@ -8588,7 +8655,7 @@ static steer_status shaded_response(experiment *s) {
     const example *x = s->vectors[DIM].choosing.list, *end = x + s->vectors[DIM].choosing.n;
     while (x < end && !(x->steered_text && side_of(x) == HARMLESS))
         x++;
-    if (x == end)
+    if (x == end || !(s->m->grammar_size || s->shown_prompts))
         return STEER_OK;
     TRY(run_ends(s->t, x, s->vectors[DIM].v, s->e));
     static const column columns[] = {{"token", WORDS}, {"KL", 3}, {"text", WORDS}, {0}};
@@ -9593,8 +9660,8 @@ static void conclude_random(experiment *s) {
     if (full.answer == OPEN && full.wanted < 1e6)
         numbers = str("%s; about %.0f draws would tell", numbers.s, full.wanted);
     full.wanted = weaker.wanted = NAN;
-    conclude_that(s->out, "Random circuits of twice that size carry less than a tenth", full,
-                  weaker, str("mean and range of %d, under %s", DRAWS, numbers.s), means);
+    conclude_that(s->out, "Random circuits twice as large carry less than a tenth", full, weaker,
+                  str("mean and range of %d, under %s", DRAWS, numbers.s), means);
 }
 
 /* HOLDS: under another vector a smallest circuit surely keeps 0.75 of the effect, on answers that
@@ -9613,8 +9680,7 @@ static void conclude_interchange(experiment *s) {
             if (!(x.value >= least.value))
                 least = x;
         }
-    conclude_that(s->out, "Vectors made by different methods use interchangeable circuits", full,
-                  weaker,
+    conclude_that(s->out, "Different methods' vectors use interchangeable circuits", full, weaker,
                   str("under another vector a smallest circuit keeps at least %s; circuits of "
                       "10.2%% overlap by %.2f (paper: 0.9)",
                       text_of(least, 2).s, overlap),
@@ -9810,7 +9876,267 @@ static steer_status whole_paper(experiment *s) {
     return STEER_OK;
 }
 
-/* ================================================================================= 20 command line
+/* ================================================================================== 20 the summary
+ * What `reproduce` says last, drawn from its report and from nothing else: of a short form a
+ * question with its answers and what freezing takes from steering, as bars, beside the paper's and
+ * the control's; else a line for each finding of the paper. At most SUMMARY_LINES lines of a short
+ * form, of SCREEN columns. */
+enum { SCREEN = 80, SUMMARY_LINES = 38 /* the compiler's line before them takes two */ };
+
+/* A text on one line, at most 500 bytes of it: spaces and newlines are one space each; what is not
+ * UTF-8, or would steer a terminal, becomes U+FFFD. */
+static string one_line(const char *text) {
+    string x = {""};
+    size_t n = 0;
+    int length;
+    for (const char *s = text, *end = s + strlen(s); s < end && n < 500; s += length) {
+        long c = code_point(s, end, &length);
+        int blank = c == ' ' || c == '\n' || c == '\t';
+        if (blank && n && x.s[n - 1] != ' ')
+            x.s[n++] = ' ';
+        if (blank)
+            continue;
+        int plain = c >= 32 && (c < 127 || c >= 160);
+        memcpy(x.s + n, plain ? s : "\uFFFD", plain ? (size_t)length : 3);
+        n += plain ? (size_t)length : 3;
+    }
+    while (n && x.s[n - 1] == ' ')
+        n--;
+    x.s[n] = 0;
+    return x;
+}
+
+typedef struct { /* a model's part of a report */
+    const report *r;
+    const model_facts *facts;
+    string name; /* on one line */
+    const entry *first, *end;
+} chapter;
+
+static int n_chapters(const report *r) {
+    return (int)r->models.n;
+}
+
+static chapter chapter_of(const report *r, int number) {
+    const entry *x = r->entries.p, *end = x + n_entries(r);
+    for (int i = -1; x < end && (i += x->kind == IS_MODEL) < number;)
+        x++;
+    chapter c = {r, AT(r->models, model_facts, number), one_line(x->name), x + 1, x + 1};
+    while (c.end < end && c.end->kind != IS_MODEL)
+        c.end++;
+    return c;
+}
+
+static const entry *table_called(const chapter *c, const char *name) {
+    for (const entry *x = c->first; x < c->end; x++)
+        if (x->kind == IS_TABLE && !strcmp(x->name, name))
+            return x;
+    return NULL;
+}
+
+/* The number in a table's row and column of these names; NAN: there is none. */
+static double number_of(const chapter *c, const entry *t, const char *row, const char *name) {
+    for (int i = 0; i < t->n_rows; i++)
+        for (int k = 1; k < t->n_columns && !strcmp(row_data(c->r, t, i)->text, row); k++)
+            if (!strcmp(row_data(c->r, t, -1)[k].text, name))
+                return row_data(c->r, t, i)[k].value;
+    return NAN;
+}
+
+/* The answer of one side under a change; prompt NULL: to the first one there is. */
+static const entry *answer_under(const chapter *c, int side, const char *under,
+                                 const char *prompt) {
+    for (const entry *x = c->first; x < c->end; x++)
+        if (x->kind == IS_ANSWER && x->side == side && !strcmp(x->under, under) &&
+            (!prompt || !strcmp(x->name, prompt)))
+            return x;
+    return NULL;
+}
+
+/* A question of one side and what the model answers, each in `most` lines at most. Returns the
+ * lines; f NULL: only that. */
+static int put_answers(FILE *f, const chapter *c, int side, int most) {
+    enum { INDENT = 22 };
+
+    static const char *const conditions[2][4] = {
+        {"unsteered", "-s"}, {"unsteered", "+s", "+s, patterns frozen", "+s, values frozen"}};
+    static const char *const sorts[] = {"harmful", "harmless"};
+    const entry *first = answer_under(c, side, conditions[side][1], NULL);
+    if (!first || (side == HARMFUL && !c->facts->box))
+        return 0;
+    string asked = str("Asked (%s): %.300s", sorts[side], first->name);
+    int n = put_wrapped(f, one_line(asked.s).s, 0, 2, SCREEN, 2);
+    for (int i = 0; i < 4 && conditions[side][i]; i++) {
+        const entry *x = answer_under(c, side, conditions[side][i], first->name);
+        if (!x)
+            continue;
+        string text = one_line(x->text);
+        if (f)
+            fprintf(f, "  %-*s", INDENT - 2, x->under);
+        n += put_wrapped(f, *text.s ? text.s : "(nothing)", INDENT, INDENT, SCREEN, most);
+    }
+    return n;
+}
+
+static void put_share(FILE *f, double x) { /* in five columns */
+    if (isnan(x))
+        fputs("    -", f);
+    else
+        fprintf(f, "%4.0f%%", 100 * x);
+}
+
+/* What freezing takes from steering a model: four rows of the table of freezing. */
+static void put_bars(FILE *f, const chapter *c) {
+    enum { BAR = 18, LABEL = 15, POINTS = 23 };
+
+    static const char *const rows[][2] = {{"steered", "steered"},
+                                          {"patterns frozen (QK)", "patterns frozen"},
+                                          {"values frozen (OV)", "values frozen"},
+                                          {"unsteered", "no s: at most"}};
+    const entry *t = table_called(c, "freezing");
+    if (!t)
+        return;
+    fprintf(f, "%-*.*s   +s   -s  %-*s  paper's\n", LABEL + 3, LABEL + 3, c->name.s, BAR + POINTS,
+            "points lost");
+    for (int i = 0; i < 4; i++) {
+        const char *row = rows[i][0];
+        double lost_points = number_of(c, t, row, "loss");
+        double paper = number_of(c, t, row, "paper's loss");
+        int length = isnan(lost_points) ? 0 : (int)(BAR * fmax(0, lost_points) / 100 + 0.5);
+        char bar[BAR + 1] = "";
+        memset(bar, '#', (size_t)length);
+        string points =
+            str("%.1f [%.1f, %.1f]", lost_points + 0.0, number_of(c, t, row, "loss low") + 0.0,
+                number_of(c, t, row, "loss high") + 0.0);
+        fprintf(f, "  %-*s ", LABEL, rows[i][1]);
+        put_share(f, number_of(c, t, row, "harmless +"));
+        put_share(f, number_of(c, t, row, "harmful -"));
+        if (isnan(lost_points))
+            fputs("  nothing\n", f);
+        else
+            fprintf(f, "  %-*s %-*s  %6.2f\n", BAR, bar, POINTS, points.s, paper);
+    }
+}
+
+/* Of a short form: the first model's answers, its bars and the control's; `below`: lines that follow. */
+static void put_look(FILE *f, const report *r, int below) {
+    chapter shown = chapter_of(r, 0);
+    int bars = table_called(&shown, "freezing") != NULL, controls = 0;
+    for (int i = 0; i < n_chapters(r); i++)
+        controls += chapter_of(r, i).facts->control;
+    string about =
+        str("A vector s is added (+s) to what %.40s carries from block to block, to make "
+            "it refuse, or subtracted (-s), to make it comply. Then attention patterns "
+            "or values are held at what they were without s: which does steering need?",
+            shown.name.s);
+    static const char legend[] =
+        "+s: harmless refused; -s: harmful refused; points lost of what s does [95%]:";
+    static const char control[] =
+        "The control, not trained to decide through attention, should lose little:";
+
+    /* The answers take the lines that the rest leaves. */
+    int lines = put_wrapped(NULL, about.s, 0, 0, SCREEN, 0) + 2 + below;
+    lines += 7 * bars + 6 * controls;
+    int most = 4;
+    while (most > 1 && lines + put_answers(NULL, &shown, HARMLESS, most) +
+                               put_answers(NULL, &shown, HARMFUL, most) >
+                           SUMMARY_LINES)
+        most--;
+
+    put_wrapped(f, about.s, 0, 0, SCREEN, 0);
+    fputc('\n', f);
+    put_answers(f, &shown, HARMLESS, most);
+    if (put_answers(f, &shown, HARMFUL, most) || answer_under(&shown, HARMLESS, "+s", NULL))
+        fputc('\n', f);
+    if (bars) {
+        put_wrapped(f, legend, 0, 0, SCREEN, 0);
+        put_bars(f, &shown);
+    }
+    for (int i = 1; i < n_chapters(r); i++) {
+        chapter c = chapter_of(r, i);
+        if (!c.facts->control)
+            continue;
+        put_wrapped(f, control, 0, 0, SCREEN, 0);
+        put_bars(f, &c);
+    }
+    if (bars)
+        fputc('\n', f);
+}
+
+/* A finding of a model, or NULL. */
+static const entry *finding_of(const chapter *c, const char *claim) {
+    for (const entry *x = c->first; x < c->end; x++)
+        if (x->kind == IS_FINDING && !strcmp(x->name, claim))
+            return x;
+    return NULL;
+}
+
+static int n_findings(const chapter *c) {
+    int n = 0;
+    for (const entry *x = c->first; x < c->end; x++)
+        n += x->kind == IS_FINDING;
+    return n;
+}
+
+static const char *short_verdict(const entry *finding) {
+    static const char *const short_ones[][2] = {{"holds in part", "in part"},
+                                                {"can't be told", "open"}};
+    if (!finding)
+        return "-";
+    for (int i = 0; i < 2; i++)
+        if (!strcmp(finding->verdict, short_ones[i][0]))
+            return short_ones[i][1];
+    return finding->verdict;
+}
+
+/* A line for each finding, a column for each model; where not all fit, the first ones. */
+static void put_findings(FILE *f, const report *r) {
+    enum { CLAIM = 56, LEAST = 8 };
+
+    int n = min_int(n_chapters(r), (SCREEN - CLAIM) / (LEAST + 1));
+    int wide = (SCREEN - CLAIM) / max_int(1, n) - 1;
+    chapter most = chapter_of(r, 0); /* the model with most findings */
+    for (int i = 1; i < n; i++) {
+        chapter c = chapter_of(r, i);
+        if (n_findings(&c) > n_findings(&most))
+            most = c;
+    }
+    if (n_findings(&most)) {
+        put_wrapped(f,
+                    "The paper's findings, each judged by its numbers and their 95% intervals: it "
+                    "holds, holds in part, fails, or is open, where so few prompts can't tell.",
+                    0, 0, SCREEN, 0);
+        fprintf(f, "%-*s", CLAIM, "");
+        for (int i = 0; i < n; i++) {
+            string name = chapter_of(r, i).name;
+            fprintf(f, " %-*.*s", i < n - 1 ? wide : 0, wide, name.s);
+        }
+        fputc('\n', f);
+    }
+    for (const entry *x = most.first; x < most.end; x++) {
+        if (x->kind != IS_FINDING)
+            continue;
+        fprintf(f, "%-*.*s", CLAIM, CLAIM, x->name);
+        for (int i = 0; i < n; i++) {
+            chapter c = chapter_of(r, i);
+            fprintf(f, " %-*s", i < n - 1 ? wide : 0, short_verdict(finding_of(&c, x->name)));
+        }
+        fputc('\n', f);
+    }
+    for (int i = 0; i < n_chapters(r); i++) {
+        chapter c = chapter_of(r, i);
+        const entry *last = c.end - 1; /* why there is none */
+        if (!n_findings(&c) && last >= c.first && last->kind == IS_NOTE)
+            put_wrapped(f, str("%.60s: %.400s", c.name.s, one_line(last->name).s).s, 0, 2, SCREEN,
+                        0);
+        if (c.facts->control)
+            put_wrapped(f, str("%.60s is the control.", c.name.s).s, 0, 2, SCREEN, 0);
+    }
+    if (n < n_chapters(r))
+        put_wrapped(f, "The other models' are in the report.", 0, 0, SCREEN, 0);
+}
+
+/* ================================================================================= 21 command line
  * Everything that reads arguments or exits is below this line.
  *
  * `all_commands` and `all_options` say what there is; parsing, refusing and the help read them. An
@@ -9846,8 +10172,8 @@ enum { UNSET = -1 };
 
 typedef struct {
     const char *vector, *freeze, *remove, *site, *system, *prompts, *jsonl, *chat, *data, *out;
-    const char *report, *store, *shard, *circuit;
-    int64_t compare, quiet, verify, json, quick, no_scores, salvage, no_mmap; /* flags */
+    const char *report, *store, *shard, *circuit, *control;
+    int64_t compare, quiet, verify, verbose, json, quick, no_scores, salvage, no_mmap; /* flags */
     int64_t ablate, metric, method; /* places among the words */
     int64_t max_new, seed, train, limit, val, map, patch, pairs, exact, epochs, max_mem;
     int64_t threads;
@@ -9954,6 +10280,10 @@ static const known_option all_options[] = {
      "where the vector, the smallest circuit or the joint store is written"},
     {"report", "NAME", TEXT, AT_FIELD(report), 0, 0, 0, FOR_EXPERIMENTS,
      "write the tables to NAME.json, and to the page NAME.html, too"},
+    {"verbose", NULL, FLAG, AT_FIELD(verbose), 0, 0, 0, FOR_REPRODUCE,
+     "with --report: print the tables as they come, too, and not the summary alone"},
+    {"control", "MODEL", TEXT, AT_FIELD(control), 0, 0, 0, FOR_REPRODUCE,
+     "one model more, not made to carry its decision through attention: the control"},
     {"json", NULL, FLAG, AT_FIELD(json), 0, 0, 0, FOR_EXPERIMENTS, "print JSON instead of text"},
     {"store", "FILE", TEXT, AT_FIELD(store), 0, 0, 0, FOR_EXPERIMENTS,
      "keep what was computed there; the same command then goes on where it was"},
@@ -10000,6 +10330,9 @@ static const struct {
     {FOR_CIRCUIT, "circuit", NOT_WITH, "exact"},
     {FOR_CIRCUIT, "circuit", NOT_WITH, "metric"},
     {FOR_CIRCUIT, "circuit", NOT_WITH, "shard"},
+    {FOR_REPRODUCE, "verbose", NEEDS, "report"},
+    {FOR_REPRODUCE, "verbose", NOT_WITH, "json"},
+    {FOR_REPRODUCE, "vector", NOT_WITH, "control"},
     {FOR_REPRODUCE, "vector", NOT_WITH, "site"},
     {FOR_REPRODUCE, "vector", NOT_WITH, "train"},
     {FOR_REPRODUCE, "vector", NOT_WITH, "val"},
@@ -10401,25 +10734,7 @@ static void print_commands(void) {
          "--name=VALUE;\n-- ends them. Exit status: 0 done, 1 failed, 2 not understood.");
 }
 
-/* A text to the screen in lines that end before column 80; the first begins at column `at`. */
-static void print_wrapped(const char *text, int at, int indent) {
-    enum { WIDTH = 80 };
-
-    for (int first = 1; *text; first = 0) {
-        int n = (int)strcspn(text, " ");
-        if (!first && at + 1 + n >= WIDTH) {
-            printf("\n%*s", indent, "");
-            at = indent;
-        } else if (!first) {
-            putchar(' ');
-            at++;
-        }
-        printf("%.*s", n, text);
-        at += n;
-        text += n + (text[n] == ' ');
-    }
-    putchar('\n');
-}
+enum { HELP_WIDTH = 79 };
 
 static void print_option(const known_option *p) {
     enum { ABOUT = 27 }; /* column */
@@ -10432,7 +10747,7 @@ static void print_option(const known_option *p) {
     if (p->kind == CHOICE && p->standard != UNSET)
         text = str("%s (default %.*s)", p->about, (int)strcspn(p->value, "|"), p->value);
     printf("  %-*s ", ABOUT - 3, str("--%s %s", p->name, p->value ? p->value : "").s);
-    print_wrapped(text.s, ABOUT, ABOUT);
+    put_wrapped(stdout, text.s, ABOUT, ABOUT, HELP_WIDTH, 0);
 }
 
 /* The rules of one option, of one sort, in a sentence. */
@@ -10448,7 +10763,7 @@ static void print_rules(const known_command *c, const known_option *p, relation 
                        : str("--%s%s --%s", p->name, how, option_rules[i].other);
     }
     if (*text.s)
-        print_wrapped(str("%s.", text.s).s, 0, 2);
+        put_wrapped(stdout, str("%s.", text.s).s, 0, 2, HELP_WIDTH, 0);
 }
 
 static void print_help(const known_command *c) {
@@ -10466,7 +10781,7 @@ static void print_help(const known_command *c) {
         print_rules(c, p, NOT_WITH);
     }
     if (c->notes)
-        print_wrapped(c->notes, 0, 2);
+        put_wrapped(stdout, c->notes, 0, 2, HELP_WIDTH, 0);
 }
 
 static int given_or(int64_t given, int standard) {
@@ -10875,6 +11190,27 @@ static steer_status command_chat(experiment *s, const options *o) {
     return status;
 }
 
+/* Where a file of this project is: beside the program, else in the folder where it runs. */
+static string beside(const char *program, const char *name) {
+    const char *slash = program ? strrchr(program, '/') : NULL;
+    string path = str("%.*s%s", slash ? (int)(slash + 1 - program) : 0, program, name);
+    int found = strlen(path.s) + 1 < sizeof path.s && (!access(path.s, R_OK) || errno != ENOENT);
+    return found ? path : str("%s", name);
+}
+
+/* Are these the harmless test prompts that stand in the box? */
+static steer_status is_of_box(const char *program, const char *path, int *is, steer_error *e) {
+    string box = beside(program, "weights/harmless-test.txt");
+    struct stat a, b;
+    *is = 0;
+    if (stat(box.s, &a))
+        return errno == ENOENT || errno == ENOTDIR ? STEER_OK : io_failure(box.s, "", e);
+    if (stat(path, &b))
+        return io_failure(path, "", e);
+    *is = same_file(&a, &b);
+    return STEER_OK;
+}
+
 /* DIR/harmful_train.jsonl or DIR/harmful-train.txt, ...; DIR by default the model's own folder. */
 static steer_status load_prompts(experiment *s, const options *o) {
     static const char *const sides[] = {"harmful", "harmless"};
@@ -10897,6 +11233,8 @@ static steer_status load_prompts(experiment *s, const options *o) {
             if (access(path, R_OK))
                 snprintf(path, sizeof path, "%.*s/%s-%s.txt", n, dir, sides[side], splits[split]);
             TRY(steer_prompts_load(&sets[split][side], s->m, path, (int)limits[split], s->e));
+            if (split == 2 && side == HARMLESS)
+                TRY(is_of_box(o->program, path, &s->shown_prompts, s->e));
         }
     return STEER_OK;
 }
@@ -11043,14 +11381,15 @@ static steer_status command_paper(experiment *s, const options *o) {
     warn_of_damage(&s->store, OWN);
     TRY(open_context(s, 2 * min_int(s->n_test, 100) + 8, longest_prompt(s)));
     s->context_bytes = steer_context_bytes(m, &s->c->limit);
-    notice("%s: %.0f MB of memory beside the file", m->config.name, s->context_bytes / 1e6);
+    if (!s->out->brief)
+        notice("%s: %.0f MB of memory beside the file", m->config.name, s->context_bytes / 1e6);
     s->store.model = m->config.fingerprint;
     s->bar = (progress){
         .started = seconds(),
         .show = isatty(2),
         .total = s->train[0].n + s->train[1].n + 0.8 * sites * min_int(SITE_PROMPTS, s->n_val) +
                  2 * DOSES * s->n_val + 18.0 * s->test[0].n + 4.0 * s->map * m->eoi};
-    open_report(s->out, m);
+    open_report(s->out, m, s->control_model);
     const steer_prompts *const sets[] = {s->train, s->val, s->test};
     model_facts *facts = last_model(s->out);
     for (int i = 0; i < 6 && facts; i++)
@@ -11173,20 +11512,14 @@ static steer_status command_merge(const options *o, steer_error *e) {
 /* The page, which stands beside the program or in the folder where it runs, in fresh memory; *page
  * NULL: there is none. */
 static steer_status read_page(const char *program, char **page, steer_error *e) {
-    static const char name[] = "tools/page/report.html";
-    const char *slash = strrchr(program, '/');
-    char path[PATH_BYTES];
+    string path = beside(program, "tools/page/report.html");
     size_t n;
     *page = NULL;
-    int length = slash ? (int)(slash + 1 - program) : 0;
-    if (snprintf(path, sizeof path, "%.*s%s", length, program, name) >= PATH_BYTES ||
-        (access(path, R_OK) && errno == ENOENT))
-        snprintf(path, sizeof path, "%s", name);
-    if (access(path, R_OK) && (errno == ENOENT || errno == ENOTDIR))
+    if (access(path.s, R_OK) && (errno == ENOENT || errno == ENOTDIR))
         return STEER_OK;
-    TRY(load_file(path, page, &n, e));
+    TRY(load_file(path.s, page, &n, e));
     return strstr(*page, page_marker) ? STEER_OK
-                                      : fail(e, STEER_EFORMAT, "%s: no page for a report", path);
+                                      : fail(e, STEER_EFORMAT, "%s: no page for a report", path.s);
 }
 
 /* NAME.json or NAME.html. */
@@ -11205,11 +11538,49 @@ static steer_status publish(report *r, const char *name, const char *page, steer
     for (int html = 0; html < 1 + (page != NULL) && name; html++) {
         TRY(name_report(name, html, path, e));
         TRY(save_report(r, html ? page : NULL, path, e));
-        notice("%s written", path);
+        if (!r->brief)
+            notice("%s written", path);
     }
     if (name && !page)
         notice("no page: there is no tools/page/report.html beside the program");
     return STEER_OK;
+}
+
+/* The end of a summary: where all of it is, and what to type next. Returns the lines; f NULL: only
+ * that. */
+static int put_next(FILE *f, const options *o, int page) {
+    string program = one_line(o->program), model = one_line(o->argument[0]);
+    string name = one_line(o->report ? o->report : "");
+    const char *next = o->quick ? " Next:" : "";
+    string all = str("All tables are above; --report NAME keeps them.%s", next);
+    if (o->report)
+        all = str("%.200s.json has every table.%s", name.s, next);
+    if (o->report && page)
+        all = str("%.200s.html draws all of it; %s", name.s, str("%.220s", all.s).s);
+    int n = put_wrapped(f, all.s, 0, 0, SCREEN, 0);
+    if (!o->quick)
+        return n;
+    if (f)
+        fprintf(f,
+                "  %s vector %s --out refuse.vec\n"
+                "  %s generate %s \"How do I bake a cake?\" \\\n"
+                "      --vector refuse.vec --freeze v --compare\n"
+                "  %s chat %s --vector refuse.vec\n",
+                program.s, model.s, program.s, model.s, program.s, model.s);
+    return n + 4;
+}
+
+static steer_status put_summary(report *r, const options *o, int page, steer_error *e) {
+    if (!n_chapters(r) || r->json)
+        return STEER_OK;
+    if (!r->brief)
+        fputc('\n', r->f);
+    if (o->quick)
+        put_look(r->f, r, put_next(NULL, o, page));
+    else
+        put_findings(r->f, r);
+    put_next(r->f, o, page);
+    return report_status(r, e);
 }
 
 static void close_experiment(experiment *s) {
@@ -11226,7 +11597,7 @@ static steer_model *open_model(const char *path, const options *o, steer_error *
  * before the first is worked on. */
 static steer_status run_experiments(const options *o, int stages, const char *page, report *out,
                                     steer_error *e) {
-    int n = o->n_arguments;
+    int n = o->n_arguments + (o->control != NULL); /* the control comes last */
     char path[PATH_BYTES];
     for (int html = 0; html < 1 + (page != NULL) && o->report; html++) {
         TRY(name_report(o->report, html, path, e));
@@ -11239,6 +11610,9 @@ static steer_status run_experiments(const options *o, int stages, const char *pa
     for (int i = 0; i < n && !status; i++) {
         experiment *s = &all[i];
         *s = (experiment){.path = o->argument[i], .out = out, .e = e, .stages = stages};
+        s->control_model = i == o->n_arguments;
+        if (s->control_model)
+            s->path = o->control;
         s->m = open_model(s->path, o, e);
         status = s->m ? prepare_paper(s, o) : e->code;
     }
@@ -11254,7 +11628,7 @@ static steer_status run_experiments(const options *o, int stages, const char *pa
             fputs("\r\033[K", stderr);
         if (!status)
             status = report_status(out, e);
-        if (!status)
+        if (!status && !out->brief)
             notice("%s: %.0f s", s->m->config.name, seconds() - s->bar.started);
         close_experiment(s);
     }
@@ -11281,6 +11655,8 @@ static steer_status run_command(const known_command *c, options *o, steer_error 
     if (gmtime_r(&now, &utc))
         strftime(out.date, sizeof out.date, "%Y-%m-%dT%H:%M:%SZ", &utc);
     char *page = NULL;
+    int whole = c->bit == FOR_REPRODUCE;
+    out.brief = whole && o->report && !o->verbose && !o->json;
     steer_status status = o->report ? read_page(o->program, &page, e) : STEER_OK;
     if (!status)
         status = run_experiments(o, c->stages, page, &out, e);
@@ -11288,8 +11664,13 @@ static steer_status run_command(const known_command *c, options *o, steer_error 
         steer_status published = publish(&out, o->report, page, e);
         if (published)
             status = published;
-    } else
+        if (!status && whole)
+            status = put_summary(&out, o, page != NULL, e);
+    } else {
+        if (out.brief && status != UNREAD)
+            echo_all(&out);
         end_report(&out);
+    }
     free(page);
     free_report(&out);
     return status;

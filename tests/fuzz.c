@@ -609,7 +609,7 @@ static void fuzz_report(const uint8_t *data, size_t n) {
         if (what == 0) {
             memset(m.config.name, 0, sizeof m.config.name);
             snprintf(m.config.name, sizeof m.config.name, "%s", text);
-            open_report(&r, &m);
+            open_report(&r, &m, 0);
         } else if (what == 1)
             say(&r, "%s", text);
         else if (what == 2) {

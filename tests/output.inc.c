@@ -494,6 +494,55 @@ static void test_found_early(void) {
     free(small.bytes);
 }
 
+/* ---------------------------------------------------------------- terminals */
+
+/* Run the program with a terminal for standard output and error; what arrived there. */
+static int run_on_terminal(const char *arguments, const char *input, char *text, size_t cap) {
+    char command[1024];
+    int screen = posix_openpt(O_RDWR | O_NOCTTY), status = 0;
+    size_t n = 0;
+    *text = 0;
+    if (screen < 0 || grantpt(screen) || unlockpt(screen))
+        return -1;
+    write_bytes(in_temporary("in"), input, strlen(input));
+    snprintf(command, sizeof command, "exec %s %s <%s/in", PROGRAM, arguments, temporary);
+    const char *name = ptsname(screen);
+    int terminal = open(name, O_RDWR | O_NOCTTY);
+    struct termios raw;
+    if (terminal < 0 || tcgetattr(terminal, &raw))
+        return -1;
+    raw.c_oflag &= ~(tcflag_t)OPOST; /* newlines stay what they are */
+    raw.c_lflag &= ~(tcflag_t)(ECHO | ICANON);
+    tcsetattr(terminal, TCSANOW, &raw);
+    fflush(stdout);
+    pid_t child = fork();
+    if (!child) {
+        dup2(terminal, 1);
+        dup2(terminal, 2);
+        close(terminal);
+        close(screen);
+        execl("/bin/sh", "sh", "-c", command, (char *)NULL);
+        _exit(127);
+    }
+    close(terminal);
+    for (ssize_t got; n < cap - 1 && (got = read(screen, text + n, cap - 1 - n)) > 0;)
+        n += (size_t)got; /* until the terminal's last user is gone */
+    waitpid(child, &status, 0);
+    close(screen);
+    text[n] = 0;
+    return WIFEXITED(status) ? WEXITSTATUS(status) : 256 + WTERMSIG(status);
+}
+
+/* Control characters that a terminal could obey: all but newlines and tabs, C1 as well. */
+static int controls_in(const char *s) {
+    int n = 0, length;
+    for (const char *end = s + strlen(s); s < end; s += length) {
+        long c = code_point(s, end, &length);
+        n += c < 0 || (c < 32 && c != '\n' && c != '\t') || (c >= 127 && c < 160);
+    }
+    return n;
+}
+
 /* ---------------------------------------------------------------- progress on a terminal */
 
 /* On a terminal no line of progress is left standing where a table or a sentence begins; where
@@ -540,6 +589,252 @@ static void test_progress(void) {
                status, shown_lines);
     snprintf(line, sizeof line, "reproduce %s", command);
     CHECK_THAT(!run_program(PROGRAM, line, "") && !strstr(complained, "left"), "%s", complained);
+}
+
+/* ---------------------------------------------------------------- the summary */
+
+/* Lines of a text, or -1 where one has more than 80 characters. */
+static int lines_of_screen(const char *text) {
+    int n = 0, at = 0, most = 0, length;
+    for (const char *end = text + strlen(text); text < end; text += length) {
+        long c = code_point(text, end, &length);
+        n += c == '\n';
+        at = c == '\n' || c == '\r' ? 0 : at + 1;
+        most = max_int(most, at);
+    }
+    return most <= SCREEN ? n : -1;
+}
+
+/* The text behind `begin`, which is itself behind each of the texts before it; NULL: it is not. */
+static const char *behind(const char *text, const char *const *path) {
+    for (; text && *path; path++) {
+        text = strstr(text, *path);
+        text = text ? text + strlen(*path) : NULL;
+    }
+    return text;
+}
+
+/* A number in a JSON report: of a model's table of freezing, by row and column. */
+static double freezing_in(const char *json, const char *model, const char *row,
+                          const char *column_name) {
+    string names[] = {str("{\"name\": \"%s\"", model), str("{\"name\": \"freezing\""),
+                      str("\"columns\": ["), str("[\"%s\"", row)};
+    const char *head = behind(json, (const char *[]){names[0].s, names[1].s, names[2].s, NULL});
+    const char *at = behind(head, (const char *[]){names[3].s, NULL});
+    string wanted = str("{\"name\": \"%s\"", column_name);
+    const char *here = head ? strstr(head, wanted.s) : NULL;
+    if (!at || !here || here > at)
+        return NAN;
+    for (const char *s = head; s < here; s++)
+        if (!strncmp(s, "{\"name\"", 7) && s > head)
+            at = strchr(at, ',') + 1;
+    at = strchr(at, ',') + 1;
+    return strtod(at + strspn(at, " "), NULL);
+}
+
+/* The bars of a model stand in the summary and say what the report says. */
+static void check_bars(const char *text, const char *json, const char *model) {
+    static const char *const rows[][2] = {{"steered", "steered"},
+                                          {"patterns frozen", "patterns frozen (QK)"},
+                                          {"values frozen", "values frozen (OV)"},
+                                          {"no s: at most", "unsteered"}};
+    const char *at = behind(text, (const char *[]){"\n", model, "\n", NULL});
+    for (int i = 0; i < 4; i++) {
+        string label = str("  %-15s ", rows[i][0]);
+        CHECK_THAT(at && !strncmp(at, label.s, strlen(label.s)), "%s: no \"%s\": %.80s", model,
+                   label.s, at);
+        if (!at || strncmp(at, label.s, strlen(label.s)))
+            return;
+        const char *line = at + strlen(label.s);
+        double refused[2], points[3], paper;
+        int wanted = i ? 6 : 2, bar = 0, found;
+        string rest = str("%.*s", (int)strcspn(line, "\r\n"), line);
+        for (char *s = rest.s; *s; s++) {
+            bar += *s == '#';
+            *s = *s == '#' ? ' ' : *s;
+        }
+        found = sscanf(rest.s, "%lf%% %lf%% %lf [%lf, %lf] %lf", &refused[HARMLESS],
+                       &refused[HARMFUL], &points[0], &points[1], &points[2], &paper);
+        static const char *const names[] = {"loss", "loss low", "loss high"};
+        CHECK_THAT(found == wanted, "%s: %d numbers: %s", model, found, line);
+        for (int k = 0; k < 3 && i; k++)
+            CHECK_THAT(fabs(points[k] - freezing_in(json, model, rows[i][1], names[k])) < 0.0501,
+                       "%s, %s: %s %g", model, rows[i][0], names[k], points[k]);
+        CHECK_THAT(fabs(refused[HARMLESS] -
+                        100 * freezing_in(json, model, rows[i][1], "harmless +")) < 0.501 &&
+                       fabs(refused[HARMFUL] -
+                            100 * freezing_in(json, model, rows[i][1], "harmful -")) < 0.501,
+                   "%s, %s: %g and %g %%", model, rows[i][0], refused[HARMLESS], refused[HARMFUL]);
+        if (i)
+            CHECK_THAT(fabs(paper - freezing_in(json, model, rows[i][1], "paper's loss")) <
+                               0.00501 &&
+                           bar == (int)(18 * fmax(0, points[0]) / 100 + 0.5),
+                       "%s, %s: paper %g, a bar of %d", model, rows[i][0], paper, bar);
+        at = strchr(at, '\n');
+        at = at ? at + 1 : NULL;
+    }
+}
+
+/* Commands of the summary, with what follows a line that ends with a backslash. */
+static void check_commands(const char *text, int wanted) {
+    int n = 0;
+    for (const char *s = text; (s = strstr(s, "\n  ./steer ")); n++) {
+        options o;
+        steer_error e;
+        s += strlen("\n  ./steer ");
+        string line = str("%.*s", (int)strcspn(s, "\r\n"), s);
+        char *more = strrchr(line.s, '\\');
+        if (more)
+            line = str("%.*s%.*s", (int)(more - line.s), line.s,
+                       (int)strcspn(strchr(s, '\n') + 1, "\r\n"), strchr(s, '\n') + 1);
+        CHECK_THAT(!understand(line.s, &o, &e), "%s: %s", line.s, e.text);
+    }
+    CHECK_THAT(n == wanted, "%d commands: %s", n, text);
+}
+
+/* What `make run` prints, with smaller counts: on a pipe and on a terminal. */
+static void check_look(void) {
+    static const char *const parts[] = {"A vector s is added (+s) to what tiny-gemma ",
+                                        "Asked (harmless): ",
+                                        "\n  unsteered  ",
+                                        "\n  +s  ",
+                                        "\n  +s, patterns frozen ",
+                                        "\n  +s, values frozen ",
+                                        "\nAsked (harmful): ",
+                                        "\n  unsteered  ",
+                                        "\n  -s  ",
+                                        "\ntiny-gemma ",
+                                        "\nThe control, not trained ",
+                                        "\ntiny-llama-plain ",
+                                        "look.json",
+                                        "Next:"};
+    static char text[1 << 16];
+    string line = str("reproduce weights/tiny-gemma.bin --control weights/tiny-llama-plain.bin "
+                      "--quick --train 24 --val 1 --limit 3 --map 0 --patch 1 --exact 0 --report "
+                      "%s/look",
+                      temporary);
+    for (int terminal = 0; terminal < 2; terminal++) {
+        int status = terminal ? run_on_terminal(line.s, "", text, sizeof text)
+                              : run_program(PROGRAM, line.s, "");
+        char *screen = terminal ? strrchr(text, '\r') : shown;
+        screen = terminal && screen ? screen + strlen("\r\033[K") : screen;
+        CHECK_THAT(!status && screen, "status %d: %s", status, complained);
+        if (!screen)
+            return;
+        CHECK_THAT(terminal || !*complained, "on standard error: \"%s\"", complained);
+        int n = lines_of_screen(screen);
+        CHECK_THAT(n > 20 && n <= SUMMARY_LINES, "%d lines:\n%s", n, screen);
+        const char *at = screen;
+        for (size_t i = 0; i < sizeof parts / sizeof *parts; i++) {
+            const char *found = strstr(at, parts[i]);
+            CHECK_THAT(found, "no \"%s\" in:\n%s", parts[i], at);
+            at = found ? found : at;
+        }
+        size_t size;
+        char *json = read_file(in_temporary("look.json"), &size, NULL);
+        CHECK_THAT(json && is_json(json) && strstr(json, "\"control\": true"), "look.json");
+        if (json) {
+            check_bars(screen, json, "tiny-gemma");
+            check_bars(screen, json, "tiny-llama-plain");
+        }
+        free(json);
+        check_commands(screen, 3);
+    }
+    /* With --verbose the tables come first, and such a summary last. */
+    line = str("reproduce weights/tiny-llama-plain.bin --quick --train 8 --val 1 --limit 2 --map 0 "
+               "--patch 1 --exact 0 --max-new 6 --report %s/look --verbose",
+               temporary);
+    CHECK_THAT(!run_program(PROGRAM, line.s, "") && strstr(shown, "Freezing (paper") &&
+                   strstr(shown, "Next:") && strstr(complained, "look.json written"),
+               "--verbose: %.300s", complained);
+}
+
+/* However long names, prompts and answers are. */
+static void check_long_look(void) {
+    char word[400];
+    steer_model m = {.grammar_size = 1};
+    report r = {.brief = 1};
+    memset(word, 'x', sizeof word - 1);
+    word[sizeof word - 1] = 0;
+    memset(m.config.name, 'n', sizeof m.config.name - 1);
+    for (int control = 0; control < 2; control++) {
+        open_report(&r, &m, control);
+        for (int side = 0; side < 2; side++) {
+            static const char *const under[] = {"unsteered", "-s", "+s", "+s, patterns frozen",
+                                                "+s, values frozen"};
+            for (int i = 0; i < 5; i++)
+                add_answer(&r, side, under[i], 0, word, i ? word : "\x1b \n\xFF\n\n");
+        }
+        open_table(&r, "freezing", "",
+                   (const column[]){{"", WORDS},
+                                    {"harmless +", 2},
+                                    {"harmful -", 2},
+                                    {"loss", 1},
+                                    {"loss low", 1},
+                                    {"loss high", 1},
+                                    {"paper's loss", 2},
+                                    {0}});
+        ROW(&r, "steered", 1, 0, NAN);
+        ROW(&r, "patterns frozen (QK)", 1, 1, -100, -100, -100, 8.75);
+        ROW(&r, "values frozen (OV)", NAN, 0, 100, -100, 100, 71.75);
+        ROW(&r, "unsteered", 0, 1, 100, 100, 100, 89.75);
+    }
+    options o = standard_options();
+    o.quick = 1;
+    o.program = "./steer";
+    o.report = "report";
+    o.argument = (char *[]){"M", NULL};
+    size_t size = 0;
+    char *text = NULL;
+    steer_error e = {0};
+    r.f = open_memstream(&text, &size);
+    CHECK_THAT(!put_summary(&r, &o, 1, &e), "%s", e.text);
+    fclose(r.f);
+    r.f = NULL;
+    int n = lines_of_screen(text);
+    CHECK_THAT(n > 20 && n <= SUMMARY_LINES && !controls_in(text), "%d lines:\n%s", n, text);
+    free(text);
+    free_report(&r);
+}
+
+/* Of the whole paper a line a finding, with the verdicts of the report, model by model. */
+static void check_findings(void) {
+    string line = str("reproduce weights/tiny-gemma.bin weights/tiny-llama.bin --train 16 --val 1 "
+                      "--limit 2 --map 0 --pairs 6 --epochs 1 --patch 1 --exact 0 --max-new 12 "
+                      "--report %s/all",
+                      temporary);
+    CHECK_THAT(!run_program(PROGRAM, line.s, "") && !*complained, "%s", complained);
+    int n = lines_of_screen(shown), findings = 0;
+    CHECK_THAT(n > 10 && n <= 20, "%d lines:\n%s", n, shown);
+    CHECK_THAT(strstr(shown, " tiny-gemma  tiny-llama\n"), "%s", shown);
+    size_t size;
+    char *json = read_file(in_temporary("all.json"), &size, NULL);
+    const char *second = json ? strstr(json, "{\"name\": \"tiny-llama\"") : NULL;
+    const char *begin = "{\"claim\": \"";
+    for (const char *s = json; second && (s = strstr(s, begin)) && s < second; findings++) {
+        s += strlen(begin);
+        string claim = str("%.*s", (int)strcspn(s, "\""), s);
+        string verdicts[2];
+        for (int i = 0; i < 2; i++) {
+            const char *at = strstr(i ? second : s, claim.s);
+            at = at ? behind(at, (const char *[]){"\"verdict\": \"", NULL}) : NULL;
+            verdicts[i] = str("%.*s", at ? (int)strcspn(at, "\"") : 0, at ? at : "");
+            if (!strcmp(verdicts[i].s, "holds in part"))
+                verdicts[i] = str("in part");
+            if (!strcmp(verdicts[i].s, "can't be told"))
+                verdicts[i] = str("open");
+        }
+        string row = str("\n%-56s %-11s %s\n", claim.s, verdicts[0].s, verdicts[1].s);
+        CHECK_THAT(strstr(shown, row.s), "no line \"%s\" in:\n%s", row.s, shown);
+    }
+    CHECK_THAT(findings >= 10, "%d findings", findings);
+    free(json);
+}
+
+static void test_summary(void) {
+    check_look();
+    check_long_look();
+    check_findings();
 }
 
 /* ---------------------------------------------------------------- the report's page */
@@ -684,54 +979,7 @@ static void test_interrupted(void) {
                "%s", complained);
 }
 
-/* ---------------------------------------------------------------- terminals */
-
-/* Run the program with a terminal for standard output and error; what arrived there. */
-static int run_on_terminal(const char *arguments, const char *input, char *text, size_t cap) {
-    char command[1024];
-    int screen = posix_openpt(O_RDWR | O_NOCTTY), status = 0;
-    size_t n = 0;
-    *text = 0;
-    if (screen < 0 || grantpt(screen) || unlockpt(screen))
-        return -1;
-    write_bytes(in_temporary("in"), input, strlen(input));
-    snprintf(command, sizeof command, "exec %s %s <%s/in", PROGRAM, arguments, temporary);
-    const char *name = ptsname(screen);
-    int terminal = open(name, O_RDWR | O_NOCTTY);
-    struct termios raw;
-    if (terminal < 0 || tcgetattr(terminal, &raw))
-        return -1;
-    raw.c_oflag &= ~(tcflag_t)OPOST; /* newlines stay what they are */
-    raw.c_lflag &= ~(tcflag_t)(ECHO | ICANON);
-    tcsetattr(terminal, TCSANOW, &raw);
-    fflush(stdout);
-    pid_t child = fork();
-    if (!child) {
-        dup2(terminal, 1);
-        dup2(terminal, 2);
-        close(terminal);
-        close(screen);
-        execl("/bin/sh", "sh", "-c", command, (char *)NULL);
-        _exit(127);
-    }
-    close(terminal);
-    for (ssize_t got; n < cap - 1 && (got = read(screen, text + n, cap - 1 - n)) > 0;)
-        n += (size_t)got; /* until the terminal's last user is gone */
-    waitpid(child, &status, 0);
-    close(screen);
-    text[n] = 0;
-    return WIFEXITED(status) ? WEXITSTATUS(status) : 256 + WTERMSIG(status);
-}
-
-/* Control characters that a terminal could obey: all but newlines and tabs, C1 as well. */
-static int controls_in(const char *s) {
-    int n = 0, length;
-    for (const char *end = s + strlen(s); s < end; s += length) {
-        long c = code_point(s, end, &length);
-        n += c < 0 || (c < 32 && c != '\n' && c != '\t') || (c >= 127 && c < 160);
-    }
-    return n;
-}
+/* ---------------------------------------------------------------- control characters */
 
 static void test_terminal(void) {
     static char text[1 << 16];

@@ -429,7 +429,7 @@ static void test_brief(void) {
     for (int all = 0; all < 2; all++) {
         steer_error e = {0};
         report out = {0};
-        int freezing = 0, patching = 0;
+        int freezing = 0, patching = 0, shaded = 0, answers[2] = {0, 0};
         options o;
         experiment s = {.m = open_or_fail(*argument), .out = &out, .e = &e, .stages = EVERYTHING};
         steer_model *m = (steer_model *)(uintptr_t)s.m;
@@ -443,9 +443,16 @@ static void test_brief(void) {
             const entry *t = AT(out.entries, entry, i);
             freezing += t->kind == IS_TABLE && !strcmp(t->name, "freezing");
             patching += t->kind == IS_TABLE && !strcmp(t->name, "patching");
+            shaded += t->kind == IS_TABLE && !strcmp(t->name, "shaded");
+            answers[t->side] += t->kind == IS_ANSWER;
         }
         CHECK_THAT(freezing == 1 && patching == all, "%d tables of freezing, %d of patching",
                    freezing, patching);
+        /* The prompts are the box's: where steering does anything, harmless ones are shown, harmful
+         * ones never. */
+        CHECK_THAT((answers[HARMLESS] > 0) == all && !answers[HARMFUL] && shaded == all,
+                   "%d harmful, %d harmless answers, %d shaded", answers[HARMFUL],
+                   answers[HARMLESS], shaded);
         clear_experiment(&s);
         free_report(&out);
         steer_close(m);
@@ -477,7 +484,7 @@ static void test_report(void) {
 
     snprintf(m.config.name, sizeof m.config.name, "<b>\"m\" & \xFF</b>");
     m.config.fingerprint = 0x123456789ABCDEFull;
-    open_report(&r, &m);
+    open_report(&r, &m, 0);
     say(&r, "%s", hostile);
     say(&r, "%s", broken);
     say(&r, "%s", lines);
@@ -798,10 +805,9 @@ static void write_prompt_files(const char *folder) {
  * methods, each table there once. */
 static void test_whole_paper(void) {
     static const char *const tables[] = {
-        "sites",    "dose",   "map",          "steering",     "freezing",    "methods",
-        "patching", "coarse", "faithfulness", "overlap",      "interchange", "kinds",
-        "circuit",  "svv",    "sparsity",     "sparsity-NTP", "sparsity-PO", "agreement",
-        "shaded",   "judged", "retained"};
+        "sites",    "dose",         "map",         "steering",    "freezing", "methods", "patching",
+        "coarse",   "faithfulness", "overlap",     "interchange", "kinds",    "circuit", "svv",
+        "sparsity", "sparsity-NTP", "sparsity-PO", "agreement",   "judged",   "retained"};
     image file = small_image(F32, SMALL_REFUSER);
     steer_model *m = open_image(&file);
     steer_error e = {0};
@@ -828,7 +834,8 @@ static void test_whole_paper(void) {
                 for (int b = 0; b < a; b++)
                     CHECK_THAT(strcmp(row_data(&out, t, -1)[a].text, row_data(&out, t, -1)[b].text),
                                "%s has two columns %s", t->name, row_data(&out, t, -1)[a].text);
-            CHECK_THAT(t->kind != IS_ANSWER, "a prompt of a model outside the box");
+            CHECK_THAT(t->kind != IS_ANSWER && !(t->name && !strcmp(t->name, "shaded")),
+                       "text of a data set, of a model outside the box");
             if (t->kind == IS_TABLE && !strcmp(t->name, "circuit"))
                 edges = t->n_rows;
         }

@@ -42,8 +42,8 @@ static char test_name[64];
 #include "backward.inc.c"
 #include "patching.inc.c"
 #include "program.inc.c"
-#include "output.inc.c"
 #include "options.inc.c"
+#include "output.inc.c"
 #include "store.inc.c"
 #include "verdicts.inc.c"
 
@@ -115,6 +115,7 @@ static const test tests[] = {
     {"patch-errors", test_patch_errors, "wrong plans and examples of patching"},
     {"report", test_report, "the JSON is well formed, in a page too, and escapes its text"},
     {"progress", test_progress, "on a terminal progress is wiped before anything is printed"},
+    {"summary", test_summary, "a screen, its parts, its figures those of report.json"},
     {"page", test_page, "a report's page is joined with it, and missed before the work"},
     {"circuit-files", test_circuit_files,
      "a circuit's file is read back, and refused where it does not fit"},
