@@ -51,10 +51,12 @@ build/report.html: steer tools/page/report.html $(PAGE_MODEL) build/page-model
 build/steer.html: build/live.wasm build/report.html tools/page/live.html $(PAGE_MODEL)
 	base64 build/live.wasm >build/wasm.base64
 	base64 $(PAGE_MODEL) >build/model.base64
+	base64 weights/harmless-train.txt >build/harmless.base64
+	base64 weights/harmful-train.txt >build/harmful.base64
 	sed -e '/<!--WASM-->/{s/<!--WASM-->.*//;r build/wasm.base64' -e 'a </script>' -e '}' \
 	    -e '/<!--MODEL-->/{s/<!--MODEL-->.*//;r build/model.base64' -e 'a </script>' -e '}' \
-	    -e '/<!--HARMLESS-->/{s/<!--HARMLESS-->.*//;r weights/harmless-train.txt' -e 'a </script>' -e '}' \
-	    -e '/<!--HARMFUL-->/{s/<!--HARMFUL-->.*//;r weights/harmful-train.txt' -e 'a </script>' -e '}' \
+	    -e '/<!--HARMLESS-->/{s/<!--HARMLESS-->.*//;r build/harmless.base64' -e 'a </script>' -e '}' \
+	    -e '/<!--HARMFUL-->/{s/<!--HARMFUL-->.*//;r build/harmful.base64' -e 'a </script>' -e '}' \
 	    tools/page/live.html >build/live.html
 	sed -e '/^<!--LIVE-->$$/{r build/live.html' -e 'd' -e '}' build/report.html >$@
 

@@ -177,7 +177,7 @@ CALLED(live_begin) int live_begin(int block, int pos, float coeff, int freeze, i
     steer_vector_free(&live.vector);
     if (live.n_prompt < 1)
         return -1;
-    if (steer_dim(&live.vector, live.model, &live.sums[1], &live.sums[0], block, pos, 1, &live.e))
+    if (coeff && steer_dim(&live.vector, live.model, &live.sums[1], &live.sums[0], block, pos, 1, &live.e))
         return -1;
     int n = 0;
     if (coeff)
@@ -212,6 +212,19 @@ CALLED(live_kl) double live_kl(void) { /* before live_step: of the token to come
 
 CALLED(live_run) int live_run(void) { /* behind live_step: what comes next */
     return run(live.n - 1);
+}
+
+/* 1: the answer so far holds one of the paper's phrases of refusing; -1: no memory. */
+CALLED(live_refuses) int live_refuses(void) {
+    const int *answer = live.tokens + live.n_prompt;
+    int n = live.n - live.n_prompt;
+    char none[1];
+    size_t size = steer_decode(live.model, answer, n, none, sizeof none);
+    char *text = live_buffer((int)size);
+    if (!text)
+        return -1;
+    steer_decode(live.model, answer, n, text, size + 1);
+    return steer_shows(NULL, text);
 }
 
 CALLED(live_tokens) int *live_tokens(void) {
