@@ -626,15 +626,19 @@ static void check_counts(void) {
                    "%s: %d nodes, %d slots, %d edges", known[i].name, g.nodes, g.slots, g.edges);
         for (int v = 0; v < g.slots; v++)
             for (int u = 0; u < g.nodes; u++) {
-                int at = v % width, edge = u < senders(&g, v);
+                int at = v % width, edge = u < senders(&g, v), input = STEER_TO_MLP;
                 wrong += edge != is_edge(&g, u, v);
                 if (!edge)
                     continue;
-                kind[v == g.slots - 1            ? 4
-                     : at < g.heads              ? 0
-                     : at < g.heads + g.kv_heads ? 1
-                     : at < width - 1            ? 2
-                                                 : 3]++;
+                if (v == g.slots - 1)
+                    input = STEER_TO_LOGITS;
+                else if (at < g.heads)
+                    input = STEER_TO_Q;
+                else if (at < g.heads + g.kv_heads)
+                    input = STEER_TO_K;
+                else if (at < width - 1)
+                    input = STEER_TO_V;
+                kind[input]++;
                 from[!u ? 0 : 1 + ((u - 1) % (g.heads + 1) == g.heads)]++;
             }
         for (int k = 0; k < 5; k++)

@@ -406,26 +406,34 @@ static void check_added_prompts(const steer_model *m) {
     free(huge);
 }
 
+/* One of CALLS calls that succeed; 0: it did. */
+enum { CALLS = 5 };
+
+static int good_call(int which, const steer_model *m, steer_context *c, steer_error *e) {
+    static const steer_row row = {0, 0, 1, 0, 0};
+    const steer_graph g = steer_graph_of(m, 1);
+    unsigned char kept[4096] = {0};
+    int tokens[8];
+    switch (which) {
+    case 0: return steer_begin(c, 0, NULL, -1, NULL, e) != STEER_OK;
+    case 1: return steer_run(c, &row, 1, NULL, e) != STEER_OK;
+    case 2: return steer_encode(m, "a", 1, tokens, 8, e) < 0;
+    case 3: return steer_generate(c, NULL, 0, NULL, NULL, e) != STEER_OK;
+    default: return edge_cells(&g) > sizeof kept || steer_circuit_prune(&g, kept, e) < 0;
+    }
+}
+
 /* What fails leaves its reason, what succeeds clears it. */
-static void check_cleared(steer_model *m) {
+static void check_cleared(const steer_model *m) {
     steer_error e = {0};
     steer_limits l = {.streams = 1, .positions = 8, .rows = 8};
     steer_context *c = steer_context_new(m, &l, &e);
-    steer_row row = {0, 0, 1, 0, 0};
-    int tokens[8];
-    const steer_graph g = steer_graph_of(m, 1);
-    unsigned char kept[4096] = {0};
-    CHECK_THAT(c && edge_cells(&g) <= sizeof kept, "%s", e.text);
-    for (int i = 0; i < 5; i++) {
-        CHECK_THAT(steer_begin(c, 7, NULL, -1, NULL, &e) == STEER_EARG && e.code == STEER_EARG &&
-                       *e.text,
-                   "stream 7 of 1");
-        int failed = i == 0   ? steer_begin(c, 0, NULL, -1, NULL, &e) != STEER_OK
-                     : i == 1 ? steer_run(c, &row, 1, NULL, &e) != STEER_OK
-                     : i == 2 ? steer_encode(m, "a", 1, tokens, 8, &e) < 0
-                     : i == 3 ? steer_generate(c, NULL, 0, NULL, NULL, &e) != STEER_OK
-                              : steer_circuit_prune(&g, kept, &e) < 0;
-        CHECK_THAT(!failed && !e.code && !*e.text, "success %d leaves \"%s\"", i, e.text);
+    CHECK_THAT(c, "%s", e.text);
+    for (int i = 0; i < CALLS; i++) {
+        steer_status s = steer_begin(c, 7, NULL, -1, NULL, &e);
+        check_refusal("stream 7 of 1", s, STEER_EARG, &e, "stream");
+        CHECK_THAT(!good_call(i, m, c, &e) && !e.code && !*e.text, "success %d leaves \"%s\"", i,
+                   e.text);
     }
     steer_context_free(c);
 }
