@@ -1810,18 +1810,26 @@ static int acts_at(const steer_edit *edit, int b, int t) {
     return b >= edit->layer && t >= edit->from && (!edit->to || t < edit->to);
 }
 
-static void count_hit(const stream *s, int i) {
+/* The edit of a kind behind `last` (NULL: the first) that acts on the row at place r in block b, or
+ * NULL. */
+static const steer_edit *next_edit(const steer_context *c, int r, int b, steer_kind kind,
+                                   const steer_edit *last) {
+    const stream *s = stream_at(c, r);
+    for (int i = last ? (int)(last - s->edits) + 1 : 0; i < s->n_edits; i++)
+        if (s->edits[i].kind == kind && acts_at(&s->edits[i], b, batch_row(c, r)->pos))
+            return &s->edits[i];
+    return NULL;
+}
+
+static void count_hit(const stream *s, const steer_edit *edit) {
     if (s->hits)
-        s->hits[i]++;
+        s->hits[edit - s->edits]++;
 }
 
 /* EDIT, freezing: the place whose QK, V or MLP the row at place r reads, its twin's or its own. */
 static int source_of(const steer_context *c, int r, int b, unsigned what) {
-    const stream *s = stream_at(c, r);
-    int t = batch_row(c, r)->pos;
-    for (int i = 0; i < s->n_edits; i++)
-        if (s->edits[i].kind == STEER_FREEZE && s->edits[i].what & what &&
-            acts_at(&s->edits[i], b, t))
+    for (const steer_edit *edit = NULL; (edit = next_edit(c, r, b, STEER_FREEZE, edit));)
+        if (edit->what & what)
             return c->twin_place[r];
     return r;
 }
@@ -2104,8 +2112,9 @@ static float *values_of(const steer_context *c, int s, int b, int g) {
 steer_status steer_fork(steer_context *c, int from, int to, int n, steer_error *e) {
     clear_error(e);
     const steer_config *config = &c->m->config;
-    if (from < 0 || to < 0 || from >= c->limit.streams || to >= c->limit.streams || from == to ||
-        n < 0 || n > c->streams[from].length || c->streams[to].length ||
+    int last = c->limit.streams - 1;
+    if (outside(from, 0, last) || outside(to, 0, last) || from == to ||
+        outside(n, 0, c->streams[from].length) || c->streams[to].length ||
         c->streams[from].enter != c->streams[to].enter)
         return fail(e, STEER_EARG, "stream %d can't take %d positions of stream %d", to, n, from);
 
@@ -2127,20 +2136,15 @@ steer_status steer_fork(steer_context *c, int from, int to, int n, steer_error *
  * Site 0 is the block's input, 1 its attention's output, 2 its MLP's. */
 static void ablate_rows(steer_context *c, float *x, int site, int b, int n) {
     int d = c->m->config.d;
-    for (int r = 0; r < n; r++, x += d) {
-        const stream *s = stream_at(c, r);
-        for (int i = 0; i < s->n_edits; i++) {
-            const steer_edit *edit = &s->edits[i];
-            if (edit->kind != STEER_ABLATE || !acts_at(edit, b, batch_row(c, r)->pos))
-                continue;
+    for (int r = 0; r < n; r++, x += d)
+        for (const steer_edit *edit = NULL; (edit = next_edit(c, r, b, STEER_ABLATE, edit));) {
             const float *u = edit->v;
             float keep = edit->keep ? edit->keep[site * c->m->config.layers + b] : 0;
             float norm = sqrtf(dot(u, u, d)) + 1e-8f;
             float step = (keep - dot(x, u, d) / norm) / norm;
             add_scaled(x, step, u, d);
-            count_hit(s, i);
+            count_hit(stream_at(c, r), edit);
         }
-    }
 }
 
 /* EDIT, addition: x += a s at the input of the edit's block. What this block freezes, and where it
@@ -2149,50 +2153,37 @@ static void add_vectors(steer_context *c, int b, int n) {
     int d = c->m->config.d;
     for (int r = 0; r < n; r++) {
         const stream *s = stream_at(c, r);
-        for (int i = 0; i < s->n_edits; i++) {
-            const steer_edit *edit = &s->edits[i];
-            if (edit->kind == STEER_ABLATE || edit->kind == STEER_REMOVE ||
-                !acts_at(edit, b, batch_row(c, r)->pos))
-                continue;
-            if (edit->kind != STEER_FREEZE && b != edit->layer)
-                continue;
-            if (edit->kind == STEER_ADD)
+        for (const steer_edit *edit = NULL; (edit = next_edit(c, r, b, STEER_ADD, edit));)
+            if (edit->layer == b) {
                 add_scaled(row_at(c->x, r, d), edit->coeff, edit->v, d);
-            count_hit(s, i);
-        }
+                count_hit(s, edit);
+            }
+        for (steer_kind kind = STEER_FREEZE; kind <= STEER_START; kind++)
+            for (const steer_edit *edit = NULL; (edit = next_edit(c, r, b, kind, edit));)
+                if (kind == STEER_FREEZE || (kind != STEER_REMOVE && edit->layer == b))
+                    count_hit(s, edit);
     }
-}
-
-/* Subtract from y the direct image of what was added to the row at place r by block b; 0: nothing
- * was. */
-static int subtract_image(const steer_context *c, int r, float *y, const float *w, int b) {
-    const steer_config *config = &c->m->config;
-    const stream *s = stream_at(c, r);
-    int subtracted = 0;
-    for (const steer_edit *edit = s->edits; edit < s->edits + s->n_edits; edit++) {
-        if (edit->kind != STEER_ADD || !acts_at(edit, b, batch_row(c, r)->pos))
-            continue;
-        float scale =
-            edit->coeff * inverse_rms(row_at(c->x, r, config->d), config->d, config->norm_eps);
-        for (int i = 0; i < config->d; i++)
-            y[i] -= scale * edit->v[i] * (config->norm_offset + w[i]);
-        subtracted = 1;
-    }
-    return subtracted;
 }
 
 /* EDIT, removal of the vector's direct image at a norm's output (paper section 6.3):
- * y <- y - a (s · gain) r(x), with the run's own x, which holds a s. */
+ * y <- y - a (s · gain) r(x) for all a s that were added by block b, with the run's own x, which
+ * holds them. */
 static void remove_image(steer_context *c, unsigned what, float *y, const float *w, int b, int n) {
-    for (int r = 0; r < n; r++, y += c->m->config.d) {
-        const stream *s = stream_at(c, r);
-        for (int i = 0; i < s->n_edits; i++) {
-            const steer_edit *edit = &s->edits[i];
-            if (edit->kind == STEER_REMOVE && edit->what & what &&
-                acts_at(edit, b, batch_row(c, r)->pos) && subtract_image(c, r, y, w, b))
-                count_hit(s, i);
+    const steer_config *config = &c->m->config;
+    for (int r = 0; r < n; r++, y += config->d)
+        for (const steer_edit *edit = NULL; (edit = next_edit(c, r, b, STEER_REMOVE, edit));) {
+            if (!(edit->what & what))
+                continue;
+            const steer_edit *added = NULL;
+            while ((added = next_edit(c, r, b, STEER_ADD, added))) {
+                float *x = row_at(c->x, r, config->d);
+                float scale = added->coeff * inverse_rms(x, config->d, config->norm_eps);
+                for (int i = 0; i < config->d; i++)
+                    y[i] -= scale * added->v[i] * (config->norm_offset + w[i]);
+            }
+            if (next_edit(c, r, b, STEER_ADD, NULL))
+                count_hit(stream_at(c, r), edit);
         }
-    }
 }
 
 /* ---- One block. */
@@ -3896,12 +3887,13 @@ static int senders(const steer_graph *g, int slot) {
     return node_of(g, at.b, at.i == slots_of_attention(g) ? g->heads : 0);
 }
 
-/* All edges: a block's attention slots read the A nodes before it, its MLP its heads too, lm_head
- * all nodes; A grows by heads + 1 a block. */
+/* All edges: a block's attention slots read the nodes before it, its MLP its heads too, lm_head all
+ * nodes. */
 static int64_t count_edges(const steer_graph *g) {
-    int64_t n = g->blocks, per_block = g->heads + 1;
-    int64_t before = n + per_block * n * (n - 1) / 2; /* the sum of A */
-    return (slots_of_attention(g) + 1) * before + n * g->heads + 1 + n * per_block;
+    int64_t edges = g->nodes;
+    for (int b = g->layer; b < g->layer + g->blocks; b++)
+        edges += (int64_t)slots_of_attention(g) * node_of(g, b, 0) + node_of(g, b, g->heads);
+    return edges;
 }
 
 static steer_graph make_graph(int layer, int blocks, int heads, int kv_heads) {
@@ -4537,16 +4529,17 @@ static steer_status run_example(tracer *t, const example *x, const steer_plan *c
     return status;
 }
 
-/* The plan of an example's run, with memory for its edits: it starts from the base run's x_l and,
+/* The plan of an example's run, with memory for its edits: it starts from x_l, the base run's, and,
  * if there is an s, adds c s. */
 typedef struct {
     steer_edit edits[2];
     steer_plan plan;
 } traced_plan;
 
-static const steer_plan *plan_from(const tracer *t, traced_plan *p, const float *s, float c) {
+static const steer_plan *plan_from(const tracer *t, traced_plan *p, const float *x_l,
+                                   const float *s, float c) {
     int l = t->graph.layer;
-    p->edits[0] = (steer_edit){STEER_START, .layer = l, .v = t->tape[0].resid};
+    p->edits[0] = (steer_edit){STEER_START, .layer = l, .v = x_l};
     p->edits[1] = (steer_edit){STEER_ADD, .layer = l, .coeff = c, .v = s};
     p->plan = (steer_plan){p->edits, s ? 2 : 1};
     return &p->plan;
@@ -4566,7 +4559,7 @@ static void read_window(tracer *t, int first, int n, float *final, float *logits
 static steer_status run_ends(tracer *t, const example *x, const float *s, steer_error *e) {
     int vocab = t->m->config.vocab;
     traced_plan steered;
-    const steer_plan *plans[2] = {NULL, plan_from(t, &steered, s, x->coeff)};
+    const steer_plan *plans[2] = {NULL, plan_from(t, &steered, t->tape[0].resid, s, x->coeff)};
     for (int k = 0; k < 2; k++) {
         TRY(run_example(t, x, &plans[k], 1, &t->tape[k], e));
         int answers = x->n - x->n_prompt + 1; /* at most t->answers, as the run saw */
@@ -4735,7 +4728,7 @@ static steer_status integrate(tracer *t, const example *x, const float *s, int m
     for (int i = 0; i < steps; i++) {
         float alpha = ((float)i + 0.5f) / (float)steps;
         traced_plan step;
-        const steer_plan *plan = plan_from(t, &step, s, alpha * x->coeff);
+        const steer_plan *plan = plan_from(t, &step, t->tape[0].resid, s, alpha * x->coeff);
         TRY(run_example(t, x, &plan, 1, &t->tape[2], e));
         metric_gradient(t, x, metric, !x->steered_text, n_poi);
         backward(t->c, &t->tape[2], n, t->dx, &t->back, &t->grad);
@@ -4869,8 +4862,9 @@ steer_status steer_patch_exactly(tracer *t, const example *x, const float *s, do
     const steer_graph *g = &t->graph;
     int source = !x->steered_text;
     traced_plan memory[2];
-    const steer_plan *ends[2] = {plan_from(t, &memory[0], NULL, 0),
-                                 plan_from(t, &memory[1], s, x->coeff)};
+    const float *x_l = t->tape[0].resid;
+    const steer_plan *ends[2] = {plan_from(t, &memory[0], x_l, NULL, 0),
+                                 plan_from(t, &memory[1], x_l, s, x->coeff)};
     TRY(run_ends(t, x, s, e));
     memset(node, 0, sizeof *node * g->nodes);
     if (edge)
@@ -4906,7 +4900,7 @@ steer_status steer_patch_exactly(tracer *t, const example *x, const float *s, do
 static void steered_plans(const tracer *t, const float *s, float c, const steer_plan *plans, int n,
                           steer_edit *edits, steer_plan *copies) {
     traced_plan steered;
-    plan_from(t, &steered, s, c);
+    plan_from(t, &steered, t->tape[0].resid, s, c);
     for (int i = 0; i < n; i++) {
         int adds = plan_has(&plans[i], STEER_ADD), own = adds ? 1 : 2, k = own;
         memcpy(edits, steered.edits, sizeof *edits * own);
@@ -4930,7 +4924,8 @@ static steer_status plans_faithfulness(tracer *t, const example *x, const float 
     double D[2] = {logit_difference(t, 1, t->final[0], n_poi),
                    logit_difference(t, 1, t->final[1], n_poi)};
     steered_plans(t, s, x->coeff, plans, n, edits, copies);
-    TRY(patched_differences(t, x, plan_from(t, &base, NULL, 0), copies, n, 1, n_poi, F, e));
+    plan_from(t, &base, t->tape[0].resid, NULL, 0);
+    TRY(patched_differences(t, x, &base.plan, copies, n, 1, n_poi, F, e));
     for (int i = 0; i < n; i++)
         F[i] = D[1] == D[0] ? NAN : (F[i] - D[0]) / (D[1] - D[0]);
     return STEER_OK;
@@ -5205,10 +5200,9 @@ static steer_status response_logp(tracer *t, const steer_pair *p, int which, con
     const steer_config *config = &t->m->config;
     int start = p->n_prompt - 1, n = p->n[which], length = n - p->n_prompt, d = config->d, hits = 0;
     example x = {p->tokens[which], n, p->n_prompt, coeff, 1};
-    steer_edit edits[] = {{STEER_START, .layer = t->graph.layer, .v = p->start[which]},
-                          {STEER_ADD, .layer = t->graph.layer, .v = v, .coeff = coeff}};
-    const steer_plan plan = {edits, coeff != 0 ? 2 : 1}, *plans = &plan;
-    TRY(run_example(t, &x, &plans, 1, grad ? &t->tape[2] : NULL, e));
+    traced_plan under;
+    const steer_plan *plan = plan_from(t, &under, p->start[which], coeff != 0 ? v : NULL, coeff);
+    TRY(run_example(t, &x, &plan, 1, grad ? &t->tape[2] : NULL, e));
 
     /* Logits of the response's predictions; position `start` predicts its first token. */
     *counted = min_int(window, length);
