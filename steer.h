@@ -94,8 +94,9 @@ typedef struct {
 
 enum { STEER_READ = 1 }; /* flags of steer_open */
 
-/* Open a model file; all its sizes, counts and checksums but the weights' are checked. NULL and an
- * error on failure.
+/* Open a model file; all its sizes, counts and checksums but the weights' are checked. NULL on
+ * failure: STEER_EIO, it can't be read; STEER_EFORMAT, it is no such file, damaged or another
+ * version's.
  *
  * With flags 0 the file is mapped: opening takes no time, weights are read when they are needed,
  * and processes share them. But then the file is part of the process until steer_close: if someone
