@@ -5741,8 +5741,8 @@ typedef struct {
     int prompts[3][2]; /* train, validation, test; harmful, harmless */
     int layer, pos;    /* of the vector */
     double coeff;      /* 0: there is none yet */
-    int circuit_edges,
-        graph_edges; /* of DIM's smallest circuit and of all; 0: none was looked for */
+    int circuit_edges; /* of DIM's smallest circuit */
+    int graph_edges;   /* of all; 0: no circuit was looked for */
 } model_facts;
 
 typedef struct {
