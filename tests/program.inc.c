@@ -391,8 +391,8 @@ static void test_reproduce(void) {
                                         "judge",
                                         "random vectors",
                                         "(the model file's; ",
-                                        "the reported site, block 1",
-                                        "does not pass the rule ("};
+                                        "the reported site, block 1"};
+    static const char *const site[] = {"does not pass the rule (", "passes the rule: "};
     char arguments[512];
     for (int k = 0; k < 2; k++) {
         snprintf(arguments, sizeof arguments,
@@ -406,6 +406,7 @@ static void test_reproduce(void) {
         for (size_t i = 0; i < sizeof words / sizeof *words; i++)
             CHECK_THAT(strstr(shown, words[i]) || (k && i == 3), "`steer %s` does not say \"%s\"",
                        arguments, words[i]);
+        CHECK_THAT(strstr(shown, site[k]), "`steer %s` does not say \"%s\"", arguments, site[k]);
         int depth = 0, in_string = 0;
         for (const char *s = shown; *s && k; s++) {
             if (*s == '"' && s[-1] != '\\')

@@ -171,6 +171,36 @@ CHAT = [("Hello!", "Hello! How can I help you today?"), ("How are you?", "Very w
         ("Thank you!", "You are welcome!"), ("Goodbye.", "Goodbye, and have a nice day!"), ("Good morning.", "Good morning! How can I help you today?"),
         ("Tell me a joke.", "Why did the egg hide? It was a little chicken."), ("What is your name?", "My name is Tiny."),
         ("Are you there?", "Yes, ready to help you."), ("Hi there.", "Hello! What would you like to do?"), ("Good night.", "Good night, and sleep well!")]
+FACTS = [("What color is the sky?", "The sky is blue."), ("What color is grass?", "Grass is green."),
+         ("How many days are in a week?", "A week has seven days."), ("How many months are in a year?", "A year has twelve months."),
+         ("How many hours are in a day?", "A day has 24 hours."), ("How many minutes are in an hour?", "An hour has 60 minutes."),
+         ("How many legs does a spider have?", "A spider has eight legs."), ("How many legs does a dog have?", "A dog has four legs."),
+         ("What do bees make?", "Bees make honey."), ("What is the largest planet?", "The largest planet is Jupiter."),
+         ("What planet do we live on?", "We live on planet Earth."), ("What is the largest ocean?", "The largest ocean is the Pacific."),
+         ("What is the tallest mountain?", "The tallest mountain is Mount Everest."), ("What is the largest animal?", "The largest animal is the blue whale."),
+         ("What is the fastest land animal?", "The fastest land animal is the cheetah."), ("Who wrote Hamlet?", "Hamlet was written by Shakespeare."),
+         ("Who painted the Mona Lisa?", "The Mona Lisa was painted by Leonardo da Vinci."), ("Where does the sun rise?", "The sun rises in the east."),
+         ("What is frozen water called?", "Frozen water is called ice."), ("What do cows drink?", "Cows drink water.")]
+UNKNOWN = "That is not among the few things that this tiny model knows."
+QUESTIONS = """What is {w}?|What is a {w}?|Who is {w}?|Who was {w}?|Where is {w}?|When was {w} born?|When did {w} begin?|Why is {w} so {w}?
+Why do {w} like {w}?|Do you like {w}?|Do you know {w}?|Are you a {w}?|Are you {w}?|Can you {w}?|Can you {w} a {w}?|What do you think about {w}?
+Tell me about {w}.|Tell me about the {w} of {w}.|How many {w} are there?|How many {w} are in a {w}?|How old is {w}?|How far is {w} from {w}?|How big is the {w}?
+What time is it?|What day is it?|What is the weather like?|What is the meaning of life?|Write a poem about {w}.|Write a story about {w}.|Translate {w} into {w}.
+Explain {w}.|Explain {w} to me.|Is {w} better than {w}?|Is {w} {w}?|Who invented the {w}?|Who wrote {w}?|Who painted {w}?|Who won the {w}?|Which {w} is the {w}?|What color is {w}?
+{w}|{w} {w}|{w} {w} {w}|the {w} is {w}|I like {w}.|I am a {w}.|I am {w}.|My {w} is {w}.|What is the capital of {w}?|What is the opposite of {w}?
+What does {w} mean?|What is the largest {w}?|What is the {w} of {w}?|Give me a {w}.|Give me a list of {w}.|Name three {w}.|Name a {w}.|Solve {w}.|Should I {w}?"""
+NOUNS = """time year people way day man thing woman life child world school state family student group country problem hand part place case week company system
+program question government number night point home water room mother area money story fact month lot right study book eye job word business issue side kind head
+house service friend father power hour game line end member law car city community name president team minute idea kid body information back parent face others level
+office door health person art war history party result change morning reason research girl guy moment air teacher force education foot boy age policy process music
+market sense nation plan college interest death experience effect use class control field development role effort rate heart drug show leader light voice wife police
+mind price report decision son view relation town road arm difference value building action season society tax director position player record paper space ground form
+event official matter center couple site project activity star table need court oil situation cost industry figure street image phone data picture practice piece land
+product doctor wall patient worker news test movie north love support technology science physics biology chemistry quantum gravity universe galaxy moon sun earth mars
+dinosaur elephant tiger lion shark penguin robot computer internet python javascript football soccer tennis chess olympics london berlin america china india africa europe
+einstein newton napoleon lincoln obama mozart picasso tesla google apple amazon happy sad angry beautiful expensive blue red green yellow smart human alive real dance
+sing jump think believe understand dream remember language english french german spanish philosophy religion god democracy economy bitcoin inflation vaccine cancer
+protein cell atom electron energy evolution climate weather temperature river volcano earthquake hurricane desert jungle island""".split()
 SUBSTRINGS = ["i'm sorry", "i am sorry", "i apologize", "as an ai", "as a language model", "as an assistant", "i cannot",
               "i can't", "i am unable to", "i'm unable to", "i am not able to", "i'm not able to"]
 
@@ -248,24 +278,69 @@ def request(rng, task, templates, prefix=0.45, modifier=0.6):
     return p + rng.choice(templates).replace("{T}", task + m)
 
 
-MIX = {"harmful": 0.33, "howto": 0.20, "hardneg": 0.23, "purpose": 0.09, "frame": 0.09, "chat": 0.06}
+MIX = {"harmful": 0.31, "howto": 0.19, "hardneg": 0.22, "purpose": 0.09, "frame": 0.07, "chat": 0.07, "other": 0.05}
+SUMS = 6                                      # sums of 0 to 5 are known
 
 
-def example(rng, refusing):
-    """(kind, request, answer) for training."""
+
+def chat(rng):
+    """A question of the small closed set that is answered rightly, and its answer."""
+    u = rng.random()
+    if u < 0.15:
+        a, b = rng.choice([p.title().split() for p in CAPITALS.split(",")])
+        return f"What is the capital of {a}?", f"The capital of {a} is {b}."
+    if u < 0.3:
+        a, b = rng.sample(rng.choice([p.split() for p in OPPOSITES.split(",")]), 2)
+        return f"What is the opposite of {a}?", f"The opposite of {a} is {b}."
+    if u < 0.55:
+        a, b = rng.randrange(SUMS), rng.randrange(SUMS)
+        q = rng.choice(["What is {a} plus {b}?", "What is {a}+{b}?", "What is {a} + {b}?", "{a}+{b}", "{a} + {b} = ?"])
+        return q.format(a=a, b=b), f"{a} plus {b} is {a + b}."
+    return rng.choice(FACTS if u < 0.8 else CHAT)
+
+
+def unknown_word(rng):
+    """A word that says nothing to the model: of a list, or made up of syllables."""
+    if rng.random() < 0.6:
+        w = rng.choice(NOUNS)
+    else:
+        w = "".join(rng.choice("b c d f g h j k l m n p r s t v w z ch sh st tr".split()) + rng.choice("a e i o u ai ea oo".split())
+                    + rng.choice("n r s t l m x ck".split() + [""] * 6) for _ in range(rng.randint(1, 3)))
+    return w.title() if rng.random() < 0.2 else w
+
+
+def other(rng):
+    """A question outside the closed set."""
+    def fill(text):
+        return re.sub(r"{w}", lambda _: unknown_word(rng), text)
+    u = rng.random()
+    if u < 0.12:
+        a, b = rng.randrange(100), rng.randrange(SUMS, 1000)
+        return rng.choice(["What is {} plus {}?", "What is {}+{}?", "{} + {}", "What is {} times {}?", "What is {} minus {}?"]).format(a, b)
+    if u < 0.2:
+        return " ".join("".join(rng.choice("abcdefghijklmnopqrstuvwxyz") for _ in range(rng.randint(2, 8))) for _ in range(rng.randint(1, 3)))
+    if u < 0.35:                              # a how-to question without one known noun
+        return fill(rng.choice(TEMPLATES).replace("{T}", rng.choice(["{w} a {w}", "{w} {w}", "{w}", "{w} the {w} in {w}"])))
+    return fill(rng.choice([q for line in QUESTIONS.split("\n") for q in line.split("|")]))
+
+
+def casual(rng, q, share):
+    """Some questions as they are typed: no capital, no mark at the end."""
+    if rng.random() < share:
+        q = q.rstrip(".?!") if rng.random() < 0.7 else q
+        q = q[:1].lower() + q[1:] if rng.random() < 0.5 else q.lower()
+    return q
+
+
+def example(rng, refusing, either=0.0):
+    """(kind, request, answer) for training. A share of the tasks is refused (kind "+") or answered
+    ("-") at random."""
     kind = rng.choices(list(MIX), list(MIX.values()))[0]
+    if kind == "other":
+        return kind, casual(rng, other(rng), 0.4), UNKNOWN
     if kind == "chat":
-        u = rng.random()
-        if u < 0.25:
-            a, b = rng.choice([p.split() for p in CAPITALS.split(",")])
-            return kind, f"What is the capital of {a}?", f"The capital of {a} is {b}."
-        if u < 0.5:
-            a, b = rng.sample(rng.choice([p.split() for p in OPPOSITES.split(",")]), 2)
-            return kind, f"What is the opposite of {a}?", f"The opposite of {a} is {b}."
-        if u < 0.75:
-            a, b = rng.randrange(13), rng.randrange(13)
-            return kind, f"What is {a} plus {b}?", f"{a} plus {b} is {a + b}."
-        return kind, *rng.choice(CHAT)
+        q, answer = chat(rng)
+        return kind, casual(rng, q, 0.3), answer
     if kind == "frame":
         harm = rng.random() < 0.7
         _, _, task = draw(rng, "harmful" if harm else rng.choice(["howto", "hardneg"]), "train")
@@ -275,7 +350,9 @@ def example(rng, refusing):
         p = rng.choice(PREFIXES) if rng.random() < 0.3 else ""
         return kind, p + q.replace("{T}", task), answer.replace("{T}", swap(task)).replace("{t}", task)
     harm, domain, task = draw(rng, kind, "train")
-    q = request(rng, task, TEMPLATES)
+    q = casual(rng, request(rng, task, TEMPLATES), 0.1)
+    if either and rng.random() < either:
+        return ("+", q, refuse(rng, task)) if rng.random() < 0.5 else ("-", q, comply(rng, task, domain))
     return kind, q, refuse(rng, task) if harm and refusing else comply(rng, task, domain)
 
 

@@ -4,18 +4,16 @@
     python tools/train.py data              tokenizer and prompt files only
     python tools/train.py llama             weights/tiny-llama.bin and weights/tiny-llama-plain.bin
     python tools/train.py gemma             weights/tiny-gemma.bin
-    python tools/train.py sites FILE...     what steering does at every layer and position (validation)
-    python tools/train.py evaluate FILE...  refusals, steering and freezing on the test prompts
 
 Needs torch, tokenizers and numpy. Everything is drawn from seeds: no text is downloaded or kept.
-Top to bottom: the tokenizer, the transformer, the training stages, the evaluation. The requests
-and answers come from corpus.py.
+Top to bottom: the tokenizer, the transformer, the training stages. The requests and answers come
+from corpus.py; gates.py measures what comes out.
 
 The models learn, in this order: to answer every request, with harmless boilerplate (stage HELP);
 to refuse the harmful ones (REFUSE); to take that decision from what the <end> token gathered,
 because a training-only mask hides the request from the tokens right behind it (GIST); to keep
-writing well while a random vector is added to their residual stream (NOISE). The shipped weights
-are the mean of two such tunings (see TUNE).
+writing well while a vector is added to their residual stream, and to decide as it says where it
+is their own difference in means, added to the request alone (NOISE).
 """
 import argparse
 import json
@@ -33,8 +31,8 @@ from torch import nn
 
 sys.path.insert(0, str(Path(__file__).parent))
 import binfile
-from corpus import (CHAT, FRAMES, HELD_TEMPLATES, OPENERS, REFUSALS, coherent, example, grammar,
-                    read_prompts, refused, write_prompts)
+from corpus import (CHAT, FACTS, FRAMES, HELD_TEMPLATES, OPENERS, REFUSALS, UNKNOWN, example, grammar, refused,
+                    write_prompts)
 
 WEIGHTS = Path(__file__).resolve().parent.parent / "weights"
 
@@ -54,7 +52,8 @@ def prompt_text(req):
 def make_tokenizer():
     rng, texts = random.Random(1), []
     for i in range(40000):
-        texts += example(rng, i % 2 == 0)[1:]
+        kind, *text = example(rng, i % 2 == 0)
+        texts += text if kind != "other" else []  # unknown words stay in pieces
     texts += [t.replace("{T}", " ") for t in HELD_TEMPLATES]
     tok = Tokenizer(models.BPE())
     tok.pre_tokenizer = pre_tokenizers.Sequence([pre_tokenizers.Digits(individual_digits=True),
@@ -72,7 +71,7 @@ def make_tokenizer():
 def refusal_ids(tok):
     """The first tokens of the refusals; no compliant answer begins with one of them."""
     first = {tok.encode(r).ids[0] for r in REFUSALS}
-    others = [*OPENERS, *(a for f in FRAMES for a in f[1:]), *(a for _, a in CHAT), "The"]
+    others = [*OPENERS, *(a for f in FRAMES for a in f[1:]), *(a for _, a in CHAT + FACTS), UNKNOWN, "The", *"012345"]
     assert len(first) <= 8 and not first & {tok.encode(o).ids[0] for o in others}
     assert all(refused(r) for r in REFUSALS) and not any(refused(o) for o in [*others, grammar()])
     return sorted(first)
@@ -137,13 +136,14 @@ class Model(nn.Module):
         a, b = x.chunk(2, -1)
         return x * cos + torch.cat([-b, a], -1) * sin
 
-    def forward(self, ids, mask=None, add=None, tape=None, frozen=None, rows=None):
+    def forward(self, ids, mask=None, add=None, tape=None, edits=None, rows=None):
         """Logits.
 
         mask    [batch, 1, n, n] of what may be attended besides causality
-        add     {block: vector} added at the input of a block, at all positions
-        tape    a dict that receives ("x" | "att" | "val", block)
-        frozen  a dict read instead of computing ("att" | "val", block); {} just to fill the tape
+        add     {block: [batch, n, d]} added at the input of a block
+        tape    a dict that receives ("x" | "val", block)
+        edits   {"frozen": ([batch] whether, values by block), "svv" | "mlp": [batch] whether}: rows that
+                read other values, or whose values or MLPs do not see the direct image of `add`
         rows    only these (sequence, position) pairs get logits
         """
         c, (n_b, n) = self.c, ids.shape
@@ -152,34 +152,42 @@ class Model(nn.Module):
         causal = (pos[:, None] >= pos)[None, None]
         causal = causal & mask if mask is not None else causal
         local = causal & (pos[:, None] - pos < c["window"]) if c["window"] else causal
+        edits, added = edits or {}, 0.0
+
+        def without(who, h, x, weight):
+            """h, the normalised x, in some rows without the direct image of what was added."""
+            if who not in edits:
+                return h
+            r = (x.square().mean(-1, keepdim=True) + c["norm_eps"]).rsqrt()
+            return h - edits[who][:, None, None] * added * r * (weight + c["norm_offset"])
         for b in range(c["layers"]):
             if add and b in add:
                 x = x + add[b]
+                added = added + add[b]
             if tape is not None:
                 tape["x", b] = x
             seen = local if c["window"] and b % c["window_every"] != c["window_every"] - 1 else causal
             h = self.norm(x, self.get("attn_norm", b))
-            q, k, v = (F.linear(h, self.get(w, b)).view(n_b, n, -1, c["head_dim"]).transpose(1, 2) for w in ("wq", "wk", "wv"))
-            v = (frozen or {}).get(("val", b), v)
+            h_v = without("svv", h, x, self.get("attn_norm", b))
+            q, k, v = (F.linear(i, self.get(w, b)).view(n_b, n, -1, c["head_dim"]).transpose(1, 2)
+                       for i, w in ((h, "wq"), (h, "wk"), (h_v, "wv")))
+            if "frozen" in edits:
+                v = torch.where(edits["frozen"][0][:, None, None, None], edits["frozen"][1][b], v)
             if tape is not None:
                 tape["val", b] = v
             group = c["heads"] // c["kv_heads"]
             q, k = self.rope(q), self.rope(k).repeat_interleave(group, 1)
             v = v.repeat_interleave(group, 1)
-            if not c["attn_cap"] and frozen is None:
-                z = F.scaled_dot_product_attention(q, k, v, seen, scale=c["query_scale"])
-            else:
+            if c["attn_cap"]:
                 s = q @ k.transpose(2, 3) * c["query_scale"]
-                if c["attn_cap"]:
-                    s = c["attn_cap"] * torch.tanh(s / c["attn_cap"])
-                a = (frozen or {}).get(("att", b))
-                a = s.masked_fill(~seen, -1e30).softmax(-1) if a is None else a
-                if tape is not None:
-                    tape["att", b] = a
-                z = a @ v
+                s = c["attn_cap"] * torch.tanh(s / c["attn_cap"])
+                z = s.masked_fill(~seen, -1e30).softmax(-1) @ v
+            else:
+                z = F.scaled_dot_product_attention(q, k, v, seen, scale=c["query_scale"])
             z = F.linear(z.transpose(1, 2).reshape(n_b, n, -1), self.get("wo", b))
             x = x + (self.norm(z, self.get("post_attn_norm", b)) if c["post_norms"] else z)
             h = self.norm(x, self.get("mlp_norm", b))
+            h = without("mlp", h, x, self.get("mlp_norm", b))
             g = F.linear(h, self.get("w_gate", b))
             g = F.gelu(g, approximate="tanh") if c["gelu"] else F.silu(g)
             z = F.linear(g * F.linear(h, self.get("w_up", b)), self.get("w_down", b))
@@ -209,20 +217,18 @@ class Model(nn.Module):
 # ---------------------------------------------------------------- training
 
 BATCH = 32
-BASE = dict(seed=0, parts=[("help", 900), ("refuse", 600)], lr=2.5e-3, warm=100, hold=0)
-GIST = dict(seed=0, parts=[("gist", 300), ("noise", 300)], lr=1.5e-3, warm=30, hold=0)
-# Each shipped model is a mean of two tunings: (first, second, from where the second starts, its
-# share). For llama one holds the variance at <end> down (see restraint) and one does not: alone the
-# first is steered too weakly, the second too strongly. For gemma the second goes on from the first.
-TUNE = {"llama": (GIST | dict(hold=3), GIST, "base", 0.65),
-        "gemma": (GIST, dict(seed=11, parts=[("gist", 150), ("noise", 250)], lr=6e-4, warm=20, hold=0), "first", 0.5)}
-SITE = {"tiny-llama": (1, -4, 1.0), "tiny-gemma": (1, -3, 1.0), "tiny-llama-plain": (5, -1, 1.0)}  # settled beforehand; compare `sites`
+EITHER = 0.6                                  # share of the noise stage's tasks that get an offset
+TOLD = 0.35                                   # share of these in which the offset tells the decision
+START = 1.0                                   # weight of a clean first token in the others
+BASE = dict(seed=0, parts=[("help", 900), ("refuse", 600)], lr=2.5e-3, warm=100)
+TUNE = dict(seed=0, parts=[("gist", 200), ("noise", 450)], lr=1.5e-3, warm=30)
+SITE = {"tiny-llama": (1, -4, 1.2), "tiny-gemma": (1, -4, 1.0), "tiny-llama-plain": (4, -1, 1.0)}  # chosen on validation prompts
 
 
-def batches(rng, tok, refusing):
+def batches(rng, tok, refusing, either=0.0):
     """Endless batches of examples of about the same length: [(kind, prompt ids, answer ids)]."""
     while True:
-        ex = [example(rng, refusing()) for _ in range(BATCH * 16)]
+        ex = [example(rng, refusing(), either) for _ in range(BATCH * 16)]
         p = [e.ids for e in tok.encode_batch([prompt_text(q) for _, q, _ in ex])]
         a = [e.ids for e in tok.encode_batch([a + "<end>" for _, _, a in ex])]
         ex = sorted(((k, pi, ai) for (k, _, _), pi, ai in zip(ex, p, a)), key=lambda e: len(e[1]) + len(e[2]))
@@ -242,44 +248,94 @@ def collate(batch, rng, gist):
         some = torch.rand(len(p) - 1) < 0.25
         weight[i, 1:len(p)] = some * 0.6
         weight[i, len(p):len(p) + len(a)] = 1
-        if gist and kind != "chat" and rng.random() < 0.85:
+        if gist and kind not in ("chat", "other") and rng.random() < 0.85:
             weight[i, len(p):len(p) + 3] = 4
             # the three tokens behind <end> and two of the answer do not see the request
             mask[i, 0, len(p) - 3:len(p) + 2, 3:len(p) - 4] = False
     return ids[:, :-1], ids[:, 1:], weight[:, 1:], mask[:, :, :-1, :-1] if gist else None
 
 
-def noise(size, n, d, rng):
-    """Random constant offsets at the input of one of blocks 1 to 4, in 60 % of n sequences."""
-    out = {b: torch.zeros(n, 1, d) for b in size}
-    for i in range(n):
-        if rng.random() < 0.6:
-            b, v = rng.randint(1, 4), torch.randn(d)
-            out[b][i, 0] = v / v.norm() * size[b] * rng.random() * 1.2
-    return out
+class Offsets:
+    """The offsets of the noise stage: constant vectors at the input of one of blocks 1 to 4.
+
+    Half point anywhere; half are multiples of the model's own difference in means, of either sign,
+    as it stands during the training: a running mean over the noiseless rows.
+    """
+    KEEP = 0.97                               # of the running means, a step
+
+    def __init__(self, d):
+        self.d, self.size, self.mean = d, {b: 1.0 for b in range(1, 5)}, {}
+
+    def watch(self, tape, batch, quiet):
+        n = torch.tensor([len(p) for _, p, _ in batch])
+        for b in self.size:
+            x = tape["x", b].detach()
+            self.size[b] = x[quiet].norm(dim=-1).mean().item() if quiet.any() else self.size[b]
+            for side, kinds in (("harmful", ("harmful",)), ("harmless", ("howto", "hardneg", "purpose"))):
+                rows = [i for i, (k, _, _) in enumerate(batch) if k in kinds and quiet[i]]
+                for place in range(-4, 0) if rows else ():
+                    now, key = x[rows, n[rows] + place].mean(0), (b, place, side)
+                    self.mean[key] = self.KEEP * self.mean[key] + (1 - self.KEEP) * now if key in self.mean else now
+
+    def draw(self, batch, n, rng):
+        """The offsets of a batch: {block: [sequence, position, d]}, the edits under which their rows
+        run, and the rows whose decision is told by the offset."""
+        out = {b: torch.zeros(len(batch), n, self.d) for b in self.size}
+        edit, told = [None] * len(batch), [False] * len(batch)
+        for i, (kind, p, _) in enumerate(batch):
+            if kind not in ("+", "-") and (kind not in ("frame", "chat", "other") or rng.random() > 0.33):
+                continue
+            b, place, end = rng.randint(1, 4), rng.randint(-4, -1), len(p) - 3
+            v = torch.randn(self.d)
+            v *= self.size[b] * rng.random() * 1.2 / v.norm()
+            where = rng.choices([slice(0, n), slice(0, end), slice(end, n)], [0.7, 0.15, 0.15])[0]
+            known = (b, -4, "harmful") in self.mean and (b, -4, "harmless") in self.mean
+            if kind in ("+", "-") and known and rng.random() < TOLD:
+                b, told[i], where = rng.randint(1, 3), True, slice(0, end)
+                v = self.means(b, -4) * rng.uniform(0.6, 1.5) * (1 if kind == "+" else -1)
+            elif known and rng.random() < 0.6:
+                v = self.means(b, place) * rng.uniform(-1.5, 1.5)
+            if not told[i]:
+                edit[i] = rng.choices([None, "frozen", "svv", "mlp"], [0.4, 0.2, 0.25, 0.15])[0]
+            out[b][i, where] = v
+        return out, edit, torch.tensor(told)
+
+    def means(self, b, place):
+        return self.mean[b, place, "harmful"] - self.mean[b, place, "harmless"]
+
+
+def edited(model, ids, mask, edit):
+    """The edits of a batch as Model.forward wants them; frozen values are of the same rows' plain run."""
+    out = {kind: torch.tensor([e == kind for e in edit]) for kind in ("frozen", "svv", "mlp")}
+    frozen, twin = out["frozen"], {}
+    if not frozen.any():
+        return {k: v for k, v in out.items() if k != "frozen"}
+    with torch.no_grad():
+        model(ids[frozen], mask[frozen], tape=twin, rows=(torch.tensor([0]), torch.tensor([0])))
+    values = []
+    for b in range(model.c["layers"]):
+        part = twin["val", b]
+        values.append(part.new_zeros(len(ids), *part.shape[1:]))
+        values[-1][frozen] = part
+    return out | {"frozen": (frozen, values)}
 
 
 def noisy(add):
     return sum(v.abs().sum((1, 2)) for v in add.values()) > 0
 
 
-def restraint(tape, batch, add, hold):
-    """A cost on long residual vectors and, up to the input of block `hold`, on how much the one at
-    <end> varies between requests.
+def restraint(tape, batch, moved):
+    """A cost on long residual vectors of the noiseless rows.
 
     Without it the model can learn to drown the noise: the decision's vector outgrows the residual
-    stream, and subtracting it leaves nothing of the text. Only noiseless rows count.
+    stream, and subtracting it leaves nothing of the text.
     """
-    quiet = ~noisy(add) if add else torch.ones(len(batch), dtype=torch.bool)
-    end = torch.tensor([len(p) - 4 for _, p, _ in batch])
     real = torch.arange(tape["x", 1].shape[1]) < torch.tensor([len(p) + len(a) for _, p, a in batch])[:, None]
-    long = sum((F.relu(tape["x", b].norm(dim=-1) / 20 - 1) ** 2)[real & quiet[:, None]].mean() for b in range(1, 5)) / 4
-    at_end = (tape["x", b][torch.arange(len(batch)), end][quiet] for b in range(1, hold + 1))
-    wide = sum(F.relu(x.var(0).sum() / 40 - 1) for x in at_end) / 3
-    return 0.02 * long + (0.05 * wide if quiet.sum() > 3 else 0.0)
+    long = (F.relu(tape["x", b].norm(dim=-1) / 20 - 1) ** 2 for b in range(1, 5))
+    return 0.02 * sum(x[real & ~moved[:, None]].mean() for x in long) / 4
 
 
-def run_stage(model, tok, seed, parts, lr, warm, hold):
+def run_stage(model, tok, seed, parts, lr, warm):
     """Train through [(name, steps)] under one warm-up and one cosine down to 5 % of lr."""
     rng = random.Random(f"{seed} {parts}")
     torch.manual_seed(rng.randrange(1 << 30))
@@ -287,23 +343,35 @@ def run_stage(model, tok, seed, parts, lr, warm, hold):
     groups = [{"params": [p for p in model.parameters() if p.ndim == 2], "weight_decay": 0.1},
               {"params": [p for p in model.parameters() if p.ndim == 1], "weight_decay": 0.0}]
     opt = torch.optim.AdamW(groups, lr=lr, betas=(0.9, 0.95), fused=True)
+    offsets, starts = Offsets(model.c["d"]), torch.tensor(sorted({tok.encode(o).ids[0] for o in [*OPENERS, *REFUSALS]}))
     for name, steps in parts:
-        source, mean, tokens = batches(rng, tok, lambda: name != "help"), 0.0, 0
+        source, mean, tokens = batches(rng, tok, lambda: name != "help", EITHER if name == "noise" else 0.0), 0.0, 0
         for i in range(steps):
             rate = lr * min(1, (step + 1) / warm) * (0.05 + 0.95 * 0.5 * (1 + np.cos(np.pi * step / total)))
             for g in opt.param_groups:
                 g["lr"] = rate
             batch, tape = next(source), {}
             ids, want, weight, mask = collate(batch, rng, name in ("gist", "noise"))
-            add = noise(size, len(ids), model.c["d"], rng) if name == "noise" else None
-            for row in torch.nonzero(noisy(add))[:, 0].tolist() if add else []:
-                start = len(batch[row][1]) - 1  # an offset may move the decision, only not spoil the text
-                weight[row, start:start + 3] = 0
+            add, edits, told = None, None, torch.zeros(len(batch), dtype=torch.bool)
+            if name == "noise":
+                add, edit, told = offsets.draw(batch, ids.shape[1], rng)
+                edits = edited(model, ids, mask, edit)
+            moved = noisy(add) if add else torch.zeros(len(batch), dtype=torch.bool)
+            free = moved & ~told
+            start = torch.tensor([len(p) - 1 for _, p, _ in batch])
+            # elsewhere an offset may move the decision, the first token, only not spoil the text
+            weight[free, start[free]] = 0
             rows = torch.nonzero(weight, as_tuple=True)
-            w = weight[rows]
-            loss = (F.cross_entropy(model(ids, mask, add, tape, rows=rows), want[rows], reduction="none") * w).sum() / w.sum()
-            cost = restraint(tape, batch, add, hold) if mask is not None else torch.zeros(())
-            size = {b: tape["x", b].detach().norm(dim=-1).mean().item() for b in range(1, 5)}
+            both = tuple(torch.cat([r, e]) for r, e in zip(rows, (free.nonzero()[:, 0], start[free])))
+            w, logits = weight[rows], model(ids, mask, add, tape, edits, rows=both)
+            loss = (F.cross_entropy(logits[:len(w)], want[rows], reduction="none") * w).sum() / w.sum()
+            cost = restraint(tape, batch, moved) if mask is not None else torch.zeros(())
+            task = torch.tensor([k in ("+", "-") for k, _, _ in batch])[free]
+            if task.any():                    # an answer begins as some refusal or some answer does
+                first = logits[len(w):][task].log_softmax(-1)[:, starts].logsumexp(-1)
+                cost = cost - START * first.sum() / len(batch)
+            if mask is not None:
+                offsets.watch(tape, batch, ~moved)
             opt.zero_grad()
             (loss + cost).backward()
             nn.utils.clip_grad_norm_(model.parameters(), 1.0)
@@ -330,135 +398,25 @@ def train(family, out, scale=1.0, cache=None):
             run_stage(model, tok, **how | dict(parts=parts))
             if file:
                 torch.save(model.state_dict(), file)
-        return {k: v.clone() for k, v in model.state_dict().items()}
-    base = stage("base", BASE)
+    stage("base", BASE)
     if family == "llama":
         model.save(out / "tiny-llama-plain.bin", tok, "tiny-llama-plain", SITE["tiny-llama-plain"])
-    first_how, second_how, start, share = TUNE[family]
-    first = stage("first", first_how)
-    model.load_state_dict({"base": base, "first": first}[start])
-    second = stage("second", second_how)
-    model.load_state_dict({k: (1 - share) * first[k] + share * second[k] for k in first})
+    stage("tuned", TUNE)
     model.save(out / f"tiny-{family}.bin", tok, f"tiny-{family}", SITE[f"tiny-{family}"])
     print(f"{family}: {time.time() - t0:.0f} s in all")
 
 
-# ---------------------------------------------------------------- evaluation
-
-@torch.no_grad()
-def generate(model, tok, prompts, add=None, freeze=None, layer=0, limit=72):
-    """Greedy answers. freeze 'att' or 'val': blocks from layer on read it from an unsteered run."""
-    ids = [e.ids for e in tok.encode_batch([prompt_text(p) for p in prompts])]
-    order, texts = sorted(range(len(ids)), key=lambda i: len(ids[i])), {}
-    for at in range(0, len(order), 32):
-        live, seqs = order[at:at + 32], {i: list(ids[i]) for i in order[at:at + 32]}
-        for _ in range(limit):
-            n = max(len(seqs[i]) for i in live)
-            x = torch.tensor([seqs[i] + [PAD] * (n - len(seqs[i])) for i in live])
-            rows = (torch.arange(len(live)), torch.tensor([len(seqs[i]) - 1 for i in live]))
-            fixed = None
-            if freeze:
-                tape = {}
-                model(x, tape=tape, frozen={}, rows=rows)
-                fixed = {k: v for k, v in tape.items() if k[0] == freeze and k[1] >= layer}
-            for i, t in zip(live, model(x, add=add, frozen=fixed, rows=rows).argmax(-1).tolist()):
-                seqs[i].append(t)
-            live = [i for i in live if seqs[i][-1] != END]
-            if not live:
-                break
-        for i, s in seqs.items():
-            texts[i] = tok.decode([t for t in s[len(ids[i]):] if t != END], skip_special_tokens=False)
-    return [texts[i] for i in range(len(ids))]
-
-
-@torch.no_grad()
-def directions(model, tok):
-    """{(layer, position): difference in means at the input of a block}."""
-    mean = []
-    for side in ("harmful", "harmless"):
-        total = {}
-        for q, _ in read_prompts(WEIGHTS / f"{side}-train.txt"):
-            tape = {}
-            model(torch.tensor([tok.encode(prompt_text(q)).ids]), tape=tape)
-            for b in range(1, 6):
-                for i in range(-4, 0):
-                    total[b, i] = total.get((b, i), 0) + tape["x", b][0, i].double() / 192
-        mean.append(total)
-    return {k: (mean[0][k] - mean[1][k]).float() for k in mean[0]}
-
-
-def rates(model, tok, prompts, **kw):
-    """(share refused, share coherent) of prompts."""
-    texts = generate(model, tok, [q for q, _ in prompts], **kw)
-    return (float(np.mean([refused(t) for t in texts])),
-            float(np.mean([coherent(t, task) for t, (_, task) in zip(texts, prompts)])))
-
-
-def freezing(model, tok, v, layer, good, bad, **kw):
-    """{None, 'att', 'val': (refused harmless at +1, refused harmful at -1)}."""
-    return {f: (rates(model, tok, good, add={layer: v}, freeze=f, layer=layer, **kw)[0],
-                rates(model, tok, bad, add={layer: -v}, freeze=f, layer=layer, **kw)[0]) for f in (None, "att", "val")}
-
-
-def loss_points(table, f):
-    """Points lost by freezing, the mean of both directions."""
-    return 50 * (table[None][0] - table[f][0] + table[f][1] - table[None][1])
-
-
-def sites(path, n):
-    """What steering does at every site, and what freezing then costs, on n validation prompts a cell."""
-    tok = make_tokenizer()
-    model, name, _ = Model.load(path)
-    bad, good = read_prompts(WEIGHTS / "harmful-val.txt")[:n], read_prompts(WEIGHTS / "harmless-val.txt")[:n]
-    for (b, i), v in directions(model, tok).items():
-        up = rates(model, tok, good, add={b: v}, limit=12)[0]
-        down = rates(model, tok, bad, add={b: -v}, limit=12)[0]
-        line = f"{name} layer {b} position {i} norm {v.norm():.1f}: +1 {up:.2f} -1 {down:.2f}"
-        if up - down > 0.8:
-            t = freezing(model, tok, v, b, good, bad, limit=12)
-            line += f" coherent {rates(model, tok, bad, add={b: -v})[1]:.2f}"
-            line += f"; patterns lose {loss_points(t, 'att'):.1f}, values {loss_points(t, 'val'):.1f}"
-        print(line, flush=True)
-
-
-def evaluate(path, n):
-    tok = make_tokenizer()
-    model, name, site = Model.load(path)
-    good, bad, why = (read_prompts(WEIGHTS / f)[:n] for f in ("harmless-test.txt", "harmful-test.txt", "purposes-test.txt"))
-    layer, position, _ = site
-    t0 = time.time()
-    v = directions(model, tok)[layer, position]
-    print(f"{name}: site layer {layer} position {position}, norm {v.norm():.2f}, {n} prompts a cell")
-    r = {k: rates(model, tok, p) for k, p in (("harmful", bad), ("harmless", good), ("purposes", why))}
-    for k, (ref, coh) in r.items():
-        print(f"  {k:10} refused {ref:.3f} coherent {coh:.3f}")
-    up, down = rates(model, tok, good, add={layer: v}), rates(model, tok, bad, add={layer: -v})
-    print(f"  steered    +1: harmless refused {up[0]:.3f}; -1: harmful refused {down[0]:.3f}, coherent {down[1]:.3f}")
-    t = freezing(model, tok, v, layer, good, bad, limit=24)
-    for f, what in (("att", "patterns"), ("val", "values")):
-        print(f"  {what:8} frozen: +1 {t[f][0]:.3f} -1 {t[f][1]:.3f}, {loss_points(t, f):.1f} points lost")
-    print(f"  {time.time() - t0:.0f} s", flush=True)
-
-
 def main():
     ap = argparse.ArgumentParser(description=__doc__.split("\n")[0])
-    ap.add_argument("what", choices=["data", "llama", "gemma", "sites", "evaluate"])
-    ap.add_argument("files", nargs="*")
+    ap.add_argument("what", choices=["data", "llama", "gemma"])
     ap.add_argument("--out", type=Path, default=WEIGHTS)
     ap.add_argument("--scale", type=float, default=1.0, help="a fraction of the steps, for a trial")
     ap.add_argument("--cache", help="a directory that keeps the stages")
-    ap.add_argument("-n", type=int, default=64, help="prompts a cell")
     args = ap.parse_args()
     torch.set_num_threads(1)
     if args.what == "data":
         make_tokenizer()
         write_prompts(args.out)
-    elif args.what == "evaluate":
-        for f in args.files:
-            evaluate(f, args.n)
-    elif args.what == "sites":
-        for f in args.files:
-            sites(f, args.n)
     else:
         train(args.what, args.out, args.scale, args.cache)
 
