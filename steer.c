@@ -63,13 +63,13 @@
  * whose logits choose the answer's first; -2, -3, ... are the template's tokens after the user's
  * text ("end-of-instruction" positions). The vector acts at all positions, generated ones too.
  *
- * EXACTNESS. Each output of a linear layer is one sum over its inputs, in ascending order, in parts
- * of KB terms (section 8), whatever the batch, the blocking, the threads or the width of the vector
- * unit: a row has the same bits in prefill and in generation, alone and among others. Only a build
- * that fuses multiply-adds (-march=native on most machines) and one that does not differ, by
- * rounding. Gradients, and what is made of them (edge scores, trained vectors), are the same for
- * any threads and batch; their last digits depend on the compiler and its options, which choose
- * where loops outside section 8 fuse. No fast-math anywhere.
+ * EXACTNESS. Each output of a linear layer is sixteen sums over its inputs, the j-th of every
+ * sixteenth from j on in ascending order, then added by halves (section 2's dot), whatever the
+ * batch, the blocking, the threads or the width of the vector unit: a row has the same bits in
+ * prefill and in generation, alone and among others. Where a product and a sum are rounded once is
+ * said here, not chosen by the compiler: on machines that can do so (-march=native on most), every
+ * compiler and option gives the same bits, of logits and of gradients and what is made of them, with
+ * the same C library; those that cannot differ by rounding. No fast-math anywhere.
  *
  * NOT DONE. Training of weights, GPUs, sampling tricks, mixture-of-experts, formats other than .bin
  * (tools/export.py converts GGUF). No function of the library prints, exits or keeps state.
@@ -125,6 +125,16 @@
 #define fchown(...) (-1)
 #define fchmod(...) (-1)
 #define dup(...) (-1)
+#endif
+#if defined(__AVX512F__) || defined(__FMA__)
+#include <immintrin.h>
+#elif defined(__ARM_NEON)
+#include <arm_neon.h>
+#endif
+#ifdef __clang__ /* a product and a sum are one rounding only where multiply_add says so */
+#pragma STDC FP_CONTRACT OFF
+#else
+#pragma GCC optimize("fp-contract=off")
 #endif
 #ifdef _OPENMP
 #include <omp.h>
@@ -268,15 +278,34 @@ static uint64_t seeded(uint64_t seed) { /* such a state */
  * another. A weight matrix W [n][k] is stored by rows as f32, bf16 or q8 (int8 in groups of 32 with
  * one f32 scale each); the linear layers, y = x W^T, stand at the end of Part I. */
 
-/* Floats of a vector register; positions of a panel of keys (section 6); where arrays begin. */
-#ifdef __AVX512F__
-enum { LANES = 16 };
-#else
-enum { LANES = 8 };
-#endif
-enum { KEYS = 2 * LANES, ALIGN = 64 };
-
 #define INLINE static inline __attribute__((always_inline))
+
+/* Floats of a vector register; rows of x and of W whose products section 8 sums in registers; the
+ * columns that it takes at a time; where arrays begin. */
+#ifdef __AVX512F__
+enum { LANES = 16, MR = 4, NR = 6 };
+#elif defined(__AVX__)
+enum { LANES = 8, MR = 3, NR = 2 };
+#else
+enum { LANES = 4, MR = 3, NR = 1 };
+#endif
+enum { PW = 2 * LANES, ALIGN = 64 };
+
+typedef float vec __attribute__((vector_size(LANES * 4), aligned(4), may_alias));
+
+/* a · b + c, rounded once where the machine can. The compiler is not to choose: sums would differ
+ * from compiler to compiler. */
+INLINE vec multiply_add(vec a, vec b, vec c) {
+#ifdef __AVX512F__
+    return (vec)_mm512_fmadd_ps((__m512)a, (__m512)b, (__m512)c);
+#elif defined(__FMA__)
+    return (vec)_mm256_fmadd_ps((__m256)a, (__m256)b, (__m256)c);
+#elif defined(__ARM_FEATURE_FMA)
+    return (vec)vfmaq_f32((float32x4_t)c, (float32x4_t)a, (float32x4_t)b);
+#else
+    return a * b + c;
+#endif
+}
 
 typedef enum { F32, BF16, Q8 } dtype;
 
@@ -314,27 +343,58 @@ typedef struct {
  * of a part M of W, where x and y have xs and ys floats a row, with `back` 0 or 1:
  *     linear         y[rows][M's rows] = x[rows][M's columns] M^T (+ bias)
  *     linear, back   y[rows][M's columns] = x[rows][M's rows] M
- * and, for attention, small matrices in registers: y[rows][vecs * LANES] (+)= a[rows][k] p. */
+ * and small matrices, for attention; their rows lie as, bs, ys floats apart:
+ *     times_transposed    y[rows][n] = a[rows][k] b[n][k]^T, b readable up to a multiple of NR rows
+ *     times               y[rows][n] = a[rows][k] b[k][n], n a multiple of PW */
 static void matmul(float *y, const float *x, const weight *w, const float *bias, int rows);
 static void matmul_back(float *dx, const float *dy, const weight *w, int rows);
 static void linear(float *y, int ys, const float *x, int xs, const weight *w, part p, int back,
                    const float *bias, int rows);
-static void tile(int rows, int vecs, const float *a, size_t as, const float *p, size_t ps, int k,
-                 float *y, size_t ys, int accumulate);
+static void times_transposed(float *y, size_t ys, const float *a, size_t as, int rows,
+                             const float *b, size_t bs, int n, int k);
+static void times(float *y, size_t ys, const float *a, size_t as, int rows, const float *b,
+                  size_t bs, int k, int n, int accumulate);
 
-/* <a, b> in 16 partial sums, then pairwise: a fixed order that vectorises. */
+/* The order of every sum along a row, <a, b>: SUMS partial sums, the j-th of the elements j,
+ * j + SUMS, ... in turn, and these by halves. So many fill the widest registers, and the result is
+ * the same where they take two or four. */
+enum { SUMS = 16, PARTS = SUMS / LANES };
+
+typedef float four __attribute__((vector_size(16), aligned(4), may_alias));
+
+/* (s[0] + s[8]) + (s[4] + s[12]) + ...: 16, 8, 4, 2, 1 sums */
+INLINE four fourths(const float *s) {
+    const four *f = (const four *)s;
+    return (f[0] + f[2]) + (f[1] + f[3]);
+}
+
+INLINE float halves(const float *s) {
+    four sum = fourths(s);
+    return (sum[0] + sum[2]) + (sum[1] + sum[3]);
+}
+
+/* sums[j] += a[j] b[j] for the n < SUMS last elements of a row */
+static void add_rest(float *sums, const float *a, const float *b, int n) {
+    float rest[2][SUMS] = {{0}};
+    for (int j = 0; j < n; j++) {
+        rest[0][j] = a[j];
+        rest[1][j] = b[j];
+    }
+    for (int v = 0; v < PARTS; v++) {
+        vec *to = (vec *)sums + v;
+        *to = multiply_add(((vec *)rest[0])[v], ((vec *)rest[1])[v], *to);
+    }
+}
+
 static float dot(const float *a, const float *b, int n) {
-    float s[16] = {0};
+    vec sums[PARTS] = {{0}};
     int i = 0;
-    for (; i + 16 <= n; i += 16)
-        for (int j = 0; j < 16; j++)
-            s[j] += a[i + j] * b[i + j];
-    for (int j = 0; i < n; i++, j++)
-        s[j] += a[i] * b[i];
-    for (int h = 8; h; h /= 2)
-        for (int j = 0; j < h; j++)
-            s[j] += s[j + h];
-    return s[0];
+    for (; i + SUMS <= n; i += SUMS)
+        for (int v = 0; v < PARTS; v++)
+            sums[v] = multiply_add(((const vec *)(a + i))[v], ((const vec *)(b + i))[v], sums[v]);
+    if (i < n)
+        add_rest((float *)sums, a + i, b + i, n - i);
+    return halves((const float *)sums);
 }
 
 /* r(x) = 1 / sqrt(mean x² + eps) */
@@ -1712,8 +1772,8 @@ static steer_status load_tokenizer(steer_model *m, const file_header *h, steer_e
  * the block at which they enter, those with cut edges last; the r-th row in that order is at place
  * r.
  *
- * KV cache of one stream, block and kv head: keys [positions / KEYS][head_dim][KEYS], in panels of
- * KEYS positions, then values [positions][vd], vd = head_dim rounded up to KEYS: attention is two
+ * KV cache of one stream, block and kv head: keys [positions][head_dim], then
+ * values [positions][vd], vd = head_dim rounded up to PW: attention is two
  * `tile`s. In shapes, kv is the number of kv heads, each shared by a group of heads / kv heads. */
 
 /* What a stream is for: a job's number, from 0 on, or one of these. */
@@ -1837,7 +1897,7 @@ static int source_of(const steer_context *c, int r, int b, unsigned what) {
 /* ---- The context's memory. */
 
 static int value_width(const steer_config *config) {
-    return (int)round_up((size_t)config->head_dim, KEYS);
+    return (int)round_up((size_t)config->head_dim, PW);
 }
 
 static steer_limits with_defaults(steer_limits l, const steer_config *config) {
@@ -1876,7 +1936,7 @@ static size_t lay_out(steer_context *c, const steer_model *model, const steer_li
     size_t rows = limit->rows, d = config->d, ff = config->ff;
     size_t hd = config->head_dim, vd = value_width(config);
     size_t heads = config->heads, kv = config->kv_heads, group = heads / kv;
-    size_t positions = round_up(limit->positions, KEYS);
+    size_t positions = round_up(limit->positions, NR);
     c->key_size = mul(positions, hd);
     c->value_size = mul(positions, vd);
     c->score_size = mul(group, positions + vd);
@@ -2118,7 +2178,7 @@ steer_status steer_fork(steer_context *c, int from, int to, int n, steer_error *
         c->streams[from].enter != c->streams[to].enter)
         return fail(e, STEER_EARG, "stream %d can't take %d positions of stream %d", to, n, from);
 
-    size_t key_floats = round_up(n, KEYS) * config->head_dim; /* whole panels */
+    size_t key_floats = (size_t)n * config->head_dim;
     size_t value_floats = (size_t)n * value_width(config);
     for (int b = c->streams[to].enter; b < config->layers; b++)
         for (int g = 0; g < config->kv_heads; g++) {
@@ -2220,13 +2280,12 @@ static void attend(steer_context *c, int r, int b, int g, float *scratch) {
     int t = batch_row(c, r)->pos;
     int first = window_first(config, b, t), n = t - first + 1;        /* n positions are seen */
     const float *q = row_at(c->q, from, q_width) + g * group * hd;    /* [group][hd] */
-    const float *keys = keys_of(c, batch_row(c, from)->stream, b, g); /* panels [hd][KEYS] */
+    const float *keys = keys_of(c, batch_row(c, from)->stream, b, g); /* [..][hd] */
     const float *values = values_of(c, batch_row(c, r)->stream, b, g) + (size_t)first * vd;
 
-    /* pass 1: q · k, for the whole panel of KEYS positions wherever one of them is seen */
-    for (int u = first / KEYS * KEYS; u <= t; u += KEYS)
-        tile(group, KEYS / LANES, q, hd, keys + (size_t)u * hd, KEYS, hd, patterns + u, positions,
-             0);
+    /* pass 1: q · k */
+    times_transposed(patterns + first, positions, q, hd, group, keys + (size_t)first * hd, hd, n,
+                     hd);
 
     /* pass 2: scale, cap and softmax over the positions that are seen */
     for (int h = 0; h < group; h++) {
@@ -2237,9 +2296,8 @@ static void attend(steer_context *c, int r, int b, int g, float *scratch) {
         softmax(A, n);
     }
 
-    /* pass 3: the values, weighted by the patterns, KEYS columns at a time */
-    for (int i = 0; i < vd; i += KEYS)
-        tile(group, KEYS / LANES, patterns + first, positions, values + i, vd, n, z + i, vd, 0);
+    /* pass 3: the values, weighted by the patterns */
+    times(z, vd, patterns + first, positions, group, values, vd, n, vd, 0);
 
     for (int h = 0; h < group; h++)
         copy_floats(row_at(c->z, r, q_width) + (g * group + h) * hd, z + h * vd, hd);
@@ -2262,10 +2320,7 @@ static void store_keys_and_values(steer_context *c, int b, int n) {
             rope(q + h * hd, cosine, sine, half);
         for (int g = 0; g < config->kv_heads; g++, k += hd, v += hd) {
             rope(k, cosine, sine, half);
-            int lane = t % KEYS; /* a column of its panel [hd][KEYS] */
-            float *panel = keys_of(c, own, b, g) + (size_t)(t - lane) * hd;
-            for (int i = 0; i < hd; i++)
-                panel[i * KEYS + lane] = k[i];
+            copy_floats(row_at(keys_of(c, own, b, g), t, hd), k, hd);
             copy_floats(row_at(values_of(c, own, b, g), t, vd), v, hd);
         }
     }
@@ -2923,33 +2978,19 @@ steer_status steer_generate(steer_context *c, steer_job *jobs, int n, int (*tick
  *     y[r][j] = sum_c x[r][c] W[j][c]        x [rows][k], y [rows][n], W as in section 2
  * and nothing else: what follows makes it fast, and a first reader may stop here.
  *
- * W is unrolled into panels, at most PW outputs wide and KB inputs deep, f32, transposed so that a
- * vector's lanes are neighbouring outputs: panel[c][j]. `tile` multiplies up to MR rows of x with a
- * panel, in registers; keys and values are panels too. */
+ * Forward, each output is a `dot`: the same sums in the same order, whatever is computed beside it.
+ * A tile holds the sums of MR rows of x and NR rows of W in registers. Rows of W are used as they
+ * lie, or, if they are no floats or many rows of x want them, unpacked KC at a time.
+ * Backward, y[r][j] = sum_c x[r][c] W[c][j], the lanes of a register are neighbouring columns, and
+ * each sum takes the rows of W in turn, KB at a time. */
 
-#ifdef __AVX512F__
-enum { VECS = 3, MR = 8 }; /* 32 registers: 24 sums, 3 of the panel, 1 of x */
+/* Columns of a forward, rows of a backward block of W; rows of x at a time, forward, and in a
+ * backward tile. */
+enum { KC = 512, KB = 256, ROWS = 128, BR = 6 };
 
-#define TILES SIX(1) SIX(2) SIX(3) TILE(1, 7) TILE(2, 7) TILE(3, 7) TILE(1, 8) TILE(2, 8) TILE(3, 8)
-#define EACH(f, s) EIGHT(f, s, 0), EIGHT(f, s, 8)
-#define TRANSPOSE SWAP(1) SWAP(2) SWAP(4) SWAP(8)
-#else
-enum { VECS = 2, MR = 6 }; /* AVX's 16 registers: 12 sums, 2 of the panel, 1 of x */
+enum { PANEL = KC + SUMS }; /* not KC: rows a power of two apart share their places in the cache */
 
-#define TILES SIX(1) SIX(2)
-#define EACH(f, s) EIGHT(f, s, 0)
-#define TRANSPOSE SWAP(1) SWAP(2) SWAP(4)
-#endif
-
-/* Outputs and inputs of a panel; rows at a time where its edge is ragged. */
-enum { PW = VECS * LANES, KB = 256, RB = 16 };
-
-/* A vector register's floats; the same as bits, and as numbers. */
-typedef float vec __attribute__((vector_size(LANES * 4), aligned(4), may_alias));
-
-typedef uint32_t lanes __attribute__((vector_size(LANES * 4), aligned(1), may_alias));
-
-typedef int32_t ints __attribute__((vector_size(LANES * 4)));
+typedef int32_t four_ints __attribute__((vector_size(16)));
 
 #ifdef __clang__ /* which otherwise splits vectors of 16 floats in two */
 #define WIDE __attribute__((min_vector_width(LANES * 32)))
@@ -2958,133 +2999,241 @@ typedef int32_t ints __attribute__((vector_size(LANES * 4)));
 #else
 #define WIDE __attribute__((noipa)) /* inlined, a tile's sums would leave the registers */
 #define UNROLL _Pragma("GCC unroll 16")
-#define SHUFFLE(a, b, ...) __builtin_shuffle(a, b, (ints){__VA_ARGS__})
+#define SHUFFLE(a, b, ...) __builtin_shuffle(a, b, (four_ints){__VA_ARGS__})
+#endif
+#if defined(__x86_64__) && !defined(__clang__) /* gcc would load it again for each use */
+#define IN_REGISTER(v) __asm__("" : "+v"(v))
+#else
+#define IN_REGISTER(v) ((void)0)
 #endif
 
-/* y[i][j] (+)= sum_c a[i][c] p[c][j], j < vecs LANES, c ascending; rows are as, ps, ys apart. */
-INLINE void tile_of(int rows, int vecs, const float *a, size_t as, const float *p, size_t ps, int k,
-                    float *y, size_t ys, int accumulate) {
-    vec sum[MR][VECS], pv[VECS];
-    UNROLL for (int i = 0; i < rows; i++) UNROLL for (int v = 0; v < vecs; v++) sum[i][v] =
-        (vec){0};
-    for (int c = 0; c < k; c++) {
-        UNROLL for (int v = 0; v < vecs; v++) pv[v] = *(const vec *)(p + c * ps + v * LANES);
-        UNROLL for (int i = 0; i < rows; i++) {
-            float s = a[i * as + c];
-            UNROLL for (int v = 0; v < vecs; v++) sum[i][v] += s * pv[v];
-        }
+#define EACH(i, n) UNROLL for (int i = 0; i < (n); i++) /* n a constant: the loop unrolled */
+
+/* to[i] = W[row][col + i], i < n */
+static WIDE void unpack(float *to, const weight *w, size_t row, size_t col, int n) {
+    typedef int8_t bytes __attribute__((vector_size(LANES), aligned(1), may_alias));
+    typedef int16_t shorts __attribute__((vector_size(LANES * 2)));
+    typedef int32_t ints __attribute__((vector_size(LANES * 4)));
+
+    size_t at = row * (size_t)w->cols + col;
+    if (w->type == F32) {
+        copy_floats(to, (const float *)w->data + at, n);
+        return;
     }
-    UNROLL for (int i = 0; i < rows; i++) UNROLL for (int v = 0; v < vecs; v++) {
-        vec *out = (vec *)(y + i * ys + v * LANES);
-        if (accumulate)
-            sum[i][v] += *out;
-        *out = sum[i][v];
+    if (w->type == BF16) {
+        const uint16_t *from = (const uint16_t *)w->data + at;
+        uint32_t *bits = (uint32_t *)to;
+        for (int i = 0; i < n; i++)
+            bits[i] = (uint32_t)from[i] << 16;
+        return;
+    }
+    for (int i = 0; i < n;) { /* to the end of a group */
+        const int8_t *from = (const int8_t *)w->data + at + i;
+        float scale = w->scale[(at + i) / 32];
+        int end = min_int(n, i + 32 - (int)((at + i) % 32));
+        for (; i + LANES <= end; i += LANES, from += LANES) {
+            shorts wider = __builtin_convertvector(*(const bytes *)from, shorts);
+            ints widest = __builtin_convertvector(wider, ints);
+            *(vec *)(to + i) = __builtin_convertvector(widest, vec) * scale;
+        }
+        for (; i < end; i++, from++)
+            to[i] = *from * scale;
     }
 }
 
-static WIDE void tile(int rows, int vecs, const float *a, size_t as, const float *p, size_t ps,
-                      int k, float *y, size_t ys, int accumulate) {
-    for (int left = (rows + MR - 1) / MR, n; left > 0; left--, rows -= n, a += n * as, y += n * ys)
-        switch (n = rows / left, vecs * 16 + n) { /* equal shares: a short last one would be slow */
-#define TILE(v, n) \
-    case v * 16 + n: tile_of(n, v, a, as, p, ps, k, y, ys, accumulate); break;
-#define SIX(v) TILE(v, 1) TILE(v, 2) TILE(v, 3) TILE(v, 4) TILE(v, 5) TILE(v, 6)
-            TILES
-        }
-}
+/* sums[i][j][l] = sum_c x[i][c] w[j][c], c = l, l + SUMS, ... < k, added to what is there unless it
+ * is the first block of k; for MR rows of x or fewer, NR rows of w; k a multiple of SUMS. */
+INLINE void dot_tile(float *sums, const float *x, size_t xs, int rows, const float *w, size_t ws,
+                     int k, int first) {
+    vec sum[MR][NR][PARTS];
+    EACH (i, rows)
+        EACH (j, NR)
+            EACH (v, PARTS)
+                sum[i][j][v] = first ? (vec){0} : ((vec *)(sums + (i * NR + j) * SUMS))[v];
 
-/* TRANSPOSE: r[i][j] = r[j][i]; step s exchanges s x s corners within blocks of 2 s x 2 s. */
-#define LOWER(s, l) ((l) & s ? (l) - s + LANES : (l))
-#define UPPER(s, l) ((l) & s ? (l) + LANES : (l) + s)
-#define FOUR(f, s, l) f(s, l), f(s, l + 1), f(s, l + 2), f(s, l + 3)
-#define EIGHT(f, s, l) FOUR(f, s, l), FOUR(f, s, l + 4)
-#define SWAP(s)                                                                         \
-    UNROLL for (int i = 0; i < LANES; i++) if (!(i & s)) {                              \
-        lanes a = r[i], b = r[i + s];                                                   \
-        r[i] = SHUFFLE(a, b, EACH(LOWER, s)), r[i + s] = SHUFFLE(a, b, EACH(UPPER, s)); \
-    }
-
-/* panel[c][j] = W[j0 + j][c0 + c] or, back, W[c0 + c][j0 + j], c < k, j < n; zeros beside a ragged
- * edge. Four bytes of a row, a unit, hold 1, 2 or 4 weights: units are transposed, then widened. */
-INLINE void panel_of(float *panel, const weight *w, dtype type, int back, size_t j0, int n,
-                     size_t c0, int k) {
-    weight of = {w->data, w->scale, type, w->rows, w->cols};
-    int per = type == F32 ? 1 : type == BF16 ? 2 : 4, jn = n / LANES * LANES;
-    int span = LANES * per, kn = k / span * span, fits = type == Q8 ? 32 : per;
-    size_t stride = (size_t)w->cols / (size_t)per * 4; /* bytes a row, where kn > 0 */
-    if (n > jn)
-        memset(panel, 0, sizeof(float) * PW * (size_t)k);
-    if (back || w->cols % fits || c0 % fits)
-        kn = 0; /* rows begin within a unit or a group */
-    for (int c = 0; c < kn; c += span)
-        for (int j = 0; j < jn; j += LANES) {
-            const char *row = (const char *)w->data + (j0 + j) * stride + (c0 + c) / per * 4;
-            lanes r[LANES];
-            vec scale = {0};
-            UNROLL for (int i = 0; i < LANES; i++) r[i] = *(const lanes *)(row + i * stride);
-            TRANSPOSE
-            UNROLL for (int i = 0; i < LANES; i++) {
-                float *p = panel + (size_t)(c + i * per) * PW + j;
-                for (int l = 0; l < LANES && type == Q8 && i % 8 == 0; l++)
-                    scale[l] = w->scale[((j0 + j + l) * w->cols + c0 + c) / 32 + i / 8];
-                UNROLL for (int s = 0; s < per; s++, p += PW) if (type == F32) * (lanes *)p = r[i];
-                else if (type == BF16) * (lanes *)p = r[i] << (16 - 16 * s) & 0xFFFF0000u;
-                else *(vec *)p =
-                    __builtin_convertvector((ints)(r[i] << (24 - 8 * s)) >> 24, vec) * scale;
+    for (int c = 0; c < k; c += SUMS)
+        EACH (v, PARTS) {
+            vec wv[NR];
+            EACH (j, NR) {
+                wv[j] = ((const vec *)(w + j * ws + c))[v];
+                IN_REGISTER(wv[j]);
+            }
+            EACH (i, rows) {
+                vec xv = ((const vec *)(x + i * xs + c))[v];
+                IN_REGISTER(xv);
+                EACH (j, NR)
+                    sum[i][j][v] = multiply_add(xv, wv[j], sum[i][j][v]);
             }
         }
-    for (int c = 0; c < k; c++) /* back, or the ragged edge */
-        for (int j = c < kn ? jn : 0; j < n; j++)
-            panel[c * PW + j] = back ? weight1(&of, c0 + c, j0 + j) : weight1(&of, j0 + j, c0 + c);
+
+    EACH (i, rows)
+        EACH (j, NR)
+            EACH (v, PARTS)
+                ((vec *)(sums + (i * NR + j) * SUMS))[v] = sum[i][j][v];
 }
 
-static WIDE void make_panel(float *p, const weight *w, int back, size_t j0, int n, size_t c0,
-                            int k) {
-    if (w->type == F32)
-        panel_of(p, w, F32, back, j0, n, c0, k); /* a constant: no tests in loops */
-    else if (w->type == BF16)
-        panel_of(p, w, BF16, back, j0, n, c0, k);
-    else
-        panel_of(p, w, Q8, back, j0, n, c0, k);
+/* The same for any rows and any k. */
+static WIDE void add_products(float *sums, const float *x, size_t xs, int rows, const float *w,
+                              size_t ws, int k, int first) {
+    int whole = k / SUMS * SUMS;
+    for (int i = 0; i < rows; i += MR, x += MR * xs, sums += MR * NR * SUMS) {
+        int n = min_int(MR, rows - i);
+        switch (n) { /* constants, so that the sums are registers */
+        case 1: dot_tile(sums, x, xs, 1, w, ws, whole, first); break;
+        case 2: dot_tile(sums, x, xs, 2, w, ws, whole, first); break;
+        case 3: dot_tile(sums, x, xs, 3, w, ws, whole, first); break;
+        default: dot_tile(sums, x, xs, MR, w, ws, whole, first);
+        }
+        for (int r = 0; r < n && whole < k; r++)
+            for (int j = 0; j < NR; j++)
+                add_rest(sums + (r * NR + j) * SUMS, x + r * xs + whole, w + j * ws + whole,
+                         k - whole);
+    }
 }
 
-/* As tile, where the last vector would reach beyond the n outputs that there are. */
-static void ragged_tile(int rows, int vecs, int n, const float *a, size_t as, const float *p, int k,
-                        float *y, size_t ys, int accumulate) {
-    float sum[RB * PW];
-    for (int r = 0, nr; r < rows; r += nr, a += nr * as) {
-        nr = min_int(RB, rows - r);
-        tile(nr, vecs, a, as, p, PW, k, sum, PW, 0);
-        for (int i = 0; i < nr; i++, y += ys)
-            for (int j = 0; j < n; j++)
-                y[j] = accumulate ? y[j] + sum[i * PW + j] : sum[i * PW + j];
+/* y[i][j] = sums[i][j] by halves (section 2), j < n, four rows at once: the same additions. */
+static void end_sums(float *y, size_t ys, const float *sums, int rows, int n) {
+    int i = 0;
+    for (; i + 4 <= rows; i += 4, sums += 4 * NR * SUMS)
+        for (int j = 0; j < n; j++) {
+            four s[4], pairs[2], all;
+            for (int r = 0; r < 4; r++)
+                s[r] = fourths(sums + (r * NR + j) * SUMS);
+            for (int r = 0; r < 2; r++)
+                pairs[r] = SHUFFLE(s[2 * r], s[2 * r + 1], 0, 1, 4, 5) +
+                           SHUFFLE(s[2 * r], s[2 * r + 1], 2, 3, 6, 7);
+            all = SHUFFLE(pairs[0], pairs[1], 0, 2, 4, 6) + SHUFFLE(pairs[0], pairs[1], 1, 3, 5, 7);
+            for (int r = 0; r < 4; r++)
+                y[(i + r) * ys + j] = all[r];
+        }
+    for (; i < rows; i++, sums += NR * SUMS)
+        for (int j = 0; j < n; j++)
+            y[i * ys + j] = halves(sums + j * SUMS);
+}
+
+static void times_transposed(float *y, size_t ys, const float *a, size_t as, int rows,
+                             const float *b, size_t bs, int n, int k) {
+    float sums[ROWS * NR * SUMS] __attribute__((aligned(ALIGN)));
+    for (int r = 0; r < rows; r += ROWS) {
+        int nr = min_int(ROWS, rows - r);
+        for (int j = 0; j < n; j += NR) {
+            add_products(sums, a + r * as, as, nr, b + j * bs, bs, k, 1);
+            end_sums(y + r * ys + j, ys, sums, nr, min_int(NR, n - j));
+        }
+    }
+}
+
+/* y[i][j] (+)= sum_c a[i][c] b[c][j], j < PW, c ascending, for BR rows of a or fewer */
+INLINE void tile(float *y, size_t ys, const float *a, size_t as, int rows, const float *b,
+                 size_t bs, int k, int accumulate) {
+    vec sum[BR][2];
+    EACH (i, rows)
+        EACH (v, 2)
+            sum[i][v] = (vec){0};
+
+    for (int c = 0; c < k; c++) {
+        vec left = ((const vec *)(b + c * bs))[0];
+        vec right = ((const vec *)(b + c * bs))[1];
+        EACH (i, rows) {
+            vec all = (vec){0} + a[i * as + c];
+            sum[i][0] = multiply_add(all, left, sum[i][0]);
+            sum[i][1] = multiply_add(all, right, sum[i][1]);
+        }
+    }
+
+    EACH (i, rows)
+        EACH (v, 2) {
+            vec *out = (vec *)(y + i * ys) + v;
+            if (accumulate)
+                sum[i][v] += *out;
+            *out = sum[i][v];
+        }
+}
+
+static WIDE void times(float *y, size_t ys, const float *a, size_t as, int rows, const float *b,
+                       size_t bs, int k, int n, int accumulate) {
+    for (int j = 0; j < n; j += PW)
+        for (int i = 0, nr; i < rows; i += nr) {
+            float *to = y + i * ys + j;
+            const float *from = a + i * as;
+            nr = min_int(BR, rows - i);
+            switch (nr) {
+            case 1: tile(to, ys, from, as, 1, b + j, bs, k, accumulate); break;
+            case 2: tile(to, ys, from, as, 2, b + j, bs, k, accumulate); break;
+            case 3: tile(to, ys, from, as, 3, b + j, bs, k, accumulate); break;
+            case 4: tile(to, ys, from, as, 4, b + j, bs, k, accumulate); break;
+            case 5: tile(to, ys, from, as, 5, b + j, bs, k, accumulate); break;
+            default: tile(to, ys, from, as, BR, b + j, bs, k, accumulate);
+            }
+        }
+}
+
+/* Outputs j .. j + nj - 1, nj <= NR, of a linear layer. */
+static void forward_outputs(float *y, int ys, const float *x, int xs, const weight *w, part p,
+                            const float *bias, int rows, int j, int nj) {
+    float unpacked[NR * PANEL] __attribute__((aligned(ALIGN)));
+    float sums[ROWS * NR * SUMS] __attribute__((aligned(ALIGN)));
+    const float *rows_of_w = unpacked; /* [NR][kc] */
+    size_t apart = PANEL;
+    int as_it_lies = w->type == F32 && rows <= MR && nj == NR;
+    for (int c = 0; c < p.cols; c += KC) {
+        int kc = min_int(KC, p.cols - c);
+        if (as_it_lies) {
+            apart = (size_t)w->cols;
+            rows_of_w = (const float *)w->data + (p.row + j) * apart + p.col + c;
+        } else
+            for (int i = 0; i < nj; i++)
+                unpack(unpacked + i * PANEL, w, p.row + j + i, p.col + c, kc);
+        add_products(sums, x + c, xs, rows, rows_of_w, apart, kc, c == 0);
+    }
+    end_sums(y + j, ys, sums, rows, nj);
+    for (int i = 0; i < rows && bias; i++)
+        for (int o = j; o < j + nj; o++)
+            y[(size_t)i * ys + o] += bias[o];
+}
+
+/* PW columns of y or fewer, from j on, of a linear layer backward. */
+static void back_share(float *y, int ys, const float *x, int xs, const weight *w, part p, int rows,
+                       int j) {
+    float panel[KB * PW] __attribute__((aligned(ALIGN))) = {0};
+    float last[ROWS * PW] __attribute__((aligned(ALIGN))); /* y where fewer columns are left */
+    int n = min_int(PW, p.cols - j);
+    for (int c = 0; c < p.rows; c += KB) {
+        int kc = min_int(KB, p.rows - c);
+        for (int i = 0; i < kc; i++)
+            unpack(panel + i * PW, w, p.row + c + i, p.col + j, n);
+        if (n == PW) {
+            times(y + j, ys, x + c, xs, rows, panel, PW, kc, PW, c > 0);
+            continue;
+        }
+        for (int r = 0; r < rows; r += ROWS) {
+            int nr = min_int(ROWS, rows - r);
+            times(last, PW, x + (size_t)r * xs + c, xs, nr, panel, PW, kc, PW, 0);
+            for (int i = 0; i < nr; i++)
+                for (int o = 0; o < n; o++) {
+                    float *out = y + (size_t)(r + i) * ys + j + o;
+                    *out = last[i * PW + o] + (c ? *out : 0);
+                }
+        }
     }
 }
 
 static void linear(float *y, int ys, const float *x, int xs, const weight *w, part p, int back,
                    const float *bias, int rows) {
-    int n = back ? p.cols : p.rows, k = back ? p.rows : p.cols;
-    int first_j = back ? p.col : p.row, first_c = back ? p.row : p.col;
-    size_t vectors = ((size_t)n + LANES - 1) / LANES, panels = (vectors + VECS - 1) / VECS;
-    if ((panels = round_up(panels, thread_count())) > vectors)
-        panels = vectors; /* equal shares */
+    if (back) {
+        PARALLEL_FOR
+        for (int j = 0; j < p.cols; j += PW)
+            back_share(y, ys, x, xs, w, p, rows, j);
+        return;
+    }
+    size_t tiles = ((size_t)p.rows + NR - 1) / NR, shares = (size_t)min_int(thread_count(), p.rows);
     PARALLEL_FOR
-    for (size_t u = 0; u < panels; u++) {
-        float panel[KB * PW] __attribute__((aligned(ALIGN)));
-        int v0 = (int)(vectors * u / panels), vecs = (int)(vectors * (u + 1) / panels) - v0;
-        int j0 = v0 * LANES, nj = min_int(vecs * LANES, n - j0);
-
-        for (int c0 = 0; c0 < k; c0 += KB) {
-            int kc = min_int(KB, k - c0);
-            make_panel(panel, w, back, first_j + j0, nj, first_c + c0, kc);
-            if (nj == vecs * LANES)
-                tile(rows, vecs, x + c0, xs, panel, PW, kc, y + j0, ys, c0 > 0);
-            else
-                ragged_tile(rows, vecs, nj, x + c0, xs, panel, kc, y + j0, ys, c0 > 0);
-        }
-        for (int i = 0; i < rows && bias; i++)
-            for (int j = j0; j < j0 + nj; j++)
-                y[(size_t)i * ys + j] += bias[j];
+    for (size_t s = 0; s < shares; s++) {
+        int from = (int)(tiles * s / shares) * NR, to = (int)(tiles * (s + 1) / shares) * NR;
+        for (int r = 0; r < rows; r += ROWS)
+            for (int j = from; j < min_int(to, p.rows); j += NR)
+                forward_outputs(y + (size_t)r * ys, ys, x + (size_t)r * xs, xs, w, p, bias,
+                                min_int(ROWS, rows - r), j, min_int(NR, p.rows - j));
     }
 }
 
