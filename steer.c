@@ -153,11 +153,11 @@ _Static_assert(STEER_VERSION == 2, "steer.h and steer.c are of different version
 _Static_assert(STEER_ENONFINITE == 7 && STEER_START == 6 && STEER_TO_LOGITS == 4 && STEER_KL == 2 &&
                    STEER_FORWARD == 2 && STEER_PO == 1 && STEER_BY_CHANCE == 3,
                "a list of steer.h ends elsewhere than steer.c knows");
-_Static_assert(sizeof(void *) != 8 || (sizeof(steer_error) == 324 && sizeof(steer_config) == 248 &&
+_Static_assert(sizeof(void *) != 8 || (sizeof(steer_error) == 324 && sizeof(steer_config) == 264 &&
                                        sizeof(steer_edit) == 48 && sizeof(steer_plan) == 16 &&
                                        sizeof(steer_graph) == 28 && sizeof(steer_edge_ends) == 20 &&
                                        sizeof(steer_limits) == 24 && sizeof(steer_row) == 20 &&
-                                       sizeof(steer_tape) == 88 && sizeof(steer_job) == 64 &&
+                                       sizeof(steer_tape) == 104 && sizeof(steer_job) == 64 &&
                                        sizeof(steer_vector) == 136 && sizeof(steer_prompts) == 40 &&
                                        sizeof(steer_behaviour) == 32 && sizeof(steer_sums) == 32 &&
                                        sizeof(steer_example) == 24 && sizeof(steer_scores) == 56 &&
@@ -587,13 +587,14 @@ enum {
     TEMPLATE,
     GRAMMAR,
     NORMAL,
-    SECTIONS = 10,
-    CONFIG_BYTES = offsetof(steer_config, fingerprint)
+    WHOLES,
+    SECTIONS,
+    CONFIG_BYTES = offsetof(steer_config, system_always)
 };
 
 enum { MAX_EOI = 64, MAX_HEAD_DIM = 1024 };
 
-/* The strings of TEMPLATE. */
+/* The strings of TEMPLATE: what stands before and after each turn. */
 enum {
     START,
     SYSTEM_PRE,
@@ -603,6 +604,7 @@ enum {
     USER_POST,
     ASSISTANT_PRE,
     ASSISTANT_POST,
+    ANSWER_PRE, /* before the answer that is to come; a file may lack it: ASSISTANT_PRE's */
     PIECES
 };
 
@@ -613,13 +615,14 @@ typedef struct {
     uint32_t meta_crc, data_crc; /* of what is before and from `data`; meta_crc counts as 0 */
     uint64_t data;               /* where tensors begin */
     char name[64];
-    unsigned char config[CONFIG_BYTES]; /* the fields of steer_config up to the fingerprint */
+    unsigned char config[CONFIG_BYTES]; /* the fields of steer_config up to site_coeff */
 
     struct {
         uint64_t offset, bytes;
     } section[SECTIONS];
 
-    char zero[72];
+    int32_t system_always, drop_thinking, qk_norm, local_rope;
+    char zero[56];
 } file_header;
 
 typedef struct {
@@ -641,6 +644,7 @@ typedef struct { /* one block's weights */
     weight q, k, v, o, gate, up, down;
     const float *attn_norm, *mlp_norm, *post_attn_norm, *post_mlp_norm; /* [d] */
     const float *q_bias, *k_bias, *v_bias;                              /* or NULL */
+    const float *q_norm, *k_norm;                                       /* [head_dim], or NULL */
 } block;
 
 struct steer_model {
@@ -654,14 +658,18 @@ struct steer_model {
     weight embed, unembed;   /* [vocab][d] */
     const float *final_norm; /* [d] */
     const float *rope_freq;  /* [head_dim / 2] angle a position */
+    const float *rope_local; /* the same of blocks with a window, or NULL */
     block *blocks;           /* [layers] */
 
     /* The tokenizer. */
     const char *token_bytes;         /* of all tokens, one after another */
     const uint32_t *token_offset;    /* [vocab + 1] where each begins */
-    const unsigned char *token_type; /* [vocab] 0: text, 1: special, 2: unused */
+    const unsigned char *token_type; /* [vocab] */
     const uint32_t *byte_token;      /* [256] the token of each byte, or UINT32_MAX */
     lookup merges;                   /* of 4 numbers: left, right, rank, result */
+    const uint32_t *whole;           /* [n_whole] tokens that are looked up, by their bytes */
+    uint32_t n_whole;
+    int n_user;                                      /* tokens of the kind USER_TOKEN */
     lookup unicode, combining, decomposed, composed; /* classes of code points; the tables of NFC */
     int *special, n_specials;                        /* special tokens' ids */
 
@@ -673,6 +681,11 @@ struct steer_model {
     const char *grammar;
     size_t grammar_size;
 };
+
+/* Rules of the tokenizer, steer_config.pretok, and kinds of tokens. */
+enum { GPT2_RULE = 1, QWEN2_RULE, LLAMA3_RULE, SENTENCEPIECE_RULE, SPACED_RULE };
+
+enum { TEXT_TOKEN, SPECIAL_TOKEN, UNUSED_TOKEN, USER_TOKEN };
 
 static int outside(int x, int low, int high) {
     return x < low || x > high;
@@ -710,17 +723,20 @@ static const char *config_fault(const steer_config *config) { /* what is wrong w
         return "a number of kv heads that its heads can't share";
     if (outside(config->head_dim, 2, MAX_HEAD_DIM) || config->head_dim % 2)
         return "an impossible width of its heads";
-    if ((config->qkv_bias | config->post_norms | config->gelu | config->tied | config->nfc |
-         config->trim) &
-        ~1)
+    int switches = config->qkv_bias | config->post_norms | config->gelu | config->tied |
+                   config->nfc | config->trim | config->system_always | config->drop_thinking |
+                   config->qk_norm | config->local_rope;
+    if (switches & ~1)
         return "a switch that is not 0 or 1";
     if (config->window < 0 || config->window_every < (config->window > 0))
         return "an impossible sliding window";
+    if (config->local_rope && !config->window)
+        return "rotations for blocks with a window, and no window";
     if (config->norm_eps < 0)
         return "a negative constant in its norms";
     if (config->attn_cap < 0 || config->final_cap < 0)
         return "a negative soft-cap";
-    if (outside(config->pretok, 1, 2))
+    if (outside(config->pretok, GPT2_RULE, SPACED_RULE))
         return "an unknown pre-tokenizer rule";
 
     /* The paper's R is a set; whoever names a token twice meant another one. */
@@ -787,6 +803,7 @@ static int load_tensors(steer_model *m) {
     m->unembed = next_tensor(&dir, config->tied ? 0 : config->vocab, d);
     m->final_norm = next_vector(&dir, d);
     m->rope_freq = next_vector(&dir, config->head_dim / 2);
+    m->rope_local = next_vector(&dir, config->local_rope * (config->head_dim / 2));
     if (config->tied)
         m->unembed = m->embed;
 
@@ -808,6 +825,8 @@ static int load_tensors(steer_model *m) {
         w->up = next_tensor(&dir, config->ff, d);
         w->down = next_tensor(&dir, d, config->ff);
         w->post_mlp_norm = next_vector(&dir, post * d);
+        w->q_norm = next_vector(&dir, config->qk_norm * config->head_dim);
+        w->k_norm = next_vector(&dir, config->qk_norm * config->head_dim);
     }
     return !dir.failed && dir.at == m->size;
 }
@@ -844,14 +863,18 @@ static steer_status load_model(steer_model *m, steer_error *e) {
                     "damaged: the checksum of its header and tokenizer differs" FETCH_AGAIN);
 
     memcpy(config, h.config, CONFIG_BYTES);
+    config->system_always = h.system_always;
+    config->drop_thinking = h.drop_thinking;
+    config->qk_norm = h.qk_norm;
+    config->local_rope = h.local_rope;
     memcpy(config->name, h.name, sizeof config->name - 1);
     config->fingerprint = (uint64_t)h.meta_crc << 32 | h.data_crc;
     const char *fault = config_fault(config);
     if (fault)
         return fail(e, STEER_EFORMAT, "%s" EXPORT_AGAIN, fault);
 
-    int tensors =
-        3 + !config->tied + config->layers * (9 + 3 * config->qkv_bias + 2 * config->post_norms);
+    int per_block = 9 + 3 * config->qkv_bias + 2 * config->post_norms + 2 * config->qk_norm;
+    int tensors = 3 + !config->tied + config->local_rope + config->layers * per_block;
     size_t at = round_up(sizeof h + (size_t)tensors * sizeof(file_record), ALIGN);
     int ok = h.n_tensors == (uint32_t)tensors;
     for (int i = 0; i < SECTIONS && ok; i++) {
@@ -868,7 +891,7 @@ static steer_status load_model(steer_model *m, steer_error *e) {
     if (!load_tensors(m))
         return fail(e, STEER_EFORMAT, "tensors that its header does not imply" EXPORT_AGAIN);
     for (int i = 0; i < config->head_dim / 2; i++) /* every context's angles are made of them */
-        if (!isfinite(m->rope_freq[i]))
+        if (!isfinite(m->rope_freq[i]) || (m->rope_local && !isfinite(m->rope_local[i])))
             return fail(e, STEER_EFORMAT, "angle %d of its rotations is not a number" EXPORT_AGAIN,
                         i);
     return load_tokenizer(m, &h, e);
@@ -1002,12 +1025,17 @@ steer_status steer_verify(const steer_model *m, steer_error *e) {
 }
 
 /* ===================================================================================== 4 tokenizer
- * Byte-level BPE. The text is cut into pre-tokens by a rule of the model (1: GPT-2 with single
- * digits; 2: Qwen2), and in each the adjacent pair of tokens with the lowest rank is merged,
- * leftmost first, until none is left; a tree of minima finds it, n log n for n bytes. Bytes that
- * are not UTF-8 count as symbols. Decoding gives back all bytes for which the vocabulary has tokens
- * (in NFC if the model asks). A first reader takes pretoken, bpe and steer_encode; in the middle
- * stands NFC, in tables. */
+ * Byte-pair encoding: in a piece of text the adjacent pair of tokens with the lowest rank is merged,
+ * leftmost first, until none is left; a tree of minima finds it, n log n for n bytes. First the text
+ * is cut at user-defined tokens. Then the rule of the model says what the pieces are and what they
+ * begin as:
+ *     1 GPT-2 with single digits, 2 Qwen2, 3 Llama 3   pre-tokens, which begin as bytes; one that is
+ *                                                      a token of `whole` is that token
+ *     4 SentencePiece, 5 with a space before it        all of it, which begins as code points; one
+ *                                                      that is no token of `whole` as bytes
+ * Bytes that are not UTF-8 count as symbols. Decoding gives back all bytes for which the vocabulary
+ * has tokens (in NFC if the model asks; SentencePiece takes U+2581 for a space). A first reader takes
+ * pretoken, bpe and steer_encode; in the middle stands NFC, in tables. */
 
 enum { OTHER, LETTER, MARK, NUMBER, SPACE };
 
@@ -1083,7 +1111,7 @@ static size_t run_of(const steer_model *m, const char *s, const char *end, unsig
     return (size_t)(p - s);
 }
 
-/* Bytes of 's 't 're 've 'm 'll 'd at s, or 0; Qwen2 takes either case (and the long s as an s). */
+/* Bytes of 's 't 're 've 'm 'll 'd at s, or 0; from Qwen2 on in either case (and the long s as an s). */
 static size_t contraction(const char *s, const char *end, int any_case) {
     static const char *const tails[] = {"s", "t", "re", "ve", "m", "ll", "d", "\xC5\xBF"};
     for (int i = 0; *s == '\'' && i < 7 + any_case; i++) {
@@ -1103,17 +1131,22 @@ static int is_newline(char c) {
 /* Length of the pre-token at s (s < end). The rules as regular expressions, tried in order:
  *   1  \p{N} | 's|... | ?\p{L}+ | ?[^\s\p{L}\p{N}]+ | \s+(?!\S) | \s+ (spaces end at a digit)
  *   2  (?i:'s|...) | [^\r\n\p{L}\p{N}]?\p{L}+ | \p{N} | ?[^\s\p{L}\p{N}]+[\r\n]* | \s*[\r\n]+ |
- *      \s+(?!\S) | \s+ */
+ *      \s+(?!\S) | \s+
+ *   3  as 2, with \p{N}{1,3} for \p{N} */
 static size_t pretoken(const steer_model *m, const char *s, const char *end) {
     enum { L = 1 << LETTER, SYMBOL = 1 << OTHER | 1 << MARK };
 
-    int qwen = m->config.pretok == 2;
+    int qwen = m->config.pretok >= QWEN2_RULE, most = m->config.pretok == LLAMA3_RULE ? 3 : 1;
     int n, class = class_at(m, s, end, &n); /* of the first code point, n bytes */
     size_t run = contraction(s, end, qwen);
     if (run)
         return run;
-    if (class == NUMBER)
-        return (size_t)n;
+    for (; class == NUMBER && most; most--) {
+        run += (size_t)n;
+        class = class_at(m, s + run, end, &n);
+    }
+    if (run)
+        return run;
 
     /* a word, with what may stand before it */
     if (class == LETTER)
@@ -1277,7 +1310,45 @@ static char *normalise(const steer_model *m, const char *text, size_t n, size_t 
     return out;
 }
 
-/* A token of a pre-token, between its neighbours; merged: what it and the next one become. */
+/* The longest token of `whole` that begins the n bytes at s and is of this kind, or -1. */
+static int find_whole(const steer_model *m, const char *s, size_t n, int kind) {
+    while (n) {
+        /* the last one that is not behind these bytes in the order of bytes */
+        uint32_t low = 0, high = m->n_whole;
+        size_t length, common = 0;
+        while (low < high) {
+            uint32_t mid = low + (high - low) / 2;
+            const char *piece = steer_piece(m, (int)m->whole[mid], &length);
+            int order = memcmp(piece, s, min_size(length, n));
+            if (order > 0 || (!order && length > n))
+                high = mid;
+            else
+                low = mid + 1;
+        }
+        if (!low)
+            return -1;
+
+        /* it, or one that begins both it and the text */
+        int id = (int)m->whole[low - 1];
+        const char *piece = steer_piece(m, id, &length);
+        while (common < length && common < n && piece[common] == s[common])
+            common++;
+        if (common == length && m->token_type[id] == kind)
+            return id;
+        n = common == length ? length - 1 : common;
+    }
+    return -1;
+}
+
+/* The token of `whole` whose bytes are these n, and text; or -1. */
+static int text_token(const steer_model *m, const char *s, size_t n) {
+    size_t length;
+    int id = m->n_whole ? find_whole(m, s, n, TEXT_TOKEN) : -1;
+    steer_piece(m, id, &length);
+    return length == n ? id : -1;
+}
+
+/* A token of a piece, between its neighbours; merged: what it and the next one become. */
 typedef struct {
     int prev, next;
     uint32_t id, merged;
@@ -1305,16 +1376,32 @@ static void rank_pair(merger *w, int i) {
         w->best[at / 2] = w->best[at] < w->best[at ^ 1] ? w->best[at] : w->best[at ^ 1];
 }
 
-/* Append the tokens of a pre-token of n > 0 bytes. */
+static void put_token(merger *w, int id) {
+    if (w->count < w->cap)
+        w->tokens[w->count] = id;
+    w->count++;
+}
+
+/* Append the tokens of a piece of n > 0 bytes. */
 static void bpe(merger *w, const char *s, size_t n) {
-    /* a symbol for each byte, linked */
+    static const int lengths[] = {1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 2, 2, 3, 4}; /* of UTF-8 */
+
+    /* a symbol for each byte or code point, linked */
     symbol *x = w->symbols;
-    int end = 1;
-    for (size_t i = 0; i < n; i++) {
-        uint32_t id = w->m->byte_token[(unsigned char)s[i]];
-        if (id != UINT32_MAX) {
-            x[end] = (symbol){end - 1, end + 1, id, 0};
+    int end = 1, points = w->m->config.pretok >= SENTENCEPIECE_RULE;
+    for (size_t i = 0, length; i < n; i += length) {
+        length = points ? min_size(lengths[(unsigned char)s[i] >> 4], n - i) : 1;
+        int whole = points ? text_token(w->m, s + i, length) : -1;
+        if (whole >= 0) {
+            x[end] = (symbol){end - 1, end + 1, (uint32_t)whole, 0};
             end++;
+        }
+        for (size_t k = i; k < i + length && whole < 0; k++) {
+            uint32_t id = w->m->byte_token[(unsigned char)s[k]];
+            if (id != UINT32_MAX) {
+                x[end] = (symbol){end - 1, end + 1, id, 0};
+                end++;
+            }
         }
     }
     x[0] = (symbol){0, 1, UINT32_MAX, 0};
@@ -1336,9 +1423,61 @@ static void bpe(merger *w, const char *s, size_t n) {
         rank_pair(w, gone);
     }
 
-    for (int i = x[0].next; i < end; i = x[i].next, w->count++)
-        if (w->count < w->cap)
-            w->tokens[w->count] = (int)x[i].id;
+    for (int i = x[0].next; i < end; i = x[i].next)
+        put_token(w, (int)x[i].id);
+}
+
+/* SentencePiece's text: a space for every U+2581 and, by rule 5, one before it all. *out_n bytes in
+ * fresh memory, or NULL. */
+static char *space_out(const steer_model *m, const char *text, size_t n, size_t *out_n) {
+    char *out = zeros(add(n, 1), 1);
+    size_t at = 0;
+    if (out && m->config.pretok == SPACED_RULE)
+        out[at++] = ' ';
+    for (size_t i = 0; out && i < n; at++) {
+        int low_line = n - i >= 3 && !memcmp(text + i, "\xE2\x96\x81", 3);
+        out[at] = low_line ? ' ' : text[i];
+        i += low_line ? 3 : 1;
+    }
+    *out_n = at;
+    return out;
+}
+
+/* Append the tokens of n > 0 bytes of text without user-defined tokens. 0: no memory. */
+static int encode_part(merger *w, const char *text, size_t n) {
+    const steer_model *m = w->m;
+    int pieces = m->config.pretok < SENTENCEPIECE_RULE, changed = m->config.nfc || !pieces;
+    char *own = NULL;
+    if (!pieces)
+        own = space_out(m, text, n, &n);
+    else if (m->config.nfc)
+        own = normalise(m, text, n, &n);
+    w->symbols = zeros(n + 2, sizeof *w->symbols);
+    w->best = zeros(n + 2, 2 * sizeof *w->best);
+
+    int ok = w->symbols && w->best && (own || !changed);
+    const char *s = own ? own : text, *end = s + n;
+    for (size_t length; ok && s < end; s += length) {
+        length = pieces ? pretoken(m, s, end) : n;
+        int id = pieces ? text_token(m, s, length) : -1;
+        if (id >= 0)
+            put_token(w, id);
+        else
+            bpe(w, s, length);
+    }
+    free(own);
+    free(w->symbols);
+    free(w->best);
+    return ok;
+}
+
+/* The next user-defined token, *id, of a text, or its end. */
+static const char *next_user(const steer_model *m, const char *s, const char *end, int *id) {
+    if (!m->n_user)
+        return end;
+    while (s < end && (*id = find_whole(m, s, (size_t)(end - s), USER_TOKEN)) < 0)
+        s++;
+    return s;
 }
 
 /* As steer_encode; *count is what it returns. */
@@ -1346,30 +1485,28 @@ static steer_status encode(const steer_model *m, const char *text, size_t n, int
                            long *count, steer_error *e) {
     if (n > INT32_MAX / 4)
         return fail(e, STEER_EARG, "a text of %zu bytes is too long; cut it into parts", n);
-    char *normal = m->config.nfc ? normalise(m, text, n, &n) : NULL;
     merger w = {.m = m, .tokens = tokens, .cap = cap};
-    w.symbols = zeros(n + 2, sizeof *w.symbols);
-    w.best = zeros(n + 2, 2 * sizeof *w.best);
-    steer_status status = STEER_OK;
-    if ((normal || !m->config.nfc) && w.symbols && w.best) {
-        const char *s = normal ? normal : text, *end = s + n;
-        while (s < end) {
-            size_t length = pretoken(m, s, end);
-            bpe(&w, s, length);
+    const char *s = text, *end = text + n;
+    while (s < end) {
+        int id = -1;
+        const char *stop = next_user(m, s, end, &id);
+        if (stop > s && !encode_part(&w, s, (size_t)(stop - s)))
+            return fail(e, STEER_ENOMEM, "no memory to tokenize a text of %zu bytes", n);
+        s = stop;
+        if (s < end) {
+            size_t length;
+            steer_piece(m, id, &length);
+            put_token(&w, id);
             s += length;
         }
-    } else
-        status = fail(e, STEER_ENOMEM, "no memory to tokenize a text of %zu bytes", n);
-    free(normal);
-    free(w.symbols);
-    free(w.best);
+    }
     *count = w.count;
-    return status;
+    return STEER_OK;
 }
 
 long steer_encode(const steer_model *m, const char *text, size_t n, int *tokens, long cap,
                   steer_error *e) {
-    long count;
+    long count = 0;
     clear_error(e);
     return encode(m, text, n, tokens, cap, &count, e) ? -1 : count;
 }
@@ -1382,15 +1519,22 @@ const char *steer_piece(const steer_model *m, int id, size_t *n) {
     return m->token_bytes + m->token_offset[id];
 }
 
+static int is_text(const steer_model *m, int id) { /* of the vocabulary */
+    return m->token_type[id] == TEXT_TOKEN || m->token_type[id] == USER_TOKEN;
+}
+
 size_t steer_decode(const steer_model *m, const int *tokens, int n, char *out, size_t cap) {
     size_t length = 0, piece_n;
+    int first = m->config.pretok == SPACED_RULE;
     for (int i = 0; i < n; i++) {
-        if (outside(tokens[i], 0, m->config.vocab - 1) || m->token_type[tokens[i]])
+        if (outside(tokens[i], 0, m->config.vocab - 1) || !is_text(m, tokens[i]))
             continue;
         const char *piece = steer_piece(m, tokens[i], &piece_n);
-        for (size_t k = 0; k < piece_n; k++, length++)
+        size_t from = first && piece_n && *piece == ' '; /* rule 5's own */
+        for (size_t k = from; k < piece_n; k++, length++)
             if (length + 1 < cap)
                 out[length] = piece[k];
+        first = 0;
     }
     if (cap)
         out[length < cap ? length : cap - 1] = 0;
@@ -1398,7 +1542,7 @@ size_t steer_decode(const steer_model *m, const int *tokens, int n, char *out, s
 }
 
 /* ================================================================================ 5 chat templates
- * A template is eight strings in the model file, START to ASSISTANT_POST. In them the names of
+ * A template is nine strings in the model file, START to ANSWER_PRE. In them the names of
  * special tokens mean those tokens; in a user's text they are text. Plain text is tokenized in one
  * piece between two special tokens, across the border of template and user text, as in training.
  * The section's second half checks the parts of the model file that belong to sections 4 and 5. */
@@ -1448,18 +1592,32 @@ static void put_template(chat_builder *b, int piece) {
     }
 }
 
+/* Whether Python's strip takes the code point at s, of *n bytes. */
+static int is_blank(const steer_model *m, const char *s, const char *end, int *n) {
+    return class_at(m, s, end, n) == SPACE || (*s >= 0x1C && *s <= 0x1F);
+}
+
 /* The text of a turn between two strings of the template. */
 static void put_turn(chat_builder *b, int pre, const char *s, int post) {
-    size_t n = strlen(s);
-    put_template(b, pre);
-    while (b->m->config.trim && n && isspace((unsigned char)s[n - 1]))
-        n--;
-    while (b->m->config.trim && n && isspace((unsigned char)*s)) {
-        s++;
-        n--;
+    const char *end = s + strlen(s), *thought = s;
+    int n;
+    while (pre == ASSISTANT_PRE && b->m->config.drop_thinking &&
+           (thought = strstr(thought, "</think>"))) {
+        thought += strlen("</think>");
+        s = thought + strspn(thought, "\n");
     }
-    memcpy(b->plain + b->n, s, n);
-    b->n += n;
+    if (b->m->config.trim) {
+        while (s < end && is_blank(b->m, s, end, &n))
+            s += n;
+        const char *last = s; /* behind the last code point that stays */
+        for (const char *p = s; p < end; p += n)
+            if (!is_blank(b->m, p, end, &n))
+                last = p + n;
+        end = last;
+    }
+    put_template(b, pre);
+    memcpy(b->plain + b->n, s, (size_t)(end - s));
+    b->n += (size_t)(end - s);
     put_template(b, post);
 }
 
@@ -1481,14 +1639,14 @@ static steer_status encode_chat(const steer_model *m, const char *system, const 
         return fail(e, STEER_ENOMEM, "no memory for a conversation of %zu bytes", n);
 
     put_template(&b, START);
-    if (*system)
+    if (*system || m->config.system_always)
         put_turn(&b, SYSTEM_PRE, system, SYSTEM_POST);
     for (int i = 0; i < n_turns; i++)
         if (i % 2)
             put_turn(&b, ASSISTANT_PRE, turns[i], ASSISTANT_POST);
         else
             put_turn(&b, USER_PRE, turns[i], USER_POST);
-    put_template(&b, ASSISTANT_PRE);
+    put_template(&b, ANSWER_PRE);
     flush_plain(&b);
     free(b.plain);
     *count = b.count;
@@ -1497,7 +1655,7 @@ static steer_status encode_chat(const steer_model *m, const char *system, const 
 
 long steer_chat(const steer_model *m, const char *system, const char *const *turns, int n_turns,
                 int *tokens, long cap, steer_error *e) {
-    long count;
+    long count = 0;
     clear_error(e);
     return encode_chat(m, system, turns, n_turns, tokens, cap, &count, e) ? -1 : count;
 }
@@ -1541,9 +1699,10 @@ static steer_status check_tokens(steer_model *m, steer_error *e) {
      * zero, and then steps over all bytes of the name. */
     for (int i = 0; i < vocab; i++) {
         const char *name = steer_piece(m, i, &n);
-        if (m->token_type[i] > 2)
+        if (m->token_type[i] > USER_TOKEN)
             return fail(e, STEER_EFORMAT, "token %d is of no known kind" EXPORT_AGAIN, i);
-        if (m->token_type[i] != 1)
+        m->n_user += m->token_type[i] == USER_TOKEN;
+        if (m->token_type[i] != SPECIAL_TOKEN)
             continue;
         if (memchr(name, 0, n))
             return fail(e, STEER_EFORMAT,
@@ -1561,6 +1720,23 @@ static steer_status check_tokens(steer_model *m, steer_error *e) {
         if (!piece || n != 1 || *piece != (char)i || m->token_type[t])
             return fail(e, STEER_EFORMAT,
                         "byte %d has the token %u, which is not its text" EXPORT_AGAIN, i, t);
+    }
+    return STEER_OK;
+}
+
+static steer_status check_wholes(const steer_model *m, steer_error *e) {
+    size_t n, before_n;
+    for (uint32_t i = 0; i < m->n_whole; i++) {
+        uint32_t id = m->whole[i];
+        const char *piece = id < (uint32_t)m->config.vocab ? steer_piece(m, (int)id, &n) : NULL;
+        if (!piece || !n || !is_text(m, (int)id)) /* steer_encode: it takes at least one byte */
+            return fail(e, STEER_EFORMAT, "whole token %u is no text" EXPORT_AGAIN, i);
+        if (!i)
+            continue;
+        const char *before = steer_piece(m, (int)m->whole[i - 1], &before_n);
+        int order = memcmp(before, piece, min_size(before_n, n)); /* find_whole */
+        if (order > 0 || (!order && before_n >= n))
+            return fail(e, STEER_EFORMAT, "whole token %u is out of order" EXPORT_AGAIN, i);
     }
     return STEER_OK;
 }
@@ -1681,7 +1857,7 @@ static steer_status check_grammar(const steer_model *m, steer_error *e) {
     return STEER_OK;
 }
 
-/* put_template: eight texts, each with its zero. What relies on m->eoi (tapes of so many rows a
+/* put_template: nine texts, each with its zero, or all but the last. What relies on m->eoi (tapes of so many rows a
  * prompt, sites) wants 1 to MAX_EOI; it also shows whether the default site is one. */
 static steer_status check_template(steer_model *m, const char *text, steer_error *e) {
     const char *end = text + m->template_size;
@@ -1690,18 +1866,24 @@ static steer_status check_template(steer_model *m, const char *text, steer_error
         m->piece[pieces++] = text;
         text += strlen(text) + 1;
     }
-    if (text != end || pieces != PIECES)
+    if (text != end || pieces < ANSWER_PRE)
         return fail(e, STEER_EFORMAT, "its chat template is not of %d parts" EXPORT_AGAIN, PIECES);
+    if (pieces == ANSWER_PRE)
+        m->piece[ANSWER_PRE] = m->piece[ASSISTANT_PRE];
 
-    chat_builder w = {.m = m, .plain = zeros(m->template_size, 1), .e = e};
+    chat_builder w = {.m = m, .plain = zeros(m->template_size + 1, 1), .e = e};
     if (!w.plain)
         return fail(e, STEER_ENOMEM, "no memory to open it");
+    int lead = m->config.pretok == SPACED_RULE; /* behind a text no space is put before them */
+    if (lead)
+        w.plain[w.n++] = 'a';
     put_template(&w, USER_POST);
-    put_template(&w, ASSISTANT_PRE);
+    put_template(&w, ANSWER_PRE);
     flush_plain(&w);
     free(w.plain);
     if (w.status)
         return w.status;
+    w.count -= lead;
     if (w.count < 1 || w.count > MAX_EOI)
         return fail(e, STEER_EFORMAT,
                     "its chat template ends a request with %ld tokens, not 1 to "
@@ -1728,13 +1910,15 @@ static steer_status load_tokenizer(steer_model *m, const file_header *h, steer_e
     m->token_type = at[TOKEN_TYPES];
     m->byte_token = at[BYTE_TOKENS];
     m->merges = (lookup){at[MERGES], (uint32_t)(n[MERGES] / 16), 4};
+    m->whole = at[WHOLES];
+    m->n_whole = (uint32_t)(n[WHOLES] / 4);
     m->unicode = (lookup){at[UNICODE], (uint32_t)(n[UNICODE] / 12), 3};
     m->grammar = at[GRAMMAR];
     m->grammar_size = n[GRAMMAR];
     m->template_size = n[TEMPLATE];
     m->template_crc = crc32_of(0, at[TEMPLATE], m->template_size);
     if (n[TOKEN_OFFSETS] != (vocab + 1) * 4 || n[TOKEN_TYPES] != vocab || n[BYTE_TOKENS] != 1024 ||
-        n[MERGES] % 16 || n[UNICODE] % 12 || m->token_offset[0] ||
+        n[MERGES] % 16 || n[UNICODE] % 12 || n[WHOLES] % 4 || m->token_offset[0] ||
         m->token_offset[vocab] != n[TOKEN_BYTES])
         return fail(e, STEER_EFORMAT, "a tokenizer table of the wrong size" EXPORT_AGAIN);
     if (m->config.nfc) {
@@ -1748,6 +1932,7 @@ static steer_status load_tokenizer(steer_model *m, const file_header *h, steer_e
     }
 
     TRY(check_tokens(m, e));
+    TRY(check_wholes(m, e));
     TRY(check_merges(m, e));
     TRY(check_unicode(m, e));
     if (m->config.nfc)
@@ -1796,7 +1981,7 @@ struct steer_context {
     stream *streams;             /* [streams] */
     float *cache;                /* [streams][layers][kv] keys, then values */
     size_t key_size, value_size; /* floats of each */
-    float *cosine, *sine;        /* [positions][head_dim / 2] */
+    float *cosine, *sine;        /* [1 or 2 tables][positions][head_dim / 2], see turn_row */
 
     /* The last run: the caller's rows and tape (without one, all its pointers are NULL). */
     const steer_row *rows; /* [n_rows] */
@@ -1945,8 +2130,8 @@ static size_t lay_out(steer_context *c, const steer_model *model, const steer_li
     /* streams */
     PLACE(c->streams, limit->streams);
     PLACE(c->cache, mul(mul(limit->streams, config->layers * kv), add(c->key_size, c->value_size)));
-    PLACE(c->cosine, mul(positions, hd / 2));
-    PLACE(c->sine, mul(positions, hd / 2));
+    PLACE(c->cosine, mul(mul(1 + config->local_rope, positions), hd / 2));
+    PLACE(c->sine, mul(mul(1 + config->local_rope, positions), hd / 2));
 
     /* the order of a run's rows */
     PLACE(c->batch, rows);
@@ -1980,6 +2165,17 @@ static size_t lay_out(steer_context *c, const steer_model *model, const steer_li
     return at > SIZE_MAX / 2 ? 0 : at;
 }
 
+/* Whether block b has the sliding window. */
+static int is_local(const steer_config *m, int b) {
+    return m->window && b % m->window_every != m->window_every - 1;
+}
+
+/* The row of the rotations' tables for position t, of the second table if `local` and there is one. */
+static size_t turn_row(const steer_context *c, int local, int t) {
+    size_t positions = c->key_size / c->m->config.head_dim;
+    return local && c->m->rope_local ? positions + t : (size_t)t;
+}
+
 size_t steer_context_bytes(const steer_model *m, const steer_limits *l) {
     return lay_out(&(steer_context){0}, m, l, NULL);
 }
@@ -2010,14 +2206,16 @@ steer_context *steer_context_new(const steer_model *m, const steer_limits *l, st
     lay_out(c, m, l, (char *)(c + 1) + (ALIGN - (uintptr_t)(c + 1) % ALIGN));
 
     int half = m->config.head_dim / 2;
-    for (int t = 0; t < limit->positions; t++) {
-        float *cosine = row_at(c->cosine, t, half), *sine = row_at(c->sine, t, half);
-        for (int i = 0; i < half; i++) {
-            float angle = (float)t * m->rope_freq[i];
-            cosine[i] = cosf(angle);
-            sine[i] = sinf(angle);
+    for (int local = 0; local <= m->config.local_rope; local++)
+        for (int t = 0; t < limit->positions; t++) {
+            size_t row = turn_row(c, local, t);
+            float *cosine = row_at(c->cosine, row, half), *sine = row_at(c->sine, row, half);
+            for (int i = 0; i < half; i++) {
+                float angle = (float)t * (local ? m->rope_local : m->rope_freq)[i];
+                cosine[i] = cosf(angle);
+                sine[i] = sinf(angle);
+            }
         }
-    }
     for (int i = 0; i < limit->streams; i++)
         c->streams[i].twin = -1;
     return c;
@@ -2261,8 +2459,7 @@ static void norm_rows(const steer_context *c, float *y, const float *x, const fl
 
 /* The first position that position t sees in block b: one of its window's, or of all. */
 static int window_first(const steer_config *config, int b, int t) {
-    int local = config->window && b % config->window_every != config->window_every - 1;
-    return local ? max_int(0, t - config->window + 1) : 0;
+    return is_local(config, b) ? max_int(0, t - config->window + 1) : 0;
 }
 
 /* Attention of the row at place r, at position t, for the heads h of kv group g:
@@ -2303,7 +2500,8 @@ static void attend(steer_context *c, int r, int b, int g, float *scratch) {
         copy_floats(row_at(c->z, r, q_width) + (g * group + h) * hd, z + h * vd, hd);
 }
 
-/* Rope on q and k; keys and values of the rows into their streams' caches. */
+/* The QK-norm, if there is one, and rope on q and k; keys and values of the rows into their streams'
+ * caches. */
 static void store_keys_and_values(steer_context *c, int b, int n) {
     const steer_config *config = &c->m->config;
     int hd = config->head_dim, half = hd / 2, vd = value_width(config);
@@ -2311,14 +2509,21 @@ static void store_keys_and_values(steer_context *c, int b, int n) {
     for (int r = 0; r < n; r++) {
         int own = batch_row(c, r)->stream, t = batch_row(c, r)->pos;
         int from = source_of(c, r, b, STEER_V); /* EDIT, freezing: the twin's values */
-        const float *cosine = row_at(c->cosine, t, half), *sine = row_at(c->sine, t, half);
+        size_t turn = turn_row(c, is_local(config, b), t);
+        const float *cosine = row_at(c->cosine, turn, half), *sine = row_at(c->sine, turn, half);
+        const block *w = &c->m->blocks[b];
         float *q = row_at(c->q, r, config->heads * hd);
         float *k = row_at(c->k, r, config->kv_heads * hd);
         const float *v = row_at(c->v, from, config->kv_heads * hd);
 
-        for (int h = 0; h < config->heads; h++)
-            rope(q + h * hd, cosine, sine, half);
+        for (int h = 0; h < config->heads; h++, q += hd) {
+            if (config->qk_norm)
+                rmsnorm(q, q, w->q_norm, config->norm_offset, config->norm_eps, hd);
+            rope(q, cosine, sine, half);
+        }
         for (int g = 0; g < config->kv_heads; g++, k += hd, v += hd) {
+            if (config->qk_norm)
+                rmsnorm(k, k, w->k_norm, config->norm_offset, config->norm_eps, hd);
             rope(k, cosine, sine, half);
             copy_floats(row_at(keys_of(c, own, b, g), t, hd), k, hd);
             copy_floats(row_at(values_of(c, own, b, g), t, vd), v, hd);
@@ -2401,6 +2606,8 @@ static void run_block(steer_context *c, int b, int n) {
         cut_attention_inputs(c, b); /* EDIT */
 
     /* attention of each row over its stream's past */
+    record(c, tape->q_in, c->q, q_width, b, n);
+    record(c, tape->k_in, c->k, kv_width, b, n);
     store_keys_and_values(c, b, n);
     record(c, tape->q, c->q, q_width, b, n);
     record(c, tape->k, c->k, kv_width, b, n);
@@ -4296,25 +4503,47 @@ static void attend_back(const steer_model *m, const steer_tape *tape, back_scrat
     }
 }
 
-/* Position t of all heads. In the forward pass q and k were turned by rope, and the heads of a
- * group read one key and one value: their gradients are summed, at the group's first head. */
-static void groups_back(const steer_context *c, back_scratch *s, int t) {
+/* One head's query or key x, which was normed by its gain and turned: dm/dx in the place of dy. */
+static void turn_back(const steer_context *c, float *dy, const float *x, const float *norm,
+                      size_t turn) {
     const steer_config *config = &c->m->config;
-    int hd = config->head_dim, half = hd / 2, group = config->heads / config->kv_heads;
-    float *cosine = row_at(c->cosine, t, half), *sine = row_at(c->sine, t, half);
+    int hd = config->head_dim, half = hd / 2;
+    float turned[MAX_HEAD_DIM];
+    rope_back(dy, row_at(c->cosine, turn, half), row_at(c->sine, turn, half), half);
+    if (!config->qk_norm)
+        return;
+    copy_floats(turned, dy, hd);
+    memset(dy, 0, sizeof *dy * hd);
+    rmsnorm_back(dy, turned, x, norm, config->norm_offset, config->norm_eps, hd);
+}
+
+/* Position t of all heads of block b. In the forward pass q and k were normed where the model does,
+ * and turned by rope, and the heads of a group read one key and one value: their gradients are
+ * summed, at the group's first head. */
+static void groups_back(const steer_context *c, const steer_tape *tape, back_scratch *s, int b,
+                        int t) {
+    const steer_config *config = &c->m->config;
+    const block *w = &c->m->blocks[b];
+    int hd = config->head_dim, group = config->heads / config->kv_heads;
+    size_t turn = turn_row(c, is_local(config, b), t);
+    const float *q_in = NULL, *k_in = NULL;
+    if (config->qk_norm) {
+        q_in = tape_at(tape, tape->q_in, config->heads * hd, b, t);
+        k_in = tape_at(tape, tape->k_in, config->kv_heads * hd, b, t);
+    }
     for (int g = 0; g < config->kv_heads; g++) {
         int at = g * group * hd;
         float *dq = row_at(s->dq, t, config->heads * hd) + at;
         float *dk = row_at(s->dk, t, config->heads * hd) + at;
         float *dv = row_at(s->dv, t, config->heads * hd) + at;
         for (int i = 0; i < group; i++)
-            rope_back(dq + i * hd, cosine, sine, half);
+            turn_back(c, dq + i * hd, q_in ? q_in + at + i * hd : NULL, w->q_norm, turn);
         for (int i = 1; i < group; i++)
             for (int k = 0; k < hd; k++) {
                 dk[k] += dk[i * hd + k];
                 dv[k] += dv[i * hd + k];
             }
-        rope_back(dk, cosine, sine, half);
+        turn_back(c, dk, k_in ? k_in + g * hd : NULL, w->k_norm, turn);
     }
 }
 
@@ -4369,7 +4598,7 @@ static void backward(const steer_context *c, const steer_tape *tape, int n, floa
             attend_back(m, tape, s, b, h, n);
         PARALLEL_FOR
         for (int t = 0; t < n; t++)
-            groups_back(c, s, t);
+            groups_back(c, tape, s, b, t);
 
         /* q = W_Q y, k = W_K y, v = W_V y, y = norm(x_b): slot by slot, G = dq W_Q, ... */
         const weight *weights[] = {&w->q, &w->k, &w->v};
@@ -4551,9 +4780,13 @@ static size_t lay_out_tracer(tracer *t, const steer_model *m, int layer, int max
         PLACE(x->q, mul(taped, q_width));       /* [blocks][n][heads * head_dim] */
         PLACE(x->z, mul(taped, q_width));       /* [blocks][n][heads * head_dim] */
         PLACE(x->k, mul(taped, kv_width));      /* [blocks][n][kv_heads * head_dim] */
-        PLACE(x->v, mul(taped, kv_width));      /* [blocks][n][kv_heads * head_dim] */
-        PLACE(x->gate, mul(taped, ff));         /* [blocks][n][ff] */
-        PLACE(x->up, mul(taped, ff));           /* [blocks][n][ff] */
+        if (config->qk_norm) {
+            PLACE(x->q_in, mul(taped, q_width));
+            PLACE(x->k_in, mul(taped, kv_width));
+        }
+        PLACE(x->v, mul(taped, kv_width)); /* [blocks][n][kv_heads * head_dim] */
+        PLACE(x->gate, mul(taped, ff));    /* [blocks][n][ff] */
+        PLACE(x->up, mul(taped, ff));      /* [blocks][n][ff] */
     }
     t->tapes = at;
 
@@ -10945,7 +11178,12 @@ static steer_status set_max_new(experiment *s, const options *o, int standard) {
 
 static steer_status command_info(experiment *s, const options *o) {
     static const char *const types[] = {"f32", "bf16", "q8 in groups of 32"};
-    static const char *const rules[] = {"", "GPT-2's rule with single digits", "Qwen2's rule"};
+    static const char *const rules[] = {"",
+                                        "GPT-2's rule with single digits",
+                                        "Qwen2's rule",
+                                        "Llama 3's rule",
+                                        "SentencePiece",
+                                        "SentencePiece, a space before each text"};
     const steer_model *m = s->m;
     const steer_config *c = &m->config;
     double weights = ((double)c->heads + c->kv_heads) * 2 * c->head_dim * c->d + 3.0 * c->ff * c->d;
@@ -10955,15 +11193,17 @@ static steer_status command_info(experiment *s, const options *o) {
     printf(": %zu bytes, fingerprint %016llx%s\n"
            "  %d blocks, d %d, %d heads, %d kv heads of %d, MLP %d (%s), context %d\n"
            "  %.1f M weights in blocks, %.1f M in embeddings (%s), as %s\n"
-           "  q, k, v biases %s, post-norms %s, norm gain %g + w, soft-caps %g and %g, window %d\n"
+           "  q, k, v biases %s, QK-norm %s, post-norms %s, norm gain %g + w, soft-caps %g and %g, "
+           "window %d%s\n"
            "  vocabulary %d, %s, %u merges, %d special tokens%s\n  refusals begin with",
            m->size, (unsigned long long)c->fingerprint, o->verify ? ", all checksums right" : "",
            c->layers, c->d, c->heads, c->kv_heads, c->head_dim, c->ff, c->gelu ? "GeGLU" : "SwiGLU",
            c->max_seq, weights * c->layers / 1e6, 1e-6 * c->vocab * c->d * (2 - c->tied),
            c->tied ? "tied" : "untied", types[m->blocks[0].q.type], c->qkv_bias ? "yes" : "no",
-           c->post_norms ? "yes" : "no", (double)c->norm_offset, (double)c->attn_cap,
-           (double)c->final_cap, c->window, c->vocab, rules[c->pretok], m->merges.n, m->n_specials,
-           c->nfc ? ", NFC" : "");
+           c->qk_norm ? "yes" : "no", c->post_norms ? "yes" : "no", (double)c->norm_offset,
+           (double)c->attn_cap, (double)c->final_cap, c->window,
+           c->local_rope ? " with rotations of its own" : "", c->vocab, rules[c->pretok],
+           m->merges.n, m->n_specials, c->nfc ? ", NFC" : "");
     for (int i = 0; i < c->n_first; i++) {
         size_t n;
         const char *piece = steer_piece(m, c->first[i], &n);
@@ -10990,7 +11230,7 @@ static steer_status command_info(experiment *s, const options *o) {
 static steer_status command_tokenize(experiment *s, const options *o) {
     const steer_model *m = s->m;
     const char *text = o->chat ? o->chat : o->argument[1];
-    long count;
+    long count = 0;
     int *t;
     TRY(tokens_of(m, o->chat != NULL, o->system, text, &t, &count, s->e));
     for (long i = 0; i < count; i++)
@@ -11173,7 +11413,7 @@ static int take_token(void *user, int number, int token) {
     if (a->one) {
         size_t n;
         const char *piece = steer_piece(m, token, &n);
-        if (!m->token_type[token])
+        if (is_text(m, token))
             type_bytes(&a->screen, piece, n);
         a->status = flush_output(stdout, a->s->e);
     }

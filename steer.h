@@ -82,12 +82,19 @@ typedef struct {
     float norm_eps, norm_offset;    /* RN(x) = x / sqrt(mean x² + eps) · (offset + w) */
     float attn_cap, final_cap;      /* cap · tanh(x / cap) of scores and of logits; 0: none */
     float embed_scale, query_scale; /* of embeddings; of q · k */
-    int pretok;    /* how text is cut, 1: as GPT-2, digits one by one; 2: as Qwen2 */
+    /* How text is cut, 1: as GPT-2, digits one by one; 2: as Qwen2; 3: as Llama 3; 4: as
+     * SentencePiece; 5: the same, with a space before each text. */
+    int pretok;
     int nfc, trim; /* 0 or 1: text is brought into NFC; spaces around a turn are dropped */
     int n_eot, n_first;
     int eot[STEER_MAX_IDS], first[STEER_MAX_IDS]; /* the paper's R: a refusal's first tokens */
     int site_layer, site_pos;                     /* site to report by default; layer 0: none */
     float site_coeff;
+    int system_always; /* the template writes a system turn even when there is no text for it */
+    int drop_thinking; /* and of earlier answers only what stands behind their </think> */
+    int qk_norm,
+        local_rope;       /* queries and keys are normed by head before rope; blocks with a window
+                                have rotations of their own */
     uint64_t fingerprint; /* of all bytes of the file */
     char name[64];
 } steer_config;
@@ -220,14 +227,15 @@ typedef struct {
     int tape;   /* n > 0: this row is recorded as row n - 1 of the tape */
 } steer_row;
 
-typedef struct {       /* what a run remembers of chosen rows; any array may be NULL */
-    float *resid;      /* [depth + 1][rows][d] residual entering each block, after the edits */
-    float *attn, *mlp; /* [depth][rows][d] module outputs, before Gemma's post-norms */
-    float *mid;        /* [depth][rows][d] residual between attention and MLP */
-    float *q, *k, *v;  /* [depth][rows][heads or kv_heads * head_dim], q and k after rope */
-    float *z;          /* [depth][rows][heads * head_dim] values mixed by the patterns */
-    float *gate, *up;  /* [depth][rows][ff] */
-    int rows, first;   /* rows of the arrays, also where a run records fewer; depth = layers -
+typedef struct {        /* what a run remembers of chosen rows; any array may be NULL */
+    float *resid;       /* [depth + 1][rows][d] residual entering each block, after the edits */
+    float *attn, *mlp;  /* [depth][rows][d] module outputs, before Gemma's post-norms */
+    float *mid;         /* [depth][rows][d] residual between attention and MLP */
+    float *q, *k, *v;   /* [depth][rows][heads or kv_heads * head_dim], q and k after rope */
+    float *q_in, *k_in; /* q and k before the QK-norm of a model that has one */
+    float *z;           /* [depth][rows][heads * head_dim] values mixed by the patterns */
+    float *gate, *up;   /* [depth][rows][ff] */
+    int rows, first;    /* rows of the arrays, also where a run records fewer; depth = layers -
                             first: blocks below `first` are not recorded */
 } steer_tape;
 

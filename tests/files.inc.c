@@ -921,7 +921,7 @@ static void test_promises(void) {
         const char *word;
     } types[] = {{'a', 1, "byte 97 has the token 97"},
                  {256, 1, "token 256, is no text"},
-                 {'a', 3, "token 97 is of no known kind"}};
+                 {'a', 4, "token 97 is of no known kind"}};
 
     for (size_t i = 0; i < sizeof types / sizeof *types; i++) {
         image f = small_image(F32, 0);
@@ -947,10 +947,11 @@ static void test_promises(void) {
                  {"s a\ns b", 7, GRAMMAR, "no openers or no steps"},
                  {"\0\0\0\0\0a\0a\0", 10, TEMPLATE, NULL}, /* sound */
                  {"\0\0\0\0\0a\0\0", 9, TEMPLATE, NULL},
-                 {"\0\0\0\0\0a\0", 8, TEMPLATE, "not of 8 parts"},
-                 {"\0\0\0\0\0a\0\0\0", 10, TEMPLATE, "not of 8 parts"},
-                 {"\0\0\0\0\0a\0b\0c", 10, TEMPLATE, "not of 8 parts"},
-                 {"", 0, TEMPLATE, "not of 8 parts"},
+                 {"\0\0\0\0\0a\0", 8, TEMPLATE, "not of 9 parts"},
+                 {"\0\0\0\0\0a\0\0\0", 10, TEMPLATE, NULL}, /* nine strings */
+                 {"\0\0\0\0\0a\0\0\0\0", 11, TEMPLATE, "not of 9 parts"},
+                 {"\0\0\0\0\0a\0b\0c", 10, TEMPLATE, "not of 9 parts"},
+                 {"", 0, TEMPLATE, "not of 9 parts"},
                  {"a\0\0\0\0\0\0\0", 9, TEMPLATE, "with 0 tokens"},
                  {long_end, sizeof long_end, TEMPLATE, "with 65 tokens"}};
 

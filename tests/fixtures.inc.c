@@ -145,6 +145,10 @@ static steer_model *random_model(int seed, double base, steer_config c, dtype ty
     for (int i = 0; i < c.head_dim / 2; i++)
         freq[i] = (float)pow(base, -2.0 * i / c.head_dim);
     m->rope_freq = freq;
+    float *local = c.local_rope ? malloc(sizeof *local * (size_t)c.head_dim) : NULL;
+    for (int i = 0; local && i < c.head_dim / 2; i++)
+        local[i] = (float)pow(10, -2.0 * i / c.head_dim);
+    m->rope_local = local;
     for (int b = 0; b < c.layers; b++) {
         block *w = &m->blocks[b];
         w->attn_norm = random_vector(seed, 16, b, c.d, gain, 0.25);
@@ -163,6 +167,10 @@ static steer_model *random_model(int seed, double base, steer_config c, dtype ty
         w->up = random_matrix(seed, 27, b, c.ff, c.d, sqrt(3.0 / c.d), type);
         w->down = random_matrix(seed, 28, b, c.d, c.ff, sqrt(3.0 / c.ff), type);
         w->post_mlp_norm = random_vector(seed, 29, b, c.d, gain, 0.25);
+        if (c.qk_norm) {
+            w->q_norm = random_vector(seed, 30, b, c.head_dim, gain, 0.25);
+            w->k_norm = random_vector(seed, 31, b, c.head_dim, gain, 0.25);
+        }
     }
     return m;
 }
@@ -178,6 +186,8 @@ static void free_random_model(steer_model *m) {
             free_matrix(matrices[i]);
             free((void *)(uintptr_t)vectors[i]);
         }
+        free((void *)(uintptr_t)w->q_norm);
+        free((void *)(uintptr_t)w->k_norm);
     }
     if (!m)
         return;
@@ -186,6 +196,7 @@ static void free_random_model(steer_model *m) {
     free_matrix(&m->embed);
     free((void *)(uintptr_t)m->final_norm);
     free((void *)(uintptr_t)m->rope_freq);
+    free((void *)(uintptr_t)m->rope_local);
     free(m->blocks);
     free(m);
 }
@@ -499,7 +510,7 @@ static image small_image(dtype type, int kind) {
     c.site_layer = 1;
     c.site_pos = -1;
     c.site_coeff = 1;
-    put_bytes(&p, &c, offsetof(steer_config, fingerprint)); /* the struct is the format */
+    put_bytes(&p, &c, CONFIG_BYTES); /* the struct is the format */
     put_bytes(&p, at, sizeof at);
     seal(&f);
     return f;
@@ -752,7 +763,9 @@ static steer_config random_config(const float *p) {
                           .attn_cap = p[17],
                           .final_cap = p[18],
                           .embed_scale = p[19],
-                          .query_scale = p[20]};
+                          .query_scale = p[20],
+                          .qk_norm = (int)p[21],
+                          .local_rope = (int)p[22]};
 }
 
 /* ---------------------------------------------------------------- errors, in double */

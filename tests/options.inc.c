@@ -382,7 +382,8 @@ static string filled_in(const char *line) {
 
 /* Every `./steer ...` of a document is understood; every option that it names is in the table. */
 static int check_document(const char *path) {
-    static const char *const others[] = {"array", "help"}; /* Slurm's; every command's */
+    static const char *const others[] = {"template", "array",
+                                         "help"}; /* Slurm's; every command's */
     steer_error e = {0};
     size_t n;
     int lines = 0;

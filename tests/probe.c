@@ -1,5 +1,7 @@
 /* What tools/parity.py holds against PyTorch, through the library's public functions:
  *     probe tokens MODEL               token ids of each line of standard input, in hexadecimal
+ *     probe chat MODEL                 token ids of a conversation a line: texts in hexadecimal,
+ *                                      the system's (or -), the user's, the assistant's, ...
  *     probe logits MODEL RAW           logits at every position of each line of ids, as floats
  *     probe scores MODEL VECTOR P RAW  edge scores of one line of ids, P of them prompt, the text
  *                                      the steered run's: positions, total, estimate,
@@ -24,13 +26,41 @@ static int read_ids(char *line, int *ids) {
     return n;
 }
 
-static int print_tokens(const steer_model *m, char *line) {
-    size_t length = strcspn(line, "\n") / 2;
-    for (size_t i = 0; i < length; i++) { /* decoded in place */
-        unsigned byte = 0;
-        sscanf(line + 2 * i, "%2x", &byte);
-        line[i] = (char)byte;
+/* Bytes of a word in hexadecimal, decoded in place. */
+static size_t decode_hex(char *word) {
+    size_t length = strcspn(word, " \n") / 2;
+    for (size_t i = 0; i < length; i++) {
+        char pair[] = {word[2 * i], word[2 * i + 1], 0};
+        word[i] = (char)strtol(pair, NULL, 16);
     }
+    return length;
+}
+
+static int print_chat(const steer_model *m, char *line) {
+    enum { TURNS = 16, CAP = 1 << 16 };
+
+    const char *turns[TURNS];
+    static int ids[CAP];
+    int n = 0;
+    line[strcspn(line, "\n")] = 0;
+    for (char *word = line, *next; word && n < TURNS; word = next) {
+        next = strchr(word, ' ');
+        if (next)
+            *next++ = 0;
+        int none = *word == '-';
+        size_t length = none ? 0 : decode_hex(word);
+        word[length] = 0;
+        turns[n++] = none ? NULL : word;
+    }
+    long count = steer_chat(m, turns[0], turns + 1, n - 1, ids, CAP, &e);
+    for (long i = 0; i < count; i++)
+        printf(i ? " %d" : "%d", ids[i]);
+    putchar('\n');
+    return count < 0;
+}
+
+static int print_tokens(const steer_model *m, char *line) {
+    size_t length = decode_hex(line);
     int *ids = malloc(sizeof *ids * (length + 1));
     long n = ids ? steer_encode(m, line, length, ids, (long)length + 1, &e) : -1;
     for (long i = 0; i < n; i++)
@@ -94,16 +124,17 @@ int main(int argc, char **argv) {
     const char *what = argc > 2 ? argv[1] : "";
     int scores = !strcmp(what, "scores") && argc == 6,
         logits = !strcmp(what, "logits") && argc == 4;
-    if (!scores && !logits && strcmp(what, "tokens"))
+    if (!scores && !logits && strcmp(what, "tokens") && strcmp(what, "chat"))
         return failed("see the top of probe.c");
     steer_model *m = steer_open(argv[2], 0, &e);
     FILE *raw = scores || logits ? fopen(argv[argc - 1], "wb") : NULL;
     int bad = !m || (!raw && (scores || logits));
     while (!bad && fgets(line, sizeof line, stdin)) {
         int n = scores || logits ? read_ids(line, ids) : 0;
-        bad = scores   ? write_scores(m, argv[3], ids, n, atoi(argv[4]), raw)
-              : logits ? write_logits(m, ids, n, raw)
-                       : print_tokens(m, line);
+        bad = scores         ? write_scores(m, argv[3], ids, n, atoi(argv[4]), raw)
+              : logits       ? write_logits(m, ids, n, raw)
+              : *what == 'c' ? print_chat(m, line)
+                             : print_tokens(m, line);
     }
     if (raw && fclose(raw))
         bad = 1;

@@ -76,6 +76,48 @@ static void test_golden_split(void) {
     steer_close(m);
 }
 
+/* Tokenizers of SentencePiece and of whole words, each in a model file that the lines hold. */
+static void test_golden_pieces(void) {
+    enum { CAP = 1 << 18 };
+
+    FILE *f = fopen("tests/golden/pieces.txt", "r");
+    char *line = NULL, *text = malloc(CAP), *bytes = malloc(CAP), name[32] = "";
+    int *ids = malloc(sizeof *ids * CAP), *expected = malloc(sizeof *ids * CAP), cases = 0;
+    size_t size = 0, n = 0;
+    steer_error e = {0};
+    steer_model *m = NULL;
+    CHECK_THAT(f, "tests/golden/pieces.txt is missing");
+    while (f && getline(&line, &size, f) > 0) {
+        char word[32], *rest = after_word(line, word);
+        if (!strcmp(word, "model")) {
+            steer_close(m);
+            rest = after_word(rest + 1, name);
+            size_t length = parse_hex(rest + 1, bytes, CAP);
+            m = steer_open_memory(bytes, length, name, &e);
+            CHECK_THAT(m, "%s", e.text);
+        }
+        if (!strcmp(word, "text"))
+            n = parse_hex(rest + 1, text, CAP);
+        if (strcmp(word, "ids") || !m)
+            continue;
+        long count = parse_ints(rest, expected, CAP);
+        long got = steer_encode(m, text, n, ids, CAP, &e);
+        CHECK_THAT(got == count && !memcmp(ids, expected, sizeof *ids * (size_t)count),
+                   "%s, \"%.*s\": %ld tokens, %ld expected", name, (int)(n < 60 ? n : 60), text,
+                   got, count);
+        cases++;
+    }
+    if (f)
+        fclose(f);
+    CHECK_THAT(cases > 700, "%d cases", cases);
+    steer_close(m);
+    free(line);
+    free(text);
+    free(bytes);
+    free(ids);
+    free(expected);
+}
+
 /* ---------------------------------------------------------------- any bytes */
 
 static size_t random_text(char *out, int kind) {
@@ -274,6 +316,45 @@ static void test_linear_time(void) {
     free(f.bytes);
     steer_close(models[0]);
     steer_close(models[1]);
+}
+
+/* ---------------------------------------------------------------- templates */
+
+static int same_chat(const steer_model *m, const char *system, const char *const *turns, int n,
+                     const int *expected, long count) {
+    int ids[512];
+    return steer_chat(m, system, turns, n, ids, 512, NULL) == count && count > 0 &&
+           !memcmp(ids, expected, sizeof *ids * (size_t)count);
+}
+
+/* What a template says beside its strings: a system turn without a text, earlier answers without
+ * their thinking, blanks of other scripts, a beginning of its own for the answer to come. */
+static void test_template_switches(void) {
+    steer_model *m = open_or_fail("weights/tiny-llama.bin");
+    if (!m)
+        return;
+    const char *turns[] = {"\xC2\xA0 Hello\x1C\xE3\x80\x80\n",
+                           "<think>no</think>yes</think>\n\nSure", "Go"};
+    const char *clean[] = {"Hello", "Sure", "Go"}, *kept[] = {clean[0], turns[1], clean[2]};
+    int with[512], without[512];
+    m->config.trim = 0;
+    m->piece[SYSTEM_PRE] = "<user>";
+    m->piece[SYSTEM_POST] = "<end>";
+    m->piece[SYSTEM] = "";
+    long n = steer_chat(m, "x", clean, 3, with, 512, NULL);
+    long k = steer_chat(m, NULL, clean, 3, without, 512, NULL);
+    CHECK_THAT(n == k + 3 && !same_chat(m, NULL, kept, 3, without, k), "%ld tokens, %ld", n, k);
+    m->config.trim = 1;
+    m->config.drop_thinking = 1;
+    CHECK_THAT(same_chat(m, NULL, turns, 3, without, k), "trimmed, the thinking dropped");
+    m->config.system_always = 1;
+    CHECK_THAT(same_chat(m, "x", turns, 3, with, n), "a system turn with a text");
+    CHECK_THAT(steer_chat(m, NULL, turns, 3, without, 512, NULL) == n - 1 &&
+                   !memcmp(with, without, 2 * sizeof *with),
+               "a system turn without one");
+    m->piece[ANSWER_PRE] = "Sure";
+    CHECK_THAT(!same_chat(m, "x", turns, 3, with, n), "another beginning of the answer");
+    steer_close(m);
 }
 
 /* ---------------------------------------------------------------- normal form */

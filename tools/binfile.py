@@ -6,7 +6,7 @@ with zero padding only, so that the exact size of the file follows from its head
 
 Header: magic STEERMDL, version, number of tensors, file size, CRC-32 of what precedes the weights,
 CRC-32 of the weights, where they begin, name, configuration, default site, ten sections (offset and
-bytes each). Directory: records of 40 bytes (kind, type, block, rows, columns, offset, bytes). Sections
+bytes each), SWITCHES, CONFIG_MORE. Directory: records of 40 bytes (kind, type, block, rows, columns, offset, bytes). Sections
 and tensors: SECTIONS, GLOBAL and BLOCK below; f32, bf16 or q8 (int8 in groups of 32 with f32 scales).
 
 steer.c accepts nothing else: it looks at the size and the first checksum before it reads any further,
@@ -37,27 +37,36 @@ F32, BF16, Q8 = 0, 1, 2                       # tensor types; q8: int8 [rows, co
 DTYPES = {"f32": F32, "bf16": BF16, "q8": Q8}
 SECTIONS = ["token_offsets",                  # u32 [vocab + 1] into token_bytes
             "token_bytes",                    # the bytes that each token stands for
-            "token_types",                    # u8 [vocab]: 0 text, 1 special, 2 unused
+            "token_types",                    # u8 [vocab]: 0 text, 1 special, 2 unused, 3 user-defined
             "byte_tokens",                    # u32 [256]: the token of each single byte, or ~0: none
             "merges",                         # u32 [n, 4]: left, right, rank, result; by (left, right)
             "unicode",                        # u32 [n, 3]: first, last, class 1 L, 2 M, 3 N, 4 space
             "template",                       # the strings of TEMPLATE, each closed by a zero byte
             "grammar",                        # lines "o OPENER with {T}", "s STEP": the answers' grammar
-            "normal", "spare"]                # tables of Unicode NFC (see pack_nfc); empty
+            "normal",                         # tables of Unicode NFC (see pack_nfc)
+            "wholes"]                         # u32 [n] ids that texts are searched for, by their bytes
 TEMPLATE = ["start", "system_pre", "system", "system_post", "user_pre", "user_post",
-            "assistant_pre", "assistant_post"]
+            "assistant_pre", "assistant_post",
+            "answer_pre"]                     # before the answer that is to come
 # Tensors in the order of the directory: kind, name, shape, needed when
 GLOBAL = [(0, "embed", "Vd", None), (1, "unembed", "Vd", "untied"), (2, "final_norm", "d", None),
-          (3, "rope_freq", "r", None)]
+          (3, "rope_freq", "r", None), (4, "rope_local", "r", "local")]
 BLOCK = [(16, "attn_norm", "d", None), (17, "wq", "qd", None), (18, "wk", "kd", None),
          (19, "wv", "kd", None), (20, "bq", "q", "bias"), (21, "bk", "k", "bias"),
          (22, "bv", "k", "bias"), (23, "wo", "dq", None), (24, "post_attn_norm", "d", "post"),
          (25, "mlp_norm", "d", None), (26, "w_gate", "fd", None), (27, "w_up", "fd", None),
-         (28, "w_down", "df", None), (29, "post_mlp_norm", "d", "post")]
+         (28, "w_down", "df", None), (29, "post_mlp_norm", "d", "post"), (30, "q_norm", "h", "qk"),
+         (31, "k_norm", "h", "qk")]
 CONFIG_INT = ["d", "layers", "heads", "kv_heads", "head_dim", "ff", "vocab", "max_seq",
               "qkv_bias", "post_norms", "gelu", "tied", "window", "window_every"]
 CONFIG_FLT = ["norm_eps", "norm_offset", "attn_cap", "final_cap", "embed_scale", "query_scale"]
-TOKEN_INT = ["pretok", "nfc", "trim"]         # pretok 1: GPT-2 with single digits, 2: Qwen2
+CONFIG_MORE = ["qk_norm", "local_rope"]       # absent: 0
+TOKEN_INT = ["pretok", "nfc", "trim"]
+SWITCHES = ["system_always", "drop_thinking"]  # of the template
+# pretok: pre-tokens of bytes (1 GPT-2 with single digits, 2 Qwen2, 3 Llama 3), or SentencePiece's code
+# points (4), with a space before each text (5)
+GPT2, QWEN2, LLAMA3, SENTENCEPIECE, SPACED = 1, 2, 3, 4, 5
+TEXT, SPECIAL, UNUSED, USER = 0, 1, 2, 3      # token types
 NO_TOKEN = 0xFFFFFFFF                         # in byte_tokens
 # What steer.c takes: the least and the greatest of the whole numbers, how many ids eot and refusal
 # hold, how many tokens the template may put between a question and its answer
@@ -107,8 +116,9 @@ def replacing(path):
 def tensor_list(c):
     """[(kind, layer, name, shape)] of a configuration, in file order; names as 'wq.3', 'embed'."""
     dims = {"V": c["vocab"], "d": c["d"], "r": c["head_dim"] // 2, "q": c["heads"] * c["head_dim"],
-            "k": c["kv_heads"] * c["head_dim"], "f": c["ff"]}
-    have = {None: True, "untied": not c["tied"], "bias": c["qkv_bias"], "post": c["post_norms"]}
+            "k": c["kv_heads"] * c["head_dim"], "f": c["ff"], "h": c["head_dim"]}
+    have = {None: True, "untied": not c["tied"], "bias": c["qkv_bias"], "post": c["post_norms"],
+            "qk": c.get("qk_norm"), "local": c.get("local_rope")}
     out = [(k, 0, n, tuple(dims[s] for s in sh)) for k, n, sh, need in GLOBAL if have[need]]
     for b in range(c["layers"]):
         out += [(k, b, f"{n}.{b}", tuple(dims[s] for s in sh)) for k, n, sh, need in BLOCK if have[need]]
@@ -173,6 +183,7 @@ def check(c, t, site):
     need(c["heads"] % c["kv_heads"] == 0, f"{c['heads']} heads can't share {c['kv_heads']} heads of keys")
     need(c["head_dim"] % 2 == 0, f"a head has {c['head_dim']} dimensions, an odd number")
     need(c["window_every"] > 0 or c["window"] == 0, "a sliding window for no block")
+    need(c["window"] or not c.get("local_rope"), "rotations of their own for blocks with a window, and no window")
     for k in CONFIG_FLT:
         need(abs(c[k]) <= LARGEST, f"{k} is {c[k]}, not a finite number")
     for k in "norm_eps", "attn_cap", "final_cap":
@@ -190,7 +201,8 @@ def check(c, t, site):
     for i in t["eot"] + t["refusal"]:
         need(0 <= i < vocab, f"token {i} is outside the vocabulary of {vocab}")
     for i, (s, k) in enumerate(zip(t["tokens"], t["types"])):
-        need(0 <= k <= 2, f"token {i} is of type {k}")
+        need(0 <= k <= 3, f"token {i} is of type {k}")
+        need(k != USER or s, f"token {i} is matched in texts and has no text")
         need(k != 1 or b"\0" not in s, f"token {i} ({s!r}) is special and holds a zero byte")
     need(sum(map(len, t["tokens"])) < 1 << 32, "the tokens have more than 4 GB of text")
     for byte, i in enumerate(t["byte_tokens"]):
@@ -203,6 +215,12 @@ def check(c, t, site):
              f"merge {rank} of tokens {left} and {right} does not result in token {result}")
         first = rank_of.setdefault((left, right), rank)
         need(first == rank, f"merge {rank}, of tokens {left} and {right}, is there before as merge {first}")
+    ranks = t.get("ranks", range(len(t["merges"])))
+    need(len(ranks) == len(t["merges"]) < 1 << 32, f"{len(ranks)} ranks for {len(t['merges'])} merges")
+    if t["pretok"] >= SENTENCEPIECE:
+        need(NO_TOKEN not in t["byte_tokens"], "the vocabulary has no token for some byte")
+    if t["pretok"] == SPACED:
+        need(USER not in t["types"], "the tokenizer has user-defined tokens and puts a space before each text")
     before = -1
     for first, last, k in t["unicode"]:
         need(before < first <= last and 1 <= k <= 4, f"the Unicode table is wrong at U+{first:04X}")
@@ -219,10 +237,11 @@ def check(c, t, site):
 def write(path, config, tokenizer, tensors, dtype, name, site=(0, 0, 0.0), tick=lambda done, of: None):
     """Write a model file.
 
-    config     dict of CONFIG_INT and CONFIG_FLT
+    config     dict of CONFIG_INT, CONFIG_FLT and CONFIG_MORE
     tokenizer  dict: pretok, nfc, trim, eot [ids], refusal [ids], tokens [bytes], types [int],
-               merges [(left id, right id, result id)] in rank order, byte_tokens [256 ids],
-               unicode [(first, last, class)], template {name: str}, grammar str, normal bytes
+               merges [(left id, right id, result id)] in rank order, or with their ranks [int],
+               byte_tokens [256 ids], wholes [ids] of text that is looked up, unicode [(first, last,
+               class)], template {name: str}, SWITCHES 0 or 1, grammar str, normal bytes
     tensors    a function (name, first, last) -> float32 array of these rows (of a vector: numbers),
                called in the order of the file; see whole()
     dtype      'f32', 'bf16' or 'q8' for the matrices
@@ -234,13 +253,20 @@ def write(path, config, tokenizer, tensors, dtype, name, site=(0, 0, 0.0), tick=
     check(config, tokenizer, site)
     t, want = tokenizer, DTYPES[dtype]
     offsets = np.cumsum([0] + [len(b) for b in t["tokens"]]).astype(np.uint32)
-    merges = sorted((l, r, rank, res) for rank, (l, r, res) in enumerate(t["merges"]))
+    ranks = t.get("ranks", range(len(t["merges"])))
+    strings = [t["template"].get(k, "") for k in TEMPLATE]
+    if t["template"].get("answer_pre", t["template"].get("assistant_pre", "")) == strings[6]:
+        strings.pop()                             # it begins as every answer does
+    merges = sorted((l, r, rank, res) for rank, (l, r, res) in zip(ranks, t["merges"]))
+    wholes = {t["tokens"][i]: i for i in reversed(t.get("wholes", []))}
+    wholes |= {s: i for i, (s, k) in enumerate(zip(t["tokens"], t["types"])) if k == USER}
     body = {"token_offsets": offsets.tobytes(), "token_bytes": b"".join(t["tokens"]),
             "token_types": bytes(t["types"]), "byte_tokens": np.array(t["byte_tokens"], np.uint32).tobytes(),
             "merges": np.array(merges, np.uint32).tobytes(),
             "unicode": np.array(t["unicode"], np.uint32).tobytes(),
-            "template": b"".join(t["template"].get(k, "").encode() + b"\0" for k in TEMPLATE),
-            "grammar": t.get("grammar", "").encode(), "normal": t.get("normal", b""), "spare": b""}
+            "template": b"".join(s.encode() + b"\0" for s in strings),
+            "grammar": t.get("grammar", "").encode(), "normal": t.get("normal", b""),
+            "wholes": np.array([wholes[s] for s in sorted(wholes)], np.uint32).tobytes()}
     todo = tensor_list(config)
     at = up(HEADER + 40 * len(todo))
     sections = []
@@ -270,6 +296,8 @@ def write(path, config, tokenizer, tensors, dtype, name, site=(0, 0, 0.0), tick=
     head += struct.pack("<16I", *ids(t["eot"]), *ids(t["refusal"]))
     head += struct.pack("<Iif", *site)
     head += b"".join(struct.pack("<QQ", *s) for s in sections)
+    head += struct.pack("<2I", *(int(t.get(k, 0)) for k in SWITCHES))
+    head += struct.pack("<2I", *(int(config.get(k, 0)) for k in CONFIG_MORE))
     meta = bytearray((head.ljust(HEADER, b"\0") + directory).ljust(sections[0][0], b"\0"))
     for (o, n), s in zip(sections, SECTIONS):
         assert len(meta) == o
@@ -333,9 +361,14 @@ def read(path, tensors=True):
     t["types"] = list(sec["token_types"])
     t["byte_tokens"] = np.frombuffer(sec["byte_tokens"], np.uint32).tolist()
     m = np.frombuffer(sec["merges"], np.uint32).reshape(-1, 4)
-    t["merges"] = [(int(l), int(r), int(res)) for l, r, _, res in m[np.argsort(m[:, 2])]]
+    m = m[np.argsort(m[:, 2], kind="stable")].tolist()
+    t["merges"], t["ranks"] = [(l, r, res) for l, r, _, res in m], [rank for _, _, rank, _ in m]
+    t["wholes"] = np.frombuffer(sec["wholes"], np.uint32).tolist()
+    t |= dict(zip(SWITCHES, struct.unpack_from("<2I", raw, 280 + 16 * len(SECTIONS))))
+    config |= dict(zip(CONFIG_MORE, struct.unpack_from("<2I", raw, 288 + 16 * len(SECTIONS))))
     t["unicode"] = [tuple(map(int, r)) for r in np.frombuffer(sec["unicode"], np.uint32).reshape(-1, 3)]
-    t["template"] = dict(zip(TEMPLATE, (s.decode() for s in sec["template"].split(b"\0"))))
+    strings = [s.decode() for s in sec["template"].split(b"\0")[:-1]]
+    t["template"] = dict(zip(TEMPLATE, strings if len(strings) > 8 else [*strings, strings[6]]))
     t["grammar"], t["normal"] = sec["grammar"].decode(), sec["normal"]
     out = {}
     for i, (kind, layer, tname, shape) in enumerate(tensor_list(config) if tensors else []):

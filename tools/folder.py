@@ -17,23 +17,27 @@ from binfile import Refused
 
 MOST = 1 << 30                                # bytes of one JSON file or tokenizer
 # Families, by model_type: Gemma's norms multiply by 1 + w, its embeddings by sqrt(d)
-GEMMA = {"gemma", "gemma2"}
-FAMILIES = {"llama", "mistral", "qwen2"} | GEMMA
+GEMMA = {"gemma", "gemma2", "gemma3_text"}
+FAMILIES = {"llama", "mistral", "qwen2", "qwen3"} | GEMMA
+# What transformers takes where Gemma 3's config.json is silent
+GEMMA3 = {"num_attention_heads": 8, "num_key_value_heads": 4, "head_dim": 256, "vocab_size": 262208,
+          "max_position_embeddings": 131072, "sliding_window": 4096, "rope_theta": 1e6}
 # Keys of config.json that say nothing about the network, or that config() reads
 SILENT = """_name_or_path architectures attention_dropout auto_map bos_token_id cache_implementation
 chunk_size_feed_forward dtype eos_token_id hidden_dropout id2label initializer_range is_llama_config
 label2id max_window_layers model_type pad_token_id pretraining_tp problem_type return_dict torch_dtype
 transformers.js_config transformers_version unsloth_fixed unsloth_version use_cache""".split()
-READ = """attn_logit_softcapping attention_bias final_logit_softcapping head_dim hidden_act
+READ = """_sliding_window_pattern attn_logit_softcapping attention_bias final_logit_softcapping head_dim hidden_act
 hidden_activation hidden_size intermediate_size layer_types max_position_embeddings
 num_attention_heads num_hidden_layers num_key_value_heads query_pre_attn_scalar rms_norm_eps
-rope_parameters rope_scaling rope_theta sliding_window sliding_window_pattern tie_word_embeddings
+rope_local_base_freq rope_parameters rope_scaling rope_theta sliding_window sliding_window_pattern tie_word_embeddings
 use_sliding_window vocab_size""".split()
 NAMES = {"attn_norm": "input_layernorm.weight", "wq": "self_attn.q_proj.weight",
          "wk": "self_attn.k_proj.weight", "wv": "self_attn.v_proj.weight",
          "bq": "self_attn.q_proj.bias", "bk": "self_attn.k_proj.bias", "bv": "self_attn.v_proj.bias",
          "wo": "self_attn.o_proj.weight", "mlp_norm": "post_attention_layernorm.weight",
-         "w_gate": "mlp.gate_proj.weight", "w_up": "mlp.up_proj.weight", "w_down": "mlp.down_proj.weight"}
+         "w_gate": "mlp.gate_proj.weight", "w_up": "mlp.up_proj.weight", "w_down": "mlp.down_proj.weight",
+         "q_norm": "self_attn.q_norm.weight", "k_norm": "self_attn.k_norm.weight"}
 NAMES_POST = NAMES | {"post_attn_norm": "post_attention_layernorm.weight",      # of Gemma 2 and 3
                       "mlp_norm": "pre_feedforward_layernorm.weight",
                       "post_mlp_norm": "post_feedforward_layernorm.weight"}
@@ -42,7 +46,28 @@ TYPES = {"F32": 4, "F16": 2, "BF16": 2}       # bytes of a number
 # The pre-tokenizers that steer.c has, by their regular expression
 QWEN2 = (r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}| ?[^\s\p{L}\p{N}]+[\r\n]*"
          r"|\s*[\r\n]+|\s+(?!\S)|\s+")
-SPLITS = {QWEN2: 2}
+SPLITS = {QWEN2: binfile.QWEN2, QWEN2.replace(r"|\p{N}|", r"|\p{N}{1,3}|"): binfile.LLAMA3}
+LOW_LINE = "\u2581"                            # a space, as SentencePiece writes it
+REPLACE = {"type": "Replace", "pattern": {"String": " "}, "content": LOW_LINE}
+PREPEND = {"type": "Prepend", "prepend": LOW_LINE}
+
+
+def piece_bytes(i, s, spm):
+    """The bytes that a token stands for."""
+    if spm:
+        byte = re.fullmatch("<0x([0-9A-F]{2})>", s)
+        return bytes([int(byte[1], 16)]) if byte else s.replace(LOW_LINE, " ").encode()
+    try:
+        return bytes(map(binfile.BYTE.__getitem__, s))
+    except KeyError:
+        raise Refused(f"token {i} ({s!r}) is not written in GPT-2's alphabet of bytes")
+
+
+def byte_pieces(index):
+    """SentencePiece's tokens of the 256 bytes. Gemma 2 has a tab as text in the byte's place."""
+    there = [index.get(f"<0x{b:02X}>") for b in range(256)]
+    return [index.get(chr(b), binfile.NO_TOKEN) if i is None and b < 128 else binfile.NO_TOKEN if i is None else i
+            for b, i in enumerate(there)]
 
 
 def load_json(path):
@@ -105,10 +130,12 @@ class Folder:
             raise Refused(f"{path} is neither a GGUF file nor a folder with a config.json")
         whole = load_json(self.path / "config.json")
         inner = whole.get("text_config")
-        self.facts = {**whole, **inner} if type(inner) is dict else whole
-        self.facts.pop("text_config", None)
+        self.facts = whole
+        if type(inner) is dict:                   # images are left out
+            self.facts = {k: v for k, v in whole.items() if k in ("eos_token_id", "architectures")} | inner
         self.arch = self.facts.get("model_type")
-        self.notes = []
+        if self.arch == "gemma3_text":
+            self.facts = GEMMA3 | self.facts
         for name in "tokenizer_config", "generation_config":
             path = self.path / f"{name}.json"
             setattr(self, name, load_json(path) if path.is_file() else {})
@@ -150,14 +177,18 @@ class Folder:
         """(window, window_every): block b sees a window unless b % every == every - 1."""
         family, facts = self.arch, self.facts
         size = facts.get("sliding_window")
-        every = {"mistral": binfile.ALWAYS, "gemma2": 2}.get(family, 0)
-        if family == "qwen2" and facts.get("use_sliding_window"):
+        every = {"mistral": binfile.ALWAYS, "gemma2": 2, "gemma3_text": None}.get(family, 0)
+        if family == "gemma3_text":               # transformers writes either
+            every = facts.get("sliding_window_pattern", facts.get("_sliding_window_pattern", 6))
+        if type(every) is not int or every < 0:
+            raise Refused(f"config.json has sliding_window_pattern = {repr(every)[:60]}")
+        if family in ("qwen2", "qwen3") and facts.get("use_sliding_window"):
             kinds = ["full_attention" if b < self.fact("max_window_layers", (int,), 28) else "sliding_attention"
                      for b in range(layers)]
         else:
             kinds = ["full_attention" if not every or b % every == every - 1 else "sliding_attention"
                      for b in range(layers)]
-        if family in ("gemma2", "qwen2") and facts.get("layer_types") is not None:
+        if family in ("gemma2", "gemma3_text", "qwen2", "qwen3") and facts.get("layer_types") is not None:
             kinds = self.fact("layer_types", (list,))
         if family == "gemma2":
             size = self.whole("window", "sliding_window", 4096)
@@ -196,10 +227,10 @@ class Folder:
         if heads % kv_heads:
             raise Refused(f"{heads} heads can't share {kv_heads} heads of keys and values "
                           "(num_key_value_heads of config.json)")
-        head_dim = self.whole("head_dim", "head_dim", 256 if gemma else d // heads)
+        head_dim = self.whole("head_dim", "head_dim", 256 if gemma else 128 if family == "qwen3" else d // heads)
         window, every = self.window(layers)
-        caps = family == "gemma2"
-        scalar = self.number("query_pre_attn_scalar", 256) if family in ("gemma2",) else head_dim
+        caps, gemma3 = family in ("gemma2", "gemma3_text"), family == "gemma3_text"
+        scalar = self.number("query_pre_attn_scalar", 256) if caps else head_dim
         if scalar == 0:
             raise Refused("config.json has query_pre_attn_scalar = 0")
 
@@ -209,19 +240,26 @@ class Folder:
             d=d, layers=layers, heads=heads, kv_heads=kv_heads, head_dim=head_dim,
             ff=self.whole("ff", "intermediate_size"), vocab=self.whole("vocab", "vocab_size"),
             max_seq=self.whole("max_seq", "max_position_embeddings"), qkv_bias=int(family == "qwen2"),
-            post_norms=int(family == "gemma2"), gelu=int(gemma),
+            post_norms=int(caps), gelu=int(gemma), qk_norm=int(gemma3 or family == "qwen3"),
+            local_rope=int(gemma3 and window > 0),
             tied=int(self.fact("tie_word_embeddings", (bool,), gemma)), window=window, window_every=every,
             norm_eps=self.number("rms_norm_eps", 1e-6), norm_offset=float(gemma),
-            attn_cap=cap("attn_logit_softcapping", 50.0) if caps else 0.0,
-            final_cap=cap("final_logit_softcapping", 30.0) if caps else 0.0,
+            attn_cap=cap("attn_logit_softcapping", 0.0 if gemma3 else 50.0) if caps else 0.0,
+            final_cap=cap("final_logit_softcapping", 0.0 if gemma3 else 30.0) if caps else 0.0,
             embed_scale=d ** 0.5 if gemma else 1.0, query_scale=scalar ** -0.5)
 
-    def rope(self, c, kind=None):
+    def rope(self, c, kind="full_attention"):
         """Inverse frequencies as transformers computes them, in float32."""
         facts = self.facts
         p = facts.get("rope_parameters") or facts.get("rope_scaling") or {}
         if type(p) is not dict:
             raise Refused(f"config.json has rope parameters {repr(p)[:60]}")
+        if {"full_attention", "sliding_attention"} & p.keys():
+            p = p.get(kind)
+            if type(p) is not dict:
+                raise Refused(f"config.json has no rope parameters of {kind}")
+        elif kind == "sliding_attention":         # as transformers 4 wrote it
+            p = {"rope_theta": facts.get("rope_local_base_freq", 10000.0)}
         p = {"rope_theta": facts.get("rope_theta", 10000.0), **p}
         how = p.get("rope_type", p.get("type", "default"))
 
@@ -288,7 +326,7 @@ class Folder:
         names, source = NAMES_POST if c["post_norms"] else NAMES, {}
         for _, layer, name, shape in binfile.tensor_list(c):
             kind = name.split(".")[0]
-            if kind.startswith("rope_freq"):
+            if kind.startswith("rope_"):
                 continue
             there = GLOBAL_NAMES.get(kind)
             there = head if kind == "unembed" else stem + (there or f"layers.{layer}.{names[kind]}")
@@ -306,6 +344,8 @@ class Folder:
             if not known.search(name):
                 raise Refused(f"the folder has the tensor {name}, which steer.c does not know")
         ropes = {"rope_freq": self.rope(c)}
+        if c["local_rope"]:
+            ropes["rope_local"] = self.rope(c, "sliding_attention")
 
         def tensor(name, first, last):
             if name in ropes:
@@ -335,37 +375,46 @@ class Folder:
             if model.get(key):
                 raise Refused(f"tokenizer.json has {key} = {model[key]!r}, which steer.c does not know")
         rule, nfc = self.rule(t)
-        words = bool(model.get("ignore_merges"))
-        tokens, types, index = [b""] * rows, [2] * rows, {}
+        spm = rule >= binfile.SENTENCEPIECE
+        if spm and not model.get("byte_fallback"):
+            raise Refused("tokenizer.json has no byte_fallback, without which steer.c knows no SentencePiece")
+        tokens, types, index = [b""] * rows, [binfile.UNUSED] * rows, {}
 
         def put(i, s, kind):
             if type(i) is not int or i < 0:
                 raise Refused(f"tokenizer.json gives {s!r} the id {i!r}")
             if i < rows:
                 tokens[i], types[i] = s, kind
-            elif kind != 1:                       # Gemma 3's text models lack the row of an image's token
+            elif kind != binfile.SPECIAL:         # Gemma 3's text models lack the row of an image's token
                 raise Refused(f"tokenizer.json has token {i}, the embedding {rows} rows")
         added = {a["content"]: a for a in t.get("added_tokens") or []}
         for s, i in model["vocab"].items():
             if s in added:
                 continue
-            try:
-                put(i, bytes(map(binfile.BYTE.__getitem__, s)), 0)
-            except KeyError:
-                raise Refused(f"token {i} ({s!r}) is not written in GPT-2's alphabet of bytes")
+            put(i, piece_bytes(i, s, spm), binfile.TEXT)
             index[s] = i
         for s, a in added.items():
-            strips = a.get("lstrip") or a.get("rstrip") or a.get("single_word")
-            if strips and not a.get("special"):
-                raise Refused(f"tokenizer.json matches {s!r} together with spaces, which steer.c does not know")
-            put(a["id"], s.encode(), 1)
+            special = bool(a.get("special"))
+            strips = a.get("lstrip") or a.get("rstrip") or a.get("single_word") or (nfc and a.get("normalized"))
+            if strips and not special:
+                raise Refused(f"tokenizer.json matches {s!r} not as it stands, which steer.c does not know")
+            put(a["id"], s.replace(LOW_LINE, " ").encode() if spm and not special else s.encode(),
+                binfile.SPECIAL if special else binfile.USER)
         merges = []
         for rank, m in enumerate(model["merges"]):
             left, right = m.split(" ") if type(m) is str else m
-            if left not in index or right not in index or left + right not in index:
+            ids = [index.get(s) for s in (left, right, left + right)]
+            if None not in ids:
+                merges.append(tuple(ids))
+            elif not spm or any(i is None and s not in added for i, s in zip(ids, (left, right, left + right))):
                 raise Refused(f"merge {rank} ({m!r}) names a token that the vocabulary lacks")
-            merges.append((index[left], index[right], index[left + right]))
-        byte_tokens = [index.get(binfile.LETTER[b], binfile.NO_TOKEN) for b in range(256)]
+        if spm:
+            byte_tokens = byte_pieces(index)
+        else:
+            byte_tokens = [index.get(binfile.LETTER[b], binfile.NO_TOKEN) for b in range(256)]
+        wholes = [i for s, i in index.items() if len(s) == 1] if spm else []
+        if model.get("ignore_merges"):
+            wholes = list(index.values())
         names = {s: a["id"] for s, a in added.items() if a["id"] < rows}
 
         def token(key):
@@ -383,14 +432,18 @@ class Folder:
         bos = token("bos_token")
         start = self.tokenizer_config.get("add_bos_token", bos in json.dumps(t.get("post_processor")) if bos else 0)
         return dict(pretok=rule, nfc=nfc, tokens=tokens, types=types, merges=merges, byte_tokens=byte_tokens,
-                    words=words, eot=eot, bos=bos or "", eos=token("eos_token") or "", add_bos=bool(start))
+                    wholes=wholes, eot=eot, bos=bos or "", eos=token("eos_token") or "", add_bos=bool(start))
 
     def rule(self, t):
         """(pretok, nfc) of tokenizer.json, or a refusal that names what steer.c does not have."""
         normalizer, pre = t.get("normalizer"), t.get("pre_tokenizer") or {}
+        chain = (normalizer["normalizers"] if normalizer["type"] == "Sequence" else [normalizer]) if normalizer else []
+        idle = {"type": "Split", "pattern": {"String": " "}, "behavior": "MergedWithPrevious", "invert": False}
+        if chain in ([REPLACE], [PREPEND, REPLACE]) and pre in ({}, idle):
+            return (binfile.SENTENCEPIECE if len(chain) == 1 else binfile.SPACED), 0
         if normalizer not in (None, {"type": "NFC"}):
             raise Refused(f"tokenizer.json has the normalizer {json.dumps(normalizer)[:80]}, which steer.c does "
-                          "not know (NFC is known)")
+                          "not know (NFC is known, and SentencePiece's spaces)")
         parts = pre["pretokenizers"] if pre.get("type") == "Sequence" else [pre]
         kinds = [p.get("type") for p in parts]
         if kinds[-1] == "ByteLevel" and not parts[-1].get("add_prefix_space"):

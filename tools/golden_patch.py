@@ -96,7 +96,8 @@ def patch_case(name, ref, head, ids, p, layer, coeff, vector, flag, kind, steps,
     out = [f"case {name}", *head, f"layer {layer}", f"coeff {coeff:.9g}",
            "tokens " + " ".join(map(str, ids)), f"prompt {p}", line("vector", vector),
            f"flag {flag}", f"metric {kind}", f"steps {steps}", line("poi", poi),
-           line("total", [y]), line("source", [m_src]), line("dest", [m_dest])]
+           line("total", [y]), line("source", [m_src]),
+           line("dest", [m_dest if abs(m_dest) > 1e-14 else 0.0])]        # a KL of 0 and its rounding
     if gradients:
         gout = [grads["resid", 0]] + [grads[k, j] for j in range(g.n) for k in ("attn", "mlp")]
         out += [line(f"gout {i}", x.flatten()) for i, x in enumerate(gout)]

@@ -4,7 +4,8 @@ scores (dim.txt).
 A golden file is a list of cases. A case is a list of lines "KEY VALUE...", closed by "end":
     case NAME
     model PATH | random SEED BASE d layers heads kv_heads head_dim ff vocab qkv_bias post_norms gelu tied
-        window window_every norm_eps norm_offset attn_cap final_cap embed_scale query_scale, dtype TYPE
+        window window_every norm_eps norm_offset attn_cap final_cap embed_scale query_scale
+        [qk_norm local_rope], dtype TYPE
     tokens ID...            vector V...              add LAYER COEFF
     ablate                  keep K...                [3 * layers] by site, then block
     freeze qk|v|mlp         remove svv|mlp           at blocks >= LAYER of the line "add"
@@ -39,6 +40,10 @@ RANDOM = {"llama": (1, 1e4, LLAMA, "f32", 70, 1, 1.0, ALL),
           "gemma-caps": (6, 1e4, GEMMA | {"attn_cap": 50.0, "final_cap": 30.0, "window": 0,
                                           "window_every": 0}, "f32", 20, 3, 1.0, FEW),
           "llama-bf16": (7, 1e4, LLAMA, "bf16", 20, 2, 1.0, FEW),
+          "qwen3": (9, 1e6, LLAMA | {"head_dim": 24, "query_scale": float(np.float32(24 ** -0.5)), "qk_norm": 1},
+                    "f32", 24, 1, 1.0, ALL),
+          "gemma3": (10, 1e4, GEMMA | {"attn_cap": 0.0, "final_cap": 0.0, "window": 6, "window_every": 3,
+                                       "qk_norm": 1, "local_rope": 1}, "f32", 24, 1, -1.5, ALL),
           "llama-q8": (8, 1e4, LLAMA, "q8", 20, 2, 1.0, FEW)}
 
 def random_model(name, dtype=torch.float32):

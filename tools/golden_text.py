@@ -3,10 +3,14 @@
 tokens.txt: "rule N", then "text HEXBYTES" or "chat HEXBYTES" for the template around it, each with its
 "ids ID...". split.txt: "text HEXBYTES", then for each rule the lengths in bytes of the pieces.
 """
+import json
+
 import numpy as np
 
 import binfile
-from reference import ROOT, SPLITS, line, prompts
+import export
+import folder
+from reference import ROOT, SPLITS, line, prompts, sizes
 from reference_text import Text
 
 WRITTEN = ["a", " ", "  ", "   x", "\n", "\n\n", " \n ", "\t", "\tx\t\ty", "\r\n",
@@ -72,7 +76,7 @@ def tokens_group():
 
     def entry(key, s, ids):
         out.extend([f"{key} {s.encode().hex()}", " ".join(map(str, ["ids", *ids]))])
-    for rule in 1, 2:
+    for rule in 1, 2, 3:
         text = Text(t, rule)
         out.append(f"rule {rule}")
         for s in strings([p for f in SPLITS for p, _ in prompts(f, 6)]):
@@ -87,16 +91,87 @@ def tokens_group():
 
 
 def split_group():
-    """The pre-tokenizer alone. The small vocabulary has no merge across the borders where the two rules
+    """The pre-tokenizer alone. The small vocabulary has no merge across the borders where the rules
     differ, so that tokens.txt can't tell them apart."""
     out = ["# text HEXBYTES, then for each rule the lengths in bytes of the pieces that it cuts the text into",
-           "# (GPT-2 with single digits, Qwen2): rule1 N...   rule2 N..."]
+           "# (GPT-2 with single digits, Qwen2, Llama 3): rule1 N...   rule2 N...   rule3 N..."]
     t, different = binfile.read(ROOT / "weights/tiny-llama.bin", tensors=False)[1], 0
-    rules = [Text(t, rule).tok.pre_tokenizer for rule in (1, 2)]
+    rules = [Text(t, rule).tok.pre_tokenizer for rule in (1, 2, 3)]
     for s in strings([]) + LONG_S:
         cut = [[len(piece) for piece, _ in rule.pre_tokenize_str(s)] for rule in rules]
         assert all(sum(n) == len(s.encode()) for n in cut)
         different += cut[0] != cut[1]
         out += [f"text {s.encode().hex()}"] + [line(f"rule{i + 1}", n) for i, n in enumerate(cut)]
     assert different > 50
+    return out
+
+
+def trained(spaces, words, user):
+    """A small tokenizer of the tokenizers library as a tokenizer.json: SentencePiece's BPE with byte
+    fallback (spaces: its normalizer), or Llama 3's, which takes whole words (words: its pre-tokenizer)."""
+    from tokenizers import AddedToken, Tokenizer, models, pre_tokenizers, trainers
+    tok = Tokenizer(models.BPE(byte_fallback=bool(spaces)))
+    if spaces:
+        tok.pre_tokenizer = pre_tokenizers.Metaspace(prepend_scheme="always")
+    else:
+        tok.pre_tokenizer = pre_tokenizers.Sequence(words)
+    texts = [p for f in SPLITS for p, _ in prompts(f, 60)] + WRITTEN[:100] * 2
+    first = [f"<0x{b:02X}>" for b in range(256)] if spaces else []
+    tok.train_from_iterator(texts, trainers.BpeTrainer(
+        vocab_size=900, special_tokens=["<s>", "</s>", *first], show_progress=False,
+        initial_alphabet=[] if spaces else pre_tokenizers.ByteLevel.alphabet()))
+    t = json.loads(tok.to_str())
+    t["added_tokens"] = [a for a in t["added_tokens"] if a["content"] in ("<s>", "</s>")]
+    t["normalizer"] = {"type": "Sequence", "normalizers": spaces} if spaces else None
+    if spaces:
+        t["pre_tokenizer"] = None
+    else:                                         # words that no merges lead to are tokens all the same
+        t["model"]["ignore_merges"] = True
+        for s in "zqxj", "Ġzqxj", "123":
+            t["model"]["vocab"].setdefault(s, len(t["model"]["vocab"]))
+    tok = Tokenizer.from_str(json.dumps(t))
+    tok.add_tokens([AddedToken(s, normalized=False) for s in user])
+    tok.encode_special_tokens = True
+    return tok
+
+
+def pieces_group():
+    """Tokenizers that tiny-llama's vocabulary can't stand for, each in a model file of one dimension."""
+    from reference_text import LLAMA3_WORDS
+    out = ["# Token ids by the `tokenizers` library. model NAME HEXBYTES: a model file; text HEXBYTES; ids ID..."]
+    user = ["\n", "\n\n", "\n\n\n", "\t\t", "<b>", "<tool>", "<tool><b>"]
+    for name, *how in [("spm", [folder.REPLACE], None, user), ("spaced", [folder.PREPEND, folder.REPLACE], None, []),
+                       ("wholes", None, LLAMA3_WORDS, user[3:])]:
+        tok = trained(*how)
+        t, rows = json.loads(tok.to_str()), tok.get_vocab_size()
+
+        class Source(folder.Folder):
+            def __init__(self):
+                self.facts, self.generation_config = {}, {"eos_token_id": 1}
+                self.tokenizer_config = {"bos_token": "<s>", "eos_token": "</s>"}
+
+            def vocabulary(self, rows):
+                return self.from_tokenizers(t, rows)
+
+            def chat_template(self):
+                return ""
+        export.say = lambda text: None
+        v = export.read_tokenizer(Source(), rows)
+        v["template"] = {"user_post": "</s>"}
+        # Classes of what the texts below hold, and of ASCII
+        points = {ord(c) for s in WRITTEN for c in s} | set(range(128))
+        classes = {c: k for first, last, k in v["unicode"] for c in range(first, last + 1) if c in points}
+        config = sizes(1, 1, 1, 1, 2, 1, rows)
+        shapes = {name: shape for *_, name, shape in binfile.tensor_list(config)}
+        path = ROOT / "build" / "pieces.bin"
+        path.parent.mkdir(exist_ok=True)
+        binfile.write(path, config, v | {"unicode": [(c, c, classes[c]) for c in sorted(classes)]},
+                      lambda name, a, b: np.ones((b - a, *shapes[name][1:]), np.float32), "f32", name)
+        out.append(f"model {name} {path.read_bytes().hex()}")
+        path.unlink()
+        hard = ["zqxj zqxj123", "1234 12 3", "x<tool><b><tool> \t\ty", "\n" * 8, "a\n\n\n\nb", "\u2581a\u2581\u2581b",
+                "<s>x</s>", "<0x41>", "aaaaaaaaa", "\t\t\t", "hahahahaha", " <b> <b>"]
+        for s in WRITTEN + hard + [p for p, _ in prompts("harmless-val", 40)]:
+            out += [f"text {s.encode().hex()}", " ".join(map(str, ["ids", *tok.encode(
+                s, add_special_tokens=False).ids]))]
     return out

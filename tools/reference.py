@@ -1,6 +1,6 @@
 """The reference that steer.c is judged against: networks of transformers with hooks at the paper's sites.
 
-The networks are transformers' own LlamaForCausalLM, Qwen2ForCausalLM and Gemma2ForCausalLM with eager
+The networks are transformers' own causal models of Llama, Qwen2, Qwen3, Gemma 2 and Gemma 3 with eager
 attention; every intervention is a hook on their modules. It was written from "What Drives Representation
 Steering?" (arXiv 2604.08524) and the code published with it, and shares no code with steer.c.
 Imports binfile.py alone; golden_*.py, parity.py, versus_torch.py and test_export.py import it.
@@ -13,8 +13,10 @@ import numpy as np
 import torch
 import transformers
 from transformers.models.gemma2 import modeling_gemma2
+from transformers.models.gemma3 import modeling_gemma3
 from transformers.models.llama import modeling_llama
 from transformers.models.qwen2 import modeling_qwen2
+from transformers.models.qwen3 import modeling_qwen3
 
 import binfile
 
@@ -43,7 +45,7 @@ def with_pattern_site(original):
     return attention
 
 
-for m in modeling_llama, modeling_qwen2, modeling_gemma2:
+for m in modeling_llama, modeling_qwen2, modeling_qwen3, modeling_gemma2, modeling_gemma3:
     m.eager_attention_forward = with_pattern_site(m.eager_attention_forward)
 
 
@@ -51,11 +53,13 @@ def keep_float64(net):
     """Replace what transformers computes in float32 whatever the model's type: norms and angles."""
     def norm(module):
         eps = getattr(module, "variance_epsilon", getattr(module, "eps", None))
-        offset = 1.0 if isinstance(module, modeling_gemma2.Gemma2RMSNorm) else 0.0
+        gemma = isinstance(module, (modeling_gemma2.Gemma2RMSNorm, modeling_gemma3.Gemma3RMSNorm))
+        offset = 1.0 if gemma else 0.0
         return lambda x: x * torch.rsqrt(x.pow(2).mean(-1, keepdim=True) + eps) * (module.weight + offset)
 
-    def angles(x, position_ids):
-        a = position_ids[..., None].double() * rotary.inv_freq
+    def angles(x, position_ids, layer_type=None):            # Gemma 3: one a kind of block
+        freq = rotary.inv_freq if layer_type is None else getattr(rotary, f"{layer_type}_inv_freq")
+        a = position_ids[..., None].double() * freq
         a = torch.cat((a, a), -1)
         return a.cos(), a.sin()
     for module in net.modules():
@@ -70,7 +74,8 @@ WEIGHTS = {"wq": "self_attn.q_proj.weight", "bq": "self_attn.q_proj.bias",
            "wv": "self_attn.v_proj.weight", "bv": "self_attn.v_proj.bias",
            "wo": "self_attn.o_proj.weight", "w_gate": "mlp.gate_proj.weight",
            "w_up": "mlp.up_proj.weight", "w_down": "mlp.down_proj.weight",
-           "attn_norm": "input_layernorm.weight", "mlp_norm": "post_attention_layernorm.weight"}
+           "attn_norm": "input_layernorm.weight", "mlp_norm": "post_attention_layernorm.weight",
+           "q_norm": "self_attn.q_norm.weight", "k_norm": "self_attn.k_norm.weight"}
 GEMMA_WEIGHTS = WEIGHTS | {                         # four norms a block, and other names for them
     "post_attn_norm": "post_attention_layernorm.weight",
     "mlp_norm": "pre_feedforward_layernorm.weight", "post_mlp_norm": "post_feedforward_layernorm.weight"}
@@ -78,10 +83,12 @@ TOP = {"embed": "model.embed_tokens.weight", "unembed": "lm_head.weight", "final
 
 
 def network(c, tensors, dtype=torch.float32, attention="eager"):
-    """The model of a .bin as transformers' LlamaForCausalLM, Qwen2ForCausalLM or Gemma2ForCausalLM. Every
-    parameter has its tensor, or it is an error; float32 weights are not copied."""
+    """The model of a .bin as transformers' LlamaForCausalLM, Qwen2ForCausalLM and so on. Every parameter
+    has its tensor, or it is an error; float32 weights are not copied."""
     family = "Gemma2" if c["post_norms"] else "Qwen2" if c["qkv_bias"] else "Llama"
-    gemma = family == "Gemma2"
+    if c.get("qk_norm"):
+        family = "Gemma3" if c["post_norms"] else "Qwen3"
+    gemma = family in ("Gemma2", "Gemma3")
     options = dict(vocab_size=c["vocab"], hidden_size=c["d"], intermediate_size=c["ff"],
                    num_hidden_layers=c["layers"], num_attention_heads=c["heads"],
                    num_key_value_heads=c["kv_heads"], head_dim=c["head_dim"], use_cache=attention != "eager",
@@ -104,22 +111,27 @@ def network(c, tensors, dtype=torch.float32, attention="eager"):
         kind, _, block = name.partition(".")
         if gemma and "norm" in kind and c["norm_offset"] != 1:
             a = a + np.float32(c["norm_offset"] - 1)         # transformers adds 1
-        if kind != "rope_freq":
+        if kind not in ("rope_freq", "rope_local"):
             key = f"model.layers.{block}.{names[kind]}" if block else TOP[kind]
             state[key] = torch.from_numpy(np.asarray(a)).to(dtype)
     if c["tied"]:
         state["lm_head.weight"] = state["model.embed_tokens.weight"]
     with torch.device("meta"):                               # no memory, no random weights
-        config = getattr(transformers, family + "Config")(**options)
+        config = getattr(transformers, family + ("TextConfig" if family == "Gemma3" else "Config"))(**options)
         net = getattr(transformers, family + "ForCausalLM")(config).to(dtype).eval()
     net.load_state_dict(state, strict=True, assign=True)
     net.tie_weights()
     have = dict(net.named_parameters(remove_duplicate=False))
     assert have.keys() == state.keys() and all(torch.equal(have[k], a) for k, a in state.items())
     freq = torch.from_numpy(np.asarray(tensors["rope_freq"])).to(dtype)
-    assert net.model.rotary_emb.inv_freq.shape == freq.shape
-    assert net.model.rotary_emb.attention_scaling == 1
-    net.model.rotary_emb.inv_freq = freq
+    rotary = net.model.rotary_emb
+    if family == "Gemma3":
+        local = torch.from_numpy(np.asarray(tensors.get("rope_local", tensors["rope_freq"]))).to(dtype)
+        assert rotary.full_attention_inv_freq.shape == freq.shape
+        rotary.full_attention_inv_freq, rotary.sliding_attention_inv_freq = freq, local
+    else:
+        assert rotary.inv_freq.shape == freq.shape and rotary.attention_scaling == 1
+        rotary.inv_freq = freq
     for block in net.model.layers:
         block.self_attn.scaling = c["query_scale"]
     if gemma:
@@ -271,8 +283,8 @@ def random_tensors(seed, base, c, dtype):
     out = {}
     for kind, layer, name, shape in binfile.tensor_list(c):
         u, what = uniform(seed, kind, layer, int(np.prod(shape))).reshape(shape), name.partition(".")[0]
-        if what == "rope_freq":
-            a = np.float64(base) ** (-2.0 * np.arange(shape[0]) / c["head_dim"])
+        if what in ("rope_freq", "rope_local"):
+            a = np.float64(base if what == "rope_freq" else LOCAL_BASE) ** (-2.0 * np.arange(shape[0]) / c["head_dim"])
         elif what == "embed":
             a = u * 1.0 / c["embed_scale"]
         elif len(shape) == 2:
@@ -283,8 +295,12 @@ def random_tensors(seed, base, c, dtype):
     return out
 
 
+LOCAL_BASE = 10.0                             # of blocks with a window, where they have a rope of their own
+
+
 def sizes(d, layers, heads, kv_heads, head_dim, ff, vocab, **more):
     c = dict.fromkeys(binfile.CONFIG_INT, 0) | dict.fromkeys(binfile.CONFIG_FLT, 0.0)
+    c |= dict.fromkeys(binfile.CONFIG_MORE, 0)
     c |= dict(d=d, layers=layers, heads=heads, kv_heads=kv_heads, head_dim=head_dim, ff=ff, vocab=vocab,
               max_seq=512, tied=1, norm_eps=1e-5, embed_scale=1.0, query_scale=head_dim ** -0.5) | more
     return c | {k: float(np.float32(c[k])) for k in binfile.CONFIG_FLT}
@@ -293,6 +309,7 @@ def sizes(d, layers, heads, kv_heads, head_dim, ff, vocab, **more):
 def random_reference(seed, base, c, weights, n, dtype):
     """(network, its lines in a golden file, n random tokens)"""
     keys = [k for k in binfile.CONFIG_INT + binfile.CONFIG_FLT if k != "max_seq"]
+    keys += binfile.CONFIG_MORE if any(c[k] for k in binfile.CONFIG_MORE) else []
     numbers = " ".join(f"{c[k]:.9g}" for k in keys)
     ref = Reference(c, random_tensors(seed, base, c, weights), dtype)
     ids = np.random.RandomState(seed).randint(c["vocab"], size=n).tolist()

@@ -13,7 +13,11 @@ FAMILY = {
     "qwen": (32, 1e6, sizes(20, 3, 4, 2, 6, 36, 61, qkv_bias=1, norm_eps=1e-6), 8, 4),
     "gemma": (33, 1e4, sizes(20, 3, 4, 2, 8, 28, 57, post_norms=1, gelu=1, window=4, window_every=2,
                              norm_eps=1e-6, norm_offset=1.0, attn_cap=2.0, final_cap=3.0,
-                             embed_scale=20 ** 0.5, query_scale=6 ** -0.5), 9, 4)}
+                             embed_scale=20 ** 0.5, query_scale=6 ** -0.5), 9, 4),
+    "qwen3": (34, 1e6, sizes(20, 3, 4, 2, 6, 36, 61, norm_eps=1e-6, qk_norm=1), 8, 4),
+    "gemma3": (36, 1e4, sizes(20, 4, 4, 2, 8, 28, 57, post_norms=1, gelu=1, window=4, window_every=3,
+                              norm_eps=1e-6, norm_offset=1.0, embed_scale=20 ** 0.5,
+                              query_scale=6 ** -0.5, qk_norm=1, local_rope=1), 9, 4)}
 
 def family(name):
     """(network, its lines in the golden file, random tokens, prompt tokens)"""

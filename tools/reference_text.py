@@ -11,7 +11,9 @@ SMOLLM2_WORDS = [pre_tokenizers.Digits(individual_digits=True),
                  pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=True)]
 QWEN2_WORDS = [pre_tokenizers.Split(Regex(PRETOKENIZE_REGEX), "isolated"),
                pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False)]
-PRETOK = {1: SMOLLM2_WORDS, 2: QWEN2_WORDS}
+LLAMA3_WORDS = [pre_tokenizers.Split(Regex(PRETOKENIZE_REGEX.replace(r"|\p{N}|", r"|\p{N}{1,3}|")), "isolated"),
+                QWEN2_WORDS[1]]
+PRETOK = {1: SMOLLM2_WORDS, 2: QWEN2_WORDS, 3: LLAMA3_WORDS}
 
 
 def reference_tokenizer(text, types, merges, pretok, nfc):

@@ -126,6 +126,7 @@ class Small:
                   "blk.0.ffn_up": (8, 8), "blk.0.ffn_down": (8, 8)}
         self.tensors = {f"{name}.weight": rng.standard_normal(shape).astype(np.float32)
                         for name, shape in shapes.items()}
+        self.scores = None
         self.patches = []                                    # (bytes, other bytes) of the written file
         self.cut = None                                      # its length
 
@@ -139,7 +140,8 @@ class Small:
         w = gguf.GGUFWriter(path, self.arch, endianess=self.endian)
         for key, (kind, value) in self.meta.items():
             getattr(w, f"add_{kind}")(self.arch + key if key[0] == "." else key, value)
-        for key, values in ("tokens", self.text), ("token_type", self.types), ("merges", self.merges):
+        for key, values in ("tokens", self.text), ("token_type", self.types), ("merges", self.merges), \
+                ("scores", self.scores):
             if values:
                 w.add_array(f"tokenizer.ggml.{key}", values)
         for name, a in self.tensors.items():
@@ -208,6 +210,36 @@ def gemma(s):
         s.tensors[f"blk.0.{name}.weight"] = ones(8)
 
 
+PIECES = ["<unk>", "<s>", "</s>", *(f"<0x{b:02X}>" for b in range(256)), "▁", "t", "h", "e", "I", "th", "▁I",
+          "the", "▁the", "\n\n"]
+PIECE_TYPES = [2, 3, 3] + [6] * 256 + [1] * 9 + [4]
+
+
+def sentencepiece(s):
+    """Gemma's tokenizer in the GGUF: code points, bytes for what is no piece, user-defined pieces."""
+    n = len(PIECES)
+    s.text, s.types, s.merges = list(PIECES), list(PIECE_TYPES), None
+    s.scores = [0.0] * 259 + [-float(i) for i in range(n - 259)]
+    s.set("tokenizer.ggml.model", "string", "llama")
+    s.set("tokenizer.ggml.add_space_prefix", "bool", False)
+    s.set("tokenizer.ggml.bos_token_id", "uint32", 1)
+    s.set("tokenizer.ggml.eos_token_id", "uint32", 2)
+    s.tensors["token_embd.weight"] = ones(n, 8)
+    s.template(CHATML.replace("<|im_start|>", "<s>").replace("<|im_end|>", "</s>"))
+
+
+def qwen3(s):
+    s.arch = "qwen3"
+    for name in "attn_q_norm", "attn_k_norm":
+        s.tensors[f"blk.0.{name}.weight"] = ones(4)
+
+
+def gemma3(s):
+    gemma(s)
+    qwen3(s)
+    s.arch = "gemma3"
+
+
 NAN, INF, MAX = float("nan"), float("inf"), 2**32 - 1
 LOOPS = "{% for a in range(99999) %}" * 4 + "{% endfor %}" * 4
 # Words of the one sentence, and the changes of a Small that must lead to it
@@ -248,20 +280,25 @@ REFUSED = [
     ("attention.scale is", meta(".attention.scale", "float32", NAN, -1.0)),
     ("_softcapping is", [both(gemma, change) for key in ("attn", "final")
                          for change in meta(f".{key}_logit_softcapping", "float32", NAN, INF, -1.0)]),
+    ("lacks the tensor blk.0.attn_q_norm.weight", [field("arch", "qwen3")]),
+    ("has the tensor blk.0.attn_k_norm.weight", [both(qwen3, field("arch", "llama"))]),
+    ("is not a window in all blocks", [both(gemma3, *meta(".attention.sliding_window_pattern", "array", [True, True]))]),
+    ("rope.freq_base_swa is", [both(gemma3, change) for change in meta(".rope.freq_base_swa", "float32", 0.0, NAN)]),
     ("sliding_window is", [both(gemma, change) for change in meta(".attention.sliding_window", "int32", -1)]),
     ("which steer.c does not know", meta(".attn_logit_softcapping", "float32", 50.0)),
     ("which steer.c does not know", meta(".logit_scale", "float32", 2.0, NAN)),
     ("which steer.c does not know", meta(".new\nline", "string", "two\nlines\x1b[2J")),
     ("is one of", meta("split.count", "uint16", 3)),
     ("is one of", meta("split.count", "string", "3")),
-    ("architecture", [field("arch", "gemma3"), patch(b"general.architecture", b"general.architectura")]),
+    ("architecture", [field("arch", "phi3"), patch(b"general.architecture", b"general.architectura")]),
     ("general.architecture is", [patch(b"architecture" + struct.pack("<IQ", 8, 5) + b"llama",
                                        b"architecture" + struct.pack("<IIQ", 9, 0, 1) + b"l")]),
     ("general.name", [patch(b"small", b"sm\xff\xffl")] + meta("general.name", "uint8", 7)),
 
     ("tokenizer.ggml.model is", meta("tokenizer.ggml.model", "uint32", 7)),
-    ("tokenizer model", meta("tokenizer.ggml.model", "string", "llama", "bert")),
-    ("pre-tokenizer", meta("tokenizer.ggml.pre", "string", "llama-bpe")),
+    ("tokenizer model", meta("tokenizer.ggml.model", "string", "bert", "t5")),
+    ("lacks tokenizer.ggml.scores", meta("tokenizer.ggml.model", "string", "llama")),
+    ("pre-tokenizer", meta("tokenizer.ggml.pre", "string", "gpt-2")),
     ("lacks the metadata tokenizer.ggml.pre", [drop("tokenizer.ggml.pre")]),
     ("lacks the metadata tokenizer.ggml.tokens", [field("text", None)]),
     ("tokenizer.ggml.tokens is", [field("text", [1, 2, 3])]),
@@ -283,6 +320,12 @@ REFUSED = [
     ("merge 1, of tokens 116 and 104, is there before as merge 0", [put("merges", 1, "t h")]),
     ("merge 1 ('th x')", [put("merges", 1, "th x"), ]),
     ("merge 2 ('Ġthe')", [put("merges", 2, "Ġthe")]),
+    ("lacks tokenizer.ggml.scores", [both(sentencepiece, field("scores", scores)) for scores in
+                                     (None, [0.0] * 9, [NAN] * len(PIECES))]),
+    ("are the same", [both(sentencepiece, field("scores", [0.0] * len(PIECES)))]),
+    ("no token for some byte", [both(sentencepiece, put("types", 3, 5))]),
+    ("user-defined tokens and puts a space", [both(sentencepiece, *meta("tokenizer.ggml.add_space_prefix", "bool",
+                                                                        True))]),
     ("tokenizer.ggml.merges is", [field("merges", [1, 2])]),
 
     ("Jinja", [template("{% for %}"), template("{% unknown %}"), template("{{ 'open"),
@@ -297,8 +340,8 @@ REFUSED = [
     ("memory", [template("{{ 'a' * 10 ** 10 }}" + CHATML)]),
     ("can't be cut", [template("{{ messages | length }}" + CHATML),
                       template("{{ range(999)|random }}" + CHATML),
-                      # steer.c would trim the default system prompt, too
-                      template(CHATML.replace("Be kind.", " Be kind. ")),
+                      template("{% for m in messages %}<|im_start|>{{ m.content.split('</think>')[-1] }}<|im_end|>"
+                               "{% endfor %}"),
                       template("always the same"), template("{{ '%s' % messages }}")]),
     ("does not render", [template("{{ messages[7].content }}"), template("{{ raise_exception('no\n\nno') }}"),
                          template("{{ ''.__class__.__mro__ }}" + CHATML), template("{{ 1 + 'a' }}" + CHATML),
@@ -465,7 +508,7 @@ FOLDER_REFUSED = [
     ("the id -1", [part("tokenizer", "model.vocab.a", -1), part("tokenizer", "added_tokens.0.id", -1)]),
     ("the embedding 262 rows", [part("tokenizer", "model.vocab.a", 262)]),
     ("not written in", [part("tokenizer", "model.vocab.a b", 5)]),
-    ("together with spaces", [both(part("tokenizer", "added_tokens.0.special", False),
+    ("not as it stands", [both(part("tokenizer", "added_tokens.0.special", False),
                                    part("tokenizer", "added_tokens.0.lstrip", True))]),
     ("eos_token_id is 262", [part("generation", "eos_token_id", [260, 262])]),
     ("eos_token_id is 'x'", fact("eos_token_id", "x")),
@@ -634,6 +677,9 @@ def test_exported(path):
     exported("a small model", path)
     exported("Gemma 2's network", path, gemma)
     exported("Gemma 2's network without a window", path, gemma, *meta(".attention.sliding_window", "uint32", 0))
+    exported("Qwen3's network", path, qwen3)
+    exported("Gemma 3's network", path, gemma3)
+    exported("    with a list of windows", path, gemma3, *meta(".attention.sliding_window_pattern", "array", [True]))
     exported("one number a block", path, *meta(".attention.head_count", "array", [4, 4]))
     exported("the longest context", path, *meta(".context_length", "uint32", 2**24))
     exported("no rope frequency in the file", path, drop(".rope.freq_base"))
@@ -641,6 +687,30 @@ def test_exported(path):
              *meta("general.name", "string", "a\n\x1b[2Jb\0" + "\u4e2d" * 40))
     exported("a byte without a token", path, put("text", 7, "the" * 2))
     exported("an unused token", path, put("types", 5, 5))
+    for spaced in 0, 1:
+        more = [put("types", 268, 1)] * spaced
+        out = exported(f"SentencePiece, {spaced}", path, sentencepiece, *more,
+                       *meta("tokenizer.ggml.add_space_prefix", "bool", bool(spaced)))
+        for text, ids in [("the I", [267, 265] if spaced else [266, 265]), ("tht", [259, 264, 260] if spaced else
+                          [264, 260]), ("\u2581the<s>", None), ("x", [259, 123] if spaced else [123])]:
+            got = steer("tokenize", out, text, "--quiet")[1].split()
+            if ids:
+                check(f"    {text}", got == list(map(str, ids)), got)
+    got = steer("tokenize", exported("SentencePiece's own pieces", path, sentencepiece), "\n\n\n", "--quiet")[1]
+    check("    stand whole", got.split() == ["268", str(3 + 10)], got)
+    for what, source, start in [
+            ("a default that is not trimmed, as it stands", CHATML.replace("Be kind.", " Be kind. "),
+             "<|im_start|>system\n Be kind. <|im_end|>\n"),
+            ("{% generation %}", CHATML.replace("{{ '<|im_start|>' +", "{% generation %}{% endgeneration %}{{ '<|im_start|>' +"),
+             "<|im_start|>system\n"),
+            ("a date", "{{ strftime_now('%d %b %Y') }}" + CHATML, "26 Jul 2024<|im_start|>system\n")]:
+        t = binfile.read(exported(what, path, template(source)))[1]
+        p = t["template"]
+        check("    is what the model file has", p["start"] + p["system_pre"] == start and t["trim"], p)
+    exported("Llama 3's rule", path, *meta("tokenizer.ggml.pre", "string", "llama-bpe"))
+    out = exported("a user-defined token", path, put("types", 258, 4), field("merges", MERGES[:2]))
+    got = steer("tokenize", out, "xĠthe", "--quiet")[1].split()
+    check("    is matched in a text", got == ["120", "258"], got)
     out = exported("no chat template", path, drop("tokenizer.chat_template"))
     ids = [ord(c) for c in "Hi!\n"]
     _, said = steer("tokenize", out, "--chat", "Hi!", "--quiet")
@@ -799,6 +869,10 @@ LLAMA3 = {"rope_type": "llama3", "rope_theta": 5e5, "factor": 8.0, "low_freq_fac
           "high_freq_factor": 4.0, "original_max_position_embeddings": 64}
 
 
+GEMMA3_ROPE = {"full_attention": {"rope_type": "linear", "factor": 8.0, "rope_theta": 1e6},
+               "sliding_attention": {"rope_type": "default", "rope_theta": 100.0}}
+
+
 def write_gguf(path, arch, model, template, pre="smollm", extra=(), quantise=None, drop=()):
     """A model as llama.cpp's convert_hf_to_gguf.py lays it out."""
     c, w = model.config, gguf.GGUFWriter(path, arch)
@@ -811,7 +885,10 @@ def write_gguf(path, arch, model, template, pre="smollm", extra=(), quantise=Non
     w.add_head_count_kv(c.num_key_value_heads)
     w.add_key_length(dh)
     w.add_layer_norm_rms_eps(c.rms_norm_eps)
-    w.add_rope_freq_base(c.rope_parameters["rope_theta"])
+    rope = c.rope_parameters.get("full_attention", c.rope_parameters)
+    w.add_rope_freq_base(rope["rope_theta"])
+    if arch == "gemma3":
+        w.add_sliding_window(c.sliding_window)
     if arch == "gemma2":
         w.add_attn_logit_softcapping(c.attn_logit_softcapping)
         w.add_final_logit_softcapping(c.final_logit_softcapping)
@@ -830,8 +907,9 @@ def write_gguf(path, arch, model, template, pre="smollm", extra=(), quantise=Non
              "input_layernorm": "attn_norm", "self_attn.q_proj": "attn_q", "self_attn.k_proj": "attn_k",
              "self_attn.v_proj": "attn_v", "self_attn.o_proj": "attn_output",
              "post_attention_layernorm": "ffn_norm", "mlp.gate_proj": "ffn_gate",
-             "mlp.up_proj": "ffn_up", "mlp.down_proj": "ffn_down"}
-    if arch == "gemma2":
+             "mlp.up_proj": "ffn_up", "mlp.down_proj": "ffn_down", "self_attn.q_norm": "attn_q_norm",
+             "self_attn.k_norm": "attn_k_norm"}
+    if arch in ("gemma2", "gemma3"):
         names |= {"post_attention_layernorm": "post_attention_norm", "pre_feedforward_layernorm": "ffn_norm",
                   "post_feedforward_layernorm": "post_ffw_norm"}
     for name, p in model.state_dict().items():
@@ -856,7 +934,7 @@ def write_gguf(path, arch, model, template, pre="smollm", extra=(), quantise=Non
             w.add_tensor(there, a, raw_dtype=quantise)
         else:
             w.add_tensor(there, np.ascontiguousarray(a))
-    if c.rope_parameters["rope_type"] == "llama3":
+    if rope["rope_type"] == "llama3":
         plain = 5e5 ** (-np.arange(0, dh, 2) / dh)
         factors = plain / model.model.rotary_emb.inv_freq.numpy()
         w.add_tensor("rope_freqs.weight", factors.astype(np.float32))
@@ -871,7 +949,8 @@ def tiny(family, seed=0, **more):
     import torch
     import transformers as tf
     torch.manual_seed(seed)
-    model = getattr(tf, family + "ForCausalLM")(getattr(tf, family + "Config")(**options)).eval()
+    config = getattr(tf, family + ("TextConfig" if family == "Gemma3" else "Config"))(**options)
+    model = getattr(tf, family + "ForCausalLM")(config).eval()
     for p in model.parameters():                             # biases and norms begin as 0 or 1
         p.data += torch.randn_like(p) * 0.2
     return model
@@ -907,6 +986,7 @@ def test_networks():
     tied = dict(tie_word_embeddings=True)
     linear = {"rope_type": "linear", "factor": 4.0, "rope_theta": 1e4}
     window = dict(sliding_window=16) | tied
+    gemma3 = window | dict(num_hidden_layers=7)   # six a period
     # name: model, template, what its GGUF says beside, what else its config.json says
     models = {
         "llama": ("llama", tiny("Llama", tie_word_embeddings=False), CHATML, {}, {}),
@@ -926,6 +1006,16 @@ def test_networks():
         "qwen2": ("qwen2", tiny("Qwen2", tie_word_embeddings=False), CHATML, {}, {}),
         "gemma": ("gemma", tiny("Gemma", **tied), GEMMA, {}, {}),
         "gemma2": ("gemma2", tiny("Gemma2", query_pre_attn_scalar=32, **window), GEMMA, {}, {}),
+        "qwen3": ("qwen3", tiny("Qwen3", head_dim=48, tie_word_embeddings=False), CHATML, {}, {}),
+        "gemma3": ("gemma3", tiny("Gemma3", query_pre_attn_scalar=32, rope_parameters=GEMMA3_ROPE, **gemma3), GEMMA,
+                   {"gemma3.rope.freq_base_swa": 100.0, "gemma3.rope.scaling.type": "linear",
+                    "gemma3.rope.scaling.factor": 8.0}, {}),
+        "gemma3, as transformers 4 wrote it": (
+            "gemma3", tiny("Gemma3", query_pre_attn_scalar=32, rope_parameters=GEMMA3_ROPE, **gemma3), GEMMA,
+            {"gemma3.rope.freq_base_swa": 100.0, "gemma3.rope.scaling.type": "linear",
+             "gemma3.rope.scaling.factor": 8.0},
+            {"rope_parameters": None, "rope_theta": 1e6, "rope_local_base_freq": 100.0, "layer_types": None,
+             "rope_scaling": {"rope_type": "linear", "factor": 8.0}}),
         "gemma2 with a query scale": ("gemma2", tiny("Gemma2", query_pre_attn_scalar=20, **window), GEMMA,
                                       {"gemma2.attention.scale": 20 ** -0.5}, {}),
     }
