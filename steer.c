@@ -112,6 +112,7 @@
 #include <sys/stat.h>
 #ifndef STEER_NO_MAIN
 #include <poll.h>
+#include <sys/ioctl.h>
 #include <signal.h>
 #endif
 #ifndef __wasi__
@@ -6046,23 +6047,38 @@ static void put_text(FILE *f, const char *s, int lines) {
     put_text_part(f, s, strlen(s), lines);
 }
 
-/* A sentence on standard error. */
-__attribute__((format(printf, 1, 2))) static void notice(const char *format, ...) {
-    char text[1024];
-    va_list args;
-    va_start(args, format);
-    vsnprintf(text, sizeof text, format, args);
-    va_end(args);
-    put_text(stderr, text, 0);
-    fputc('\n', stderr);
-}
-
 /* Text that comes token by token: a character's bytes may be several tokens' and are held until it
- * ends. */
+ * ends. It goes to the screen at once, or (keeps) stays in text, escaped for the screen. */
 typedef struct {
     char held[4];
     size_t n;
+    int keeps, lost; /* lost: memory lacked */
+    char *text;      /* [room] the first `length` bytes and a 0 */
+    size_t length, room;
 } typewriter;
+
+static void type_character(typewriter *w, const char *s, size_t n) {
+    if (!w->keeps) {
+        put_text_part(stdout, s, n, 1);
+        return;
+    }
+    if (w->room - w->length < 4 * sizeof w->held + 1) {
+        size_t room = 2 * w->room + 256;
+        char *text = realloc(w->text, room);
+        w->lost |= !text;
+        if (!text)
+            return;
+        w->text = text;
+        w->room = room;
+    }
+    if (isatty(1))
+        w->length += escape_text(w->text + w->length, s, n, 1);
+    else {
+        memcpy(w->text + w->length, s, n);
+        w->length += n;
+        w->text[w->length] = 0;
+    }
+}
 
 /* May more bytes make s a character? */
 static int is_unfinished(const char *s, size_t n) {
@@ -6082,17 +6098,90 @@ static void type_bytes(typewriter *w, const char *s, size_t n) {
         while (w->n && !is_unfinished(w->held, w->n)) {
             int length;
             code_point(w->held, w->held + w->n, &length);
-            put_text_part(stdout, w->held, (size_t)length, 1);
+            type_character(w, w->held, (size_t)length);
             w->n -= (size_t)length;
             memmove(w->held, w->held + length, w->n);
         }
     }
 }
 
-static void end_line(typewriter *w) {
-    put_text_part(stdout, w->held, w->n, 1);
+static void type_rest(typewriter *w) { /* that no character is made of any more */
+    type_character(w, w->held, w->n);
     w->n = 0;
+}
+
+static void end_line(typewriter *w) {
+    type_rest(w);
     putchar('\n');
+}
+
+enum { SCREEN = 80 }; /* columns, where it is not known */
+
+static int screen_width(int fd) {
+    struct winsize size;
+    int known = !ioctl(fd, TIOCGWINSZ, &size) && size.ws_col > 0;
+    return known ? max_int(size.ws_col, 20) : SCREEN;
+}
+
+static double seconds(void) {
+    struct timespec t;
+    clock_gettime(CLOCK_MONOTONIC, &t);
+    return (double)t.tv_sec + 1e-9 * (double)t.tv_nsec;
+}
+
+/* PROGRESS of a command over all its models, on standard error where that is a terminal. The work of
+ * each model is planned in parts, see plan_work; within a part it goes by ticks. */
+enum {
+    WORK_MEANS,
+    WORK_SITES,
+    WORK_DOSE,
+    WORK_STEERING,
+    WORK_FREEZING,
+    WORK_MAP,
+    WORK_PAIRS,
+    WORK_TRAINING,
+    WORK_METHODS,
+    WORK_PATCHING,
+    WORK_CIRCUITS,
+    WORK_SPARSE,
+    WORKS
+};
+
+static const char *const work_names[WORKS] = {"train prompts",   "scores of all sites",
+                                              "dose curve",      "steering and ablation",
+                                              "freezing",        "site map",
+                                              "pairs",           "training vectors",
+                                              "trained vectors", "patching",
+                                              "circuits",        "sparse vectors"};
+
+typedef struct {
+    double started, total; /* seconds; the work of all models */
+    double done, part;     /* work before this part; its own */
+    double tick, ticks;    /* of this part */
+    const char *what;
+    int show, shown; /* 1: there is a terminal; there is a line of it to be wiped */
+} progress;
+
+static void wipe_progress(progress *p) {
+    if (p && p->shown)
+        fputs("\r\033[K", stderr);
+    if (p)
+        p->shown = 0;
+}
+
+static void show_progress(progress *p, double ticks) {
+    if (!p || !p->show)
+        return;
+    p->tick += ticks;
+    double done = p->done + p->part * fmin(1, p->tick / fmax(1, p->ticks));
+    double share = fmin(1, done / p->total), spent = seconds() - p->started;
+    char line[128];
+    int n = snprintf(line, sizeof line, "%3.0f%%  %s  %.0f s", 100 * share, p->what, spent);
+    if (share > 0.02 && n < (int)sizeof line)
+        snprintf(line + n, sizeof line - (size_t)n, ", about %.0f s left ",
+                 spent * (1 - share) / share);
+    fprintf(stderr, "\r\033[K%.*s", screen_width(2) - 1, line);
+    p->shown = 1;
 }
 
 /* THE REPORT keeps its sentences and tables: as text they appear on f as they come, and write_json
@@ -6135,8 +6224,10 @@ typedef struct {
 /* On f, if any, as text, or (json) as JSON at the end. lost: memory lacked, no more is kept. */
 typedef struct {
     FILE *f;
-    int json, lost, progress; /* progress: there is a line of it on the terminal to be wiped */
-    int brief; /* 1: nothing of it appears as it comes, f gets a summary at the end */
+    int json, lost;
+    int width;     /* columns of the screen; 0: a file or a pipe, any */
+    progress *bar; /* whose line is wiped before anything appears; NULL: none */
+    int brief;     /* 1: nothing of it appears as it comes, f gets a summary at the end */
     buffer entries, data, models;
     const char *command; /* that made it; NULL: not known */
     char date[24];
@@ -6210,9 +6301,9 @@ static const datum *row_data(const report *r, const entry *t, int i) {
 }
 
 /* Text from anywhere, on one line; what is not UTF-8, or would steer a terminal, becomes U+FFFD. */
-static void put_line(FILE *f, const char *s) {
+static void put_line_part(FILE *f, const char *s, size_t n) {
     int length;
-    for (const char *end = s + strlen(s); s < end; s += length) {
+    for (const char *end = s + n; s < end; s += length) {
         long c = code_point(s, end, &length);
         if (c == '\n' || c == '\t')
             fputs(c == '\n' ? "\\n" : "\\t", f);
@@ -6221,6 +6312,10 @@ static void put_line(FILE *f, const char *s) {
         else
             fwrite(s, 1, (size_t)length, f);
     }
+}
+
+static void put_line(FILE *f, const char *s) {
+    put_line_part(f, s, strlen(s));
 }
 
 /* A JSON string. It may stand in a page: no < is in it that could end or open a tag. */
@@ -6239,6 +6334,14 @@ static void json_text(FILE *f, const char *s) {
             fwrite(s, 1, (size_t)length, f);
     }
     fputc('"', f);
+}
+
+/* Characters of a text; each byte that is no UTF-8 counts as one. */
+static int characters(const char *s) {
+    int n = 0, length;
+    for (const char *end = s + strlen(s); s < end; s += length, n++)
+        code_point(s, end, &length);
+    return n;
 }
 
 /* The bytes of the line that a text begins with: at most `width` characters, cut at a space if there
@@ -6267,8 +6370,11 @@ static int put_wrapped(FILE *f, const char *text, int at, int indent, int width,
         int cut = ++n == most && *next;
         if (cut)
             length = line_of(text, room - 4, &next);
-        if (f)
-            fprintf(f, "%*s%.*s%s\n", n > 1 ? indent : 0, "", (int)length, text, cut ? " ..." : "");
+        if (f) {
+            fprintf(f, "%*s", n > 1 ? indent : 0, "");
+            put_line_part(f, text, length);
+            fputs(cut ? " ...\n" : "\n", f);
+        }
         text = next;
         if (cut)
             break;
@@ -6276,44 +6382,150 @@ static int put_wrapped(FILE *f, const char *text, int at, int indent, int width,
     return n;
 }
 
+/* A sentence on standard error; on a terminal in lines that fit. */
+__attribute__((format(printf, 1, 2))) static void notice(const char *format, ...) {
+    char text[1024];
+    va_list args;
+    va_start(args, format);
+    vsnprintf(text, sizeof text, format, args);
+    va_end(args);
+    if (isatty(2))
+        put_wrapped(stderr, text, 0, 0, screen_width(2), 0);
+    else {
+        put_text(stderr, text, 0);
+        fputc('\n', stderr);
+    }
+}
+
+/* The columns that a table's column takes on a screen. */
+static int column_width(const report *r, const entry *t, int k) {
+    enum { FIRST_ONE = 26, OF_WORDS = 16, OF_NUMBERS = 5 };
+
+    const datum *head = &row_data(r, t, -1)[k];
+    int least = k ? OF_NUMBERS : FIRST_ONE;
+    if (k && head->value < 0)
+        least = OF_WORDS;
+    return max_int((int)strlen(head->text), least);
+}
+
+/* How many of a table's columns fit the screen; those for the report alone are not counted. */
+static int columns_shown(const report *r, const entry *t) {
+    int n = 0, at = -2;
+    while (n < t->n_shown && (!r->width || at + 2 + column_width(r, t, n) <= r->width))
+        at += 2 + column_width(r, t, n++);
+    return max_int(n, 1);
+}
+
 /* A row for the screen. */
 static void put_row(FILE *f, const report *r, const entry *t, int i) {
-    for (int k = 0; k < t->n_shown; k++) {
-        const datum *x = &row_data(r, t, i)[k], *head = &row_data(r, t, -1)[k];
-        int width = max_int((int)strlen(head->text), k ? 5 : 26);
-        if (head->value >= 0) {
+    int n = columns_shown(r, t);
+    for (int k = 0; k < n; k++) {
+        const datum *x = &row_data(r, t, i)[k];
+        int width = column_width(r, t, k), words = row_data(r, t, -1)[k].value < 0;
+        if (!words) {
             fprintf(f, "%*s", width + 2, x->text);
             continue;
         }
         fputs(k ? "  " : "", f);
         put_line(f, x->text);
-        if (!k)
-            fprintf(f, "%*s", max_int(width - (int)strlen(x->text), 0), "");
+        if (k < n - 1)
+            fprintf(f, "%*s", max_int(width - characters(x->text), 0), "");
     }
     fputs("\n", f);
 }
 
-/* Rows of a table from this one on are the report's, as columns of codes are. */
-enum { SCREEN_ROWS = 60 };
+/* A sentence: on a terminal in lines that fit, in a file or a pipe in one. */
+static void put_sentence(const report *r, const char *s) {
+    if (r->width)
+        put_wrapped(r->f, s, 0, 0, r->width, 0);
+    else {
+        put_line(r->f, s);
+        fputc('\n', r->f);
+    }
+}
+
+/* What a row of each table is, and what to look at. */
+static const char *guide_to(const char *table) {
+    static const char *const guides[][2] = {
+        {"sites",
+         "A row is a block, a pair of columns a position behind the request. Look for bypass "
+         "far below 0 beside induce above 0."},
+        {"dose", "A row is a coefficient; + adds the vector on harmless prompts, - subtracts it on "
+                 "harmful ones. Look where harmless + is near 1 and harmful - near 0 while text is "
+                 "coherent, of low perplexity, without repeats."},
+        {"steering", "A row is a set of prompts under one change of the model. Look at how far "
+                     "steering moves `refused`, and how little random vectors do."},
+        {"methods", "A row is one side's prompts under the vector of one method. Look whether the "
+                    "methods refuse alike."},
+        {"freezing", "A row is what the steered model is not allowed to use. Look at the loss of "
+                     "patterns and of values beside `at most`."},
+        {"map", "A row is a site that steers. Look where values (OV) lose much and patterns (QK) "
+                "little."},
+        {"patching", "A row is a vector. Look whether `complete` is near 1 and the agreement with "
+                     "exact patching high."},
+        {"coarse", "A row is an edge between parts, s the vector. Look which parts read s first."},
+        {"shaded", "A row is a token of the answer. Look where KL is large: there s decides."},
+        {"faithfulness", "A row is a number of edges, a column a way to choose them. Look how few "
+                         "edges reach 0.85, and how far below it random ones stay."},
+        {"overlap", "A row and a column are circuits. Look at those of different methods and equal "
+                    "size."},
+        {"judged", "A row is a circuit. Look where the interval lies above 0.85."},
+        {"interchange",
+         "A row is a circuit, a column the vector it is run under. Look whether rows "
+         "of other vectors keep as much as a vector's own."},
+        {"kinds", "A row is a circuit, a column a share of its edges, by where they end or begin. "
+                  "Look at v beside q and k."},
+        {"circuit", "A row is an edge, s the vector. Look at what reads s, and what the output "
+                    "reads."},
+        {"svv", "A row is what the vector writes through one head. Look for words of refusing."},
+        {"sparsity", "A row is a rule for what stays of the vector, and its threshold. Look how "
+                     "large a sparsity keeps faithfulness near 1."},
+        {"retained",
+         "A row is a share of the vector set to 0. Look where the loss stays within 10."},
+        {"agreement",
+         "A row is two vectors and a threshold. Look at IoU beside what chance gives."}};
+    for (size_t i = 0; i < sizeof guides / sizeof *guides; i++)
+        if (!strncmp(table, guides[i][0], strlen(guides[i][0])))
+            return guides[i][1];
+    return NULL;
+}
+
+static void put_title(const report *r, const entry *t) {
+    const char *guide = guide_to(t->name);
+    int n = columns_shown(r, t), more = t->n_shown - n;
+    put_sentence(r, t->text);
+    if (guide)
+        put_sentence(r, guide);
+    if (more)
+        fprintf(r->f, "(%d of %d columns; the report has all)\n", n, n + more);
+}
+
+enum { SCREEN_ROWS = 60 }; /* of a table, on the screen; the report has all */
 
 /* As text: a sentence, or a table's title and head (i -1); row i of a table. */
 static void echo(const report *r, const entry *x, int i) {
-    int table = x->kind == IS_TABLE, model = x->kind == IS_MODEL;
+    int table = x->kind == IS_TABLE;
     if (!r->f || r->json || r->brief || r->lost || x->kind == IS_ANSWER)
         return;
-    if (r->progress)
-        fputs("\r\033[K", stderr);
-    if (i < 0) {
-        if (table)
-            fputs("\n", r->f);
-        if (model)
-            fputs("\n==== ", r->f);
-        put_line(r->f, table ? x->text : x->name);
-        if (x->kind == IS_FINDING) {
-            fprintf(r->f, ": %s; ", x->verdict);
-            put_line(r->f, x->text);
-        }
-        fputs(model ? " ====\n" : "\n", r->f);
+    wipe_progress(r->bar);
+    if (x->kind == IS_MODEL) {
+        fputs("\n==== ", r->f);
+        put_line(r->f, x->name);
+        fputs(" ====\n", r->f);
+    }
+    if (x->kind == IS_NOTE)
+        put_sentence(r, x->name);
+    if (x->kind == IS_FINDING) {
+        put_line(r->f, x->name);
+        fprintf(r->f, ": %s;%s", x->verdict, r->width ? "\n    " : " ");
+        if (r->width)
+            put_wrapped(r->f, x->text, 4, 4, r->width, 0);
+        else
+            put_sentence(r, x->text);
+    }
+    if (table && i < 0) {
+        fputs("\n", r->f);
+        put_title(r, x);
     }
     if (table && i < SCREEN_ROWS)
         put_row(r->f, r, x, i);
@@ -7253,28 +7465,6 @@ static reply either_of(reply a, reply b) {
     return (reply){a.answer, fmin(a.wanted, b.wanted)};
 }
 
-typedef struct { /* one walk's bookkeeping; progress on stderr when it is a terminal */
-    double started, done, total; /* seconds; units of work, one unit about one answer */
-    const char *what;
-    int show;
-} progress;
-
-static double seconds(void) {
-    struct timespec t;
-    clock_gettime(CLOCK_MONOTONIC, &t);
-    return (double)t.tv_sec + 1e-9 * (double)t.tv_nsec;
-}
-
-static void show_progress(progress *p, double units) {
-    p->done += units;
-    if (!p->show)
-        return;
-    double spent = seconds() - p->started;
-    double left = p->done > 0 ? spent * (p->total - p->done) / p->done : 0;
-    fprintf(stderr, "\r\033[K%3.0f%%  %s  %.0f s, about %.0f s left ",
-            100 * fmin(1, p->done / p->total), p->what, spent, fmax(0, left));
-}
-
 enum { HARMFUL, HARMLESS }; /* the sides, of prompts, conditions, means */
 
 enum { DIM, NTP, PO, METHODS }; /* ways to make a vector for the same site */
@@ -7358,13 +7548,15 @@ typedef struct {
 typedef struct {
     /* The model, and where results go. */
     const steer_model *m;
-    const char *path;     /* of its file */
-    steer_context *c;     /* answers */
-    tracer *t;            /* patches; NULL until open_paper */
-    steer_error *e;       /* of every failure */
-    report *out;          /* tables and sentences */
-    records store;        /* of units of work */
-    progress bar;         /* on the screen */
+    const char *path;   /* of its file */
+    steer_context *c;   /* answers */
+    tracer *t;          /* patches; NULL until open_paper */
+    steer_error *e;     /* of every failure */
+    report *out;        /* tables and sentences */
+    records store;      /* of units of work */
+    progress *bar;      /* of the command; NULL: none */
+    double work[WORKS]; /* planned; and the work of the models before this one */
+    double work_before;
     void **memory;        /* what `get` gave, each block beginning with the next one */
     size_t max_bytes;     /* --max-mem; 0: any */
     size_t context_bytes; /* what c takes */
@@ -7469,6 +7661,42 @@ __attribute__((format(printf, 1, 2))) static string str(const char *format, ...)
     vsnprintf(x.s, sizeof x.s, format, args);
     va_end(args);
     return x;
+}
+
+/* What patching takes of a text, in forward passes over it: a step of integrated gradients, an edge
+ * that is patched exactly; of all texts of a method. */
+static const double PASSES_A_STEP = 3, PASSES_AN_EDGE = 1.2, PASSES_A_CUT = 1.3;
+
+static double patching_passes(const experiment *s, int edges) {
+    return 4 * (s->n_patch * (PASSES_A_STEP * s->steps + 2) + s->n_exact * PASSES_AN_EDGE * edges);
+}
+
+/* Teacher-forced texts of the circuits and of the sparse vectors. */
+static double circuit_texts(const experiment *s) {
+    int chosen = 54 + 21 * s->methods, judged = (19 + s->methods) * s->methods;
+    return 2.0 * (s->n_faith * chosen + s->n_judge * judged);
+}
+
+static double sparse_texts(const experiment *s) {
+    return 2.0 * s->n_faith * 63 * s->methods;
+}
+
+static double sparse_answers(const experiment *s) {
+    return 2.0 * (63 * s->n_sparse + 3 * s->n_retain);
+}
+
+/* A part of the planned work begins; those before it are done. */
+static void begin_work(experiment *s, int which, double ticks) {
+    progress *p = s->bar;
+    if (!p)
+        return;
+    p->done = s->work_before;
+    for (int i = 0; i < which; i++)
+        p->done += s->work[i];
+    p->part = s->work[which];
+    p->tick = 0;
+    p->ticks = ticks;
+    p->what = work_names[which];
 }
 
 static int condition_size(const condition *x) {
@@ -7607,7 +7835,7 @@ static int answer_visit(void *user, int job, int pos, const float *logits) {
         sc->record[2 + t] = t < j->n_out ? j->out[t] : 0;
     if (keep_job(sc, job, 0, answer_width(j)))
         return FAILED;
-    show_progress(&sc->s->bar, 1);
+    show_progress(sc->s->bar, 1);
     return END_JOB;
 }
 
@@ -7644,7 +7872,7 @@ static steer_status answer_jobs(experiment *s, steer_job *jobs, int n, double *s
         if (state == DONE) {
             score[i] = record[1];
             TRY(restore_answer(s, record, &jobs[i]));
-            show_progress(&s->bar, 1);
+            show_progress(s->bar, 1);
         }
         if (state == OURS) {
             number[n_walked] = i;
@@ -7698,8 +7926,7 @@ static steer_status read_jobs(experiment *s, steer_job *jobs, int n, double *sum
 }
 
 /* Answer all conditions' prompts greedily, and judge them; perplexity is of the first `read` of each. */
-static steer_status answer(experiment *s, const char *what, condition *conditions, int n_conditions,
-                           int read) {
+static steer_status answer(experiment *s, condition *conditions, int n_conditions, int read) {
     size_t n = 0, k = 0, max = (size_t)s->max_new;
     steer_job *jobs;
     int *out;
@@ -7708,7 +7935,6 @@ static steer_status answer(experiment *s, const char *what, condition *condition
         n += (size_t)condition_size(&conditions[i]);
     if (!GET(jobs, n) || !GET(out, mul(n, max)) || !GET(value, n))
         return s->e->code;
-    s->bar.what = what;
     for (condition *x = conditions; x < conditions + n_conditions; x++) {
         x->plan = (steer_plan){x->edits.edits, x->edits.n};
         const steer_plan *plan = x->plan.n ? &x->plan : NULL;
@@ -7901,7 +8127,7 @@ static estimate more_refused(const condition *a, const condition *b) {
  * > 0, harmless < 0; of all of a side, and the report says so, when fewer than 8 do. */
 static steer_status extract_means(experiment *s) {
     size_t n = 3 * (size_t)s->m->eoi * s->m->config.layers * s->m->config.d;
-    s->bar.what = "train prompts";
+    begin_work(s, WORK_MEANS, s->train[0].n + s->train[1].n);
     for (int k = 0; k < 2; k++) {
         steer_sums *sums = &s->sums[k];
         if (!GET(sums->sum, n))
@@ -7915,7 +8141,7 @@ static steer_status extract_means(experiment *s) {
             sums->count = 0;
             TRY(steer_means(s->c, &s->train[k], NULL, 0, sums, s->e));
         }
-        show_progress(&s->bar, s->train[k].n);
+        show_progress(s->bar, s->train[k].n);
     }
     return STEER_OK;
 }
@@ -8024,7 +8250,7 @@ static steer_status rate_site(experiment *s, site_score *x) {
         if (!isnan(value))
             x->rank.value = -value;
     }
-    show_progress(&s->bar, 0.4 * (s->site_prompts[0].n + s->site_prompts[1].n));
+    show_progress(s->bar, 1);
     return STEER_OK;
 }
 
@@ -8083,7 +8309,7 @@ static steer_status choose_site(experiment *s) {
     if (!GET(s->sites, sites))
         return s->e->code;
     TRY(prepare_site_prompts(s));
-    s->bar.what = "refusal scores of all sites";
+    begin_work(s, WORK_SITES, sites);
     TRY(sites_table(s));
     TRY(pick_site(s, sites));
     if (s->picked.layer >= 0)
@@ -8135,19 +8361,22 @@ static steer_status set_site(experiment *s) {
     float dose = 0;
     condition conditions[2 * DOSES];
     TRY(take_site(s, layer, pos, 1));
+    begin_work(s, WORK_DOSE, 2 * DOSES * min_int(s->n_val, s->val[0].n));
     for (int i = 0; i < DOSES; i++)
         both(s->val, s->n_val, add_vector(s, s->v.v, doses[i]), conditions + 2 * i);
-    TRY(answer(s, "dose curve", conditions, 2 * DOSES, s->read));
+    TRY(answer(s, conditions, 2 * DOSES, s->read));
     string title = str("Dose: block %d, position %d, %d + %d validation prompts, fraction refused",
                        layer, pos, condition_size(&conditions[1]), condition_size(&conditions[0]));
-    static const column columns[] = {{"coefficient", WORDS}, {"harmless +", 2}, {"perplexity +", 1},
-                                     {"repeats +", 2},       {"harmful -", 2},  {"coherent -", 2},
-                                     {"perplexity -", 1},    {"repeats -", 2},  {0}};
+    static const column columns[] = {{"coefficient", WORDS}, {"harmless +", 2},
+                                     {"coherent +", 2},      {"perplexity +", 1},
+                                     {"repeats +", 2},       {"harmful -", 2},
+                                     {"coherent -", 2},      {"perplexity -", 1},
+                                     {"repeats -", 2},       {0}};
     open_table(s->out, "dose", title.s, columns);
     for (int i = 0; i < DOSES; i++) {
         const condition *x = conditions + 2 * i;
-        ROW(s->out, str("%.1f", (double)doses[i]).s, x[1].refused, x[1].perplexity, x[1].repeats,
-            x[0].refused, x[0].coherent, x[0].perplexity, x[0].repeats);
+        ROW(s->out, str("%.1f", (double)doses[i]).s, x[1].refused, x[1].coherent, x[1].perplexity,
+            x[1].repeats, x[0].refused, x[0].coherent, x[0].perplexity, x[0].repeats);
         if (dose == 0 && steers(x))
             dose = doses[i];
     }
@@ -8296,6 +8525,8 @@ static uint64_t hash_example(const experiment *s, const method *x, const example
     return hash_of(h, ex->tokens, sizeof *ex->tokens * (size_t)ex->n);
 }
 
+static const double FAITH_TICKS = 0.3; /* of a teacher-forced text; 1: of an answer */
+
 /* Faithfulness of n plans on a vector's steered texts, of the first `most` a side. */
 static steer_status measure_faithfulness(experiment *s, const method *x, const examples *from,
                                          int most, const steer_plan *plans, int n,
@@ -8321,7 +8552,7 @@ static steer_status measure_faithfulness(experiment *s, const method *x, const e
             TRY(steer_faithfulness(s->t, ex, x->v, plans, n, each, s->e));
             TRY(remember(&s->store, key, each, (size_t)n, s->e));
         }
-        show_progress(&s->bar, 0.3 * n);
+        show_progress(s->bar, FAITH_TICKS * n);
         if (isnan(each[0]))
             continue; /* base and steered run say the same: nothing to divide by */
         for (int j = 0; j < n; j++)
@@ -8464,6 +8695,8 @@ static steer_status steering_table(experiment *s) {
     float *random;
     if (!GET(random, CONTROLS * d))
         return s->e->code;
+    begin_work(s, WORK_STEERING,
+               8 * s->test[0].n + 2 * CONTROLS * min_int(s->n_control, s->test[0].n));
     both(s->test, s->n_test, unsteered, conditions);
     both(s->test, s->n_test, add_vector(s, s->v.v, s->v.coeff), conditions + 2);
     both(s->test, s->n_test, ablate(s->v.v, NULL), conditions + 4);
@@ -8473,7 +8706,7 @@ static steer_status steering_table(experiment *s) {
         random_control(s, i, v);
         both(s->test, s->n_control, add_vector(s, v, s->v.coeff), conditions + 8 + 2 * i);
     }
-    TRY(answer(s, "steering and ablation", conditions, 8 + 2 * CONTROLS, s->read));
+    TRY(answer(s, conditions, 8 + 2 * CONTROLS, s->read));
     memcpy(s->control, conditions + 8, sizeof s->control);
     string title = str("Steering (paper: Table 2): block %d, position %d, coefficient %g; test "
                        "prompts, fraction refused; random: %d vectors of the same norm, their mean "
@@ -8538,9 +8771,10 @@ static steer_status freezing_table(experiment *s) {
         plans[i] = (steer_plan){&edits[i], 1};
     }
     const examples *from = &s->vectors[DIM].choosing; /* nothing here was chosen by them */
+    begin_work(s, WORK_FREEZING, 10 * s->test[0].n + 5 * FAITH_TICKS * from->n / 2);
     faithfulness F;
     TRY(measure_faithfulness(s, &s->vectors[DIM], from, s->n_faith, plans + 2, 5, &F));
-    TRY(answer(s, "freezing", conditions + 4, 10, s->read));
+    TRY(answer(s, conditions + 4, 10, s->read));
     for (int i = 2; i < 7; i++)
         TRY(keep_answers(s, conditions + 2 * i, rows[i].under));
     static const column columns[] = {{"what is frozen", WORDS},
@@ -8554,8 +8788,8 @@ static steer_status freezing_table(experiment *s) {
                                      {"share low", 2},
                                      {"share high", 2},
                                      {"paper's loss", 2},
-                                     {"perpl. +", 1},
-                                     {"perpl. -", 1},
+                                     {"perplexity +", 1},
+                                     {"perplexity -", 1},
                                      {"coherent +", 2},
                                      {"coherent -", 2},
                                      {"faithfulness", 3},
@@ -8621,7 +8855,8 @@ static steer_status site_map(experiment *s) {
             both(s->val, s->map, add_vector_at(site->layer, site->v, s->v.coeff),
                  steered + 2 * n++);
     }
-    TRY(answer(s, "site map", plain, 2 + 2 * n, 0));
+    begin_work(s, WORK_MAP, s->map * (2 + 4.0 * n));
+    TRY(answer(s, plain, 2 + 2 * n, 0));
     for (x = steered; x < steered + 2 * n; x += 2) { /* those that steer move up, and are frozen */
         edit_list plan = x[HARMLESS].edits;
         if (!steers(x))
@@ -8630,7 +8865,7 @@ static steer_status site_map(experiment *s) {
         both(s->val, s->map, with(plan, STEER_FREEZE, STEER_QK), frozen + 4 * kept);
         both(s->val, s->map, with(plan, STEER_FREEZE, STEER_V), frozen + 4 * kept++ + 2);
     }
-    TRY(answer(s, "site map", frozen, 4 * kept, 0));
+    TRY(answer(s, frozen, 4 * kept, 0));
     string title = str("Site map: sites that steer at coefficient %g (induce >= 0.9, bypass <= "
                        "0.1), %d + %d validation prompts",
                        a, condition_size(&plain[1]), condition_size(&plain[0]));
@@ -8689,7 +8924,7 @@ static steer_status make_pairs(experiment *s, int set, int most, pair_list *pair
     both(from, most, unsteered, conditions);
     both(from, most, add_vector(s, s->vectors[DIM].v, 1), conditions + 2);
     conditions[4] = (condition){.prompts = prompted, .n = most};
-    TRY(answer(s, "pairs", conditions, prompted->n ? 5 : 4, 0));
+    TRY(answer(s, conditions, prompted->n ? 5 : 4, 0));
     for (int k = 0; k < 2; k++)
         for (int i = 0; i < condition_size(&conditions[k]); i++) {
             int instructed = k && prompted->n && flips(k, &conditions[k], &conditions[4], i);
@@ -8745,7 +8980,6 @@ static steer_status train_method(experiment *s, int which, const steer_training 
     if (!GET(v, d) || !GET(record, width))
         return s->e->code;
     s->vectors[which].v = v;
-    s->bar.what = which == NTP ? "training NTP" : "training PO";
     uint64_t key = hash_training(s, which, how, pairs, norm);
     TRY(recall(&s->store, key, record, width, &state, s->e));
     if (state == OTHERS)
@@ -8782,13 +9016,15 @@ static steer_status train_methods(experiment *s) {
     steer_training how = standard_training;
     pair_list pairs[2] = {{0}}; /* to train on; to choose the epoch */
     how.epochs = s->epochs;
+    begin_work(s, WORK_PAIRS, 4 * (s->n_train + pairs_to_validate(s)));
     TRY(make_pairs(s, 0, s->n_train, &pairs[0]));
     TRY(make_pairs(s, 1, pairs_to_validate(s), &pairs[1]));
     if (pairs[0].n < 8 || pairs[1].n < 2) {
         say(s->out, "too few pairs to train on: NTP and PO are left out");
         s->methods = 1;
     }
-    how.user = &s->bar;
+    how.user = s->bar;
+    begin_work(s, WORK_TRAINING, 3.0 * s->epochs * pairs[0].n); /* PO reads two texts a pair */
     for (int i = NTP; i < s->methods; i++) {
         how.objective = i == PO ? STEER_PO : STEER_NTP;
         how.tick = i == PO ? show_two : show_pair;
@@ -8804,12 +9040,13 @@ static steer_status methods_table(experiment *s) {
         {"PO harmful -", 0.20, 0.19},  {"PO harmless +", 1.00, 1.00}};
     int d = s->m->config.d;
     condition conditions[2 * METHODS];
+    begin_work(s, WORK_METHODS, 2 * (s->methods - 1) * s->test[0].n);
     for (int i = 0; i < s->methods; i++) {
         method *x = &s->vectors[i];
         if (i != DIM)
             both(s->test, s->n_test, add_vector(s, x->v, 1), x->steered);
         if (i != DIM)
-            TRY(answer(s, "trained vectors", x->steered, 2, s->read));
+            TRY(answer(s, x->steered, 2, s->read));
         memcpy(conditions + 2 * i, x->steered, sizeof x->steered);
         for (int k = 0; k < 2; k++)
             s->findings.apart[i][k] = more_refused(&s->vectors[DIM].steered[k], &x->steered[k]);
@@ -8905,7 +9142,6 @@ static steer_status patch_method(experiment *s, method *x, double row[13]) {
         !GET(x->scores, width))
         return s->e->code;
     double *forms = edges_of(s->t, one, 0), *exact = one + width; /* which follows the two forms */
-    s->bar.what = "patching";
     for (int i = 0; i < x->choosing.n; i++) {
         const example *ex = &x->choosing.list[i];
         int earlier = seen[2 * side_of(ex) + ex->steered_text]++; /* of its dataset */
@@ -8916,7 +9152,7 @@ static steer_status patch_method(experiment *s, method *x, double row[13]) {
             TRY(attribute(s->t, ex, x->v, s->metric, s->steps, one, s->e));
             TRY(remember(&s->store, key, one, width, s->e));
         }
-        show_progress(&s->bar, 2);
+        show_progress(s->bar, PASSES_A_STEP * s->steps + 2);
         if (state == OTHERS || !one[SCORE_POSITIONS])
             continue; /* the same tokens: nothing to explain */
         double poi = one[SCORE_POSITIONS], ratio = one[SCORE_ESTIMATE] / one[SCORE_TOTAL];
@@ -8935,6 +9171,7 @@ static steer_status patch_method(experiment *s, method *x, double row[13]) {
             TRY(steer_patch_exactly(s->t, ex, x->v, exact + graph, exact, s->e));
             TRY(remember(&s->store, key, exact, graph, s->e));
         }
+        show_progress(s->bar, PASSES_AN_EDGE * s->t->graph.edges);
         for (size_t k = 0; k < 3 * graph; k++)
             sum[k] += poi * forms[k];
         compared = 1;
@@ -8977,6 +9214,7 @@ static string edge_name(const steer_graph *g, int i, int coarse) {
 
 static steer_status patching_table(experiment *s) {
     double rows[METHODS][13];
+    begin_work(s, WORK_PATCHING, s->methods * patching_passes(s, s->t->graph.edges));
     for (int i = 0; i < s->methods; i++) {
         TRY(collect_examples(s, &s->vectors[i]));
         if (!s->vectors[i].choosing.n)
@@ -9117,7 +9355,6 @@ static steer_status faithfulness_table(experiment *s) {
     enum { SHARES = sizeof shares / sizeof *shares };
 
     faithfulness F;
-    s->bar.what = "circuits";
     for (int i = 0; i < SHARES; i++)
         for (int kind = 0; kind < KINDS; kind++)
             if (cut_circuit(s, i * KINDS + kind, &s->vectors[DIM], kind, edges_at(s, shares[i])) <
@@ -9606,9 +9843,10 @@ static void show_sparse(const experiment *s, const sparse_row *row, const faithf
     }
     if (row->n > 1)
         deviation = sqrt(fmax(0, square - mean * mean));
-    ROW(s->out, str("%s tau %g", rules[row->rule], row->tau).s, row->kept,
-        1 - (double)row->kept / s->m->config.d, harmless, harmful, mean, deviation,
-        row->renormalised);
+    string label =
+        str("%s tau %g%s", rules[row->rule], row->tau, row->renormalised ? "" : ", unscaled");
+    ROW(s->out, label.s, row->kept, 1 - (double)row->kept / s->m->config.d, harmless, harmful, mean,
+        deviation, row->renormalised);
 }
 
 static steer_status sparsity_table(experiment *s, int which) {
@@ -9639,7 +9877,7 @@ static steer_status sparsity_table(experiment *s, int which) {
     }
     TRY(measure_faithfulness(s, x, &x->choosing, s->n_faith, plans, n, &measured));
     if (generate)
-        TRY(answer(s, "sparsity", conditions, 2 * n, 0));
+        TRY(answer(s, conditions, 2 * n, 0));
     TRY(whole_so_far(&s->store, s->e));
 
     static const column columns[] = {{"method, kept", WORDS},
@@ -9649,7 +9887,7 @@ static steer_status sparsity_table(experiment *s, int which) {
                                      {"harmful -", 2},
                                      {"faithfulness", 3},
                                      {"+-", 3},
-                                     {"norm", 0},
+                                     {"norm", CODE}, /* 1: the whole vector's */
                                      {0}};
     open_table(s->out, which == DIM ? "sparsity" : str("sparsity-%s", method_names[which]).s,
                str("Sparse vectors (paper section 7): %s; dimensions kept of %d, fraction refused, "
@@ -9705,7 +9943,7 @@ static steer_status retention_table(experiment *s) {
         s->findings.sparse[n].zeroed = 1 - (double)kept / d;
         both(asked, s->n_retain, add_vector(s, to, 1), sparse + 2 * n++);
     }
-    TRY(answer(s, "sparse vectors", sparse, 2 * n, 0));
+    TRY(answer(s, sparse, 2 * n, 0));
     static const column columns[] = {{"sparsity", WORDS}, {"n +", 0},       {"n -", 0},
                                      {"harmless +", 2},   {"harmful -", 2}, {"loss", 1},
                                      {"low", 1},          {"high", 1},      {0}};
@@ -10180,6 +10418,7 @@ static steer_status test_circuit(experiment *s) {
 }
 
 static steer_status circuit_stage(experiment *s) {
+    begin_work(s, WORK_CIRCUITS, FAITH_TICKS * circuit_texts(s));
     SHOW(faithfulness_table(s));
     SHOW(smallest_circuits(s));
     if (s->methods > 1)
@@ -10193,6 +10432,7 @@ static steer_status circuit_stage(experiment *s) {
 }
 
 static steer_status sparsity_stage(experiment *s) {
+    begin_work(s, WORK_SPARSE, FAITH_TICKS * sparse_texts(s) + sparse_answers(s));
     for (int i = DIM; i < s->methods; i++)
         SHOW(sparsity_table(s, i));
     SHOW(retention_table(s));
@@ -10257,7 +10497,7 @@ static steer_status whole_paper(experiment *s) {
  * question with its answers and what freezing takes from steering, as bars, beside the paper's and
  * the control's; else a line for each finding of the paper. At most SUMMARY_LINES lines of a short
  * form, of SCREEN columns. */
-enum { SCREEN = 80, SUMMARY_LINES = 38 /* the compiler's line before them takes two */ };
+enum { SUMMARY_LINES = 38 /* the compiler's line before them takes two */ };
 
 /* A text on one line, at most 500 bytes of it: spaces and newlines are one space each; what is not
  * UTF-8, or would steer a terminal, becomes U+FFFD. */
@@ -10593,7 +10833,8 @@ static const known_option all_options[] = {
     {"ablate", "zero|mean", CHOICE, AT_FIELD(ablate), 0, 0, UNSET, FOR_TALK,
      "set the component along the vector to this, instead of adding the vector"},
     {"compare", NULL, FLAG, AT_FIELD(compare), 0, 0, 0, FOR_GENERATE,
-     "print the unsteered and the steered answer side by side"},
+     "print the unsteered and the steered answer side by side, with --freeze or --remove also the "
+     "steered one without"},
     {"system", "TEXT", EMPTY_TOO, AT_FIELD(system), 0, 0, 0, FOR_TOKENIZE | FOR_TALK,
      "the system prompt (otherwise the model's own)"},
     {"chat", "TEXT", EMPTY_TOO, AT_FIELD(chat), 0, 0, 0, FOR_TOKENIZE,
@@ -10753,7 +10994,9 @@ static const char reproduce_notes[] =
     "given; without it --exact, --metric, --kl-min, --pairs and --epochs have no stage and are "
     "refused. --no-scores takes no --map and wants a --site of two numbers. With --vector, which "
     "takes one model, no site is looked for and nothing is trained. --kl-min is for the KL "
-    "metrics, --exact for the logit metric.";
+    "metrics, --exact for the logit metric. On a terminal tables show the columns that fit; a file "
+    "or "
+    "a pipe gets all, and so does the report.";
 static const char edge_notes[] = "--kl-min is for the KL metrics, --exact for the logit metric.";
 static const known_command all_commands[] = {
     {"info", "MODEL", FOR_INFO, 1, 1, "a model file", NULL, 0, command_info,
@@ -10763,7 +11006,7 @@ static const known_command all_commands[] = {
     {"generate", "MODEL PROMPT", FOR_GENERATE, 1, 2, "a model file", NULL, 0, command_generate,
      "an answer, or with --prompts many", talk_notes},
     {"chat", "MODEL", FOR_CHAT, 1, 1, "a model file", NULL, 0, command_chat,
-     "a conversation; /coeff X, /freeze qk|v|mlp|off, /reset, /quit", talk_notes},
+     "a conversation; /coeff X, /freeze LIST, /vector FILE, /compare, /status", talk_notes},
     {"vector", "MODEL", FOR_VECTOR, 1, 1, "a model file", "out", TRAIN, command_paper,
      "make a steering vector", vector_notes},
     {"evaluate", "MODEL", FOR_EVALUATE, 1, 1, "a model file", "vector", 0, command_paper,
@@ -11308,52 +11551,121 @@ static steer_status open_context(experiment *s, int streams, int longest) {
     return s->c ? STEER_OK : s->e->code;
 }
 
-static void print_columns(const char *left, const char *right) {
-    enum { W = 47 };
+/* ANSWERS SIDE BY SIDE come row by row: a row is printed when each column has its line of it. */
+enum { MOST_COLUMNS = 3 };
 
-    const char *s[2] = {left, right};
-    printf("%-*s  %s\n%-*s  %s\n", W, "unsteered", "steered", W, "---------", "-------");
-    for (int k = 0; k || *s[0] || *s[1]; k = !k) {
-        /* at most W bytes of a line, cut at a space if there is one, and not inside a character */
-        int n = (int)strcspn(s[k], "\n"), cut = min_int(n, W), shown = 0;
-        while (n > W && cut > 1 && s[k][cut] != ' ')
-            cut--;
-        if (n > W && cut <= 1)
-            cut = W;
-        while (cut > 1 && cut < n && ((unsigned char)s[k][cut] & 0xC0) == 0x80)
-            cut--;
-        for (int i = 0; i < cut; i++)
-            shown += ((unsigned char)s[k][i] & 0xC0) != 0x80;
-        printf("%.*s%*s", cut, s[k], k ? 0 : W + 2 - shown, k ? "\n" : "");
-        s[k] += cut + (s[k][cut] == ' ' || s[k][cut] == '\n');
+typedef struct {
+    typewriter typed;
+    int ended;
+} text_column;
+
+typedef struct {
+    text_column of[MOST_COLUMNS];
+    int n, width; /* columns; characters of each */
+} text_columns;
+
+static const char *text_in(const text_column *x) {
+    return x->typed.length ? x->typed.text : "";
+}
+
+/* Every column has ended or has a whole line, and one of them has a line. */
+static int row_is_there(const text_columns *x) {
+    int any = 0;
+    for (const text_column *y = x->of; y < x->of + x->n; y++) {
+        const char *next;
+        size_t length = line_of(text_in(y), x->width, &next);
+        if (!y->ended && !text_in(y)[length])
+            return 0;
+        any |= *text_in(y) != 0;
+    }
+    return any;
+}
+
+static void print_rows(text_columns *x) {
+    while (row_is_there(x)) {
+        int blank = 0; /* columns that wait for text behind them */
+        for (text_column *y = x->of; y < x->of + x->n; y++) {
+            const char *text = text_in(y), *next;
+            size_t length = line_of(text, x->width, &next);
+            string line = str("%.*s", (int)length, text);
+            if (length)
+                printf("%*s%.*s", blank, "", (int)length, text);
+            blank = (length ? 0 : blank) + 2 + x->width - characters(line.s);
+            y->typed.length -= (size_t)(next - text);
+            if (y->typed.text)
+                memmove(y->typed.text, next, y->typed.length + 1);
+        }
+        putchar('\n');
     }
 }
 
-static steer_status print_side_by_side(experiment *s, const steer_job *left,
-                                       const steer_job *right) {
-    const steer_job *const sides[2] = {left, right};
-    char *text[2];
-    for (int i = 0; i < 2; i++) {
-        const char *answer = answer_text(s, sides[i]);
-        if (!answer || !GET(text[i], 4 * strlen(answer) + 1))
-            return s->e->code;
-        if (isatty(1))
-            escape_text(text[i], answer, strlen(answer), 1);
-        else
-            strcpy(text[i], answer);
+/* Titles above the columns, each with a line under it. */
+static void put_titles(text_columns *x, const string *titles) {
+    for (int i = 0; i < x->n; i++) {
+        text_column *y = &x->of[i];
+        y->ended = 1;
+        type_bytes(&y->typed, titles[i].s, strlen(titles[i].s));
     }
-    print_columns(text[0], text[1]);
-    return STEER_OK;
+    print_rows(x);
+    for (int i = 0; i < x->n; i++)
+        for (int k = min_int(x->width, characters(titles[i].s)); k > 0; k--)
+            type_bytes(&x->of[i].typed, "-", 1);
+    print_rows(x);
+    for (int i = 0; i < x->n; i++)
+        x->of[i].ended = 0;
+}
+
+static void free_columns(text_columns *x) {
+    for (int i = 0; i < x->n; i++)
+        free(x->of[i].typed.text);
+}
+
+/* What is frozen and removed, in words; "" nothing is. */
+static string changes_in_words(unsigned frozen, unsigned removed) {
+    static const char *const parts[] = {"patterns", "values", "MLP outputs"};
+    static const char *const images[] = {"SVV", "MLP direct"};
+    string x = {""};
+    for (int i = 0; i < 3; i++)
+        if (frozen >> i & 1)
+            x = str("%s%s%s frozen", x.s, *x.s ? ", " : "", parts[i]);
+    for (int i = 0; i < 2; i++)
+        if (removed >> i & 1)
+            x = str("%s%s%s removed", x.s, *x.s ? ", " : "", images[i]);
+    return x;
+}
+
+/* The plans of answers side by side: unsteered, steered, and with a freeze or a removal that too. */
+typedef struct {
+    edit_list edits[MOST_COLUMNS];
+    steer_plan plans[MOST_COLUMNS];
+    string titles[MOST_COLUMNS];
+    int n;
+} compared_plans;
+
+static void set_comparison(const experiment *s, const options *o, unsigned frozen, unsigned removed,
+                           compared_plans *x) {
+    string changes = changes_in_words(frozen, removed);
+    x->n = frozen | removed ? 3 : 2;
+    x->edits[0] = unsteered;
+    x->edits[1] = edits_of(s, o, 0, 0);
+    x->edits[2] = edits_of(s, o, frozen, removed);
+    x->titles[0] = str("unsteered");
+    x->titles[1] = str("%s", o->ablate != UNSET ? "ablated" : "steered");
+    x->titles[2] = str("steered, %s", changes.s);
+    for (int i = 0; i < x->n; i++)
+        x->plans[i] = (steer_plan){x->edits[i].edits, x->edits[i].n};
 }
 
 /* What becomes of answers as they are made. */
 typedef struct {
     experiment *s;
+    steer_context *c;
     const options *o;
     steer_job *jobs;
-    int one;           /* a single answer, printed as it comes */
-    typewriter screen; /* where it is printed */
-    FILE *lines;       /* --jsonl, from its first line on */
+    int one;               /* a single answer, printed as it comes */
+    typewriter screen;     /* where it is printed */
+    text_columns *columns; /* or one for each job; NULL: none */
+    FILE *lines;           /* --jsonl, from its first line on */
     steer_status status;
 } answer_sink;
 
@@ -11404,6 +11716,21 @@ static steer_status take_answer(answer_sink *a, int number, const steer_job *j) 
     return flush_output(stdout, a->s->e);
 }
 
+static steer_status type_in_column(answer_sink *a, int number, int token, int ends) {
+    text_column *x = &a->columns->of[number];
+    size_t n;
+    const char *piece = steer_piece(a->s->m, token, &n);
+    if (!a->s->m->token_type[token])
+        type_bytes(&x->typed, piece, n);
+    if (ends)
+        type_rest(&x->typed);
+    x->ended = ends;
+    if (x->typed.lost)
+        return fail(a->s->e, STEER_ENOMEM, "no memory for the answers");
+    print_rows(a->columns);
+    return flush_output(stdout, a->s->e);
+}
+
 /* The tick of steer_generate, which appends the token to the job afterwards. */
 static int take_token(void *user, int number, int token) {
     answer_sink *a = user;
@@ -11418,16 +11745,42 @@ static int take_token(void *user, int number, int token) {
         a->status = flush_output(stdout, a->s->e);
     }
     int ends = is_eot(&m->config, token) || j.n_out == j.max_new;
+    if (a->columns)
+        a->status = type_in_column(a, number, token, ends);
     if (ends && !a->status)
         a->status = take_answer(a, number, &j);
     return a->status != STEER_OK;
+}
+
+static steer_status make_answers(answer_sink *a, int n);
+
+/* Answers of a comparison's jobs, side by side as they come. */
+static steer_status make_columns(answer_sink *a, const compared_plans *x) {
+    int room = isatty(1) ? screen_width(1) : SCREEN;
+    text_columns columns = {.n = x->n, .width = max_int(1, (room - 2 * (x->n - 1)) / x->n)};
+    for (int i = 0; i < x->n; i++)
+        columns.of[i].typed.keeps = 1;
+    put_titles(&columns, x->titles);
+    a->columns = &columns;
+    steer_status status = make_answers(a, x->n);
+    int lost = 0;
+    for (int i = 0; i < x->n; i++) {
+        columns.of[i].ended = 1; /* also one that had no room for a token */
+        lost |= columns.of[i].typed.lost;
+    }
+    if (!status && lost)
+        status = fail(a->s->e, STEER_ENOMEM, "no memory for the answers");
+    if (!status)
+        print_rows(&columns);
+    free_columns(&columns);
+    return status;
 }
 
 /* Answers of all jobs, printed and written as they come. */
 static steer_status make_answers(answer_sink *a, int n) {
     experiment *s = a->s;
     steer_error e = {0}; /* s->e says what failed in take_token */
-    steer_status status = steer_generate(s->c, a->jobs, n, take_token, a, &e);
+    steer_status status = steer_generate(a->c, a->jobs, n, take_token, a, &e);
     if (status && !a->status)
         *s->e = e;
     if (a->one)
@@ -11448,31 +11801,35 @@ static steer_status command_generate(experiment *s, const options *o) {
     TRY(read_plan(s, o, &frozen, &removed));
     edit_list edits = edits_of(s, o, frozen, removed);
     steer_plan plan = {edits.edits, edits.n};
+    compared_plans compared = {.n = 1};
+    if (o->compare)
+        set_comparison(s, o, frozen, removed, &compared);
     if (o->jsonl)
         TRY(check_output(o->jsonl, IN_PLACE, s->e));
     if (o->prompts)
         TRY(steer_prompts_load(asked, m, o->prompts, 0, s->e));
-    for (int i = 0; i <= o->compare && !o->prompts; i++) /* twice the same, to compare */
+    for (int i = 0; i < compared.n && !o->prompts; i++) /* the same again, to compare */
         TRY(steer_prompts_add(asked, m, o->system, text, NULL, s->e));
     n = asked->n;
     if (!GET(jobs, n) || !GET(out, mul((size_t)n, (size_t)s->max_new)))
         return s->e->code;
-    for (int i = 0; i < n; i++)
+    for (int i = 0; i < n; i++) {
+        const steer_plan *changed = o->compare ? &compared.plans[i] : &plan;
         jobs[i] = (steer_job){asked->tokens[i],
                               asked->lengths[i],
                               s->max_new,
-                              .plan = !plan.n || (o->compare && !i) ? NULL : &plan,
+                              .plan = changed->n ? changed : NULL,
                               .temperature = (float)o->temp,
                               .top_p = (float)o->top_p,
                               .seed = (uint64_t)o->seed + (o->compare ? 0 : (uint64_t)i),
                               .out = out + (size_t)i * (size_t)s->max_new};
+    }
     TRY(open_context(s, min_int(2 * n + 8, 264), longest_prompt(s)));
     double started = seconds(), made = 0;
-    answer_sink a = {.s = s, .o = o, .jobs = jobs, .one = !o->prompts && !o->compare};
-    TRY(make_answers(&a, n));
+    int one = !o->prompts && !o->compare;
+    answer_sink a = {.s = s, .c = s->c, .o = o, .jobs = jobs, .one = one};
+    TRY(o->compare ? make_columns(&a, &compared) : make_answers(&a, n));
     double spent = seconds() - started;
-    if (o->compare)
-        TRY(print_side_by_side(s, &jobs[0], &jobs[1]));
     TRY(flush_output(stdout, s->e));
     for (int i = 0; i < n; i++)
         made += jobs[i].n_out;
@@ -11483,22 +11840,152 @@ static steer_status command_generate(experiment *s, const options *o) {
 
 enum { MAX_TURNS = 64, MAX_CHAT = 4096 }; /* turns, tokens of a conversation */
 
-/* One turn of a conversation: turns[n] is the user's; the answer becomes turns[n + 1]. */
-static steer_status chat_turn(experiment *s, const options *o, const char **turns, int n,
-                              edit_list edits, int *out) {
-    int tokens[MAX_CHAT];
+/* A conversation: turns[n] will be the user's, turns[n + 1] the answer. now: the options as they
+ * stand, which its commands change. */
+typedef struct {
+    experiment *s;
+    options now;
+    const char *turns[MAX_TURNS + 2];
+    int n, *out; /* [max_new] */
+    unsigned frozen, removed;
+} conversation;
+
+/* The tokens of the first n turns, and how many more the context holds; -1: see s->e. */
+static int tokens_of_turns(const conversation *x, int n, int *tokens, int *room) {
+    long count = steer_chat(x->s->m, x->now.system, x->turns, n, tokens, MAX_CHAT, x->s->e);
+    *room = min_int(x->s->max_new, x->s->c->limit.positions - (int)count);
+    if (count >= 0 && *room < 1)
+        fail(x->s->e, STEER_EARG, "the conversation no longer fits the context: /reset");
+    return count < 0 || *room < 1 ? -1 : (int)count;
+}
+
+static steer_status chat_turn(conversation *x) {
+    experiment *s = x->s;
+    int tokens[MAX_CHAT], room, count = tokens_of_turns(x, x->n + 1, tokens, &room);
+    edit_list edits = edits_of(s, &x->now, x->frozen, x->removed);
     steer_plan plan = {edits.edits, edits.n};
-    long count = steer_chat(s->m, o->system, turns, n + 1, tokens, MAX_CHAT, s->e);
     if (count < 0)
         return s->e->code;
-    int room = min_int(s->max_new, s->c->limit.positions - (int)count);
-    if (room < 1)
-        return fail(s->e, STEER_EARG, "the conversation no longer fits the context: /reset");
-    steer_job job = {tokens, (int)count, room, edits.n ? &plan : NULL, .out = out};
-    answer_sink a = {.s = s, .o = o, .jobs = &job, .one = 1};
+    steer_job job = {tokens, count, room, edits.n ? &plan : NULL, .out = x->out};
+    answer_sink a = {.s = s, .c = s->c, .o = &x->now, .jobs = &job, .one = 1};
     TRY(make_answers(&a, 1));
     TRY(flush_output(stdout, s->e));
-    return (turns[n + 1] = answer_text(s, &job)) ? STEER_OK : s->e->code;
+    return (x->turns[x->n + 1] = answer_text(s, &job)) ? STEER_OK : s->e->code;
+}
+
+/* The last question once more, its answers side by side; the conversation stays as it is. */
+static steer_status chat_compare(conversation *x) {
+    experiment *s = x->s;
+    int tokens[MAX_CHAT], room, *out;
+    compared_plans compared;
+    steer_job jobs[MOST_COLUMNS];
+    if (!x->n)
+        return fail(s->e, STEER_EARG, "ask something first; /compare answers it side by side");
+    if (!x->now.vector)
+        return fail(s->e, STEER_EARG, "there is no vector to compare with: /vector FILE");
+    int count = tokens_of_turns(x, x->n - 1, tokens, &room);
+    if (count < 0 || !GET(out, MOST_COLUMNS * s->max_new))
+        return s->e->code;
+    set_comparison(s, &x->now, x->frozen, x->removed, &compared);
+    for (int i = 0; i < compared.n; i++)
+        jobs[i] = (steer_job){tokens, count, room, .out = out + i * s->max_new,
+                              .plan = compared.plans[i].n ? &compared.plans[i] : NULL};
+    steer_limits l = {.streams = 2 * MOST_COLUMNS, .positions = count + room, .rows = 256};
+    answer_sink a = {.s = s, .o = &x->now, .jobs = jobs};
+    if (!(a.c = steer_context_new(s->m, &l, s->e)))
+        return s->e->code;
+    steer_status status = make_columns(&a, &compared);
+    steer_context_free(a.c);
+    return status ? status : flush_output(stdout, s->e);
+}
+
+/* Another vector, with its file's coefficient; the one in use stays where that can't be had. */
+static steer_status chat_vector(conversation *x, const char *path) {
+    experiment *s = x->s;
+    steer_vector before = s->v;
+    options old = x->now;
+    char *name;
+    if (!GET(name, strlen(path) + 1))
+        return s->e->code;
+    x->now.vector = strcpy(name, path);
+    x->now.coeff = NAN;
+    s->v = (steer_vector){0};
+    steer_status status = load_vector(s, &x->now);
+    steer_vector_free(status ? &s->v : &before);
+    if (!status)
+        return STEER_OK;
+    s->v = before;
+    x->now = old;
+    return status;
+}
+
+/* What the answers are changed by, in a sentence. */
+static void tell_plan(const conversation *x) {
+    const steer_vector *v = &x->s->v;
+    string changes = changes_in_words(x->frozen, x->removed);
+    if (!x->now.vector)
+        puts("(unsteered: there is no vector; /vector FILE)");
+    else if (x->now.ablate != UNSET)
+        puts("(the component along the vector is set to a constant at every position)");
+    else if (v->coeff == 0)
+        puts("(unsteered: the coefficient is 0)");
+    else
+        printf("(coefficient %g: the vector is %s at block %d%s%s)\n", (double)v->coeff,
+               v->coeff > 0 ? "added" : "subtracted", v->layer, *changes.s ? "; " : "", changes.s);
+}
+
+static void tell_status(const conversation *x) {
+    put_text(stdout, x->s->path, 0);
+    printf(": %d turns of at most %d\n", x->n / 2, MAX_TURNS / 2);
+    if (x->now.vector) {
+        fputs("vector ", stdout);
+        put_text(stdout, x->now.vector, 0);
+        printf(": %s, block %d, position %d\n", x->s->v.method, x->s->v.layer, x->s->v.pos);
+    }
+    tell_plan(x);
+}
+
+static const char chat_commands[] =
+    "(/coeff X, /freeze qk|v|mlp|off, /vector FILE, /compare, /status, /reset, /quit)";
+
+/* The command of a line and what it did; what can't be done is said, and ends nothing. */
+static steer_status chat_command(conversation *x, char *line) {
+    experiment *s = x->s;
+    char *word = line + strcspn(line, " ");
+    unsigned bits = 0;
+    float a;
+    if (*word)
+        *word++ = 0;
+    if (!strcmp(line, "/reset")) {
+        x->n = 0;
+        puts("(the conversation begins anew)");
+    } else if (!strcmp(line, "/status"))
+        tell_status(x);
+    else if (!strcmp(line, "/compare"))
+        return chat_compare(x);
+    else if (!strcmp(line, "/coeff")) {
+        int given = *word && sscanf(word, "%f", &a) == 1 && isfinite(a);
+        if (*word && !given)
+            return fail(s->e, STEER_EARG, "/coeff %.40s: a number is wanted", word);
+        if (given && !adds_vector(&x->now))
+            return fail(s->e, STEER_EARG, "no vector is added: /vector FILE, without --ablate");
+        if (given)
+            s->v.coeff = a;
+        tell_plan(x);
+    } else if (!strcmp(line, "/freeze")) {
+        if (*word && strcmp(word, "off") && words(word, "freeze", freezes, &bits, s->e))
+            return STEER_EARG;
+        if (bits && !adds_vector(&x->now))
+            return fail(s->e, STEER_EARG, "nothing to freeze against: /vector FILE");
+        if (*word)
+            x->frozen = bits;
+        tell_plan(x);
+    } else if (!strcmp(line, "/vector") && *word) {
+        TRY(chat_vector(x, word));
+        tell_plan(x);
+    } else
+        puts(chat_commands);
+    return STEER_OK;
 }
 
 /* The next line without its end; NULL: there is none, or *status says why not. */
@@ -11517,57 +12004,45 @@ static char *next_line(char **line, size_t *capacity, steer_status *status, stee
     return *line;
 }
 
-/* A failure ends the conversation, but for words that don't fit it. */
+/* A failure ends the conversation, but for what can't be done with what was typed. */
 static steer_status command_chat(experiment *s, const options *o) {
-    const char *turns[MAX_TURNS + 2];
+    conversation x = {.s = s, .now = *o};
     char *line = NULL, *turn;
     size_t capacity = 0;
-    int n = 0, *out;
-    unsigned bits, frozen, removed;
-    float a;
     steer_status status = STEER_OK;
     steer_limits l = {2, min_int(s->m->config.max_seq, MAX_CHAT), .rows = 256};
     TRY(set_max_new(s, o, 512));
-    if (!GET(out, s->max_new))
+    if (!GET(x.out, s->max_new))
         return s->e->code;
-    TRY(read_plan(s, o, &frozen, &removed));
+    TRY(read_plan(s, o, &x.frozen, &x.removed));
     if (!(s->c = steer_context_new(s->m, &l, s->e)))
         return s->e->code;
     while (!status && next_line(&line, &capacity, &status, s->e)) {
         if (!strcmp(line, "/quit"))
             break;
-        if (!strcmp(line, "/reset"))
-            n = 0;
-        else if (!strncmp(line, "/coeff ", 7) && sscanf(line + 7, "%f", &a) == 1 && isfinite(a)) {
-            if (!adds_vector(o))
-                puts("(no vector is added: start with --vector V, without --ablate)");
-            s->v.coeff = a;
-        } else if (!strncmp(line, "/freeze ", 8)) {
-            if (words(strcmp(line + 8, "off") ? line + 8 : NULL, "freeze", freezes, &bits, s->e))
-                notice("steer: %s", s->e->text);
-            else if (bits && !adds_vector(o))
-                puts("(nothing to freeze against: start with --vector V)");
-            else
-                frozen = bits;
-        } else if (*line == '/')
-            puts("(/coeff X, /freeze qk|v|mlp|off, /reset, /quit)");
-        else if (*line && n == MAX_TURNS)
+        int command = *line == '/';
+        if (command)
+            status = chat_command(&x, line);
+        else if (*line && x.n == MAX_TURNS)
             puts("(the conversation is full: /reset)");
         else if (*line) {
             if (GET(turn, strlen(line) + 1)) {
-                turns[n] = strcpy(turn, line);
-                status = chat_turn(s, o, turns, n, edits_of(s, o, frozen, removed), out);
+                x.turns[x.n] = strcpy(turn, line);
+                status = chat_turn(&x);
             } else
                 status = s->e->code;
             if (!status)
-                n += 2;
-            if (status != STEER_EARG)
-                continue;
-            fputs("(", stdout);
-            put_text(stdout, s->e->text, 0);
-            fputs(")\n", stdout);
-            status = STEER_OK;
+                x.n += 2;
         }
+        int said = status == STEER_EARG ||
+                   (command && (status == STEER_EIO || status == MISUSED ||
+                                status == STEER_EMISMATCH || status == STEER_EFORMAT));
+        if (!said)
+            continue;
+        fputs("(", stdout);
+        put_text(stdout, s->e->text, 0);
+        fputs(")\n", stdout);
+        status = STEER_OK;
     }
     free(line);
     return status;
@@ -11711,6 +12186,63 @@ static steer_status save_vector(experiment *s, int which, const options *o) {
     return STEER_OK;
 }
 
+/* The work of a model, part by part, in rows (tokens that are run) times weights. What is generated
+ * under a freeze runs twice; what is patched or taught begins at the vector's block. Factors are
+ * measured: time left is true to a third. */
+static void plan_work(experiment *s, const options *o) {
+    const steer_config *c = &s->m->config;
+    int box = s->m->grammar_size > 0, train = s->stages == TRAIN, whole = s->stages == EVERYTHING;
+    int scored = !o->vector && !train && !o->no_scores, sites = s->m->eoi * c->layers;
+    int patched = s->stages & (PATCH | CIRCUIT | OV | SPARSIFY) && !s->freezing_only;
+    double prompt = 0, answer = box ? min_int(24, s->max_new) : s->max_new;
+    double n = s->test[HARMFUL].n, *w = s->work;
+    for (int i = 0; i < s->test[HARMFUL].n; i++)
+        prompt += s->test[HARMFUL].lengths[i] / n;
+    double one = prompt + answer, longest = prompt + s->max_new, read = fmin(s->read, n);
+
+    if (!o->vector)
+        w[WORK_MEANS] = (s->train[0].n + s->train[1].n) * prompt;
+    double val = min_int(s->n_val, s->val[HARMFUL].n), judges = fmin(SITE_PROMPTS, val);
+    w[WORK_SITES] =
+        (2 * fmin(64, s->val[HARMFUL].n) + 4 * judges) * prompt; /* choosing them, too */
+    if (scored) {
+        w[WORK_SITES] += 2 * sites * judges * prompt;
+        w[WORK_DOSE] =
+            DOSES * (val + fmin(s->read, val)) * (one + longest); /* much of it: no end */
+    }
+    if (!train || s->requested.method != DIM)
+        w[WORK_STEERING] = (8 * (n + read) + 2 * CONTROLS * (fmin(n, s->n_control) + read)) * one;
+    if (s->stages & FREEZE)
+        w[WORK_FREEZING] = (16 * n + 10 * read + 10 * s->n_faith) * one;
+    if (scored && whole)
+        w[WORK_MAP] =
+            s->map * (2 + 3 * sites) * one; /* half of the sites steer, a quarter surely */
+    if (s->stages & TRAIN && s->methods > 1 && !s->freezing_only) {
+        double texts = min_int(s->n_train, s->train[HARMFUL].n);
+        w[WORK_PAIRS] = 5 * texts * one;
+        w[WORK_TRAINING] = 18 * s->epochs * texts * one;
+        w[WORK_METHODS] = whole ? 2 * (s->methods - 1) * (n + read) * one : 0;
+    }
+    if (patched) {
+        tracer t;
+        int layer = o->vector ? s->v.layer : s->requested.layer;
+        double taught = one * (c->layers - layer) / c->layers;
+        lay_out_tracer(&t, s->m, layer, 64, 8, 1, NULL);
+        w[WORK_PATCHING] = s->methods * patching_passes(s, t.graph.edges) * taught;
+        if (s->stages & CIRCUIT)
+            w[WORK_CIRCUITS] = circuit_texts(s) * PASSES_A_CUT * taught;
+        if (s->stages & SPARSIFY)
+            w[WORK_SPARSE] = sparse_texts(s) * taught / 2 + sparse_answers(s) * one;
+    }
+    double weights = ((double)c->heads + c->kv_heads) * 2 * c->head_dim * c->d + 3.0 * c->ff * c->d;
+    weights = weights * c->layers + 1.0 * c->vocab * c->d;
+    s->work_before = s->bar ? s->bar->total : 0;
+    for (int i = 0; i < WORKS && s->bar; i++) {
+        w[i] *= weights;
+        s->bar->total += w[i];
+    }
+}
+
 /* What command_paper needs of options and files, so that what is wrong with them is found before
  * the work, also of other models. */
 static steer_status prepare_paper(experiment *s, const options *o) {
@@ -11752,13 +12284,14 @@ static steer_status prepare_paper(experiment *s, const options *o) {
     TRY(load_prompts(s, o));
     if (!box && s->methods > 1)
         TRY(prompt_refusals(s)); /* models with a grammar follow no instruction */
+    plan_work(s, o);
     return STEER_OK;
 }
 
 /* The paper, or some of its stages, for `reproduce` and `vector`, or with the --vector given. */
 static steer_status command_paper(experiment *s, const options *o) {
     const steer_model *m = s->m;
-    int box = m->grammar_size > 0, sites = m->eoi * m->config.layers, train = s->stages == TRAIN;
+    int box = m->grammar_size > 0, train = s->stages == TRAIN;
     if (o->store)
         TRY(open_records(&s->store, o->store, OWN, s->e));
     warn_of_damage(&s->store, OWN);
@@ -11767,11 +12300,6 @@ static steer_status command_paper(experiment *s, const options *o) {
     if (!s->out->brief)
         notice("%s: %.0f MB of memory beside the file", m->config.name, s->context_bytes / 1e6);
     s->store.model = m->config.fingerprint;
-    s->bar = (progress){
-        .started = seconds(),
-        .show = isatty(2),
-        .total = s->train[0].n + s->train[1].n + 0.8 * sites * min_int(SITE_PROMPTS, s->n_val) +
-                 2 * DOSES * s->n_val + 18.0 * s->test[0].n + 4.0 * s->map * m->eoi};
     open_report(s->out, m, s->control_model);
     const steer_prompts *const sets[] = {s->train, s->val, s->test};
     model_facts *facts = last_model(s->out);
@@ -11791,6 +12319,7 @@ static steer_status command_paper(experiment *s, const options *o) {
         if (!o->vector)
             TRY(take_site(s, s->requested.layer, s->requested.pos, s->requested.a));
         TRY(check_not_zero(s));
+        begin_work(s, WORK_SITES, 1);
         say(s->out, "vector by %s, block %d, position %d, coefficient %g, as given; norm %.2f",
             s->v.method, s->v.layer, s->v.pos, (double)s->v.coeff, norm_of(s->v.v, s->v.d));
     }
@@ -11992,7 +12521,8 @@ static steer_status run_experiments(const options *o, int stages, const char *pa
     steer_status status = STEER_OK;
     for (int i = 0; i < n && !status; i++) {
         experiment *s = &all[i];
-        *s = (experiment){.path = o->argument[i], .out = out, .e = e, .stages = stages};
+        *s = (experiment){
+            .path = o->argument[i], .out = out, .e = e, .stages = stages, .bar = out->bar};
         s->control_model = i == o->n_arguments;
         if (s->control_model)
             s->path = o->control;
@@ -12001,18 +12531,18 @@ static steer_status run_experiments(const options *o, int stages, const char *pa
     }
     for (int i = 0; i < n && !status; i++) {
         experiment *s = &all[i];
+        double started = seconds();
         status = command_paper(s, o);
         if (!status || status == MISSING) {
             steer_status synced = sync_records(&s->store, e);
             if (synced)
                 status = synced;
         }
-        if (s->bar.show)
-            fputs("\r\033[K", stderr);
+        wipe_progress(out->bar);
         if (!status)
             status = report_status(out, e);
         if (!status && !out->brief)
-            notice("%s: %.0f s", s->m->config.name, seconds() - s->bar.started);
+            notice("%s: %.0f s", s->m->config.name, seconds() - started);
         close_experiment(s);
     }
     for (int i = 0; i < n; i++)
@@ -12031,7 +12561,12 @@ static steer_status run_command(const known_command *c, options *o, steer_error 
         close_experiment(&s);
         return status;
     }
-    report out = {.f = stdout, .json = (int)o->json, .progress = isatty(2), .command = o->command};
+    progress bar = {.started = seconds(), .show = isatty(2)};
+    report out = {.f = stdout,
+                  .json = (int)o->json,
+                  .bar = &bar,
+                  .width = isatty(1) ? screen_width(1) : 0,
+                  .command = o->command};
     const char *epoch = getenv("SOURCE_DATE_EPOCH"); /* as for builds that one can repeat */
     time_t now = epoch ? (time_t)strtoll(epoch, NULL, 10) : time(NULL);
     struct tm utc;

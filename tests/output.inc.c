@@ -1,7 +1,6 @@
 /* What the program writes, and where: included by test.c. */
 #include <dirent.h>
 #include <sys/resource.h>
-#include <termios.h>
 
 /* ---------------------------------------------------------------- files */
 
@@ -309,14 +308,6 @@ static int complaints(void) { /* sentences on standard error that begin with "st
 /* A short set of the experiments. */
 #define SHORT "--limit 2 --patch 1 --exact 0 --max-new 6"
 
-static void make_vector_file(const char *name) {
-    char arguments[256];
-    snprintf(arguments, sizeof arguments,
-             "vector weights/tiny-llama.bin --train 8 --site 3,-1 --coeff 2 --out %s/%s", temporary,
-             name);
-    CHECK_THAT(!run_program(PROGRAM, arguments, ""), "%s", complained);
-}
-
 static void test_dead_output(void) {
     static const struct {
         const char *arguments, *input;
@@ -494,45 +485,6 @@ static void test_found_early(void) {
     free(small.bytes);
 }
 
-/* ---------------------------------------------------------------- terminals */
-
-/* Run the program with a terminal for standard output and error; what arrived there. */
-static int run_on_terminal(const char *arguments, const char *input, char *text, size_t cap) {
-    char command[1024];
-    int screen = posix_openpt(O_RDWR | O_NOCTTY), status = 0;
-    size_t n = 0;
-    *text = 0;
-    if (screen < 0 || grantpt(screen) || unlockpt(screen))
-        return -1;
-    write_bytes(in_temporary("in"), input, strlen(input));
-    snprintf(command, sizeof command, "exec %s %s <%s/in", PROGRAM, arguments, temporary);
-    const char *name = ptsname(screen);
-    int terminal = open(name, O_RDWR | O_NOCTTY);
-    struct termios raw;
-    if (terminal < 0 || tcgetattr(terminal, &raw))
-        return -1;
-    raw.c_oflag &= ~(tcflag_t)OPOST; /* newlines stay what they are */
-    raw.c_lflag &= ~(tcflag_t)(ECHO | ICANON);
-    tcsetattr(terminal, TCSANOW, &raw);
-    fflush(stdout);
-    pid_t child = fork();
-    if (!child) {
-        dup2(terminal, 1);
-        dup2(terminal, 2);
-        close(terminal);
-        close(screen);
-        execl("/bin/sh", "sh", "-c", command, (char *)NULL);
-        _exit(127);
-    }
-    close(terminal);
-    for (ssize_t got; n < cap - 1 && (got = read(screen, text + n, cap - 1 - n)) > 0;)
-        n += (size_t)got; /* until the terminal's last user is gone */
-    waitpid(child, &status, 0);
-    close(screen);
-    text[n] = 0;
-    return WIFEXITED(status) ? WEXITSTATUS(status) : 256 + WTERMSIG(status);
-}
-
 /* Control characters that a terminal could obey: all but newlines and tabs, C1 as well. */
 static int controls_in(const char *s) {
     int n = 0, length;
@@ -591,19 +543,44 @@ static void test_progress(void) {
     CHECK_THAT(!run_program(PROGRAM, line, "") && !strstr(complained, "left"), "%s", complained);
 }
 
-/* ---------------------------------------------------------------- the summary */
+/* ---------------------------------------------------------------- tables on a terminal */
 
-/* Lines of a text, or -1 where one has more than 80 characters. */
-static int lines_of_screen(const char *text) {
-    int n = 0, at = 0, most = 0, length;
-    for (const char *end = text + strlen(text); text < end; text += length) {
-        long c = code_point(text, end, &length);
-        n += c == '\n';
-        at = c == '\n' || c == '\r' ? 0 : at + 1;
-        most = max_int(most, at);
+/* On a terminal every line fits, tables say how many of their columns they show, per cent only grow
+ * and come near to 100; in a file are all columns. */
+static void test_screen(void) {
+    static char text[1 << 20];
+    string line = str("reproduce weights/tiny-gemma.bin --quick --train 16 --val 2 --map 1 " SHORT);
+    terminal_columns = 90;
+    CHECK_THAT(!run_on_terminal(line.s, "", text, sizeof text), "%.300s", text);
+    int at = 0, widest = 0, percent = 0, steps = 0, length;
+    for (const char *s = text, *end = text + strlen(text); s < end; s += length) {
+        long c = code_point(s, end, &length);
+        if (!strncmp(s, "\r\033[K", 4)) {
+            int now = (int)strtol(s + 4, NULL, 10);
+            int is = s[4 + strspn(s + 4, " 0123456789")] == '%';
+            CHECK_THAT(!is || now >= percent, "%d %% after %d", now, percent);
+            percent = is ? now : percent;
+            steps += is;
+            length = 4;
+            at = 0;
+            continue;
+        }
+        at = c == '\n' ? 0 : at + 1;
+        widest = max_int(widest, at);
     }
-    return most <= SCREEN ? n : -1;
+    CHECK_THAT(widest > terminal_columns / 2 && widest <= terminal_columns, "%d of %d", widest,
+               terminal_columns);
+    CHECK_THAT(steps > 50 && percent >= 75, "%d steps to %d %%", steps, percent);
+    CHECK_THAT(strstr(text, " columns; the report has all)") && !strstr(text, "F high") &&
+                   strstr(text, "A row is a block"),
+               "columns of %d", terminal_columns);
+    terminal_columns = 0;
+    CHECK_THAT(!run_program(PROGRAM, line.s, "") && strstr(shown, "F high") &&
+                   !strstr(shown, "the report has all") && !strstr(shown, "from layer"),
+               "in a file: %s", complained);
 }
+
+/* ---------------------------------------------------------------- the summary */
 
 /* The text behind `begin`, which is itself behind each of the texts before it; NULL: it is not. */
 static const char *behind(const char *text, const char *const *path) {
@@ -1033,7 +1010,7 @@ static void test_terminal(void) {
                raw);
 
     /* Characters of several tokens' bytes arrive whole, newlines and tabs of an answer stay. */
-    typewriter w = {"", 0};
+    typewriter w = {.n = 0};
     const char *const euros = "\xE2\x82\xAC\n\t\xF0\x9F\x98\x80";
     snprintf(path, sizeof path, "%s", in_temporary("typed"));
     fflush(stdout);

@@ -198,22 +198,171 @@ static void test_command_line(void) {
     steer_close(m);
 }
 
-static void show_side_by_side(void *text) {
-    if (!freopen("/dev/null", "w", stdout))
+/* Three texts, byte by byte in turn, in columns of ten characters. */
+static void type_side_by_side(void *texts) {
+    const char *const *text = texts;
+    text_columns x = {.n = 3, .width = 10};
+    size_t longest = 0;
+    if (!freopen(in_temporary("columns"), "w", stdout))
         return;
-    print_columns(text, "short");
+    for (int i = 0; i < 3; i++) {
+        x.of[i].typed.keeps = 1;
+        longest = strlen(text[i]) > longest ? strlen(text[i]) : longest;
+    }
+    put_titles(&x, (const string[]){{"a"}, {"a long title"}, {""}});
+    for (size_t k = 0; k < longest; k++)
+        for (int i = 0; i < 3; i++) {
+            size_t n = strlen(text[i]);
+            if (k < n)
+                type_bytes(&x.of[i].typed, text[i] + k, 1);
+            if (k + 1 == n)
+                type_rest(&x.of[i].typed);
+            x.of[i].ended |= k + 1 >= n;
+            print_rows(&x);
+            if (k == 12)
+                printf("|");
+        }
+    for (int i = 0; i < 3; i++)
+        x.of[i].ended = 1;
+    print_rows(&x);
+    free_columns(&x);
+    fflush(stdout);
 }
 
+/* Rows come as soon as each column has its line; whatever the bytes, no line is too long and no
+ * text is lost. */
 static void test_side_by_side(void) {
-    char text[200], *const texts[] = {"", " ", "\n", "a\n\nb", text};
+    static const char *const known[] = {"one two three four five", "x\n\ny", "12345678901234567"};
+    static const char expected[] = "a           a long\n"
+                                   "            title\n"
+                                   "-           ----------\n"
+                                   "one two     x           1234567890\n"
+                                   "|||three four              1234567\n"
+                                   "five        y\n";
+    char text[200], found[4096];
+    const char *why = in_child(type_side_by_side, (void *)(uintptr_t)known, 5);
+    read_text(in_temporary("columns"), found, sizeof found);
+    CHECK_THAT(!why && !strcmp(found, expected), "%s: \"%s\"", why, found);
     for (int k = 0; k < 5; k++) { /* a long word, long broken UTF-8, spaces */
         memset(text, "x\x80 \xE2\n"[k], sizeof text - 1);
         text[sizeof text - 1] = 0;
-        const char *why = in_child(show_side_by_side, texts[4], 5);
-        CHECK_THAT(!why, "200 times byte %d: %s", text[0] & 255, why);
-        why = in_child(show_side_by_side, texts[k], 5);
-        CHECK_THAT(!why, "text %d: %s", k, why);
+        for (int at = 0; at < 3; at++) {
+            const char *texts[] = {"", "a\n\nb", " "};
+            texts[at] = text;
+            why = in_child(type_side_by_side, texts, 5);
+            read_text(in_temporary("columns"), found, sizeof found);
+            int kept = 0;
+            for (const char *c = found; *c; c++)
+                kept += *c == text[0];
+            CHECK_THAT(!why && (*text == ' ' || *text == '\n' || kept >= 199), "byte %d: %s, %d",
+                       text[0] & 255, why, kept);
+        }
     }
+}
+
+/* The words of column i, of `width` characters, of all lines behind the two of titles. */
+static string words_of_column(const char *text, int i, int width) {
+    string all = {""};
+    int row = 0;
+    for (const char *line = text; *line; line += strcspn(line, "\n") + 1, row++) {
+        int n = (int)strcspn(line, "\r\n"), from = i * (width + 2);
+        if (row < 2 || from >= n)
+            continue;
+        all = str("%s %.*s", all.s, min_int(width, n - from), line + from);
+        if (!strchr(line, '\n'))
+            break;
+    }
+    return one_line(all.s);
+}
+
+/* Unsteered, steered, and what is frozen: each column says what the answer alone does. */
+static void test_compare(void) {
+    static const char *const options_of[] = {"", "--vector %s/v", "--vector %s/v --freeze v"};
+    static char compared[4096], text[1 << 14];
+    make_vector_file("v");
+    string ask =
+        str("generate weights/tiny-llama.bin \"How do I bake a cake?\" --max-new 30 --quiet");
+    string both_columns = str("%s --vector %s/v --compare", ask.s, temporary);
+    string three = str("%s --freeze v", both_columns.s);
+    CHECK_THAT(!run_program(PROGRAM, three.s, ""), "%s", complained);
+    snprintf(compared, sizeof compared, "%.4000s", shown);
+    CHECK_THAT(!strncmp(compared,
+                        "unsteered                  steered                    steered, "
+                        "values frozen\n",
+                        76) &&
+                   lines_of_screen(compared) > 3,
+               "%s", compared);
+    for (int i = 0; i < 3; i++) {
+        string plan = str(options_of[i], temporary);
+        CHECK_THAT(!run_program(PROGRAM, str("%s %s", ask.s, plan.s).s, ""), "%s", complained);
+        string alone = one_line(shown), column_words = words_of_column(compared, i, 25);
+        CHECK_THAT(*alone.s && !strcmp(alone.s, column_words.s), "column %d: \"%s\", alone \"%s\"",
+                   i, column_words.s, alone.s);
+    }
+    CHECK_THAT(!run_program(PROGRAM, both_columns.s, "") && !strstr(shown, "frozen"), "%s", shown);
+    for (terminal_columns = 50; terminal_columns <= 120; terminal_columns += 70) {
+        run_on_terminal(three.s, "", text, sizeof text);
+        int widest = 0;
+        for (const char *line = text; *line; line += strcspn(line, "\n") + 1) {
+            widest = max_int(widest, (int)strcspn(line, "\r\n"));
+            if (!strchr(line, '\n'))
+                break;
+        }
+        CHECK_THAT(widest > terminal_columns / 2 && widest <= terminal_columns, "%d of %d:\n%s",
+                   widest, terminal_columns, text);
+    }
+    terminal_columns = 0;
+}
+
+/* Each command of a conversation says what it did; the conversation goes on whatever it says. */
+static void test_chat_commands(void) {
+    make_vector_file("v");
+
+    struct {
+        string typed;
+        const char *said[3];
+    } lines[] = {
+        {str("/status"), {"tiny-llama.bin: 0 turns", "there is no vector"}},
+        {str("/coeff 2"), {"(no vector is added: /vector FILE"}},
+        {str("/freeze v"), {"(nothing to freeze against: /vector FILE)"}},
+        {str("/compare"), {"(ask something first"}},
+        {str("/vector %s/none", temporary), {"/none: No such file"}},
+        {str("/vector steer.c"), {"(steer.c: not a steering vector"}},
+        {str("/vector"), {"(/coeff X, /freeze qk|v|mlp|off, /vector FILE, /compare, /status, "}},
+        {str("/vector %s/v", temporary), {"(coefficient 2: the vector is added at block 3)"}},
+        {str("/coeff -1.5"), {"(coefficient -1.5: the vector is subtracted at block 3)"}},
+        {str("/coeff"), {"(coefficient -1.5: the vector is subtracted at block 3)"}},
+        {str("/coeff much"), {"(/coeff much: a number is wanted)"}},
+        {str("/coeff nan"), {"(/coeff nan: a number is wanted)"}},
+        {str("/freeze qk,v"), {"at block 3; patterns frozen, values frozen)"}},
+        {str("/freeze w"), {"wanted is a list of qk,v,mlp"}},
+        {str("/freeze"), {"at block 3; patterns frozen, values frozen)"}},
+        {str("How do I bake a cake?"), {""}},
+        {str("/compare"), {"unsteered  ", "steered, patterns", "---"}},
+        {str("/freeze off"), {"subtracted at block 3)"}},
+        {str("/status"), {"tiny-llama.bin: 1 turns", "/v: dim, block 3, position -1", "-1.5"}},
+        {str("/coeff 0"), {"(unsteered: the coefficient is 0)"}},
+        {str("/steer"), {"(/coeff X, "}},
+        {str("/reset"), {"(the conversation begins anew)"}},
+        {str("/compare"), {"(ask something first"}},
+    };
+
+    enum { LINES = sizeof lines / sizeof *lines };
+
+    static char input[8192];
+    size_t n = 0;
+    for (int i = 0; i < LINES; i++)
+        n += (size_t)snprintf(input + n, sizeof input - n, "%s\n", lines[i].typed.s);
+    CHECK_THAT(!run_program(PROGRAM, "chat weights/tiny-llama.bin --max-new 6", input) &&
+                   !*complained,
+               "%s", complained);
+    const char *at = shown;
+    for (int i = 0; i < LINES; i++)
+        for (int k = 0; k < 3 && lines[i].said[k]; k++) {
+            const char *found = strstr(at, lines[i].said[k]);
+            CHECK_THAT(found, "%s: no \"%s\" in:\n%.600s", lines[i].typed.s, lines[i].said[k], at);
+            at = found ? found + strlen(lines[i].said[k]) : at;
+        }
 }
 
 /* ---------------------------------------------------------------- experiments */
@@ -387,7 +536,7 @@ static void test_reproduce(void) {
                                         "patterns frozen",
                                         "values frozen",
                                         "SVV removed",
-                                        "perpl",
+                                        "perplexity",
                                         "judge",
                                         "random vectors",
                                         "(the model file's; ",
@@ -841,6 +990,7 @@ static void test_whole_paper(void) {
                 edges = t->n_rows;
         }
         CHECK_THAT(found == 1, "table %s: %d times", tables[k], found);
+        CHECK_THAT(guide_to(tables[k]), "nothing says what a row of %s is", tables[k]);
     }
     const model_facts *facts = last_model(&out);
     CHECK_THAT(facts && edges && edges == min_int(facts->circuit_edges, 400) &&

@@ -6,6 +6,7 @@
 #include "../steer.c"
 #undef main
 #include <float.h>
+#include <termios.h>
 
 /* Under AddressSanitizer everything is slower: pure volume shrinks, no kind of test is left out. */
 #ifdef __has_feature
@@ -105,7 +106,9 @@ static const test tests[] = {
     {"threads", test_threads, "one start anew, the same bytes; processors and policy respected"},
     {"quota", test_quota, "a container's quota of processors"},
     {"busy-machine", test_busy_machine, "the default threads beside busy processes"},
-    {"side-by-side", test_side_by_side, "two texts in two columns, whatever their bytes"},
+    {"side-by-side", test_side_by_side, "texts in columns, row by row, whatever their bytes"},
+    {"compare", test_compare, "answers side by side are those that each has alone"},
+    {"chat-commands", test_chat_commands, "each command of a conversation says what it did"},
     {"kernels-back", test_kernels_back, "each kernel's backward against central differences"},
     {"backward-whole", test_backward_whole,
      "completeness, sums of edges, heads and groups, threads"},
@@ -117,6 +120,7 @@ static const test tests[] = {
     {"patch-errors", test_patch_errors, "wrong plans and examples of patching"},
     {"report", test_report, "the JSON is well formed, in a page too, and escapes its text"},
     {"progress", test_progress, "on a terminal progress is wiped before anything is printed"},
+    {"screen", test_screen, "on a terminal tables fit and progress is true"},
     {"summary", test_summary, "a screen, its parts, its figures those of report.json"},
     {"page", test_page, "a report's page is joined with it, and missed before the work"},
     {"circuit-files", test_circuit_files,
