@@ -6047,6 +6047,17 @@ static void put_text(FILE *f, const char *s, int lines) {
     put_text_part(f, s, strlen(s), lines);
 }
 
+/* A sentence on standard error. */
+__attribute__((format(printf, 1, 2))) static void notice(const char *format, ...) {
+    char text[1024];
+    va_list args;
+    va_start(args, format);
+    vsnprintf(text, sizeof text, format, args);
+    va_end(args);
+    put_text(stderr, text, 0);
+    fputc('\n', stderr);
+}
+
 /* Text that comes token by token: a character's bytes may be several tokens' and are held until it
  * ends. It goes to the screen at once, or (keeps) stays in text, escaped for the screen. */
 typedef struct {
@@ -6155,9 +6166,10 @@ static const char *const work_names[WORKS] = {"train prompts",   "scores of all 
                                               "circuits",        "sparse vectors"};
 
 typedef struct {
-    double started, total; /* seconds; the work of all models */
-    double done, part;     /* work before this part; its own */
-    double tick, ticks;    /* of this part */
+    double started, last; /* seconds: of the command, and when a line was shown */
+    double total;         /* the work of all models */
+    double done, part;    /* work before this part; its own */
+    double tick, ticks;   /* of this part */
     const char *what;
     int show, shown; /* 1: there is a terminal; there is a line of it to be wiped */
 } progress;
@@ -6173,8 +6185,12 @@ static void show_progress(progress *p, double ticks) {
     if (!p || !p->show)
         return;
     p->tick += ticks;
+    double now = seconds();
+    if (now - p->last < 0.05)
+        return;
+    p->last = now;
     double done = p->done + p->part * fmin(1, p->tick / fmax(1, p->ticks));
-    double share = fmin(1, done / p->total), spent = seconds() - p->started;
+    double share = fmin(1, done / p->total), spent = now - p->started;
     char line[128];
     int n = snprintf(line, sizeof line, "%3.0f%%  %s  %.0f s", 100 * share, p->what, spent);
     if (share > 0.02 && n < (int)sizeof line)
@@ -6380,21 +6396,6 @@ static int put_wrapped(FILE *f, const char *text, int at, int indent, int width,
             break;
     } while (*text);
     return n;
-}
-
-/* A sentence on standard error; on a terminal in lines that fit. */
-__attribute__((format(printf, 1, 2))) static void notice(const char *format, ...) {
-    char text[1024];
-    va_list args;
-    va_start(args, format);
-    vsnprintf(text, sizeof text, format, args);
-    va_end(args);
-    if (isatty(2))
-        put_wrapped(stderr, text, 0, 0, screen_width(2), 0);
-    else {
-        put_text(stderr, text, 0);
-        fputc('\n', stderr);
-    }
 }
 
 /* The columns that a table's column takes on a screen. */
@@ -7826,6 +7827,7 @@ static int answer_visit(void *user, int job, int pos, const float *logits) {
     if (pos == j->n_prompt - 1)
         *score = steer_log_odds(sc->g.m, NULL, logits);
     int token = generate_visit(&sc->g, job, pos, logits);
+    show_progress(sc->s->bar, 1.0 / j->max_new);
     if (token != END_JOB)
         return token;
 
@@ -7835,7 +7837,7 @@ static int answer_visit(void *user, int job, int pos, const float *logits) {
         sc->record[2 + t] = t < j->n_out ? j->out[t] : 0;
     if (keep_job(sc, job, 0, answer_width(j)))
         return FAILED;
-    show_progress(sc->s->bar, 1);
+    show_progress(sc->s->bar, 1 - (double)j->n_out / j->max_new);
     return END_JOB;
 }
 
@@ -8855,7 +8857,7 @@ static steer_status site_map(experiment *s) {
             both(s->val, s->map, add_vector_at(site->layer, site->v, s->v.coeff),
                  steered + 2 * n++);
     }
-    begin_work(s, WORK_MAP, s->map * (2 + 4.0 * n));
+    begin_work(s, WORK_MAP, s->map * (2 + (s->m->grammar_size ? 4.0 : 3.0) * n));
     TRY(answer(s, plain, 2 + 2 * n, 0));
     for (x = steered; x < steered + 2 * n; x += 2) { /* those that steer move up, and are frozen */
         edit_list plan = x[HARMLESS].edits;
@@ -12215,8 +12217,7 @@ static void plan_work(experiment *s, const options *o) {
     if (s->stages & FREEZE)
         w[WORK_FREEZING] = (16 * n + 10 * read + 10 * s->n_faith) * one;
     if (scored && whole)
-        w[WORK_MAP] =
-            s->map * (2 + 3 * sites) * one; /* half of the sites steer, a quarter surely */
+        w[WORK_MAP] = s->map * (2 + (box ? 3 : 1) * sites) * one; /* few sites of others steer */
     if (s->stages & TRAIN && s->methods > 1 && !s->freezing_only) {
         double texts = min_int(s->n_train, s->train[HARMFUL].n);
         w[WORK_PAIRS] = 5 * texts * one;
