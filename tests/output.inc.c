@@ -619,7 +619,7 @@ static void check_bars(const char *text, const char *json, const char *model) {
     for (int i = 0; i < 4; i++) {
         string label = str("  %-15s ", rows[i][0]);
         CHECK_THAT(at && !strncmp(at, label.s, strlen(label.s)), "%s: no \"%s\": %.80s", model,
-                   label.s, at);
+                   label.s, at ? at : "nothing");
         if (!at || strncmp(at, label.s, strlen(label.s)))
             return;
         const char *line = at + strlen(label.s);

@@ -526,12 +526,13 @@ static void check_unsaid(steer_model *m) {
     steer_sums none = {0};
     const steer_graph g = steer_graph_of(m, 1);
     unsigned char kept[4096] = {0};
+    static const char file[4096] = "STEERVEC"; /* of which 8 bytes are given */
     CHECK_THAT(steer_prompts_load(&p, m, "/no/such/file", 0, NULL) == STEER_EIO &&
                    steer_prompts_load(&p, m, "/", -1, NULL) == STEER_EIO &&
                    steer_prompts_load_memory(&p, m, "a", 1, "a", -1, NULL) == STEER_EARG,
                "prompts");
     CHECK_THAT(steer_vector_load(&v, "/no/such/file", m, NULL) == STEER_EIO && !v.v &&
-                   steer_vector_load_memory(&v, "STEERVEC", 8, "v", m, NULL) == STEER_EFORMAT &&
+                   steer_vector_load_memory(&v, file, 8, "v", m, NULL) == STEER_EFORMAT &&
                    steer_dim(&v, m, &none, &none, 1, -1, 1, NULL) == STEER_EARG && !v.v,
                "vectors");
     CHECK_THAT(edge_cells(&g) <= sizeof kept &&
