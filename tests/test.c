@@ -37,6 +37,7 @@ static char test_name[64];
     } while (0)
 
 #include "fixtures.inc.c"
+#include "terminal.inc.c"
 #include "text.inc.c"
 #include "files.inc.c"
 #include "engine.inc.c"
