@@ -115,7 +115,8 @@ async function testReport(browser, what, report, file) {
   if (shaded) check(`${what}: shaded tokens`, await count(page, ".mark-shaded"), shaded.rows.length);
   const cells = name => { const t = tableOf(report, name); return t ? t.rows.length : 0; };
   const dose = tableOf(report, "dose");
-  if (dose) check(`${what}: points of the dose`, await count(page, "figure svg[aria-label^=Refusal] .mark-point"), dose.rows.length * ["harmless +", "harmful -", "coherent -", "coherent +"].filter(n => indexOf(dose, n) >= 0).length);
+  if (dose) check(`${what}: points of the dose`, await count(page, "figure svg[aria-label^=Refusal] .mark-point"), ["harmless +", "harmful -", "coherent -", "coherent +"].map(n => indexOf(dose, n)).filter(i => i >= 0)
+    .reduce((points, i) => points + dose.rows.filter(row => Number.isFinite(row[i])).length, 0)); // where none is left to be coherent, there is none
   const faith = tableOf(report, "faithfulness");
   if (faith) check(`${what}: points of faithfulness`, await count(page, "figure svg[aria-label^='Faithfulness by the share of edges'] .mark-point"), ["simple", "complement", "random", "backward"].reduce((n, c) => n + numbers("faithfulness", c), 0));
   const lens = tableOf(report, "svv");
