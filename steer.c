@@ -12476,8 +12476,8 @@ static int put_next(FILE *f, const options *o, int page) {
     if (f)
         fprintf(f,
                 "  %s vector %s --out refuse.vec\n"
-                "  %s generate %s \"How do I bake a cake?\" \\\n"
-                "      --vector refuse.vec --freeze v --compare\n"
+                "  %s generate %s --vector refuse.vec \\\n"
+                "      --freeze v --compare \"How do I bake a cake?\"\n"
                 "  %s chat %s --vector refuse.vec\n",
                 program.s, model.s, program.s, model.s, program.s, model.s);
     return n + 4;

@@ -655,10 +655,11 @@ static void check_bars(const char *text, const char *json, const char *model) {
 /* Commands of the summary, with what follows a line that ends with a backslash. */
 static void check_commands(const char *text, int wanted) {
     int n = 0;
-    for (const char *s = text; (s = strstr(s, "\n  ./steer ")); n++) {
+    string begin = str("\n  %s ", PROGRAM);
+    for (const char *s = text; (s = strstr(s, begin.s)); n++) {
         options o;
         steer_error e;
-        s += strlen("\n  ./steer ");
+        s += strlen(begin.s);
         string line = str("%.*s", (int)strcspn(s, "\r\n"), s);
         char *more = strrchr(line.s, '\\');
         if (more)
@@ -686,11 +687,13 @@ static void check_look(void) {
                                         "look.json",
                                         "Next:"};
     static char text[1 << 16];
-    string line = str("reproduce weights/tiny-gemma.bin --control weights/tiny-llama-plain.bin "
-                      "--quick --train 24 --val 1 --limit 3 --map 0 --patch 1 --exact 0 --report "
-                      "%s/look",
-                      temporary);
-    for (int terminal = 0; terminal < 2; terminal++) {
+    string line =
+        str("reproduce weights/tiny-gemma.bin --control weights/tiny-llama-plain.bin "
+            "--quick --train 16 --val 1 --limit 2 --map 0 --patch 1 --exact 0 --max-new 16 "
+            "--report %s/look",
+            temporary);
+    for (int terminal = SANITIZED; terminal < 2;
+         terminal++) { /* the pipe is slow then, and below */
         int status = terminal ? run_on_terminal(line.s, "", text, sizeof text)
                               : run_program(PROGRAM, line.s, "");
         char *screen = terminal ? strrchr(text, '\r') : shown;
