@@ -6171,6 +6171,7 @@ typedef struct {
     double done, part;    /* work before this part; its own */
     double tick, ticks;   /* of this part */
     const char *what;
+    int percent;     /* on the last line */
     int show, shown; /* 1: there is a terminal; there is a line of it to be wiped */
 } progress;
 
@@ -6181,16 +6182,18 @@ static void wipe_progress(progress *p) {
         p->shown = 0;
 }
 
+/* A new line twenty times a second, and where per cent have grown. */
 static void show_progress(progress *p, double ticks) {
     if (!p || !p->show)
         return;
     p->tick += ticks;
     double now = seconds();
-    if (now - p->last < 0.05)
-        return;
-    p->last = now;
     double done = p->done + p->part * fmin(1, p->tick / fmax(1, p->ticks));
     double share = fmin(1, done / p->total), spent = now - p->started;
+    if (now - p->last < 0.05 && (int)(100 * share) == p->percent)
+        return;
+    p->last = now;
+    p->percent = (int)(100 * share);
     char line[128];
     int n = snprintf(line, sizeof line, "%3.0f%%  %s  %.0f s", 100 * share, p->what, spent);
     if (share > 0.02 && n < (int)sizeof line)
