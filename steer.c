@@ -155,7 +155,7 @@ _Static_assert(STEER_ENONFINITE == 7 && STEER_START == 6 && STEER_TO_LOGITS == 4
                    STEER_FORWARD == 2 && STEER_PO == 1 && STEER_BY_CHANCE == 3,
                "a list of steer.h ends elsewhere than steer.c knows");
 _Static_assert(sizeof(void *) != 8 || (sizeof(steer_error) == 324 && sizeof(steer_config) == 264 &&
-                                       sizeof(steer_edit) == 48 && sizeof(steer_plan) == 16 &&
+                                       sizeof(steer_edit) == 56 && sizeof(steer_plan) == 16 &&
                                        sizeof(steer_graph) == 28 && sizeof(steer_edge_ends) == 20 &&
                                        sizeof(steer_limits) == 24 && sizeof(steer_row) == 20 &&
                                        sizeof(steer_tape) == 104 && sizeof(steer_job) == 64 &&
@@ -1973,6 +1973,7 @@ typedef struct {
     int twin;              /* -1: none */
     int enter;             /* first block that is run */
     int length, next;      /* positions in the cache; with the rows of the current run */
+    int answer;            /* where its answer begins, see steer_edit.part */
     int job;               /* section 7's: what it is for */
 } stream;
 
@@ -2051,8 +2052,12 @@ static const stream *stream_at(const steer_context *c, int r) {
     return &c->streams[batch_row(c, r)->stream];
 }
 
-/* Whether an edit is in force at position t of block b. */
-static int acts_at(const steer_edit *edit, int b, int t) {
+/* Whether an edit of a stream is in force at position t of block b. */
+static int acts_at(const stream *s, const steer_edit *edit, int b, int t) {
+    if (edit->part == STEER_IN_PROMPT && t >= s->answer)
+        return 0;
+    if (edit->part == STEER_IN_ANSWER)
+        t -= s->answer;
     return b >= edit->layer && t >= edit->from && (!edit->to || t < edit->to);
 }
 
@@ -2062,7 +2067,7 @@ static const steer_edit *next_edit(const steer_context *c, int r, int b, steer_k
                                    const steer_edit *last) {
     const stream *s = stream_at(c, r);
     for (int i = last ? (int)(last - s->edits) + 1 : 0; i < s->n_edits; i++)
-        if (s->edits[i].kind == kind && acts_at(&s->edits[i], b, batch_row(c, r)->pos))
+        if (s->edits[i].kind == kind && acts_at(s, &s->edits[i], b, batch_row(c, r)->pos))
             return &s->edits[i];
     return NULL;
 }
@@ -2248,6 +2253,9 @@ static const char *edit_fault(const steer_context *c, const steer_edit *edit) {
         return "holds an edit of an unknown kind";
     if (outside(edit->layer, 0, c->m->config.layers - 1))
         return "names a block that does not exist";
+    if (outside(edit->part, 0, STEER_IN_ANSWER) ||
+        (edit->part == STEER_IN_ANSWER && edit->from < 0))
+        return "names a part of the text that does not exist";
 
     switch (edit->kind) {
     case STEER_FREEZE:
@@ -2256,7 +2264,8 @@ static const char *edit_fault(const steer_context *c, const steer_edit *edit) {
                    ? NULL
                    : "freezes or removes nothing, or something unknown";
     case STEER_CUT: return edit->cut ? NULL : "cuts edges, and does not say which";
-    case STEER_START: return edit->v && !edit->from && !edit->to ? NULL : "starts from nothing";
+    case STEER_START:
+        return edit->v && !edit->from && !edit->to && !edit->part ? NULL : "starts from nothing";
     default: break;
     }
 
@@ -2872,7 +2881,9 @@ static steer_status begin_stream(steer_context *c, const steer_job *jobs, int jo
         TRY(steer_begin(c, twin, NULL, -1, NULL, e));
     }
     *s = take_stream(c, use);
-    return steer_begin(c, *s, j->plan, twin, c->hits[job], e);
+    TRY(steer_begin(c, *s, j->plan, twin, c->hits[job], e));
+    c->streams[*s].answer = j->n_prompt;
+    return STEER_OK;
 }
 
 /* Compute what job `job` and the next ones under its plan have in common, short of the last `own`
@@ -4641,10 +4652,11 @@ static void read_slots(steer_context *c, int first, int n, const float *norm, fl
     PARALLEL_FOR
     for (int i = 0; i < c->cuts; i++) {
         int r = c->first_cut + i;
-        const steer_edit *edit = stream_at(c, r)->cut;
+        const stream *s = stream_at(c, r);
+        const steer_edit *edit = s->cut;
         const unsigned char *cut = edit->cut + first * nodes;
-        int reads =
-            acts_at(edit, edit->layer, batch_row(c, r)->pos) ? senders(&c->graph, first) : 0;
+        int acts = acts_at(s, edit, edit->layer, batch_row(c, r)->pos);
+        int reads = acts ? senders(&c->graph, first) : 0;
         float *delta = row_at(c->delta, i * nodes, config->d), *slots = row_at(to, i, config->d);
         for (int j = 0; j < n; j++)
             copy_floats(slots + j * next, row_at(c->x, r, config->d), config->d);
@@ -4883,6 +4895,7 @@ static steer_status run_streams(tracer *t, const example *x, const steer_plan *c
     for (int i = 0; i < streams; i++) {
         int reads = plan_has(plans[i], STEER_CUT) || plan_has(plans[i], STEER_FREEZE);
         TRY(steer_begin(t->c, i, plans[i], i && reads ? 0 : -1, hits, e));
+        t->c->streams[i].answer = x->n_prompt;
         hits += plans[i] ? plans[i]->n : 0;
         for (int p = 0; p < x->n; p++)
             t->rows[n++] = (steer_row){i, p, x->tokens[p], 0, tape ? p + 1 : 0};
@@ -4979,19 +4992,22 @@ static int find_poi(tracer *t, const example *x, int metric) {
     return n;
 }
 
-/* Sum over the first n positions of interest of z[y] - z[y*], of final states [.][d]; y and y* the
- * greedy tokens of source (0: the base run, 1: the steered) and destination. */
-static double logit_difference(const tracer *t, int source, float *final, int n) {
+/* z[y] - z[y*] of the final state at response position i; y and y* the greedy tokens of source (0: the
+ * base run, 1: the steered) and destination. */
+static double difference_at(const tracer *t, int source, const float *final, int i) {
     const weight *W = &t->m->unembed;
+    double z[2] = {0, 0}; /* before the soft-cap */
+    for (int k = 0; k < W->cols; k++)
+        for (int run = 0; run < 2; run++)
+            z[run] += (double) final[k] * weight1(W, t->greedy[run][i], k);
+    return z[source] - z[!source];
+}
+
+/* Its sum over the first n positions of interest, of final states [.][d]. */
+static double logit_difference(const tracer *t, int source, float *final, int n) {
     double sum = 0;
-    for (int j = 0; j < n; j++) {
-        int i = t->poi[j];
-        double z[2] = {0, 0}; /* before the soft-cap */
-        for (int k = 0; k < W->cols; k++)
-            for (int run = 0; run < 2; run++)
-                z[run] += (double)row_at(final, i, W->cols)[k] * weight1(W, t->greedy[run][i], k);
-        sum += z[source] - z[!source];
-    }
+    for (int j = 0; j < n; j++)
+        sum += difference_at(t, source, row_at(final, t->poi[j], t->m->config.d), t->poi[j]);
     return sum;
 }
 
@@ -5177,21 +5193,28 @@ steer_status steer_attribute(tracer *t, const example *x, const float *s, int me
 
 /* ---- Exact patching. */
 
-/* logit_difference of runs under n plans, which read what they cut or freeze from that `beside`. */
+/* logit_difference of runs under n plans, which read what they cut or freeze from that `beside`; and,
+ * unless it is NULL, difference_at[n][response tokens], which was zeros. */
 static steer_status patched_differences(tracer *t, const example *x, const steer_plan *beside,
                                         const steer_plan *plans, int n, int source, int n_poi,
-                                        double *difference, steer_error *e) {
+                                        double *difference, double *at, steer_error *e) {
     const steer_plan *list[MAX_PATCHES + 1] = {beside};
+    float *final = t->dx; /* [d] */
     for (int from = 0, k; from < n; from += k) {
         k = min_int(min_int(n - from, t->cut_streams), MAX_PATCHES);
         for (int i = 0; i < k; i++)
             list[i + 1] = &plans[from + i];
         TRY(run_example(t, x, list, k + 1, NULL, e));
-        for (int i = 0; i < k; i++) {
-            for (int j = 0; j < n_poi; j++)
-                final_norm(t->c, (i + 1) * x->n + x->n_prompt - 1 + t->poi[j],
-                           row_at(t->dx, t->poi[j], t->m->config.d));
-            difference[from + i] = logit_difference(t, source, t->dx, n_poi);
+        for (int i = from; i < from + k; i++) {
+            int first = (i - from + 1) * x->n + x->n_prompt - 1; /* its row that predicts token 0 */
+            difference[i] = 0;
+            for (int j = 0; j < n_poi; j++) {
+                final_norm(t->c, first + t->poi[j], final);
+                double z = difference_at(t, source, final, t->poi[j]);
+                difference[i] += z;
+                if (at)
+                    at[i * (x->n - x->n_prompt) + t->poi[j]] = z;
+            }
         }
     }
     return STEER_OK;
@@ -5214,7 +5237,7 @@ typedef struct {
 static steer_status run_patches(patch_queue *q, steer_error *e) {
     double difference[MAX_PATCHES];
     TRY(patched_differences(q->t, q->x, q->from, q->plans, q->n, q->source, q->n_poi, difference,
-                            e));
+                            NULL, e));
     for (int i = 0; i < q->n; i++)
         *q->worth[i] = difference[i] / q->n_poi - q->before;
     q->n = 0;
@@ -5297,25 +5320,36 @@ static void steered_plans(const tracer *t, const float *s, float c, const steer_
     }
 }
 
+/* F[n], and D[n + 2][response tokens] or NULL, as steer_faithfulness says. */
 static steer_status plans_faithfulness(tracer *t, const example *x, const float *s,
                                        const steer_plan *plans, int n, steer_edit *edits,
-                                       steer_plan *copies, double *F, steer_error *e) {
+                                       steer_plan *copies, double *F, double *D, steer_error *e) {
     traced_plan base;
+    double ends[2];
     TRY(run_ends(t, x, s, e));
-    int n_poi = find_poi(t, x, STEER_LOGIT);                   /* elsewhere z[s_t] - z[b_t] is 0 */
-    n_poi -= n_poi && t->poi[n_poi - 1] == x->n - x->n_prompt; /* predicts no response token */
-    double D[2] = {logit_difference(t, 1, t->final[0], n_poi),
-                   logit_difference(t, 1, t->final[1], n_poi)};
+    int n_poi = find_poi(t, x, STEER_LOGIT); /* elsewhere z[s_t] - z[b_t] is 0 */
+    int tokens = x->n - x->n_prompt;
+    n_poi -= n_poi && t->poi[n_poi - 1] == tokens; /* predicts no response token */
+    set_zero(D, ((size_t)n + 2) * tokens);
+    for (int k = 0; k < 2; k++) {
+        ends[k] = logit_difference(t, 1, t->final[k], n_poi);
+        for (int j = 0; j < n_poi && D; j++) {
+            int i = t->poi[j];
+            D[k * tokens + i] = difference_at(t, 1, row_at(t->final[k], i, t->m->config.d), i);
+        }
+    }
     steered_plans(t, s, x->coeff, plans, n, edits, copies);
     plan_from(t, &base, t->tape[0].resid, NULL, 0);
-    TRY(patched_differences(t, x, &base.plan, copies, n, 1, n_poi, F, e));
+    TRY(patched_differences(t, x, &base.plan, copies, n, 1, n_poi, F, D ? D + 2 * tokens : NULL,
+                            e));
     for (int i = 0; i < n; i++)
-        F[i] = D[1] == D[0] ? NAN : (F[i] - D[0]) / (D[1] - D[0]);
+        F[i] = ends[1] == ends[0] ? NAN : (F[i] - ends[0]) / (ends[1] - ends[0]);
     return STEER_OK;
 }
 
 steer_status steer_faithfulness(tracer *t, const example *x, const float *s,
-                                const steer_plan *plans, int n, double *F, steer_error *e) {
+                                const steer_plan *plans, int n, double *F, double *D,
+                                steer_error *e) {
     clear_error(e);
     size_t total = 0;
     for (int i = 0; i < n; i++) {
@@ -5326,7 +5360,7 @@ steer_status steer_faithfulness(tracer *t, const example *x, const float *s,
     steer_edit *edits = zeros(total, sizeof *edits);
     steer_plan *copies = zeros((size_t)max_int(0, n), sizeof *copies);
     steer_status status = edits && copies
-                              ? plans_faithfulness(t, x, s, plans, n, edits, copies, F, e)
+                              ? plans_faithfulness(t, x, s, plans, n, edits, copies, F, D, e)
                               : fail(e, STEER_ENOMEM, "no memory for %d plans", n);
     free(edits);
     free(copies);
@@ -6905,6 +6939,8 @@ static uint64_t hash_edit(uint64_t h, const steer_model *m, const steer_edit *x,
     const int numbers[] = {(int)x->kind, x->layer, x->from, x->to, (int)x->what};
     size_t d = sizeof(float) * (size_t)m->config.d;
     h = hash_of(hash_of(h, numbers, sizeof numbers), &x->coeff, sizeof x->coeff);
+    if (x->part)
+        h = hash_of(h, &x->part, sizeof x->part);
     h = hash_of(h, x->v, d);
     h = hash_of(h, x->keep, 3 * sizeof(float) * (size_t)m->config.layers);
     return hash_of(h, x->cut, cuts);
@@ -8554,7 +8590,7 @@ static steer_status measure_faithfulness(experiment *s, const method *x, const e
         if (state == OTHERS)
             continue;
         if (state == OURS) {
-            TRY(steer_faithfulness(s->t, ex, x->v, plans, n, each, s->e));
+            TRY(steer_faithfulness(s->t, ex, x->v, plans, n, each, NULL, s->e));
             TRY(remember(&s->store, key, each, (size_t)n, s->e));
         }
         show_progress(s->bar, FAITH_TICKS * n);

@@ -157,6 +157,8 @@ enum { STEER_QK = 1, STEER_V = 2, STEER_MLP = 4 }; /* to freeze: patterns, value
 
 enum { STEER_SVV = 1, STEER_MLP_DIRECT = 2 }; /* to remove from: values, MLP inputs */
 
+enum { STEER_IN_PROMPT = 1, STEER_IN_ANSWER = 2 }; /* parts of a job's or an example's text */
+
 typedef struct { /* what a kind does not name above is not read */
     steer_kind kind;
     int layer;
@@ -166,6 +168,11 @@ typedef struct { /* what a kind does not name above is not read */
     const float *v;
     const float *keep;        /* [3][layers]: input, attention, MLP; or NULL */
     const unsigned char *cut; /* [slots][nodes], 1 where cut */
+    int part;                 /* of these positions: 0: all; STEER_IN_PROMPT: the prompt's alone;
+                                 STEER_IN_ANSWER: the answer's, and from and to count from its
+                                 first, which is read with the first token that was generated. A
+                                 pattern is at the position that looks, a value at the one that is
+                                 looked at. Where steer_begin began a stream all is answer */
 } steer_edit;
 
 /* Edits of one kind are applied in this order; so several blocks get a vector each by an ADD each.
@@ -422,9 +429,15 @@ steer_status steer_patch_exactly(steer_tracer *t, const steer_example *x, const 
 /* Faithfulness F[n] of plans on a steered response (paper section 4.3), without unit: 0 as the base
  * run, 1 as the steered; NAN when both say the same. A plan that adds nothing changes the steered
  * run: s is added as in the example. In one that adds vectors, their coefficients are multiplied by
- * the example's. No plan has a START. Fails as steer_generate does. */
+ * the example's. No plan has a START. Fails as steer_generate does.
+ *
+ * D [n + 2][x->n - x->n_prompt], or NULL, gets the same token by token: z[s_t] - z[b_t], logits where
+ * token t of the response is predicted, s_t and b_t the tokens that the steered and the base run
+ * predict there; of the base run, the steered run, each plan. F[i] = sum_t (D[2 + i] - D[0]) /
+ * sum_t (D[1] - D[0]). */
 steer_status steer_faithfulness(steer_tracer *t, const steer_example *x, const float *s,
-                                const steer_plan *plans, int n, double *F, steer_error *e);
+                                const steer_plan *plans, int n, double *F, double *D,
+                                steer_error *e);
 
 /* ---- Circuits (paper section 4.3): which edges carry the steering. An array kept[slots][nodes]
  * has 1 where an edge is kept; elsewhere, and where there is no edge, 0. Graphs have at most 16384

@@ -92,7 +92,7 @@ int main(void) {
     double F[4];
     for (int i = 0; i < 4; i++)
         plans[i] = (steer_plan){&changes[i], 1};
-    check(steer_faithfulness(t, &x, v.v, plans, 4, F, &e));
+    check(steer_faithfulness(t, &x, v.v, plans, 4, F, NULL, &e));
     char strongest[64];
     steer_edge_name(&g, order[0], strongest, sizeof strongest);
     printf("\"%s\": refused %d; strongest edge %s; %d of %d edges, %d of %d dimensions\n", text,

@@ -51,6 +51,45 @@ static void golden_logits(golden *g, int pos, const float *expected, int n, doub
     steer_context_free(c);
 }
 
+/* The same under a plan of edits at positions, where the answer begins at `answer`; the text runs in
+ * two parts, as prompt and generation do. */
+static void golden_where_logits(const golden *g, steer_plan plan, int answer, int pos,
+                                const float *expected) {
+    int twin = plan_has(&plan, STEER_FREEZE), n = g->n_tokens, row = 0;
+    steer_limits l = {.streams = 2, .positions = n, .rows = 2 * n};
+    steer_error e = {0};
+    int64_t hits[4] = {0};
+    steer_row rows[1024];
+    steer_job job = {.prompt = g->tokens, .n_prompt = n};
+    steer_context *c = steer_context_new(g->m, &l, &e);
+    steer_status s = c ? STEER_OK : e.code;
+    if (!s && twin)
+        s = steer_begin(c, 1, NULL, -1, NULL, &e);
+    if (!s)
+        s = steer_begin(c, 0, &plan, twin ? 1 : -1, hits, &e);
+    if (!s)
+        c->streams[0].answer = answer;
+    const int ends[] = {0, min_int(answer, pos + 1), pos + 1};
+    for (int half = 0; half < 2 && !s; half++) {
+        int count = put_rows(rows, &job, 0, twin ? 1 : -1, ends[half], ends[half + 1]);
+        if (!count)
+            continue;
+        row = count - 1;
+        rows[row].logits = 1;
+        s = steer_run(c, rows, count, NULL, &e);
+    }
+    CHECK_THAT(!s, "%s: %s", g->name, e.text);
+    const float *logits = s ? NULL : steer_logits(c, row);
+    double error = 0;
+    for (int i = 0; i < g->m->config.vocab && logits; i++)
+        error = fmax(error, fabs((double)logits[i] - (double)expected[i]));
+    worst = fmax(worst, error);
+    CHECK_THAT(error <= 1e-4, "%s: position %d: max abs error %.3g", g->name, pos, error);
+    if (pos == n - 1)
+        CHECK_THAT(!check_hits(&plan, hits, &e), "%s: %s", g->name, e.text);
+    steer_context_free(c);
+}
+
 static int golden_file(const char *path, double tolerance) {
     golden_lines file = open_golden(path);
     golden g = {0};
@@ -135,6 +174,74 @@ static void test_golden_box(void) {
 
 static void test_golden_exact(void) {
     golden_file("tests/golden/exact64.txt", 1e-4);
+}
+
+/* Edits at some positions, in several blocks, each a line of the file. */
+static void test_golden_where(void) {
+    static const char *const names[] = {"", "add", "ablate", "freeze", "remove"};
+    static const char *const parts[] = {"all", "prompt", "answer"};
+    golden_lines file = open_golden("tests/golden/where.txt");
+    golden g = {0};
+    float *vectors[2] = {malloc(sizeof(float) * 4096), malloc(sizeof(float) * 4096)},
+          last[24] = {0};
+    float *numbers = malloc(sizeof *numbers * 4096);
+    steer_edit edits[4];
+    int n = 0, cases = 0, answer = 0;
+    worst = 0;
+    while (golden_line(&file)) {
+        const char *word = file.word, *rest = file.rest;
+        if (!strcmp(word, "case")) {
+            snprintf(g.name, sizeof g.name, "%s", rest + 1);
+            n = 0;
+            cases++;
+        } else if (!strcmp(word, "random")) {
+            float p[24] = {0};
+            parse_floats(rest, p, 24);
+            CHECK_THAT(golden_line(&file) && strstr(file.rest, "f32"), "%s: no f32", g.name);
+            if (!g.m || memcmp(p, last, sizeof p)) {
+                free_random_model(g.m);
+                g.m = random_model((int)p[0], (double)p[1], random_config(p), F32);
+            }
+            memcpy(last, p, sizeof p);
+        } else if (!strcmp(word, "tokens"))
+            g.n_tokens = parse_ints(rest, g.tokens, 512);
+        else if (!strcmp(word, "prompt"))
+            answer = (int)strtol(rest, NULL, 10);
+        else if (!strcmp(word, "vector") || !strcmp(word, "second"))
+            CHECK_THAT(parse_floats(rest, vectors[*word == 's'], 4096) == g.m->config.d,
+                       "%s: a vector of another width", g.name);
+        else if (!strcmp(word, "edit") && n < 4) {
+            char kind[16], what[16], where[16];
+            steer_edit x = {0};
+            CHECK_THAT(sscanf(rest, "%15s %15s %d %15s %d %d %f", kind, what, &x.layer, where,
+                              &x.from, &x.to, &x.coeff) == 7,
+                       "%s: %s", g.name, rest);
+            for (int k = STEER_ADD; k <= STEER_REMOVE; k++)
+                if (!strcmp(names[k], kind))
+                    x.kind = (steer_kind)k;
+            for (int k = 0; k <= STEER_IN_ANSWER; k++)
+                if (!strcmp(parts[k], where))
+                    x.part = k;
+            x.v = vectors[*what == '2'];
+            x.what = *what == 'q'             ? STEER_QK
+                     : *what == 'v'           ? STEER_V
+                     : *what == 's'           ? STEER_SVV
+                     : x.kind == STEER_FREEZE ? STEER_MLP
+                                              : STEER_MLP_DIRECT;
+            edits[n++] = x;
+        } else if (!strcmp(word, "logits")) {
+            char *end;
+            int pos = (int)strtol(rest, &end, 10), vocab = g.m->config.vocab;
+            CHECK_THAT(parse_floats(end, numbers, 4096) == vocab, "%s: logits", g.name);
+            golden_where_logits(&g, (steer_plan){edits, n}, answer, pos, numbers);
+        }
+    }
+    free_random_model(g.m);
+    free(vectors[0]);
+    free(vectors[1]);
+    free(numbers);
+    printf("  where: %d cases, max abs error %.3g\n", cases, worst);
+    CHECK_THAT(cases == 50, "%d cases", cases);
 }
 
 /* ---------------------------------------------------------------- kernels */
@@ -583,6 +690,67 @@ static void test_batches(void) {
     }
 }
 
+/* Jobs whose plans act in the prompt or in the answer, with room to share beginnings and without:
+ * the bits of each alone under a plan that names the same positions. */
+static void test_parts(void) {
+    static const steer_limits limits[] = {LIMITS(64, 32, 512), LIMITS(8, 32, 16), LIMITS(2, 32, 5)};
+    static job_set set;
+    for (int k = 0; k < TEST_MODELS; k++) {
+        steer_model *m = test_model(k);
+        const float *v = random_vector(81, 1, k, m->config.d, 0, 1);
+        const steer_edit add = {STEER_ADD, .layer = 1, .coeff = 1.5f, .v = v};
+        const steer_edit tried[][2] = {
+            {{STEER_ADD, .layer = 1, .coeff = 1.5f, .v = v, .part = STEER_IN_PROMPT}},
+            {{STEER_ADD, .layer = 1, .coeff = 1.5f, .v = v, .part = STEER_IN_ANSWER, .to = 2}},
+            {add, {STEER_FREEZE, .what = STEER_QK | STEER_V, .part = STEER_IN_PROMPT}},
+            {add, {STEER_FREEZE, .what = STEER_V, .part = STEER_IN_ANSWER, .from = 1}},
+            {add, {STEER_REMOVE, .what = STEER_SVV, .part = STEER_IN_ANSWER}},
+            {{STEER_ABLATE, .v = v, .part = STEER_IN_PROMPT}}};
+        steer_error e = {0};
+        for (size_t i = 0; i < sizeof tried / sizeof *tried; i++) {
+            uint32_t alone[JOBS], everywhere = 0;
+            int n = tried[i][1].kind ? 2 : 1;
+            make_jobs(&set, m, v);
+            for (int j = 0; j < JOBS; j++) {
+                steer_edit edits[2] = {tried[i][0], tried[i][1]};
+                steer_plan own = {edits, n};
+                int answer = set.jobs[j].n_prompt;
+                for (steer_edit *x = edits; x < edits + n; x++) {
+                    int in_answer = x->part == STEER_IN_ANSWER;
+                    if (x->part)
+                        x->to = !in_answer ? answer : x->to ? answer + x->to : 0;
+                    x->from += in_answer ? answer : 0;
+                    x->part = 0;
+                }
+                set.jobs[j].plan = &own;
+                set.jobs[j].max_new = NEW;
+                steer_status s = walk_jobs(m, limits[1], &set, j, 1, &e);
+                CHECK_THAT(!s || (s == STEER_ENOHIT && set.jobs[j].n_out < 3), "%s", e.text);
+                alone[j] = set.sums[j];
+                edits[n - 1].from = edits[n - 1].to = 0; /* what the position decides */
+                set.sums[j] = 0;
+                CHECK_THAT(!walk_jobs(m, limits[1], &set, j, 1, &e), "%s", e.text);
+                everywhere += set.sums[j] != alone[j];
+            }
+            CHECK_THAT(everywhere >= JOBS - 4, "plan %zu: for %u of %d jobs positions matter", i,
+                       everywhere, JOBS);
+            for (size_t l = 0; l < sizeof limits / sizeof *limits; l++) {
+                steer_plan shared = {tried[i], n};
+                make_jobs(&set, m, v);
+                for (int j = 0; j < JOBS; j++) {
+                    set.jobs[j].plan = &shared;
+                    set.jobs[j].max_new = NEW;
+                }
+                CHECK_THAT(!walk_jobs(m, limits[l], &set, 0, JOBS, &e), "%s", e.text);
+                for (int j = 0; j < JOBS; j++)
+                    CHECK_THAT(set.sums[j] == alone[j], "%s, plan %zu, %d streams: job %d",
+                               model_names[k], i, limits[l].streams, j);
+            }
+        }
+        free((void *)v);
+    }
+}
+
 /* ---------------------------------------------------------------- plans that are equal */
 
 /* Logits of every token of one stream under any plan, beside a twin under another; tape if
@@ -960,6 +1128,11 @@ static void check_refused_plans(const refuser *r) {
          STEER_EARG},
         {"block -1", "block", PLAN({STEER_ADD, .layer = -1, .coeff = 1, .v = v}), 0, -1,
          STEER_EARG},
+        {"part 3 of a text", "part", PLAN({STEER_ADD, .coeff = 1, .v = v, .part = 3}), 0, -1,
+         STEER_EARG},
+        {"before the answer", "part",
+         PLAN({STEER_ADD, .coeff = 1, .v = v, .part = STEER_IN_ANSWER, .from = -1}), 0, -1,
+         STEER_EARG},
         {"nothing at all", "nothing", {&add, 0}, 0, -1, STEER_EARG},
         {"less than no edits", "nothing", {&add, -1}, 0, 1, STEER_EARG},
         {"edits that are not there", "nothing", {NULL, 3}, 0, -1, STEER_EARG},
@@ -1212,7 +1385,7 @@ static void test_odd_arguments(void) {
         steer_plan plan = {0};
         CHECK_THAT(attribute(t, &x, v, STEER_LOGIT, 1, scores, &e) == STEER_EARG,
                    "%d tokens, %d of prompt are attributed", x.n, x.n_prompt);
-        CHECK_THAT(steer_faithfulness(t, &x, v, &plan, 1, &F, &e) == STEER_EARG,
+        CHECK_THAT(steer_faithfulness(t, &x, v, &plan, 1, &F, NULL, &e) == STEER_EARG,
                    "%d tokens, %d of prompt are judged", x.n, x.n_prompt);
     }
     free(scores);

@@ -686,7 +686,7 @@ static void *call_everything(void *model) {
     double *node = zeros(t ? (size_t)t->graph.nodes : 1, sizeof *node);
     s = t ? attribute(t, &x, v.v, STEER_KL, 2, scores, &e) : e.code;
     s = s ? s : steer_patch_exactly(t, &x, v.v, node, NULL, &e);
-    s = s ? s : steer_faithfulness(t, &x, v.v, plan_of(&frozen), 1, &F, &e);
+    s = s ? s : steer_faithfulness(t, &x, v.v, plan_of(&frozen), 1, &F, NULL, &e);
     CHECK_THAT(!s, "%s", e.text);
 
     steer_tracer_free(t);

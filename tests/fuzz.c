@@ -128,7 +128,7 @@ static void patch(const steer_model *m, const int *tokens, int n, int prompt, fl
     for (int i = 0; i < (int)edge_cells(&t->graph); i++)
         cut[i] = has_edge(&t->graph, i) && i % 2;
     check_status(attribute(t, &x, v, STEER_LOGIT, 1, scores, &e), &e);
-    check_status(steer_faithfulness(t, &x, v, plan_of(&plan), 1, &F, &e), &e);
+    check_status(steer_faithfulness(t, &x, v, plan_of(&plan), 1, &F, NULL, &e), &e);
     free(cut);
     free(scores);
     steer_tracer_free(t);
@@ -335,7 +335,7 @@ static void fuzz_circuit(const uint8_t *data, size_t n) {
         float v[8] = {1, -1, 2, -2, 1, 1, -1, 3};
         steer_example x = {tokens, 5, 3, 1, 1};
         CHECK_THAT(edges >= 0 && edges <= t->graph.edges, "%d edges", edges);
-        check_status(steer_faithfulness(t, &x, v, plan_of(&plan), 1, &F, &e), &e);
+        check_status(steer_faithfulness(t, &x, v, plan_of(&plan), 1, &F, NULL, &e), &e);
     }
     free(text);
     free(keep);
@@ -684,7 +684,8 @@ static void random_plan(caller *a, input *in) {
             .what = parts & 64 ? take_byte(in) : 1 + parts % 3,
             .v = vectors[parts & 3],
             .keep = parts & 4 ? a->keep : NULL,
-            .cut = a->cut};
+            .cut = a->cut,
+            .part = (parts & 192) == 192 ? odd_int(in, 3) : 0};
         if (a->edits[plan][i].kind == STEER_START && a->edits[plan][i].v)
             a->edits[plan][i].v = a->start;
     }
@@ -880,7 +881,7 @@ static void random_patching(caller *a, input *in) {
     else if (kind == 2)
         s = steer_patch_exactly(a->t, &x, v, scores, edges, &a->e);
     else
-        s = steer_faithfulness(a->t, &x, v, a->plans, n, F, &a->e);
+        s = steer_faithfulness(a->t, &x, v, a->plans, n, F, NULL, &a->e);
     check_status(s, &a->e);
     free(scores);
     free(edges);

@@ -168,7 +168,7 @@ static void test_golden_patch(void) {
             changes plan = {.layer = p.layer, .cut = p.keep};
             steer_error e = {0};
             double F = 0;
-            CHECK_THAT(!steer_faithfulness(&p.t, &p.x, p.vector, plan_of(&plan), 1, &F, &e),
+            CHECK_THAT(!steer_faithfulness(&p.t, &p.x, p.vector, plan_of(&plan), 1, &F, NULL, &e),
                        "%s: %s", p.name, e.text);
             CHECK_THAT(fabs(F - v[0]) <= 1e-4 * fmax(1, fabs(v[0])),
                        "%s: faithfulness %.7g not %.7g", p.name, F, v[0]);
@@ -802,7 +802,8 @@ static double check_faithful(int kind, int text) {
     unsigned char *cut = zeros(SETS * (size_t)size, 1), *kept = zeros((size_t)size, 1);
     int *order = zeros((size_t)t->graph.edges, sizeof *order);
     float *final = malloc(sizeof *final * (size_t)d);
-    double F[2][SETS], most = 0;
+    int tokens = answers_n - 1;
+    double F[2][SETS], *D = calloc((SETS + 2) * (size_t)tokens, sizeof *D), most = 0;
     CHECK_THAT(!steer_circuit_order(&t->graph, NULL, 3, order, &e), "%s", e.text);
     for (int i = 0; i < SETS; i++) { /* plan 0 keeps nothing, plan 1 all, the others a share */
         memset(kept, i == 1, (size_t)size);
@@ -822,8 +823,9 @@ static double check_faithful(int kind, int text) {
             cuts[i] = (changes){.layer = 1, .cut = cut + i * size};
             plans[i] = *plan_of(&cuts[i]);
         }
-        CHECK_THAT(!steer_faithfulness(t, &w.x, w.v, plans, SETS, F[streams != 7], &e), "%s",
-                   e.text);
+        CHECK_THAT(!steer_faithfulness(t, &w.x, w.v, plans, SETS, F[streams != 7],
+                                       streams == 1 ? D : NULL, &e),
+                   "%s", e.text);
         t->cut_streams = used;
         CHECK_THAT(streams == 7 || !memcmp(F[0], F[1], sizeof F[0]), "%s: F depends on the batch",
                    family_names[kind]);
@@ -831,6 +833,18 @@ static double check_faithful(int kind, int text) {
     most = fmax(fabs(F[0][0]), fabs(F[0][1] - 1));
     CHECK_THAT(most <= 1e-4 && F[0][1] == 1, "%s: empty %.8g, full %.8g", family_names[kind],
                F[0][0], F[0][1]);
+    for (int i = 0; i < SETS; i++) { /* token by token: the same */
+        double base = 0, steered = 0, plan = 0;
+        for (int j = 0; j < tokens; j++) {
+            base += D[j];
+            steered += D[tokens + j];
+            plan += D[(2 + i) * tokens + j];
+            CHECK_THAT(i != 1 || D[3 * tokens + j] == D[tokens + j], "token %d of the full one", j);
+        }
+        CHECK_THAT((plan - base) / (steered - base) == F[0][i], "%s: F of plan %d by token",
+                   family_names[kind], i);
+    }
+    free(D);
     int alike = 0;
     for (int i = 2; i < SETS; i++)
         alike += fabs(F[0][i]) < 1e-3 || fabs(F[0][i] - 1) < 1e-3;
@@ -1551,7 +1565,7 @@ static void check_refused_examples(traced *w, const unsigned char *cut, double *
         check_refusal(what, s, STEER_EARG, &e, word);
         s = steer_patch_exactly(t, x, w->v, node, edge, &e);
         check_refusal(what, s, STEER_EARG, &e, word);
-        s = steer_faithfulness(t, x, w->v, &cutting, 1, &F, &e);
+        s = steer_faithfulness(t, x, w->v, &cutting, 1, &F, NULL, &e);
         check_refusal(what, s, STEER_EARG, &e, word);
     }
 
@@ -1570,7 +1584,7 @@ static void check_refused_examples(traced *w, const unsigned char *cut, double *
             attribute(t, &w->x, asked[i].v, asked[i].metric, asked[i].steps, scores, &e);
         check_refusal(asked[i].what, s, STEER_EARG, &e, asked[i].word);
     }
-    steer_status s = steer_faithfulness(t, &w->x, w->v, &never, 1, &F, &e);
+    steer_status s = steer_faithfulness(t, &w->x, w->v, &never, 1, &F, NULL, &e);
     check_refusal("a vector that acts after the end", s, STEER_ENOHIT, &e, "");
     CHECK_THAT(!steer_tracer_new(w->m, 1, w->m->config.max_seq + 88, 4, 1, &e), "more positions");
     check_refusal("more positions than the model has", e.code, STEER_EARG, &e, "positions");
@@ -1593,7 +1607,7 @@ static void check_nothing_to_patch(traced *w, const unsigned char *cut, double *
         sum += fabs(scores[i]);
     CHECK_THAT(scores[SCORE_POSITIONS] == 0 && sum == 0, "%g positions, %g in all",
                scores[SCORE_POSITIONS], sum);
-    CHECK_THAT(!steer_faithfulness(t, &same, w->v, &cutting, 1, &F, &e) && isnan(F),
+    CHECK_THAT(!steer_faithfulness(t, &same, w->v, &cutting, 1, &F, NULL, &e) && isnan(F),
                "F of no effect is %g", F);
     CHECK_THAT(!attribute(t, &same, w->v, STEER_KL, 2, scores, &e) && scores[SCORE_POSITIONS] == 7,
                "the KL metric has all %g positions", scores[SCORE_POSITIONS]);

@@ -65,7 +65,7 @@ static int everything(work *w) {
         cut[i] = i % 3 == 0;
     s = !all || !cut ? STEER_ENOMEM : steer_attribute(t, &x, w->v, STEER_KL, 2, &scores, &w->e);
     if (!s)
-        s = steer_faithfulness(t, &x, w->v, &circuit, 1, &w->faithful, &w->e);
+        s = steer_faithfulness(t, &x, w->v, &circuit, 1, &w->faithful, NULL, &w->e);
     w->sum = 0;
     for (size_t i = 0; i < 2 * edges && !s; i++)
         w->sum += all[i];

@@ -1,5 +1,5 @@
-"""Forward passes under every intervention (random.txt, box.txt, exact64.txt), and vectors with their
-scores (dim.txt).
+"""Forward passes under every intervention (random.txt, box.txt, exact64.txt), under interventions at some
+positions and in several blocks (where.txt), and vectors with their scores (dim.txt).
 
 A golden file is a list of cases. A case is a list of lines "KEY VALUE...", closed by "end":
     case NAME
@@ -10,6 +10,11 @@ A golden file is a list of cases. A case is a list of lines "KEY VALUE...", clos
     ablate                  keep K...                [3 * layers] by site, then block
     freeze qk|v|mlp         remove svv|mlp           at blocks >= LAYER of the line "add"
     logits POSITION V...    the whole vocabulary, after the final soft-cap
+In where.txt there are for a plan's edits, instead:
+    prompt N                its tokens; the others are the answer
+    edit KIND WHAT LAYER PART FROM TO COEFF     KIND add ablate freeze remove; WHAT 1 or 2, the vector,
+                            or what is frozen or removed; PART all, prompt or answer; in the answer
+                            positions count from its first; TO 0: to the end
 """
 import pathlib
 
@@ -160,6 +165,63 @@ def exact64_group():
     ref, ids, head, layer, coeff, _ = random_model("gemma", torch.float64)
     return ["# The same in float64 (weights, vector and inputs are float32): what float32 loses.",
             *cases(ref, "gemma-float64", head, ids, layer, coeff, ["add", "freeze-v"], [len(ids) - 1], 5)]
+
+
+def where_cases(ref, ids, n, layer, coeff, second):
+    """{case: ([edit], arguments of run)}; an edit is (kind, what, layer, part, from, to)."""
+    base, end = ref.run(ids)[1], {"all": len(ids), "prompt": n, "answer": len(ids)}
+
+    def span(part, first, to):
+        """Of absolute positions."""
+        start = n if part == "answer" else 0
+        return start + first, min(end[part], start + to) if to else end[part]
+    places = [("prompt", 0, 0), ("answer", 0, 0), ("answer", 1, 4), ("all", 5, n + 3), ("prompt", n - 2, 0)]
+    add, out = ("add", 1, layer, "all", 0, 0), {}
+    steer = {"add": (layer, coeff)}
+    for i, place in enumerate(places):
+        out[f"add-{i}"] = [("add", 1, layer, *place)], steer | {"at": {"add": span(*place)}}
+        for what, site in SITE.items() if i in (0, 1, 3) else ():
+            out[f"freeze-{what}-{i}"] = ([add, ("freeze", what, layer, *place)], steer | {
+                "freeze": (site,), "base": base, "at": {site: span(*place)}})
+        for what in ("svv", "mlp") if i in (0, 1, 2) else ():
+            out[f"remove-{what}-{i}"] = ([add, ("remove", what, layer, *place)],
+                                         steer | {"remove": what, "at": {what: span(*place)}})
+    for i in 0, 1:
+        out[f"ablate-{i}"] = ([("ablate", 1, 0, *places[i])],
+                              {"ablate": np.zeros(3 * ref.layers), "at": {"ablate": span(*places[i])}})
+    # Two vectors in two blocks, each at positions of its own; and a freeze and a removal on top.
+    two, steer = ("add", 2, layer + 1, *places[3]), steer | {"more": [(layer + 1, -coeff, second, span(*places[3]))]}
+    out["two"] = [("add", 1, layer, *places[0]), two], steer | {"at": {"add": span(*places[0])}}
+    out["two-frozen"] = ([add, two, ("freeze", "v", layer, *places[1])],
+                         steer | {"freeze": ("v",), "base": base, "at": {"v": span(*places[1])}})
+    out["two-removed"] = ([("add", 1, layer, *places[1]), two, ("remove", "svv", layer, "all", 0, 0)],
+                          steer | {"remove": "svv", "at": {"add": span(*places[1])}})
+    return out
+
+
+def where_group():
+    out = ["# Edits at some positions and in several blocks, in float64 (weights, vectors and inputs are float32)."]
+    for name in "qwen", "gemma":
+        ref, ids, head, layer, coeff, _ = random_model(name, torch.float64)
+        n = len(ids) * 3 // 5
+        vectors = [make_vector(ref, ids, layer, RANDOM[name][0] + 20 * k)[0] for k in range(2)]
+        plans = where_cases(ref, ids, n, layer, coeff, vectors[1])
+        plain, logits = ref.run(ids)[0], {}
+        for case, (edits, arguments) in plans.items():
+            y = logits[case] = ref.run(ids, vector=vectors[0], **arguments)[0]
+            assert far(y, plain) > 1e-3, f"{name} {case} changes nothing"
+            out += [f"case where/{name}/{case}", *head, "tokens " + " ".join(map(str, ids)), f"prompt {n}",
+                    line("vector", vectors[0]), line("second", vectors[1])]
+            for kind, what, b, part, first, to in edits:
+                c = {"add": coeff if what == 1 else -coeff}.get(kind, 0)
+                out.append(f"edit {kind} {what} {b} {part} {first} {to} {c:.9g}")
+            out += [line(f"logits {p}", y[p]) for p in (n - 1, len(ids) - 1)] + ["end"]
+        # What acts in the answer alone leaves the prompt as it was; and no two cases are alike.
+        assert torch.equal(logits["add-1"][:n], plain[:n]) and far(logits["add-0"][:n], plain[:n]) > 1e-3
+        for a in plans:
+            for b in plans:
+                assert a == b or far(logits[a], logits[b]) > 1e-5, f"{name}: {a} is as {b}"
+    return out
 
 
 # ---- the models in the box -------------------------------------------------------------------------

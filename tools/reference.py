@@ -160,7 +160,7 @@ class Reference:
         """r(x) = 1 / sqrt(mean x^2 + eps)"""
         return torch.rsqrt(x.pow(2).mean(-1, keepdim=True) + self.c["norm_eps"])
 
-    def run(self, ids, vector=None, add=None, ablate=None, freeze=(), remove=None, base=None):
+    def run(self, ids, vector=None, add=None, ablate=None, freeze=(), remove=None, base=None, more=(), at={}):
         """One pass over one text: (logits [tokens, vocab], tape). A tape is {site: [tensor a block]}.
 
         add     (layer, coeff): h <- h + coeff * vector at the input of block `layer`, at all positions,
@@ -170,25 +170,43 @@ class Reference:
                 run's on the same tokens (the paper's Table 1; its MLP row is `remove`, not this)
         remove  "svv" or "mlp": take the vector's direct image out of the value inputs (queries and
                 keys keep it) or of the MLP inputs, in blocks >= layer (Table 1: SVV, MLP)
+        more    [(layer, coeff, vector, (from, to))]: vectors that are added besides
+        at      {edit: (from, to)}: that edit acts at positions from <= t < to only, "add", "ablate",
+                a site of `freeze` (a pattern's position is the query's) or `remove`'s
         """
         tape, handles, planned, fired = defaultdict(dict), [], Counter(), Counter()
-        wanted = {"add": add is not None, "ablate": ablate is not None, remove: remove is not None}
+        wanted = {"add": add is not None, "ablate": ablate is not None, remove: remove is not None,
+                  "more": bool(more)}
         wanted = {k for k, on in (wanted | dict.fromkeys(freeze, True)).items() if on}
         layer, coeff = add or (0, 0.0)
         if vector is not None:
             v = torch.tensor(np.asarray(vector), dtype=self.dtype)
             unit = v / (v.norm() + 1e-8)
 
+        def rows(kind, span=None):
+            """Where an edit acts, [tokens, 1]: positions are the last dimension but one at every site."""
+            first, end = span or at.get(kind, (0, len(ids)))
+            t = torch.arange(len(ids))[:, None]
+            return (t >= first) & (t < end)
+
         def image(b, which):
             # The part of the norm's output that is linear in the vector. r is that of this run's own
             # residual, so the rescaling by the steered residual's larger norm stays.
             x = tape["attn_norm_in" if which == "svv" else "mlp_norm_in"][b]
-            return coeff * (v * self.gains[which][b]) * self.rms(x)
+            added = rows("add") * coeff * v
+            for block, c, other, span in more:
+                if block <= b:
+                    added = added + rows("more", span) * c * torch.tensor(other, dtype=self.dtype)
+            return added * self.gains[which][b] * self.rms(x)
 
         def edits(site, b):
             """The changes planned at one site of block b, in the order in which they act."""
             if add and site == "block_in" and b == layer:
                 yield "add", lambda x: x + coeff * v
+            for block, c, other, span in more:
+                if site == "block_in" and b == block:
+                    shift = rows("more", span) * c * torch.tensor(other, dtype=self.dtype)
+                    yield "more", lambda x, shift=shift: x + shift
             if ablate is not None and site in ABLATED:
                 keep = float(ablate[ABLATED.index(site) * self.layers + b])
                 yield "ablate", lambda x: x - (x @ unit)[..., None] * unit + keep * unit
@@ -204,7 +222,7 @@ class Reference:
 
             def visit(x):
                 for kind, change in changes:
-                    x = change(x)
+                    x = torch.where(rows(kind), change(x), x)
                     fired[kind] += 1
                 tape[site][b] = x
                 return x
