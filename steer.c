@@ -240,6 +240,10 @@ static size_t min_size(size_t a, size_t b) {
     return a < b ? a : b;
 }
 
+static double megabytes(size_t bytes) {
+    return (double)bytes / 1e6;
+}
+
 static void *zeros(size_t n, size_t size) { /* zeroed, or NULL, also at overflow */
     if (mul(n, size) == SIZE_MAX)
         return NULL;
@@ -777,7 +781,7 @@ static weight next_tensor(directory *dir, int rows, int cols) {
     size_t n = mul(rows, max_int(cols, 1)), bytes = mul(n, r.type == F32 ? 4 : 2);
     if (r.type == Q8)
         bytes = add(n, n / 32 * 4);
-    file_record expected = {kind, r.type, dir->layer, rows, cols, dir->at, bytes, 0};
+    file_record expected = {(uint16_t)kind, r.type, dir->layer, rows, cols, dir->at, bytes, 0};
     dir->failed = memcmp(&r, &expected, sizeof r) || r.type > Q8 || (!cols && r.type != F32) ||
                   (r.type == Q8 && cols % 32) || add(dir->at, bytes) > dir->m->size;
     if (dir->failed)
@@ -2206,7 +2210,7 @@ steer_context *steer_context_new(const steer_model *m, const steer_limits *l, st
         fail(e, STEER_ENOMEM,
              "no memory for a context of %.0f MB; ask for fewer streams "
              "or positions",
-             bytes / 1e6);
+             megabytes(bytes));
         return NULL;
     }
     lay_out(c, m, l, (char *)(c + 1) + (ALIGN - (uintptr_t)(c + 1) % ALIGN));
@@ -4148,7 +4152,8 @@ steer_status steer_means(steer_context *c, const steer_prompts *p, const steer_b
     float *attn = zeros(add(mul(3, size), rows * d), sizeof *attn);
     if (!attn)
         return fail(e, STEER_ENOMEM, "no memory for a tape of %zu rows", rows);
-    steer_tape tape = {.attn = attn, .mlp = attn + size, .resid = attn + 2 * size, .rows = rows};
+    steer_tape tape = {
+        .attn = attn, .mlp = attn + size, .resid = attn + 2 * size, .rows = (int)rows};
 
     steer_status status = STEER_OK;
     for (int first = 0, n; first < p->n && !status; first += n) {
@@ -4871,7 +4876,7 @@ steer_tracer *steer_tracer_new(const steer_model *m, int layer, int max, int ans
              "2, 1, 1; at most %d positions, %d nodes, %d rows of gradients",
              max, answers, cut_streams, layer, m->config.max_seq, MAX_NODES, INT32_MAX);
     else if (bytes == SIZE_MAX || !(memory = zeros(bytes - t->contexts + ALIGN, 1)))
-        fail(e, STEER_ENOMEM, "no memory to patch (%.0f MB)", bytes / 1e6);
+        fail(e, STEER_ENOMEM, "no memory to patch (%.0f MB)", megabytes(bytes));
     else {
         lay_out_tracer(t, m, layer, max, answers, cut_streams,
                        memory + (ALIGN - (uintptr_t)memory % ALIGN));
@@ -5039,7 +5044,7 @@ static void metric_gradient(tracer *t, const example *x, int metric, int source,
         float *dx = row_at(t->dx, at, d), *p = t->p, *q = t->q;
         if (metric == STEER_LOGIT) {
             for (int k = 0; k < d; k++)
-                dx[k] = (weight1(W, up, k) - weight1(W, down, k)) / n_poi;
+                dx[k] = (weight1(W, up, k) - weight1(W, down, k)) / (float)n_poi;
             continue;
         }
         if (metric == STEER_KL) {
@@ -5466,7 +5471,7 @@ static int select_simple(const steer_graph *g, const int *order, int n, unsigned
 /* Greedy: n times the strongest edge that goes on backward from lm_head, or forward from s. */
 static int select_greedy(const steer_graph *g, const int *order, int n, int forward,
                          unsigned char *kept) {
-    unsigned char inside[MAX_NODES] = {forward};
+    unsigned char inside[MAX_NODES] = {(unsigned char)forward};
     int size = 0, first;
     memset(kept, 0, edge_cells(g));
     for (int i = 0; i < g->edges && size < n; i++) {
@@ -6046,13 +6051,16 @@ static steer_status check_output(const char *path, int how, steer_error *e) {
 /* TEXT FROM OUTSIDE (names, prompts, answers) must not steer a terminal: there, control characters
  * and bytes that are no UTF-8 are shown as \x1b. In a file or a pipe all bytes go out as they are.
  * lines 1: newlines and tabs stay. out [4 n + 1]. */
+static int is_plain(long c) { /* a character that steers no terminal */
+    return c >= 32 && (c < 127 || c >= 160);
+}
+
 static size_t escape_text(char *out, const char *s, size_t n, int lines) {
     char *to = out;
     int length;
     for (const char *end = s + n; s < end; s += length) {
         long c = code_point(s, end, &length);
-        int plain = c >= 32 && (c < 127 || c >= 160);
-        if (plain || (lines && (c == '\n' || c == '\t'))) {
+        if (is_plain(c) || (lines && (c == '\n' || c == '\t'))) {
             memcpy(to, s, (size_t)length);
             to += length;
             continue;
@@ -6360,7 +6368,7 @@ static void put_line_part(FILE *f, const char *s, size_t n) {
         long c = code_point(s, end, &length);
         if (c == '\n' || c == '\t')
             fputs(c == '\n' ? "\\n" : "\\t", f);
-        else if (c < 32 || (c >= 127 && c < 160))
+        else if (!is_plain(c))
             fputs("\uFFFD", f);
         else
             fwrite(s, 1, (size_t)length, f);
@@ -7680,7 +7688,7 @@ static void clear_experiment(experiment *s) {
 static void *get(experiment *s, size_t n, size_t size) {
     void **p = zeros(1, add(mul(n ? n : 1, size), 16)); /* 16: the alignment of what follows */
     if (!p) {
-        fail(s->e, STEER_ENOMEM, "no memory for %.0f MB", 1e-6 * n * size);
+        fail(s->e, STEER_ENOMEM, "no memory for %.0f MB", megabytes(mul(n, size)));
         return NULL;
     }
     *p = s->memory;
@@ -8461,14 +8469,14 @@ static steer_status open_paper(experiment *s) {
     if (!s->out->brief)
         notice("%s: patching takes %.0f MB: three tapes %.0f, gradients of %d slots %.0f, circuits "
                "%.0f",
-               s->m->config.name, bytes / 1e6, t.tapes / 1e6, t.graph.slots, t.sums / 1e6,
-               t.contexts / 1e6);
+               s->m->config.name, megabytes(bytes), megabytes(t.tapes), t.graph.slots,
+               megabytes(t.sums), megabytes(t.contexts));
     bytes = add(bytes, s->context_bytes);
     if (s->max_bytes && bytes > s->max_bytes)
         return fail(s->e, STEER_ENOMEM,
                     "%.0f MB are wanted beside the file, --max-mem allows "
                     "%.0f; give shorter prompts or --max-new",
-                    bytes / 1e6, s->max_bytes / 1e6);
+                    megabytes(bytes), megabytes(s->max_bytes));
     s->t = steer_tracer_new(s->m, layer, max, answers, streams, s->e);
     float *v = GET(s->vectors[DIM].v, d);
     if (!s->t || !v || !GET(s->order, t.graph.edges) || !GET(s->ranks, t.graph.edges) ||
@@ -8507,47 +8515,38 @@ static steer_status add_example(experiment *s, method *x, examples *to, int side
 
 /* The four datasets of a vector (paper section 4): on each side the first prompts that it flips, once
  * with the unsteered answer as the text, once with the steered one. What is chosen by them (circuits,
- * their sizes, dimensions) is judged by other prompts. */
-static steer_status collect_examples(experiment *s, method *x) {
-    examples *to = &x->choosing;
+ * their sizes, dimensions) is judged by as many prompts more, none of which chose for any method: for
+ * when all methods have what chooses for them. Only faithfulness is taken of these: their texts are
+ * the steered ones. */
+static steer_status collect(experiment *s, method *x, examples *to, int most, int judging) {
     if (to->list)
         return STEER_OK; /* is done */
-    if (!GET(to->list, 4 * (size_t)min_int(s->n_patch, s->n_test)))
+    if (!GET(to->list, 4 * (size_t)min_int(most, s->n_test)))
         return s->e->code;
     for (int k = 0; k < 2; k++)
         if (!s->chose[k] && !GET(s->chose[k], s->test[k].n))
             return s->e->code;
     for (int k = 0; k < 2; k++)
-        for (int text = 0; text < 2; text++) {
+        for (int text = judging; text < 2; text++) {
             const condition *plain = &s->plain[k], *steered = &x->steered[k];
             int n = 0;
-            for (int i = 0; i < condition_size(steered) && n < s->n_patch; i++) {
-                if (!flips(k, plain, steered, i))
+            for (int i = 0; i < condition_size(steered) && n < most; i++) {
+                if ((judging && s->chose[k][i]) || !flips(k, plain, steered, i))
                     continue;
                 TRY(add_example(s, x, to, k, i, text));
-                s->chose[k][i] = 1;
+                s->chose[k][i] |= !judging;
                 to->count[k] = ++n;
             }
         }
     return STEER_OK;
 }
 
-/* As many prompts more that it flips, none of which chose for any method: for when all methods have
- * what chooses for them. Only faithfulness is taken of these: their texts are the steered ones. */
+static steer_status collect_examples(experiment *s, method *x) {
+    return collect(s, x, &x->choosing, s->n_patch, 0);
+}
+
 static steer_status collect_judges(experiment *s, method *x) {
-    examples *to = &x->judging;
-    if (to->list)
-        return STEER_OK;
-    if (!GET(to->list, 2 * (size_t)min_int(s->n_judge, s->n_test)))
-        return s->e->code;
-    for (int k = 0; k < 2; k++)
-        for (int i = 0; i < condition_size(&x->steered[k]) && to->count[k] < s->n_judge; i++) {
-            if (s->chose[k][i] || !flips(k, &s->plain[k], &x->steered[k], i))
-                continue;
-            TRY(add_example(s, x, to, k, i, 1));
-            to->count[k]++;
-        }
-    return STEER_OK;
+    return collect(s, x, &x->judging, s->n_judge, 1);
 }
 
 static int side_of(const example *x) {
@@ -9640,15 +9639,14 @@ static void interchange_table(experiment *s) {
             row[j] = s->findings.interchange[i][j].value;
         add_numbers(s->out, method_names[i], row, M);
     }
-    for (int j = 0; j < M; j++)
-        row[j] = s->findings.judged[j].random.value;
-    add_numbers(s->out, "random, mean", row, M);
-    for (int j = 0; j < M; j++)
-        row[j] = s->findings.judged[j].least;
-    add_numbers(s->out, "random, least", row, M);
-    for (int j = 0; j < M; j++)
-        row[j] = s->findings.judged[j].largest;
-    add_numbers(s->out, "random, most", row, M);
+    static const char *const of_random[] = {"random, mean", "random, least", "random, most"};
+    for (int i = 0; i < 3; i++) {
+        for (int j = 0; j < M; j++)
+            row[j] =
+                ((const double[]){s->findings.judged[j].random.value, s->findings.judged[j].least,
+                                  s->findings.judged[j].largest})[i];
+        add_numbers(s->out, of_random[i], row, M);
+    }
 }
 
 /* A row of what the n strongest edges of a method's smallest circuit are, in percent. */
@@ -10058,8 +10056,9 @@ static steer_status agreement_table(experiment *s) {
 typedef struct {
     const char *name;
     estimate is;
-    const char *relation;  /* "at least" or "at most" */
-    double holds, in_part; /* NAN: the weaker claim is of something else */
+    const char *relation;  /* "at least" or "at most"; "within": the largest of several */
+    double holds, in_part; /* its bounds; NAN: this claim, or the weaker one, is not of it */
+    const estimate *whole; /* that it is a share of; or NULL */
 } measure;
 
 /* numbers: up to the one without a name. */
@@ -10077,7 +10076,8 @@ static void add_finding(report *r, const char *claim, const char *verdict, const
     add_entry(r, x);
 }
 
-static void conclude_that(report *r, const char *claim, reply full, reply weaker, string text,
+/* A claim whose two replies are not those of its numbers alone. */
+static void conclude_with(report *r, const char *claim, reply full, reply weaker, string text,
                           const measure *numbers) {
     const char *verdict = "can't be told";
     string more = {""};
@@ -10109,17 +10109,30 @@ static string text_of(estimate x, int decimals) {
                x.high + 0.0);
 }
 
-static const reply no_part = {NO, 0};
+/* Do all numbers keep their bounds, or (weaker) the weaker claim's? A reply about a share of something
+ * is open while that may be nothing at all. */
+static reply reply_of(const measure *numbers, int weaker) {
+    reply all = {YES, 0};
+    for (const measure *x = numbers; x->name; x++) {
+        double bound = weaker ? x->in_part : x->holds;
+        if (isnan(bound))
+            continue;
+        reply one = at_most(x->is, bound);
+        if (!strcmp(x->relation, "at least"))
+            one = at_least(x->is, bound);
+        if (x->whole && !(x->whole->low > 0))
+            one = (reply){OPEN, at_least(*x->whole, 1e-9).wanted};
+        all = both_of(all, one);
+    }
+    return all;
+}
+
+static void conclude_that(report *r, const char *claim, string text, const measure *numbers) {
+    conclude_with(r, claim, reply_of(numbers, 0), reply_of(numbers, 1), text, numbers);
+}
 
 static estimate exactly(double x) { /* a number that has no interval */
     return (estimate){x, NAN, NAN, 1, 0};
-}
-
-/* A reply about a share of something is open while that may be nothing at all. */
-static reply of_share(reply about, estimate whole) {
-    if (whole.low > 0)
-        return about;
-    return (reply){OPEN, at_least(whole, 1e-9).wanted};
 }
 
 /* HOLDS: the site that is used is the one that the paper's selection rule picks of all sites. IN
@@ -10138,102 +10151,91 @@ static void conclude_site(experiment *s) {
         other = str("no site passes");
     if (asked && y->layer >= 0)
         other = str("the rule picks block %d, position %d", y->layer, y->pos);
-    conclude_that(
-        s->out, "The vector is of the site that the paper's rule picks", full,
-        passes && asked ? (reply){YES, 0} : no_part,
-        str("block %d, position %d %s%s%s: %s at coefficient 1; %s", x->layer, x->pos,
-            passes ? "passes" : "does not pass (", faults.s, passes ? "" : ")", site_numbers(x).s,
-            other.s),
-        (const measure[]){{"refusal log-odds with +v on harmless prompts", exactly(x->induce),
-                           "at least", 0, NAN},
-                          {"KL of ablating the direction", exactly(x->kl), "at most", 0.1, NAN},
-                          {0}});
+    conclude_with(s->out, "The vector is of the site that the paper's rule picks", full,
+                  (reply){passes && asked ? YES : NO, 0},
+                  str("block %d, position %d %s%s%s: %s at coefficient 1; %s", x->layer, x->pos,
+                      passes ? "passes" : "does not pass (", faults.s, passes ? "" : ")",
+                      site_numbers(x).s, other.s),
+                  (const measure[]){
+                      {"refusal log-odds with +v on harmless prompts", exactly(x->induce),
+                       "at least", 0, NAN, NULL},
+                      {"KL of ablating the direction", exactly(x->kl), "at most", 0.1, NAN, NULL},
+                      {0}});
 }
 
 /* HOLDS: each of the random vectors surely moves at most a fifth of the points that this one moves.
  * IN PART: at most half. FAILS: one of them surely moves more than a fifth. */
 static void conclude_direction(experiment *s) {
-    reply full = {YES, 0}, weaker = {YES, 0};
-    spread moved = spread_of(s->findings.moved, CONTROLS);
-    for (int i = 0; i < CONTROLS; i++) {
-        estimate x = s->findings.control[i];
-        full = both_of(full, of_share(at_most(x, 0.2), s->findings.most));
-        weaker = both_of(weaker, of_share(at_most(x, 0.5), s->findings.most));
-    }
+    const paper_findings *f = &s->findings;
+    spread moved = spread_of(f->moved, CONTROLS);
     conclude_that(
-        s->out, "It is the direction that steers, not a push of that size", full, weaker,
+        s->out, "It is the direction that steers, not a push of that size",
         str("%d random vectors of the same norm at the same site move %.1f points on "
             "average (%.1f to %.1f), this one %s",
-            CONTROLS, moved.mean, moved.least, moved.most, text_of(s->findings.most, 1).s),
+            CONTROLS, moved.mean, moved.least, moved.most, text_of(f->most, 1).s),
         (const measure[]){
-            {"share that random vector 1 moves", s->findings.control[0], "at most", 0.2, 0.5},
-            {"share that random vector 2 moves", s->findings.control[1], "at most", 0.2, 0.5},
-            {"share that random vector 3 moves", s->findings.control[2], "at most", 0.2, 0.5},
+            {"share that random vector 1 moves", f->control[0], "at most", 0.2, 0.5, &f->most},
+            {"share that random vector 2 moves", f->control[1], "at most", 0.2, 0.5, &f->most},
+            {"share that random vector 3 moves", f->control[2], "at most", 0.2, 0.5, &f->most},
             {0}});
 }
 
 /* HOLDS: frozen patterns surely lose at most a fifth of what there is to lose. IN PART: surely less
  * than frozen values do. FAILS: surely more than a fifth, and not surely less than values. */
 static void conclude_patterns(experiment *s) {
-    estimate lost_qk = s->findings.loss[0], share = s->findings.share[0],
-             gap = s->findings.ov_over_qk;
-    reply weaker = {gap.low > 0 ? YES : NO, 0};
-    conclude_that(s->out, "Steering hardly acts through attention patterns",
-                  of_share(at_most(share, 0.2), s->findings.most),
-                  of_share(weaker, s->findings.most),
-                  str("frozen patterns lose %s points of at most %s, a share of %s; frozen values "
-                      "%s more (paper: 8.75 points, values 71.75)",
-                      text_of(lost_qk, 1).s, text_of(s->findings.most, 1).s, text_of(share, 2).s,
-                      text_of(gap, 1).s),
-                  (const measure[]){{"share lost with patterns frozen", share, "at most", 0.2, NAN},
-                                    {"points that values lose more", gap, "at least", NAN, 0},
-                                    {0}});
+    const paper_findings *f = &s->findings;
+    conclude_that(
+        s->out, "Steering hardly acts through attention patterns",
+        str("frozen patterns lose %s points of at most %s, a share of %s; frozen values "
+            "%s more (paper: 8.75 points, values 71.75)",
+            text_of(f->loss[0], 1).s, text_of(f->most, 1).s, text_of(f->share[0], 2).s,
+            text_of(f->ov_over_qk, 1).s),
+        (const measure[]){
+            {"share lost with patterns frozen", f->share[0], "at most", 0.2, NAN, &f->most},
+            {"points that values lose more", f->ov_over_qk, "at least", NAN, 0, &f->most},
+            {0}});
 }
 
 /* HOLDS: frozen values surely lose at least half of what there is to lose. IN PART: surely more
  * than frozen patterns do. FAILS: surely less than half, and not surely more than patterns. */
 static void conclude_values(experiment *s) {
-    estimate share = s->findings.share[1];
-    reply weaker = {s->findings.ov_over_qk.low > 0 ? YES : NO, 0};
-    conclude_that(s->out, "Steering acts through values",
-                  of_share(at_least(share, 0.5), s->findings.most),
-                  of_share(weaker, s->findings.most),
-                  str("frozen values lose %s points, a share of %s (paper: 71.75 points)",
-                      text_of(s->findings.loss[1], 1).s, text_of(share, 2).s),
-                  (const measure[]){
-                      {"share lost with values frozen", share, "at least", 0.5, NAN},
-                      {"points that values lose more", s->findings.ov_over_qk, "at least", NAN, 0},
-                      {0}});
+    const paper_findings *f = &s->findings;
+    conclude_that(
+        s->out, "Steering acts through values",
+        str("frozen values lose %s points, a share of %s (paper: 71.75 points)",
+            text_of(f->loss[1], 1).s, text_of(f->share[1], 2).s),
+        (const measure[]){
+            {"share lost with values frozen", f->share[1], "at least", 0.5, NAN, &f->most},
+            {"points that values lose more", f->ov_over_qk, "at least", NAN, 0, &f->most},
+            {0}});
 }
 
 /* HOLDS: removing the vector's direct image surely loses at least half of what frozen values lose.
  * IN PART: at least a quarter. FAILS: surely less than half, and not surely a quarter. */
 static void conclude_image(experiment *s) {
-    estimate share = s->findings.svv_of_ov, whole = s->findings.loss[1];
-    conclude_that(
-        s->out, "The vector's direct image in the values is most of that",
-        of_share(at_least(share, 0.5), whole), of_share(at_least(share, 0.25), whole),
-        str("removing it loses %s points; as a share of what frozen values lose, %s "
-            "(paper: 54.75 of 71.75)",
-            text_of(s->findings.loss[2], 1).s, text_of(share, 2).s),
-        (const measure[]){{"share of what frozen values lose", share, "at least", 0.5, 0.25}, {0}});
+    const paper_findings *f = &s->findings;
+    conclude_that(s->out, "The vector's direct image in the values is most of that",
+                  str("removing it loses %s points; as a share of what frozen values lose, %s "
+                      "(paper: 54.75 of 71.75)",
+                      text_of(f->loss[2], 1).s, text_of(f->svv_of_ov, 2).s),
+                  (const measure[]){{"share of what frozen values lose", f->svv_of_ov, "at least",
+                                     0.5, 0.25, &f->loss[1]},
+                                    {0}});
 }
 
 /* HOLDS: teacher-forced, the effect surely keeps at least 0.8 with patterns frozen and at most 0.5
  * with values frozen. IN PART: surely more with patterns frozen than with values. FAILS: one of the
  * two is surely not so, nor is the difference. */
 static void conclude_continuous(experiment *s) {
-    const estimate *F = s->findings.F;
-    reply weaker = {s->findings.F_gap.low > 0 ? YES : NO, 0};
+    const estimate *F = s->findings.F, *gap = &s->findings.F_gap;
     conclude_that(
         s->out, "The continuous measure says the same",
-        both_of(at_least(F[0], 0.8), at_most(F[1], 0.5)), weaker,
         str("teacher-forced faithfulness is %s with patterns frozen and %s with values "
             "frozen",
             text_of(F[0], 2).s, text_of(F[1], 2).s),
-        (const measure[]){{"faithfulness with patterns frozen", F[0], "at least", 0.8, NAN},
-                          {"faithfulness with values frozen", F[1], "at most", 0.5, NAN},
-                          {"their difference", s->findings.F_gap, "at least", NAN, 0},
+        (const measure[]){{"faithfulness with patterns frozen", F[0], "at least", 0.8, NAN, NULL},
+                          {"faithfulness with values frozen", F[1], "at most", 0.5, NAN, NULL},
+                          {"their difference", *gap, "at least", NAN, 0, NULL},
                           {0}});
 }
 
@@ -10250,12 +10252,12 @@ static void conclude_methods(experiment *s) {
             if (fabs(x.value) >= fabs(farthest.value))
                 farthest = x;
         }
-    conclude_that(
-        s->out, "Trained vectors steer as the difference in means does", full, weaker,
-        str("refusal rates differ by at most %.0f points: %s", fabs(farthest.value),
-            text_of(farthest, 0).s),
-        (const measure[]){
-            {"largest difference of refusal rates, points", farthest, "within", 10, 30}, {0}});
+    conclude_with(s->out, "Trained vectors steer as the difference in means does", full, weaker,
+                  str("refusal rates differ by at most %.0f points: %s", fabs(farthest.value),
+                      text_of(farthest, 0).s),
+                  (const measure[]){{"largest difference of refusal rates, points", farthest,
+                                     "within", 10, 30, NULL},
+                                    {0}});
 }
 
 /* HOLDS: a tenth of the edges, of each method's circuit, surely has faithfulness 0.85 on answers
@@ -10265,17 +10267,13 @@ static void conclude_circuits(experiment *s) {
     static const char *const tenths[] = {"DIM, a tenth", "NTP, a tenth", "PO, a tenth"};
     static const char *const quarters[] = {"DIM, a quarter", "NTP, a quarter", "PO, a quarter"};
     measure kept[2 * METHODS + 1] = {{0}};
-    reply full = {YES, 0}, weaker = {YES, 0};
     string numbers = {""};
     for (int j = 0; j < s->methods; j++) {
         double share = (double)s->vectors[j].edges / s->t->graph.edges;
         double reached = s->findings.judged[j].reached;
-        estimate tenth = s->findings.judged[j].tenth;
-        kept[2 * j] = (measure){tenths[j], tenth, "at least", threshold, NAN};
-        kept[2 * j + 1] =
-            (measure){quarters[j], s->findings.judged[j].quarter, "at least", NAN, threshold};
-        full = both_of(full, at_least(tenth, threshold));
-        weaker = both_of(weaker, at_least(s->findings.judged[j].quarter, threshold));
+        estimate tenth = s->findings.judged[j].tenth, quarter = s->findings.judged[j].quarter;
+        kept[2 * j] = (measure){tenths[j], tenth, "at least", threshold, NAN, NULL};
+        kept[2 * j + 1] = (measure){quarters[j], quarter, "at least", NAN, threshold, NULL};
         string takes = str("0.85 is not reached with thrice as many");
         if (isnan(s->findings.judged[j].smallest.value))
             takes = str("what takes 0.85 is unknown");
@@ -10286,7 +10284,7 @@ static void conclude_circuits(experiment *s) {
                       text_of(s->findings.judged[j].smallest, 2).s, takes.s);
     }
     conclude_that(
-        s->out, "A tenth of the edges carries 85% of the effect", full, weaker,
+        s->out, "A tenth of the edges carries 85% of the effect",
         str("on answers that did not choose them, %s (paper: 10.2%% and 10.8%%)", numbers.s), kept);
 }
 
@@ -10299,7 +10297,7 @@ static void conclude_random(experiment *s) {
     for (int j = 0; j < s->methods; j++) {
         estimate mean = s->findings.judged[j].random;
         reply all = at_most(mean, 0.1); /* of draws, not of prompts */
-        means[j] = (measure){method_names[j], mean, "at most", 0.1, 0.1};
+        means[j] = (measure){method_names[j], mean, "at most", 0.1, 0.1, NULL};
         weaker = both_of(weaker, all);
         if (all.answer == YES && s->findings.judged[j].largest > 0.1)
             all.answer = NO;
@@ -10315,7 +10313,7 @@ static void conclude_random(experiment *s) {
     if (full.answer == OPEN && full.wanted < 1e6)
         numbers = str("%s; about %.0f draws would tell", numbers.s, full.wanted);
     full.wanted = weaker.wanted = NAN;
-    conclude_that(s->out, "Random circuits twice as large carry less than a tenth", full, weaker,
+    conclude_with(s->out, "Random circuits twice as large carry less than a tenth", full, weaker,
                   str("mean and range of %d, under %s", DRAWS, numbers.s), means);
 }
 
@@ -10335,14 +10333,15 @@ static void conclude_interchange(experiment *s) {
             if (!(x.value >= least.value))
                 least = x;
         }
-    conclude_that(s->out, "Different methods' vectors use interchangeable circuits", full, weaker,
-                  str("under another vector a smallest circuit keeps at least %s; circuits of "
-                      "10.2%% overlap by %.2f (paper: 0.9)",
-                      text_of(least, 2).s, overlap),
-                  (const measure[]){
-                      {"least faithfulness under another vector", least, "at least", 0.75, 0.525},
-                      {"overlap of circuits", exactly(overlap), "at least", 0.75, 0.525},
-                      {0}});
+    conclude_with(
+        s->out, "Different methods' vectors use interchangeable circuits", full, weaker,
+        str("under another vector a smallest circuit keeps at least %s; circuits of "
+            "10.2%% overlap by %.2f (paper: 0.9)",
+            text_of(least, 2).s, overlap),
+        (const measure[]){
+            {"least faithfulness under another vector", least, "at least", 0.75, 0.525, NULL},
+            {"overlap of circuits", exactly(overlap), "at least", 0.75, 0.525, NULL},
+            {0}});
 }
 
 /* HOLDS: with 85% or more of the vector set to 0 by the gradient rule, generations surely lose at
@@ -10384,10 +10383,10 @@ static void conclude_sparsity(experiment *s) {
         numbers = str("by the gradient rule, renormalised, generations lose at most 10 points up "
                       "to %.0f%%: %s there",
                       100 * most, text_of(there, 1).s);
-    conclude_that(s->out, "Most of the vector can be zeroed", full, weaker,
+    conclude_with(s->out, "Most of the vector can be zeroed", full, weaker,
                   str("%s (paper: 90%% and more)", numbers.s),
                   (const measure[]){{"largest share zeroed that loses at most 10 points",
-                                     exactly(most), "at least", 0.85, 0.6},
+                                     exactly(most), "at least", 0.85, 0.6, NULL},
                                     {0}});
 }
 
@@ -10399,11 +10398,11 @@ static void conclude_dimensions(experiment *s) {
     reply full = {share >= 0.9 ? YES : NO, NAN}, weaker = {share >= 0.5 ? YES : NO, 0};
     if (!tested)
         full.answer = OPEN;
-    conclude_that(s->out, "Methods keep the same dimensions more than chance would", full, weaker,
+    conclude_with(s->out, "Methods keep the same dimensions more than chance would", full, weaker,
                   str("%d of %d comparisons where both keep at least %d have p < 0.05",
                       s->findings.significant, tested, FEWEST),
                   (const measure[]){{"share of comparisons with p < 0.05",
-                                     exactly(tested ? share : NAN), "at least", 0.9, 0.5},
+                                     exactly(tested ? share : NAN), "at least", 0.9, 0.5, NULL},
                                     {0}});
 }
 
@@ -10553,7 +10552,7 @@ static string one_line(const char *text) {
             x.s[n++] = ' ';
         if (blank)
             continue;
-        int plain = c >= 32 && (c < 127 || c >= 160);
+        int plain = is_plain(c);
         memcpy(x.s + n, plain ? s : "\uFFFD", plain ? (size_t)length : 3);
         n += plain ? (size_t)length : 3;
     }
@@ -10584,9 +10583,10 @@ static chapter chapter_of(const report *r, int number) {
     return c;
 }
 
-static const entry *table_called(const chapter *c, const char *name) {
+/* A model's table or finding of this name, or NULL. */
+static const entry *entry_called(const chapter *c, int kind, const char *name) {
     for (const entry *x = c->first; x < c->end; x++)
-        if (x->kind == IS_TABLE && !strcmp(x->name, name))
+        if (x->kind == kind && !strcmp(x->name, name))
             return x;
     return NULL;
 }
@@ -10650,7 +10650,7 @@ static void put_bars(FILE *f, const chapter *c) {
                                           {"patterns frozen (QK)", "patterns frozen"},
                                           {"values frozen (OV)", "values frozen"},
                                           {"unsteered", "no s: at most"}};
-    const entry *t = table_called(c, "freezing");
+    const entry *t = entry_called(c, IS_TABLE, "freezing");
     if (!t)
         return;
     fprintf(f, "%-*.*s   +s   -s  %-*s  paper's\n", LABEL + 3, LABEL + 3, c->name.s, BAR + POINTS,
@@ -10678,7 +10678,7 @@ static void put_bars(FILE *f, const chapter *c) {
 /* Of a short form: the first model's answers, its bars and the control's; `below`: lines that follow. */
 static void put_look(FILE *f, const report *r, int below) {
     chapter shown = chapter_of(r, 0);
-    int bars = table_called(&shown, "freezing") != NULL, controls = 0;
+    int bars = entry_called(&shown, IS_TABLE, "freezing") != NULL, controls = 0;
     for (int i = 0; i < n_chapters(r); i++)
         controls += chapter_of(r, i).facts->control;
     string about =
@@ -10718,14 +10718,6 @@ static void put_look(FILE *f, const report *r, int below) {
     }
     if (bars)
         fputc('\n', f);
-}
-
-/* A finding of a model, or NULL. */
-static const entry *finding_of(const chapter *c, const char *claim) {
-    for (const entry *x = c->first; x < c->end; x++)
-        if (x->kind == IS_FINDING && !strcmp(x->name, claim))
-            return x;
-    return NULL;
 }
 
 static int n_findings(const chapter *c) {
@@ -10776,7 +10768,8 @@ static void put_findings(FILE *f, const report *r) {
         fprintf(f, "%-*.*s", CLAIM, CLAIM, x->name);
         for (int i = 0; i < n; i++) {
             chapter c = chapter_of(r, i);
-            fprintf(f, " %-*s", i < n - 1 ? wide : 0, short_verdict(finding_of(&c, x->name)));
+            fprintf(f, " %-*s", i < n - 1 ? wide : 0,
+                    short_verdict(entry_called(&c, IS_FINDING, x->name)));
         }
         fputc('\n', f);
     }
@@ -11017,7 +11010,6 @@ typedef struct {
     const char *name, *arguments; /* as the help shows them */
     unsigned bit;
     int least, most;      /* arguments */
-    const char *wants;    /* what is missing when there are fewer */
     const char *required; /* an option that it can't do without, or NULL */
     int stages;
     steer_status (*run)(experiment *, const options *); /* NULL: merge, which has no model */
@@ -11040,32 +11032,31 @@ static const char reproduce_notes[] =
     "a pipe gets all, and so does the report.";
 static const char edge_notes[] = "--kl-min is for the KL metrics, --exact for the logit metric.";
 static const known_command all_commands[] = {
-    {"info", "MODEL", FOR_INFO, 1, 1, "a model file", NULL, 0, command_info,
+    {"info", "MODEL", FOR_INFO, 1, 1, NULL, 0, command_info,
      "what a model file is, and the memory that a run takes", NULL},
-    {"tokenize", "MODEL TEXT", FOR_TOKENIZE, 1, 2, "a model file", NULL, 0, command_tokenize,
+    {"tokenize", "MODEL TEXT", FOR_TOKENIZE, 1, 2, NULL, 0, command_tokenize,
      "the ids and pieces of a text", NULL},
-    {"generate", "MODEL PROMPT", FOR_GENERATE, 1, 2, "a model file", NULL, 0, command_generate,
+    {"generate", "MODEL PROMPT", FOR_GENERATE, 1, 2, NULL, 0, command_generate,
      "an answer, or with --prompts many", talk_notes},
-    {"chat", "MODEL", FOR_CHAT, 1, 1, "a model file", NULL, 0, command_chat,
+    {"chat", "MODEL", FOR_CHAT, 1, 1, NULL, 0, command_chat,
      "a conversation; /coeff X, /freeze LIST, /vector FILE, /compare, /status", talk_notes},
-    {"vector", "MODEL", FOR_VECTOR, 1, 1, "a model file", "out", TRAIN, command_paper,
-     "make a steering vector", vector_notes},
-    {"evaluate", "MODEL", FOR_EVALUATE, 1, 1, "a model file", "vector", 0, command_paper,
+    {"vector", "MODEL", FOR_VECTOR, 1, 1, "out", TRAIN, command_paper, "make a steering vector",
+     vector_notes},
+    {"evaluate", "MODEL", FOR_EVALUATE, 1, 1, "vector", 0, command_paper,
      "refusal and coherence, steered and ablated (Table 2)", NULL},
-    {"freeze", "MODEL", FOR_FREEZE, 1, 1, "a model file", "vector", FREEZE, command_paper,
+    {"freeze", "MODEL", FOR_FREEZE, 1, 1, "vector", FREEZE, command_paper,
      "what steering loses when parts are frozen (Table 1)", NULL},
-    {"patch", "MODEL", FOR_PATCH, 1, 1, "a model file", "vector", PATCH, command_paper,
+    {"patch", "MODEL", FOR_PATCH, 1, 1, "vector", PATCH, command_paper,
      "scores of every edge (section 4)", edge_notes},
-    {"circuit", "MODEL", FOR_CIRCUIT, 1, 1, "a model file", "vector", CIRCUIT, command_paper,
+    {"circuit", "MODEL", FOR_CIRCUIT, 1, 1, "vector", CIRCUIT, command_paper,
      "circuits and their faithfulness (section 4.3)", edge_notes},
-    {"ov", "MODEL", FOR_OV, 1, 1, "a model file", "vector", OV, command_paper,
+    {"ov", "MODEL", FOR_OV, 1, 1, "vector", OV, command_paper,
      "the vector's images as tokens (section 6)", edge_notes},
-    {"sparsify", "MODEL", FOR_SPARSIFY, 1, 1, "a model file", "vector", SPARSIFY, command_paper,
+    {"sparsify", "MODEL", FOR_SPARSIFY, 1, 1, "vector", SPARSIFY, command_paper,
      "how many dimensions can be zeroed (section 7)", edge_notes},
-    {"reproduce", "MODEL...", FOR_REPRODUCE, 1, MANY, "a model file", NULL, EVERYTHING,
-     command_paper, "the whole paper", reproduce_notes},
-    {"merge", "PART...", FOR_MERGE, 1, MANY, "the stores to join", "out", 0, NULL,
-     "join the stores of shards", NULL},
+    {"reproduce", "MODEL...", FOR_REPRODUCE, 1, MANY, NULL, EVERYTHING, command_paper,
+     "the whole paper", reproduce_notes},
+    {"merge", "PART...", FOR_MERGE, 1, MANY, "out", 0, NULL, "join the stores of shards", NULL},
 };
 
 enum { ALL_COMMANDS = sizeof all_commands / sizeof *all_commands };
@@ -11333,7 +11324,8 @@ static steer_status check_values(const known_command *c, const options *o, steer
 static steer_status check_options(const known_command *c, const options *o, steer_error *e) {
     int instead = o->prompts || o->chat; /* of the second argument */
     if (o->n_arguments < c->least)
-        return fail(e, MISUSED, "`steer %s` needs %s", c->name, c->wants);
+        return fail(e, MISUSED, "`steer %s` needs %s", c->name,
+                    c->run ? "a model file" : "the stores to join");
     if (o->n_arguments > c->most)
         return fail(e, MISUSED, "%.60s: `steer %s` takes %s only; quote a text of several words",
                     o->argument[c->most], c->name, c->arguments);
@@ -11444,6 +11436,11 @@ static void print_help(const known_command *c) {
         put_wrapped(stdout, c->notes, 0, 2, HELP_WIDTH, 0);
 }
 
+static double weights_of_blocks(const steer_config *c) {
+    double attention = ((double)c->heads + c->kv_heads) * 2 * c->head_dim * c->d;
+    return c->layers * (attention + 3.0 * c->ff * c->d);
+}
+
 static int given_or(int64_t given, int standard) {
     return given == UNSET ? standard : (int)given;
 }
@@ -11470,7 +11467,6 @@ static steer_status command_info(experiment *s, const options *o) {
                                         "SentencePiece, a space before each text"};
     const steer_model *m = s->m;
     const steer_config *c = &m->config;
-    double weights = ((double)c->heads + c->kv_heads) * 2 * c->head_dim * c->d + 3.0 * c->ff * c->d;
     if (o->verify)
         TRY(steer_verify(m, s->e));
     put_text(stdout, c->name, 0);
@@ -11482,7 +11478,7 @@ static steer_status command_info(experiment *s, const options *o) {
            "  vocabulary %d, %s, %u merges, %d special tokens%s\n  refusals begin with",
            m->size, (unsigned long long)c->fingerprint, o->verify ? ", all checksums right" : "",
            c->layers, c->d, c->heads, c->kv_heads, c->head_dim, c->ff, c->gelu ? "GeGLU" : "SwiGLU",
-           c->max_seq, weights * c->layers / 1e6, 1e-6 * c->vocab * c->d * (2 - c->tied),
+           c->max_seq, weights_of_blocks(c) / 1e6, 1e-6 * c->vocab * c->d * (2 - c->tied),
            c->tied ? "tied" : "untied", types[m->blocks[0].q.type], c->qkv_bias ? "yes" : "no",
            c->qk_norm ? "yes" : "no", c->post_norms ? "yes" : "no", (double)c->norm_offset,
            (double)c->attn_cap, (double)c->final_cap, c->window,
@@ -11505,7 +11501,7 @@ static steer_status command_info(experiment *s, const options *o) {
     for (int t = 128; t <= min_int(c->max_seq, 4096); t *= 2) {
         steer_limits l = {.positions = t, .rows = min_int(t, 256)};
         printf("  a run of %4d tokens: %.1f MB beside the file\n", t,
-               steer_context_bytes(m, &l) / 1e6);
+               megabytes(steer_context_bytes(m, &l)));
     }
     return STEER_OK;
 }
@@ -12115,7 +12111,7 @@ static steer_status load_prompts(experiment *s, const options *o) {
     static const char *const sides[] = {"harmful", "harmless"};
     static const char *const splits[] = {"train", "val", "test"};
     steer_prompts *const sets[] = {s->train, s->val, s->test};
-    const double limits[] = {o->train, 0, o->limit};
+    const int limits[] = {(int)o->train, 0, (int)o->limit};
     const char *model = s->path, *slash = strrchr(model, '/');
     const char *dir = slash ? model : ".";
     int n = slash ? (int)(slash - dir) : 1; /* bytes of its name */
@@ -12131,7 +12127,7 @@ static steer_status load_prompts(experiment *s, const options *o) {
             snprintf(path, sizeof path, "%.*s/%s_%s.jsonl", n, dir, sides[side], splits[split]);
             if (access(path, R_OK))
                 snprintf(path, sizeof path, "%.*s/%s-%s.txt", n, dir, sides[side], splits[split]);
-            TRY(steer_prompts_load(&sets[split][side], s->m, path, (int)limits[split], s->e));
+            TRY(steer_prompts_load(&sets[split][side], s->m, path, limits[split], s->e));
             if (split == 2 && side == HARMLESS)
                 TRY(is_of_box(o->program, path, &s->shown_prompts, s->e));
         }
@@ -12274,8 +12270,7 @@ static void plan_work(experiment *s, const options *o) {
         if (s->stages & SPARSIFY)
             w[WORK_SPARSE] = sparse_texts(s) * taught / 2 + sparse_answers(s) * one;
     }
-    double weights = ((double)c->heads + c->kv_heads) * 2 * c->head_dim * c->d + 3.0 * c->ff * c->d;
-    weights = weights * c->layers + 1.0 * c->vocab * c->d;
+    double weights = weights_of_blocks(c) + 1.0 * c->vocab * c->d;
     s->work_before = s->bar ? s->bar->total : 0;
     for (int i = 0; i < WORKS && s->bar; i++) {
         w[i] *= weights;
@@ -12338,7 +12333,8 @@ static steer_status command_paper(experiment *s, const options *o) {
     TRY(open_context(s, 2 * min_int(s->n_test, 100) + 8, longest_prompt(s)));
     s->context_bytes = steer_context_bytes(m, &s->c->limit);
     if (!s->out->brief)
-        notice("%s: %.0f MB of memory beside the file", m->config.name, s->context_bytes / 1e6);
+        notice("%s: %.0f MB of memory beside the file", m->config.name,
+               megabytes(s->context_bytes));
     s->store.model = m->config.fingerprint;
     open_report(s->out, m, s->control_model);
     const steer_prompts *const sets[] = {s->train, s->val, s->test};

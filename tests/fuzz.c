@@ -244,7 +244,7 @@ size_t LLVMFuzzerCustomMutator(uint8_t *data, size_t n, size_t cap, unsigned see
         return LLVMFuzzerMutate(data, n, cap);
     uint8_t *aligned = malloc(cap);
     memcpy(aligned, data, n);
-    unsigned kind = seed % 16, from = HEAD, length = 0;
+    unsigned kind = seed & 15, from = HEAD, length = 0;
     if (kind < SECTIONS)
         n = mutate_section(aligned, n, cap, kind);
     else if (kind == 15)
@@ -259,7 +259,7 @@ size_t LLVMFuzzerCustomMutator(uint8_t *data, size_t n, size_t cap, unsigned see
         length = CONFIG_BYTES;
     }
     if (length && from + length <= n) {
-        unsigned k = seed / 16 % (length - 15); /* sixteen bytes of that part */
+        unsigned k = (seed >> 4) % (length - 15); /* sixteen bytes of that part */
         LLVMFuzzerMutate(aligned + from + k, 16, 16);
     }
     repair_model(aligned, n);
@@ -617,7 +617,8 @@ static void fuzz_report(const uint8_t *data, size_t n) {
                                         {odd_number(&in), odd_number(&in), 1, 1, 1},
                                         "at most",
                                         odd_number(&in),
-                                        NAN},
+                                        NAN,
+                                        NULL},
                                        {0}};
             add_finding(&r, text, "holds", text, numbers);
             add_answer(&r, 0, "-s", 1, text, text);
@@ -716,14 +717,14 @@ static void random_context(caller *a, input *in) {
 }
 
 static void random_run(caller *a, input *in) {
-    enum { ROWS = 64 };
+    enum { MOST = 64 };
 
-    steer_row rows[ROWS];
+    steer_row rows[MOST];
     int n = odd_int(in, 12);
     steer_tape tape = {.rows = odd_int(in, 8), .first = odd_int(in, 2)}, *taped = NULL;
-    if (n > ROWS && n <= a->limits.rows)
-        n = ROWS;
-    for (int i = 0; i < ROWS; i++) { /* most rows continue their stream */
+    if (n > MOST && n <= a->limits.rows)
+        n = MOST;
+    for (int i = 0; i < MOST; i++) { /* most rows continue their stream */
         unsigned kind = i < n ? take_byte(in) : 0;
         int s = (int)(kind & 3);
         rows[i] = (steer_row){s, a->next[s], (int)(kind >> 2), (kind & 16) != 0, 0};

@@ -639,8 +639,8 @@ static void test_report(void) {
     say(&r, "%s", broken);
     say(&r, "%s", lines);
     say(&r, "%s", "");
-    const measure numbers[] = {{"share & <b>", {0.5, -INFINITY, 0.75, 1, 9}, "at least", 0.25, NAN},
-                               {0}};
+    const measure numbers[] = {
+        {"share & <b>", {0.5, -INFINITY, 0.75, 1, 9}, "at least", 0.25, NAN, NULL}, {0}};
     add_finding(&r, hostile, "holds in part", broken, numbers);
     add_finding(&r, "a claim", "fails", "100% of <it>", numbers + 1);
     add_answer(&r, HARMLESS, "+s, values frozen", 0, hostile, lines);
