@@ -210,9 +210,9 @@ static double check_elementwise(void) {
     double most = 0;
     char what[128];
     for (int i = 0; i < 16; i++) { /* norms: offsets 0 and 1, small and large eps */
-        int d = sizes[i % 4];
+        int d = sizes[i & 3];
         steer_config c = {
-            .d = d, .norm_offset = (float)(i / 4 % 2), .norm_eps = i < 8 ? 1e-5f : 0.3f};
+            .d = d, .norm_offset = (float)(i >> 2 & 1), .norm_eps = i < 8 ? 1e-5f : 0.3f};
         float *x = floats(1, i, (size_t)d, 2), *w = floats(2, i, (size_t)d, 1),
               *dy = floats(3, i, (size_t)d, 1), *dx = floats(4, i, (size_t)d, 0.5),
               *before = floats(4, i, (size_t)d, 0.5);
@@ -455,15 +455,17 @@ static double check_attention(void) {
         for (int h = 0; h < H; h++)
             attend_back(&m, &tape, &s, b, h, n);
         memcpy(got, s.dq, sizeof(float) * q);
-        for (size_t j = 0; j < 2 * kv; j++) { /* k and v: the sum over the group's heads */
-            size_t at = j % kv, t = at / (size_t)(K * hd), g = at / (size_t)hd % (size_t)K,
-                   group = (size_t)(H / K);
-            double sum = 0;
-            for (size_t h = g * group; h < (g + 1) * group; h++)
-                sum += (double)(j < kv ? s.dk
-                                       : s.dv)[(t * (size_t)H + h) * (size_t)hd + at % (size_t)hd];
-            got[q + j] = (float)sum;
-        }
+        float *summed = got + q; /* k and v: the sum over the group's heads */
+        for (int a = 0; a < 2; a++)
+            for (int t = 0; t < n; t++)
+                for (int g = 0; g < K; g++)
+                    for (int j = 0; j < hd; j++) {
+                        const float *from = a ? s.dv : s.dk;
+                        double sum = 0;
+                        for (int h = g * (H / K); h < (g + 1) * (H / K); h++)
+                            sum += (double)from[(t * H + h) * hd + j];
+                        *summed++ = (float)sum;
+                    }
         double *dz64 = doubles(dz, q);
         kernel k = {.c = &m.config, .dy = dz64, .n = n, .block = b};
         char what[128];
@@ -563,17 +565,11 @@ static double pushed_value(const pushed *p, double step) {
         for (int t = 0; t < p->n; t++)
             for (int s = 0; s < width - 1; s++) {
                 int g = s < H ? s : (s - H) % K, kind = s < H ? 0 : 1 + (s - H) / K;
-                double *to =
-                    kind == 0 ? q + (t * H + g) * hd : (kind == 1 ? k : v) + (t * K + g) * hd;
+                const weight *weights[] = {&w->q, &w->k, &w->v};
+                const float *biases[] = {w->q_bias, w->k_bias, w->v_bias};
+                double *to = (double *[]){q, k, v}[kind] + (t * (kind ? K : H) + g) * hd;
                 slot_input64(p, i * width + s, t, step, x[t], w->attn_norm, in);
-                product64(to,
-                          kind == 0   ? &w->q
-                          : kind == 1 ? &w->k
-                                      : &w->v,
-                          g * hd, hd, in,
-                          kind == 0   ? w->q_bias
-                          : kind == 1 ? w->k_bias
-                                      : w->v_bias);
+                product64(to, weights[kind], g * hd, hd, in, biases[kind]);
                 for (int j = 0; j < hd / 2 && kind < 2; j++) {
                     double angle = t * (double)m->rope_freq[j], a = to[j], e = to[j + hd / 2];
                     to[j] = a * cos(angle) - e * sin(angle);
@@ -650,10 +646,12 @@ static double check_backward(int kind) {
     t->grad.share = 1;
     backward(t->c, &t->tape[2], N, t->dx, &t->back, &t->grad);
     pushed p = {.m = w.m, .layer = 1, .n = N, .start = start, .weights = weights64};
+    static const char *const places[] = {
+        [PUSH_OUT] = "out", [PUSH_IN] = "in", [PUSH_STREAM] = "aware"};
+    const float *const arrays[] = {
+        [PUSH_OUT] = t->grad.out, [PUSH_IN] = t->grad.in, [PUSH_STREAM] = t->grad.aware};
     for (p.kind = PUSH_OUT; p.kind <= PUSH_STREAM; p.kind++) {
-        const float *all = p.kind == PUSH_OUT  ? t->grad.out
-                           : p.kind == PUSH_IN ? t->grad.in
-                                               : t->grad.aware;
+        const float *all = arrays[p.kind];
         int n = p.kind == PUSH_OUT ? 1 + 2 * blocks : t->graph.slots;
         for (p.index = 0; p.index < n; p.index++) {
             const float *g = all + plane * (size_t)p.index;
@@ -671,10 +669,7 @@ static double check_backward(int kind) {
             }
             most = fmax(most, misfit(&off));
             CHECK_THAT(misfit(&off) <= 2e-5, "%s: %s %d: relative error %.3g", family_names[kind],
-                       p.kind == PUSH_OUT  ? "out"
-                       : p.kind == PUSH_IN ? "in"
-                                           : "aware",
-                       p.index, misfit(&off));
+                       places[p.kind], p.index, misfit(&off));
         }
     }
     CHECK_THAT(!memcmp(t->dx, t->grad.out, sizeof(float) * plane), "dx is not the site's gradient");
@@ -699,14 +694,13 @@ static double check_attribution(tracer *t, const example *x, double *scores, con
     fit into = {0, 0}, split = {0, 0}, node = {0, 0}, coarse[3] = {{0, 0}, {0, 0}, {0, 0}};
     /* 3.8: all scores into a slot add up to <x_src - x_dst, J^T G>, the official ones to <.., G> */
     for (int i = 0; i < 2 * t->graph.slots; i++) {
-        int v = i / 2, form = i % 2;
+        int form = i & 1, v = i >> 1, b = v / width, mlp = v == b * width + width - 1;
         double found = 0, expected = 0;
         const float *G = form ? t->grad.aware : t->grad.in;
         for (int u = 0; u < nodes; u++)
             found += edges_of(t, scores, form)[v * nodes + u];
         for (int p = 0; p < n; p++)
             for (int k = 0; k < d; k++) {
-                int b = v / width, mlp = v % width == width - 1;
                 size_t at = (size_t)b * at_block + (size_t)(p * d + k);
                 double shift = mlp ? (double)src->mid[at] - (double)dst->mid[at]
                                    : (double)src->resid[at] - (double)dst->resid[at];
@@ -779,14 +773,15 @@ static double check_attribution(tracer *t, const example *x, double *scores, con
         int first[4] = {0, H, H + K, H + 2 * K};
         for (int kind = 0; kind < 3; kind++) {
             int heads = first[kind + 1] - first[kind];
-            const float *from = kind == 0 ? t->back.dq : kind == 1 ? t->back.dk : t->back.dv;
+            const float *from = (const float *[]){t->back.dq, t->back.dk, t->back.dv}[kind];
+            const weight *by = (const weight *[]){&w->q, &w->k, &w->v}[kind];
             float *dy = malloc(sizeof(float) * (size_t)(n * heads * hd)),
                   *G = malloc(sizeof(float) * plane);
             for (int p = 0; p < n; p++)
                 for (int h = 0; h < heads; h++)
                     memcpy(dy + (p * heads + h) * hd, from + (p * H + h * (H / heads)) * hd,
                            sizeof(float) * (size_t)hd);
-            matmul_back(G, dy, kind == 0 ? &w->q : kind == 1 ? &w->k : &w->v, n);
+            matmul_back(G, dy, by, n);
             for (size_t k = 0; k < plane; k++) {
                 double sum = 0;
                 for (int i = first[kind]; i < first[kind + 1]; i++)
@@ -1002,7 +997,7 @@ static void test_backward_whole(void) {
                        e.text);
             double *scores = zeros(scores_width(&t), sizeof *scores);
             for (int k = 0; k < 2; k++) {
-                int steps = !k ? 10 : SANITIZED ? 24 : 64;
+                int many = SANITIZED ? 24 : 64, steps = k ? many : 10;
                 CHECK_THAT(!attribute(&t, &x, b.v.v, STEER_LOGIT, steps, scores, &e), "%s", e.text);
                 double off = fabs(scores[SCORE_ESTIMATE] / scores[SCORE_TOTAL] - 1), sum = 0;
                 for (int j = 0; j < b.m->config.d; j++)

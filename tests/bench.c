@@ -33,17 +33,17 @@ int main(void) {
     static const int shapes[SHAPES][2] = {{576, 192}, {576, 576}, {576, 1536}, {1536, 576}};
     static const int batches[BATCHES] = {1, 16, 64, 256, 512};
 
-    enum { WIDEST = 1536, ROWS = 512 };
+    enum { WIDEST = 1536, MOST_ROWS = 512 };
 
     uint16_t *w = zeros((size_t)WIDEST * 576, sizeof *w);
-    float *x = zeros((size_t)ROWS * WIDEST, sizeof *x);
-    float *y = zeros((size_t)ROWS * WIDEST, sizeof *y);
+    float *x = zeros((size_t)MOST_ROWS * WIDEST, sizeof *x);
+    float *y = zeros((size_t)MOST_ROWS * WIDEST, sizeof *y);
     double best[SHAPES][BATCHES] = {{0}}, peak = 0;
     if (!w || !x || !y)
         return 1;
     for (int t = 0; t < WIDEST * 576; t++)
         w[t] = (uint16_t)(0x3C00 + t % 97);
-    for (int t = 0; t < ROWS * WIDEST; t++)
+    for (int t = 0; t < MOST_ROWS * WIDEST; t++)
         x[t] = 0.01f * (float)(t % 89);
     for (int turn = 0; turn < TURNS; turn++) {
         peak = fmax(peak, peak_gflops());

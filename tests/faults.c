@@ -277,7 +277,9 @@ static int once(const struct command *c) {
     char *to = text;
     argv[argc++] = (char *)(uintptr_t)"steer";
     for (const char *s = c->line, *end; *s; s = end + strspn(end, " ")) {
-        int kind = !strncmp(s, "OUT", 3) ? 2 : !strncmp(s, "IN", 2) ? 1 : 0;
+        int kind = !strncmp(s, "IN", 2);
+        if (!strncmp(s, "OUT", 3))
+            kind = 2;
         end = s + strcspn(s, " ");
         argv[argc++] = to;
         if (kind) {

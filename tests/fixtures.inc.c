@@ -35,8 +35,14 @@ static const steer_plan *plan_of(changes *x) {
     for (int kind = STEER_ADD; kind <= STEER_START; kind++) {
         steer_edit edit = common;
         edit.kind = (steer_kind)kind;
-        edit.what = kind == STEER_FREEZE ? x->freeze : kind == STEER_REMOVE ? x->remove : 0;
-        edit.v = kind == STEER_ADD ? x->add : kind == STEER_ABLATE ? x->ablate : NULL;
+        if (kind == STEER_FREEZE)
+            edit.what = x->freeze;
+        if (kind == STEER_REMOVE)
+            edit.what = x->remove;
+        if (kind == STEER_ADD)
+            edit.v = x->add;
+        if (kind == STEER_ABLATE)
+            edit.v = x->ablate;
         if (kind == STEER_ABLATE)
             edit.keep = x->keep;
         if (kind == STEER_CUT)
@@ -256,10 +262,9 @@ static const char *in_child(void (*f)(void *), void *argument, unsigned limit) {
         _exit(0);
     }
     waitpid(child, &status, 0);
-    return WIFSIGNALED(status)
-               ? (WTERMSIG(status) == SIGALRM ? "it does not end" : "a signal ended it")
-           : WEXITSTATUS(status) ? "it failed"
-                                 : NULL;
+    if (WIFSIGNALED(status))
+        return WTERMSIG(status) == SIGALRM ? "it does not end" : "a signal ended it";
+    return WEXITSTATUS(status) ? "it failed" : NULL;
 }
 
 /* A small model file, made here: every byte a token, a few merges, four special tokens, random
@@ -316,7 +321,8 @@ static void small_tensor(image *f, int *n, int kind, int layer, int rows, int co
         weight w = random_matrix(99, kind, layer, rows, cols, sqrt(3.0 / cols), type);
         type = w.type;
         size_t count = (size_t)rows * (size_t)cols;
-        emit(f, w.data, count * (type == F32 ? 4 : type == BF16 ? 2 : 1));
+        static const size_t bytes_of[] = {[F32] = 4, [BF16] = 2, [Q8] = 1};
+        emit(f, w.data, count * bytes_of[type]);
         if (type == Q8)
             emit(f, w.scale, count / 32 * 4);
         free_matrix(&w);
@@ -381,7 +387,9 @@ static image small_image(dtype type, int kind) {
     int refuser = kind & SMALL_REFUSER;
     uint32_t vocab = refuser ? MOST : VOCAB;
     int tiny = kind & SMALL_TINY, gemma = kind & SMALL_GEMMA, tensors = 0;
-    int d = type == Q8 ? 32 : tiny ? 8 : 16;
+    int d = tiny ? 8 : 16;
+    if (type == Q8)
+        d = 32;
     steer_config c = {.d = d,
                       .layers = 2,
                       .heads = 2,
@@ -617,9 +625,14 @@ static void decode_json(const char *s, char *to) {
         if (*s == '\\' && s[1] == 'u') {
             *to++ = (char)strtol((char[]){s[2], s[3], s[4], s[5], 0}, NULL, 16);
             s += 5;
-        } else if (*s == '\\')
-            *to++ = *++s == 'n' ? '\n' : *s == 't' ? '\t' : *s;
-        else
+        } else if (*s == '\\') {
+            *to = *++s;
+            if (*s == 'n')
+                *to = '\n';
+            if (*s == 't')
+                *to = '\t';
+            to++;
+        } else
             *to++ = *s;
     *to = 0;
 }

@@ -15,7 +15,9 @@ static const char *right_value(const known_option *p) {
         return "svv";
     if (p->kind == CHOICE)
         return strcmp(p->name, "ablate") ? strrchr(p->value, '|') + 1 : "mean";
-    return p->kind == INTEGER ? "4" : p->kind == REAL ? "1" : "x";
+    if (p->kind == INTEGER)
+        return "4";
+    return p->kind == REAL ? "1" : "x";
 }
 
 /* The shortest command that has what it needs. */
@@ -74,9 +76,9 @@ static void test_numbers(void) {
             options o = standard_options();
             steer_error e = {0};
             string outside = str("%.17g", i == count + more ? p->least - 1 : p->most * 2 + 1);
-            const char *text = i < count          ? never[i]
-                               : i < count + more ? no_integers[i - count]
-                                                  : outside.s;
+            const char *text = i < count ? never[i] : outside.s;
+            if (i >= count && i < count + more)
+                text = no_integers[i - count];
             CHECK_THAT(set_option(&o, p, text, &e) == MISUSED && strstr(e.text, p->name) &&
                            strstr(e.text, "number"),
                        "--%s %s: %s", p->name, text, e.text);

@@ -242,7 +242,7 @@ static void write_interrupted(void *argument) {
 static void check_signals(void) {
     static const int numbers[] = {SIGINT, SIGTERM, SIGHUP};
     for (int i = 0; i < 6; i++) {
-        interruption x = {in_folder("files", "interrupted"), numbers[i / 2], i % 2};
+        interruption x = {in_folder("files", "interrupted"), numbers[i >> 1], i & 1};
         unlink(x.path);
         const char *why = in_child(write_interrupted, &x, 20);
         CHECK_THAT(x.ignored ? !why : why && !strcmp(why, "a signal ended it"), "signal %d%s: %s",
@@ -271,12 +271,12 @@ static const char *const end_names[ENDS] = {"a full disk", "a closed pipe", "not
 static int run_to_end(const char *arguments, const char *input, int end) {
     char command[2048];
     int pipe_ends[2];
+    const char *to = end == TO_NOTHING ? ">&-" : "";
+    if (end == TO_FULL_DISK)
+        to = ">/dev/full";
     write_bytes(in_temporary("in"), input, strlen(input));
     snprintf(command, sizeof command, "exec timeout 100 %s %s <%s/in 2>%s/err %s", PROGRAM,
-             arguments, temporary, temporary,
-             end == TO_FULL_DISK ? ">/dev/full"
-             : end == TO_NOTHING ? ">&-"
-                                 : "");
+             arguments, temporary, temporary, to);
     if (pipe(pipe_ends))
         return -1;
     fflush(stdout);

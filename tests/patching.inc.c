@@ -95,11 +95,11 @@ static void test_golden_patch(void) {
             p.flag = i;
         else if (!strcmp(word, "steps"))
             p.steps = i;
-        else if (!strcmp(word, "metric"))
-            p.metric = !strcmp(rest, " logit")   ? STEER_LOGIT
-                       : !strcmp(rest, " dirkl") ? STEER_DIR_KL
-                                                 : STEER_KL;
-        else if (!strcmp(word, "vector")) {
+        else if (!strcmp(word, "metric")) {
+            p.metric = !strcmp(rest, " logit") ? STEER_LOGIT : STEER_KL;
+            if (!strcmp(rest, " dirkl"))
+                p.metric = STEER_DIR_KL;
+        } else if (!strcmp(word, "vector")) {
             p.vector = malloc(sizeof(float) * (size_t)n);
             for (int k = 0; k < n; k++)
                 p.vector[k] = (float)v[k];
@@ -328,9 +328,9 @@ static void test_golden_train(void) {
             tau = (float)v[0];
             dropped = (int)v[1];
         } else if (strstr(word, "mask") || !strcmp(word, "renorm")) {
-            steer_sparsity rule = *word == 'i'   ? STEER_BY_EFFECT
-                                  : *word == 'm' ? STEER_BY_MAGNITUDE
-                                                 : STEER_BY_GRADIENT;
+            steer_sparsity rule = *word == 'i' ? STEER_BY_EFFECT : STEER_BY_GRADIENT;
+            if (*word == 'm')
+                rule = STEER_BY_MAGNITUDE;
             double tried[] = {0, 0.1, 0.3, 0.5, 1, 1.5, 2, 2.5}, exactly = tau;
             for (int i = 0; i < 8; i++)
                 if (fabs(tried[i] - (double)tau) < 1e-6)
@@ -465,17 +465,17 @@ static steer_graph graph_of(int layers, int layer, int heads, int kv_heads) {
 
 /* The graph told again, from the slots' order in steer.h: does node u come before slot v? */
 static int is_edge(const steer_graph *g, int u, int v) {
-    int width = g->heads + 2 * g->kv_heads + 1, to = v / width, mlp = v % width == width - 1;
+    int width = g->heads + 2 * g->kv_heads + 1, to = v / width, mlp = v == to * width + width - 1;
     if (u == 0 || v == g->slots - 1)
         return 1;
-    int from = (u - 1) / (g->heads + 1), is_head = (u - 1) % (g->heads + 1) < g->heads;
+    int from = (u - 1) / (g->heads + 1), is_head = u - 1 - from * (g->heads + 1) < g->heads;
     return from < to || (from == to && is_head && mlp);
 }
 
 /* The nodes behind slot v, into behind[]; how many. 0: the output. */
 static int nodes_behind(const steer_graph *g, int v, int *behind) {
-    int width = g->heads + 2 * g->kv_heads + 1, base = 1 + v / width * (g->heads + 1),
-        i = v % width, n = 0;
+    int width = g->heads + 2 * g->kv_heads + 1, at = v / width, i = v - at * width;
+    int base = 1 + at * (g->heads + 1), n = 0;
     if (v == g->slots - 1)
         return 0;
     for (int h = 0; h < g->heads; h++)
@@ -517,7 +517,8 @@ static void check_numbers(const steer_graph *g) {
     for (int i = -2; i < size + 2; i++) {
         steer_edge_ends x = {.to = -7};
         char name[64] = "?";
-        int known = i >= 0 && i < size && is_edge(g, i % g->nodes, i / g->nodes);
+        int into = i / g->nodes, from = i - into * g->nodes;
+        int known = i >= 0 && i < size && is_edge(g, from, into);
         int said = steer_edge_of(g, i, &x), length = steer_edge_name(g, i, name, sizeof name);
         wrong += said != known || (length > 0) != known || length != (int)strlen(name);
         if (!said) {
@@ -525,7 +526,7 @@ static void check_numbers(const steer_graph *g) {
             continue;
         }
         int node = steer_node(g, x.from, x.head), slot = steer_slot(g, x.to, x.input, x.index);
-        wrong += node != i % g->nodes || slot != i / g->nodes || steer_edge(g, node, slot) != i;
+        wrong += node != from || slot != into || steer_edge(g, node, slot) != i;
         edges++;
     }
     CHECK_THAT(!wrong && edges == g->edges, "%d edges' numbers are wrong, of %d", wrong, edges);
@@ -691,10 +692,12 @@ static void check_selection(int L, int H, int K, double density, int round) {
     double score[MOST] = {0};
     int order[MOST] = {0};
     steer_error e = {0};
-    for (int i = 0; i < size; i++) {
-        kept[i] = is_edge(&g, i % g.nodes, i / g.nodes) && random_unit(&dice) < density;
-        score[i] = round % 3 ? 2 * random_unit(&dice) - 1 : roll(5) - 2; /* with many ties */
-    }
+    for (int v = 0; v < g.slots; v++)
+        for (int u = 0; u < g.nodes; u++) {
+            int i = v * g.nodes + u;
+            kept[i] = is_edge(&g, u, v) && random_unit(&dice) < density;
+            score[i] = round % 3 ? 2 * random_unit(&dice) - 1 : roll(5) - 2; /* with many ties */
+        }
     memcpy(pruned, kept, (size_t)size);
     memset(on_path, 0, sizeof on_path);
     follow(&g, kept, 0, on_path);
@@ -742,21 +745,22 @@ static void check_selection(int L, int H, int K, double density, int round) {
         inside[0] = (unsigned char)forward;
         for (int k = 0; k < want; k++) {
             memset(on_path, 0, sizeof on_path); /* here: the edges that may be added */
-            for (int i = 0; i < size; i++) {
-                int u = i % g.nodes, m = nodes_behind(&g, i / g.nodes, behind);
-                on_path[i] = forward ? inside[u] : !m;
-                for (int j = 0; j < m && !forward; j++)
-                    on_path[i] |= inside[behind[j]];
+            for (int v = 0; v < g.slots; v++) {
+                int m = nodes_behind(&g, v, behind), any = !m;
+                for (int j = 0; j < m; j++)
+                    any |= inside[behind[j]];
+                for (int u = 0; u < g.nodes; u++)
+                    on_path[v * g.nodes + u] = (unsigned char)(forward ? inside[u] : any);
             }
             int at = strongest(&g, score, rest, on_path);
             if (at < 0)
                 break;
             rest[at] = 1;
-            int m = nodes_behind(&g, at / g.nodes, behind);
+            int into = at / g.nodes, m = nodes_behind(&g, into, behind);
             for (int j = 0; j < m && forward; j++)
                 inside[behind[j]] = 1;
             if (!forward)
-                inside[at % g.nodes] = 1;
+                inside[at - into * g.nodes] = 1;
         }
         CHECK_THAT(got == want && count_of(kept, size) == want && !memcmp(kept, rest, (size_t)size),
                    "greedy %s: %d edges of %d", forward ? "forward" : "backward", got, want);
@@ -766,9 +770,11 @@ static void check_selection(int L, int H, int K, double density, int round) {
                    !steer_circuit_cut(&g, kept, 1, rest, &e),
                "%s", e.text);
     int wrong = 0;
-    for (int i = 0; i < size; i++)
-        wrong += is_edge(&g, i % g.nodes, i / g.nodes) ? rest[i] != kept[i] || pruned[i] != !kept[i]
-                                                       : pruned[i] || rest[i];
+    for (int v = 0; v < g.slots; v++)
+        for (int u = 0; u < g.nodes; u++) {
+            int i = v * g.nodes + u, edge = is_edge(&g, u, v);
+            wrong += rest[i] != (edge && kept[i]) || pruned[i] != (edge && !kept[i]);
+        }
     CHECK_THAT(!wrong, "%d cuts are wrong", wrong);
     /* Random order: a permutation that its seed repeats. */
     int again[MOST], other[MOST];
@@ -816,8 +822,9 @@ static double check_faithful(int kind, int text) {
     CHECK_THAT(count_of(cut, size) == t->graph.edges && !count_of(cut + size, size), "ends");
     changes cuts[SETS];
     steer_plan plans[SETS];
-    for (int streams = 7; streams; streams = streams == 7 ? 3 : streams == 3 ? 1 : 0) {
-        int used = t->cut_streams;
+    static const int stream_counts[] = {7, 3, 1};
+    for (int k = 0; k < 3; k++) {
+        int used = t->cut_streams, streams = stream_counts[k];
         t->cut_streams = streams;
         for (int i = 0; i < SETS; i++) {
             cuts[i] = (changes){.layer = 1, .cut = cut + i * size};
@@ -1328,7 +1335,7 @@ static int make_toy(tracer *t, steer_pair *pairs, int n, int prompt, int answer)
             p->tokens[k] = tokens;
             p->start[k] = malloc(sizeof(float) * (size_t)(p->n[k] * d));
             for (int j = 0; j < p->n[k]; j++)
-                tokens[j] = j < p->n_prompt ? context[j] : roll(half) % 6 + (i % 2 == k ? half : 0);
+                tokens[j] = j < p->n_prompt ? context[j] : roll(half) % 6 + (i % 2 == k) * half;
         }
         if (steer_pair_prepare(t, p, &(steer_training){0}, &e))
             return 0;
@@ -1435,10 +1442,11 @@ static void test_training(void) {
                    family_names[kind], po ? "PO" : "NTP", before, after);
             for (int i = 0; i < 4; i++)
                 free(v[i]);
-            for (int i = 0; i < 2 * PAIRS; i++) {
-                free((void *)(uintptr_t)pairs[i / 2].tokens[i % 2]);
-                free(pairs[i / 2].start[i % 2]);
-            }
+            for (int i = 0; i < PAIRS; i++)
+                for (int k = 0; k < 2; k++) {
+                    free((void *)(uintptr_t)pairs[i].tokens[k]);
+                    free(pairs[i].start[k]);
+                }
             clear_experiment(&s);
         }
 }

@@ -131,13 +131,17 @@ int main(int argc, char **argv) {
     int bad = !m || (!raw && (scores || logits));
     while (!bad && fgets(line, sizeof line, stdin)) {
         int n = scores || logits ? read_ids(line, ids) : 0;
-        bad = scores         ? write_scores(m, argv[3], ids, n, atoi(argv[4]), raw)
-              : logits       ? write_logits(m, ids, n, raw)
-              : *what == 'c' ? print_chat(m, line)
-                             : print_tokens(m, line);
+        if (scores)
+            bad = write_scores(m, argv[3], ids, n, atoi(argv[4]), raw);
+        else if (logits)
+            bad = write_logits(m, ids, n, raw);
+        else
+            bad = *what == 'c' ? print_chat(m, line) : print_tokens(m, line);
     }
     if (raw && fclose(raw))
         bad = 1;
     steer_close(m);
-    return bad ? failed(*e.text ? e.text : "out of memory, or output that can't be written") : 0;
+    if (!bad)
+        return 0;
+    return failed(*e.text ? e.text : "out of memory, or output that can't be written");
 }

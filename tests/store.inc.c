@@ -177,14 +177,16 @@ static void test_store_damage(void) {
     unsigned char good[SMALL_STORE] = {0}, bytes[3 * SMALL_STORE];
     char what[64];
     make_small_store(path, good);
-    for (size_t bit = 0; bit < 8 * SMALL_STORE; bit++) {
-        int record = -1;
-        while (record + 1 < SMALL_RECORDS && bit / 8 >= start_of(record + 1))
+    int record = -1;
+    for (size_t byte = 0; byte < SMALL_STORE; byte++) {
+        while (record + 1 < SMALL_RECORDS && byte >= start_of(record + 1))
             record++;
-        memcpy(bytes, good, SMALL_STORE);
-        bytes[bit / 8] ^= (unsigned char)(1 << bit % 8);
-        snprintf(what, sizeof what, "bit %zu of byte %zu", bit % 8, bit / 8);
-        check_damaged(path, bytes, SMALL_STORE, record, record >= 0, what);
+        for (int bit = 0; bit < 8; bit++) {
+            memcpy(bytes, good, SMALL_STORE);
+            bytes[byte] ^= (unsigned char)(1 << bit);
+            snprintf(what, sizeof what, "bit %d of byte %zu", bit, byte);
+            check_damaged(path, bytes, SMALL_STORE, record, record >= 0, what);
+        }
     }
 
     for (size_t n = 0; n < SMALL_STORE; n++) {

@@ -20,15 +20,16 @@ static void check_estimate(const char *line, estimate x, double value, double lo
 /* 9 counts of prompts of a side, x and y from -1, 0, 1. */
 static side_sums sums_of_counts(const double *count) {
     side_sums s = {0};
-    for (int i = 0; i < 9; i++) {
-        int n = (int)count[i], x = i / 3 - 1, y = i % 3 - 1;
-        s.n += n;
-        s.x += n * x;
-        s.y += n * y;
-        s.xx += n * x * x;
-        s.yy += n * y * y;
-        s.xy += n * x * y;
-    }
+    for (int x = -1; x < 2; x++)
+        for (int y = -1; y < 2; y++) {
+            int n = (int)*count++;
+            s.n += n;
+            s.x += n * x;
+            s.y += n * y;
+            s.xx += n * x * x;
+            s.yy += n * y * y;
+            s.xy += n * x * y;
+        }
     return s;
 }
 
@@ -359,8 +360,9 @@ static void test_verdicts(void) {
     s.findings.F_gap = about(0.6, 0.2, 10);
     FALLING(conclude_continuous, &s.findings.F[0], &s.findings.F_gap, continuous);
 
-    for (int i = 0; i < 4; i++)
-        s.findings.apart[NTP + i / 2][i % 2] = about(2, 5, 100);
+    for (int i = NTP; i <= PO; i++)
+        for (int k = 0; k < 2; k++)
+            s.findings.apart[i][k] = about(2, 5, 100);
     VERDICT(conclude_methods, "holds");
     s.findings.apart[PO][1] = about(-18, 8, 100);
     VERDICT(conclude_methods, "holds in part");
@@ -399,8 +401,9 @@ static void test_verdicts(void) {
     VERDICT(conclude_random, "can't be told");
 
     s.findings.overlap = 0.8;
-    for (int i = 0; i < 9; i++)
-        s.findings.interchange[i / 3][i % 3] = about(0.85, 0.05, 20);
+    for (int i = 0; i < METHODS; i++)
+        for (int j = 0; j < METHODS; j++)
+            s.findings.interchange[i][j] = about(0.85, 0.05, 20);
     VERDICT(conclude_interchange, "holds");
     s.findings.interchange[0][0] = about(0.1, 0.05, 20); /* its own circuit is not asked about */
     VERDICT(conclude_interchange, "holds");
