@@ -10536,8 +10536,12 @@ static steer_status whole_paper(experiment *s) {
  * What `reproduce` says last, drawn from its report and from nothing else: of a short form a
  * question with its answers and what freezing takes from steering, as bars, beside the paper's and
  * the control's; else a line for each finding of the paper. At most SUMMARY_LINES lines of a short
- * form, of SCREEN columns. */
+ * form, of SCREEN columns; on a narrower terminal of its columns, and as many lines as that takes. */
 enum { SUMMARY_LINES = 38 /* the compiler's line before them takes two */ };
+
+static int summary_width(const report *r) {
+    return r->width ? min_int(r->width, SCREEN) : SCREEN;
+}
 
 /* A text on one line, at most 500 bytes of it: spaces and newlines are one space each; what is not
  * UTF-8, or would steer a terminal, becomes U+FFFD. */
@@ -10613,7 +10617,9 @@ static const entry *answer_under(const chapter *c, int side, const char *under,
 /* A question of one side and what the model answers, each in `most` lines at most. Returns the
  * lines; f NULL: only that. */
 static int put_answers(FILE *f, const chapter *c, int side, int most) {
-    enum { INDENT = 22 };
+    enum { INDENT = 22, NARROW = 48 };
+
+    int width = summary_width(c->r), beside = width >= NARROW;
 
     static const char *const conditions[2][4] = {
         {"unsteered", "-s"}, {"unsteered", "+s", "+s, patterns frozen", "+s, values frozen"}};
@@ -10622,62 +10628,80 @@ static int put_answers(FILE *f, const chapter *c, int side, int most) {
     if (!first || (side == HARMFUL && !c->facts->box))
         return 0;
     string asked = str("Asked (%s): %.300s", sorts[side], first->name);
-    int n = put_wrapped(f, one_line(asked.s).s, 0, 2, SCREEN, 2);
+    int n = put_wrapped(f, one_line(asked.s).s, 0, 2, width, beside ? 2 : 0);
     for (int i = 0; i < 4 && conditions[side][i]; i++) {
         const entry *x = answer_under(c, side, conditions[side][i], first->name);
         if (!x)
             continue;
         string text = one_line(x->text);
-        if (f)
+        if (!*text.s)
+            text = str("(nothing)");
+        if (f && beside)
             fprintf(f, "  %-*s", INDENT - 2, x->under);
-        n += put_wrapped(f, *text.s ? text.s : "(nothing)", INDENT, INDENT, SCREEN, most);
+        if (beside)
+            n += put_wrapped(f, text.s, INDENT, INDENT, width, most);
+        else
+            n += put_wrapped(f, str("%s: %.400s", x->under, text.s).s, 0, 2, width, 0);
     }
     return n;
 }
 
-static void put_share(FILE *f, double x) { /* in five columns */
-    if (isnan(x))
-        fputs("    -", f);
-    else
-        fprintf(f, "%4.0f%%", 100 * x);
+static string share_text(double x) {
+    return isnan(x) ? str("-") : str("%.0f%%", 100 * x);
 }
 
-/* What freezing takes from steering a model: four rows of the table of freezing. */
+/* What freezing takes from steering a model: four rows of the table of freezing. Where a row has no
+ * place it is a sentence. */
 static void put_bars(FILE *f, const chapter *c) {
-    enum { BAR = 18, LABEL = 15, POINTS = 23 };
+    enum { LABEL = 15, SHARE = 5, POINTS = 23, PAPER = 8, BAR = 18 };
 
     static const char *const rows[][2] = {{"steered", "steered"},
                                           {"patterns frozen (QK)", "patterns frozen"},
                                           {"values frozen (OV)", "values frozen"},
                                           {"unsteered", "no s: at most"}};
     const entry *t = entry_called(c, IS_TABLE, "freezing");
+    int width = summary_width(c->r), room = BAR - (SCREEN - width); /* of the bar */
     if (!t)
         return;
-    fprintf(f, "%-*.*s   +s   -s  %-*s  paper's\n", LABEL + 3, LABEL + 3, c->name.s, BAR + POINTS,
-            "points lost");
+    if (room >= 0)
+        fprintf(f, "%-*.*s   +s   -s  %-*s  paper's\n", LABEL + 3, LABEL + 3, c->name.s,
+                room + POINTS, "points lost");
+    else
+        put_wrapped(f, c->name.s, 0, 2, width, 1);
     for (int i = 0; i < 4; i++) {
         const char *row = rows[i][0];
         double lost_points = number_of(c, t, row, "loss");
         double paper = number_of(c, t, row, "paper's loss");
-        int length = isnan(lost_points) ? 0 : (int)(BAR * fmax(0, lost_points) / 100 + 0.5);
-        char bar[BAR + 1] = "";
-        memset(bar, '#', (size_t)length);
+        string induced = share_text(number_of(c, t, row, "harmless +"));
+        string left = share_text(number_of(c, t, row, "harmful -"));
         string points =
             str("%.1f [%.1f, %.1f]", lost_points + 0.0, number_of(c, t, row, "loss low") + 0.0,
                 number_of(c, t, row, "loss high") + 0.0);
-        fprintf(f, "  %-*s ", LABEL, rows[i][1]);
-        put_share(f, number_of(c, t, row, "harmless +"));
-        put_share(f, number_of(c, t, row, "harmful -"));
         if (isnan(lost_points))
-            fputs("  nothing\n", f);
-        else
-            fprintf(f, "  %-*s %-*s  %6.2f\n", BAR, bar, POINTS, points.s, paper);
+            points = str("nothing");
+        if (room < 0) {
+            string all =
+                str("  %s: +s %s, -s %s, points lost: %s", rows[i][1], induced.s, left.s, points.s);
+            if (!isnan(lost_points))
+                all = str("%s (paper's: %.2f)", all.s, paper);
+            put_wrapped(f, all.s, 0, 4, width, 0);
+            continue;
+        }
+        fprintf(f, "  %-*s %*s%*s  ", LABEL, rows[i][1], SHARE, induced.s, SHARE, left.s);
+        if (isnan(lost_points)) {
+            fprintf(f, "%s\n", points.s);
+            continue;
+        }
+        char bar[BAR + 1] = "";
+        memset(bar, '#', (size_t)(room * fmax(0, lost_points) / 100 + 0.5));
+        fprintf(f, "%-*s %-*s%*.2f\n", room, bar, POINTS, points.s, PAPER, paper);
     }
 }
 
 /* Of a short form: the first model's answers, its bars and the control's; `below`: lines that follow. */
 static void put_look(FILE *f, const report *r, int below) {
     chapter shown = chapter_of(r, 0);
+    int width = summary_width(r);
     int bars = entry_called(&shown, IS_TABLE, "freezing") != NULL, controls = 0;
     for (int i = 0; i < n_chapters(r); i++)
         controls += chapter_of(r, i).facts->control;
@@ -10692,7 +10716,7 @@ static void put_look(FILE *f, const report *r, int below) {
         "The control, not trained to decide through attention, should lose little:";
 
     /* The answers take the lines that the rest leaves. */
-    int lines = put_wrapped(NULL, about.s, 0, 0, SCREEN, 0) + 2 + below;
+    int lines = put_wrapped(NULL, about.s, 0, 0, width, 0) + 2 + below;
     lines += 7 * bars + 6 * controls;
     int most = 4;
     while (most > 1 && lines + put_answers(NULL, &shown, HARMLESS, most) +
@@ -10700,20 +10724,20 @@ static void put_look(FILE *f, const report *r, int below) {
                            SUMMARY_LINES)
         most--;
 
-    put_wrapped(f, about.s, 0, 0, SCREEN, 0);
+    put_wrapped(f, about.s, 0, 0, width, 0);
     fputc('\n', f);
     put_answers(f, &shown, HARMLESS, most);
     if (put_answers(f, &shown, HARMFUL, most) || answer_under(&shown, HARMLESS, "+s", NULL))
         fputc('\n', f);
     if (bars) {
-        put_wrapped(f, legend, 0, 0, SCREEN, 0);
+        put_wrapped(f, legend, 0, 0, width, 0);
         put_bars(f, &shown);
     }
     for (int i = 1; i < n_chapters(r); i++) {
         chapter c = chapter_of(r, i);
         if (!c.facts->control)
             continue;
-        put_wrapped(f, control, 0, 0, SCREEN, 0);
+        put_wrapped(f, control, 0, 0, width, 0);
         put_bars(f, &c);
     }
     if (bars)
@@ -10742,8 +10766,9 @@ static const char *short_verdict(const entry *finding) {
 static void put_findings(FILE *f, const report *r) {
     enum { CLAIM = 56, LEAST = 8 };
 
-    int n = min_int(n_chapters(r), (SCREEN - CLAIM) / (LEAST + 1));
-    int wide = (SCREEN - CLAIM) / max_int(1, n) - 1;
+    int width = summary_width(r), in_rows = width >= CLAIM + LEAST + 1;
+    int n = min_int(n_chapters(r), in_rows ? (width - CLAIM) / (LEAST + 1) : n_chapters(r));
+    int wide = (width - CLAIM) / max_int(1, n) - 1;
     chapter most = chapter_of(r, 0); /* the model with most findings */
     for (int i = 1; i < n; i++) {
         chapter c = chapter_of(r, i);
@@ -10754,7 +10779,9 @@ static void put_findings(FILE *f, const report *r) {
         put_wrapped(f,
                     "The paper's findings, each judged by its numbers and their 95% intervals: it "
                     "holds, holds in part, fails, or is open, where so few prompts can't tell.",
-                    0, 0, SCREEN, 0);
+                    0, 0, width, 0);
+    }
+    if (n_findings(&most) && in_rows) {
         fprintf(f, "%-*s", CLAIM, "");
         for (int i = 0; i < n; i++) {
             string name = chapter_of(r, i).name;
@@ -10765,6 +10792,16 @@ static void put_findings(FILE *f, const report *r) {
     for (const entry *x = most.first; x < most.end; x++) {
         if (x->kind != IS_FINDING)
             continue;
+        string all = str("%s:", x->name);
+        for (int i = 0; i < n && !in_rows; i++) {
+            chapter c = chapter_of(r, i);
+            all = str("%.400s %.20s %s;", all.s, c.name.s,
+                      short_verdict(entry_called(&c, IS_FINDING, x->name)));
+        }
+        if (!in_rows) {
+            put_wrapped(f, all.s, 0, 2, width, 0);
+            continue;
+        }
         fprintf(f, "%-*.*s", CLAIM, CLAIM, x->name);
         for (int i = 0; i < n; i++) {
             chapter c = chapter_of(r, i);
@@ -10777,13 +10814,13 @@ static void put_findings(FILE *f, const report *r) {
         chapter c = chapter_of(r, i);
         const entry *last = c.end - 1; /* why there is none */
         if (!n_findings(&c) && last >= c.first && last->kind == IS_NOTE)
-            put_wrapped(f, str("%.60s: %.400s", c.name.s, one_line(last->name).s).s, 0, 2, SCREEN,
+            put_wrapped(f, str("%.60s: %.400s", c.name.s, one_line(last->name).s).s, 0, 2, width,
                         0);
         if (c.facts->control)
-            put_wrapped(f, str("%.60s is the control.", c.name.s).s, 0, 2, SCREEN, 0);
+            put_wrapped(f, str("%.60s is the control.", c.name.s).s, 0, 2, width, 0);
     }
     if (n < n_chapters(r))
-        put_wrapped(f, "The other models' are in the report.", 0, 0, SCREEN, 0);
+        put_wrapped(f, "The other models' are in the report.", 0, 0, width, 0);
 }
 
 /* ================================================================================= 21 command line
@@ -12494,9 +12531,30 @@ static steer_status publish(report *r, const char *name, const char *page, steer
     return STEER_OK;
 }
 
+/* A command to be typed, in lines of at most `width` characters where its words allow that. Returns
+ * the lines; f NULL: only that. */
+static int put_command(FILE *f, const char *const *words, int width) {
+    enum { INDENT = 2, MORE = 6 };
+
+    int n = 1, at = INDENT - 1;
+    for (int i = 0; words[i]; i++) {
+        int length = characters(words[i]), more = words[i + 1] ? 2 : 0; /* for the backslash */
+        int breaks = i && at + 1 + length + more > width;
+        if (f && i)
+            fprintf(f, "%s%*s", breaks ? " \\\n" : " ", breaks ? MORE : 0, "");
+        if (f)
+            fprintf(f, "%*s%s", i ? 0 : INDENT, "", words[i]);
+        n += breaks;
+        at = (breaks ? MORE : at + 1) + length;
+    }
+    if (f)
+        fputc('\n', f);
+    return n;
+}
+
 /* The end of a summary: where all of it is, and what to type next. Returns the lines; f NULL: only
  * that. */
-static int put_next(FILE *f, const options *o, int page) {
+static int put_next(FILE *f, const options *o, int page, int width) {
     string program = one_line(o->program), model = one_line(o->argument[0]);
     string name = one_line(o->report ? o->report : "");
     const char *next = o->quick ? " Next:" : "";
@@ -12505,29 +12563,27 @@ static int put_next(FILE *f, const options *o, int page) {
         all = str("%.200s.json has every table.%s", name.s, next);
     if (o->report && page)
         all = str("%.200s.html draws all of it; %s", name.s, str("%.220s", all.s).s);
-    int n = put_wrapped(f, all.s, 0, 0, SCREEN, 0);
-    if (!o->quick)
-        return n;
-    if (f)
-        fprintf(f,
-                "  %s vector %s --out refuse.vec\n"
-                "  %s generate %s --vector refuse.vec \\\n"
-                "      --freeze v --compare \"How do I bake a cake?\"\n"
-                "  %s chat %s --vector refuse.vec\n",
-                program.s, model.s, program.s, model.s, program.s, model.s);
-    return n + 4;
+    int n = put_wrapped(f, all.s, 0, 0, width, 0);
+    const char *const commands[][9] = {{program.s, "vector", model.s, "--out refuse.vec"},
+                                       {program.s, "generate", model.s, "--vector refuse.vec",
+                                        "--freeze v", "--compare", "\"How do I bake a cake?\""},
+                                       {program.s, "chat", model.s, "--vector refuse.vec"}};
+    for (int i = 0; i < 3 && o->quick; i++)
+        n += put_command(f, commands[i], width);
+    return n;
 }
 
 static steer_status put_summary(report *r, const options *o, int page, steer_error *e) {
+    int width = summary_width(r);
     if (!n_chapters(r) || r->json)
         return STEER_OK;
     if (!r->brief)
         fputc('\n', r->f);
     if (o->quick)
-        put_look(r->f, r, put_next(NULL, o, page));
+        put_look(r->f, r, put_next(NULL, o, page, width));
     else
         put_findings(r->f, r);
-    put_next(r->f, o, page);
+    put_next(r->f, o, page, width);
     return report_status(r, e);
 }
 

@@ -777,6 +777,74 @@ static void check_long_look(void) {
     free_report(&r);
 }
 
+/* Characters of the longest line; commands' lines are left out where `commands` is 0. */
+static int widest_line(const char *text, int commands) {
+    int widest = 0, command = 0;
+    for (const char *s = text, *end; (end = strchr(s, '\n')); s = end + 1) {
+        string line = str("%.*s", (int)(end - s), s);
+        command = command || strstr(line.s, "  ./steer ") == line.s;
+        if (!command || commands)
+            widest = max_int(widest, characters(line.s));
+        command = command && end > s && end[-1] == '\\';
+    }
+    return widest;
+}
+
+/* On any terminal a summary fits, and says the same. */
+static void check_narrow_look(void) {
+    static const int widths[] = {20, 33, 47, 48, 61, 62, 64, 65, 73, 74, 79, 80, 200};
+    static const char *const names[] = {"tiny-llama", "tiny-gemma", "a long name of a model"};
+    const measure none[] = {{0}};
+    for (int i = 0; i < (int)(sizeof widths / sizeof *widths); i++)
+        for (int quick = 0; quick < 2; quick++) {
+            report r = {.width = widths[i], .brief = 1};
+            for (int k = 0; k < 3; k++) {
+                steer_model m = {.config = {.layers = 2}, .grammar_size = 1};
+                snprintf(m.config.name, sizeof m.config.name, "%s", names[k]);
+                open_report(&r, &m, k == 2);
+                add_answer(&r, HARMLESS, "+s, patterns frozen", 1, "How do I bake a cake?", "No.");
+                add_answer(&r, HARMLESS, "+s", 1, "How do I bake a cake?", "I am sorry.");
+                open_table(&r, "freezing", "",
+                           (const column[]){{"", WORDS},
+                                            {"harmless +", 2},
+                                            {"harmful -", 2},
+                                            {"loss", 1},
+                                            {"loss low", 1},
+                                            {"loss high", 1},
+                                            {"paper's loss", 2},
+                                            {0}});
+                ROW(&r, "steered", 1, 0, NAN);
+                ROW(&r, "values frozen (OV)", 0.25, 1, 77.5, 60, 88.5, 71.75);
+                add_finding(&r, "Steering value vectors decode to meaningful tokens",
+                            "can't be told", "", none);
+                add_finding(&r, "Steering acts through values", "holds in part", "", none);
+            }
+            options o = standard_options();
+            o.quick = quick;
+            o.program = "./steer";
+            o.report = "report";
+            o.argument = (char *[]){"weights/tiny-gemma.bin", NULL};
+            size_t size = 0;
+            char *text = NULL;
+            steer_error e = {0};
+            r.f = open_memstream(&text, &size);
+            CHECK_THAT(!put_summary(&r, &o, 1, &e), "%s", e.text);
+            fclose(r.f);
+            r.f = NULL;
+            int widest = widest_line(text, widths[i] > 32), most = min_int(widths[i], SCREEN);
+            CHECK_THAT(widest > most / 2 && widest <= most, "%d columns of %d:\n%s", widest,
+                       widths[i], text);
+            for (char *s = text; *s; s++) /* words, wherever a line ends */
+                if (*s == '\n')
+                    *s = ' ';
+            CHECK_THAT(strstr(text, quick ? "77.5" : "in part"), "%d columns:\n%s", widths[i],
+                       text);
+            CHECK_THAT(strstr(text, quick ? "25%" : "open"), "%d columns:\n%s", widths[i], text);
+            free(text);
+            free_report(&r);
+        }
+}
+
 /* Of the whole paper a line a finding, with the verdicts of the report, model by model. */
 static void check_findings(void) {
     string line = str("reproduce weights/tiny-gemma.bin weights/tiny-llama.bin --train 16 --val 1 "
@@ -814,6 +882,7 @@ static void check_findings(void) {
 static void test_summary(void) {
     check_look();
     check_long_look();
+    check_narrow_look();
     check_findings();
 }
 
