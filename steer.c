@@ -7730,7 +7730,8 @@ static double sparse_texts(const experiment *s) {
 }
 
 static double sparse_answers(const experiment *s) {
-    return 2.0 * (63 * s->n_sparse + 3 * s->n_retain);
+    int n = s->test[0].n, others = max_int(0, n - s->n_patch); /* that chose nothing */
+    return 2.0 * (63 * min_int(s->n_sparse, n) + 3 * min_int(s->n_retain, others));
 }
 
 /* A part of the planned work begins; those before it are done. */
@@ -12292,7 +12293,7 @@ static void plan_work(experiment *s, const options *o) {
         w[WORK_MAP] = s->map * (2 + (box ? 3 : 1) * sites) * one; /* few sites of others steer */
     if (s->stages & TRAIN && s->methods > 1 && !s->freezing_only) {
         double texts = min_int(s->n_train, s->train[HARMFUL].n);
-        w[WORK_PAIRS] = 5 * texts * one;
+        w[WORK_PAIRS] = 11 * (texts + pairs_to_validate(s)) * one; /* 4 answers, 8 texts */
         w[WORK_TRAINING] = 18 * s->epochs * texts * one;
         w[WORK_METHODS] = whole ? 2 * (s->methods - 1) * (n + read) * one : 0;
     }

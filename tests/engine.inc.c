@@ -225,11 +225,13 @@ static void test_golden_where(void) {
                 if (!strcmp(parts[k], where))
                     x.part = k;
             x.v = vectors[*what == '2'];
-            x.what = *what == 'q'             ? STEER_QK
-                     : *what == 'v'           ? STEER_V
-                     : *what == 's'           ? STEER_SVV
-                     : x.kind == STEER_FREEZE ? STEER_MLP
-                                              : STEER_MLP_DIRECT;
+            x.what = x.kind == STEER_FREEZE ? STEER_MLP : STEER_MLP_DIRECT;
+            if (*what == 'q')
+                x.what = STEER_QK;
+            if (*what == 'v')
+                x.what = STEER_V;
+            if (*what == 's')
+                x.what = STEER_SVV;
             edits[n++] = x;
         } else if (!strcmp(word, "logits")) {
             char *end;
@@ -719,8 +721,8 @@ static void test_parts(void) {
                 int answer = set.jobs[j].n_prompt;
                 for (steer_edit *x = edits; x < edits + n; x++) {
                     int in_answer = x->part == STEER_IN_ANSWER;
-                    if (x->part)
-                        x->to = !in_answer ? answer : x->to ? answer + x->to : 0;
+                    if (x->part && (x->to || !in_answer))
+                        x->to = answer + in_answer * x->to;
                     x->from += in_answer ? answer : 0;
                     x->part = 0;
                 }
