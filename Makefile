@@ -151,11 +151,11 @@ PYTHON ?= python3
 	$(PYTHON) -m venv .venv
 	.venv/bin/pip install -q $$(sed -n '/^# export/,/^$$/p' tools/requirements.txt | grep -v '^#')
 	touch .venv/done
-smollm2 qwen qwen-1.5b: .venv/done
+smollm2 qwen qwen-1.5b gemma3: .venv/done
 	.venv/bin/python tools/export.py $@ $(if $(GGUF),--gguf $(GGUF))
 
 clean:
 	rm -rf steer tests/test tests/bench tests/user tests/probe tests/fuzz tests/faults tests/*-sanitized \
 	    tests/user-cpp tests/chain tests/include tests/steer-library.o build
 
-.PHONY: FORCE run paper page test-page bench test sanitize threads fuzz faults torture smollm2 qwen qwen-1.5b clean
+.PHONY: FORCE run paper page test-page bench test sanitize threads fuzz faults torture smollm2 qwen qwen-1.5b gemma3 clean

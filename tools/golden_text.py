@@ -137,10 +137,21 @@ def trained(spaces, words, user):
 
 def pieces_group():
     """Tokenizers that tiny-llama's vocabulary can't stand for, each in a model file of one dimension."""
+    from tokenizers import Tokenizer, normalizers, pre_tokenizers
+
     from reference_text import LLAMA3_WORDS
-    out = ["# Token ids by the `tokenizers` library. model NAME HEXBYTES: a model file; text HEXBYTES; ids ID..."]
+    out = ["# Token ids by the `tokenizers` library. model NAME HEXBYTES: a model file; rule N: under another rule;",
+           "# text HEXBYTES; ids ID..."]
     user = ["\n", "\n\n", "\n\n\n", "\t\t", "<b>", "<tool>", "<tool><b>"]
-    for name, *how in [("spm", [folder.REPLACE], None, user), ("spaced", [folder.PREPEND, folder.REPLACE], None, []),
+    hard = ["zqxj zqxj123", "1234 12 3", "x<tool><b><tool> \t\ty", "\n" * 8, "a\n\n\n\nb", "\u2581a\u2581\u2581b",
+            "<s>x</s>", "<0x41>", "aaaaaaaaa", "\t\t\t", "hahahahaha", " <b> <b>", "<b>x", "<b> x<b>"]
+
+    def answers(tok, texts, before=""):
+        for s in texts:
+            ids = tok.encode(before * (s != "") + s, add_special_tokens=False).ids
+            out.extend([f"text {s.encode().hex()}", " ".join(map(str, ["ids", *ids]))])
+    for name, *how in [("spm", [folder.REPLACE], None, user),
+                       ("spaced", [folder.PREPEND, folder.REPLACE], None, user[4:]),
                        ("wholes", None, LLAMA3_WORDS, user[3:])]:
         tok = trained(*how)
         t, rows = json.loads(tok.to_str()), tok.get_vocab_size()
@@ -169,9 +180,17 @@ def pieces_group():
                       lambda name, a, b: np.ones((b - a, *shapes[name][1:]), np.float32), "f32", name)
         out.append(f"model {name} {path.read_bytes().hex()}")
         path.unlink()
-        hard = ["zqxj zqxj123", "1234 12 3", "x<tool><b><tool> \t\ty", "\n" * 8, "a\n\n\n\nb", "\u2581a\u2581\u2581b",
-                "<s>x</s>", "<0x41>", "aaaaaaaaa", "\t\t\t", "hahahahaha", " <b> <b>"]
-        for s in WRITTEN + hard + [p for p, _ in prompts("harmless-val", 40)]:
-            out += [f"text {s.encode().hex()}", " ".join(map(str, ["ids", *tok.encode(
-                s, add_special_tokens=False).ids]))]
+        answers(tok, WRITTEN + hard + [p for p, _ in prompts("harmless-val", 40)])
+        if name != "spaced":
+            continue
+        # The other ways of putting a space: Metaspace's two, and sentencepiece's before all of a text
+        for rule, scheme in (binfile.LACKING, "always"), (binfile.FIRST_LACKING, "first"), (binfile.TEXT_SPACED, None):
+            other = Tokenizer.from_str(tok.to_str())
+            other.encode_special_tokens = True
+            other.normalizer = normalizers.Replace(" ", folder.LOW_LINE)
+            if scheme:
+                other.normalizer = normalizers.Sequence([])
+                other.pre_tokenizer = pre_tokenizers.Metaspace(prepend_scheme=scheme, split=False)
+            out.append(f"rule {rule}")
+            answers(other, WRITTEN[::2] + hard, "" if scheme else " ")
     return out

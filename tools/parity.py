@@ -7,9 +7,10 @@
     python3 tools/parity.py patch MODEL.bin --vector V     scores of all edges of one example, both forms,
                                                            against reference_graph.py in float64
 
-Exit status 1 if logits differ by more than 1e-3, an argmax differs, or any token differs. Use a
-MODEL.bin in f32 (export.py --dtype f32) to compare arithmetic alone; bf16 files are widened for
-PyTorch, so they compare as well. MODEL.bin may also be one of the small models in weights/.
+Exit status 1 if logits differ by more than 1e-3, an argmax differs where the reference's first two
+logits are that far apart, or any token differs. Use a MODEL.bin in f32 (export.py --dtype f32) to
+compare arithmetic alone; bf16 files are widened for PyTorch, so they compare as well. MODEL.bin may
+also be one of the small models in weights/.
 """
 import argparse
 import importlib
@@ -47,17 +48,18 @@ def logits(args):
     import torch
 
     import reference
-    import reference_text
     torch.set_num_threads(args.threads)
     config, t, tensors, name, _ = binfile.read(args.model)
-    tok = reference_text.tokenizer_of_bin(t)
     n = min(args.length, config["max_seq"])
-    rows = []
-    for module in MODULES[:args.texts]:                      # English and code of Python's own library
-        source = Path(importlib.import_module(module).__file__).read_text()
-        ids = tok.encode(source[:20 * n]).ids[:n]
-        assert len(ids) == n, module
-        rows.append(ids)
+    begin = [i for i, s in enumerate(t["tokens"]) if t["types"][i] == 1 and s.decode() == t["template"]["start"] != ""]
+    texts = [Path(importlib.import_module(m).__file__).read_text()[:20 * n].encode().hex()
+             for m in MODULES[:args.texts]]                  # English and code of Python's own library
+    with tempfile.TemporaryDirectory() as tmp:
+        lines = Path(tmp, "lines")
+        lines.write_text("".join(s + "\n" for s in texts))
+        got = run([probe(), "tokens", args.model], stdin=open(lines)).decode().split("\n")[:-1]
+    rows = [(begin + list(map(int, line.split())))[:n] for line in got]
+    assert all(len(ids) == n for ids in rows)
     with tempfile.TemporaryDirectory() as tmp:
         ids_file, raw = Path(tmp, "ids"), Path(args.raw or Path(tmp, "logits"))
         ids_file.write_text("".join(" ".join(map(str, r)) + "\n" for r in rows))
@@ -68,7 +70,7 @@ def logits(args):
             sys.exit(f"parity: {ours.size} logits, expected {len(rows)} x {n} x {config['vocab']}")
         ours = ours.reshape(len(rows), n, config["vocab"])
         model = reference.network(config, tensors)
-        worst, agree, mean, size = 0.0, 0, 0.0, 0.0
+        worst, agree, near, mean, size = 0.0, 0, 0, 0.0, 0.0
         for i, ids in enumerate(rows):
             with torch.no_grad():
                 want = model(torch.tensor([ids])).logits[0].numpy()
@@ -80,12 +82,13 @@ def logits(args):
             agree += int(same.sum())
             for p in np.flatnonzero(~same):
                 a, b = np.sort(want[p])[-2:]
+                near += int(b - a < args.tolerance)
                 print(f"text {i} position {p}: another argmax; the reference's first two are "
                       f"{b - a:.2g} apart")
     total = len(rows) * n
     print(f"{name} ({args.model}): {len(rows)} texts of {n} tokens: logits differ by at most {worst:.2g} "
           f"(mean {mean:.2g}, largest logit {size:.0f}), argmax equal at {agree} of {total} positions")
-    return worst <= args.tolerance and agree == total
+    return worst <= args.tolerance and agree + near == total
 
 
 # ---- tokens --------------------------------------------------------------------------------------

