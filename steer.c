@@ -10931,7 +10931,7 @@ static const known_option all_options[] = {
      "print the unsteered and the steered answer side by side, with --freeze or --remove also the "
      "steered one without"},
     {"system", "TEXT", EMPTY_TOO, AT_FIELD(system), 0, 0, 0, FOR_TOKENIZE | FOR_TALK,
-     "the system prompt (otherwise the model's own)"},
+     "the system prompt (otherwise the model's own); \"\": none"},
     {"chat", "TEXT", EMPTY_TOO, AT_FIELD(chat), 0, 0, 0, FOR_TOKENIZE,
      "a user's message, under the model's template, in place of TEXT"},
     {"prompts", "FILE", TEXT, AT_FIELD(prompts), 0, 0, 0, FOR_GENERATE,

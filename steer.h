@@ -132,8 +132,8 @@ const char *steer_piece(const steer_model *m, int id, size_t *n);
  * writes at most cap - 1 bytes, a 0. */
 size_t steer_decode(const steer_model *m, const int *tokens, int n, char *out, size_t cap);
 /* A conversation under the model's template: turns[0] is the user's, turns[1] the assistant's, ...;
- * ends with the opening of an assistant's turn. system NULL: the model's default. Returns as
- * steer_encode. */
+ * ends with the opening of an assistant's turn. system NULL: the model's default; "": no system turn,
+ * unless there is one in any case. Returns as steer_encode. */
 long steer_chat(const steer_model *m, const char *system, const char *const *turns, int n_turns,
                 int *tokens, long cap, steer_error *e);
 int steer_eoi(const steer_model *m); /* end-of-instruction tokens: positions -eoi .. -1 */

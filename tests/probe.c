@@ -61,8 +61,12 @@ static int print_chat(const steer_model *m, char *line) {
 
 static int print_tokens(const steer_model *m, char *line) {
     size_t length = decode_hex(line);
-    int *ids = malloc(sizeof *ids * (length + 1));
-    long n = ids ? steer_encode(m, line, length, ids, (long)length + 1, &e) : -1;
+    /* NFC makes of a character's bytes up to three times as many. */
+    long cap = 3 * (long)length + 1;
+    int *ids = malloc(sizeof *ids * (size_t)cap);
+    long n = ids ? steer_encode(m, line, length, ids, cap, &e) : -1;
+    if (n > cap)
+        n = -1;
     for (long i = 0; i < n; i++)
         printf(i ? " %d" : "%d", ids[i]);
     putchar('\n');

@@ -32,7 +32,11 @@ WHOLE_WORDS = BRIEF_WORDS + SCORED_WORDS + ["NTP: ", "PO: ", "Patching", "smalle
 def readme_lines(model):
     """(arguments, words expected) of each line of the README that names a real model."""
     text = (ROOT / "README.md").read_text()
-    for line in re.findall(r"^\./steer ([^#\n]*weights/(?:qwen|smollm)[^#\n]*)", text, re.M):
+    for name, value in re.findall(r"^([A-Z]+)=(\S+)$", text, re.M):
+        text = text.replace(f"${name}", value)
+    lines = re.findall(r"^\./steer ([^#\n]*weights/(?:qwen|smollm)[^#\n]*)", text, re.M)
+    assert lines, "README.md names no real model"
+    for line in lines:
         words = shlex.split(line)
         kept, i = [], 0
         while i < len(words):

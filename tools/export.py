@@ -22,6 +22,7 @@ import signal
 import struct
 import subprocess
 import sys
+import tempfile
 import unicodedata
 import zipfile
 import zlib
@@ -66,6 +67,10 @@ MODELS = {
 # The pre-tokenizer rules that steer.c has, by llama.cpp's name: (pretok, nfc)
 PRETOK = {"smollm": (binfile.GPT2, 0), "qwen2": (binfile.QWEN2, 1), "llama-bpe": (binfile.LLAMA3, 0)}
 DELIMITER = re.compile(rb"<[^<>\s]+>|\[[^][\s]+\]")
+# What --verify looks at
+VERIFIED = ["The capital of France is Paris, and the capital of Italy is",
+            "def mean(values):\n    return sum(values) / len(values)  # 3.14\n",
+            "na\u00efve \u4f60\u597d \u041f\u0440\u0438\u0432\u0435\u0442 don't  1234567\n\n"]
 # Metadata that is read below; any other key of the architecture must be zero or absent
 KNOWN = {"vocab_size", "context_length", "embedding_length", "block_count", "feed_forward_length",
          "attention.head_count", "attention.head_count_kv", "attention.key_length",
@@ -575,6 +580,59 @@ def ask_steer(path):
         raise Refused(f"steer would not open the file: {said}")
 
 
+def verify(source, model, args):
+    """The same texts through transformers' own reading of the source: tokens and logits, beside ours."""
+    try:
+        import torch
+        import transformers
+    except ImportError as e:
+        say(f"not verified: {e}; install the second group of tools/requirements.txt")
+        return
+    transformers.utils.logging.set_verbosity_error()
+    transformers.utils.logging.disable_progress_bar()
+    where = {"pretrained_model_name_or_path": source}
+    if source.is_file():
+        where = {"pretrained_model_name_or_path": source.resolve().parent, "gguf_file": source.name}
+    try:
+        tokenizer = transformers.AutoTokenizer.from_pretrained(**where, local_files_only=True)
+        network = transformers.AutoModelForCausalLM.from_pretrained(
+            **where, local_files_only=True, dtype=torch.float32, attn_implementation="eager").eval()
+    except Exception as e:                        # what transformers can't read
+        say(f"not verified: transformers does not read {shown(source)} ({one_line(f'{type(e).__name__}: {e}')[:300]})")
+        return
+    done = subprocess.run(["make", "-s", "steer", "tests/probe"], cwd=ROOT, stdout=subprocess.DEVNULL)
+    if done.returncode:
+        say("not verified: tests/probe, which prints logits, can't be built")
+        return
+
+    def steer(*more):
+        said = subprocess.run([STEER, "tokenize", model, *more, "--quiet"], capture_output=True, check=True)
+        return list(map(int, said.stdout.split()))
+    chat = tokenizer.chat_template and args.template == "whole" and not args.no_thinking
+    different = []
+    for text in VERIFIED:
+        ours, ids = [steer(text)], [tokenizer.encode(text, add_special_tokens=False)]
+        if chat:
+            turn = [{"role": "user", "content": text}]
+            ours.append(steer("--chat", text))
+            ids.append(tokenizer.apply_chat_template(turn, add_generation_prompt=True, return_dict=False))
+        different += [text] * (ours != ids)
+    say(f"verified: {len(VERIFIED) - len(different)} of {len(VERIFIED)} texts become transformers' tokens"
+        + ", also as a chat" * bool(chat) + "".join(f"; not {text!r}" for text in different))
+    rows = [steer(text)[:256] for text in VERIFIED]
+    with tempfile.TemporaryDirectory() as tmp:
+        raw = Path(tmp, "logits")
+        subprocess.run([ROOT / "tests/probe", "logits", model, raw], check=True, text=True,
+                       input="".join(" ".join(map(str, ids)) + "\n" for ids in rows))
+        ours = np.fromfile(raw, np.float32).reshape(sum(map(len, rows)), -1)
+    with torch.no_grad():
+        theirs = np.concatenate([network(torch.tensor([ids])).logits[0].numpy() for ids in rows])[:, :ours.shape[1]]
+    same = int((ours.argmax(1) == theirs.argmax(1)).sum())
+    say(f"verified: logits differ from transformers' by at most {np.abs(ours - theirs).max():.2g} "
+        f"(the largest is {np.abs(theirs).max():.0f}), the likeliest token is the same at {same} of {len(ours)} "
+        "positions" + f"; {args.dtype} rounds the weights" * (args.dtype != "f32"))
+
+
 def export(args):
     name = args.model if args.model in MODELS else None
     given = Path(args.gguf or args.model) if args.gguf or not name else None
@@ -591,6 +649,8 @@ def export(args):
                 thinking=not args.no_thinking)
         ask_steer(tmp)
     where = shown(out)
+    if args.verify:
+        verify(given or fetch(name), out, args)
     say(f"wrote {where} ({args.dtype}, {os.path.getsize(out) / 1e6:.0f} MB). Next:\n"
         f"    ./steer chat {where}\n    ./steer reproduce {where} --limit 20\n"
         f"    ./steer reproduce {where}")
@@ -649,6 +709,8 @@ def main(argv=None):
     ap.add_argument("--template", choices=["whole", "bare"], default="whole",
                     help="bare: without a system block, as the paper's code formats Llama 3")
     ap.add_argument("--no-thinking", action="store_true", help="of a model that can do both (Qwen3)")
+    ap.add_argument("--verify", action="store_true",
+                    help="compare with transformers, where it is installed: a few texts, float32, all in memory")
     ap.add_argument("-o", "--output", metavar="OUT.bin")
     args = ap.parse_args(argv)
     np.seterr(all="ignore")                       # binfile looks at every value

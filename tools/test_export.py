@@ -14,6 +14,7 @@ import functools
 import json
 import os
 import random
+import re
 import resource
 import shutil
 import signal
@@ -1139,6 +1140,15 @@ def test_networks():
                 want = binfile.encode(weight.numpy(), binfile.DTYPES[kind])
                 good = not status and parts > 2 and want in out.read_bytes()
                 check(f"{dtype} in {parts} parts to {kind}, a few rows at a time", good, err)
+
+        names = {"bos_token": TOKENS[259], "eos_token": TOKENS[260], "tokenizer_class": "PreTrainedTokenizerFast"}
+        (folder_path / "tokenizer_config.json").write_text(json.dumps(names | {"chat_template": CHATML}))
+        done = subprocess.run([sys.executable, export.__file__, folder_path, "-o", Path(tmp, "m.bin"), "--dtype", "f32",
+                               "--verify"], capture_output=True, text=True)
+        found = re.search(r"3 of 3 texts .* also as a chat\n.* by at most (\S+) .* same at (\d+) of (\d+) positions",
+                          done.stdout)
+        check("--verify", found and float(found[1]) < 1e-4 and found[2] == found[3], found[0] if found else
+              done.stdout + done.stderr)
 
     # The section of NFC tables, applied by the standard's own algorithm, against the tokenizers
     # library's
