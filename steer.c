@@ -7734,29 +7734,6 @@ __attribute__((format(printf, 1, 2))) static string str(const char *format, ...)
     return x;
 }
 
-/* What patching takes of a text, in forward passes over it: a step of integrated gradients, an edge
- * that is patched exactly; of all texts of a method. */
-static const double PASSES_A_STEP = 3, PASSES_AN_EDGE = 1.2, PASSES_A_CUT = 1.3;
-
-static double patching_passes(const experiment *s, int edges) {
-    return 4 * (s->n_patch * (PASSES_A_STEP * s->steps + 2) + s->n_exact * PASSES_AN_EDGE * edges);
-}
-
-/* Teacher-forced texts of the circuits and of the sparse vectors. */
-static double circuit_texts(const experiment *s) {
-    int chosen = 54 + 21 * s->methods, judged = (19 + s->methods) * s->methods;
-    return 2.0 * (s->n_faith * chosen + s->n_judge * judged);
-}
-
-static double sparse_texts(const experiment *s) {
-    return 2.0 * s->n_faith * 63 * s->methods;
-}
-
-static double sparse_answers(const experiment *s) {
-    int n = s->test[0].n, others = max_int(0, n - s->n_patch); /* that chose nothing */
-    return 2.0 * (63 * min_int(s->n_sparse, n) + 3 * min_int(s->n_retain, others));
-}
-
 /* A part of the planned work begins; those before it are done. */
 static void begin_work(experiment *s, int which, double ticks) {
     progress *p = s->bar;
@@ -8516,6 +8493,93 @@ static steer_status open_paper(experiment *s) {
 static int flips(int side, const condition *base, const condition *steered, int i) {
     return base->refuses[i] == (side == HARMFUL) && steered->refuses[i] != base->refuses[i] &&
            base->lengths[i] && steered->lengths[i];
+}
+
+/* ---- How much work examples are: by the prompts that DIM's vector flips, before these are known by
+ * all that there are. What patching takes of a text, in forward passes over it: a step of integrated
+ * gradients, an edge that is patched exactly. */
+static const double PASSES_A_STEP = 3, PASSES_AN_EDGE = 1.2, PASSES_A_CUT = 1.3;
+
+typedef struct {
+    double choose, judge, faith; /* examples a side, the mean of both: choosing, judging; texts */
+} example_counts;
+
+static example_counts count_examples(const experiment *s) {
+    example_counts x = {0, 0, 0};
+    for (int k = 0; k < 2; k++) {
+        const condition *steered = &s->vectors[DIM].steered[k];
+        int n = s->test[k].n, flipped = 0;
+        for (int i = 0; steered->refuses && i < condition_size(steered); i++)
+            flipped += flips(k, &s->plain[k], steered, i);
+        if (steered->refuses)
+            n = flipped;
+        int choose = min_int(s->n_patch, n);
+        x.choose += choose / 2.0;
+        x.judge += min_int(s->n_judge, n - choose) / 2.0;
+        x.faith += min_int(s->n_faith, choose) / 2.0;
+    }
+    return x;
+}
+
+/* Of all texts of a method. */
+static double patching_passes(const experiment *s, int edges) {
+    double n = count_examples(s).choose;
+    return 4 * (n * (PASSES_A_STEP * s->steps + 2) + fmin(n, s->n_exact) * PASSES_AN_EDGE * edges);
+}
+
+/* Teacher-forced texts of the circuits and of the sparse vectors. */
+static double circuit_texts(const experiment *s) {
+    example_counts n = count_examples(s);
+    int chosen = 54 + 21 * s->methods, judged = (19 + s->methods) * s->methods;
+    return 2 * (n.faith * chosen + n.judge * judged);
+}
+
+static double sparse_texts(const experiment *s) {
+    return 2 * count_examples(s).faith * 63 * s->methods;
+}
+
+static double sparse_answers(const experiment *s) {
+    double n = s->test[0].n, others = n - count_examples(s).choose; /* that chose nothing */
+    return 2 * (63 * fmin(s->n_sparse, n) + 3 * fmin(s->n_retain, others));
+}
+
+static double weights_of_blocks(const steer_config *c) {
+    double attention = ((double)c->heads + c->kv_heads) * 2 * c->head_dim * c->d;
+    return c->layers * (attention + 3.0 * c->ff * c->d);
+}
+
+/* Tokens of a test prompt, and with its answer, which in the box ends early. */
+static double prompt_rows(const experiment *s) {
+    const steer_prompts *p = &s->test[HARMFUL];
+    double rows = 0;
+    for (int i = 0; i < p->n; i++)
+        rows += (double)p->lengths[i] / p->n;
+    return rows;
+}
+
+static double answer_rows(const experiment *s) {
+    return prompt_rows(s) + (s->m->grammar_size ? min_int(24, s->max_new) : s->max_new);
+}
+
+/* Rows times weights of what examples are patched and taught in, from the vector's block on. Planned
+ * before the work, and once more when the examples are known. */
+static void plan_examples(experiment *s) {
+    const steer_config *c = &s->m->config;
+    int layer = s->v.v ? s->v.layer : s->requested.layer;
+    double one = answer_rows(s), taught = one * (c->layers - layer) / c->layers, *w = s->work;
+    double weights = weights_of_blocks(c) + 1.0 * c->vocab * c->d;
+    if (!s->bar || s->freezing_only || !(s->stages & (PATCH | CIRCUIT | OV | SPARSIFY)))
+        return;
+    for (int i = WORK_PATCHING; i <= WORK_SPARSE; i++)
+        s->bar->total -= w[i];
+    w[WORK_PATCHING] =
+        s->methods * patching_passes(s, steer_graph_of(s->m, layer).edges) * taught * weights;
+    if (s->stages & CIRCUIT)
+        w[WORK_CIRCUITS] = circuit_texts(s) * PASSES_A_CUT * taught * weights;
+    if (s->stages & SPARSIFY)
+        w[WORK_SPARSE] = (sparse_texts(s) * taught / 2 + sparse_answers(s) * one) * weights;
+    for (int i = WORK_PATCHING; i <= WORK_SPARSE; i++)
+        s->bar->total += w[i];
 }
 
 /* Prompt i of `asked` with a condition's answer i, *n tokens; NULL: no memory. */
@@ -10517,6 +10581,7 @@ static steer_status whole_paper(experiment *s) {
         TRY(steer_circuit_load(s->circuit, s->m, &s->t->graph, cut_at(s, 0), s->e));
     SHOW(steering_table(s));
     TRY(collect_examples(s, &s->vectors[DIM]));
+    plan_examples(s);
     if (s->circuit)
         return test_circuit(s);
     if (begin_stage(s, FREEZE))
@@ -10641,9 +10706,9 @@ static const entry *answer_under(const chapter *c, int side, const char *under,
 /* A question of one side and what the model answers, each in `most` lines at most. Returns the
  * lines; f NULL: only that. */
 static int put_answers(FILE *f, const chapter *c, int side, int most) {
-    enum { INDENT = 22, NARROW = 48 };
+    enum { INDENT = 22 };
 
-    int width = summary_width(c->r), beside = width >= NARROW;
+    int width = summary_width(c->r), beside = width == SCREEN;
 
     static const char *const conditions[2][4] = {
         {"unsteered", "-s"}, {"unsteered", "+s", "+s, patterns frozen", "+s, values frozen"}};
@@ -10684,41 +10749,33 @@ static void put_bars(FILE *f, const chapter *c) {
                                           {"values frozen (OV)", "values frozen"},
                                           {"unsteered", "no s: at most"}};
     const entry *t = entry_called(c, IS_TABLE, "freezing");
-    int width = summary_width(c->r), room = BAR - (SCREEN - width); /* of the bar */
+    int width = summary_width(c->r), in_rows = width == SCREEN;
     if (!t)
         return;
-    if (room >= 0)
-        fprintf(f, "%-*.*s   +s   -s  %-*s  paper's\n", LABEL + 3, LABEL + 3, c->name.s,
-                room + POINTS, "points lost");
-    else
-        put_wrapped(f, c->name.s, 0, 2, width, 1);
+    string head = str("%-*.*s   +s   -s  %-*s  paper's", LABEL + 3, LABEL + 3, c->name.s,
+                      BAR + POINTS, "points lost");
+    put_wrapped(f, in_rows ? head.s : c->name.s, 0, 2, width, 1);
     for (int i = 0; i < 4; i++) {
-        const char *row = rows[i][0];
+        const char *row = rows[i][0], *name = rows[i][1];
         double lost_points = number_of(c, t, row, "loss");
         double paper = number_of(c, t, row, "paper's loss");
         string induced = share_text(number_of(c, t, row, "harmless +"));
-        string left = share_text(number_of(c, t, row, "harmful -"));
+        string left = share_text(number_of(c, t, row, "harmful -")), bar = {""};
         string points =
             str("%.1f [%.1f, %.1f]", lost_points + 0.0, number_of(c, t, row, "loss low") + 0.0,
                 number_of(c, t, row, "loss high") + 0.0);
+        string all = str("  %s: +s %s, -s %s, points lost: %s (paper's: %.2f)", name, induced.s,
+                         left.s, points.s, paper);
         if (isnan(lost_points))
-            points = str("nothing");
-        if (room < 0) {
-            string all =
-                str("  %s: +s %s, -s %s, points lost: %s", rows[i][1], induced.s, left.s, points.s);
-            if (!isnan(lost_points))
-                all = str("%s (paper's: %.2f)", all.s, paper);
-            put_wrapped(f, all.s, 0, 4, width, 0);
-            continue;
-        }
-        fprintf(f, "  %-*s %*s%*s  ", LABEL, rows[i][1], SHARE, induced.s, SHARE, left.s);
-        if (isnan(lost_points)) {
-            fprintf(f, "%s\n", points.s);
-            continue;
-        }
-        char bar[BAR + 1] = "";
-        memset(bar, '#', (size_t)(room * fmax(0, lost_points) / 100 + 0.5));
-        fprintf(f, "%-*s %-*s%*.2f\n", room, bar, POINTS, points.s, PAPER, paper);
+            all = str("  %s: +s %s, -s %s", name, induced.s, left.s);
+        else
+            memset(bar.s, '#', (size_t)(BAR * fmax(0, lost_points) / 100 + 0.5));
+        if (in_rows)
+            all = str("  %-*s %*s%*s  %-*s %-*s%*.2f", LABEL, name, SHARE, induced.s, SHARE, left.s,
+                      BAR, bar.s, POINTS, points.s, PAPER, paper);
+        if (in_rows && isnan(lost_points))
+            all = str("  %-*s %*s%*s  nothing", LABEL, name, SHARE, induced.s, SHARE, left.s);
+        put_wrapped(f, all.s, 0, 4, width, 0);
     }
 }
 
@@ -10790,7 +10847,7 @@ static const char *short_verdict(const entry *finding) {
 static void put_findings(FILE *f, const report *r) {
     enum { CLAIM = 56, LEAST = 8 };
 
-    int width = summary_width(r), in_rows = width >= CLAIM + LEAST + 1;
+    int width = summary_width(r), in_rows = width == SCREEN;
     int n = min_int(n_chapters(r), in_rows ? (width - CLAIM) / (LEAST + 1) : n_chapters(r));
     int wide = (width - CLAIM) / max_int(1, n) - 1;
     chapter most = chapter_of(r, 0); /* the model with most findings */
@@ -10816,23 +10873,15 @@ static void put_findings(FILE *f, const report *r) {
     for (const entry *x = most.first; x < most.end; x++) {
         if (x->kind != IS_FINDING)
             continue;
-        string all = str("%s:", x->name);
-        for (int i = 0; i < n && !in_rows; i++) {
-            chapter c = chapter_of(r, i);
-            all = str("%.400s %.20s %s;", all.s, c.name.s,
-                      short_verdict(entry_called(&c, IS_FINDING, x->name)));
-        }
-        if (!in_rows) {
-            put_wrapped(f, all.s, 0, 2, width, 0);
-            continue;
-        }
-        fprintf(f, "%-*.*s", CLAIM, CLAIM, x->name);
+        string all = in_rows ? str("%-*.*s", CLAIM, CLAIM, x->name) : str("%s:", x->name);
         for (int i = 0; i < n; i++) {
             chapter c = chapter_of(r, i);
-            fprintf(f, " %-*s", i < n - 1 ? wide : 0,
-                    short_verdict(entry_called(&c, IS_FINDING, x->name)));
+            const char *verdict = short_verdict(entry_called(&c, IS_FINDING, x->name));
+            int columns = i < n - 1 ? wide : 0;
+            all = in_rows ? str("%s %-*s", all.s, columns, verdict)
+                          : str("%.400s %.20s %s;", all.s, c.name.s, verdict);
         }
-        fputc('\n', f);
+        put_wrapped(f, all.s, 0, 2, width, 0);
     }
     for (int i = 0; i < n_chapters(r); i++) {
         chapter c = chapter_of(r, i);
@@ -11495,11 +11544,6 @@ static void print_help(const known_command *c) {
     }
     if (c->notes)
         put_wrapped(stdout, c->notes, 0, 2, HELP_WIDTH, 0);
-}
-
-static double weights_of_blocks(const steer_config *c) {
-    double attention = ((double)c->heads + c->kv_heads) * 2 * c->head_dim * c->d;
-    return c->layers * (attention + 3.0 * c->ff * c->d);
 }
 
 static int given_or(int64_t given, int standard) {
@@ -12352,33 +12396,29 @@ static steer_status save_vector(experiment *s, int which, const options *o) {
 }
 
 /* The work of a model, part by part, in rows (tokens that are run) times weights. What is generated
- * under a freeze runs twice; what is patched or taught begins at the vector's block. Factors are
- * measured: time left is true to a third. */
+ * under a freeze runs twice. Factors are measured, by tests/progress.py: time left is true to a third. */
 static void plan_work(experiment *s, const options *o) {
     const steer_config *c = &s->m->config;
     int box = s->m->grammar_size > 0, train = s->stages == TRAIN, whole = s->stages == EVERYTHING;
     int scored = !o->vector && !train && !o->no_scores, sites = s->m->eoi * c->layers;
-    int patched = s->stages & (PATCH | CIRCUIT | OV | SPARSIFY) && !s->freezing_only;
-    double prompt = 0, answer = box ? min_int(24, s->max_new) : s->max_new;
-    double n = s->test[HARMFUL].n, *w = s->work;
-    for (int i = 0; i < s->test[HARMFUL].n; i++)
-        prompt += s->test[HARMFUL].lengths[i] / n;
-    double one = prompt + answer, longest = prompt + s->max_new, read = fmin(s->read, n);
+    double n = s->test[HARMFUL].n, *w = s->work, read = fmin(s->read, n);
+    double prompt = prompt_rows(s), one = answer_rows(s), longest = prompt + s->max_new;
 
     if (!o->vector)
         w[WORK_MEANS] = (s->train[0].n + s->train[1].n) * prompt;
     double val = min_int(s->n_val, s->val[HARMFUL].n), judges = fmin(SITE_PROMPTS, val);
-    w[WORK_SITES] =
-        (2 * fmin(64, s->val[HARMFUL].n) + 4 * judges) * prompt; /* choosing them, too */
+    double asked = 2 * fmin(64, s->val[HARMFUL].n) + 4 * judges; /* choosing them, too */
+    if (scored)
+        asked += 2 * sites * judges;
+    w[WORK_SITES] = asked * prompt / 2; /* many prompts at once are quicker */
     if (scored) {
-        w[WORK_SITES] += 2 * sites * judges * prompt;
         w[WORK_DOSE] =
             DOSES * (val + fmin(s->read, val)) * (one + longest); /* much of it: no end */
     }
     if (!train || s->requested.method != DIM)
         w[WORK_STEERING] = (8 * (n + read) + 2 * CONTROLS * (fmin(n, s->n_control) + read)) * one;
     if (s->stages & FREEZE)
-        w[WORK_FREEZING] = (16 * n + 10 * read + 10 * s->n_faith) * one;
+        w[WORK_FREEZING] = (16 * n + 10 * read + 10 * count_examples(s).faith) * one;
     if (scored && whole)
         w[WORK_MAP] = s->map * (2 + (box ? 3 : 1) * sites) * one; /* few sites of others steer */
     if (s->stages & TRAIN && s->methods > 1 && !s->freezing_only) {
@@ -12387,23 +12427,13 @@ static void plan_work(experiment *s, const options *o) {
         w[WORK_TRAINING] = 18 * s->epochs * texts * one;
         w[WORK_METHODS] = whole ? 2 * (s->methods - 1) * (n + read) * one : 0;
     }
-    if (patched) {
-        tracer t;
-        int layer = o->vector ? s->v.layer : s->requested.layer;
-        double taught = one * (c->layers - layer) / c->layers;
-        lay_out_tracer(&t, s->m, layer, 64, 8, 1, NULL);
-        w[WORK_PATCHING] = s->methods * patching_passes(s, t.graph.edges) * taught;
-        if (s->stages & CIRCUIT)
-            w[WORK_CIRCUITS] = circuit_texts(s) * PASSES_A_CUT * taught;
-        if (s->stages & SPARSIFY)
-            w[WORK_SPARSE] = sparse_texts(s) * taught / 2 + sparse_answers(s) * one;
-    }
     double weights = weights_of_blocks(c) + 1.0 * c->vocab * c->d;
     s->work_before = s->bar ? s->bar->total : 0;
     for (int i = 0; i < WORKS && s->bar; i++) {
         w[i] *= weights;
         s->bar->total += w[i];
     }
+    plan_examples(s);
 }
 
 /* What command_paper needs of options and files, so that what is wrong with them is found before
