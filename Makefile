@@ -12,7 +12,9 @@ FRAME = -Wframe-larger-than=65536
 # OpenMP where the compiler has it; `make OMP=0` builds without. It changes speed only.
 OMP ?= $(shell echo 'int main(void){return 0;}' | $(CC) -fopenmp -x c - -o /dev/null 2>/dev/null && echo 1 || echo 0)
 OPENMP = $(if $(filter 1,$(OMP)),-fopenmp)
-COMPILE = $(CC) $(FLAGS) $(WARN) $(FRAME) steer.c -lm -o steer
+# What a report says of the program that made it.
+BUILD := $(shell git describe --always --dirty 2>/dev/null || sha256sum steer.c | cut -c1-12)
+COMPILE = $(CC) $(FLAGS) $(WARN) $(FRAME) -DSTEER_BUILD=\"$(BUILD)\" steer.c -lm -o steer
 
 steer: steer.c steer.h Makefile
 	@echo '$(COMPILE)' | fold -s -w 79

@@ -6315,6 +6315,7 @@ typedef struct {
     buffer entries, data, models;
     const char *command; /* that made it; NULL: not known */
     char date[24];
+    double seconds; /* that the command took; below 0: not told, so that two reports can be equal */
 } report;
 
 #define AT(b, type, i) (&((type *)(b).p)[i])
@@ -6702,8 +6703,9 @@ static void add_numbers(report *r, const char *label, const double *numbers, int
     add_numbers(r, label, (const double[]){__VA_ARGS__}, \
                 (int)(sizeof((const double[]){__VA_ARGS__}) / sizeof(double)))
 
-/* ---- The report as JSON. An object: format, version, command, date, models; a model's facts, then
- * lists of its notes, tables, findings and answers. Names of a table's columns are unique; a number
+/* ---- The report as JSON. An object: format, version, command, program, date, seconds, models; a
+ * model's facts, then lists of its notes, tables (and how many notes stand before each), findings
+ * and answers. Names of a table's columns are unique; a number
  * that was not measured is null. Whoever changes what a key means raises the version. */
 enum { REPORT_VERSION = 1, SEED = 42 /* the first of training, random circuits, dropout */ };
 
@@ -6713,7 +6715,10 @@ static void json_number(FILE *f, double x) {
 
 static void write_table(FILE *f, const report *r, const entry *t) {
     const datum *head = row_data(r, t, -1);
-    fputs(", \"columns\": [", f);
+    int notes = 0;
+    for (const entry *x = t - 1; x->kind != IS_MODEL; x--)
+        notes += x->kind == IS_NOTE;
+    fprintf(f, ", \"notes before\": %d, \"columns\": [", notes);
     for (int k = 0; k < t->n_columns; k++) {
         fputs(k ? ", {\"name\": " : "{\"name\": ", f);
         json_text(f, head[k].text);
@@ -6808,14 +6813,23 @@ static void write_facts(FILE *f, const model_facts *x) {
             SEED, SEED, SEED);
 }
 
+/* The program's version, which a build may name (the Makefile does). */
+#ifndef STEER_BUILD
+#define STEER_BUILD "unknown"
+#endif
+
 static void write_json(FILE *f, const report *r) {
     static const char *const lists[] = {"", "notes", "tables", "findings", "answers"};
     const entry *x = r->entries.p;
     const entry *end = x ? x + n_entries(r) : x; /* an empty report has no place to add to */
     fprintf(f, "{\"format\": \"steer report\", \"version\": %d, \"command\": ", REPORT_VERSION);
     json_text(f, r->command ? r->command : "");
+    fputs(",\n \"program\": ", f);
+    json_text(f, STEER_BUILD);
     fputs(", \"date\": ", f);
     json_text(f, r->date);
+    fputs(", \"seconds\": ", f);
+    json_number(f, r->seconds < 0 ? NAN : r->seconds);
     fputs(",\n \"models\": [", f);
     for (size_t i = 0; i < r->models.n && x < end; i++) {
         fputs(i ? ",\n  {\"name\": " : "\n  {\"name\": ", f);
@@ -12785,12 +12799,15 @@ static steer_status run_command(const known_command *c, options *o, steer_error 
     struct tm utc;
     if (gmtime_r(&now, &utc))
         strftime(out.date, sizeof out.date, "%Y-%m-%dT%H:%M:%SZ", &utc);
+    out.seconds = -1;
     char *page = NULL;
     int whole = c->bit == FOR_REPRODUCE;
     out.brief = whole && o->report && !o->verbose && !o->json;
     steer_status status = o->report ? read_page(o->program, &page, e) : STEER_OK;
     if (!status)
         status = run_experiments(o, c->stages, page, &out, e);
+    if (!epoch)
+        out.seconds = seconds() - bar.started;
     if (!status || status == MISSING) {
         steer_status published = publish(&out, o->report, page, e);
         if (published)
