@@ -18,6 +18,8 @@ const axe = fs.readFileSync(require.resolve("axe-core/axe.min.js"), "utf8");
 const shots = process.argv[2] === "--shots" ? process.argv[3] : null;
 const model = process.env.PAGE_MODEL || "weights/tiny-gemma.bin";
 
+/* Times the bounds in time, where a machine is known to be slow. */
+const SLOW = Number(process.env.SLOW || 1);
 let passed = 0,
   failed = 0;
 function check(name, got, wanted = true) {
@@ -125,6 +127,7 @@ async function visit(browser, file, o = {}) {
   });
   if (o.media && !/firefox/i.test(await browser.version()))
     await page.emulateMediaFeatures(o.media);
+  page.setDefaultTimeout(60000 * SLOW);
   await page.setViewport({width: o.width || 1200, height: 900});
   await page.goto("file://" + file + (o.hash || ""));
   return page;
@@ -815,7 +818,7 @@ const COEFFS = [-2, -1, 0.5, 1, 1.7];
 const settled = page =>
   page.waitForFunction(
     "document.body.dataset.done && document.body.dataset.done === document.body.dataset.asked",
-    {timeout: 60000},
+    {timeout: 60000 * SLOW},
   );
 function native(question, coeff, options) {
   const args = ["generate", model, question, "--max-new", "96"];
@@ -853,9 +856,6 @@ async function change(page, id, value) {
 }
 /* A stored answer, and the first live one, ms from the load: the best of five, since a busy machine
  * is slower than its page. */
-const SLOW = Number(
-  process.env.SLOW || 1,
-); /* times the bounds, where a machine is known to be slow */
 async function testSpeed(browser, name) {
   let best = [Infinity, Infinity];
   for (let i = 0; i < 5 && (best[0] > 300 * SLOW || best[1] > 1000 * SLOW); i++) {
