@@ -72,7 +72,8 @@
  * the same C library; those that cannot differ by rounding. No fast-math anywhere.
  *
  * NOT DONE. Training of weights, GPUs, sampling tricks, mixture-of-experts, formats other than .bin
- * (tools/export.py converts GGUF). No function of the library prints, exits or keeps state.
+ * (tools/export.py converts GGUF and Hugging Face folders). No function of the library prints, exits
+ * or keeps state.
  *
  * AN ORDER TO READ IN: this head; run_block in section 6, what it calls, then the rest of 6; the
  * kernels of 2 as they are met; 7. With that the model is known. Then 10 (what a vector is made
@@ -87,8 +88,9 @@
  *                        10 prompts, judging, means        14 trained vectors
  *                        11 graph and backward             15 value vectors and logit lens
  *                        12 patching                       16 sparse vectors
- *     III  THE PROGRAM   17 output and report              19 the experiments
- *                        18 measuring                      20 command line
+ *     III  THE PROGRAM   17 output and report              20 the summary
+ *                        18 measuring                      21 command line
+ *                        19 the experiments
  */
 /* Sums in another order, and NaNs that can't be told: no promise of this file would hold. */
 #if defined __FAST_MATH__ || __FINITE_MATH_ONLY__ || __ASSOCIATIVE_MATH__
@@ -863,7 +865,7 @@ static steer_status load_model(steer_model *m, steer_error *e) {
     file_header h;
     if (m->size < sizeof h || memcmp(m->bytes, "STEERMDL", 8))
         return fail(e, STEER_EFORMAT,
-                    "not a steer model file; tools/export.py makes one from a GGUF");
+                    "not a steer model file; tools/export.py makes one from a GGUF or a folder");
     if ((uintptr_t)m->bytes % 4)
         return fail(e, STEER_EARG, "the bytes of a model must lie at a multiple of 4");
     memcpy(&h, m->bytes, sizeof h);
