@@ -56,6 +56,11 @@ const boxText = fs.readFileSync(path.join(root, "build/report.json"), "utf8"),
   box = JSON.parse(boxText);
 const realText = fs.readFileSync(path.join(root, "tests/page-real.json"), "utf8"),
   real = JSON.parse(realText);
+check(
+  "the real model's report holds no answer to a harmful request and none under -s",
+  real.models.flatMap(m => m.answers).filter(a => a.side !== "harmless" || /^-s/.test(a.under)),
+  [],
+);
 const tablesOf = report => report.models[0].tables;
 const tableOf = (report, name) => tablesOf(report).find(t => t.name === name);
 const indexOf = (t, name) => t.columns.findIndex(c => c.name === name);
