@@ -10785,7 +10785,7 @@ static void put_bars(FILE *f, const chapter *c) {
         if (isnan(lost_points))
             all = str("  %s: +s %s, -s %s", name, induced.s, left.s);
         else
-            memset(bar.s, '#', (size_t)(BAR * fmax(0, lost_points) / 100 + 0.5));
+            memset(bar.s, '#', (size_t)(BAR * fmin(1, fmax(0, lost_points / 100)) + 0.5));
         if (in_rows)
             all = str("  %-*s %*s%*s  %-*s %-*s%*.2f", LABEL, name, SHARE, induced.s, SHARE, left.s,
                       BAR, bar.s, POINTS, points.s, PAPER, paper);

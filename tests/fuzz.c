@@ -596,6 +596,7 @@ static void fuzz_report(const uint8_t *data, size_t n) {
         {{"token", WORDS}, {"KL", 3}, {"text", WORDS}, {0}},
         {{"head", WORDS}, {"effect", 0}, {"tokens", WORDS}, {"2", WORDS}, {0}},
         {{"", WORDS}, {0}},
+        {{"what", WORDS}, {"loss", 1}, {"harmless +", 2}, {0}},
         {{"one", WORDS}, {"two", 9}, {0}}};
     static const char page[] = "<script>let report = /*REPORT*/null/*END*/;</script>";
     input in = {data, data + n};
@@ -628,6 +629,10 @@ static void fuzz_report(const uint8_t *data, size_t n) {
             for (int rows = take(&in, 12); rows; rows--) {
                 double values[8];
                 char *label = take_string(&in, 12), *texts = take_string(&in, 12);
+                if (!*label) { /* a row of the summary's bars */
+                    free(label);
+                    label = strdup("steered");
+                }
                 for (int i = 0; i < 8; i++)
                     values[i] = odd_number(&in);
                 add_row(&r, label, values, 8, (const char *[]){texts, label}, take(&in, 3));
@@ -646,6 +651,25 @@ static void fuzz_report(const uint8_t *data, size_t n) {
                "a page: %s", html);
     free(json);
     free(html);
+
+    /* Its summary, on a terminal of any width: no line is wider than that, or than 80. */
+    options o = standard_options();
+    steer_error e = {0};
+    size_t size = 0;
+    char *summary = NULL;
+    o.quick = take(&in, 2);
+    o.program = "s";
+    o.argument = (char *[]){"M", NULL};
+    r.width = 40 + take(&in, 80);
+    r.f = open_memstream(&summary, &size);
+    steer_status status = put_summary(&r, &o, 1, &e);
+    fclose(r.f);
+    CHECK_THAT(!status, "%s", e.text);
+    for (const char *s = summary, *end; (end = strchr(s, '\n')); s = end + 1) {
+        string line = str("%.*s", (int)(end - s), s);
+        CHECK_THAT(characters(line.s) <= min_int(r.width, SCREEN), "%d: %s", r.width, summary);
+    }
+    free(summary);
     free_report(&r);
 }
 
