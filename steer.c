@@ -10889,7 +10889,8 @@ static void put_findings(FILE *f, const report *r) {
     for (const entry *x = most.first; x < most.end; x++) {
         if (x->kind != IS_FINDING)
             continue;
-        string all = in_rows ? str("%-*.*s", CLAIM, CLAIM, x->name) : str("%s:", x->name);
+        string claim = one_line(x->name);
+        string all = in_rows ? str("%-*.*s", CLAIM, CLAIM, claim.s) : str("%s:", claim.s);
         for (int i = 0; i < n; i++) {
             chapter c = chapter_of(r, i);
             const char *verdict = short_verdict(entry_called(&c, IS_FINDING, x->name));
