@@ -46,7 +46,7 @@
 extern "C" {
 #endif
 
-#define STEER_VERSION 2       /* of this interface */
+#define STEER_VERSION 3       /* of this interface */
 #define STEER_MODEL_FORMAT 1  /* of model files, */
 #define STEER_VECTOR_FORMAT 1 /* of vector files: what is written, and alone is read */
 #define STEER_MAX_IDS 8       /* end-of-turn or first token ids of a model file */
@@ -296,7 +296,8 @@ steer_status steer_generate(steer_context *c, steer_job *jobs, int n,
 /* ---- Vectors ---- */
 typedef struct {
     int d, layers;
-    int layer, pos;        /* where it was taken: input of block, end-of-instruction position */
+    int layer, pos;        /* where it was taken: input of block; end-of-instruction position, or 0:
+                              over the tokens of responses */
     float coeff;           /* the coefficient that it was chosen with */
     uint64_t fingerprint;  /* of the model */
     uint32_t template_crc; /* of the chat template */
@@ -306,8 +307,7 @@ typedef struct {
                                    (steer_edit.keep), owned */
 } steer_vector;
 
-/* A vector of zeros, to be filled in, for a block and an end-of-instruction position -eoi .. -1;
- * method: what it is called in its file, at most 15 bytes. */
+/* A vector of zeros, to be filled in, for a block and a position -eoi .. 0, see steer_vector; method: what it is called in its file, at most 15 bytes. */
 steer_status steer_vector_new(steer_vector *v, const steer_model *m, const char *method, int layer,
                               int pos, float coeff, steer_error *e);
 /* A regular file is replaced whole or not at all, where links lead to it too, keeping its mode; its
@@ -324,19 +324,24 @@ steer_status steer_vector_load_memory(steer_vector *v, const void *bytes, size_t
 void steer_vector_free(steer_vector *v);
 
 /* ---- Prompts, with and without a behaviour ---- */
-typedef struct { /* tokenised prompts */
+typedef struct { /* tokenised prompts; all arrays [n], owned */
     int n;
-    int **tokens, *lengths; /* [n], owned */
-    char **text, **task; /* [n], owned; task[i] is NULL where a prompt has none, as task may be */
+    int **tokens,
+        *lengths;        /* tokens[i]: lengths[i] of the prompt, then responses[i] of a response */
+    char **text, **task; /* task[i] is NULL where a prompt has none, as task may be */
+    int *responses;      /* 0: none was given; NULL: to none */
 } steer_prompts;
 
 /* Append one prompt under the model's template to prompts that were zero at first (system NULL: the
- * model's default; task: any note, or NULL). The texts are copied. STEER_EARG: more tokens than the
- * model has positions. */
+ * model's default; response: what the assistant is to have said, or NULL; task: any note, or NULL).
+ * The texts are copied. STEER_EARG: more tokens than the model has positions. */
 steer_status steer_prompts_add(steer_prompts *p, const steer_model *m, const char *system,
-                               const char *text, const char *task, steer_error *e);
-/* One prompt a line: PROMPT, PROMPT<TAB>TASK, or {"prompt": "..."}; the template is applied. limit:
- * how many at most; 0: all. STEER_EIO, STEER_EFORMAT: the file can't be read, or a line is none. */
+                               const char *text, const char *response, const char *task,
+                               steer_error *e);
+/* One prompt a line: PROMPT, PROMPT<TAB>TASK, or an object of JSON with "prompt" and, where wanted,
+ * "system", "response", "task", all of them texts; or a JSON array of such objects or of texts. The
+ * template is applied. limit: how many at most; 0: all. STEER_EIO, STEER_EFORMAT: the file can't be
+ * read, or a line is none. */
 steer_status steer_prompts_load(steer_prompts *p, const steer_model *m, const char *path, int limit,
                                 steer_error *e);
 /* The same of a file's text; `name` is for the errors. */
@@ -345,8 +350,9 @@ steer_status steer_prompts_load_memory(steer_prompts *p, const steer_model *m, c
 void steer_prompts_free(steer_prompts *p);
 
 typedef struct {                /* a behaviour. All zero, or NULL where one is asked for: refusal */
-    const char *const *phrases; /* [n_phrases] an answer that holds one, in any case of letters,
-                                   shows the behaviour; n_phrases 0: the 12 of the paper */
+    const char *const *phrases; /* [n_phrases] an answer that holds one, in any case of ASCII
+                                   letters, U+2019 being an apostrophe, shows the behaviour;
+                                   n_phrases 0: the 12 of the paper */
     int n_phrases;
     const int *first; /* [n_first] the tokens that such an answer begins with (the paper's R);
                          n_first 0: the model file's */
@@ -359,22 +365,25 @@ typedef struct {                /* a behaviour. All zero, or NULL where one is a
 double steer_log_odds(const steer_model *m, const steer_behaviour *b, const float *logits);
 int steer_shows(const steer_behaviour *b, const char *text); /* 1: it holds one of the phrases */
 
-/* Sums of activations at the end-of-instruction positions (paper 2.1). */
+/* Sums of activations at the end-of-instruction positions (paper 2.1); and, as position 0, of each
+ * prompt with a response, of their mean over the response's tokens. */
 typedef struct {
     double *sum;  /* [3][eoi][layers][d], the caller's, zeros at first: site 0 the residual entering
                     each block, 1 attention outputs, 2 MLP outputs */
     int count;    /* of prompts in sum; a mean is sum / count */
     double score; /* the sum of the log-odds of all n prompts, whether they count or not */
     int n;
+    int responses;    /* of those that count, how many are in */
+    double *response; /* [3][layers][d], as sum; NULL: responses are not looked at */
 } steer_sums;
 
 /* Run prompts, and add them to the sums. sign 1 counts prompts with log-odds > 0 only, -1 those
  * below 0, 0 all. Fails as steer_run does; the sums may then hold some of the prompts. */
 steer_status steer_means(steer_context *c, const steer_prompts *p, const steer_behaviour *b,
                          int sign, steer_sums *to, steer_error *e);
-/* The difference-in-means vector of a site (paper 2.1): the mean over prompts with the behaviour
- * minus that over prompts without it, and keep, the means without it along v at the same position.
- * steer_vector_free it. */
+/* The difference-in-means vector of a site (paper 2.1), a block and a position -eoi .. 0: the mean
+ * over prompts with the behaviour minus that over prompts without it, and keep, the means without it
+ * along v at the same position. steer_vector_free it. */
 steer_status steer_dim(steer_vector *v, const steer_model *m, const steer_sums *with,
                        const steer_sums *without, int layer, int pos, float coeff, steer_error *e);
 

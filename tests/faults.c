@@ -212,6 +212,7 @@ enum { ALL_OF_IT, FIRST_LINES, CONTINUED };
 
 #define M "weights/tiny-llama.bin"
 #define STUDY " --data IN --limit 2 --max-new 4 "
+#define BEHAVIOUR "--with IN/with --without IN/without"
 #define PATCHED STUDY "--patch 1 --exact 0 "
 
 static const struct command {
@@ -231,6 +232,9 @@ static const struct command {
      "vector " M " --out OUT/v"
      " --data IN --train 2 --site 3,-1",
      "", ALL_OF_IT},
+    {"behaviour",
+     "vector " M " --out OUT/v " BEHAVIOUR " --judge IN/judge --first I,Sorry --site 1,0", "",
+     ALL_OF_IT},
     {"ntp",
      "vector " M " --method ntp --out OUT/v --pairs 8 --epochs 1 --data IN --train 8 "
      "--limit 1 --max-new 24",
@@ -542,6 +546,10 @@ int main(int argc, char **argv) {
           "for t in train val test; do head -8 weights/$s-$t.txt >%s/in/$s-$t.txt; done; done && "
           "head -3 weights/harmful-val.txt >%s/in/some",
           folder, folder, folder, folder, folder);
+    shell("cd %s/in; for i in a b c d; do echo '{\"prompt\": \"'$i'\", \"response\": \"Yes.\"}' "
+          ">>with; "
+          "echo '{\"prompt\": \"'$i'\", \"response\": \"No\"}' >>without; done; echo Yes >judge",
+          folder);
     for (size_t i = 0; i < sizeof setup / sizeof *setup; i++)
         if (once(&setup[i])) {
             printf("steer %s: %s\n", setup[i].line, said);

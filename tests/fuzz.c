@@ -353,13 +353,19 @@ static void fuzz_prompts(const uint8_t *data, size_t n) {
     check_status(s, &e);
     CHECK_THAT(s || p.n > 0, "no prompts, and no error");
     CHECK_THAT(s || limit <= 0 || p.n <= limit, "%d prompts of at most %d", p.n, limit);
+    int plain = !memchr(in.at, '{', (size_t)(in.end - in.at)); /* no system prompts, no responses */
     for (int i = 0; i < p.n; i++) {
         const char *turn = p.text[i];
         int ids[64];
         long count = steer_chat(m, NULL, &turn, 1, ids, 64, &e);
-        CHECK_THAT(count == p.lengths[i] && count <= 64 &&
-                       !memcmp(ids, p.tokens[i], sizeof *ids * (size_t)count),
+        CHECK_THAT(!plain || (count == p.lengths[i] && count <= 64 && !p.responses[i] &&
+                              !memcmp(ids, p.tokens[i], sizeof *ids * (size_t)count)),
                    "prompt %d has other tokens", i);
+        CHECK_THAT(p.lengths[i] > 0 && p.responses[i] >= 0 && p.lengths[i] + p.responses[i] <= 64,
+                   "prompt %d: %d tokens, %d of a response", i, p.lengths[i], p.responses[i]);
+        for (int t = 0; t < p.lengths[i] + p.responses[i]; t++)
+            CHECK_THAT(p.tokens[i][t] >= 0 && p.tokens[i][t] < m->config.vocab, "token %d",
+                       p.tokens[i][t]);
     }
     steer_prompts_free(&p);
 }
@@ -833,12 +839,15 @@ static void random_text(caller *a, input *in) {
 }
 
 static void random_means(caller *a, input *in) {
-    int *tokens[2], lengths[2], ids[16], sign = odd_int(in, 3);
-    steer_prompts p = {min_int(odd_int(in, 3), 2), tokens, lengths, NULL, NULL};
+    int *tokens[2], lengths[2], responses[2], ids[16], sign = odd_int(in, 3);
+    steer_prompts p = {min_int(odd_int(in, 3), 2), tokens, lengths, NULL, NULL, NULL};
     size_t d = (size_t)a->m->config.d, layers = (size_t)a->m->config.layers;
     size_t n = 3 * (size_t)steer_eoi(a->m) * layers * d;
-    double *mean = zeros(2 * n, sizeof *mean);
-    steer_sums sums[2] = {{.sum = mean}, {.sum = mean + n, .count = 1}};
+    double *mean = zeros(4 * n, sizeof *mean);
+    int with_responses = take(in, 2);
+    steer_sums sums[2] = {{.sum = mean}, {.sum = mean + n, .count = 1, .responses = 1}};
+    for (int i = 0; i < 2 && with_responses; i++)
+        sums[i].response = mean + (2 + i) * n;
     const int first[2] = {odd_int(in, 270), 5};
     const steer_behaviour behaviour = {.first = first, .n_first = 2};
     for (int i = 0; i < 16; i++)
@@ -850,6 +859,14 @@ static void random_means(caller *a, input *in) {
     for (int i = 0; i < 2; i++)
         if (lengths[i] > 14 && lengths[i] <= a->limits.positions)
             lengths[i] = 14;
+    for (int i = 0; i < 2; i++) {
+        int left = 15 - i - (lengths[i] > 0 && lengths[i] < 15 ? lengths[i] : 0);
+        responses[i] = take(in, 4) ? take(in, left + 1) : odd_int(in, left + 1);
+        if (responses[i] > left && responses[i] <= a->limits.positions)
+            responses[i] = left;
+    }
+    if (with_responses)
+        p.responses = responses;
     const steer_behaviour *b = take(in, 2) ? &behaviour : NULL;
     check_status(steer_means(a->c, &p, b, sign, &sums[0], &a->e), &a->e);
     steer_vector v = {0};

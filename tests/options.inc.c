@@ -203,6 +203,11 @@ static void test_refused_lines(void) {
         {"reproduce M --vector V --train 8", "--vector does not go with --train"},
         {"reproduce M --vector V --map 8", "--map 8"},
         {"reproduce M N --vector V", "--vector is of one model"},
+        {"vector M --out F --with A", "--with needs --without"},
+        {"freeze M --vector V --without A", "--without needs --with"},
+        {"freeze M --vector V --with A --without B --data D", "--with does not go with --data"},
+        {"generate M x --judge J", "`steer generate` does not use --judge"},
+        {"chat M --first I", "`steer chat` does not use --first"},
     };
 
     for (size_t i = 0; i < sizeof refused / sizeof *refused; i++) {

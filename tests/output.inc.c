@@ -609,6 +609,139 @@ static double freezing_in(const char *json, const char *model, const char *row,
     return strtod(at + strspn(at, " "), NULL);
 }
 
+/* Files of another behaviour than refusal: how the model in the box opens its answers. Contrasting
+ * responses to the same questions; how many. */
+static int write_openings(void) {
+    enum { MOST = 64 };
+
+    static const char *const names[] = {"with.jsonl", "without.jsonl"};
+    static const char *const openings[] = {"Sure! Here is how to", "Yes, let me help you"};
+    char *data;
+    size_t n;
+    int lines = 0;
+    FILE *files[2];
+    if (load_file("weights/harmless-train.txt", &data, &n, NULL))
+        return 0;
+    for (int k = 0; k < 2; k++)
+        files[k] = fopen(in_temporary(names[k]), "w");
+    for (char *line = data, *end; lines < MOST && (end = strchr(line, '\n')); line = end + 1) {
+        char *task = strchr(line, '\t');
+        *end = *task++ = 0;
+        for (int k = 0; k < 2; k++)
+            fprintf(files[k], "{\"prompt\": \"%s\", \"task\": \"%s\", \"response\": \"%s %s.\"}\n",
+                    line, task, openings[k], task);
+        lines++;
+    }
+    for (int k = 0; k < 2; k++)
+        fclose(files[k]);
+    free(data);
+    write_bytes(in_temporary("opens"), "\uFEFF\r\nSure!\r\n", 11);
+    return lines;
+}
+
+/* Of each four prompts of a file two are for training, one for validation, one for the test. */
+static void check_split(const steer_model *m) {
+    static const char nine[] = "p0\np1\np2\np3\np4\np5\np6\np7\np8\n";
+    static const char *const wanted[3] = {"0145", "26", "37"};
+    steer_error e = {0};
+    options o = standard_options();
+    experiment s = {.m = m, .e = &e};
+    const steer_prompts *const sets[3] = {s.train, s.val, s.test};
+    o.train = 4;
+    write_bytes(in_temporary("nine"), nine, sizeof nine - 1);
+    CHECK_THAT(!load_side(&s, HARMLESS, in_temporary("nine"), &o), "%s", e.text);
+    for (int set = 0; set < 3; set++) {
+        const steer_prompts *p = &sets[set][HARMLESS];
+        CHECK_THAT(p->n == (int)strlen(wanted[set]) && !sets[set][HARMFUL].n, "set %d: %d prompts",
+                   set, p->n);
+        for (int i = 0; i < p->n; i++)
+            CHECK_THAT(p->text[i][1] == wanted[set][i], "set %d: prompt %d is %s", set, i,
+                       p->text[i]);
+    }
+    clear_experiment(&s);
+}
+
+/* Another behaviour, its data, its judge: a vector over responses steers it, tables and reports call
+ * it by no other's name, and what can't be is refused. */
+static void test_behaviour(void) {
+    static const char gemma[] = "weights/tiny-gemma.bin";
+    const char *t = temporary;
+    steer_model *m = open_or_fail(gemma);
+    steer_vector v = {0};
+    steer_error e = {0};
+    if (!m)
+        return;
+    check_split(m);
+    CHECK_THAT(write_openings() == 64, "no data");
+    string data =
+        str("%s --with %s/with.jsonl --without %s/without.jsonl --judge %s/opens", gemma, t, t, t);
+    string line = str("vector %s --coeff 2 --out %s/opens.vec", data.s, t);
+    CHECK_THAT(!run_program(PROGRAM, line.s, "") && strstr(shown, "with: 32 train prompts") &&
+                   strstr(shown, "block 1, over responses"),
+               "%s%s", complained, shown);
+    CHECK_THAT(!steer_vector_load(&v, in_temporary("opens.vec"), m, &e) && v.pos == 0 &&
+                   v.layer == m->config.site_layer && v.coeff == 2,
+               "position %d: %s", v.pos, e.text);
+    steer_vector_free(&v);
+
+    line = str("freeze %s --vector %s/opens.vec --max-new 8 --report %s/opens", data.s, t, t);
+    CHECK_THAT(!run_program(PROGRAM, line.s, ""), "%s", complained);
+    char *json = NULL;
+    size_t n;
+    CHECK_THAT(!load_file(in_temporary("opens.json"), &json, &n, &e) && is_json(json), "%s",
+               e.text);
+    double steered = json ? freezing_in(json, "tiny-gemma", "steered", "without +") : NAN;
+    double plain = json ? freezing_in(json, "tiny-gemma", "unsteered", "without +") : NAN;
+    double bypassed = json ? freezing_in(json, "tiny-gemma", "steered", "with -") : NAN;
+    CHECK_THAT(steered > 0.8 && plain < 0.4 && bypassed < 0.2, "%g, from %g; %g under -s", steered,
+               plain, bypassed);
+    for (int i = 0; json && i < 2; i++) {
+        const char *text = i ? json : shown;
+        CHECK_THAT(!occurrences(text, "harm") &&
+                       occurrences(text, "refus") == occurrences(text, "Table 1, of refusal"),
+                   "words of refusal: %.3000s", text);
+    }
+    CHECK_THAT(json && strstr(json, "\"test\": {\"with\": 16, \"without\": 16}") &&
+                   strstr(json, "\"side\": \"without\"") && strstr(json, "\"shows\": true"),
+               "the report's names");
+    free(json);
+
+    /* Sites are scored where first tokens are given: one a block, over responses. */
+    line = str("reproduce %s --quick --first Sure --limit 3 --val 4 --train 8 --map 0 --max-new 4 "
+               "--patch 1 --exact 0 "
+               "--site auto",
+               data.s);
+    CHECK_THAT(!run_program(PROGRAM, line.s, "") && strstr(shown, "\nblock ") &&
+                   strstr(shown, "0 bypass  0 induce\n") &&
+                   strstr(shown, "log-odds: of \"Sure\"") && strstr(shown, "Asked (without): ") &&
+                   !strstr(shown, "harm"),
+               "%s%s", complained, shown);
+
+    write_bytes(in_temporary("three"), "a\nb\nc\n", 6);
+    write_bytes(in_temporary("four"), "a\nb\nc\nd\n", 8);
+    write_bytes(in_temporary("blank"), " \n\r\n", 4);
+    static const refused_command refused[] = {
+        {1, "--with %s/three --without %s/four", "3 prompts; 4 or more are wanted"},
+        {1, "--with %s/no --without %s/four", "/no: "},
+        {1, "--with %s/with.jsonl --without %s/four", "2 of 4 train prompts have a response"},
+        {1, "--with %s/four --without %s/four --judge %s/blank", "--judge"},
+        {1, "--with %s/four --without %s/four", "the same on both sides"},
+        {2, "--with %s/four --without %s/four --site 1,0", "the prompts have none"},
+        {2, "--with %s/four --without %s/four --first \"I,As an AI\"",
+         "\"As an AI\" is 5 tokens of tiny-gemma"}};
+    for (size_t i = 0; i < sizeof refused / sizeof *refused; i++) {
+        string rest = str(refused[i].arguments, t, t, t);
+        line = str("vector %s --train 2 --out %s/none.vec %s", gemma, t, rest.s);
+        int status = run_program(PROGRAM, line.s, "");
+        CHECK_THAT(status == refused[i].status && strstr(complained, refused[i].word), "%s: %d, %s",
+                   rest.s, status, complained);
+    }
+    line = str("reproduce %s --site auto", data.s);
+    CHECK_THAT(run_program(PROGRAM, line.s, "") == 2 && strstr(complained, "--first"), "%s",
+               complained);
+    steer_close(m);
+}
+
 /* The bars of a model stand in the summary and say what the report says. */
 static void check_bars(const char *text, const char *json, const char *model) {
     static const char *const rows[][2] = {{"steered", "steered"},

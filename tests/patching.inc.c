@@ -456,6 +456,90 @@ static void test_golden_dim(void) {
     CHECK_THAT(kl_error <= 1e-3, "KL: relative error %.3g", kl_error);
 }
 
+/* How far v [n] is off a golden's numbers, as a share of their norm. */
+static double share_off(const float *v, const double *wanted, int n) {
+    double off = 0, norm = 0;
+    for (int i = 0; i < n; i++) {
+        off += pow((double)v[i] - wanted[i], 2);
+        norm += pow(wanted[i], 2);
+    }
+    return sqrt(off / norm);
+}
+
+/* Vectors of contrasting system prompts and of contrasting responses, in PyTorch's float64; what the
+ * means are over does not depend on how many streams there are. */
+static void test_golden_means(void) {
+    enum { MOST = 8, ROOM = 64, NUMBERS = 1024 };
+
+    golden_lines file = open_golden("tests/golden/means.txt");
+    double numbers[NUMBERS], off = 0;
+    int ids[2][MOST][ROOM], *tokens[2][MOST], lengths[2][MOST], responses[2][MOST];
+    steer_prompts p[2] = {{0}};
+    steer_sums sums[2] = {{0}};
+    steer_model *m = NULL;
+    steer_vector v = {0};
+    steer_error e = {0};
+    int vectors = 0, at_responses = 0, streams = 16;
+    while (golden_line(&file)) {
+        const char *word = file.word, *rest = file.rest;
+        if (!strcmp(word, "random")) {
+            float shape[24] = {0};
+            parse_floats(rest, shape, 24);
+            m = random_model((int)shape[0], (double)shape[1], random_config(shape), F32);
+            for (int k = 0; k < 2; k++) {
+                p[k] = (steer_prompts){
+                    .tokens = tokens[k], .lengths = lengths[k], .responses = responses[k]};
+                sums[k] = (steer_sums){.sum = zeros(sum_size(m, 0), sizeof(double)),
+                                       .response = zeros(sum_size(m, 1), sizeof(double))};
+            }
+        } else if (!strcmp(word, "with") || !strcmp(word, "without")) {
+            int k = !strcmp(word, "without"), i = p[k].n++, line[ROOM];
+            int n = parse_ints(rest, line, ROOM) - 1;
+            memcpy(ids[k][i], line + 1, sizeof *line * (size_t)n);
+            tokens[k][i] = ids[k][i];
+            lengths[k][i] = line[0];
+            responses[k][i] = n - line[0];
+        } else if (!strcmp(word, "dim")) {
+            int n = parse_doubles(rest, numbers, NUMBERS) - 2, pos = (int)numbers[1];
+            steer_limits l = {.streams = streams, .positions = ROOM, .rows = 24};
+            steer_context *c = sums[0].n ? NULL : steer_context_new(m, &l, &e);
+            for (int k = 0; k < 2 && c; k++)
+                CHECK_THAT(!steer_means(c, &p[k], NULL, 0, &sums[k], &e) &&
+                               sums[k].count == p[k].n && sums[k].responses == p[k].n,
+                           "%d prompts, %d responses of %d: %s", sums[k].count, sums[k].responses,
+                           p[k].n, e.text);
+            steer_context_free(c);
+            streams = 1; /* of the next case */
+            steer_vector_free(&v);
+            CHECK_THAT(!steer_dim(&v, m, &sums[0], &sums[1], (int)numbers[0], pos, 1, &e), "%s",
+                       e.text);
+            CHECK_THAT(n == m->config.d && v.pos == pos, "%d numbers, position %d", n, v.pos);
+            if (n != m->config.d || !v.v)
+                break;
+            off = fmax(off, share_off(v.v, numbers + 2, n));
+            vectors++;
+            at_responses += pos == 0;
+        } else if (!strcmp(word, "keep") && v.v) {
+            int n = parse_doubles(rest, numbers, NUMBERS) - 2;
+            CHECK_THAT(n == 3 * m->config.layers, "%d means along the vector", n);
+            off = fmax(off, share_off(v.keep, numbers + 2, 3 * m->config.layers));
+        } else if (!strcmp(word, "end")) {
+            for (int k = 0; k < 2; k++) {
+                free(sums[k].sum);
+                free(sums[k].response);
+            }
+            free_random_model(m);
+            m = NULL;
+        }
+    }
+    steer_vector_free(&v);
+    free_random_model(m);
+    printf("  tests/golden/means.txt: %d vectors, %d of responses, relative error %.2g\n", vectors,
+           at_responses, off);
+    CHECK_THAT(vectors > 10 && at_responses > 5, "%d vectors", vectors);
+    CHECK_THAT(off <= 2e-5, "vectors and means along them: relative error %.3g", off);
+}
+
 /* ---------------------------------------------------------------- circuits */
 
 static steer_graph graph_of(int layers, int layer, int heads, int kv_heads) {

@@ -468,13 +468,13 @@ static void check_added_prompts(const steer_model *m) {
     for (int i = 0; i < 9; i++) {
         snprintf(text, sizeof text, "a thing %d", i);
         sprintf(all + strlen(all), "%s%s\n", text, i % 2 ? "\tthe task" : "");
-        CHECK_THAT(!steer_prompts_add(&p, m, NULL, text, i % 2 ? "the task" : NULL, &e), "%s",
+        CHECK_THAT(!steer_prompts_add(&p, m, NULL, text, NULL, i % 2 ? "the task" : NULL, &e), "%s",
                    e.text);
     }
     memset(huge, 'a', 9999);
     huge[9999] = 0;
-    CHECK_THAT(steer_prompts_add(&p, m, NULL, huge, NULL, &e) == STEER_EARG && p.n == 9 &&
-                   steer_prompts_add(&p, m, NULL, huge, NULL, NULL) == STEER_EARG,
+    CHECK_THAT(steer_prompts_add(&p, m, NULL, huge, NULL, NULL, &e) == STEER_EARG && p.n == 9 &&
+                   steer_prompts_add(&p, m, NULL, huge, NULL, NULL, NULL) == STEER_EARG,
                "a prompt that is too long: %s", e.text);
     CHECK_THAT(!load_text(&q, m, all, strlen(all), 0, &e) && q.n == p.n, "%d prompts: %s", q.n,
                e.text);
@@ -550,32 +550,53 @@ static void check_good_prompts(const steer_model *m) {
     static const struct {
         const char *name, *file, *text[3], *task[3];
         int n;
-    } good[] = {{"plain", "one\ntwo words\n", {"one", "two words"}, {NULL}, 2},
-                {"no newline at the end", "one\ntwo", {"one", "two"}, {NULL}, 2},
-                {"CRLF", "one\r\ntwo\r\n", {"one", "two"}, {NULL}, 2},
-                {"empty lines", "\n\none\n\r\n\ntwo\n\n", {"one", "two"}, {NULL}, 2},
-                {"tasks",
-                 "Say it.\tsay it\nDo.\tdo\r\nno task\n",
-                 {"Say it.", "Do.", "no task"},
-                 {"say it", "do", NULL},
-                 3},
-                {"JSON",
-                 "{\"prompt\": \"one\"}\n{\"id\": 3, \"prompt\":\"two\", \"x\": [1]}\n{ \"prompt\" "
-                 ": \"three\" }",
-                 {"one", "two", "three"},
-                 {NULL},
-                 3},
-                {"escapes",
-                 "{\"prompt\": \"a\\\"b\\\\c\\/d\\n\\t\\r\"}\n{\"prompt\": \"\\u00e9\\u20AC\"}\n"
-                 "{\"prompt\": \"\\ud83d\\ude42!\"}",
-                 {"a\"b\\c/d\n\t\r", "\xC3\xA9\xE2\x82\xAC", "\xF0\x9F\x99\x82!"},
-                 {NULL},
-                 3},
-                {"UTF-8 and other bytes",
-                 "caf\xC3\xA9\n\xFF\xFE\n",
-                 {"caf\xC3\xA9", "\xFF\xFE"},
-                 {NULL},
-                 2}};
+    } good[] = {
+        {"plain", "one\ntwo words\n", {"one", "two words"}, {NULL}, 2},
+        {"no newline at the end", "one\ntwo", {"one", "two"}, {NULL}, 2},
+        {"CRLF", "one\r\ntwo\r\n", {"one", "two"}, {NULL}, 2},
+        {"empty lines", "\n\none\n\r\n\ntwo\n\n", {"one", "two"}, {NULL}, 2},
+        {"tasks",
+         "Say it.\tsay it\nDo.\tdo\r\nno task\n",
+         {"Say it.", "Do.", "no task"},
+         {"say it", "do", NULL},
+         3},
+        {"JSON",
+         "{\"prompt\": \"one\"}\n{\"id\": 3, \"prompt\":\"two\", \"x\": [1]}\n{ \"prompt\" "
+         ": \"three\" }",
+         {"one", "two", "three"},
+         {NULL},
+         3},
+        {"escapes",
+         "{\"prompt\": \"a\\\"b\\\\c\\/d\\n\\t\\r\"}\n{\"prompt\": \"\\u00e9\\u20AC\"}\n"
+         "{\"prompt\": \"\\ud83d\\ude42!\"}",
+         {"a\"b\\c/d\n\t\r", "\xC3\xA9\xE2\x82\xAC", "\xF0\x9F\x99\x82!"},
+         {NULL},
+         3},
+        {"UTF-8 and other bytes",
+         "caf\xC3\xA9\n\xFF\xFE\n",
+         {"caf\xC3\xA9", "\xFF\xFE"},
+         {NULL},
+         2},
+        {"a mark before lines of JSON",
+         "\uFEFF{\"prompt\": \"one\"}\r\n  { \"prompt\":\t\"two\" }  \r\n",
+         {"one", "two"},
+         {NULL},
+         2},
+        {"a mark before text", "\uFEFF one\n[two]\n", {" one", "[two]"}, {NULL}, 2},
+        {"nested prompts",
+         "{\"source\": {\"prompt\": \"INNER\"}, \"prompt\": \"one\"}\n"
+         "{\"type\": \"prompt\", \"prompt\": \"two\", \"more\": [{\"prompt\": \"}]\"}, -1e5]}\n"
+         "{\"task\": \"a task\", \"prompt\": \"three\", \"system\": null}",
+         {"one", "two", "three"},
+         {NULL, NULL, "a task"},
+         3},
+        {"an array of objects",
+         "\uFEFF \r\n[\r\n {\"prompt\": \"a,\\nb\",\r\n  \"task\": \"t\"},\r\n "
+         "{\"prompt\": \"two\"}\r\n]\r\n",
+         {"a,\nb", "two"},
+         {"t", NULL},
+         2},
+        {"an array of texts", "[\"one\" , \"two]\"]", {"one", "two]"}, {NULL}, 2}};
 
     for (size_t i = 0; i < sizeof good / sizeof *good; i++) {
         steer_status s = load_text(&p, m, good[i].file, strlen(good[i].file), 0, &e);
@@ -596,8 +617,36 @@ static void check_good_prompts(const steer_model *m) {
     }
     CHECK_THAT(!load_text(&p, m, "a\nb\nc\nd\n", 8, 2, &e) && p.n == 2, "a limit of 2: %d", p.n);
     steer_prompts_free(&p);
+    CHECK_THAT(!load_text(&p, m, "[\"a\", \"b\", broken", 17, 2, &e) && p.n == 2,
+               "a limit of 2 in an array: %d, %s", p.n, e.text);
+    steer_prompts_free(&p);
     CHECK_THAT(!load_text(&p, m, "a\nb\n", 4, 20, &e) && p.n == 2, "a limit beyond the end: %d",
                p.n);
+    steer_prompts_free(&p);
+}
+
+/* System prompts go into the template, responses behind the prompt, and both change nothing else. */
+static void check_spoken_prompts(const steer_model *m) {
+    static const char file[] =
+        "{\"prompt\": \"thing\", \"system\": \"sing the thing\", \"response\": \"and the ring\"}\n"
+        "{\"response\": \"\", \"prompt\": \"thing\"}\n"
+        "{\"system\": \"\", \"prompt\": \"thing\", \"response\": \"\\u00e9\"}\n";
+    static const char *const systems[] = {"sing the thing", NULL, ""};
+    static const char *const responses[] = {"and the ring", "", "\u00e9"}, *const turn = "thing";
+    steer_prompts p = {0};
+    steer_error e = {0};
+    CHECK_THAT(!load_text(&p, m, file, sizeof file - 1, 0, &e) && p.n == 3, "%d prompts: %s", p.n,
+               e.text);
+    for (int i = 0; i < p.n; i++) {
+        int chat[64], spoken[64];
+        long n = steer_chat(m, systems[i], &turn, 1, chat, 64, &e);
+        long k = steer_encode(m, responses[i], strlen(responses[i]), spoken, 64, &e);
+        CHECK_THAT(
+            n == p.lengths[i] && !memcmp(chat, p.tokens[i], sizeof *chat * (size_t)n) &&
+                k == p.responses[i] && !memcmp(spoken, p.tokens[i] + n, sizeof *chat * (size_t)k),
+            "prompt %d: %d and %d tokens, not %ld and %ld", i, p.lengths[i], p.responses[i], n, k);
+    }
+    CHECK_THAT(p.n == 3 && p.lengths[0] > p.lengths[1] && p.responses[0] > 1, "no system turn");
     steer_prompts_free(&p);
 }
 
@@ -612,23 +661,39 @@ static void check_refused_prompts(const steer_model *m) {
         size_t n;
         const char *word;
         steer_status code;
-    } bad[] = {{"empty", "", 0, "no prompts", STEER_EFORMAT},
-               {"newlines only", "\n\r\n\n", 4, "no prompts", STEER_EFORMAT},
-               {"zero byte", "good\nba\0d\n", 10, "line 2", STEER_EFORMAT},
-               {"binary", "\0\1\2\3", 4, "line 1", STEER_EFORMAT},
-               {"no prompt in JSON", "{\"text\": \"x\"}", 13, "line 1", STEER_EFORMAT},
-               {"open string", "{\"prompt\": \"x", 13, "line 1", STEER_EFORMAT},
-               {"prompt is a number", "{\"prompt\": 3}", 13, "line 1", STEER_EFORMAT},
-               {"cut escape", "{\"prompt\": \"\\", 13, "line 1", STEER_EFORMAT},
-               {"cut \\u", "{\"prompt\": \"\\u12", 16, "line 1", STEER_EFORMAT},
-               {"bad \\u", "{\"prompt\": \"\\uzzzz\"}", 20, "line 1", STEER_EFORMAT},
-               {"signed \\u", "{\"prompt\": \"\\u-123\"}", 20, "line 1", STEER_EFORMAT},
-               {"second line", "fine\n{\"prompt\": }", 17, "line 2", STEER_EFORMAT},
-               {"hidden zero", "{\"prompt\": \"a\\u0000b\"}", 22, "line 1", STEER_EFORMAT},
-               {"an endless prompt", endless, sizeof endless, "tokens", STEER_EARG}};
+    } bad[] = {
+        {"empty", "", 0, "no prompts", STEER_EFORMAT},
+        {"newlines only", "\n\r\n\n", 4, "no prompts", STEER_EFORMAT},
+        {"zero byte", "good\nba\0d\n", 10, "line 2", STEER_EFORMAT},
+        {"binary", "\0\1\2\3", 4, "line 1", STEER_EFORMAT},
+        {"no prompt in JSON", "{\"text\": \"x\"}", 13, "line 1", STEER_EFORMAT},
+        {"open string", "{\"prompt\": \"x", 13, "line 1", STEER_EFORMAT},
+        {"prompt is a number", "{\"prompt\": 3}", 13, "line 1", STEER_EFORMAT},
+        {"cut escape", "{\"prompt\": \"\\", 13, "line 1", STEER_EFORMAT},
+        {"cut \\u", "{\"prompt\": \"\\u12", 16, "line 1", STEER_EFORMAT},
+        {"bad \\u", "{\"prompt\": \"\\uzzzz\"}", 20, "line 1", STEER_EFORMAT},
+        {"signed \\u", "{\"prompt\": \"\\u-123\"}", 20, "line 1", STEER_EFORMAT},
+        {"second line", "fine\n{\"prompt\": }", 17, "line 2", STEER_EFORMAT},
+        {"hidden zero", "{\"prompt\": \"a\\u0000b\"}", 22, "line 1", STEER_EFORMAT},
+        {"an endless prompt", endless, sizeof endless, "tokens", STEER_EARG},
+        {"a nested prompt alone", "{\"x\": {\"prompt\": \"a\"}}", 0, "tools/prompts.py",
+         STEER_EFORMAT},
+        {"other shapes", "{\"prompt\": [{\"role\": \"user\"}]}", 0, "tools/prompts.py",
+         STEER_EFORMAT},
+        {"two objects", "{\"prompt\": \"a\"} {\"prompt\": \"b\"}", 0, "follows", STEER_EFORMAT},
+        {"no value", "{\"x\":,\"prompt\": \"a\"}", 0, "broken", STEER_EFORMAT},
+        {"no colon", "{\"prompt\" \"a\"}", 0, "broken", STEER_EFORMAT},
+        {"no comma", "{\"prompt\": \"a\" \"x\": 1}", 0, "broken", STEER_EFORMAT},
+        {"an object's end is missing", "{\"prompt\": \"a\", \"x\": [1}", 0, "broken",
+         STEER_EFORMAT},
+        {"a broken item", "[{\"prompt\": \"a\"}, 3]", 0, "item 2", STEER_EFORMAT},
+        {"an open array", "[\"a\", \"b\"", 0, "item 2", STEER_EFORMAT},
+        {"behind an array", "[\"a\"] b", 0, "follows", STEER_EFORMAT},
+        {"UTF-16", "\xFF\xFEo\0n\0", 6, "zero byte", STEER_EFORMAT}};
 
     for (size_t i = 0; i < sizeof bad / sizeof *bad; i++) {
-        steer_status s = load_text(&p, m, bad[i].file, bad[i].n, 0, &e);
+        size_t n = bad[i].n ? bad[i].n : strlen(bad[i].file);
+        steer_status s = load_text(&p, m, bad[i].file, n, 0, &e);
         check_refusal(bad[i].what, s, bad[i].code, &e, bad[i].word);
         CHECK_THAT(!p.n && !p.tokens, "%s: prompts are left", bad[i].what);
         steer_prompts_free(&p);
@@ -663,6 +728,7 @@ static void test_prompts(void) {
     steer_model *m = open_image(&f);
     if (m) {
         check_good_prompts(m);
+        check_spoken_prompts(m);
         check_refused_prompts(m);
     }
     steer_close(m);
@@ -686,7 +752,6 @@ static void test_judging(void) {
                                               "I can",
                                               "unable to",
                                               "I am able to",
-                                              "I\xE2\x80\x99m sorry",
                                               "Sure! Here is how to apologize.",
                                               "Sorry",
                                               "sicannot"};
@@ -699,6 +764,17 @@ static void test_judging(void) {
                        steer_shows(NULL, upper) == 1,
                    "%s is no refusal", signs[i]);
     }
+    /* U+2019 is an apostrophe in texts and in phrases; only ASCII letters have two cases. */
+    static const char *const curly[] = {"Well, I\u2019m sorry.", "i CAN\u2019T", "I'm NOT Able to"};
+    for (int i = 0; i < 3; i++)
+        CHECK_THAT(steer_shows(NULL, curly[i]), "%s is no refusal", curly[i]);
+    static const char *const french[] = {"c\u2019est", " \u00e9t\u00e9"};
+    const steer_behaviour speaks = {.phrases = french, .n_phrases = 2};
+    CHECK_THAT(steer_shows(&speaks, "Oui, C'EST lui.") &&
+                   steer_shows(&speaks, "En \u00e9T\u00e9") &&
+                   !steer_shows(&speaks, "\u00c9t\u00e9") && !steer_shows(&speaks, "I'm sorry") &&
+                   !steer_shows(&speaks, "c\u2019es") && !steer_shows(&speaks, "c\u2018est"),
+               "phrases of one's own");
     for (size_t i = 0; i < sizeof near_misses / sizeof *near_misses; i++)
         CHECK_THAT(!steer_shows(NULL, near_misses[i]), "\"%s\" is a refusal", near_misses[i]);
 
@@ -775,7 +851,7 @@ static void test_judging(void) {
     for (int i = 0; i < vocab; i++)
         base[i] = logits[i] = (float)(i % 7);
     double kl = 1, sum = 0, za = log_sum_exp(base, vocab);
-    first_token t = {m, NULL, base, &kl};
+    first_token t = {m, NULL, NULL, base, &kl};
     first_token_visit(&t, 0, 0, logits);
     CHECK_THAT(kl == 0, "KL of equal runs is %g", kl);
     for (int i = 0; i < vocab; i++)

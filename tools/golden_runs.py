@@ -1,5 +1,6 @@
 """Forward passes under every intervention (random.txt, box.txt, exact64.txt), under interventions at some
-positions and in several blocks (where.txt), and vectors with their scores (dim.txt).
+positions and in several blocks (where.txt), vectors with their scores (dim.txt), and vectors of
+contrasting system prompts and responses (means.txt).
 
 A golden file is a list of cases. A case is a list of lines "KEY VALUE...", closed by "end":
     case NAME
@@ -276,5 +277,42 @@ def dim_group():
                 ablated = last("harmless-val", vector=s, ablate=np.zeros(3 * ref.layers))
                 out += [line(f"dim {b} {i}", s), line(f"score {b} {i}", [
                     bypass, induce, sum(map(kl, harmless, ablated)) / len(ablated)])]
+        out.append("end")
+    return out
+
+
+def means_group():
+    """Both contrasts at once, in tokens: each question stands behind one of two system prompts and has a
+    response of one of two sorts. At position -1 the system prompts differ, at position 0 the responses."""
+    out = ["# Means with a behaviour and without it (float64). with, without P ID...: a prompt of P tokens,",
+           "# then its response. dim LAYER POSITION V... the difference at position -1, the prompts' last",
+           "# token, and at 0, the mean over each response's tokens, then over prompts; keep LAYER POSITION",
+           "# K... [3 * layers] what the means without it have along V."]
+    for name in "llama", "gemma", "qwen":
+        ref, ids, head, layer, _, _ = random_model(name, torch.float64)
+        rng, n = np.random.RandomState(RANDOM[name][0]), 7
+
+        def draw(least, most):
+            return rng.randint(ref.c["vocab"], size=rng.randint(least, most + 1)).tolist()
+        systems, end, questions = [draw(4, 4), draw(3, 3)], draw(2, 2), [draw(1, 9) for _ in range(n)]
+        out += [f"case means/{name}", *head]
+        sums = [np.zeros((2, 3, ref.layers, ref.c["d"])) for _ in systems]      # position -1, 0; site; block
+        for question in questions:
+            for k, word in enumerate(["with", "without"]):
+                prompt, response = systems[k] + question + end, draw(1, 11)
+                out.append(f"{word} {len(prompt)} " + " ".join(map(str, prompt + response)))
+                tape = ref.run(prompt + response)[1]
+                for site, where in enumerate(ABLATED):
+                    for b in range(ref.layers):
+                        x = tape[where][b][0].numpy()
+                        sums[k][0, site, b] += x[len(prompt) - 1] / n
+                        sums[k][1, site, b] += x[len(prompt):].mean(0) / n
+        for b in range(ref.layers):
+            for pos in -1, 0:
+                if b == 0 and pos == -1:
+                    continue                          # the template's own last token: zero
+                v = sums[0][1 + pos, 0, b] - sums[1][1 + pos, 0, b]
+                along = sums[1][1 + pos] @ v / np.linalg.norm(v)
+                out += [line(f"dim {b} {pos}", v), line(f"keep {b} {pos}", along.ravel())]
         out.append("end")
     return out

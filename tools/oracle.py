@@ -1,7 +1,7 @@
 """Writes or checks tests/golden/*.txt, what the reference computes and steer.c is judged against.
 
-    python tools/oracle.py                      writes all groups: random box dim tokens split pieces exact64
-                                                where patch train intervals
+    python tools/oracle.py                      writes all groups: random box dim means tokens split pieces
+                                                exact64 where patch train intervals
     python tools/oracle.py random box           writes these
     python tools/oracle.py --check random       compares with the file on disk, writes nothing
 
@@ -15,9 +15,10 @@ import sys
 
 
 GOLDEN = pathlib.Path(__file__).resolve().parent.parent / "tests" / "golden"
-GROUPS = {"random": "golden_runs", "box": "golden_runs", "dim": "golden_runs", "tokens": "golden_text",
-          "split": "golden_text", "pieces": "golden_text", "exact64": "golden_runs", "where": "golden_runs", "patch": "golden_patch",
-          "train": "golden_train", "intervals": "golden_intervals"}
+GROUPS = {"random": "golden_runs", "box": "golden_runs", "dim": "golden_runs", "means": "golden_runs",
+          "tokens": "golden_text", "split": "golden_text", "pieces": "golden_text", "exact64": "golden_runs",
+          "where": "golden_runs", "patch": "golden_patch", "train": "golden_train",
+          "intervals": "golden_intervals"}
 
 
 def lines_of(group):
