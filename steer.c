@@ -13175,7 +13175,9 @@ static steer_status publish(report *r, const char *name, const char *page, steer
             notice("%s written", path);
     }
     if (name && !page)
-        notice("no page: there is no tools/page/report.html beside the program");
+        notice(r->words == &other_words
+                   ? "no page: it draws refusal alone"
+                   : "no page: there is no tools/page/report.html beside the program");
     return STEER_OK;
 }
 
@@ -13322,7 +13324,9 @@ static steer_status run_command(const known_command *c, options *o, steer_error 
     char *page = NULL;
     int whole = c->bit == FOR_REPRODUCE;
     out.brief = whole && o->report && !o->verbose && !o->json;
-    steer_status status = o->report ? read_page(o->program, &page, e) : STEER_OK;
+    steer_status status = STEER_OK;
+    if (o->report && !o->with)
+        status = read_page(o->program, &page, e);
     if (!status)
         status = run_experiments(o, c->stages, page, &out, e);
     if (!epoch)

@@ -685,7 +685,9 @@ static void test_behaviour(void) {
     steer_vector_free(&v);
 
     line = str("freeze %s --vector %s/opens.vec --max-new 8 --report %s/opens", data.s, t, t);
-    CHECK_THAT(!run_program(PROGRAM, line.s, ""), "%s", complained);
+    CHECK_THAT(!run_program(PROGRAM, line.s, "") && strstr(complained, "no page: it draws") &&
+                   !exists(in_temporary("opens.html")),
+               "%s", complained);
     char *json = NULL;
     size_t n;
     CHECK_THAT(!load_file(in_temporary("opens.json"), &json, &n, &e) && is_json(json), "%s",

@@ -43,13 +43,15 @@ def readme_lines(model):
             if words[i].startswith("--") and words[i][2:] in COUNTS:
                 i += 2
                 continue
-            kept.append(model if words[i].startswith("weights/") else words[i])
+            kept.append(model if words[i].endswith(".bin") else words[i])
             i += 1
         if kept[0] != "reproduce":
             yield kept, []
             continue
         scored = "--no-scores" not in words
         counts = STUDY + (["--val", "2", "--map", "2"] if scored else [])
+        if "--with" in words:
+            counts = counts[2:]              # its own data
         if "--patch" in words:
             expected = [w for w in WHOLE_WORDS if scored or w not in SCORED_WORDS]
             yield kept + counts + TRAIN + ["--patch", "2"], expected
