@@ -1,6 +1,6 @@
 """Writes the tables of README.md and weights/RESULTS.md from the reports in weights/reports.
 
-    python tools/results.py keep REPORT.json NAME [--data DIR] [--origin TEXT]   a run's report joins them
+    python tools/results.py keep REPORT.json NAME [--data PLACE...] [--origin TEXT]   a run's report joins them
     python tools/results.py write                                  the tables, into both files
     python tools/results.py check                                  are they what would be written?
 
@@ -26,10 +26,11 @@ STRONGEST = 30
 
 # ---------------------------------------------------------------- a report, kept
 
-def prompt_files(folder):
-    """The prompt files of a folder: name, number of prompts, SHA-256."""
-    for path in sorted(pathlib.Path(folder).iterdir()):
-        if re.fullmatch(r"(harmful|harmless)[-_](train|val|test)\.(txt|jsonl)", path.name):
+def prompt_files(place):
+    """The prompt files of a folder, or one: name, number of prompts, SHA-256."""
+    place = pathlib.Path(place)
+    for path in sorted(place.iterdir()) if place.is_dir() else [place]:
+        if path == place or re.fullmatch(r"(harmful|harmless)[-_](train|val|test)\.(txt|jsonl)", path.name):
             data = path.read_bytes()
             yield {"file": path.name, "prompts": sum(bool(line.strip()) for line in data.splitlines()),
                    "sha256": hashlib.sha256(data).hexdigest()}
@@ -39,7 +40,7 @@ def keep(path, name, data, origin):
     report = json.loads(pathlib.Path(path).read_text(encoding="utf-8"))
     for model in report["models"]:
         model["answers"] = [a for a in model["answers"] if a["side"] == "harmless"]
-    report["prompt files"] = list(prompt_files(data))
+    report["prompt files"] = [one for place in data for one in prompt_files(place)]
     report["origin of the weights"] = origin
     text = json.dumps(report, ensure_ascii=False, separators=(",", ":"))
     text = text.replace('],[', '],\n[').replace('},{', '},\n{') + "\n"  # lines that a diff can show
@@ -112,7 +113,7 @@ def made(report):
     lines.append(f"Printed by {report['program']} on {report['date'][:10]}"
                  + (f" in {seconds:.0f} seconds." if seconds else "."))
     for model in report["models"]:
-        counts = "; ".join(f"{name} {n['harmful']} + {n['harmless']}" for name, n in model["prompts"].items())
+        counts = "; ".join(f"{name} {' + '.join(map(str, n.values()))}" for name, n in model["prompts"].items())
         lines.append(f"{model['name']}: fingerprint {model['fingerprint']}; prompts {counts}.")
     lines += [f"Weights: {report['origin of the weights']}.", "", "| prompts | number | SHA-256 |", "|---|---|---|"]
     lines += [f"| {f['file']} | {f['prompts']} | {f['sha256']} |" for f in report["prompt files"]]
@@ -251,7 +252,8 @@ def main():
     one = commands.add_parser("keep")
     one.add_argument("report")
     one.add_argument("name")
-    one.add_argument("--data", default=str(TOP / "weights"), help="the folder of the prompts (weights)")
+    one.add_argument("--data", nargs="+", default=[str(TOP / "weights")], metavar="PLACE",
+                     help="the folder of the prompts (weights), or the files of another behaviour")
     one.add_argument("--origin", default="tools/train.py, see weights/README.md", help="where the weights come from")
     commands.add_parser("write")
     commands.add_parser("check")
