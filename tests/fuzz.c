@@ -368,6 +368,22 @@ static void fuzz_prompts(const uint8_t *data, size_t n) {
                        p.tokens[i][t]);
     }
     steer_prompts_free(&p);
+
+    /* The same bytes as a judge's phrases, all of which it finds; and, if short, as first tokens. */
+    experiment x = {.m = m, .e = &e};
+    e = (steer_error){0};
+    s = read_judge(&x, path);
+    check_status(s, &e);
+    for (int i = 0; i < x.behaviour.n_phrases && !s; i++)
+        CHECK_THAT(steer_shows(&x.behaviour, x.behaviour.phrases[i]), "phrase %d", i);
+    char list[32] = "";
+    memcpy(list, in.at, min_size(sizeof list - 1, (size_t)(in.end - in.at)));
+    e = (steer_error){0};
+    s = read_first(&x, list);
+    check_status(s, &e);
+    for (int i = 0; i < x.behaviour.n_first; i++)
+        CHECK_THAT(x.behaviour.first[i] >= 0 && x.behaviour.first[i] < m->config.vocab, "token");
+    clear_experiment(&x);
 }
 
 /* ---------------------------------------------------------------- text on all tokenizers */
