@@ -426,7 +426,7 @@ static void test_found_early(void) {
         {1, "generate weights/tiny-llama.bin --prompts %s/many --jsonl %s", "directory"},
         {1, "vector weights/tiny-llama.bin --site 99,-1 --out %s/kept", "site 99,-1"},
         {1, "vector weights/tiny-llama.bin --site 3,-9 --out %s/kept", "site 3,-9"},
-        {1, "vector weights/tiny-llama.bin --site 3,0 --out %s/kept", "site 3,0"},
+        {2, "vector weights/tiny-llama.bin --site 3,0 --out %s/kept", "the prompts have none"},
         {1, "reproduce weights/tiny-llama.bin --site 99,-1 --report %s/kept", "site 99,-1"},
         {1, "reproduce weights/tiny-llama.bin %s/small.bin --data weights --site 3,-1",
          "site 3,-1: small"},
