@@ -118,7 +118,7 @@ def measured(what, command, lines=""):
 def run(name, args):
     print(f"{name}, {args.dtype}", flush=True)
     where = Path(args.folder) / name
-    source, model, vector, raw = where, where.with_suffix(".bin"), where.with_suffix(".vec"), where.with_suffix(".raw")
+    source, (model, vector, raw) = where, (where.with_name(f"{name}.{kind}") for kind in ("bin", "vec", "raw"))
     site = MODELS[name][4]
     layer = int(site.split(",")[0])
     try:
