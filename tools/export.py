@@ -4,6 +4,7 @@
     python3 tools/export.py qwen --gguf my.gguf        the same from a file that you have
     python3 tools/export.py my.gguf -o my.bin          any GGUF of arch llama, qwen2 or 3, gemma 1 to 3
     python3 tools/export.py my-model/ -o my.bin        a folder with config.json and safetensors
+    python3 tools/export.py my-model/ --verify         the same, then compared with transformers
 
 Every tensor type that the gguf package can dequantise is read, of safetensors f32, f16 and bf16. What
 the C program would compute wrongly is refused by name, in one sentence, with exit status 1, and then no
