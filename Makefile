@@ -20,6 +20,19 @@ steer: steer.c steer.h Makefile
 	@echo '$(COMPILE)' | fold -s -w 79
 	@$(COMPILE)
 
+# The library, without the program, for other languages: tools/steer.py is Python's. And both, with the
+# header, where others look for them: make install PREFIX=$HOME/.local (a package's root is DESTDIR).
+PREFIX ?= /usr/local
+LIBRARY = libsteer.$(if $(filter Darwin,$(shell uname -s)),dylib,$(if $(findstring NT,$(shell uname -s)),dll,so))
+lib: $(LIBRARY)
+$(LIBRARY): steer.c steer.h Makefile
+	$(CC) $(FLAGS) $(WARN) $(FRAME) -shared -fPIC -DSTEER_NO_MAIN steer.c -lm -o $(LIBRARY)
+install: steer lib
+	mkdir -p $(DESTDIR)$(PREFIX)/bin $(DESTDIR)$(PREFIX)/lib $(DESTDIR)$(PREFIX)/include
+	cp steer $(DESTDIR)$(PREFIX)/bin/
+	cp $(LIBRARY) $(DESTDIR)$(PREFIX)/lib/
+	cp steer.h $(DESTDIR)$(PREFIX)/include/
+
 # The first look: a model of the box is steered, with a control beside it. And the whole paper on the
 # models of the box. Both leave report.json and report.html; --verbose prints the tables as well.
 run: steer
@@ -157,7 +170,7 @@ smollm2 qwen qwen-1.5b gemma3: .venv/done
 	.venv/bin/python tools/export.py $@ $(if $(GGUF),--gguf $(GGUF))
 
 clean:
-	rm -rf steer tests/test tests/bench tests/user tests/probe tests/fuzz tests/faults tests/*-sanitized \
+	rm -rf steer libsteer.* tests/test tests/bench tests/user tests/probe tests/fuzz tests/faults tests/*-sanitized \
 	    tests/user-cpp tests/chain tests/include tests/steer-library.o build
 
-.PHONY: FORCE run paper page test-page bench test sanitize threads fuzz faults torture smollm2 qwen qwen-1.5b gemma3 clean
+.PHONY: FORCE lib install run paper page test-page bench test sanitize threads fuzz faults torture smollm2 qwen qwen-1.5b gemma3 clean

@@ -156,14 +156,14 @@ _Static_assert(STEER_VERSION == 3, "steer.h and steer.c are of different version
 _Static_assert(STEER_ENONFINITE == 7 && STEER_START == 6 && STEER_TO_LOGITS == 4 && STEER_KL == 2 &&
                    STEER_FORWARD == 2 && STEER_PO == 1 && STEER_BY_CHANCE == 3,
                "a list of steer.h ends elsewhere than steer.c knows");
-_Static_assert(sizeof(void *) != 8 || (sizeof(steer_error) == 324 && sizeof(steer_config) == 264 &&
+_Static_assert(sizeof(void *) != 8 || (sizeof(steer_error) == 324 && sizeof(steer_config) == 272 &&
                                        sizeof(steer_edit) == 56 && sizeof(steer_plan) == 16 &&
                                        sizeof(steer_graph) == 28 && sizeof(steer_edge_ends) == 20 &&
                                        sizeof(steer_limits) == 24 && sizeof(steer_row) == 20 &&
                                        sizeof(steer_tape) == 104 && sizeof(steer_job) == 64 &&
-                                       sizeof(steer_vector) == 136 && sizeof(steer_prompts) == 48 &&
+                                       sizeof(steer_vector) == 152 && sizeof(steer_prompts) == 48 &&
                                        sizeof(steer_behaviour) == 32 && sizeof(steer_sums) == 40 &&
-                                       sizeof(steer_example) == 24 && sizeof(steer_scores) == 56 &&
+                                       sizeof(steer_example) == 24 && sizeof(steer_scores) == 64 &&
                                        sizeof(steer_pair) == 64 && sizeof(steer_training) == 56 &&
                                        sizeof(steer_epoch) == 16),
                "a struct of steer.h has another size than steer.c knows");
@@ -599,7 +599,7 @@ enum {
     CONFIG_BYTES = offsetof(steer_config, system_always)
 };
 
-enum { MAX_EOI = 64, MAX_HEAD_DIM = 1024 };
+enum { MAX_BLOCKS = 512, MAX_EOI = 64, MAX_HEAD_DIM = 1024 };
 
 /* The strings of TEMPLATE: what stands before and after each turn. */
 enum {
@@ -733,7 +733,7 @@ static const char *config_fault(const steer_config *config) { /* what is wrong w
         return "an impossible width d";
     if (outside(config->ff, 1, 1 << 20))
         return "an impossible width of its MLPs";
-    if (outside(config->layers, 1, 512))
+    if (outside(config->layers, 1, MAX_BLOCKS))
         return "an impossible number of blocks";
     if (outside(config->heads, 1, 1024))
         return "an impossible number of heads";
@@ -857,6 +857,27 @@ static uint32_t crc_around(const unsigned char *bytes, size_t n, size_t own) {
     return crc32_of(crc, bytes + own + 4, n - own - 4);
 }
 
+/* What a model has in common with its files in other types of weights, and fine-tunings of it have not:
+ * the shape, the tokenizer; norms, biases and rotations, which are f32 in all. */
+static uint64_t identity_of(const steer_model *m, const file_header *h) {
+    static const int tables[] = {TOKEN_OFFSETS, TOKEN_BYTES, TOKEN_TYPES,
+                                 BYTE_TOKENS,   MERGES,      WHOLES};
+    steer_config shape = m->config;
+    shape.max_seq = 0; /* exporters shorten it */
+    uint32_t text = crc32_of(0, &shape, offsetof(steer_config, n_eot)), vectors = 0;
+    for (size_t i = 0; i < sizeof tables / sizeof *tables; i++) {
+        size_t n = (size_t)h->section[tables[i]].bytes;
+        text = crc32_of(text, m->bytes + h->section[tables[i]].offset, n);
+    }
+    for (uint32_t i = 0; i < h->n_tensors; i++) {
+        file_record r;
+        memcpy(&r, m->bytes + sizeof *h + i * sizeof r, sizeof r);
+        if (!r.cols)
+            vectors = crc32_of(vectors, m->bytes + r.offset, (size_t)r.bytes);
+    }
+    return (uint64_t)text << 32 | vectors;
+}
+
 #define FETCH_AGAIN "; fetch the file again"
 #define EXPORT_AGAIN "; export the model again"
 
@@ -912,6 +933,7 @@ static steer_status load_model(steer_model *m, steer_error *e) {
         if (!isfinite(m->rope_freq[i]) || (m->rope_local && !isfinite(m->rope_local[i])))
             return fail(e, STEER_EFORMAT, "angle %d of its rotations is not a number" EXPORT_AGAIN,
                         i);
+    config->identity = identity_of(m, &h);
     return load_tokenizer(m, &h, e);
 }
 
@@ -2280,7 +2302,7 @@ static const char *edit_fault(const steer_context *c, const steer_edit *edit) {
         edit->kind == STEER_FREEZE ? STEER_QK | STEER_V | STEER_MLP : STEER_SVV | STEER_MLP_DIRECT;
     if (outside((int)edit->kind, STEER_ADD, STEER_START))
         return "holds an edit of an unknown kind";
-    if (outside(edit->layer, 0, c->m->config.layers - 1))
+    if (outside(edit->layer, 0, c->m->config.layers - (edit->kind != STEER_ADD)))
         return "names a block that does not exist";
     if (outside(edit->part, 0, STEER_IN_ANSWER) ||
         (edit->part == STEER_IN_ANSWER && edit->from < 0))
@@ -2352,9 +2374,9 @@ static const char *plan_fault(const steer_context *c, const steer_plan *p, int t
 }
 
 /* The block at which a stream under these edits enters, with a twin's residual or its own start. */
-static int first_block(const steer_plan *p, int twin) {
+static int first_block(const steer_config *config, const steer_plan *p, int twin) {
     const steer_edit *start = find_edit(p->edits, p->n, STEER_START);
-    int first = INT32_MAX;
+    int first = config->layers - 1;
     if (start)
         return start->layer;
     if (twin < 0)
@@ -2390,7 +2412,7 @@ steer_status steer_begin(steer_context *c, int s, const steer_plan *p, int twin,
                    .hits = hits,
                    .cut = find_edit(p->edits, p->n, STEER_CUT),
                    .twin = twin,
-                   .enter = first_block(p, twin),
+                   .enter = first_block(&c->m->config, p, twin),
                    .job = to->job};
     return STEER_OK;
 }
@@ -2444,17 +2466,21 @@ static void ablate_rows(steer_context *c, float *x, int site, int b, int n) {
         }
 }
 
-/* EDIT, addition: x += a s at the input of the edit's block. What this block freezes, and where it
- * starts or cuts, is counted here, too; that happens where it is read. */
+/* EDIT, addition: x += a s at the input of the edit's block b, or behind the last. */
 static void add_vectors(steer_context *c, int b, int n) {
     int d = c->m->config.d;
-    for (int r = 0; r < n; r++) {
-        const stream *s = stream_at(c, r);
+    for (int r = 0; r < n; r++)
         for (const steer_edit *edit = NULL; (edit = next_edit(c, r, b, STEER_ADD, edit));)
             if (edit->layer == b) {
                 add_scaled(row_at(c->x, r, d), edit->coeff, edit->v, d);
-                count_hit(s, edit);
+                count_hit(stream_at(c, r), edit);
             }
+}
+
+/* What this block freezes, and where it starts or cuts: that happens where it is read. */
+static void count_hits(steer_context *c, int b, int n) {
+    for (int r = 0; r < n; r++) {
+        const stream *s = stream_at(c, r);
         for (steer_kind kind = STEER_FREEZE; kind <= STEER_START; kind++)
             for (const steer_edit *edit = NULL; (edit = next_edit(c, r, b, kind, edit));)
                 if (kind == STEER_FREEZE || (kind != STEER_REMOVE && edit->layer == b))
@@ -2628,8 +2654,9 @@ static void run_block(steer_context *c, int b, int n) {
     int cutting = c->cuts && b >= c->graph.layer;
 
     /* x_b */
-    enter_rows(c, b, n);           /* EDIT: or where the plan starts */
-    add_vectors(c, b, n);          /* EDIT */
+    enter_rows(c, b, n);  /* EDIT: or where the plan starts */
+    add_vectors(c, b, n); /* EDIT */
+    count_hits(c, b, n);
     ablate_rows(c, c->x, 0, b, n); /* EDIT */
     record(c, tape->resid, c->x, d, b, n);
     if (cutting && b == c->graph.layer)
@@ -2829,6 +2856,7 @@ steer_status steer_run(steer_context *c, const steer_row *rows, int n, const ste
     for (int b = 0; b < config->layers; b++)
         if (c->count[b])
             run_block(c, b, c->count[b]);
+    add_vectors(c, config->layers, n); /* EDIT */
     record(c, c->tape.resid, c->x, config->d, config->layers, n);
     if (c->cuts)
         read_slots(c, c->graph.slots - 1, 1, c->m->final_norm, c->slot_x); /* EDIT */
@@ -3509,8 +3537,8 @@ static void matmul_back(float *dx, const float *dy, const weight *w, int rows) {
 
 /* ============================================================================= 9 files and vectors
  * How the library writes and reads files, so that nobody ever sees half of one; and the first kind
- * of them, a vector: a header that says what it was made for, then v [d] and keep [3][layers], all
- * f32. */
+ * of them, a vector: a header that says what it was made for, then v [d], or every [layers + 1][d],
+ * and keep [3][layers] where it is known, all f32. Other programs' formats are GGUF and NPY. */
 
 /* An OUTPUT. A regular file is replaced whole, where links lead to it as well: the new bytes get a
  * name of their own beside it, its PART, which then takes the file's name. Whatever fails, the old
@@ -3719,7 +3747,10 @@ typedef struct {
     float coeff;
     uint32_t template_crc;
     uint64_t fingerprint;
-    char method[16], model[64], zero[112];
+    char method[16], model[64];
+    uint64_t identity;         /* 0: the fingerprint alone tells */
+    int32_t several, keepless; /* 1: every stands in place of v; there is no keep */
+    char zero[96];
 } vector_header;
 
 _Static_assert(sizeof(vector_header) == 256, "the struct is the format");
@@ -3750,6 +3781,7 @@ steer_status steer_vector_new(steer_vector *v, const steer_model *m, const char 
                         .pos = pos,
                         .coeff = coeff,
                         .fingerprint = config->fingerprint,
+                        .identity = config->identity,
                         .template_crc = m->template_crc};
     snprintf(v->method, sizeof v->method, "%s", method);
     memcpy(v->model, config->name, sizeof v->model);
@@ -3764,111 +3796,599 @@ steer_status steer_vector_new(steer_vector *v, const steer_model *m, const char 
 void steer_vector_free(steer_vector *v) {
     free(v->v);
     free(v->keep);
+    free(v->every);
     *v = (steer_vector){0};
 }
 
-steer_status steer_vector_save(const steer_vector *v, const char *path, steer_error *e) {
-    clear_error(e);
-    if (!v->v || !v->keep || outside(v->d, 1, 1 << 16) || outside(v->layers, 1, 512))
-        return fail(e, STEER_EARG, "%s: no vector of %d numbers and %d blocks to write", path, v->d,
-                    v->layers);
-    size_t d = v->d, kept = 3 * v->layers, n = sizeof(vector_header) + 4 * (d + kept);
+int steer_vector_edits(const steer_vector *v, float coeff, steer_edit *edits) {
+    int n = 0;
+    for (int b = 0; b <= v->layers; b++) {
+        const float *row = v->every ? v->every + (size_t)b * v->d : v->v;
+        if (v->every ? dot(row, row, v->d) != 0 : b == v->layer)
+            edits[n++] = (steer_edit){STEER_ADD, .layer = b, .coeff = coeff, .v = row};
+    }
+    return n;
+}
+
+/* The floats of the directions, as a file holds them. */
+static size_t direction_floats(const steer_vector *v) {
+    return (size_t)v->d * (v->every ? (size_t)v->layers + 1 : 1);
+}
+
+static vector_header header_of(const steer_vector *v) {
+    vector_header h = {"STEERVEC",
+                       STEER_VECTOR_FORMAT,
+                       .d = v->d,
+                       .layers = v->layers,
+                       .layer = v->layer,
+                       .pos = v->pos,
+                       .coeff = v->coeff,
+                       .template_crc = v->template_crc,
+                       .fingerprint = v->fingerprint,
+                       .identity = v->identity,
+                       .several = v->every != NULL,
+                       .keepless = v->keep == NULL};
+    memcpy(h.method, v->method, sizeof h.method);
+    memcpy(h.model, v->model, sizeof h.model);
+    return h;
+}
+
+/* Steer's own format. */
+static steer_status save_own(const steer_vector *v, const char *path, steer_error *e) {
+    size_t directions = direction_floats(v), kept = v->keep ? 3 * (size_t)v->layers : 0;
+    size_t n = sizeof(vector_header) + 4 * (directions + kept);
     vector_header *h = zeros(n, 1);
     if (!h)
         return fail(e, STEER_ENOMEM, "%s: no memory to write it", path);
-    *h = (vector_header){"STEERVEC",
-                         STEER_VECTOR_FORMAT,
-                         .size = n,
-                         .d = v->d,
-                         .layers = v->layers,
-                         .layer = v->layer,
-                         .pos = v->pos,
-                         .coeff = v->coeff,
-                         .template_crc = v->template_crc,
-                         .fingerprint = v->fingerprint};
-    memcpy(h->method, v->method, sizeof h->method);
-    memcpy(h->model, v->model, sizeof h->model);
+    *h = header_of(v);
+    h->size = n;
     float *x = (float *)(h + 1);
-    copy_floats(x, v->v, d);
-    copy_floats(x + d, v->keep, kept);
+    copy_floats(x, v->every ? v->every : v->v, directions);
+    if (v->keep)
+        copy_floats(x + directions, v->keep, kept);
     h->crc = crc32_of(0, h, n);
     steer_status status = write_file(path, h, n, e);
     free(h);
     return status;
 }
 
-/* The field by which a vector is not this model's; NULL: it is. n: bytes of the file. */
-static const char *wrong_field(const steer_model *m, const vector_header *h, size_t n) {
+/* Whether a vector was made for this model, in whichever of its files. */
+static int is_of_model(const steer_model *m, const vector_header *h) {
     const steer_config *config = &m->config;
+    return h->fingerprint == config->fingerprint ||
+           (h->identity && h->identity == config->identity);
+}
+
+/* The field by which a vector is not this model's; NULL: it is. */
+static const char *wrong_field(const steer_model *m, const vector_header *h, unsigned flags) {
+    const steer_config *config = &m->config;
+    int foreign = (flags & STEER_FOREIGN) != 0;
     if (h->d != config->d)
         return "width d";
-    if (h->layers != config->layers)
+    if (outside(h->layers, 1, MAX_BLOCKS) ||
+        (h->layers != config->layers && (!foreign || h->several)))
         return "number of blocks";
-    if (h->fingerprint != config->fingerprint)
+    if (!is_of_model(m, h) && !foreign)
         return "model fingerprint";
-    if (h->template_crc != m->template_crc)
+    if (h->template_crc != m->template_crc && !foreign)
         return "chat template";
-    if (h->operation || h->site)
+    if (h->operation || h->site || h->several & ~1 || h->keepless & ~1)
         return "operation or site";
-    if (outside(h->layer, 0, config->layers - 1))
+    if (outside(h->layer, 0, config->layers - !h->several))
         return "block";
-    if (outside(h->pos, -m->eoi, 0))
+    if (outside(h->pos, -MAX_EOI, 0) || (h->pos < -m->eoi && !foreign))
         return "position";
     if (!isfinite(h->coeff))
         return "coefficient";
-    if (n != sizeof *h + 4 * ((size_t)config->d + 3 * config->layers))
-        return "size";
     return NULL;
 }
 
-/* Whether n bytes, whose header is *h, are a vector of this model. */
-static steer_status check_vector(const steer_model *m, const char *path, const vector_header *h,
-                                 const unsigned char *bytes, size_t n, steer_error *e) {
-    if (n < sizeof *h || memcmp(h->magic, "STEERVEC", 8))
-        return fail(e, STEER_EFORMAT, "%s: not a steering vector file", path);
-    if (h->version != STEER_VECTOR_FORMAT)
-        return fail(e, STEER_EFORMAT, "%s: another format version; make it again", path);
-    if (h->size != n || h->crc != crc_around(bytes, n, offsetof(vector_header, crc)))
-        return fail(e, STEER_EFORMAT, "%s: truncated or damaged; make it again", path);
-    const char *field = wrong_field(m, h, n);
+/* A vector as its file says, but for its numbers, which are zeros. */
+static steer_status begin_vector(steer_vector *v, const steer_model *m, vector_header *h,
+                                 const char *path, unsigned flags, steer_error *e) {
+    const steer_config *config = &m->config;
+    h->method[sizeof h->method - 1] = h->model[sizeof h->model - 1] = 0;
+    const char *field = wrong_field(m, h, flags);
+    int fits = !wrong_field(m, h, flags | STEER_FOREIGN); /* but for the model it is of */
+    const char *remedy = fits ? ", or have it taken all the same (STEER_FOREIGN, --foreign)" : "";
+    if (field && !h->fingerprint && fits)
+        return fail(e, STEER_EMISMATCH,
+                    "%s: does not say for which model it was made; make one for %s%s", path,
+                    config->name, remedy);
     if (field)
         return fail(e, STEER_EMISMATCH,
-                    "%s: its %s does not fit %s: made for %s; make one for this model", path, field,
-                    m->config.name, h->model);
+                    "%s: its %s does not fit %s: made for %s; make one for this model%s", path,
+                    field, config->name, *h->model ? h->model : "another", remedy);
+    TRY(steer_vector_new(v, m, h->method, 0, -1, h->coeff, e));
+    v->layer = h->layer;
+    v->pos = max_int(h->pos, -m->eoi);
+    v->fingerprint = h->fingerprint;
+    v->identity = h->identity;
+    v->template_crc = h->template_crc;
+    memcpy(v->model, h->model, sizeof v->model);
+    if (h->keepless || !is_of_model(m, h)) { /* another model's means are not this one's */
+        free(v->keep);
+        v->keep = NULL;
+    }
+    if (!h->several)
+        return STEER_OK;
+    v->every = zeros(mul((size_t)v->layers + 1, (size_t)v->d), sizeof *v->every);
+    return v->every ? STEER_OK : fail(e, STEER_ENOMEM, "%s: no memory to read it", path);
+}
+
+static steer_status read_own(steer_vector *v, const steer_model *m, const unsigned char *bytes,
+                             size_t n, const char *path, unsigned flags, steer_error *e) {
+    vector_header h = {0};
+    memcpy(&h, bytes, min_size(n, sizeof h));
+    if (n < sizeof h || memcmp(h.magic, "STEERVEC", 8))
+        return fail(e, STEER_EFORMAT, "%s: not a steering vector file", path);
+    if (h.version != STEER_VECTOR_FORMAT)
+        return fail(e, STEER_EFORMAT, "%s: another format version; make it again", path);
+    if (h.size != n || h.crc != crc_around(bytes, n, offsetof(vector_header, crc)))
+        return fail(e, STEER_EFORMAT, "%s: truncated or damaged; make it again", path);
+    TRY(begin_vector(v, m, &h, path, flags, e));
+    size_t directions = direction_floats(v), kept = h.keepless ? 0 : 3 * (size_t)h.layers;
+    if (n != sizeof h + 4 * (directions + kept))
+        return fail(e, STEER_EFORMAT, "%s: not of the size that its header implies; make it again",
+                    path);
+    memcpy(v->every ? v->every : v->v, bytes + sizeof h, 4 * directions);
+    if (v->keep)
+        memcpy(v->keep, bytes + sizeof h + 4 * directions, 4 * kept);
+    return STEER_OK;
+}
+
+/* ---- Vectors in GGUF: the magic and the version; numbers of tensors and of fields; the fields, key,
+ * type and value each; the tensors' names, shapes, types and places; then, from the next multiple
+ * of the alignment on, their numbers. Strings and arrays begin with their length, u64. Tensor
+ * direction.N, f32 [d], is added behind block N. */
+
+enum { GGUF_U32 = 4, GGUF_I32, GGUF_F32, GGUF_TEXT = 8, GGUF_ARRAY, GGUF_U64, GGUF_TYPES = 13 };
+
+enum { GGUF_VERSION = 3, GGUF_ALIGN = 32, GGUF_MOST_ALIGN = 1 << 16 };
+
+static const unsigned char gguf_bytes[GGUF_TYPES] = {1, 1, 2, 2, 4, 4, 4, 1, 0, 0, 8, 8, 8};
+
+/* The fields of a vector's header that other programs have no name for, in these keys. */
+static const struct {
+    const char *key;
+    uint32_t type;
+    size_t at, bytes;
+} gguf_fields[] = {
+    {"steer.blocks", GGUF_I32, offsetof(vector_header, layers), 4},
+    {"steer.block", GGUF_I32, offsetof(vector_header, layer), 4},
+    {"steer.position", GGUF_I32, offsetof(vector_header, pos), 4},
+    {"steer.coefficient", GGUF_F32, offsetof(vector_header, coeff), 4},
+    {"steer.template", GGUF_U32, offsetof(vector_header, template_crc), 4},
+    {"steer.fingerprint", GGUF_U64, offsetof(vector_header, fingerprint), 8},
+    {"steer.identity", GGUF_U64, offsetof(vector_header, identity), 8},
+    {"steer.method", GGUF_TEXT, offsetof(vector_header, method), 16},
+    {"controlvector.model_hint", GGUF_TEXT, offsetof(vector_header, model), 64},
+};
+
+enum { GGUF_FIELDS = sizeof gguf_fields / sizeof *gguf_fields };
+
+static const char gguf_keep[] = "steer.keep";
+
+static char *lay(char *to, const void *from, size_t n) {
+    memcpy(to, from, n);
+    return to + n;
+}
+
+static char *lay_number(char *to, uint64_t x, size_t bytes) { /* little-endian, as the machine */
+    return lay(to, &x, bytes);
+}
+
+static char *lay_string(char *to, const char *s) {
+    return lay(lay_number(to, strlen(s), 8), s, strlen(s));
+}
+
+static char *lay_key(char *to, const char *key, uint32_t type) {
+    return lay_number(lay_string(to, key), type, 4);
+}
+
+/* The vector's file into zeros that are large enough; returns its end. */
+static char *put_gguf(char *start, const steer_vector *v, const steer_edit *rows, int n) {
+    const vector_header h = header_of(v);
+    size_t stride = round_up(4 * (size_t)v->d, GGUF_ALIGN);
+    char *to = lay_number(lay(start, "GGUF", 4), GGUF_VERSION, 4);
+    to = lay_number(lay_number(to, (uint64_t)n, 8), 2 + GGUF_FIELDS + (v->keep != NULL), 8);
+    to = lay_string(lay_key(to, "general.architecture", GGUF_TEXT), "controlvector");
+    to = lay_number(lay_key(to, "controlvector.layer_count", GGUF_I32), (uint64_t)n, 4);
+    for (int i = 0; i < GGUF_FIELDS; i++) {
+        const char *field = (const char *)&h + gguf_fields[i].at;
+        to = lay_key(to, gguf_fields[i].key, gguf_fields[i].type);
+        to = gguf_fields[i].type == GGUF_TEXT ? lay_string(to, field)
+                                              : lay(to, field, gguf_fields[i].bytes);
+    }
+    if (v->keep) {
+        size_t kept = 3 * (size_t)v->layers;
+        to = lay_number(lay_key(to, gguf_keep, GGUF_ARRAY), GGUF_F32, 4);
+        to = lay(lay_number(to, kept, 8), v->keep, 4 * kept);
+    }
+
+    for (int i = 0; i < n; i++) {
+        char name[32];
+        snprintf(name, sizeof name, "direction.%d", rows[i].layer - 1);
+        to = lay_number(lay_string(to, name), 1, 4); /* one dimension, */
+        to = lay_number(to, (uint64_t)v->d, 8);
+        to = lay_number(lay_number(to, 0, 4), (uint64_t)i * stride, 8); /* f32 */
+    }
+    to = start + round_up((size_t)(to - start), GGUF_ALIGN);
+    for (int i = 0; i < n; i++)
+        memcpy(to + (size_t)i * stride, rows[i].v, 4 * (size_t)v->d);
+    return to + (size_t)n * stride;
+}
+
+static steer_status save_gguf(const steer_vector *v, const char *path, steer_error *e) {
+    enum { NAMES = 4096, NAME = 128 };
+
+    size_t blocks = (size_t)v->layers + 1;
+    steer_edit *rows = zeros(blocks, sizeof *rows);
+    if (!rows)
+        return fail(e, STEER_ENOMEM, "%s: no memory to write it", path);
+    int n = steer_vector_edits(v, 1, rows);
+    size_t room = NAMES + 12 * blocks + (size_t)n * (NAME + 4 * (size_t)v->d);
+    char *bytes = zeros(room, 1);
+    steer_status status;
+    if (!bytes)
+        status = fail(e, STEER_ENOMEM, "%s: no memory to write it", path);
+    else if (n && !rows->layer)
+        status = fail(e, STEER_EARG,
+                      "%s: a control vector is added behind blocks, so it has no place for what "
+                      "enters block 0; take a later block, or another format than .gguf",
+                      path);
+    else
+        status = write_file(path, bytes, (size_t)(put_gguf(bytes, v, rows, n) - bytes), e);
+    free(bytes);
+    free(rows);
+    return status;
+}
+
+/* What is left of a file's bytes; `failed` once more were wanted than there are. */
+typedef struct {
+    const unsigned char *at;
+    size_t left;
+    int failed;
+} byte_reader;
+
+/* The next n bytes, or NULL. */
+static const unsigned char *take_bytes(byte_reader *r, uint64_t n) {
+    const unsigned char *at = r->at;
+    if (r->failed || n > r->left) {
+        r->failed = 1;
+        return NULL;
+    }
+    r->at += n;
+    r->left -= (size_t)n;
+    return at;
+}
+
+static uint64_t take_number(byte_reader *r, size_t bytes) { /* 0 where there is none */
+    uint64_t x = 0;
+    const unsigned char *at = take_bytes(r, bytes);
+    if (at)
+        memcpy(&x, at, bytes);
+    return x;
+}
+
+/* The next string into to, as much of it as fits; a longer one is none of those looked for. */
+static void take_text(byte_reader *r, char *to, size_t room) {
+    uint64_t n = take_number(r, 8);
+    const unsigned char *at = take_bytes(r, n);
+    *to = 0;
+    if (!at)
+        return;
+    n = n < room ? n : room - 1;
+    memcpy(to, at, (size_t)n);
+    to[n] = 0;
+}
+
+/* Over the value of a field; of an array *count is its length, *at where it begins. */
+static void take_value(byte_reader *r, uint32_t type, uint64_t *count, const unsigned char **at) {
+    char ignored[1];
+    int array = type == GGUF_ARRAY;
+    uint32_t of = array ? (uint32_t)take_number(r, 4) : type;
+    *count = array ? take_number(r, 8) : 1;
+    *at = r->at;
+    if (of >= GGUF_TYPES || of == GGUF_ARRAY)
+        r->failed = 1;
+    else if (of != GGUF_TEXT)
+        take_bytes(r, *count > r->left ? UINT64_MAX : *count * gguf_bytes[of]);
+    else
+        for (uint64_t i = 0; i < *count && !r->failed; i++)
+            take_text(r, ignored, 1);
+}
+
+/* What a GGUF says before its tensors. */
+typedef struct {
+    vector_header h;
+    char architecture[32];
+    uint64_t align, kept;      /* numbers of keep */
+    const unsigned char *keep; /* or NULL */
+} gguf_head;
+
+/* The next field, if it is one that is looked for. */
+static void take_field(byte_reader *r, gguf_head *g) {
+    char key[64];
+    const unsigned char *at;
+    uint64_t count;
+    take_text(r, key, sizeof key);
+    uint32_t type = (uint32_t)take_number(r, 4);
+    byte_reader value = *r;
+    take_value(r, type, &count, &at);
+    if (r->failed)
+        return;
+    if (type == GGUF_TEXT && !strcmp(key, "general.architecture"))
+        take_text(&value, g->architecture, sizeof g->architecture);
+    if (type == GGUF_U32 && !strcmp(key, "general.alignment"))
+        g->align = take_number(&value, 4);
+    if (type == GGUF_ARRAY && !strcmp(key, gguf_keep) && take_number(&value, 4) == GGUF_F32) {
+        g->keep = at;
+        g->kept = count;
+    }
+    for (int i = 0; i < GGUF_FIELDS; i++) {
+        char *field = (char *)&g->h + gguf_fields[i].at;
+        if (type != gguf_fields[i].type || strcmp(key, gguf_fields[i].key))
+            continue;
+        if (type == GGUF_TEXT)
+            take_text(&value, field, gguf_fields[i].bytes);
+        else
+            memcpy(field, at, gguf_fields[i].bytes);
+    }
+}
+
+/* The next tensor's place among the numbers, and the block whose input it is added to; -1: it is no
+ * direction. */
+static int take_direction(byte_reader *r, uint64_t *d, uint64_t *offset) {
+    char name[32];
+    size_t lead = strlen("direction.");
+    take_text(r, name, sizeof name);
+    uint64_t dimensions = take_number(r, 4);
+    for (uint64_t i = 0; i < dimensions && !r->failed; i++)
+        *d = take_number(r, 8);
+    uint64_t type = take_number(r, 4);
+    *offset = take_number(r, 8);
+    size_t digits = strlen(name) < lead ? 0 : strspn(name + lead, "0123456789");
+    if (r->failed || strncmp(name, "direction.", lead) || outside((int)digits, 1, 3) ||
+        name[lead + digits] || dimensions != 1 || type)
+        return -1;
+    return atoi(name + lead) + 1;
+}
+
+/* Over the n tensors; has[b] 1: one of them is added to the input of block b. */
+static steer_status find_directions(byte_reader *r, uint64_t n, const steer_model *m,
+                                    unsigned char *has, const char *path, steer_error *e) {
+    const steer_config *config = &m->config;
+    for (uint64_t i = 0; i < n; i++) {
+        uint64_t d = 0, offset;
+        int b = take_direction(r, &d, &offset);
+        if (b < 0)
+            return fail(e, STEER_EFORMAT,
+                        "%s: tensor %.0f is no direction.N of one row of f32, or damaged", path,
+                        (double)i);
+        if (b > config->layers || d != (uint64_t)config->d)
+            return fail(e, STEER_EMISMATCH,
+                        "%s: direction.%d of %.0f numbers does not fit %s, of %d blocks and width "
+                        "d = %d",
+                        path, b - 1, (double)d, config->name, config->layers, config->d);
+        if (has[b]++)
+            return fail(e, STEER_EFORMAT, "%s: direction.%d comes twice", path, b - 1);
+    }
+    return STEER_OK;
+}
+
+/* The directions of the n tensors into rows [layers + 1][d], or, where rows is NULL, into to [d], of
+ * which there is one. */
+static steer_status take_directions(byte_reader tensors, uint64_t n, byte_reader numbers,
+                                    const steer_model *m, float *rows, float *to, const char *path,
+                                    steer_error *e) {
+    for (uint64_t i = 0; i < n; i++) {
+        uint64_t d = 0, offset = 0;
+        int b = take_direction(&tensors, &d, &offset);
+        byte_reader own = numbers;
+        take_bytes(&own, offset);
+        const unsigned char *from = take_bytes(&own, 4 * (uint64_t)m->config.d);
+        if (!from)
+            return fail(e, STEER_EFORMAT, "%s: truncated: direction.%d is not whole", path, b - 1);
+        memcpy(rows ? rows + (size_t)b * m->config.d : to, from, 4 * (size_t)m->config.d);
+    }
+    return STEER_OK;
+}
+
+static steer_status read_gguf(steer_vector *v, const steer_model *m, const unsigned char *bytes,
+                              size_t n, const char *path, unsigned flags, steer_error *e) {
+    const steer_config *config = &m->config;
+    byte_reader r = {bytes, n, 0};
+    take_bytes(&r, 4);
+    uint64_t version = take_number(&r, 4), tensors = take_number(&r, 8);
+    uint64_t fields = take_number(&r, 8);
+    gguf_head g = {.align = GGUF_ALIGN,
+                   .h = {.d = config->d,
+                         .layers = config->layers,
+                         .layer = -1,
+                         .pos = -1,
+                         .coeff = 1,
+                         .method = "gguf"}};
+    for (uint64_t i = 0; i < fields && !r.failed; i++)
+        take_field(&r, &g);
+    if (r.failed || outside((int)version, 2, GGUF_VERSION))
+        return fail(e, STEER_EFORMAT, "%s: a damaged GGUF, or of an unknown version", path);
+    if (strcmp(g.architecture, "controlvector"))
+        return fail(e, STEER_EFORMAT, "%s: a GGUF that is no control vector but \"%.31s\"", path,
+                    g.architecture);
+    if (!g.align || g.align > GGUF_MOST_ALIGN || !tensors)
+        return fail(e, STEER_EFORMAT, "%s: a control vector without directions, or damaged", path);
+
+    unsigned char has[MAX_BLOCKS + 1] = {0};
+    byte_reader infos = r;
+    TRY(find_directions(&r, tensors, m, has, path, e));
+    size_t read = n - r.left;
+    take_bytes(&r, round_up(read, (size_t)g.align) - read);
+
+    int first = (int)((unsigned char *)memchr(has, 1, sizeof has) - has);
+    g.h.several = tensors > 1 || first == config->layers;
+    g.h.keepless = g.kept != 3 * (uint64_t)config->layers;
+    if (g.h.layer < 0)
+        g.h.layer = first;
+    TRY(begin_vector(v, m, &g.h, path, flags, e));
+    if (!v->every && !has[v->layer])
+        return fail(e, STEER_EMISMATCH, "%s: it says block %d, and has no direction for it", path,
+                    v->layer);
+    if (v->keep)
+        memcpy(v->keep, g.keep, 12 * (size_t)config->layers);
+    return take_directions(infos, tensors, r, m, v->every, v->v, path, e);
+}
+
+/* ---- Vectors in NPY, numpy's format of one array: a magic, a version, the length of a text that
+ * says type and shape, the numbers. */
+
+enum { NPY_HEAD = 128, NPY_TEXT_AT = 10 };
+
+static const char npy_magic[] = "\x93NUMPY";
+
+static steer_status save_npy(const steer_vector *v, const char *path, steer_error *e) {
+    size_t n = 4 * direction_floats(v);
+    char *bytes = zeros(add(NPY_HEAD, n), 1), text[NPY_HEAD - NPY_TEXT_AT], shape[32];
+    if (!bytes)
+        return fail(e, STEER_ENOMEM, "%s: no memory to write it", path);
+    if (v->every)
+        snprintf(shape, sizeof shape, "(%d, %d)", v->layers + 1, v->d);
+    else
+        snprintf(shape, sizeof shape, "(%d,)", v->d);
+    int length = snprintf(text, sizeof text,
+                          "{'descr': '<f4', 'fortran_order': False, 'shape': %s, }", shape);
+    char *to = lay_number(lay(bytes, npy_magic, 6), 1, 2); /* version 1.0 */
+    to = lay_number(to, sizeof text, 2);
+    memset(to, ' ', sizeof text - 1);
+    memcpy(to, text, (size_t)length);
+    to[sizeof text - 1] = '\n';
+    memcpy(bytes + NPY_HEAD, v->every ? v->every : v->v, n);
+    steer_status status = write_file(path, bytes, NPY_HEAD + n, e);
+    free(bytes);
+    return status;
+}
+
+/* An array [d] is for the model's site; [layers][d] or [layers + 1][d] for the input of each block,
+ * and behind the last. */
+static steer_status read_npy(steer_vector *v, const steer_model *m, const unsigned char *bytes,
+                             size_t n, const char *path, unsigned flags, steer_error *e) {
+    const steer_config *config = &m->config;
+    vector_header h = {.d = config->d,
+                       .layers = config->layers,
+                       .layer = config->site_layer,
+                       .pos = min_int(config->site_pos, -1),
+                       .coeff = 1,
+                       .method = "npy",
+                       .keepless = 1};
+    char text[256] = "";
+    byte_reader r = {bytes, n, 0};
+    take_bytes(&r, 6);
+    int version = (int)take_number(&r, 2) & 255;
+    uint64_t length = take_number(&r, version == 1 ? 2 : 4);
+    const unsigned char *head = take_bytes(&r, length);
+    if (head)
+        memcpy(text, head, min_size((size_t)length, sizeof text - 1));
+
+    int rows = 1, d = 0, end = 0;
+    const char *shape = strstr(text, "'shape': (");
+    if (shape && sscanf(shape, "'shape': (%9d,)%n", &d, &end) && !end)
+        sscanf(shape, "'shape': (%9d, %9d)%n", &rows, &d, &end);
+    size_t width = strstr(text, "'<f8'") ? 8 : 4;
+    h.several = rows > 1;
+    if (h.several)
+        h.layer = 0;
+    if (!end || !strstr(text, "'fortran_order': False") || (width == 4 && !strstr(text, "'<f4'")) ||
+        d != config->d || (rows != 1 && rows != config->layers && rows != config->layers + 1) ||
+        r.left != (size_t)rows * (size_t)d * width)
+        return fail(e, STEER_EMISMATCH,
+                    "%s: not an array of float32 or float64 [%d] or [%d][%d], whole and by rows",
+                    path, config->d, config->layers + 1, config->d);
+
+    TRY(begin_vector(v, m, &h, path, flags, e));
+    float *to = v->every ? v->every : v->v;
+    for (size_t i = 0; i < (size_t)rows * (size_t)d; i++) {
+        double wide;
+        memcpy(width == 8 ? (void *)&wide : (void *)&to[i], r.at + i * width, width);
+        if (width == 8)
+            to[i] = (float)wide;
+    }
+    return STEER_OK;
+}
+
+/* ---- Any of these. */
+
+static int ends_with(const char *s, const char *end) {
+    size_t n = strlen(s), k = strlen(end);
+    return n > k && !strcmp(s + n - k, end);
+}
+
+steer_status steer_vector_save(const steer_vector *v, const char *path, steer_error *e) {
+    clear_error(e);
+    if (!v->v || outside(v->d, 1, 1 << 16) || outside(v->layers, 1, MAX_BLOCKS))
+        return fail(e, STEER_EARG, "%s: no vector of %d numbers and %d blocks to write", path, v->d,
+                    v->layers);
+    if (ends_with(path, ".gguf"))
+        return save_gguf(v, path, e);
+    return ends_with(path, ".npy") ? save_npy(v, path, e) : save_own(v, path, e);
+}
+
+/* The first number that is none, or -1. */
+static long not_finite(const float *x, size_t n) {
+    for (size_t i = 0; x && i < n; i++)
+        if (!isfinite(x[i]))
+            return (long)i;
+    return -1;
+}
+
+static steer_status read_vector(steer_vector *v, const steer_model *m, const unsigned char *bytes,
+                                size_t n, const char *path, unsigned flags, steer_error *e) {
+    if (flags & ~(unsigned)STEER_FOREIGN)
+        return fail(e, STEER_EARG, "%s: steer_vector_load knows no flags %#x", path, flags);
+    if (n > 4 && !memcmp(bytes, "GGUF", 4))
+        TRY(read_gguf(v, m, bytes, n, path, flags, e));
+    else if (n > 6 && !memcmp(bytes, npy_magic, 6))
+        TRY(read_npy(v, m, bytes, n, path, flags, e));
+    else
+        TRY(read_own(v, m, bytes, n, path, flags, e));
+
+    long bad = not_finite(v->every ? v->every : v->v, direction_floats(v));
+    if (bad < 0)
+        bad = not_finite(v->keep, 3 * (size_t)v->layers);
+    if (bad >= 0)
+        return fail(e, STEER_ENONFINITE, "%s: number %ld is not finite; make it again", path, bad);
+    if (!v->every)
+        return STEER_OK;
+    steer_edit rows[MAX_BLOCKS + 1];
+    int count = steer_vector_edits(v, 1, rows), at = 0;
+    if (!count)
+        return fail(e, STEER_EFORMAT, "%s: directions of zeros alone", path);
+    while (at < count && rows[at].layer != v->layer)
+        at++;
+    at = at < count ? at : 0; /* what stands for it is a row that is added */
+    v->layer = rows[at].layer;
+    copy_floats(v->v, rows[at].v, (size_t)v->d);
     return STEER_OK;
 }
 
 steer_status steer_vector_load_memory(steer_vector *v, const void *bytes, size_t size,
-                                      const char *name, const steer_model *m, steer_error *e) {
+                                      const char *name, const steer_model *m, unsigned flags,
+                                      steer_error *e) {
     clear_error(e);
-    vector_header h = {0};
-    size_t d = m->config.d, kept = 3 * m->config.layers;
     *v = (steer_vector){0};
-    memcpy(&h, bytes, size < sizeof h ? size : sizeof h);
-    h.method[15] = h.model[63] = 0;
-    TRY(check_vector(m, name, &h, bytes, size, e));
-    TRY(steer_vector_new(v, m, h.method, h.layer, h.pos, h.coeff, e));
-
-    const unsigned char *numbers = (const unsigned char *)bytes + sizeof h;
-    memcpy(v->v, numbers, 4 * d);
-    memcpy(v->keep, numbers + 4 * d, 4 * kept);
-    for (size_t i = 0; i < d + kept; i++)
-        if (!isfinite(i < d ? v->v[i] : v->keep[i - d])) {
-            steer_vector_free(v);
-            return fail(e, STEER_ENONFINITE, "%s: number %zu is not finite; make it again", name,
-                        i);
-        }
-    return STEER_OK;
+    steer_status status = read_vector(v, m, bytes, size, name, flags, e);
+    if (status)
+        steer_vector_free(v);
+    return status;
 }
 
 steer_status steer_vector_load(steer_vector *v, const char *path, const steer_model *m,
-                               steer_error *e) {
+                               unsigned flags, steer_error *e) {
     clear_error(e);
     char *bytes;
     size_t n;
     *v = (steer_vector){0};
     TRY(load_file(path, &bytes, &n, e));
-    steer_status status = steer_vector_load_memory(v, bytes, n, path, m, e);
+    steer_status status = steer_vector_load_memory(v, bytes, n, path, m, flags, e);
     free(bytes);
     return status;
 }
@@ -5403,6 +5923,9 @@ steer_status steer_attribute(tracer *t, const example *x, const float *s, int me
     set_zero(scores->vector, d);
     set_zero(scores->edge, edge_cells(&t->graph));
     set_zero(scores->aware, edge_cells(&t->graph));
+    size_t slopes = (size_t)n * d * (1 + 2 * t->graph.blocks);
+    if (scores->gradient)
+        memset(scores->gradient, 0, sizeof(float) * slopes);
     TRY(run_ends(t, x, s, e));
     int n_poi = scores->positions = find_poi(t, x, metric);
     if (!n_poi)
@@ -5410,6 +5933,8 @@ steer_status steer_attribute(tracer *t, const example *x, const float *s, int me
     scores->total = metric_of(t, metric, source, t->final[source], n_poi) -
                     metric_of(t, metric, source, t->final[!source], n_poi);
     TRY(integrate(t, x, s, metric, steps, n_poi, e));
+    if (scores->gradient)
+        copy_floats(scores->gradient, t->grad.out, slopes);
 
     /* The steering site: its Delta is +-a s at every position. */
     set_zero(t->by_dimension, d);
@@ -9153,7 +9678,7 @@ static steer_status steering_table(experiment *s) {
     both(s->test, s->n_test, unsteered, conditions);
     both(s->test, s->n_test, add_vector(s, s->v.v, s->v.coeff), conditions + 2);
     both(s->test, s->n_test, ablate(s->v.v, NULL), conditions + 4);
-    both(s->test, s->n_test, ablate(s->v.v, s->v.keep), conditions + 6);
+    both(s->test, s->v.keep ? s->n_test : 0, ablate(s->v.v, s->v.keep), conditions + 6);
     for (int i = 0; i < CONTROLS; i++) {
         float *v = row_at(random, i, d);
         random_control(s, i, v);
@@ -9166,7 +9691,7 @@ static steer_status steering_table(experiment *s) {
         str("Steering (paper: Table 2): %s, coefficient %g; test prompts, %s; random: %d "
             "vectors of the same norm, their mean and range",
             site_name(s->v.layer, s->v.pos).s, (double)s->v.coeff, words->share, CONTROLS);
-    conditions_table(s, "steering", title.s, conditions, paper_steering, 8);
+    conditions_table(s, "steering", title.s, conditions, paper_steering, s->v.keep ? 8 : 6);
     control_rows(s);
     if (conditions[HARMFUL].refused < 0.1)
         say(s->out,
@@ -11286,6 +11811,7 @@ typedef struct {
     const char *report, *store, *shard, *circuit, *control;
     const char *with, *without, *judge, *first;
     int64_t compare, quiet, verify, verbose, json, quick, no_scores, salvage, no_mmap; /* flags */
+    int64_t foreign;
     int64_t ablate, metric, method; /* places among the words */
     int64_t max_new, seed, train, limit, val, map, patch, pairs, exact, epochs, max_mem;
     int64_t threads;
@@ -11319,11 +11845,13 @@ typedef struct {
 #define AT_FIELD(field) offsetof(options, field)
 static const known_option all_options[] = {
     {"vector", "FILE", TEXT, AT_FIELD(vector), 0, 0, 0, FOR_TALK | FOR_TESTS,
-     "a steering vector that `steer vector` made"},
+     "a steering vector: one that `steer vector` made, a control vector (.gguf) of llama.cpp or "
+     "repeng, or an array of numpy (.npy)"},
+    {"foreign", NULL, FLAG, AT_FIELD(foreign), 0, 0, 0, FOR_TALK | FOR_TESTS,
+     "take a vector of another model of this width, or of one that its file does not name"},
     {"coeff", "A", REAL, AT_FIELD(coeff), -1e6, 1e6, NAN, FOR_TALK | FOR_EXPERIMENTS,
-     "the vector's coefficient (otherwise its file's or model's); + induces the behaviour, - "
-     "bypasses "
-     "it"},
+     "the vector is multiplied by this (otherwise by its file's or model's coefficient, which the "
+     "numbers in the file do not hold); + induces the behaviour, - bypasses it"},
     {"freeze", "LIST", TEXT, AT_FIELD(freeze), 0, 0, 0, FOR_TALK,
      "what is read from the unsteered run: some of qk,v,mlp"},
     {"remove", "LIST", TEXT, AT_FIELD(remove), 0, 0, 0, FOR_TALK,
@@ -11357,8 +11885,10 @@ static const known_option all_options[] = {
     {"verify", NULL, FLAG, AT_FIELD(verify), 0, 0, 0, FOR_INFO, "check the weights' checksum too"},
     {"method", "dim|ntp|po", CHOICE, AT_FIELD(method), 0, 0, 0, FOR_VECTOR,
      "difference in means, or trained: next-token prediction, preference optimisation"},
-    {"site", "L,P", TEXT, AT_FIELD(site), 0, 0, 0, FOR_VECTOR | FOR_REPRODUCE,
-     "block and position of the vector, such as 14,-4; reproduce: or auto, the paper's rule"},
+    {"site", "L,P", TEXT, AT_FIELD(site), 0, 0, 0, FOR_TALK | FOR_EXPERIMENTS,
+     "block and position of the vector, such as 14,-4; of a --vector: which one of several "
+     "blocks', "
+     "or where it is added; reproduce: or auto, the paper's rule"},
     {"data", "DIR", TEXT, AT_FIELD(data), 0, 0, 0, FOR_EXPERIMENTS,
      "folder of the prompts, harmful-test.txt and so on (otherwise the model's)"},
     {"with", "FILE", TEXT, AT_FIELD(with), 0, 0, 0, FOR_EXPERIMENTS,
@@ -11404,7 +11934,8 @@ static const known_option all_options[] = {
     {"circuit", "FILE", TEXT, AT_FIELD(circuit), 0, 0, 0, FOR_CIRCUIT,
      "the faithfulness of this circuit instead of the search for one"},
     {"out", "FILE", TEXT, AT_FIELD(out), 0, 0, 0, FOR_VECTOR | FOR_CIRCUIT | FOR_MERGE,
-     "where the vector, the smallest circuit or the joint store is written"},
+     "where the vector (NAME.gguf: as llama.cpp and repeng read it; NAME.npy: an array of numpy), "
+     "the smallest circuit or the joint store is written"},
     {"report", "NAME", TEXT, AT_FIELD(report), 0, 0, 0, FOR_EXPERIMENTS,
      "write the tables to NAME.json, and to the page NAME.html, too"},
     {"verbose", NULL, FLAG, AT_FIELD(verbose), 0, 0, 0, FOR_REPRODUCE,
@@ -11439,6 +11970,8 @@ static const struct {
     const char *other;
 } option_rules[] = {
     {FOR_TALK, "coeff", NEEDS, "vector"},
+    {FOR_TALK, "site", NEEDS, "vector"},
+    {FOR_TALK | FOR_TESTS, "foreign", NEEDS, "vector"},
     {FOR_TALK, "freeze", NEEDS, "vector"},
     {FOR_TALK, "remove", NEEDS, "vector"},
     {FOR_TALK, "ablate", NEEDS, "vector"},
@@ -11791,7 +12324,7 @@ static steer_status check_values(const known_command *c, const options *o, steer
         return fail(e, MISUSED, "--map %d needs vectors of all sites: no --vector", (int)o->map);
     if (c->bit == FOR_REPRODUCE && o->vector && o->n_arguments > 1)
         return fail(e, MISUSED, "--vector is of one model: give one");
-    if (c->bit == FOR_VECTOR && automatic)
+    if (c->bit != FOR_REPRODUCE && automatic)
         return fail(e, MISUSED, "--site auto is for `steer reproduce`");
     for (size_t i = 0; i < sizeof for_training / sizeof *for_training; i++)
         if (c->bit == FOR_VECTOR && o->method == DIM && is_given(o, for_training[i]))
@@ -12081,15 +12614,64 @@ static steer_status check_not_zero(experiment *s) {
                            "later block");
 }
 
-/* The study's vector, from its file; with the coefficient that was given, else the file's. */
-static steer_status load_vector(experiment *s, const options *o) {
+enum { TO_ZERO, TO_MEAN }; /* --ablate */
+
+/* Of the directions of several blocks the one at o->site; one alone may be added at another block. */
+static steer_status take_direction_at(experiment *s, const options *o) {
     steer_vector *v = &s->v;
-    TRY(steer_vector_load(v, o->vector, s->m, s->e));
+    int layer, pos;
+    read_two(o->site, ',', &layer, &pos);
+    TRY(check_site(s->m, layer, pos, s->e));
+    if (v->every)
+        copy_floats(v->v, row_at(v->every, layer, v->d), (size_t)v->d);
+    v->layer = layer;
+    v->pos = pos;
+    free(v->every);
+    v->every = NULL;
+    return STEER_OK;
+}
+
+/* A vector that was not made on this very file: in one line, of what and for what it is taken. */
+static void tell_origin(const experiment *s, const options *o) {
+    const steer_vector *v = &s->v;
+    const steer_config *c = &s->m->config;
+    steer_edit added[MAX_BLOCKS + 1];
+    int n = steer_vector_edits(v, 1, added);
+    const char *model = *v->model ? v->model : "a model that it does not name";
+    string where = str("block %d", n ? added[0].layer : v->layer);
+    if (n > 1)
+        where = str("%d blocks, %d to %d", n, added[0].layer, added[n - 1].layer);
+    if (v->identity && v->identity == c->identity && v->fingerprint != c->fingerprint)
+        notice("%s: made with another file of this model; %s, coefficient %g", o->vector, where.s,
+               (double)v->coeff);
+    else if (v->fingerprint != c->fingerprint)
+        notice("%s: made for %s, taken for %s as --foreign says; %s, coefficient %g", o->vector,
+               model, c->name, where.s, (double)v->coeff);
+}
+
+/* The study's vector, from its file; with the coefficient that was given, else the file's. several 1:
+ * directions of several blocks may be added together. */
+static steer_status load_vector(experiment *s, const options *o, int several) {
+    steer_vector *v = &s->v;
+    TRY(steer_vector_load(v, o->vector, s->m, o->foreign ? STEER_FOREIGN : 0, s->e));
+    if (o->site)
+        TRY(take_direction_at(s, o));
+    if (v->every && !several)
+        return fail(
+            s->e, MISUSED,
+            "%s holds directions for several blocks, and one is wanted here: give --site L,P",
+            o->vector);
+    if (o->ablate == TO_MEAN && !v->keep)
+        return fail(s->e, MISUSED,
+                    "--ablate mean: %s does not hold the means of this model; take --ablate zero",
+                    o->vector);
     if (!isnan(o->coeff))
         v->coeff = (float)o->coeff;
     else if (v->coeff == 0)
         return fail(s->e, MISUSED, "%s holds the coefficient 0: give --coeff", o->vector);
-    return check_not_zero(s);
+    TRY(check_not_zero(s));
+    tell_origin(s, o);
+    return STEER_OK;
 }
 
 /* What the options --freeze and --remove name; the vector, if there is one, is the experiment's. */
@@ -12097,7 +12679,9 @@ static steer_status read_plan(experiment *s, const options *o, unsigned *frozen,
                               unsigned *removed) {
     TRY(words(o->freeze, "freeze", freezes, frozen, s->e));
     TRY(words(o->remove, "remove", removals, removed, s->e));
-    return o->vector ? load_vector(s, o) : STEER_OK;
+    if (o->vector)
+        TRY(load_vector(s, o, o->ablate == UNSET));
+    return STEER_OK;
 }
 
 static int adds_vector(const options *o) {
@@ -12105,17 +12689,26 @@ static int adds_vector(const options *o) {
 }
 
 /* The plan that they describe; no edits, when it changes nothing. */
-static edit_list edits_of(const experiment *s, const options *o, unsigned frozen,
-                          unsigned removed) {
-    enum { TO_MEAN = 1 };
-
+static steer_status plan_of_options(experiment *s, const options *o, unsigned frozen,
+                                    unsigned removed, steer_plan *plan) {
     const steer_vector *v = &s->v;
-    if (o->vector && o->ablate != UNSET)
-        return ablate(v->v, o->ablate == TO_MEAN ? v->keep : NULL);
-    if (!adds_vector(o) || v->coeff == 0)
-        return unsteered;
-    edit_list steered = add_vector(s, v->v, v->coeff);
-    return with(with(steered, STEER_FREEZE, frozen), STEER_REMOVE, removed);
+    steer_edit *edits;
+    *plan = (steer_plan){0};
+    if (!o->vector || (adds_vector(o) && v->coeff == 0))
+        return STEER_OK;
+    if (!GET(edits, v->layers + 3))
+        return s->e->code;
+    int n = 1;
+    if (adds_vector(o))
+        n = steer_vector_edits(v, v->coeff, edits);
+    else
+        *edits = ablate(v->v, o->ablate == TO_MEAN ? v->keep : NULL).edits[0];
+    if (frozen)
+        edits[n++] = (steer_edit){STEER_FREEZE, .what = frozen};
+    if (removed)
+        edits[n++] = (steer_edit){STEER_REMOVE, .what = removed};
+    *plan = (steer_plan){edits, n};
+    return STEER_OK;
 }
 
 /* A context for streams of such prompts with answers: fewer, down to 16, while it is above 3 GB. */
@@ -12214,24 +12807,22 @@ static string changes_in_words(unsigned frozen, unsigned removed) {
 
 /* The plans of answers side by side: unsteered, steered, and with a freeze or a removal that too. */
 typedef struct {
-    edit_list edits[MOST_COLUMNS];
     steer_plan plans[MOST_COLUMNS];
     string titles[MOST_COLUMNS];
     int n;
 } compared_plans;
 
-static void set_comparison(const experiment *s, const options *o, unsigned frozen, unsigned removed,
-                           compared_plans *x) {
+static steer_status set_comparison(experiment *s, const options *o, unsigned frozen,
+                                   unsigned removed, compared_plans *x) {
     string changes = changes_in_words(frozen, removed);
     x->n = frozen | removed ? 3 : 2;
-    x->edits[0] = unsteered;
-    x->edits[1] = edits_of(s, o, 0, 0);
-    x->edits[2] = edits_of(s, o, frozen, removed);
+    x->plans[0] = (steer_plan){0};
+    TRY(plan_of_options(s, o, 0, 0, &x->plans[1]));
+    TRY(plan_of_options(s, o, frozen, removed, &x->plans[2]));
     x->titles[0] = str("unsteered");
     x->titles[1] = str("%s", o->ablate != UNSET ? "ablated" : "steered");
     x->titles[2] = str("steered, %s", changes.s);
-    for (int i = 0; i < x->n; i++)
-        x->plans[i] = (steer_plan){x->edits[i].edits, x->edits[i].n};
+    return STEER_OK;
 }
 
 /* What becomes of answers as they are made. */
@@ -12377,11 +12968,11 @@ static steer_status command_generate(experiment *s, const options *o) {
     steer_job *jobs;
     TRY(set_max_new(s, o, 256));
     TRY(read_plan(s, o, &frozen, &removed));
-    edit_list edits = edits_of(s, o, frozen, removed);
-    steer_plan plan = {edits.edits, edits.n};
+    steer_plan plan;
+    TRY(plan_of_options(s, o, frozen, removed, &plan));
     compared_plans compared = {.n = 1};
     if (o->compare)
-        set_comparison(s, o, frozen, removed, &compared);
+        TRY(set_comparison(s, o, frozen, removed, &compared));
     if (o->jsonl)
         TRY(check_output(o->jsonl, IN_PLACE, s->e));
     if (o->prompts)
@@ -12440,11 +13031,11 @@ static int tokens_of_turns(const conversation *x, int n, int *tokens, int *room)
 static steer_status chat_turn(conversation *x) {
     experiment *s = x->s;
     int tokens[MAX_CHAT], room, count = tokens_of_turns(x, x->n + 1, tokens, &room);
-    edit_list edits = edits_of(s, &x->now, x->frozen, x->removed);
-    steer_plan plan = {edits.edits, edits.n};
+    steer_plan plan;
     if (count < 0)
         return s->e->code;
-    steer_job job = {tokens, count, room, edits.n ? &plan : NULL, .out = x->out};
+    TRY(plan_of_options(s, &x->now, x->frozen, x->removed, &plan));
+    steer_job job = {tokens, count, room, plan.n ? &plan : NULL, .out = x->out};
     answer_sink a = {.s = s, .c = s->c, .o = &x->now, .jobs = &job, .one = 1};
     TRY(make_answers(&a, 1));
     TRY(flush_output(stdout, s->e));
@@ -12464,7 +13055,7 @@ static steer_status chat_compare(conversation *x) {
     int count = tokens_of_turns(x, x->n - 1, tokens, &room);
     if (count < 0 || !GET(out, MOST_COLUMNS * s->max_new))
         return s->e->code;
-    set_comparison(s, &x->now, x->frozen, x->removed, &compared);
+    TRY(set_comparison(s, &x->now, x->frozen, x->removed, &compared));
     for (int i = 0; i < compared.n; i++)
         jobs[i] = (steer_job){tokens, count, room, .out = out + i * s->max_new,
                               .plan = compared.plans[i].n ? &compared.plans[i] : NULL};
@@ -12487,8 +13078,9 @@ static steer_status chat_vector(conversation *x, const char *path) {
         return s->e->code;
     x->now.vector = strcpy(name, path);
     x->now.coeff = NAN;
+    x->now.site = NULL; /* it was the other one's */
     s->v = (steer_vector){0};
-    steer_status status = load_vector(s, &x->now);
+    steer_status status = load_vector(s, &x->now, adds_vector(&x->now));
     steer_vector_free(status ? &s->v : &before);
     if (!status)
         return STEER_OK;
@@ -12861,7 +13453,7 @@ static steer_status read_request(experiment *s, const options *o) {
     }
     if (s->requested.given)
         TRY(check_site(s->m, layer, pos, s->e));
-    if (s->requested.given && layer == 0 && pos)
+    if (s->requested.given && layer == 0 && pos && !o->vector)
         return fail(s->e, MISUSED,
                     "--site %s: at block 0 a token of the template is the same in "
                     "every prompt, and the vector zero; take a later block",
@@ -12898,6 +13490,17 @@ static steer_status save_vector(experiment *s, int which, const options *o) {
         return status;
     say(s->out, "%s: %s, %s, coefficient %g", o->out, name, site_name(v->layer, v->pos).s,
         (double)v->coeff);
+    if (ends_with(o->out, ".gguf"))
+        say(s->out,
+            "the coefficient is not multiplied in: llama.cpp adds what is steered here by "
+            "--control-vector-scaled %s:%g%s",
+            o->out, (double)v->coeff,
+            v->layer == 1 ? " (but refuses direction.0, which this is; repeng takes it)" : "");
+    if (ends_with(o->out, ".npy"))
+        say(s->out,
+            "an array holds neither the coefficient nor the block: load it with --foreign "
+            "--site %d,%d --coeff %g",
+            v->layer, v->pos, (double)v->coeff);
     return STEER_OK;
 }
 
@@ -12978,7 +13581,7 @@ static steer_status prepare_paper(experiment *s, const options *o) {
     s->max_bytes = o->max_mem == UNSET ? 0 : (size_t)o->max_mem * 1000000;
     TRY(set_max_new(s, o, box ? 64 : 48));
     if (o->vector)
-        TRY(load_vector(s, o));
+        TRY(load_vector(s, o, 0));
     if (s->stages == TRAIN || s->save)
         TRY(check_output(o->out, WHOLE, s->e));
     TRY(load_prompts(s, o));

@@ -96,6 +96,9 @@ typedef struct {
         local_rope;       /* queries and keys are normed by head before rope; blocks with a window
                                 have rotations of their own */
     uint64_t fingerprint; /* of all bytes of the file */
+    uint64_t identity;    /* of the model in files of any type of weights: its shape (but max_seq),
+                          tokenizer, norms and biases. Fine-tuning that leaves all of these as they
+                          were is not seen */
     char name[64];
 } steer_config;
 
@@ -140,7 +143,8 @@ int steer_eoi(const steer_model *m); /* end-of-instruction tokens: positions -eo
 
 /* ---- Plans: what a stream does differently, as a list of edits. Data, not callbacks. ---- */
 typedef enum {
-    STEER_ADD = 1, /* x += coeff * v at the input of block `layer`, v [d] the steering vector */
+    STEER_ADD = 1, /* x += coeff * v at the input of block `layer`, or behind the last one where it
+                      is their number; v [d] the steering vector */
     STEER_ABLATE,  /* the component along v [d] is set, at the inputs and at the attention and MLP
                       outputs of blocks >= layer, to 0 or to keep[] */
     STEER_FREEZE,  /* `what`, in blocks >= layer, is read from the unsteered twin (paper section 6,
@@ -296,31 +300,55 @@ steer_status steer_generate(steer_context *c, steer_job *jobs, int n,
 /* ---- Vectors ---- */
 typedef struct {
     int d, layers;
-    int layer, pos;        /* where it was taken: input of block; end-of-instruction position, or 0:
-                              over the tokens of responses */
-    float coeff;           /* the coefficient that it was chosen with */
-    uint64_t fingerprint;  /* of the model */
-    uint32_t template_crc; /* of the chat template */
-    char method[16], model[64]; /* "dim" */
-    float *v;                   /* [d], owned; not normalised */
-    float *keep;                /* [3][layers] means without the behaviour along v
-                                   (steer_edit.keep), owned */
+    int layer, pos; /* where it was taken: input of block; end-of-instruction position, or 0: over
+                       the tokens of responses */
+    float coeff;    /* the coefficient that it was chosen with; it is not multiplied in */
+    uint64_t fingerprint, identity; /* of the model that it was made for; 0: not known */
+    uint32_t template_crc;          /* of the chat template */
+    char method[16], model[64];     /* "dim" */
+    float *v;                       /* [d], owned; not normalised */
+    float *keep;  /* [3][layers] means without the behaviour along v (steer_edit.keep), owned; or
+                     NULL: not known */
+    float *every; /* NULL, or the directions of several blocks, owned: [layers + 1][d], what is
+                     added at the input of each and behind the last; zeros: nothing. v is its row
+                     `layer` */
 } steer_vector;
 
 /* A vector of zeros, to be filled in, for a block and a position -eoi .. 0, see steer_vector; method: what it is called in its file, at most 15 bytes. */
 steer_status steer_vector_new(steer_vector *v, const steer_model *m, const char *method, int layer,
                               int pos, float coeff, steer_error *e);
-/* A regular file is replaced whole or not at all, where links lead to it too, keeping its mode; its
+/* In the format that the path's end names: .gguf, .npy, else steer's own; only .npy loses what is
+ * not a number of v, or of every.
+ *
+ * A .gguf is a control vector, as llama.cpp and repeng read it: direction.N, which they add behind
+ * block N, is that of block N + 1 here. STEER_EARG: block 0, for which it has none. llama.cpp
+ * refuses direction.0, too. What is steer's own stands under keys of its own, steer.*, and comes
+ * back exactly. The coefficient is not multiplied in, here as there: scale by it.
+ *
+ * A regular file is replaced whole or not at all, where links lead to it too, keeping its mode; its
  * new bytes are first in PATH.part0 (or 1, ...), which only a signal can leave behind. Pipes and
  * devices are written to as they are. STEER_EIO: the system refused. */
 steer_status steer_vector_save(const steer_vector *v, const char *path, steer_error *e);
-/* STEER_EMISMATCH with the field named when it was made for another model or template; STEER_EIO,
+
+enum { STEER_FOREIGN = 1 }; /* flags of steer_vector_load */
+
+/* Any of these formats, whatever the file's name. The model has to be the one that the vector was
+ * made for, by fingerprint or, in another of its files, by identity; fingerprint tells which. Others
+ * of the same width, and files that do not say (of llama.cpp, repeng, numpy), want STEER_FOREIGN;
+ * then keep is NULL. What a file does not say is coefficient 1 and position -1; a .npy [d] is for
+ * the model's site, one of [layers or layers + 1][d] for all blocks.
+ *
+ * STEER_EMISMATCH with the field named when it was made for another model or template; STEER_EIO,
  * STEER_EFORMAT, STEER_ENONFINITE: the file can't be read, is none, or holds no finite numbers. */
 steer_status steer_vector_load(steer_vector *v, const char *path, const steer_model *m,
-                               steer_error *e);
+                               unsigned flags, steer_error *e);
 /* The same of a file's bytes; `name` is for the errors. */
 steer_status steer_vector_load_memory(steer_vector *v, const void *bytes, size_t size,
-                                      const char *name, const steer_model *m, steer_error *e);
+                                      const char *name, const steer_model *m, unsigned flags,
+                                      steer_error *e);
+/* A STEER_ADD of coeff * v, or one a block with a direction, into edits[layers + 1] at most, which
+ * borrow the vector's numbers. Returns how many. */
+int steer_vector_edits(const steer_vector *v, float coeff, steer_edit *edits);
 void steer_vector_free(steer_vector *v);
 
 /* ---- Prompts, with and without a behaviour ---- */
@@ -420,11 +448,14 @@ typedef struct {
     double total;    /* m(source) - m(destination), in the metric's unit, as are all of these */
     double estimate; /* of it: node[0], the sum of vector[] */
     /* Arrays of the caller's; any may be NULL. */
-    double *node;   /* [nodes] */
-    double *vector; /* [d] of node 0, by dimension of the vector */
-    double *edge;   /* [slots][nodes], 0 where there is no edge: the paper's form, the gradient
+    double *node;    /* [nodes] */
+    double *vector;  /* [d] of node 0, by dimension of the vector */
+    double *edge;    /* [slots][nodes], 0 where there is no edge: the paper's form, the gradient
                        behind the slot's norm, */
-    double *aware;  /* and the norm-aware form, the gradient before it */
+    double *aware;   /* and the norm-aware form, the gradient before it */
+    float *gradient; /* [1 + 2 blocks][n][d] dm/dx at each position, averaged over the steps: x the
+                        residual at the vector's site, then what attention and MLP of each block add
+                        to the stream */
 } steer_scores;
 
 /* Integrated gradients over `steps` midpoints (paper eqs. 3 and 4) from destination to source; the

@@ -910,7 +910,12 @@ static void check_patterns(int kind) {
     /* Scores are what is asked for, whatever else is. */
     size_t edges = edge_cells(&w.t.graph);
     double *all = zeros(scores_width(&w.t), sizeof *all), *edge = zeros(edges, sizeof *edge);
-    steer_scores some = {.edge = edge, .positions = -1}, nothing = {.total = 7};
+    size_t plane = (size_t)w.x.n * (size_t)c->d,
+           slopes = plane * (size_t)(1 + 2 * w.t.graph.blocks);
+    float *gradient = malloc(slopes * sizeof *gradient);
+    memset(gradient, 0xFF, slopes * sizeof *gradient);
+    steer_scores some = {.edge = edge, .gradient = gradient, .positions = -1},
+                 nothing = {.total = 7};
     CHECK_THAT(!attribute(&w.t, &w.x, w.v, STEER_LOGIT, 2, all, &e) &&
                    !steer_attribute(&w.t, &w.x, w.v, STEER_LOGIT, 2, &some, &e) &&
                    !steer_attribute(&w.t, &w.x, w.v, STEER_LOGIT, 2, &nothing, &e),
@@ -919,6 +924,13 @@ static void check_patterns(int kind) {
                    some.positions == all[SCORE_POSITIONS] && some.total == nothing.total &&
                    some.total == all[SCORE_TOTAL] && nothing.estimate == all[SCORE_ESTIMATE],
                "%s: other scores where fewer are asked for", family_names[kind]);
+    double along = 0; /* the steering site's Delta is +-a s at every position */
+    for (size_t i = 0; i < plane; i++)
+        along += (double)gradient[i] * w.v[i % (size_t)c->d] * w.x.coeff;
+    CHECK_THAT(fabs(fabs(along) - fabs(some.estimate)) < 1e-4 * fabs(some.estimate) &&
+                   !memcmp(gradient, w.t.grad.out, slopes * sizeof *gradient),
+               "%s: the gradient is not that of the scores", family_names[kind]);
+    free(gradient);
     free(all);
     free(edge);
     close_traced(&w);

@@ -232,6 +232,11 @@ static const struct command {
      "vector " M " --out OUT/v"
      " --data IN --train 2 --site 3,-1",
      "", ALL_OF_IT},
+    {"gguf", "vector " M " --out OUT/v.gguf --data IN --train 2 --site 3,-1", "", ALL_OF_IT},
+    {"npy", "vector " M " --out OUT/v.npy --data IN --train 2 --site 3,-1", "", ALL_OF_IT},
+    {"taken", "generate " M " a~cake --vector IN/v.gguf --max-new 2", "", ALL_OF_IT},
+    {"foreign", "generate " M " a~cake --vector IN/v.npy --foreign --site 2,-1 --max-new 2", "",
+     ALL_OF_IT},
     {"behaviour",
      "vector " M " --out OUT/v " BEHAVIOUR " --judge IN/judge --first I,Sorry --site 1,0", "",
      ALL_OF_IT},
@@ -255,6 +260,8 @@ static const struct command {
 enum { COMMANDS = sizeof commands / sizeof *commands };
 static const struct command setup[] = {
     {"", "vector " M " --out IN/v --data IN --train 4", "", ALL_OF_IT},
+    {"", "vector " M " --out IN/v.gguf --data IN --train 4 --site 3,-1", "", ALL_OF_IT},
+    {"", "vector " M " --out IN/v.npy --data IN --train 4 --site 3,-1", "", ALL_OF_IT},
     {"", "circuit " M " --vector IN/v" PATCHED "--out IN/c", "", ALL_OF_IT},
     {"", "patch " M " --vector IN/v" PATCHED "--store IN/1 --shard 1/2", "", ALL_OF_IT},
     {"", "patch " M " --vector IN/v" PATCHED "--store IN/2 --shard 2/2", "", ALL_OF_IT}};

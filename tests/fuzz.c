@@ -270,9 +270,39 @@ size_t LLVMFuzzerCustomMutator(uint8_t *data, size_t n, size_t cap, unsigned see
 
 /* ---------------------------------------------------------------- vectors, circuits, prompts */
 
+/* A vector that was taken comes back from a file of this name, and can be added. It is freed. */
+static void use_vector(const steer_model *m, steer_vector *v, const char *name) {
+    steer_vector again;
+    steer_error e = {0};
+    const char *copy = in_temporary(name);
+    size_t d = sizeof(float) * (size_t)v->d;
+    int everything = !strstr(name, ".npy"); /* an array [d] does not say its block */
+    steer_status s = steer_vector_save(v, copy, &e);
+    check_status(s, &e);
+    CHECK_THAT(!s || s == STEER_EARG, "%s", e.text); /* block 0 has no place in a GGUF */
+    if (!s) {
+        CHECK_THAT(!steer_vector_load(&again, copy, m, STEER_FOREIGN, &e), "%s", e.text);
+        CHECK_THAT(!memcmp(v->v, again.v, d) && v->coeff == (everything ? again.coeff : v->coeff) &&
+                       (!everything || (v->layer == again.layer && v->pos == again.pos)),
+                   "a vector does not come back");
+        steer_vector_free(&again);
+    }
+
+    steer_edit edits[MAX_BLOCKS + 2];
+    int n = steer_vector_edits(v, v->coeff, edits), prompt[4] = {1, 2, 3, 4}, out[2];
+    edits[n] = (steer_edit){STEER_FREEZE, .what = STEER_QK};
+    steer_plan plan = {edits, n + 1};
+    steer_limits l = {.streams = 2, .positions = 8, .rows = 8};
+    steer_context *c = steer_context_new(m, &l, &e);
+    steer_job job = {.prompt = prompt, .n_prompt = 4, .max_new = 2, .out = out, .plan = &plan};
+    check_status(steer_generate(c, &job, 1, NULL, NULL, &e), &e);
+    steer_context_free(c);
+    steer_vector_free(v);
+}
+
 static void fuzz_vector(const uint8_t *data, size_t n) {
     steer_model *m = seed_model(1);
-    steer_vector v, again;
+    steer_vector v;
     steer_error e = {0};
     unsigned char *bytes = malloc(n ? n : 1);
     memcpy(bytes, data, n);
@@ -288,26 +318,33 @@ static void fuzz_vector(const uint8_t *data, size_t n) {
     }
     const char *path = as_file("in.vec", bytes, n);
     free(bytes);
-    steer_status s = steer_vector_load(&v, path, m, &e);
+    steer_status s = steer_vector_load(&v, path, m, 0, &e);
     check_status(s, &e);
-    if (s)
-        return;
-    const char *copy = in_temporary("out.vec");
-    CHECK_THAT(!steer_vector_save(&v, copy, &e), "%s", e.text);
-    CHECK_THAT(!steer_vector_load(&again, copy, m, &e), "%s", e.text);
-    size_t d = sizeof(float) * (size_t)v.d;
-    CHECK_THAT(!memcmp(v.v, again.v, d) && v.layer == again.layer && v.pos == again.pos,
-               "a vector does not come back");
-    steer_limits l = {.streams = 2, .positions = 8, .rows = 8};
-    steer_context *c = steer_context_new(m, &l, &e);
-    int prompt[4] = {1, 2, 3, 4}, out[2];
-    changes plan = {.add = v.v, .coeff = v.coeff, .layer = v.layer, .freeze = STEER_QK};
-    steer_job job = {
-        .prompt = prompt, .n_prompt = 4, .max_new = 2, .out = out, .plan = plan_of(&plan)};
-    check_status(steer_generate(c, &job, 1, NULL, NULL, &e), &e);
-    steer_context_free(c);
-    steer_vector_free(&v);
-    steer_vector_free(&again);
+    if (!s)
+        use_vector(m, &v, "out.vec");
+}
+
+/* The formats of other programs; their magic is put right. */
+static void fuzz_format(const uint8_t *data, size_t n, const char *magic, const char *name) {
+    steer_model *m = seed_model(1);
+    steer_vector v;
+    steer_error e = {0};
+    unsigned char *bytes = malloc(n ? n : 1); /* no byte more */
+    memcpy(bytes, data, n);
+    memcpy(bytes, magic, min_size(n, strlen(magic)));
+    steer_status s = steer_vector_load_memory(&v, bytes, n, name, m, STEER_FOREIGN, &e);
+    free(bytes);
+    check_status(s, &e);
+    if (!s)
+        use_vector(m, &v, name);
+}
+
+static void fuzz_gguf(const uint8_t *data, size_t n) {
+    fuzz_format(data, n, "GGUF\3", "out.gguf");
+}
+
+static void fuzz_npy(const uint8_t *data, size_t n) {
+    fuzz_format(data, n, "\x93NUMPY\1", "out.npy");
 }
 
 static void fuzz_circuit(const uint8_t *data, size_t n) {
@@ -894,7 +931,7 @@ static void random_means(caller *a, input *in) {
         const char *path = in_temporary("calls.vec");
         check_status(steer_vector_save(&v, path, &a->e), &a->e);
         steer_vector_free(&v);
-        s = steer_vector_load(&v, path, a->m, &a->e);
+        s = steer_vector_load(&v, path, a->m, 0, &a->e);
         check_status(s, &a->e);
     }
     if (!s)
@@ -989,9 +1026,10 @@ static void fuzz_calls(const uint8_t *data, size_t n) {
 static const struct {
     const char *name;
     void (*run)(const uint8_t *, size_t);
-} entries[] = {{"model", fuzz_model},     {"vector", fuzz_vector}, {"circuit", fuzz_circuit},
-               {"prompts", fuzz_prompts}, {"text", fuzz_text},     {"store", fuzz_store},
-               {"report", fuzz_report},   {"calls", fuzz_calls}};
+} entries[] = {{"model", fuzz_model}, {"vector", fuzz_vector},   {"gguf", fuzz_gguf},
+               {"npy", fuzz_npy},     {"circuit", fuzz_circuit}, {"prompts", fuzz_prompts},
+               {"text", fuzz_text},   {"store", fuzz_store},     {"report", fuzz_report},
+               {"calls", fuzz_calls}};
 
 static int entry_number = -1;
 
@@ -1010,6 +1048,14 @@ static void write_seeds(void) {
     for (int i = 0; i < v.d; i++)
         v.v[i] = (float)(i - 3);
     CHECK_THAT(!steer_vector_save(&v, "tests/corpus/vector/dim", &e), "%s", e.text);
+    CHECK_THAT(!steer_vector_save(&v, "tests/corpus/gguf/one.gguf", &e), "%s", e.text);
+    CHECK_THAT(!steer_vector_save(&v, "tests/corpus/npy/one.npy", &e), "%s", e.text);
+    v.every = zeros((size_t)(v.layers + 1) * (size_t)v.d, sizeof *v.every);
+    memcpy(v.every + v.d, v.v, sizeof *v.v * (size_t)v.d);
+    memcpy(v.every + 2 * v.d, v.v, sizeof *v.v * (size_t)v.d);
+    CHECK_THAT(!steer_vector_save(&v, "tests/corpus/vector/several", &e), "%s", e.text);
+    CHECK_THAT(!steer_vector_save(&v, "tests/corpus/gguf/several.gguf", &e), "%s", e.text);
+    CHECK_THAT(!steer_vector_save(&v, "tests/corpus/npy/several.npy", &e), "%s", e.text);
     steer_vector_free(&v);
     static const char circuit[] = "steer circuit 0123456789abcdef block 1\n"
                                   "0 s -> 1.0 q\n1 x\n5 y\n17\n18\n19\n";

@@ -479,7 +479,7 @@ static void test_found_early(void) {
                    complained, shown);
     }
     CHECK_THAT(parts_in("early") == 0, "%d parts are left", parts_in("early"));
-    CHECK_THAT(!steer_vector_load(&v, in_folder("early", "v"), m, &e), "%s", e.text);
+    CHECK_THAT(!steer_vector_load(&v, in_folder("early", "v"), m, 0, &e), "%s", e.text);
     steer_vector_free(&v);
     steer_close(m);
     free(small.bytes);
@@ -679,7 +679,7 @@ static void test_behaviour(void) {
     CHECK_THAT(!run_program(PROGRAM, line.s, "") && strstr(shown, "with: 32 train prompts") &&
                    strstr(shown, "block 1, over responses"),
                "%s%s", complained, shown);
-    CHECK_THAT(!steer_vector_load(&v, in_temporary("opens.vec"), m, &e) && v.pos == 0 &&
+    CHECK_THAT(!steer_vector_load(&v, in_temporary("opens.vec"), m, 0, &e) && v.pos == 0 &&
                    v.layer == m->config.site_layer && v.coeff == 2,
                "position %d: %s", v.pos, e.text);
     steer_vector_free(&v);

@@ -96,7 +96,7 @@ static int write_logits(const steer_model *m, const int *ids, int n, FILE *raw) 
 static int write_scores(const steer_model *m, const char *vector, int *ids, int n, int prompt,
                         FILE *raw) {
     steer_vector v = {0};
-    if (steer_vector_load(&v, vector, m, &e))
+    if (steer_vector_load(&v, vector, m, 0, &e))
         return 1;
     steer_tracer *t = steer_tracer_new(m, v.layer, n, n - prompt + 1, 1, &e);
     steer_graph g = steer_graph_of(m, v.layer);

@@ -87,7 +87,7 @@ static void test_command_line(void) {
         {2, "generate weights/tiny-llama.bin", "prompt"},
         {2, "tokenize weights/tiny-llama.bin", "text"},
         {2, "generate weights/tiny-llama.bin --prompts %s/prompts.txt --system x", "--system"},
-        {2, "evaluate weights/tiny-llama.bin --vector %s/v.vec --site 1,-1", "--site"},
+        {2, "evaluate weights/tiny-llama.bin --vector %s/v.vec --site auto", "--site"},
         {2, "freeze weights/tiny-llama.bin --vector %s/v.vec --circuit x", "--circuit"},
         {2, "vector weights/tiny-llama.bin", "--out"},
         {2, "generate weights/tiny-llama.bin x --max-new many", "--max-new"},

@@ -44,6 +44,7 @@ static char test_name[64];
 #include "backward.inc.c"
 #include "patching.inc.c"
 #include "program.inc.c"
+#include "vectors.inc.c"
 #include "options.inc.c"
 #include "output.inc.c"
 #include "store.inc.c"
@@ -87,6 +88,9 @@ static const test tests[] = {
     {"stack", test_stack, "what steer.h says that a thread needs is enough"},
     {"fast-math", test_fast_math, "-Ofast and -ffast-math are refused, with what to type"},
     {"vector-files", test_vector_files, "vectors come back; broken ones and others' are refused"},
+    {"vector-formats", test_vector_formats, "GGUF, numpy, other files of a model, other models"},
+    {"vector-commands", test_vector_commands, "what is taken, what is refused, what is said of it"},
+    {"several-blocks", test_several_blocks, "a direction a block, and behind the last block"},
     {"prompts", test_prompts, "prompt files of every form, good and bad"},
     {"judging", test_judging, "refusals, coherence, intervals, repetition, log-odds, KL"},
     {"same-bits", test_same_bits, "bits do not depend on threads, batch or split"},

@@ -533,8 +533,8 @@ static void check_unsaid(steer_model *m) {
                    steer_prompts_load(&p, m, "/", -1, NULL) == STEER_EIO &&
                    steer_prompts_load_memory(&p, m, "a", 1, "a", -1, NULL) == STEER_EARG,
                "prompts");
-    CHECK_THAT(steer_vector_load(&v, "/no/such/file", m, NULL) == STEER_EIO && !v.v &&
-                   steer_vector_load_memory(&v, file, 8, "v", m, NULL) == STEER_EFORMAT &&
+    CHECK_THAT(steer_vector_load(&v, "/no/such/file", m, 0, NULL) == STEER_EIO && !v.v &&
+                   steer_vector_load_memory(&v, file, 8, "v", m, 0, NULL) == STEER_EFORMAT &&
                    steer_dim(&v, m, &none, &none, 1, -1, 1, NULL) == STEER_EARG && !v.v,
                "vectors");
     CHECK_THAT(edge_cells(&g) <= sizeof kept &&

@@ -11,7 +11,7 @@ int main(int argc, char **argv) {
     steer_model *m = steer_open(argc > 1 ? argv[1] : "weights/tiny-llama.bin", 0, &e);
     steer_context *c = m ? steer_context_new(m, &(steer_limits){.positions = 256 + 64}, &e) : NULL;
     long n = c ? steer_chat(m, NULL, &question, 1, tokens, 256, &e) : -1;
-    int failed = n < 0 || n > 256 || (argc > 3 && steer_vector_load(&v, argv[3], m, &e));
+    int failed = n < 0 || n > 256 || (argc > 3 && steer_vector_load(&v, argv[3], m, 0, &e));
     steer_edit add = {STEER_ADD, .v = v.v, .coeff = v.coeff, .layer = v.layer};
     steer_plan plan = {&add, 1};
     steer_job job = {.prompt = tokens,

@@ -16,8 +16,9 @@ parts, the template's and the grammar's form, finite angles: `check_tokens` and 
 
 A vector file, written by steer.c alone: 256 bytes of header (magic STEERVEC, version, CRC-32, size,
 width, blocks, operation, site, block, position, coefficient, checksum of the chat template,
-fingerprint of the model, method, model name), then d floats, the vector, and 3 x blocks floats, the
-harmless means along it.
+fingerprint of the model, method, model name, identity of the model, 1 for directions of several
+blocks, 1 for none of the means), then d floats, the vector, or blocks + 1 rows of them, and, unless
+there are none, 3 x blocks floats, the means without the behaviour along it.
 
 A store of records, likewise: 16 bytes (STORE and three zeros, version 2 as u64), then records: 24
 bytes (magic SREC, number n of doubles, key as u64, CRC-32 of the doubles, CRC-32 of these first 20
