@@ -118,7 +118,8 @@ def measured(what, command, lines=""):
 def run(name, args):
     print(f"{name}, {args.dtype}", flush=True)
     where = Path(args.folder) / name
-    source, (model, vector, raw) = where, (where.with_name(f"{name}.{kind}") for kind in ("bin", "vec", "raw"))
+    kinds = "bin", "vec", "raw", "txt", "jsonl"
+    source, (model, vector, raw, question, answer) = where, (where.with_name(f"{name}.{kind}") for kind in kinds)
     site = MODELS[name][4]
     layer = int(site.split(",")[0])
     try:
@@ -130,14 +131,15 @@ def run(name, args):
               f"{sum(f.stat().st_size for f in source.iterdir()) / 1e9:.2f} GB")
         if not args.keep:
             shutil.rmtree(source)
-        print(export.STEER, "info:", subprocess.run([export.STEER, "info", model], capture_output=True, text=True,
-                                                    check=True).stdout, sep="\n", end="")
+        print(subprocess.run([export.STEER, "info", model], capture_output=True, text=True, check=True).stdout, end="")
         measured(f"vector by difference in means, {args.prompts} + {args.prompts} prompts",
                  [export.STEER, "vector", model, "--out", vector, "--site", site, "--coeff", "1", "--train",
                   args.prompts, "--data", export.ROOT / "weights"])
-        answer = ["--vector", vector, "--freeze", "v", "--max-new", 64, "--quiet"]
-        ids = measured("64 tokens with frozen values", [export.STEER, "generate", model, PROMPT, *answer])
-        print(f"   {len(ids.split())} tokens came")
+        question.write_text(PROMPT + "\n")
+        measured("64 tokens with frozen values", [
+            export.STEER, "generate", model, "--prompts", question, "--jsonl", answer, "--vector", vector, "--freeze", "v",
+            "--max-new", 64, "--quiet"])
+        print(f"   {len(json.loads(answer.read_text())['ids'])} tokens came")
         prompt = subprocess.run([export.STEER, "tokenize", model, "--chat", PROMPT, "--quiet"], capture_output=True,
                                 text=True, check=True).stdout.split()
         text = prompt + [str(1000 + 7 * i) for i in range(200 - len(prompt))]
@@ -146,7 +148,7 @@ def run(name, args):
         got = np.fromfile(raw, np.float64, 3)
         print(f"   {int(got[0])} positions of interest, total effect {got[1]:.3f}, estimated {got[2]:.3f}", flush=True)
     finally:
-        for path in (raw,) if args.keep else (model, vector, raw):
+        for path in (raw, question, answer) if args.keep else (model, vector, raw, question, answer):
             path.unlink(missing_ok=True)
         if not args.keep:
             shutil.rmtree(source, ignore_errors=True)
