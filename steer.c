@@ -345,18 +345,21 @@ typedef struct {
 } part;
 
 /* Section 8's linear layers, whatever the weights' type:
- *     matmul         y[rows][n] = x[rows][k] W^T (+ bias)
+ *     matmul         y[rows][n] = x[rows][k] W^T
  *     matmul_back    dx[rows][k] = dy[rows][n] W
- * of a part M of W, where x and y have xs and ys floats a row, with `back` 0 or 1:
- *     linear         y[rows][M's rows] = x[rows][M's columns] M^T (+ bias)
- *     linear, back   y[rows][M's columns] = x[rows][M's rows] M
+ * of a part M of W, where x and y have xs and ys floats a row:
+ *     FORTH       y[rows][M's rows] = x[rows][M's columns] M^T
+ *     BACK        y[rows][M's columns] = x[rows][M's rows] M
+ *     ADD_BACK    the same, added to y
  * and small matrices, for attention; their rows lie as, bs, ys floats apart:
  *     times_transposed    y[rows][n] = a[rows][k] b[n][k]^T, b readable up to a multiple of NR rows
  *     times               y[rows][n] = a[rows][k] b[k][n], n a multiple of PW */
-static void matmul(float *y, const float *x, const weight *w, const float *bias, int rows);
+typedef enum { FORTH, BACK, ADD_BACK } direction;
+
+static void matmul(float *y, const float *x, const weight *w, int rows);
 static void matmul_back(float *dx, const float *dy, const weight *w, int rows);
-static void linear(float *y, int ys, const float *x, int xs, const weight *w, part p, int back,
-                   const float *bias, int rows);
+static void linear(float *y, int ys, const float *x, int xs, const weight *w, part p, direction way,
+                   int rows);
 static void times_transposed(float *y, size_t ys, const float *a, size_t as, int rows,
                              const float *b, size_t bs, int n, int k);
 static void times(float *y, size_t ys, const float *a, size_t as, int rows, const float *b,
@@ -2643,6 +2646,11 @@ static void cut_attention_inputs(steer_context *c, int b);
 static void cut_head_deltas(steer_context *c, int b);
 static void cut_delta(steer_context *c, int node, float *x);
 
+static void add_bias(float *y, const float *bias, int width, int n) { /* bias NULL: none */
+    for (int r = 0; r < n && bias; r++)
+        add_scaled(row_at(y, r, width), 1, bias, width);
+}
+
 /* One block, for the first n places of the batch:
  *     x += W_O z(RN x);  x += W_down (act(W_gate RN x) · W_up RN x);  Gemma norms what it adds. */
 static void run_block(steer_context *c, int b, int n) {
@@ -2664,16 +2672,19 @@ static void run_block(steer_context *c, int b, int n) {
 
     /* queries, keys and values of RN(x_b) */
     norm_rows(c, c->xn, c->x, w->attn_norm, n);
-    matmul(c->q, c->xn, &w->q, w->q_bias, n);
-    matmul(c->k, c->xn, &w->k, w->k_bias, n);
+    matmul(c->q, c->xn, &w->q, n);
+    matmul(c->k, c->xn, &w->k, n);
     remove_image(c, STEER_SVV, c->xn, w->attn_norm, b, n); /* EDIT: of the values' input alone */
-    matmul(c->v, c->xn, &w->v, w->v_bias, n);
+    matmul(c->v, c->xn, &w->v, n);
     if (cutting)
         cut_attention_inputs(c, b); /* EDIT */
-
-    /* attention of each row over its stream's past */
     record(c, tape->q_in, c->q, q_width, b, n);
     record(c, tape->k_in, c->k, kv_width, b, n);
+    add_bias(c->q, w->q_bias, q_width, n);
+    add_bias(c->k, w->k_bias, kv_width, n);
+    add_bias(c->v, w->v_bias, kv_width, n);
+
+    /* attention of each row over its stream's past */
     store_keys_and_values(c, b, n);
     record(c, tape->q, c->q, q_width, b, n);
     record(c, tape->k, c->k, kv_width, b, n);
@@ -2685,7 +2696,7 @@ static void run_block(steer_context *c, int b, int n) {
     record(c, tape->z, c->z, q_width, b, n);
 
     /* its output, added to the stream */
-    matmul(c->out, c->z, &w->o, NULL, n);
+    matmul(c->out, c->z, &w->o, n);
     record(c, tape->attn, c->out, d, b, n);
     if (cutting)
         cut_head_deltas(c, b);       /* EDIT */
@@ -2701,8 +2712,8 @@ static void run_block(steer_context *c, int b, int n) {
         read_slots(c, mlp_slot(&c->graph, b), 1, w->mlp_norm, row_at(c->xn, c->first_cut, d));
     }
     remove_image(c, STEER_MLP_DIRECT, c->xn, w->mlp_norm, b, n); /* EDIT */
-    matmul(c->gate, c->xn, &w->gate, NULL, n);
-    matmul(c->up, c->xn, &w->up, NULL, n);
+    matmul(c->gate, c->xn, &w->gate, n);
+    matmul(c->up, c->xn, &w->up, n);
     record(c, tape->gate, c->gate, ff, b, n);
     record(c, tape->up, c->up, ff, b, n);
     PARALLEL_FOR
@@ -2710,7 +2721,7 @@ static void run_block(steer_context *c, int b, int n) {
         gated(row_at(c->gate, r, ff), row_at(c->up, r, ff), ff, config->gelu);
 
     /* its output, added to the stream, too: x_{b+1} */
-    matmul(c->out, c->gate, &w->down, NULL, n);
+    matmul(c->out, c->gate, &w->down, n);
     record(c, tape->mlp, c->out, d, b, n);
     ablate_rows(c, c->out, 2, b, n); /* EDIT */
     if (config->post_norms)
@@ -2822,7 +2833,7 @@ static steer_status read_logits(steer_context *c, int n, int wanted, steer_error
         if (c->logit_row[i] >= 0)
             final_norm(c, i, row_at(c->xn, c->logit_row[i], config->d));
     if (wanted)
-        matmul(c->logits, c->xn, &c->m->unembed, NULL, wanted);
+        matmul(c->logits, c->xn, &c->m->unembed, wanted);
 
     int broken = 0;
     PARALLEL_FOR
@@ -3449,7 +3460,7 @@ static WIDE void times(float *y, size_t ys, const float *a, size_t as, int rows,
 
 /* Outputs j .. j + nj - 1, nj <= NR, of a linear layer. */
 static void forward_outputs(float *y, int ys, const float *x, int xs, const weight *w, part p,
-                            const float *bias, int rows, int j, int nj) {
+                            int rows, int j, int nj) {
     float unpacked[NR * PANEL] __attribute__((aligned(ALIGN)));
     float sums[ROWS * NR * SUMS] __attribute__((aligned(ALIGN)));
     const float *rows_of_w = unpacked; /* [NR][kc] */
@@ -3466,14 +3477,11 @@ static void forward_outputs(float *y, int ys, const float *x, int xs, const weig
         add_products(sums, x + c, xs, rows, rows_of_w, apart, kc, c == 0);
     }
     end_sums(y + j, ys, sums, rows, nj);
-    for (int i = 0; i < rows && bias; i++)
-        for (int o = j; o < j + nj; o++)
-            y[(size_t)i * ys + o] += bias[o];
 }
 
 /* PW columns of y or fewer, from j on, of a linear layer backward. */
-static void back_share(float *y, int ys, const float *x, int xs, const weight *w, part p, int rows,
-                       int j) {
+static void back_share(float *y, int ys, const float *x, int xs, const weight *w, part p, int add,
+                       int rows, int j) {
     float panel[KB * PW] __attribute__((aligned(ALIGN))) = {0};
     float last[ROWS * PW] __attribute__((aligned(ALIGN))); /* y where fewer columns are left */
     int n = min_int(PW, p.cols - j);
@@ -3482,7 +3490,7 @@ static void back_share(float *y, int ys, const float *x, int xs, const weight *w
         for (int i = 0; i < kc; i++)
             unpack(panel + i * PW, w, p.row + c + i, p.col + j, n);
         if (n == PW) {
-            times(y + j, ys, x + c, xs, rows, panel, PW, kc, PW, c > 0);
+            times(y + j, ys, x + c, xs, rows, panel, PW, kc, PW, add || c);
             continue;
         }
         for (int r = 0; r < rows; r += ROWS) {
@@ -3491,18 +3499,18 @@ static void back_share(float *y, int ys, const float *x, int xs, const weight *w
             for (int i = 0; i < nr; i++)
                 for (int o = 0; o < n; o++) {
                     float *out = y + (size_t)(r + i) * ys + j + o;
-                    *out = last[i * PW + o] + (c ? *out : 0);
+                    *out = last[i * PW + o] + (add || c ? *out : 0);
                 }
         }
     }
 }
 
-static void linear(float *y, int ys, const float *x, int xs, const weight *w, part p, int back,
-                   const float *bias, int rows) {
-    if (back) {
+static void linear(float *y, int ys, const float *x, int xs, const weight *w, part p, direction way,
+                   int rows) {
+    if (way != FORTH) {
         PARALLEL_FOR
         for (int j = 0; j < p.cols; j += PW)
-            back_share(y, ys, x, xs, w, p, rows, j);
+            back_share(y, ys, x, xs, w, p, way == ADD_BACK, rows, j);
         return;
     }
     size_t tiles = ((size_t)p.rows + NR - 1) / NR, shares = (size_t)min_int(thread_count(), p.rows);
@@ -3511,19 +3519,23 @@ static void linear(float *y, int ys, const float *x, int xs, const weight *w, pa
         int from = (int)(tiles * s / shares) * NR, to = (int)(tiles * (s + 1) / shares) * NR;
         for (int r = 0; r < rows; r += ROWS)
             for (int j = from; j < min_int(to, p.rows); j += NR)
-                forward_outputs(y + (size_t)r * ys, ys, x + (size_t)r * xs, xs, w, p, bias,
+                forward_outputs(y + (size_t)r * ys, ys, x + (size_t)r * xs, xs, w, p,
                                 min_int(ROWS, rows - r), j, min_int(NR, p.rows - j));
     }
 }
 
-/* y[rows][n] = x[rows][k] W^T (+ bias[n]) */
-static void matmul(float *y, const float *x, const weight *w, const float *bias, int rows) {
-    linear(y, w->rows, x, w->cols, w, (part){0, w->rows, 0, w->cols}, 0, bias, rows);
+static part whole(const weight *w) {
+    return (part){0, w->rows, 0, w->cols};
+}
+
+/* y[rows][n] = x[rows][k] W^T */
+static void matmul(float *y, const float *x, const weight *w, int rows) {
+    linear(y, w->rows, x, w->cols, w, whole(w), FORTH, rows);
 }
 
 /* dx[rows][k] = dy[rows][n] W */
 static void matmul_back(float *dx, const float *dy, const weight *w, int rows) {
-    linear(dx, w->cols, dy, w->rows, w, (part){0, w->rows, 0, w->cols}, 1, NULL, rows);
+    linear(dx, w->cols, dy, w->rows, w, whole(w), BACK, rows);
 }
 
 /* =================================================================================================
@@ -5158,25 +5170,36 @@ int steer_edge_name(const steer_graph *g, int edge, char *name, size_t cap) {
 
 /* ---- The backward pass. */
 
+/* Sums over the passes of an integration, each pass by its share. G of a head's slot is dy W, W
+ * the head's rows of W_Q, W_K or W_V and dy the gradient of what they make: the sums are of dy,
+ * head_dim floats where G has d. With the norm y = x r(x) · gain before the slot,
+ *     J^T G = r gain · G - along x,    along = r³/d <x, gain · G> = r²/d <dy, W y>
+ * so that a second sum, of r dy, gives the first term, too; `along` is of one pass, as x is. */
 typedef struct {
-    int n;             /* positions */
-    float share;       /* of this pass in the sums: 1 / steps */
-    float *out;        /* [1 + 2 blocks][n][d] sums of dm/d(what is added to the stream): the
-                           residual at the start, then attention and MLP of each block */
-    float *in, *aware; /* [slots][n][d] sums of G and of J^T G */
+    int n;           /* positions */
+    float share;     /* of this pass in the sums: 1 / steps */
+    float *out;      /* [1 + 2 blocks][n][d] dm/d(what is added to the stream): the residual at the
+                        start, then attention and MLP of each block */
+    float *heads[2]; /* [blocks][n][heads + 2 kv][head_dim] dy, r dy */
+    float *whole[2]; /* [blocks + 1][n][d] of the MLPs' slots and of lm_head: G, r G */
+    float *along;    /* [slots][n] this pass's share */
 } gradients;
 
-typedef struct {              /* scratch of a backward pass over n positions */
-    float *G, *JtG, *branch;  /* [n][d] G and J^T G of a slot; of a branch, P^T dx */
-    float *dh, *du;           /* [n][ff] */
-    float *dz, *dq, *dk, *dv; /* [n][heads * head_dim]; dk and dv by query head, then summed */
-    float *capped, *p, *dp;   /* [heads][n] one row of each head's scores, pattern, gradient */
+enum { BACK_ROWS = 64 }; /* queries whose patterns are held at a time */
+
+typedef struct {         /* scratch of a backward pass over n positions */
+    float *G, *branch;   /* [n][d] of slots; of a branch, P^T dx */
+    float *dh, *du;      /* [n][ff] */
+    float *dz, *dk, *dv; /* [n][heads * head_dim]; dk and dv by query head */
+    float *heads;        /* [n][heads + 2 kv][head_dim] dy of a block's slots */
+    float *attention;    /* [threads][attention_size], see attend_back */
+    size_t attention_size;
+    int threads;
 } back_scratch;
 
-/* In the forward pass this was y = norm(x), rows [n][d]: to = J^T dy. */
+/* In the forward pass this was y = norm(x), rows [n][d]: to += J^T dy. */
 static void norm_rows_back(const steer_config *config, float *to, float *dy, float *x,
                            const float *norm, int n) {
-    memset(to, 0, sizeof *to * n * config->d);
     PARALLEL_FOR
     for (int t = 0; t < n; t++)
         rmsnorm_back(row_at(to, t, config->d), row_at(dy, t, config->d), row_at(x, t, config->d),
@@ -5188,22 +5211,64 @@ static void accumulate(const gradients *g, float *sums, int i, float *x, int d) 
     add_rows(row_at(sums, i * g->n, d), g->share, x, d, g->n);
 }
 
-/* Of the slot whose input is the norm of x: from its G, dx += J^T G; both go into the sums. */
-static void slot_back(const steer_config *config, back_scratch *s, gradients *g, int slot, float *x,
-                      const float *norm, float *dx, int n) {
-    norm_rows_back(config, s->JtG, s->G, x, norm, n);
-    add_rows(dx, 1, s->JtG, config->d, n);
-    if (g) {
-        accumulate(g, g->in, slot, s->G, config->d);
-        accumulate(g, g->aware, slot, s->JtG, config->d);
+/* The slot that is a whole norm's output, that of block b's MLP or lm_head's, with its G: dx += J^T
+ * G; G into the sums. x [n][d] is what was normed. */
+static void whole_back(const steer_config *config, back_scratch *s, gradients *g, int b, int slot,
+                       float *x, const float *norm, float *dx, int n) {
+    int d = config->d;
+    norm_rows_back(config, dx, s->G, x, norm, n);
+    if (!g)
+        return;
+    accumulate(g, g->whole[0], b, s->G, d);
+    PARALLEL_FOR
+    for (int t = 0; t < n; t++) {
+        const float *G = row_at(s->G, t, d), *x_t = row_at(x, t, d);
+        float *gained = row_at(s->branch, t, d), r = inverse_rms(x_t, d, config->norm_eps);
+        for (int k = 0; k < d; k++)
+            gained[k] = (config->norm_offset + norm[k]) * G[k];
+        g->along[slot * n + t] = g->share * r * r * r / (float)d * dot(x_t, gained, d);
+        add_scaled(row_at(g->whole[1], b * n + t, d), g->share * r, G, d);
     }
 }
 
-/* Of what a branch adds to the stream, P(x) with x = W y: to = dm/dy = W^T P^T dx. */
-static void branch_back(const steer_config *config, back_scratch *s, float *to, float *dx, float *x,
-                        const float *norm, const weight *w, int n) {
-    if (config->post_norms)
-        norm_rows_back(config, s->branch, dx, x, norm, n);
+/* The same of the heads' slots of block b, whose dy is s->heads: their sums. */
+static void keep_heads(const steer_config *config, const steer_tape *tape, const block *w,
+                       const back_scratch *s, gradients *g, int b, int slot, int n) {
+    int d = config->d, hd = config->head_dim, heads = config->heads, kv = config->kv_heads;
+    int width = (heads + 2 * kv) * hd;
+    PARALLEL_FOR
+    for (int t = 0; t < n; t++) {
+        const float *dy = row_at(s->heads, t, width);
+        const float *q = tape_at(tape, tape->q_in, heads * hd, b, t);
+        const float *k = tape_at(tape, tape->k_in, kv * hd, b, t);
+        const float *v = tape_at(tape, tape->v, kv * hd, b, t);
+        float r = inverse_rms(tape_at(tape, tape->resid, d, b, t), d, config->norm_eps);
+        for (int i = 0; i < 2; i++)
+            add_scaled(row_at(g->heads[i], (b - tape->first) * n + t, width),
+                       i ? g->share * r : g->share, dy, width);
+
+        float *along = g->along + slot * n + t;
+        float scale = g->share * r * r / (float)d;
+        for (int h = 0; h < heads; h++, along += n, dy += hd)
+            *along = scale * dot(dy, q + h * hd, hd);
+        for (int i = 0; i < kv; i++, along += n, dy += hd)
+            *along = scale * dot(dy, k + i * hd, hd);
+        for (int i = 0; i < kv; i++, along += n, dy += hd) {
+            float bias = w->v_bias ? dot(dy, w->v_bias + i * hd, hd) : 0;
+            *along = scale * (dot(dy, v + i * hd, hd) - bias);
+        }
+    }
+}
+
+/* Of what a branch adds to the stream, P(x) with x = W y, an array of the tape that P alone reads:
+ * to = dm/dy = W^T P^T dx. */
+static void branch_back(const steer_config *config, back_scratch *s, float *to, float *dx,
+                        const steer_tape *tape, float *x, int b, const float *norm, const weight *w,
+                        int n) {
+    if (config->post_norms) {
+        memset(s->branch, 0, sizeof *s->branch * n * config->d);
+        norm_rows_back(config, s->branch, dx, tape_at(tape, x, config->d, b, 0), norm, n);
+    }
     matmul_back(to, config->post_norms ? s->branch : dx, w, n);
 }
 
@@ -5242,95 +5307,131 @@ steer_status steer_pattern(const steer_model *m, const steer_tape *tape, int b, 
     return STEER_OK;
 }
 
-/* Head h of block b: from dz its dq, and its share dk, dv of the keys' and values' gradients. In
- * the forward pass this was, at each position t, for the positions u <= t that it sees,
- *     capped[u] = cap(scale q[t] · k[u]),   p = softmax(capped),   z[t] = sum_u p[u] v[u] */
-static void attend_back(const steer_model *m, const steer_tape *tape, back_scratch *s, int b, int h,
-                        int n) {
-    const steer_config *config = &m->config;
-    int hd = config->head_dim, q_width = config->heads * hd, kv_width = config->kv_heads * hd;
-    int group = h / (config->heads / config->kv_heads);
-    float *capped = row_at(s->capped, h, n), *p = row_at(s->p, h, n), *dp = row_at(s->dp, h, n);
+/* Floats of attend_back's scratch: seven arrays [n][vd], three [BACK_ROWS][n], two of them turned. */
+static size_t attention_size(const steer_config *config, size_t n) {
+    size_t rows = round_up(n, NR);
+    return mul(rows, 7 * (size_t)value_width(config) + 5 * BACK_ROWS);
+}
 
-    for (int t = 0; t < n; t++) {
-        const float *q = tape_at(tape, tape->q, q_width, b, t) + h * hd;
-        const float *dz = row_at(s->dz, t, q_width) + h * hd;
-        float *dq = row_at(s->dq, t, q_width) + h * hd;
-        int first = window_first(config, b, t), width = t - first + 1;
-
-        /* The pattern again. */
-        capped_scores(config, tape, b, h, 0, t, capped);
-        copy_floats(p + first, capped + first, width);
-        softmax(p + first, width);
-
-        /* z[t] = sum_u p[u] v[u], then p = softmax(capped), capped = cap(score): dp[u] becomes
-         * dm/d(score[u]). */
-        for (int u = first; u <= t; u++)
-            dp[u] = dot(dz, tape_at(tape, tape->v, kv_width, b, u) + group * hd, hd);
-        softmax_back(dp + first, p + first, width);
-        softcap_back(dp + first, capped + first, (size_t)width, config->attn_cap);
-
-        /* score[u] = scale q[t] · k[u], and again z[t] = sum_u p[u] v[u]. No query before t reads
-         * the key and the value of t: their sums begin here. */
-        memset(dq, 0, sizeof *dq * hd);
-        memset(row_at(s->dk, t, q_width) + h * hd, 0, sizeof *dq * hd);
-        memset(row_at(s->dv, t, q_width) + h * hd, 0, sizeof *dq * hd);
-        for (int u = first; u <= t; u++) {
-            const float *key = tape_at(tape, tape->k, kv_width, b, u) + group * hd;
-            float *dk = row_at(s->dk, u, q_width) + h * hd;
-            float *dv = row_at(s->dv, u, q_width) + h * hd;
-            float ds = dp[u] * config->query_scale;
-            for (int k = 0; k < hd; k++) {
-                dq[k] += ds * key[k];
-                dk[k] += ds * q[k];
-                dv[k] += p[u] * dz[k];
-            }
-        }
+/* x of a head, [n][width] with the head from `from` on: to [n][vd], and 0 behind it. */
+static void copy_head(const steer_config *config, float *to, const float *from, int width, int n) {
+    int hd = config->head_dim, vd = value_width(config);
+    for (int t = 0; t < n; t++, from += width, to += vd) {
+        copy_floats(to, from, hd);
+        memset(to + hd, 0, sizeof *to * (vd - hd));
     }
 }
 
-/* One head's query or key x, which was normed by its gain and turned: dm/dx in the place of dy. */
-static void turn_back(const steer_context *c, float *dy, const float *x, const float *norm,
-                      size_t turn) {
+/* Head h of block b: from dz its dq, and its share dk, dv of the keys' and values' gradients. In
+ * the forward pass this was, at each position t, for the positions u <= t that it sees,
+ *     capped[u] = cap(scale q[t] · k[u]),   p = softmax(capped),   z[t] = sum_u p[u] v[u]
+ * BACK_ROWS queries at a time, with ds = dm/d(q · k):
+ *     dp = dz v^T,   dq = ds k,   dk += ds^T q,   dv += p^T dz */
+static void attend_back(const steer_model *m, const steer_tape *tape, const back_scratch *s, int b,
+                        int h, int n, float *scratch) {
+    const steer_config *config = &m->config;
+    int hd = config->head_dim, vd = value_width(config), kv_width = config->kv_heads * hd;
+    int q_width = config->heads * hd, group = h / (config->heads / config->kv_heads);
+    size_t rows = round_up((size_t)n, NR), plane = rows * vd, patterns = rows * BACK_ROWS;
+    float *q = scratch, *k = q + plane, *v = k + plane, *dz = v + plane;    /* [rows][vd] */
+    float *dq = dz + plane, *dk = dq + plane, *dv = dk + plane;             /* [rows][vd] */
+    float *capped = dv + plane, *p = capped + patterns, *ds = p + patterns; /* [BACK_ROWS][rows] */
+    float *p_turned = ds + patterns, *ds_turned = p_turned + patterns;      /* [rows][BACK_ROWS] */
+    copy_head(config, q, tape_at(tape, tape->q, q_width, b, 0) + h * hd, q_width, n);
+    copy_head(config, k, tape_at(tape, tape->k, kv_width, b, 0) + group * hd, kv_width, n);
+    copy_head(config, v, tape_at(tape, tape->v, kv_width, b, 0) + group * hd, kv_width, n);
+    copy_head(config, dz, s->dz + h * hd, q_width, n);
+    memset(dk, 0, sizeof *dk * 2 * plane); /* dv, too */
+
+    for (int from = 0; from < n; from += BACK_ROWS) {
+        int nt = min_int(BACK_ROWS, n - from), first = window_first(config, b, from);
+        int nu = from + nt - first; /* positions that any of these queries sees, from `first` on */
+        const float *k_seen = row_at(k, first, vd), *v_seen = row_at(v, first, vd);
+        times_transposed(capped, rows, row_at(q, from, vd), vd, nt, k_seen, vd, nu, hd);
+        times_transposed(ds, rows, row_at(dz, from, vd), vd, nt, v_seen, vd, nu, hd);
+
+        for (int i = 0; i < nt; i++) {
+            float *c = row_at(capped, i, rows), *A = row_at(p, i, rows), *d = row_at(ds, i, rows);
+            int begin = window_first(config, b, from + i) - first,
+                width = from + i + 1 - first - begin;
+
+            /* The pattern again. */
+            for (int u = begin; u < begin + width; u++)
+                c[u] *= config->query_scale;
+            softcap(c + begin, width, config->attn_cap);
+            memset(A, 0, sizeof *A * nu);
+            copy_floats(A + begin, c + begin, width);
+            softmax(A + begin, width);
+
+            /* z[t] = sum_u p[u] v[u], p = softmax(capped), capped = cap(scale q · k) */
+            memset(d, 0, sizeof *d * begin);
+            memset(d + begin + width, 0, sizeof *d * (nu - begin - width));
+            softmax_back(d + begin, A + begin, width);
+            softcap_back(d + begin, c + begin, width, config->attn_cap);
+            for (int u = 0; u < nu; u++) {
+                d[u] *= config->query_scale;
+                p_turned[u * BACK_ROWS + i] = A[u];
+                ds_turned[u * BACK_ROWS + i] = d[u];
+            }
+        }
+
+        times(row_at(dq, from, vd), vd, ds, rows, nt, k_seen, vd, nu, vd, 0);
+        times(row_at(dk, first, vd), vd, ds_turned, BACK_ROWS, nu, row_at(q, from, vd), vd, nt, vd,
+              1);
+        times(row_at(dv, first, vd), vd, p_turned, BACK_ROWS, nu, row_at(dz, from, vd), vd, nt, vd,
+              1);
+    }
+
+    int width = q_width + 2 * kv_width;
+    for (int t = 0; t < n; t++) {
+        copy_floats(row_at(s->heads, t, width) + h * hd, row_at(dq, t, vd), hd);
+        copy_floats(row_at(s->dk, t, q_width) + h * hd, row_at(dk, t, vd), hd);
+        copy_floats(row_at(s->dv, t, q_width) + h * hd, row_at(dv, t, vd), hd);
+    }
+}
+
+/* One head's query or key, which was x + bias, normed by its gain and turned: dm/dx in the place of
+ * dy. */
+static void turn_back(const steer_context *c, float *dy, const float *x, const float *bias,
+                      const float *norm, size_t turn) {
     const steer_config *config = &c->m->config;
     int hd = config->head_dim, half = hd / 2;
-    float turned[MAX_HEAD_DIM];
+    float turned[MAX_HEAD_DIM], normed[MAX_HEAD_DIM];
     rope_back(dy, row_at(c->cosine, turn, half), row_at(c->sine, turn, half), half);
     if (!config->qk_norm)
         return;
     copy_floats(turned, dy, hd);
+    copy_floats(normed, x, hd);
+    if (bias)
+        add_scaled(normed, 1, bias, hd);
     memset(dy, 0, sizeof *dy * hd);
-    rmsnorm_back(dy, turned, x, norm, config->norm_offset, config->norm_eps, hd);
+    rmsnorm_back(dy, turned, normed, norm, config->norm_offset, config->norm_eps, hd);
 }
 
 /* Position t of all heads of block b. In the forward pass q and k were normed where the model does,
  * and turned by rope, and the heads of a group read one key and one value: their gradients are
- * summed, at the group's first head. */
-static void groups_back(const steer_context *c, const steer_tape *tape, back_scratch *s, int b,
-                        int t) {
+ * summed. */
+static void groups_back(const steer_context *c, const steer_tape *tape, const back_scratch *s,
+                        int b, int t) {
     const steer_config *config = &c->m->config;
     const block *w = &c->m->blocks[b];
-    int hd = config->head_dim, group = config->heads / config->kv_heads;
+    int hd = config->head_dim, heads = config->heads, kv = config->kv_heads, group = heads / kv;
     size_t turn = turn_row(c, is_local(config, b), t);
-    const float *q_in = NULL, *k_in = NULL;
-    if (config->qk_norm) {
-        q_in = tape_at(tape, tape->q_in, config->heads * hd, b, t);
-        k_in = tape_at(tape, tape->k_in, config->kv_heads * hd, b, t);
+    const float *q = tape_at(tape, tape->q_in, heads * hd, b, t);
+    const float *k = tape_at(tape, tape->k_in, kv * hd, b, t);
+    float *dq = row_at(s->heads, t, (heads + 2 * kv) * hd), *dk = dq + heads * hd;
+    float *dv = dk + kv * hd;
+    for (int h = 0; h < heads; h++)
+        turn_back(c, dq + h * hd, q + h * hd, w->q_bias ? w->q_bias + h * hd : NULL, w->q_norm,
+                  turn);
+    memset(dk, 0, sizeof *dk * 2 * kv * hd); /* dv, too */
+    for (int h = 0; h < heads; h++) {
+        add_scaled(dk + h / group * hd, 1, row_at(s->dk, t, heads * hd) + h * hd, hd);
+        add_scaled(dv + h / group * hd, 1, row_at(s->dv, t, heads * hd) + h * hd, hd);
     }
-    for (int g = 0; g < config->kv_heads; g++) {
-        int at = g * group * hd;
-        float *dq = row_at(s->dq, t, config->heads * hd) + at;
-        float *dk = row_at(s->dk, t, config->heads * hd) + at;
-        float *dv = row_at(s->dv, t, config->heads * hd) + at;
-        for (int i = 0; i < group; i++)
-            turn_back(c, dq + i * hd, q_in ? q_in + at + i * hd : NULL, w->q_norm, turn);
-        for (int i = 1; i < group; i++)
-            for (int k = 0; k < hd; k++) {
-                dk[k] += dk[i * hd + k];
-                dv[k] += dv[i * hd + k];
-            }
-        turn_back(c, dk, k_in ? k_in + g * hd : NULL, w->k_norm, turn);
-    }
+    for (int g = 0; g < kv; g++)
+        turn_back(c, dk + g * hd, k + g * hd, w->k_bias ? w->k_bias + g * hd : NULL, w->k_norm,
+                  turn);
 }
 
 /* dx: in, dm/d(output of the final norm) [n][d]; out, dm/dx_l, l = tape->first, what is added to
@@ -5339,26 +5440,27 @@ static void backward(const steer_context *c, const steer_tape *tape, int n, floa
                      back_scratch *s, gradients *g) {
     const steer_model *m = c->m;
     const steer_config *config = &m->config;
-    int d = config->d, hd = config->head_dim, ff = config->ff;
-    int heads = config->heads, group = heads / config->kv_heads;
+    int d = config->d, hd = config->head_dim, ff = config->ff,
+        blocks = config->layers - tape->first;
+    int kv = config->kv_heads, group = config->heads / kv;
+    int width = (config->heads + 2 * kv) * hd;
     steer_graph graph = steer_graph_of(m, tape->first);
 
     /* In the forward pass this was: final = norm(x_L), the last slot's input. */
     memcpy(s->G, dx, sizeof *dx * n * d);
     memset(dx, 0, sizeof *dx * n * d);
-    slot_back(config, s, g, graph.slots - 1, tape_at(tape, tape->resid, d, config->layers, 0),
-              m->final_norm, dx, n);
+    whole_back(config, s, g, blocks, graph.slots - 1,
+               tape_at(tape, tape->resid, d, config->layers, 0), m->final_norm, dx, n);
 
     for (int b = config->layers - 1; b >= tape->first; b--) {
         const block *w = &m->blocks[b];
-        int branch = 1 + 2 * (b - tape->first); /* of g->out: the attention; the MLP behind it */
+        int at = b - tape->first, branch = 1 + 2 * at; /* of g->out: the attention; then the MLP */
         float *x = tape_at(tape, tape->resid, d, b, 0), *mid = tape_at(tape, tape->mid, d, b, 0);
-        float *attn = tape_at(tape, tape->attn, d, b, 0), *mlp = tape_at(tape, tape->mlp, d, b, 0);
 
         /* x_{b+1} = x_mid + P(W_down h): dx goes to both terms. */
         if (g)
             accumulate(g, g->out, branch + 1, dx, d);
-        branch_back(config, s, s->dh, dx, mlp, w->post_mlp_norm, &w->down, n);
+        branch_back(config, s, s->dh, dx, tape, tape->mlp, b, w->post_mlp_norm, &w->down, n);
 
         /* h = act(gate) · up: dh becomes dgate. */
         PARALLEL_FOR
@@ -5369,34 +5471,35 @@ static void backward(const steer_context *c, const steer_tape *tape, int n, floa
 
         /* gate = W_gate y, up = W_up y, y = norm(x_mid) */
         matmul_back(s->G, s->dh, &w->gate, n);
-        matmul_back(s->branch, s->du, &w->up, n);
-        add_rows(s->G, 1, s->branch, d, n);
-        slot_back(config, s, g, mlp_slot(&graph, b), mid, w->mlp_norm, dx, n);
+        linear(s->G, d, s->du, ff, &w->up, whole(&w->up), ADD_BACK, n);
+        whole_back(config, s, g, at, mlp_slot(&graph, b), mid, w->mlp_norm, dx, n);
 
         /* x_mid = x_b + P(W_O z) */
         if (g)
             accumulate(g, g->out, branch, dx, d);
-        branch_back(config, s, s->dz, dx, attn, w->post_attn_norm, &w->o, n);
+        branch_back(config, s, s->dz, dx, tape, tape->attn, b, w->post_attn_norm, &w->o, n);
 
         /* z = A v of each head, A of the turned q and k */
-        PARALLEL_FOR
-        for (int h = 0; h < heads; h++)
-            attend_back(m, tape, s, b, h, n);
+        PARALLEL_FOR_PAIRS(s->threads)
+        for (int i = 0; i < kv; i++)
+            for (int h = 0; h < group; h++)
+                attend_back(m, tape, s, b, i * group + h, n,
+                            s->attention + thread_number() * s->attention_size);
         PARALLEL_FOR
         for (int t = 0; t < n; t++)
             groups_back(c, tape, s, b, t);
 
-        /* q = W_Q y, k = W_K y, v = W_V y, y = norm(x_b): slot by slot, G = dq W_Q, ... */
+        /* q = W_Q y, k = W_K y, v = W_V y, y = norm(x_b) */
         const weight *weights[] = {&w->q, &w->k, &w->v};
-        const float *dy[] = {s->dq, s->dk, s->dv};
-        const int step[] = {1, group, group}; /* heads from slot to slot */
-        int slot = slot_of(&graph, b, 0);
-        for (int a = 0; a < 3; a++)
-            for (int row = 0; row < weights[a]->rows; row += hd, slot++) {
-                linear(s->G, d, dy[a] + row * step[a], heads * hd, weights[a],
-                       (part){row, hd, 0, d}, 1, NULL, n);
-                slot_back(config, s, g, slot, x, w->attn_norm, dx, n);
-            }
+        const float *dy = s->heads;
+        for (int a = 0; a < 3; a++) {
+            direction way = a ? ADD_BACK : BACK;
+            linear(s->G, d, dy, width, weights[a], whole(weights[a]), way, n);
+            dy += weights[a]->rows;
+        }
+        norm_rows_back(config, dx, s->G, x, w->attn_norm, n);
+        if (g)
+            keep_heads(config, tape, w, s, g, b, slot_of(&graph, b, 0), n);
     }
     if (g)
         accumulate(g, g->out, 0, dx, d);
@@ -5448,7 +5551,7 @@ static void cut_attention_inputs(steer_context *c, int b) {
     const steer_config *config = &c->m->config;
     const block *w = &c->m->blocks[b];
     const weight *of[] = {&w->q, &w->k, &w->v};
-    const float *bias[] = {w->q_bias, w->k_bias, w->v_bias}, *x = c->slot_x;
+    const float *x = c->slot_x;
     float *to[] = {c->q, c->k, c->v};
     int hd = config->head_dim;
     read_slots(c, slot_of(&c->graph, b, 0), config->heads + 2 * config->kv_heads, w->attn_norm,
@@ -5456,7 +5559,7 @@ static void cut_attention_inputs(steer_context *c, int b) {
     for (int a = 0; a < 3; a++)
         for (int row = 0; row < of[a]->rows; row += hd, x += (size_t)c->cuts * config->d)
             linear(row_at(to[a], c->first_cut, of[a]->rows) + row, of[a]->rows, x, config->d, of[a],
-                   (part){row, hd, 0, config->d}, 0, bias[a] ? bias[a] + row : NULL, c->cuts);
+                   (part){row, hd, 0, config->d}, FORTH, c->cuts);
 }
 
 /* What head h of block b adds but for the post-norm's scalar: W_O,h z · gain. zs and ts: floats a
@@ -5465,7 +5568,7 @@ static void head_output(const steer_model *m, int b, int h, const float *z, int 
                         int ts, int rows) {
     const block *w = &m->blocks[b];
     int d = m->config.d, hd = m->config.head_dim;
-    linear(to, ts, z, zs, &w->o, (part){0, d, h * hd, hd}, 0, NULL, rows);
+    linear(to, ts, z, zs, &w->o, (part){0, d, h * hd, hd}, FORTH, rows);
     for (int i = 0; i < rows && m->config.post_norms; i++, to += ts)
         for (int k = 0; k < d; k++)
             to[k] *= m->config.norm_offset + w->post_attn_norm[k];
@@ -5517,25 +5620,29 @@ typedef struct steer_tracer { /* memory for examples of `max` tokens, `answers` 
     steer_graph graph;
     steer_limits limit; /* of the context */
     int max, answers, cut_streams;
-    size_t tapes, sums, contexts; /* bytes of the tapes, the gradients, the context */
-    void *memory;                 /* the one allocation behind all arrays */
-    double kl_min;                /* positions of interest of the KL metrics have at least this */
+    size_t contexts; /* bytes of the context */
+    void *memory;    /* the one allocation behind all arrays */
+    double kl_min;   /* positions of interest of the KL metrics have at least this */
     steer_row *rows;
-    steer_tape tape[3];    /* base, steered, step; the base's first block is x_l, [max][d] */
-    float *final[2];       /* [answers][d] RN(x_L) of base and steered at positions P-1 .. N-1 */
-    float *logits[2];      /* [answers][vocab] before the soft-cap */
-    int *greedy[2], *poi;  /* [answers] argmax of base and steered; positions of interest */
-    float *dx, *delta, *z; /* [max][d]; [heads + 1][max][d]; [max][heads * head_dim] */
-    double *by_dimension;  /* [d] */
-    float *p, *q;          /* [vocab or d, the larger] two distributions, or what they are of */
-    unsigned char *cut;    /* [cut_streams][slots][nodes] */
+    steer_tape tape[3];   /* base, steered, step; the base's first block is x_l, [max][d] */
+    float *slot_G;        /* [slots of a block][max][d] */
+    float *products;      /* [max][product_rows][nodes] of each position, see score_slots */
+    float *final[2];      /* [answers][d] RN(x_L) of base and steered at positions P-1 .. N-1 */
+    float *logits[2];     /* [answers][vocab] before the soft-cap */
+    int *greedy[2], *poi; /* [answers] argmax of base and steered; positions of interest */
+    float *dx, *z;        /* [max][d]; [max][heads * head_dim] */
+    float *delta;         /* [max][nodes][d]: the context's, which only runs with cut edges use */
+    double *by_dimension; /* [d] */
+    float *p, *q;         /* [vocab or d, the larger] two distributions, or what they are of */
+    unsigned char *cut;   /* [cut_streams][slots][nodes] */
     gradients grad;
     back_scratch back;
 } tracer;
 
-/* Rows of all sums of gradients for each position: out, in, aware. */
-static size_t sum_rows(const steer_graph *g) {
-    return 1 + 2 * (size_t)g->blocks + 2 * (size_t)g->slots;
+/* Rows of products with all nodes that are held for each position: a block's slots, or the points
+ * of the stream that slots read. */
+static size_t product_rows(const steer_graph *g) {
+    return max_int(slots_of_attention(g) + 1, 2 * g->blocks + 1);
 }
 
 /* Place the arrays of a tracer one behind the other from `base` on, or only count (base NULL), as
@@ -5561,46 +5668,63 @@ static size_t lay_out_tracer(tracer *t, const steer_model *m, int layer, int max
         x->rows = max;
         x->first = layer;
         PLACE(x->resid, mul(add(taped, n), d)); /* [blocks + 1][n][d] */
-        PLACE(x->attn, mul(taped, d));          /* [blocks][n][d] */
-        PLACE(x->mlp, mul(taped, d));           /* [blocks][n][d] */
-        PLACE(x->mid, mul(taped, d));           /* [blocks][n][d] */
-        PLACE(x->q, mul(taped, q_width));       /* [blocks][n][heads * head_dim] */
-        PLACE(x->z, mul(taped, q_width));       /* [blocks][n][heads * head_dim] */
-        PLACE(x->k, mul(taped, kv_width));      /* [blocks][n][kv_heads * head_dim] */
-        if (config->qk_norm) {
-            PLACE(x->q_in, mul(taped, q_width));
-            PLACE(x->k_in, mul(taped, kv_width));
-        }
-        PLACE(x->v, mul(taped, kv_width)); /* [blocks][n][kv_heads * head_dim] */
-        PLACE(x->gate, mul(taped, ff));    /* [blocks][n][ff] */
-        PLACE(x->up, mul(taped, ff));      /* [blocks][n][ff] */
     }
-    t->tapes = at;
 
+    /* What backward reads of a step. */
+    steer_tape *step = &t->tape[2];
+    PLACE(step->mid, mul(taped, d));         /* [blocks][n][d] */
+    PLACE(step->q_in, mul(taped, q_width));  /* [blocks][n][heads * head_dim] */
+    PLACE(step->k_in, mul(taped, kv_width)); /* [blocks][n][kv_heads * head_dim] */
+    PLACE(step->q, mul(taped, q_width));     /* [blocks][n][heads * head_dim] */
+    PLACE(step->k, mul(taped, kv_width));    /* [blocks][n][kv_heads * head_dim] */
+    PLACE(step->v, mul(taped, kv_width));    /* [blocks][n][kv_heads * head_dim] */
+    PLACE(step->gate, mul(taped, ff));       /* [blocks][n][ff] */
+    PLACE(step->up, mul(taped, ff));         /* [blocks][n][ff] */
+    if (config->post_norms) {
+        PLACE(step->attn, mul(taped, d)); /* [blocks][n][d] */
+        PLACE(step->mlp, mul(taped, d));  /* [blocks][n][d] */
+    }
+
+    /* What the nodes of base and steered run are made of, until t->delta has their differences. */
+    size_t shared = at;
+    for (steer_tape *end = t->tape; end < t->tape + 2; end++) {
+        PLACE(end->z, mul(taped, q_width)); /* [blocks][n][heads * head_dim] */
+        PLACE(end->mlp, mul(taped, d));     /* [blocks][n][d] */
+        if (config->post_norms)
+            PLACE(end->attn, mul(taped, d)); /* [blocks][n][d] */
+    }
+    size_t ends = at;
+
+    /* In their place, from then on, the sums. */
+    size_t width = q_width + 2 * kv_width;
+    at = shared;
     PLACE(t->grad.out, mul(nd, 1 + 2 * (size_t)g.blocks)); /* [1 + 2 blocks][n][d] */
-    PLACE(t->grad.in, mul(nd, slots));                     /* [slots][n][d] */
-    PLACE(t->grad.aware, mul(nd, slots));                  /* [slots][n][d] */
-    t->sums = at - t->tapes;
+    for (int i = 0; i < 2; i++) {
+        PLACE(t->grad.heads[i], mul(taped, width));     /* [blocks][n][heads + 2 kv][head_dim] */
+        PLACE(t->grad.whole[i], mul(add(taped, n), d)); /* [blocks + 1][n][d] */
+    }
+    at = at < ends ? ends : at;
+    PLACE(t->grad.along, mul(n, slots)); /* [slots][n] */
+    PLACE(t->slot_G, mul(nd, slots_of_attention(&g) + 1));
+    PLACE(t->products, mul(mul(n, product_rows(&g)), g.nodes));
 
     back_scratch *s = &t->back;
-    PLACE(s->G, nd);                 /* [n][d] */
-    PLACE(s->JtG, nd);               /* [n][d] */
-    PLACE(s->branch, nd);            /* [n][d] */
-    PLACE(s->dh, mul(n, ff));        /* [n][ff] */
-    PLACE(s->du, mul(n, ff));        /* [n][ff] */
-    PLACE(s->dz, mul(n, q_width));   /* [n][heads * head_dim] */
-    PLACE(s->dq, mul(n, q_width));   /* [n][heads * head_dim] */
-    PLACE(s->dk, mul(n, q_width));   /* [n][heads * head_dim] */
-    PLACE(s->dv, mul(n, q_width));   /* [n][heads * head_dim] */
-    PLACE(s->capped, mul(n, heads)); /* [heads][n] */
-    PLACE(s->p, mul(n, heads));      /* [heads][n] */
-    PLACE(s->dp, mul(n, heads));     /* [heads][n] */
+    s->threads = thread_count();
+    s->attention_size = attention_size(config, n);
+    PLACE(s->G, nd);                /* [n][d] */
+    PLACE(s->branch, nd);           /* [n][d] */
+    PLACE(s->dh, mul(n, ff));       /* [n][ff] */
+    PLACE(s->du, mul(n, ff));       /* [n][ff] */
+    PLACE(s->dz, mul(n, q_width));  /* [n][heads * head_dim] */
+    PLACE(s->dk, mul(n, q_width));  /* [n][heads * head_dim] */
+    PLACE(s->dv, mul(n, q_width));  /* [n][heads * head_dim] */
+    PLACE(s->heads, mul(n, width)); /* [n][heads + 2 kv][head_dim] */
+    PLACE(s->attention, mul(s->threads, s->attention_size));
 
-    PLACE(t->dx, nd);                    /* [n][d] */
-    PLACE(t->by_dimension, d);           /* [d] */
-    PLACE(t->z, mul(n, q_width));        /* [n][heads * head_dim] */
-    PLACE(t->poi, answers);              /* [answers] */
-    PLACE(t->delta, mul(nd, heads + 1)); /* [heads + 1][n][d] */
+    PLACE(t->dx, nd);             /* [n][d] */
+    PLACE(t->by_dimension, d);    /* [d] */
+    PLACE(t->z, mul(n, q_width)); /* [n][heads * head_dim] */
+    PLACE(t->poi, answers);       /* [answers] */
     PLACE(t->p, max_int(config->vocab, config->d));
     PLACE(t->q, max_int(config->vocab, config->d));
     for (int i = 0; i < 2; i++) {
@@ -5636,7 +5760,7 @@ steer_tracer *steer_tracer_new(const steer_model *m, int layer, int max, int ans
     size_t bytes = fits ? lay_out_tracer(t, m, layer, max, answers, cut_streams, NULL) : 0;
     char *memory = NULL;
     fits = fits && t->contexts && t->graph.nodes <= MAX_NODES &&
-           mul(max, sum_rows(&t->graph)) <= INT32_MAX;
+           mul(max, mul(t->graph.slots, t->graph.nodes)) <= INT32_MAX;
     if (!t)
         fail(e, STEER_ENOMEM, "no memory to patch");
     else if (!fits)
@@ -5651,8 +5775,10 @@ steer_tracer *steer_tracer_new(const steer_model *m, int layer, int max, int ans
                        memory + (ALIGN - (uintptr_t)memory % ALIGN));
         t->memory = memory;
         t->c = steer_context_new(m, &t->limit, e);
-        if (t->c)
+        if (t->c) {
+            t->delta = t->c->delta;
             return t;
+        }
     }
     steer_tracer_free(t);
     return NULL;
@@ -5722,7 +5848,7 @@ enum { MAX_PATCHES = 63 };
 static void read_window(tracer *t, int first, int n, float *final, float *logits) {
     for (int i = 0; i < n; i++)
         final_norm(t->c, first + i, row_at(final, i, t->m->config.d));
-    matmul(logits, final, &t->m->unembed, NULL, n);
+    matmul(logits, final, &t->m->unembed, n);
 }
 
 /* Base and steered run: tapes; from the prompt's last position on, final states, logits, tokens. */
@@ -5793,7 +5919,7 @@ static double metric_of(tracer *t, int metric, int source, float *final, int n) 
         return logit_difference(t, source, final, n) / n;
     for (int j = 0; j < n; j++) {
         int i = t->poi[j];
-        matmul(t->p, row_at(final, i, t->m->config.d), &t->m->unembed, NULL, 1);
+        matmul(t->p, row_at(final, i, t->m->config.d), &t->m->unembed, 1);
         sum += kl_of(row_at(t->logits[!source], i, vocab), t->p, vocab);
         if (metric == STEER_DIR_KL)
             sum -= kl_of(row_at(t->logits[source], i, vocab), t->p, vocab);
@@ -5818,7 +5944,7 @@ static void metric_gradient(tracer *t, const example *x, int metric, int source,
         }
         if (metric == STEER_KL) {
             final_norm(t->c, at, q);
-            matmul(p, q, W, NULL, 1);
+            matmul(p, q, W, 1);
         } else
             copy_floats(p, row_at(t->logits[source], i, vocab), vocab);
         copy_floats(q, row_at(t->logits[!source], i, vocab), vocab);
@@ -5832,56 +5958,151 @@ static void metric_gradient(tracer *t, const example *x, int metric, int source,
 
 /* ---- Integrated gradients. */
 
-/* t->delta = source minus destination of the nodes of block b, [heads + 1][n][d]. Heads share their
- * run's post-norm scalar; the split of its change among them is a convention, its sum is exact. */
+/* What node u of position p differs by, source minus destination. */
+static float *delta_of(const tracer *t, int p, int u) {
+    return t->delta + ((size_t)p * t->graph.nodes + u) * t->m->config.d;
+}
+
+/* delta_of of the nodes of block b. Heads share their run's post-norm scalar; the split of its
+ * change among them is a convention, its sum is exact. */
 static void node_deltas(tracer *t, int source, int b, int n) {
     const steer_config *config = &t->m->config;
     const float *gain = t->m->blocks[b].post_mlp_norm;
     int d = config->d, hd = config->head_dim, q_width = config->heads * hd;
-    float *mlp_delta = row_at(t->delta, config->heads * n, d);
+    int first = node_of(&t->graph, b, 0);
     memset(t->z, 0, sizeof(float) * n * q_width);
-    memset(mlp_delta, 0, sizeof(float) * n * d);
 
     /* z of the heads and the MLP's output, times what the post-norms make of them: the source's,
      * minus the destination's. */
-    for (int k = 0; k < 2; k++) {
-        const steer_tape *from = &t->tape[k ? !source : source];
-        float sign = k ? -1 : 1;
-        for (int p = 0; p < n; p++) {
-            const float *attn = tape_at(from, from->attn, d, b, p);
+    for (int p = 0; p < n; p++) {
+        float *mlp_delta = memset(delta_of(t, p, first + config->heads), 0, sizeof(float) * d);
+        for (int k = 0; k < 2; k++) {
+            const steer_tape *from = &t->tape[k ? !source : source];
             const float *mlp = tape_at(from, from->mlp, d, b, p);
-            float *to = row_at(mlp_delta, p, d);
-            float r = sign * post_scalar(config, attn), mlp_r = sign * post_scalar(config, mlp);
+            float r = k ? -1 : 1, mlp_r = r * post_scalar(config, mlp);
+            if (config->post_norms)
+                r *= post_scalar(config, tape_at(from, from->attn, d, b, p));
             add_scaled(row_at(t->z, p, q_width), r, tape_at(from, from->z, q_width, b, p), q_width);
             for (int j = 0; j < d; j++)
-                to[j] += mlp_r * mlp[j] * (config->post_norms ? config->norm_offset + gain[j] : 1);
+                mlp_delta[j] +=
+                    mlp_r * mlp[j] * (config->post_norms ? config->norm_offset + gain[j] : 1);
         }
     }
     for (int h = 0; h < config->heads; h++)
-        head_output(t->m, b, h, t->z + h * hd, q_width, row_at(t->delta, h * n, d), d, n);
+        head_output(t->m, b, h, t->z + h * hd, q_width, delta_of(t, 0, first + h),
+                    t->graph.nodes * d, n);
 }
 
-/* sum_p <a[p], b[p]> of rows [n][d] */
-static double inner_product(float *a, float *b, int n, int d) {
-    double sum = 0;
-    for (int p = 0; p < n; p++)
-        sum += dot(row_at(a, p, d), row_at(b, p, d), d);
-    return sum;
-}
-
-/* <Delta_u, G_v> and <Delta_u, J^T G_v> of `count` nodes u >= first, whose Deltas are t->delta. */
-static void score_edges(tracer *t, int first, int count, int n, const steer_scores *scores) {
+/* delta_of of all nodes, from the ends' tapes, which are not read again. That of the steering site
+ * is +-a s at every position. */
+static void all_deltas(tracer *t, int source, int n) {
     int d = t->m->config.d;
+    for (int p = 0; p < n; p++) {
+        const float *from = row_at(t->tape[source].resid, p, d);
+        const float *to = row_at(t->tape[!source].resid, p, d);
+        float *delta = delta_of(t, p, 0);
+        for (int k = 0; k < d; k++)
+            delta[k] = from[k] - to[k];
+    }
+    for (int b = t->graph.layer; b < t->m->config.layers; b++)
+        node_deltas(t, source, b, n);
+}
+
+/* t->slot_G [slots][n][d] = means of G of the slots of block b (b = layers: lm_head), or, if aware,
+ * of gain · r G. Returns how many slots there are. */
+static int slot_gradients(tracer *t, int b, int aware, int n) {
+    const steer_config *config = &t->m->config;
+    int d = config->d, hd = config->head_dim, at = b - t->graph.layer, slots = 0;
+    const float *norms[2] = {NULL, t->m->final_norm}; /* of the heads' slots, of the last */
+    float *G = t->slot_G;
+    if (b < config->layers) {
+        const block *w = &t->m->blocks[b];
+        const weight *weights[] = {&w->q, &w->k, &w->v};
+        int width = slots_of_attention(&t->graph) * hd;
+        const float *dy = row_at(t->grad.heads[aware], at * n, width);
+        for (int a = 0; a < 3; a++)
+            for (int row = 0; row < weights[a]->rows; row += hd, slots++, dy += hd)
+                linear(row_at(G, slots * n, d), d, dy, width, weights[a], (part){row, hd, 0, d},
+                       BACK, n);
+        norms[0] = w->attn_norm;
+        norms[1] = w->mlp_norm;
+    }
+    copy_floats(row_at(G, slots * n, d), row_at(t->grad.whole[aware], at * n, d), (size_t)n * d);
+
     PARALLEL_FOR
-    for (int v = 0; v < t->graph.slots; v++)
-        for (int u = first; u < first + count && u < senders(&t->graph, v); u++) {
-            float *delta = row_at(t->delta, (u - first) * n, d);
-            int edge = v * t->graph.nodes + u;
-            if (scores->edge)
-                scores->edge[edge] = inner_product(delta, row_at(t->grad.in, v * n, d), n, d);
-            if (scores->aware)
-                scores->aware[edge] = inner_product(delta, row_at(t->grad.aware, v * n, d), n, d);
-        }
+    for (int i = 0; i < (slots + 1) * n; i++) {
+        const float *norm = norms[i >= slots * n];
+        for (int k = 0; k < d && aware; k++)
+            row_at(G, i, d)[k] *= config->norm_offset + norm[k];
+    }
+    return slots + 1;
+}
+
+/* t->products[p][first ..][u] = <x[i][p], Delta_u[p]> of each of `rows` arrays x[i], which lie `apart`
+ * floats apart, and all nodes u < nodes. */
+static void multiply_deltas(tracer *t, int first, const float *x, size_t apart, int rows, int nodes,
+                            int n) {
+    int d = t->m->config.d;
+    size_t width = t->graph.nodes, size = product_rows(&t->graph) * width;
+    PARALLEL_FOR
+    for (int p = 0; p < n; p++)
+        times_transposed(t->products + p * size + first * width, width, x + (size_t)p * d, apart,
+                         rows, delta_of(t, p, 0), d, nodes, d);
+}
+
+/* scores[u] += sum_p a[p] products[p][row][u] for u < n_nodes; a NULL: 1 */
+static void add_product(const tracer *t, double *scores, const float *a, int row, int n_nodes,
+                        int n) {
+    size_t width = t->graph.nodes, size = product_rows(&t->graph) * width;
+    for (int p = 0; p < n; p++) {
+        const float *product = t->products + p * size + row * width;
+        double scale = a ? a[p] : 1;
+        for (int u = 0; u < n_nodes; u++)
+            scores[u] += scale * product[u];
+    }
+}
+
+/* The second term of J^T G in a step, of all edges: scores -= along <Delta, x>. */
+static void subtract_along(tracer *t, const steer_tape *tape, double *scores, int n) {
+    const steer_graph *g = &t->graph;
+    size_t apart = (size_t)tape->rows * t->m->config.d;
+    multiply_deltas(t, 0, tape->resid, apart, g->blocks + 1, g->nodes, n);
+    multiply_deltas(t, g->blocks + 1, tape->mid, apart, g->blocks, g->nodes, n);
+    for (int i = 0; i < g->slots * n; i++)
+        t->grad.along[i] = -t->grad.along[i];
+    PARALLEL_FOR
+    for (int v = 0; v < g->slots; v++) {
+        slot_place at = place_of_slot(g, v);
+        int mid = at.i == slots_of_attention(g), b = at.b - g->layer;
+        add_product(t, scores + (size_t)v * g->nodes, t->grad.along + (size_t)v * n,
+                    mid ? g->blocks + 1 + b : b, senders(g, v), n);
+    }
+}
+
+/* <Delta_u, G_v> of the slots v of block b (b = layers: lm_head), or, if aware, the first term of
+ * <Delta_u, J^T G_v>: added to scores. */
+static void score_slots(tracer *t, int b, int aware, double *scores, int n) {
+    const steer_graph *g = &t->graph;
+    int first = slot_of(g, b, 0), slots = slot_gradients(t, b, aware, n);
+    multiply_deltas(t, 0, t->slot_G, (size_t)n * t->m->config.d, slots,
+                    senders(g, first + slots - 1), n);
+    PARALLEL_FOR
+    for (int i = 0; i < slots; i++)
+        add_product(t, scores + (size_t)(first + i) * g->nodes, NULL, i, senders(g, first + i), n);
+}
+
+/* The sums over passes of n positions begin, each pass with this share. */
+static void begin_sums(tracer *t, int n, float share) {
+    const steer_config *config = &t->m->config;
+    size_t blocks = t->graph.blocks, d = config->d;
+    size_t width = (size_t)slots_of_attention(&t->graph) * config->head_dim;
+    t->grad.n = n;
+    t->grad.share = share;
+    memset(t->grad.out, 0, sizeof(float) * n * d * (1 + 2 * blocks));
+    for (int i = 0; i < 2; i++) {
+        memset(t->grad.heads[i], 0, sizeof(float) * n * blocks * width);
+        memset(t->grad.whole[i], 0, sizeof(float) * n * (blocks + 1) * d);
+    }
 }
 
 static void set_zero(double *x, size_t n) { /* x may be NULL */
@@ -5889,22 +6110,20 @@ static void set_zero(double *x, size_t n) { /* x may be NULL */
         memset(x, 0, sizeof *x * n);
 }
 
-/* The gradients of the metric, averaged over the steps from destination to source. */
+/* The gradients of the metric, averaged over the steps from destination to source; what the aware
+ * scores (or NULL) take from each step. */
 static steer_status integrate(tracer *t, const example *x, const float *s, int metric, int steps,
-                              int n_poi, steer_error *e) {
-    int n = x->n, d = t->m->config.d;
-    t->grad.n = n;
-    t->grad.share = 1.0f / (float)steps;
-    memset(t->grad.out, 0, sizeof(float) * n * d * (1 + 2 * t->graph.blocks));
-    memset(t->grad.in, 0, sizeof(float) * n * d * t->graph.slots);
-    memset(t->grad.aware, 0, sizeof(float) * n * d * t->graph.slots);
+                              int n_poi, double *aware, steer_error *e) {
+    begin_sums(t, x->n, 1.0f / (float)steps);
     for (int i = 0; i < steps; i++) {
         float alpha = ((float)i + 0.5f) / (float)steps;
         traced_plan step;
         const steer_plan *plan = plan_from(t, &step, t->tape[0].resid, s, alpha * x->coeff);
         TRY(run_example(t, x, &plan, 1, &t->tape[2], e));
         metric_gradient(t, x, metric, !x->steered_text, n_poi);
-        backward(t->c, &t->tape[2], n, t->dx, &t->back, &t->grad);
+        backward(t->c, &t->tape[2], x->n, t->dx, &t->back, &t->grad);
+        if (aware)
+            subtract_along(t, &t->tape[2], aware, x->n);
     }
     return STEER_OK;
 }
@@ -5914,16 +6133,17 @@ steer_status steer_attribute(tracer *t, const example *x, const float *s, int me
                              steer_scores *scores, steer_error *e) {
     clear_error(e);
     const steer_config *config = &t->m->config;
-    int source = !x->steered_text, n = x->n, d = config->d, first = t->graph.layer;
+    const steer_graph *g = &t->graph;
+    int source = !x->steered_text, n = x->n, d = config->d;
     if (steps < 1 || outside(metric, STEER_LOGIT, STEER_KL))
         return fail(e, STEER_EARG, "%d steps, metric %d: at least 1; 0 to 2", steps, metric);
     scores->positions = 0;
     scores->total = scores->estimate = 0;
-    set_zero(scores->node, t->graph.nodes);
+    set_zero(scores->node, g->nodes);
     set_zero(scores->vector, d);
-    set_zero(scores->edge, edge_cells(&t->graph));
-    set_zero(scores->aware, edge_cells(&t->graph));
-    size_t slopes = (size_t)n * d * (1 + 2 * t->graph.blocks);
+    set_zero(scores->edge, edge_cells(g));
+    set_zero(scores->aware, edge_cells(g));
+    size_t slopes = (size_t)n * d * (1 + 2 * g->blocks);
     if (scores->gradient)
         memset(scores->gradient, 0, sizeof(float) * slopes);
     TRY(run_ends(t, x, s, e));
@@ -5932,40 +6152,35 @@ steer_status steer_attribute(tracer *t, const example *x, const float *s, int me
         return STEER_OK;
     scores->total = metric_of(t, metric, source, t->final[source], n_poi) -
                     metric_of(t, metric, source, t->final[!source], n_poi);
-    TRY(integrate(t, x, s, metric, steps, n_poi, e));
+    all_deltas(t, source, n);
+    TRY(integrate(t, x, s, metric, steps, n_poi, scores->aware, e));
     if (scores->gradient)
         copy_floats(scores->gradient, t->grad.out, slopes);
 
-    /* The steering site: its Delta is +-a s at every position. */
+    /* The steering site, dimension by dimension. */
     set_zero(t->by_dimension, d);
-    for (int p = 0; p < n; p++) {
-        const float *from = row_at(t->tape[source].resid, p, d);
-        const float *to = row_at(t->tape[!source].resid, p, d), *out = row_at(t->grad.out, p, d);
-        float *delta = row_at(t->delta, p, d);
-        for (int k = 0; k < d; k++) {
-            delta[k] = from[k] - to[k];
-            t->by_dimension[k] += (double)delta[k] * out[k];
-        }
-    }
+    for (int p = 0; p < n; p++)
+        for (int k = 0; k < d; k++)
+            t->by_dimension[k] += (double)delta_of(t, p, 0)[k] * row_at(t->grad.out, p, d)[k];
     for (int k = 0; k < d; k++)
         scores->estimate += t->by_dimension[k];
     if (scores->vector)
         memcpy(scores->vector, t->by_dimension, sizeof(double) * d);
     if (scores->node)
         scores->node[0] = scores->estimate;
-    score_edges(t, 0, 1, n, scores);
 
-    /* The heads and the MLP of each block. */
-    for (int b = first; b < config->layers; b++) {
-        int u = node_of(&t->graph, b, 0);
-        node_deltas(t, source, b, n);
+    /* The heads and the MLP of each block, the slots of each, and lm_head. */
+    for (int b = g->layer; b < config->layers && scores->node; b++)
         for (int h = 0; h <= config->heads; h++) {
-            int out = 1 + 2 * (b - first) + (h == config->heads);
-            if (scores->node)
-                scores->node[u + h] = inner_product(row_at(t->delta, h * n, d),
-                                                    row_at(t->grad.out, out * n, d), n, d);
+            int u = node_of(g, b, h), out = 1 + 2 * (b - g->layer) + (h == config->heads);
+            for (int p = 0; p < n; p++)
+                scores->node[u] += dot(delta_of(t, p, u), row_at(t->grad.out, out * n + p, d), d);
         }
-        score_edges(t, u, config->heads + 1, n, scores);
+    for (int b = g->layer; b <= config->layers; b++) {
+        if (scores->edge)
+            score_slots(t, b, 0, scores->edge, n);
+        if (scores->aware)
+            score_slots(t, b, 1, scores->aware, n);
     }
     return STEER_OK;
 }
@@ -6665,7 +6880,7 @@ steer_status steer_value_vector(const steer_model *m, const float *v, int b, int
     int hd = config->head_dim, g = h / (config->heads / config->kv_heads);
     for (int k = 0; k < config->d; k++)
         to[k] = v[k] * (config->norm_offset + w->attn_norm[k]);
-    linear(value, hd, to, config->d, &w->v, (part){g * hd, hd, 0, config->d}, 0, NULL, 1);
+    linear(value, hd, to, config->d, &w->v, (part){g * hd, hd, 0, config->d}, FORTH, 1);
     head_output(m, b, h, value, hd, to, config->d, 1);
     return STEER_OK;
 }
@@ -6683,7 +6898,7 @@ steer_status steer_logit_lens(const steer_model *m, const float *v, int n, int *
     double rms = norm_of(v, config->d) / sqrt(config->d);
     for (int k = 0; k < config->d; k++)
         x[k] = rms > 0 ? (float)(v[k] / rms) * (config->norm_offset + m->final_norm[k]) : 0;
-    matmul(all, x, &m->unembed, NULL, 1);
+    matmul(all, x, &m->unembed, 1);
     for (int i = 0; i < n; i++) {
         ids[i] = argmax(all, config->vocab);
         logits[i] = all[ids[i]];
@@ -9312,10 +9527,9 @@ static steer_status open_paper(experiment *s) {
     tracer t;
     size_t bytes = lay_out_tracer(&t, s->m, layer, max, answers, streams, NULL);
     if (!s->out->brief)
-        notice("%s: patching takes %.0f MB: three tapes %.0f, gradients of %d slots %.0f, circuits "
-               "%.0f",
-               s->m->config.name, megabytes(bytes), megabytes(t.tapes), t.graph.slots,
-               megabytes(t.sums), megabytes(t.contexts));
+        notice("%s: patching takes %.0f MB: tapes, gradients and scores %.0f, runs %.0f",
+               s->m->config.name, megabytes(bytes), megabytes(bytes - t.contexts),
+               megabytes(t.contexts));
     bytes = add(bytes, s->context_bytes);
     if (s->max_bytes && bytes > s->max_bytes)
         return fail(s->e, STEER_ENOMEM,

@@ -243,7 +243,7 @@ typedef struct {        /* what a run remembers of chosen rows; any array may be
     float *attn, *mlp;  /* [depth][rows][d] module outputs, before Gemma's post-norms */
     float *mid;         /* [depth][rows][d] residual between attention and MLP */
     float *q, *k, *v;   /* [depth][rows][heads or kv_heads * head_dim], q and k after rope */
-    float *q_in, *k_in; /* q and k before the QK-norm of a model that has one */
+    float *q_in, *k_in; /* q and k as W_Q and W_K make them, before bias, QK-norm and rope */
     float *z;           /* [depth][rows][heads * head_dim] values mixed by the patterns */
     float *gate, *up;   /* [depth][rows][ff] */
     int rows, first;    /* rows of the arrays, also where a run records fewer; depth = layers -

@@ -319,8 +319,9 @@ static double check_linear(const weight *w, part p, int rows) {
     for (int j = 0; j < p.rows; j++)
         for (int c = 0; c < p.cols; c++)
             M[j * p.cols + c] = weight_value(w, p.row + j, p.col + c);
-    for (int back = 0; back < 2; back++) {
-        int in = back ? p.rows : p.cols, out = back ? p.cols : p.rows, xs = in + 3, ys = out + 5;
+    for (direction to = FORTH; to <= ADD_BACK; to++) {
+        int back = to != FORTH, in = back ? p.rows : p.cols, out = back ? p.cols : p.rows,
+            xs = in + 3, ys = out + 5;
         float *x = floats(13, back, (size_t)rows * (size_t)xs, 1),
               *y = malloc(4 * (size_t)rows * (size_t)ys);
         double *expected = malloc(sizeof *expected * (size_t)out),
@@ -329,10 +330,14 @@ static double check_linear(const weight *w, part p, int rows) {
         int spilt = 0;
         char what[96];
         snprintf(what, sizeof what, "linear %s, type %d, %d x %d at %d, %d, %d rows",
-                 back ? "back" : "forward", (int)w->type, p.rows, p.cols, p.row, p.col, rows);
+                 (const char *[]){"forward", "back", "back, added"}[to], (int)w->type, p.rows,
+                 p.cols, p.row, p.col, rows);
         for (int i = 0; i < rows * ys; i++)
-            y[i] = 77;
-        linear(y, ys, x, xs, w, p, back, NULL, rows);
+            y[i] = 0.75f;
+        linear(y, ys, x, xs, w, p, to, rows);
+        for (int r = 0; r < rows && to == ADD_BACK; r++)
+            for (int j = 0; j < out; j++)
+                y[r * ys + j] -= 0.75f;
         for (int r = 0; r < rows; r++) {
             for (int j = 0; j < out; j++)
                 expected[j] = 0;
@@ -343,7 +348,7 @@ static double check_linear(const weight *w, part p, int rows) {
             for (int j = 0; j < out; j++)
                 hold(&off, (double)y[r * ys + j], expected[j]);
             for (int j = out; j < ys; j++)
-                spilt += y[r * ys + j] != 77;
+                spilt += y[r * ys + j] != 0.75f;
         }
         CHECK_THAT(misfit(&off) <= 1e-5 && !spilt,
                    "%s: relative error %.3g, %d numbers behind rows", what, misfit(&off), spilt);
@@ -394,7 +399,7 @@ static double check_parts(void) {
         int threads = (int[]){1, 2, 3, 64}[i];
         set_threads(threads);
         matmul_back(got[i > 0], dy, &w, 9);
-        matmul(y[i > 0], dy, &w, NULL, 9);
+        matmul(y[i > 0], dy, &w, 9);
         CHECK_THAT(!i || !memcmp(got[0], got[1], sizeof got[0]), "back, %d threads", threads);
         CHECK_THAT(!i || !memcmp(y[0], y[1], sizeof y[0]), "forward, %d threads", threads);
     }
@@ -440,21 +445,21 @@ static double check_attention(void) {
         }
         steer_tape tape = {.q = tapes[0], .k = tapes[1], .v = tapes[2], .rows = n, .first = 1};
         back_scratch s = {0};
-        float *heap = zeros(4 * q + 3 * (size_t)(H * n), sizeof *heap);
+        float *heap = zeros(3 * q + all, sizeof *heap);
+        float *scratch = zeros(attention_size(&m.config, (size_t)n), sizeof *scratch);
         s.dz = heap;
-        s.dq = s.dz + q;
-        s.dk = s.dq + q;
+        s.dk = s.dz + q;
         s.dv = s.dk + q;
-        s.capped = s.dv + q;
-        s.p = s.capped + H * n;
-        s.dp = s.p + H * n;
+        s.heads = s.dv + q; /* of which dq is set here */
         for (size_t j = 0; j < q; j++)
-            s.dq[j] = s.dk[j] = s.dv[j] = NAN;
+            s.heads[j] = s.dk[j] = s.dv[j] = NAN;
         float *dz = floats(21, i, q, 1);
         memcpy(s.dz, dz, sizeof(float) * q);
         for (int h = 0; h < H; h++)
-            attend_back(&m, &tape, &s, b, h, n);
-        memcpy(got, s.dq, sizeof(float) * q);
+            attend_back(&m, &tape, &s, b, h, n, scratch);
+        for (int t = 0; t < n; t++)
+            memcpy(got + t * H * hd, s.heads + t * (H + 2 * K) * hd,
+                   sizeof(float) * (size_t)(H * hd));
         float *summed = got + q; /* k and v: the sum over the group's heads */
         for (int a = 0; a < 2; a++)
             for (int t = 0; t < n; t++)
@@ -491,6 +496,7 @@ static double check_attention(void) {
         free(dz);
         free(dz64);
         free(heap);
+        free(scratch);
         for (int a = 0; a < 3; a++)
             free(tapes[a]);
     }
@@ -621,6 +627,81 @@ static double pushed_value(const pushed *p, double step) {
     return sum;
 }
 
+/* Means over passes of the gradients of contributions and, behind and before its norm, of each slot,
+ * put together from what a tracer sums of each pass. */
+typedef struct {
+    float *out;        /* [1 + 2 blocks][n][d] */
+    float *in, *aware; /* [slots][n][d] */
+} slot_means;
+
+static slot_means new_means(const tracer *t, int n) {
+    size_t plane = (size_t)(n * t->m->config.d);
+    slot_means g = {zeros(plane * (size_t)(1 + 2 * t->graph.blocks), sizeof(float)),
+                    zeros(plane * (size_t)t->graph.slots, sizeof(float)),
+                    zeros(plane * (size_t)t->graph.slots, sizeof(float))};
+    return g;
+}
+
+static void free_means(slot_means *g) {
+    free(g->out);
+    free(g->in);
+    free(g->aware);
+}
+
+/* The gradients of dm/dx_L = t->dx of the run on t->tape[2], this pass's share. */
+static void add_pass(tracer *t, slot_means *g, int n, float share) {
+    int d = t->m->config.d, layers = t->m->config.layers, attention = slots_of_attention(&t->graph);
+    begin_sums(t, n, share);
+    backward(t->c, &t->tape[2], n, t->dx, &t->back, &t->grad);
+    for (int i = 0; i < (1 + 2 * t->graph.blocks) * n * d; i++)
+        g->out[i] += t->grad.out[i];
+    for (int b = t->graph.layer; b <= layers; b++)
+        for (int aware = 0; aware < 2; aware++) {
+            int slots = slot_gradients(t, b, aware, n), first = slot_of(&t->graph, b, 0);
+            for (int i = 0; i < slots; i++)
+                for (int p = 0; p < n; p++) {
+                    int slot = first + i, row = slot * n + p;
+                    const steer_tape *tape = &t->tape[2];
+                    const float *x =
+                        tape_at(tape, i == attention ? tape->mid : tape->resid, d, b, p);
+                    float *to = row_at(aware ? g->aware : g->in, (size_t)row, (size_t)d);
+                    add_scaled(to, 1, row_at(t->slot_G, (size_t)(i * n + p), (size_t)d), d);
+                    if (aware)
+                        add_scaled(to, -t->grad.along[row], x, d);
+                }
+        }
+}
+
+/* A tape of a tracer's blocks with what is looked at here. */
+static steer_tape new_tape(const tracer *t) {
+    const steer_config *c = &t->m->config;
+    steer_tape tape = {.rows = t->max, .first = t->graph.layer};
+    size_t rows = (size_t)(t->graph.blocks + 1) * (size_t)t->max;
+    tape.resid = zeros(rows * (size_t)c->d, sizeof(float));
+    tape.mid = zeros(rows * (size_t)c->d, sizeof(float));
+    tape.q = zeros(rows * (size_t)(c->heads * c->head_dim), sizeof(float));
+    tape.z = zeros(rows * (size_t)(c->heads * c->head_dim), sizeof(float));
+    tape.k = zeros(rows * (size_t)(c->kv_heads * c->head_dim), sizeof(float));
+    tape.v = zeros(rows * (size_t)(c->kv_heads * c->head_dim), sizeof(float));
+    return tape;
+}
+
+/* A run of an example from the base run's x_l on such a tape. */
+static steer_tape run_taped(tracer *t, const example *x, const float *s, float coeff) {
+    steer_tape tape = new_tape(t);
+    steer_error e = {0};
+    traced_plan memory;
+    const steer_plan *plan = plan_from(t, &memory, t->tape[0].resid, s, coeff);
+    CHECK_THAT(!run_example(t, x, &plan, 1, &tape, &e), "%s", e.text);
+    return tape;
+}
+
+static void free_tape(steer_tape *tape) {
+    float *arrays[] = {tape->resid, tape->mid, tape->q, tape->z, tape->k, tape->v};
+    for (size_t i = 0; i < sizeof arrays / sizeof *arrays; i++)
+        free(arrays[i]);
+}
+
 /* Every gradient of the backward (contributions, slots, slots before their norms) along random
  * directions: a float's difference quotient would be too noisy, so the model runs in double. */
 static double check_backward(int kind) {
@@ -642,14 +723,13 @@ static double check_backward(int kind) {
         start[i] = (double)t->tape[2].resid[i];
     memcpy(t->dx, weights, sizeof(float) * plane);
     memcpy(alone, weights, sizeof(float) * plane);
-    t->grad.n = N;
-    t->grad.share = 1;
-    backward(t->c, &t->tape[2], N, t->dx, &t->back, &t->grad);
+    slot_means sums = new_means(t, N);
+    add_pass(t, &sums, N, 1);
     pushed p = {.m = w.m, .layer = 1, .n = N, .start = start, .weights = weights64};
     static const char *const places[] = {
         [PUSH_OUT] = "out", [PUSH_IN] = "in", [PUSH_STREAM] = "aware"};
     const float *const arrays[] = {
-        [PUSH_OUT] = t->grad.out, [PUSH_IN] = t->grad.in, [PUSH_STREAM] = t->grad.aware};
+        [PUSH_OUT] = sums.out, [PUSH_IN] = sums.in, [PUSH_STREAM] = sums.aware};
     for (p.kind = PUSH_OUT; p.kind <= PUSH_STREAM; p.kind++) {
         const float *all = arrays[p.kind];
         int n = p.kind == PUSH_OUT ? 1 + 2 * blocks : t->graph.slots;
@@ -675,6 +755,7 @@ static double check_backward(int kind) {
     CHECK_THAT(!memcmp(t->dx, t->grad.out, sizeof(float) * plane), "dx is not the site's gradient");
     backward(t->c, &t->tape[2], N, alone, &t->back, NULL);
     CHECK_THAT(!memcmp(alone, t->dx, sizeof(float) * plane), "dx depends on what is kept");
+    free_means(&sums);
     free(weights);
     free(alone);
     free(start);
@@ -683,20 +764,33 @@ static double check_backward(int kind) {
     return most;
 }
 
-/* What must hold after `attribute`, from its tapes and sums. Returns the largest relative error. */
-static double check_attribution(tracer *t, const example *x, double *scores, const char *name) {
+/* What must hold after `attribute` by the vector s, from its runs and passes, run again. Returns the
+ * largest relative error. */
+static double check_attribution(tracer *t, const example *x, const float *s, int steps,
+                                double *scores, const char *name) {
     const steer_model *m = t->m;
     const steer_config *c = &m->config;
     int source = !x->steered_text, n = x->n, d = c->d, H = c->heads, K = c->kv_heads,
         width = H + 2 * K + 1, nodes = t->graph.nodes, blocks = t->graph.blocks, hd = c->head_dim;
     size_t plane = (size_t)(n * d), at_block = (size_t)t->max * (size_t)d;
-    const steer_tape *src = &t->tape[source], *dst = &t->tape[!source];
+    steer_tape ends[2] = {run_taped(t, x, NULL, 0), run_taped(t, x, s, x->coeff)};
+    const steer_tape *src = &ends[source], *dst = &ends[!source];
+    slot_means g = new_means(t, n);
+    for (int i = 0; i < steps; i++) {
+        steer_error e = {0};
+        traced_plan memory;
+        float alpha = ((float)i + 0.5f) / (float)steps;
+        const steer_plan *plan = plan_from(t, &memory, t->tape[0].resid, s, alpha * x->coeff);
+        CHECK_THAT(!run_example(t, x, &plan, 1, &t->tape[2], &e), "%s", e.text);
+        metric_gradient(t, x, STEER_LOGIT, source, (int)scores[SCORE_POSITIONS]);
+        add_pass(t, &g, n, 1.0f / (float)steps);
+    }
     fit into = {0, 0}, split = {0, 0}, node = {0, 0}, coarse[3] = {{0, 0}, {0, 0}, {0, 0}};
     /* 3.8: all scores into a slot add up to <x_src - x_dst, J^T G>, the official ones to <.., G> */
     for (int i = 0; i < 2 * t->graph.slots; i++) {
         int form = i & 1, v = i >> 1, b = v / width, mlp = v == b * width + width - 1;
         double found = 0, expected = 0;
-        const float *G = form ? t->grad.aware : t->grad.in;
+        const float *G = form ? g.aware : g.in;
         for (int u = 0; u < nodes; u++)
             found += edges_of(t, scores, form)[v * nodes + u];
         for (int p = 0; p < n; p++)
@@ -714,7 +808,7 @@ static double check_attribution(tracer *t, const example *x, double *scores, con
     /* The gradient is the sum of its parts, and no part is counted twice. */
     fit whole = {0, 0};
     for (size_t k = 0; k < plane; k++) {
-        const float *out = t->grad.out + k, *in = t->grad.aware + k;
+        const float *out = g.out + k, *in = g.aware + k;
         hold(&whole, (double)out[plane * (size_t)(2 * blocks)],
              (double)in[plane * (size_t)(t->graph.slots - 1)]);
         for (int b = 0; b < blocks; b++) {
@@ -736,16 +830,18 @@ static double check_attribution(tracer *t, const example *x, double *scores, con
         double sum = 0;
         for (int p = 0; p < n; p++)
             sum += ((double)src->resid[p * d + k] - (double)dst->resid[p * d + k]) *
-                   (double)t->grad.out[p * d + k];
+                   (double)g.out[p * d + k];
         hold(&node, dvector_of(t, scores)[k], sum);
     }
     for (int b = 0; b < blocks; b++) {
-        node_deltas(t, source, t->graph.layer + b, n);
+        int first = node_of(&t->graph, t->graph.layer + b, 0);
         for (int h = 0; h <= H; h++) {
             double sum = 0;
-            for (size_t k = 0; k < plane; k++)
-                sum += (double)t->delta[plane * (size_t)h + k] *
-                       (double)t->grad.out[plane * (size_t)(1 + 2 * b + (h == H)) + k];
+            for (int p = 0; p < n; p++)
+                for (int k = 0; k < d; k++)
+                    sum +=
+                        (double)delta_of(t, p, first + h)[k] *
+                        (double)g.out[plane * (size_t)(1 + 2 * b + (h == H)) + (size_t)(p * d + k)];
             hold(&node, scores[SCORE_NODES + 1 + b * (H + 1) + h], sum);
         }
         for (int p = 0; p < n; p++)
@@ -756,9 +852,9 @@ static double check_attribution(tracer *t, const example *x, double *scores, con
                        after = (double)src->resid[here + at_block] -
                                (double)dst->resid[here + at_block];
                 for (int h = 0; h < H; h++)
-                    sum += (double)t->delta[plane * (size_t)h + i];
+                    sum += (double)delta_of(t, p, first + h)[k];
                 hold(&split, before + sum, between);
-                hold(&split, between + (double)t->delta[plane * (size_t)H + i], after);
+                hold(&split, between + (double)delta_of(t, p, first + H)[k], after);
             }
     }
     CHECK_THAT(misfit(&node) <= 2e-5, "%s: effects of nodes: relative error %.3g", name,
@@ -768,24 +864,24 @@ static double check_attribution(tracer *t, const example *x, double *scores, con
     /* 3.10.4: after the last step the first block's dq, dk, dv are still there; the coarse slot's
      * gradient is their product with the whole matrix. */
     double most = fmax(fmax(misfit(&into), misfit(&split)), fmax(misfit(&whole), misfit(&node)));
-    if (t->grad.share == 1) {
+    if (steps == 1) {
         const block *w = &m->blocks[t->graph.layer];
         int first[4] = {0, H, H + K, H + 2 * K};
         for (int kind = 0; kind < 3; kind++) {
             int heads = first[kind + 1] - first[kind];
-            const float *from = (const float *[]){t->back.dq, t->back.dk, t->back.dv}[kind];
             const weight *by = (const weight *[]){&w->q, &w->k, &w->v}[kind];
             float *dy = malloc(sizeof(float) * (size_t)(n * heads * hd)),
                   *G = malloc(sizeof(float) * plane);
             for (int p = 0; p < n; p++)
                 for (int h = 0; h < heads; h++)
-                    memcpy(dy + (p * heads + h) * hd, from + (p * H + h * (H / heads)) * hd,
+                    memcpy(dy + (p * heads + h) * hd,
+                           t->back.heads + (p * first[3] + first[kind] + h) * hd,
                            sizeof(float) * (size_t)hd);
             matmul_back(G, dy, by, n);
             for (size_t k = 0; k < plane; k++) {
                 double sum = 0;
                 for (int i = first[kind]; i < first[kind + 1]; i++)
-                    sum += (double)t->grad.in[plane * (size_t)i + k];
+                    sum += (double)g.in[plane * (size_t)i + k];
                 hold(&coarse[kind], sum, (double)G[k]);
             }
             CHECK_THAT(misfit(&coarse[kind]) <= 1e-5 && coarse[kind].largest > 1e-6,
@@ -796,6 +892,9 @@ static double check_attribution(tracer *t, const example *x, double *scores, con
             free(G);
         }
     }
+    free_means(&g);
+    free_tape(&ends[0]);
+    free_tape(&ends[1]);
     return most;
 }
 
@@ -867,8 +966,8 @@ static void check_patterns(int kind) {
         return;
     const steer_config *c = &w.m->config;
     int hd = c->head_dim, qd = c->heads * hd, kd = c->kv_heads * hd, group = c->heads / c->kv_heads;
-    steer_tape *t = &w.t.tape[1];
     CHECK_THAT(!run_ends(&w.t, &w.x, w.v, &e), "%s", e.text);
+    steer_tape taped = run_taped(&w.t, &w.x, w.v, w.x.coeff), *t = &taped;
     fit off = {0, 0};
     float pattern[N * N];
     for (int b = 1; b < c->layers; b++)
@@ -933,6 +1032,7 @@ static void check_patterns(int kind) {
     free(gradient);
     free(all);
     free(edge);
+    free_tape(&taped);
     close_traced(&w);
 }
 
@@ -963,8 +1063,8 @@ static void test_backward_whole(void) {
                            e.text);
                 CHECK_THAT(scores[0][SCORE_POSITIONS] > 0, "%s: no positions of interest",
                            family_names[kind]);
-                identity =
-                    fmax(identity, check_attribution(&w.t, &w.x, scores[0], family_names[kind]));
+                identity = fmax(identity, check_attribution(&w.t, &w.x, w.v, steps, scores[0],
+                                                            family_names[kind]));
             }
             /* 3.10.3: m(source) >= 0 >= m(destination) */
             int n_poi = find_poi(&w.t, &w.x, STEER_LOGIT), source = !text;
@@ -1023,7 +1123,8 @@ static void test_backward_whole(void) {
                            sites[i].path, text ? "steered" : "base", steps, scores[SCORE_ESTIMATE],
                            scores[SCORE_TOTAL]);
                 if (!k)
-                    identity = fmax(identity, check_attribution(&t, &x, scores, sites[i].path));
+                    identity = fmax(identity,
+                                    check_attribution(&t, &x, b.v.v, steps, scores, sites[i].path));
             }
             free(scores);
             free_tracer(&t);

@@ -257,52 +257,46 @@ static void test_matmul(void) {
     double worst_error = 0;
     long different = 0;
     for (size_t s = 0; s < sizeof sizes / sizeof *sizes; s++)
-        for (dtype type = F32; type <= Q8; type++)
-            for (int with_bias = 0; with_bias < 2; with_bias++) {
-                int n = sizes[s][0], k = sizes[s][1];
-                if (type == Q8 && k % 32)
-                    continue;
-                weight w = random_matrix(50, (int)type, (int)s, n, k, 1, type);
-                const float *x = random_vector(51, 0, (int)s, 30 * k, 0, 1),
-                            *bias = random_vector(52, 0, 0, n, 0, 1);
-                for (size_t t = 0; t < sizeof counts / sizeof *counts; t++) {
-                    int rows = counts[t];
-                    float *y = malloc(sizeof *y * (size_t)rows * (size_t)n + 4);
-                    y[rows * n] = 7;
-                    matmul(y, x, &w, with_bias ? bias : NULL, rows);
-                    CHECK_THAT(y[rows * n] == 7, "%d rows of %d: writes behind the end", rows, n);
-                    for (int r = 0; r < rows; r++)
-                        for (int j = 0; j < n; j++) {
-                            double sum = with_bias ? (double)bias[j] : 0, size = 1;
-                            for (int i = 0; i < k; i++) {
-                                double term = (double)x[r * k + i] *
-                                              (double)weight1(&w, (size_t)j, (size_t)i);
-                                sum += term;
-                                size += fabs(term);
-                            }
-                            worst_error =
-                                fmax(worst_error, fabs((double)y[r * n + j] - sum) / size);
-                        }
-                    /* The order of sums: `dot` of the row and the weights as floats, whatever is
-                     * computed beside it. */
-                    float *row = malloc(sizeof *row * (size_t)k);
+        for (dtype type = F32; type <= Q8; type++) {
+            int n = sizes[s][0], k = sizes[s][1];
+            if (type == Q8 && k % 32)
+                continue;
+            weight w = random_matrix(50, (int)type, (int)s, n, k, 1, type);
+            const float *x = random_vector(51, 0, (int)s, 30 * k, 0, 1);
+            for (size_t t = 0; t < sizeof counts / sizeof *counts; t++) {
+                int rows = counts[t];
+                float *y = malloc(sizeof *y * (size_t)rows * (size_t)n + 4);
+                y[rows * n] = 7;
+                matmul(y, x, &w, rows);
+                CHECK_THAT(y[rows * n] == 7, "%d rows of %d: writes behind the end", rows, n);
+                for (int r = 0; r < rows; r++)
                     for (int j = 0; j < n; j++) {
-                        unpack(row, &w, (size_t)j, 0, k);
-                        for (int r = 0; r < rows; r++) {
-                            float sum = dot(x + r * k, row, k);
-                            if (with_bias)
-                                sum += bias[j];
-                            different += memcmp(&sum, &y[r * n + j], sizeof sum) != 0;
+                        double sum = 0, size = 1;
+                        for (int i = 0; i < k; i++) {
+                            double term =
+                                (double)x[r * k + i] * (double)weight1(&w, (size_t)j, (size_t)i);
+                            sum += term;
+                            size += fabs(term);
                         }
+                        worst_error = fmax(worst_error, fabs((double)y[r * n + j] - sum) / size);
                     }
-                    free(row);
-                    free(y);
+                /* The order of sums: `dot` of the row and the weights as floats, whatever is
+                     * computed beside it. */
+                float *row = malloc(sizeof *row * (size_t)k);
+                for (int j = 0; j < n; j++) {
+                    unpack(row, &w, (size_t)j, 0, k);
+                    for (int r = 0; r < rows; r++) {
+                        float sum = dot(x + r * k, row, k);
+                        different += memcmp(&sum, &y[r * n + j], sizeof sum) != 0;
+                    }
                 }
-                free((void *)w.data);
-                free((void *)w.scale);
-                free((void *)x);
-                free((void *)bias);
+                free(row);
+                free(y);
             }
+            free((void *)w.data);
+            free((void *)w.scale);
+            free((void *)x);
+        }
     printf("  matmul: largest error %.2g of the sum of magnitudes\n", worst_error);
     CHECK_THAT(worst_error < 1e-6, "%g", worst_error);
     CHECK_THAT(!different, "%ld outputs have other bits than dot", different);

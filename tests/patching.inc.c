@@ -49,7 +49,7 @@ static void circuit_logits(patch_case *p, int pos, const double *expected, int n
     float final[512], *logits = malloc(sizeof(float) * (size_t)n);
     CHECK_THAT(!run_example(&p->t, &p->x, plans, 2, NULL, &e), "%s: %s", p->name, e.text);
     final_norm(p->t.c, p->n + pos, final);
-    matmul(logits, final, &p->m->unembed, NULL, 1);
+    matmul(logits, final, &p->m->unembed, 1);
     for (int i = 0; i < n; i++)
         hold(f, (double)logits[i], expected[i]);
     free(logits);
@@ -126,7 +126,12 @@ static void test_golden_patch(void) {
                        word, got, v[0]); /* where it is 0, a run from itself, it is so exactly */
         } else if (!strcmp(word, "gout") || !strcmp(word, "gin")) {
             fit g = {0, 0};
-            const float *mine = (word[1] == 'o' ? p.t.grad.out : p.t.grad.in) + i * p.n * d;
+            const float *mine = p.t.grad.out + i * p.n * d;
+            if (word[1] == 'i') {
+                slot_place at = place_of_slot(&p.t.graph, i);
+                slot_gradients(&p.t, at.b, 0, p.n);
+                mine = p.t.slot_G + at.i * p.n * d;
+            }
             CHECK_THAT(n == 1 + p.n * d, "%s: %s %d has %d numbers", p.name, word, i, n - 1);
             for (int k = 1; k < n; k++)
                 hold(&g, (double)mine[k - 1], v[k]);
@@ -1074,25 +1079,26 @@ static double check_removal(int kind, int from) {
     changes plain = {.add = w.v, .coeff = w.x.coeff, .layer = LAYER, .from = from}, removed = plain;
     removed.remove = STEER_SVV;
     const steer_plan *plans[2] = {plan_of(&plain), plan_of(&removed)};
+    steer_tape tape[2] = {new_tape(&w.t), new_tape(&w.t)};
     for (int k = 0; k < 2; k++)
         CHECK_THAT(
-            !run_streams(&w.t, &w.x, &plans[k], 1, k ? removed.hits : plain.hits, &w.t.tape[k], &e),
+            !run_streams(&w.t, &w.x, &plans[k], 1, k ? removed.hits : plain.hits, &tape[k], &e),
             "%s", e.text);
     CHECK_THAT(hits_of(&removed, STEER_REMOVE) == (N - from) * depth, "%lld rows",
                hits_of(&removed, STEER_REMOVE));
     double q[N * MOST_Q], key[N * MOST_Q], r[N], p[N], x[MOST_D];
     for (int t = 0; t < N; t++) {
-        const float *of = row_at(w.t.tape[0].resid, t, d);
+        const float *of = row_at(tape[0].resid, t, d);
         for (int i = 0; i < d; i++)
             x[i] = (double)of[i];
         r[t] = t < from ? 0 : inverse_rms64(x, (double)c->norm_eps, d);
         for (int i = 0; i < H * hd; i++)
-            q[t * H * hd + i] = (double)row_at(w.t.tape[0].q, t, H * hd)[i];
+            q[t * H * hd + i] = (double)row_at(tape[0].q, t, H * hd)[i];
         for (int i = 0; i < K * hd; i++)
-            key[t * K * hd + i] = (double)row_at(w.t.tape[0].k, t, K * hd)[i];
-        CHECK_THAT(!memcmp(row_at(w.t.tape[0].q, t, H * hd), row_at(w.t.tape[1].q, t, H * hd),
+            key[t * K * hd + i] = (double)row_at(tape[0].k, t, K * hd)[i];
+        CHECK_THAT(!memcmp(row_at(tape[0].q, t, H * hd), row_at(tape[1].q, t, H * hd),
                            sizeof(float) * (size_t)(H * hd)) &&
-                       !memcmp(row_at(w.t.tape[0].k, t, K * hd), row_at(w.t.tape[1].k, t, K * hd),
+                       !memcmp(row_at(tape[0].k, t, K * hd), row_at(tape[1].k, t, K * hd),
                                sizeof(float) * (size_t)(K * hd)),
                    "removal touches queries or keys at %d", t);
     }
@@ -1109,8 +1115,8 @@ static double check_removal(int kind, int from) {
                 double shift = 0;
                 for (int i = 0; i < hd; i++)
                     shift += weight_value(&b->o, j, h * hd + i) *
-                             ((double)row_at(w.t.tape[0].z, t, H * hd)[h * hd + i] -
-                              (double)row_at(w.t.tape[1].z, t, H * hd)[h * hd + i]);
+                             ((double)row_at(tape[0].z, t, H * hd)[h * hd + i] -
+                              (double)row_at(tape[1].z, t, H * hd)[h * hd + i]);
                 if (c->post_norms)
                     shift *= (double)c->norm_offset + (double)b->post_attn_norm[j];
                 hold(&off, shift, strength * (double)svv[j]);
@@ -1120,6 +1126,8 @@ static double check_removal(int kind, int from) {
     CHECK_THAT(misfit(&off) <= 1e-5 && off.largest > 0.01,
                "%s from %d: relative error %.3g of %.3g", family_names[kind], from, misfit(&off),
                off.largest);
+    free_tape(&tape[0]);
+    free_tape(&tape[1]);
     close_traced(&w);
     return misfit(&off);
 }
