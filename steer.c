@@ -373,13 +373,9 @@ enum { SUMS = 16, PARTS = SUMS / LANES };
 typedef float four __attribute__((vector_size(16), aligned(4), may_alias));
 
 /* (s[0] + s[8]) + (s[4] + s[12]) + ...: 16, 8, 4, 2, 1 sums */
-INLINE four fourths(const float *s) {
-    const four *f = (const four *)s;
-    return (f[0] + f[2]) + (f[1] + f[3]);
-}
-
 INLINE float halves(const float *s) {
-    four sum = fourths(s);
+    const four *f = (const four *)s;
+    four sum = (f[0] + f[2]) + (f[1] + f[3]);
     return (sum[0] + sum[2]) + (sum[1] + sum[3]);
 }
 
@@ -3280,7 +3276,8 @@ enum { KC = 512, KB = 256, ROWS = 112, BR = 6 };
 
 enum { PANEL = KC + SUMS }; /* not KC: rows a power of two apart share their places in the cache */
 
-typedef int32_t four_ints __attribute__((vector_size(16)));
+typedef float eight __attribute__((vector_size(32), aligned(4), may_alias));
+typedef int32_t eight_ints __attribute__((vector_size(32)));
 
 #ifdef __clang__ /* which otherwise splits vectors of 16 floats in two */
 #define WIDE __attribute__((min_vector_width(LANES * 32)))
@@ -3289,7 +3286,7 @@ typedef int32_t four_ints __attribute__((vector_size(16)));
 #else
 #define WIDE __attribute__((noipa)) /* inlined, a tile's sums would leave the registers */
 #define UNROLL _Pragma("GCC unroll 16")
-#define SHUFFLE(a, b, ...) __builtin_shuffle(a, b, (four_ints){__VA_ARGS__})
+#define SHUFFLE(a, b, ...) __builtin_shuffle(a, b, (eight_ints){__VA_ARGS__})
 #endif
 #if defined(__x86_64__) && !defined(__clang__) /* gcc would load it again for each use */
 #define IN_REGISTER(v) __asm__("" : "+v"(v))
@@ -3329,6 +3326,14 @@ static WIDE void unpack(float *to, const weight *w, size_t row, size_t col, int 
         for (; i < end; i++, from++)
             to[i] = *from * scale;
     }
+}
+
+/* W[row][col + i], i < n, will be wanted soon; where there is no such row, nothing happens. */
+static void fetch(const weight *w, size_t row, size_t col, int n) {
+    static const size_t sizes[] = {[F32] = 4, [BF16] = 2, [Q8] = 1};
+    uintptr_t from = (uintptr_t)w->data + (row * w->cols + col) * sizes[w->type];
+    for (size_t i = 0; i < n * sizes[w->type]; i += 64)
+        __builtin_prefetch((const void *)(from + i));
 }
 
 /* sums[i][j][l] = sum_c x[i][c] w[j][c], c = l, l + SUMS, ... < k, added to what is there unless it
@@ -3381,21 +3386,33 @@ static WIDE void add_products(float *sums, const float *x, size_t xs, int rows, 
     }
 }
 
-/* y[i][j] = sums[i][j] by halves (section 2), j < n, four rows at once: the same additions. */
-static void end_sums(float *y, size_t ys, const float *sums, int rows, int n) {
+/* to[i] = s[i] by halves (section 2), i < 8, by the same additions */
+INLINE void end_eight(float *to, const float *sums) {
+    eight s[8], f[4], p[2]; /* 8 parts of each sum, 4 of two, 2 of four */
+    EACH (i, 8)
+        s[i] = ((const eight *)(sums + i * SUMS))[0] + ((const eight *)(sums + i * SUMS))[1];
+    EACH (i, 4)
+        f[i] = SHUFFLE(s[i], s[i + 4], 0, 1, 2, 3, 8, 9, 10, 11) +
+               SHUFFLE(s[i], s[i + 4], 4, 5, 6, 7, 12, 13, 14, 15);
+    EACH (i, 2)
+        p[i] = SHUFFLE(f[2 * i], f[2 * i + 1], 0, 1, 8, 9, 4, 5, 12, 13) +
+               SHUFFLE(f[2 * i], f[2 * i + 1], 2, 3, 10, 11, 6, 7, 14, 15);
+    *(eight *)to = SHUFFLE(p[0], p[1], 0, 2, 8, 10, 4, 6, 12, 14) +
+                   SHUFFLE(p[0], p[1], 1, 3, 9, 11, 5, 7, 13, 15);
+}
+
+/* y[i][j] = sums[i][j] by halves, j < n */
+static WIDE void end_sums(float *y, size_t ys, const float *sums, int rows, int n) {
+    enum { GROUP = NR % 2 ? 8 : 4 }; /* rows, so many that eight sums end together */
+
+    float ended[GROUP * NR];
     int i = 0;
-    for (; i + 4 <= rows; i += 4, sums += 4 * NR * SUMS)
-        for (int j = 0; j < n; j++) {
-            four s[4], pairs[2], all;
-            for (int r = 0; r < 4; r++)
-                s[r] = fourths(sums + (r * NR + j) * SUMS);
-            for (int r = 0; r < 2; r++)
-                pairs[r] = SHUFFLE(s[2 * r], s[2 * r + 1], 0, 1, 4, 5) +
-                           SHUFFLE(s[2 * r], s[2 * r + 1], 2, 3, 6, 7);
-            all = SHUFFLE(pairs[0], pairs[1], 0, 2, 4, 6) + SHUFFLE(pairs[0], pairs[1], 1, 3, 5, 7);
-            for (int r = 0; r < 4; r++)
-                y[(i + r) * ys + j] = all[r];
-        }
+    for (; i + GROUP <= rows && n == NR; i += GROUP, sums += GROUP * NR * SUMS) {
+        EACH (s, GROUP * NR / 8)
+            end_eight(ended + 8 * s, sums + 8 * s * SUMS);
+        EACH (r, GROUP)
+            copy_floats(y + (i + r) * ys, ended + r * NR, NR);
+    }
     for (; i < rows; i++, sums += NR * SUMS)
         for (int j = 0; j < n; j++)
             y[i * ys + j] = halves(sums + j * SUMS);
@@ -3472,8 +3489,10 @@ static void forward_outputs(float *y, int ys, const float *x, int xs, const weig
             apart = (size_t)w->cols;
             rows_of_w = (const float *)w->data + (p.row + j) * apart + p.col + c;
         } else
-            for (int i = 0; i < nj; i++)
+            for (int i = 0; i < nj; i++) {
                 unpack(unpacked + i * PANEL, w, p.row + j + i, p.col + c, kc);
+                fetch(w, p.row + j + NR + i, p.col + c, kc); /* the next outputs' */
+            }
         add_products(sums, x + c, xs, rows, rows_of_w, apart, kc, c == 0);
     }
     end_sums(y + j, ys, sums, rows, nj);
@@ -3487,8 +3506,10 @@ static void back_share(float *y, int ys, const float *x, int xs, const weight *w
     int n = min_int(PW, p.cols - j);
     for (int c = 0; c < p.rows; c += KB) {
         int kc = min_int(KB, p.rows - c);
-        for (int i = 0; i < kc; i++)
+        for (int i = 0; i < kc; i++) {
             unpack(panel + i * PW, w, p.row + c + i, p.col + j, n);
+            fetch(w, p.row + c + i, p.col + j + PW, PW); /* the next share's */
+        }
         if (n == PW) {
             times(y + j, ys, x + c, xs, rows, panel, PW, kc, PW, add || c);
             continue;
