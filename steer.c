@@ -3272,7 +3272,7 @@ steer_status steer_generate(steer_context *c, steer_job *jobs, int n, int (*tick
 
 /* Columns of a forward, rows of a backward block of W; rows of x at a time, forward, and in a
  * backward tile. */
-enum { KC = 512, KB = 256, ROWS = 112, BR = 6 };
+enum { KC = 768, KB = 256, ROWS = 104, BR = 6 };
 
 enum { PANEL = KC + SUMS }; /* not KC: rows a power of two apart share their places in the cache */
 

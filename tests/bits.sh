@@ -1,6 +1,7 @@
 #!/usr/bin/env bash
 # The same bits from every compiler, optimisation and width of vectors that multiplies and adds in
-# one step: logits and edge scores of the models in the box, built in each way, by their checksums.
+# one step, NEON among them: logits and edge scores of the models in the box, built in each way, by
+# their checksums.
 # The C library's functions (exp, log) are the machine's own in all of them.
 set -euo pipefail
 cd "$(dirname "$0")/.."
@@ -19,26 +20,40 @@ esac
 make -s steer
 ./steer vector weights/tiny-llama.bin --site 1,-4 --train 8 --out "$work/vector" >/dev/null 2>&1
 passed=0 failed=0 first=
+check() { # WHAT RUN...: the checksum of what the probe, so run, writes
+    local what=$1 sum
+    shift
+    for model in tiny-llama tiny-gemma; do
+        echo "$ids" | "$@" logits weights/$model.bin "$work/$model"
+    done
+    echo "$ids" | "$@" scores weights/tiny-llama.bin "$work/vector" 9 "$work/scores"
+    sum=$(cat "$work/tiny-llama" "$work/tiny-gemma" "$work/scores" | cksum)
+    : "${first:=$sum}"
+    if [ "$sum" = "$first" ]; then
+        passed=$((passed + 1))
+    else
+        failed=$((failed + 1))
+        echo "FAIL $what: checksum $sum, the first was $first"
+    fi
+}
 for compiler in gcc clang; do
     command -v $compiler >/dev/null || { echo "no $compiler"; continue; }
     for level in -O1 -O2 -O3; do
         for width in "${widths[@]}"; do
             $compiler -std=gnu11 $level $width -DSTEER_NO_MAIN -I. tests/probe.c steer.c -lm \
                 -o "$work/probe"
-            for model in tiny-llama tiny-gemma; do
-                echo "$ids" | "$work/probe" logits weights/$model.bin "$work/$model"
-            done
-            echo "$ids" | "$work/probe" scores weights/tiny-llama.bin "$work/vector" 9 "$work/scores"
-            sum=$(cat "$work/tiny-llama" "$work/tiny-gemma" "$work/scores" | cksum)
-            : "${first:=$sum}"
-            if [ "$sum" = "$first" ]; then
-                passed=$((passed + 1))
-            else
-                failed=$((failed + 1))
-                echo "FAIL $compiler $level $width: checksum $sum, the first was $first"
-            fi
+            check "$compiler $level $width" "$work/probe"
         done
     done
 done
+# NEON: clang crosses over (gcc's cross compiler can't stand beside the one for 32 bits), qemu runs it.
+cross="clang --target=aarch64-linux-gnu -fuse-ld=lld -static"
+if [ -n "${widths[0]}" ] && command -v qemu-aarch64 >/dev/null &&
+    echo 'int main(void) { return 0; }' | $cross -x c - -o "$work/none" 2>/dev/null; then
+    $cross -std=gnu11 -O2 -DSTEER_NO_MAIN -I. tests/probe.c steer.c -lm -o "$work/probe"
+    check "NEON" qemu-aarch64 "$work/probe"
+else
+    echo "NEON is not checked: that needs clang, lld, a C library for aarch64, qemu-aarch64 and FMA here"
+fi
 echo "$passed passed, $failed failed"
 [ $failed = 0 ]
