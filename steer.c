@@ -161,7 +161,7 @@ _Static_assert(sizeof(void *) != 8 || (sizeof(steer_error) == 324 && sizeof(stee
                                        sizeof(steer_graph) == 28 && sizeof(steer_edge_ends) == 20 &&
                                        sizeof(steer_limits) == 24 && sizeof(steer_row) == 20 &&
                                        sizeof(steer_tape) == 104 && sizeof(steer_job) == 64 &&
-                                       sizeof(steer_vector) == 152 && sizeof(steer_prompts) == 48 &&
+                                       sizeof(steer_vector) == 152 && sizeof(steer_prompts) == 56 &&
                                        sizeof(steer_behaviour) == 32 && sizeof(steer_sums) == 40 &&
                                        sizeof(steer_example) == 24 && sizeof(steer_scores) == 64 &&
                                        sizeof(steer_pair) == 64 && sizeof(steer_training) == 56 &&
@@ -1053,14 +1053,27 @@ const steer_config *steer_model_config(const steer_model *m) {
     return &m->config;
 }
 
-steer_status steer_verify(const steer_model *m, steer_error *e) {
-    clear_error(e);
-    uint32_t crc = crc32_of(0, m->bytes + m->data, m->size - m->data);
+/* As steer_verify; `tick` is told of the bytes that are read. */
+static steer_status verify(const steer_model *m, void (*tick)(void *user, size_t bytes), void *user,
+                           steer_error *e) {
+    const size_t step = (size_t)1 << 24;
+    uint32_t crc = 0;
+    for (size_t at = m->data, n; at < m->size; at += n) {
+        n = min_size(step, m->size - at);
+        crc = crc32_of(crc, m->bytes + at, n);
+        if (tick)
+            tick(user, n);
+    }
     if (crc != (uint32_t)m->config.fingerprint)
         return fail(e, STEER_EFORMAT,
                     "%s: damaged: the checksum of its weights differs; fetch it again",
                     m->config.name);
     return STEER_OK;
+}
+
+steer_status steer_verify(const steer_model *m, steer_error *e) {
+    clear_error(e);
+    return verify(m, NULL, NULL, e);
 }
 
 /* ===================================================================================== 4 tokenizer
@@ -1571,22 +1584,39 @@ static int is_text(const steer_model *m, int id) { /* of the vocabulary */
     return m->token_type[id] == TEXT_TOKEN || m->token_type[id] == USER_TOKEN;
 }
 
-size_t steer_decode(const steer_model *m, const int *tokens, int n, char *out, size_t cap) {
+/* How tokens become text: special ones give their names; the text is the end of another. */
+enum { SHOW_SPECIAL = 1, GOES_ON = 2 };
+
+/* What a token is in a text, n bytes; first: it begins one. */
+static const char *shown_piece(const steer_model *m, int id, int first, int how, size_t *n) {
+    *n = 0;
+    if (outside(id, 0, m->config.vocab - 1) || !(is_text(m, id) || how & SHOW_SPECIAL))
+        return "";
+    const char *piece = steer_piece(m, id, n);
+    int own =
+        first && m->config.pretok >= SPACED_RULE && *n && *piece == ' '; /* the rule's space */
+    *n -= own;
+    return piece + own;
+}
+
+static size_t decode(const steer_model *m, const int *tokens, int n, int how, char *out,
+                     size_t cap) {
     size_t length = 0, piece_n;
-    int first = m->config.pretok >= SPACED_RULE;
+    int first = !(how & GOES_ON);
     for (int i = 0; i < n; i++) {
-        if (outside(tokens[i], 0, m->config.vocab - 1) || !is_text(m, tokens[i]))
-            continue;
-        const char *piece = steer_piece(m, tokens[i], &piece_n);
-        size_t from = first && piece_n && *piece == ' '; /* the rule's own */
-        for (size_t k = from; k < piece_n; k++, length++)
+        const char *piece = shown_piece(m, tokens[i], first, how, &piece_n);
+        for (size_t k = 0; k < piece_n; k++, length++)
             if (length + 1 < cap)
                 out[length] = piece[k];
-        first = 0;
+        first = first && (outside(tokens[i], 0, m->config.vocab - 1) || !is_text(m, tokens[i]));
     }
     if (cap)
         out[length < cap ? length : cap - 1] = 0;
     return length;
+}
+
+size_t steer_decode(const steer_model *m, const int *tokens, int n, char *out, size_t cap) {
+    return decode(m, tokens, n, 0, out, cap);
 }
 
 /* ================================================================================ 5 chat templates
@@ -1616,10 +1646,10 @@ static void flush_plain(chat_builder *b) {
     b->n = 0;
 }
 
-/* Append a string of the template; of special tokens' names that fit, the longest counts. */
-static void put_template(chat_builder *b, int piece) {
+/* Append a text where special tokens' names are these tokens; of those that fit, the longest. */
+static void put_marked(chat_builder *b, const char *s) {
     const steer_model *m = b->m;
-    for (const char *s = m->piece[piece]; *s;) {
+    while (*s) {
         int best = -1;
         size_t best_n = 0, n;
         for (int i = 0; i < m->n_specials; i++) {
@@ -1641,9 +1671,18 @@ static void put_template(chat_builder *b, int piece) {
     }
 }
 
+static void put_template(chat_builder *b, int piece) {
+    put_marked(b, b->m->piece[piece]);
+}
+
 /* Whether Python's strip takes the code point at s, of *n bytes. */
 static int is_blank(const steer_model *m, const char *s, const char *end, int *n) {
     return class_at(m, s, end, n) == SPACE || (*s >= 0x1C && *s <= 0x1F);
+}
+
+static void put_plain(chat_builder *b, const char *s, size_t n) {
+    memcpy(b->plain + b->n, s, n);
+    b->n += n;
 }
 
 /* The text of a turn between two strings of the template. */
@@ -1665,9 +1704,27 @@ static void put_turn(chat_builder *b, int pre, const char *s, int post) {
         end = last;
     }
     put_template(b, pre);
-    memcpy(b->plain + b->n, s, (size_t)(end - s));
-    b->n += (size_t)(end - s);
+    put_plain(b, s, (size_t)(end - s));
     put_template(b, post);
+}
+
+/* The tokens that have come together. */
+static steer_status end_chat(chat_builder *b, long *count) {
+    flush_plain(b);
+    free(b->plain);
+    *count = b->count;
+    return b->status;
+}
+
+/* A text as it is, without a template, but for special tokens' names, which are these tokens. */
+static steer_status encode_raw(const steer_model *m, const char *text, int *tokens, long cap,
+                               long *count, steer_error *e) {
+    size_t n = strlen(text) + 1;
+    chat_builder b = {.m = m, .plain = zeros(n, 1), .tokens = tokens, .cap = cap, .e = e};
+    if (!b.plain)
+        return fail(e, STEER_ENOMEM, "no memory for a text of %zu bytes", n);
+    put_marked(&b, text);
+    return end_chat(&b, count);
 }
 
 /* As steer_chat; *count is what it returns. */
@@ -1675,6 +1732,8 @@ static steer_status encode_chat(const steer_model *m, const char *system, const 
                                 int n_turns, int *tokens, long cap, long *count, steer_error *e) {
     if (system && *system && !*m->piece[SYSTEM_PRE])
         return fail(e, STEER_EARG, "%s has no system turn; use the user's", m->config.name);
+    /* One that was given has its turn, also an empty one, as templates make it. */
+    int has_system = m->config.system_always || (system && *m->piece[SYSTEM_PRE]);
     if (!system)
         system = m->piece[SYSTEM];
     if (n_turns < 0)
@@ -1688,18 +1747,18 @@ static steer_status encode_chat(const steer_model *m, const char *system, const 
         return fail(e, STEER_ENOMEM, "no memory for a conversation of %zu bytes", n);
 
     put_template(&b, START);
-    if (*system || m->config.system_always)
+    if (*system || has_system)
         put_turn(&b, SYSTEM_PRE, system, SYSTEM_POST);
-    for (int i = 0; i < n_turns; i++)
+    int begun = n_turns && n_turns % 2 == 0; /* the last turn is an answer that goes on */
+    for (int i = 0; i < n_turns - begun; i++)
         if (i % 2)
             put_turn(&b, ASSISTANT_PRE, turns[i], ASSISTANT_POST);
         else
             put_turn(&b, USER_PRE, turns[i], USER_POST);
     put_template(&b, ANSWER_PRE);
-    flush_plain(&b);
-    free(b.plain);
-    *count = b.count;
-    return b.status;
+    if (begun)
+        put_plain(&b, turns[n_turns - 1], strlen(turns[n_turns - 1]));
+    return end_chat(&b, count);
 }
 
 long steer_chat(const steer_model *m, const char *system, const char *const *turns, int n_turns,
@@ -1713,14 +1772,23 @@ int steer_eoi(const steer_model *m) {
     return m->eoi;
 }
 
-/* The tokens of a user's text, in fresh memory: as a chat, or as text and nothing else. */
-static steer_status tokens_of(const steer_model *m, int chat, const char *system, const char *text,
-                              int **tokens, long *count, steer_error *e) {
-    int *list = NULL;
+/* How a user's text becomes tokens: as a chat's; as it is; as it is but for special tokens' names. */
+enum { AS_TEXT, AS_CHAT, AS_MARKED };
+
+/* Its tokens, in fresh memory; of a chat with the beginning of the answer, unless that is NULL. */
+static steer_status tokens_of(const steer_model *m, int how, const char *system, const char *text,
+                              const char *answer, int **tokens, long *count, steer_error *e) {
+    const char *turns[] = {text, answer};
+    int *list = NULL, n_turns = 1 + (answer != NULL);
     *count = 0;
     for (int counted = 0; counted < 2; counted++) { /* once to count, once to write */
-        steer_status status = chat ? encode_chat(m, system, &text, 1, list, *count, count, e)
-                                   : encode(m, text, strlen(text), 1, list, *count, count, e);
+        steer_status status;
+        if (how == AS_CHAT)
+            status = encode_chat(m, system, turns, n_turns, list, *count, count, e);
+        else if (how == AS_MARKED)
+            status = encode_raw(m, text, list, *count, count, e);
+        else
+            status = encode(m, text, strlen(text), 1, list, *count, count, e);
         if (!status && !list && !(list = zeros((size_t)*count, sizeof *list)))
             status = fail(e, STEER_ENOMEM, "no memory for %ld tokens", *count);
         if (status) {
@@ -3595,7 +3663,7 @@ static int because(int code) {
     return 0;
 }
 
-/* N of /dev/fd/N, which is written to where that descriptor stands; -1 for other names. */
+/* N of /dev/fd/N, which is written to and read where that descriptor stands; -1: another name. */
 static int descriptor_of(const char *path) {
     static const char *const names[] = {"/dev/stdin", "/dev/stdout", "/dev/stderr"};
     static const char *const forms[] = {"/dev/fd/%d%n", "/proc/self/fd/%d%n"};
@@ -3756,7 +3824,8 @@ static steer_status read_all(int fd, const char *path, char **data, size_t *n, s
 
 /* A whole file or pipe, a 0 behind its n bytes; the caller frees it. NULL on failure. */
 static steer_status load_file(const char *path, char **data, size_t *n, steer_error *e) {
-    int fd = open(path, O_RDONLY | O_CLOEXEC);
+    int own = descriptor_of(path); /* from where it stands, as it is written to */
+    int fd = own >= 0 ? dup(own) : open(path, O_RDONLY | O_CLOEXEC);
     *data = NULL;
     *n = 0;
     if (fd < 0)
@@ -4451,6 +4520,8 @@ steer_status steer_vector_load(steer_vector *v, const char *path, const steer_mo
 void steer_prompts_free(steer_prompts *p) {
     for (int i = 0; i < p->n; i++) {
         free(p->tokens[i]);
+        if (p->system)
+            free(p->system[i]);
         free(p->text[i]);
         if (p->task)
             free(p->task[i]);
@@ -4458,6 +4529,7 @@ void steer_prompts_free(steer_prompts *p) {
     free(p->tokens);
     free(p->lengths);
     free(p->responses);
+    free(p->system);
     free(p->text);
     free(p->task);
     *p = (steer_prompts){0};
@@ -4613,11 +4685,13 @@ static steer_status make_prompt_room(steer_prompts *p, steer_error *e) {
     p->lengths = lengths ? lengths : p->lengths;
     int *responses = realloc(p->responses, n * sizeof *responses);
     p->responses = responses ? responses : p->responses;
+    char **system = realloc(p->system, n * sizeof *system);
+    p->system = system ? system : p->system;
     char **text = realloc(p->text, n * sizeof *text);
     p->text = text ? text : p->text;
     char **task = realloc(p->task, n * sizeof *task);
     p->task = task ? task : p->task;
-    if (tokens && lengths && responses && text && task)
+    if (tokens && lengths && responses && system && text && task)
         return STEER_OK;
     return fail(e, STEER_ENOMEM, "no memory for %zu prompts", n);
 }
@@ -4629,7 +4703,7 @@ static steer_status append_response(const steer_model *m, const char *response, 
     *added = 0;
     if (!response || !*response)
         return STEER_OK;
-    TRY(tokens_of(m, 0, NULL, response, &own, added, e));
+    TRY(tokens_of(m, AS_TEXT, NULL, response, NULL, &own, added, e));
     int *both = realloc(*tokens, mul(add((size_t)n, (size_t)*added), sizeof *both));
     if (both) {
         memcpy(both + n, own, sizeof *own * (size_t)*added);
@@ -4646,10 +4720,11 @@ steer_status steer_prompts_add(steer_prompts *p, const steer_model *m, const cha
     int *tokens;
     long n, added, max = m->config.max_seq;
     TRY(make_prompt_room(p, e));
-    TRY(tokens_of(m, 1, system, text, &tokens, &n, e));
+    TRY(tokens_of(m, AS_CHAT, system, text, NULL, &tokens, &n, e));
     steer_status status = append_response(m, response, &tokens, n, &added, e);
     char *text_copy = strdup(text), *task_copy = task ? strdup(task) : NULL;
-    if (!status && (!text_copy || (task && !task_copy)))
+    char *system_copy = system ? strdup(system) : NULL;
+    if (!status && (!text_copy || (task && !task_copy) || (system && !system_copy)))
         status = fail(e, STEER_ENOMEM, "no memory for a prompt");
     else if (!status && n + added > max)
         status = fail(e, STEER_EARG, "a prompt of %ld tokens%s; %ld fit", n + added,
@@ -4658,12 +4733,14 @@ steer_status steer_prompts_add(steer_prompts *p, const steer_model *m, const cha
         free(tokens);
         free(text_copy);
         free(task_copy);
+        free(system_copy);
         return status;
     }
 
     p->tokens[p->n] = tokens;
     p->lengths[p->n] = (int)n;
     p->responses[p->n] = (int)added;
+    p->system[p->n] = system_copy;
     p->text[p->n] = text_copy;
     p->task[p->n++] = task_copy;
     return STEER_OK;
@@ -7234,6 +7311,13 @@ static void wipe_progress(progress *p) {
         p->shown = 0;
 }
 
+/* What is done from now on, in so many ticks. */
+static void begin_part(progress *p, const char *what, double ticks) {
+    p->tick = 0;
+    p->ticks = ticks;
+    p->what = what;
+}
+
 /* A new line twenty times a second, and where per cent have grown. */
 static void show_progress(progress *p, double ticks) {
     if (!p || !p->show)
@@ -8651,6 +8735,7 @@ typedef struct {
     steer_context *c;   /* answers */
     tracer *t;          /* patches; NULL until open_paper */
     steer_error *e;     /* of every failure */
+    const char *begun;  /* what answers begin with, already there; NULL: nothing */
     report *out;        /* tables and sentences */
     records store;      /* of units of work */
     progress *bar;      /* of the command; NULL: none */
@@ -8777,21 +8862,31 @@ static void begin_work(experiment *s, int which, double ticks) {
     for (int i = 0; i < which; i++)
         p->done += s->work[i];
     p->part = s->work[which];
-    p->tick = 0;
-    p->ticks = ticks;
-    p->what = work_names[which];
+    begin_part(p, work_names[which], ticks);
 }
 
 static int condition_size(const condition *x) {
     return min_int(x->n, x->prompts->n);
 }
 
-/* Until the experiment ends; NULL: no memory. */
-static char *answer_text(experiment *s, const steer_job *j) {
-    size_t n = steer_decode(s->m, j->out, j->n_out, NULL, 0) + 1;
+/* A failure with an option's file names the option, too. */
+static steer_status of_option(const char *name, steer_status status, steer_error *e) {
+    if (!status)
+        return STEER_OK;
+    string why = str("%.400s", e->text);
+    return fail(e, status, "--%s: %s", name, why.s);
+}
+
+/* An answer with what --answer began it with, until the experiment ends; NULL: no memory. */
+static char *answer_text(experiment *s, const steer_job *j, int how) {
+    size_t begun = s->begun ? strlen(s->begun) : 0;
+    how |= begun ? GOES_ON : 0;
+    size_t n = decode(s->m, j->out, j->n_out, how, NULL, 0) + 1;
     char *text;
-    if (GET(text, n))
-        steer_decode(s->m, j->out, j->n_out, text, n);
+    if (!GET(text, begun + n))
+        return NULL;
+    memcpy(text, s->begun ? s->begun : "", begun);
+    decode(s->m, j->out, j->n_out, how, text + begun, n);
     return text;
 }
 
@@ -8854,7 +8949,7 @@ static steer_status judge(experiment *s, condition *x, const steer_job *jobs, co
     for (int i = 0; i < n; i++) {
         const steer_job *j = &jobs[i];
         const char *task = x->prompts->task[i];
-        char *text = answer_text(s, j);
+        char *text = answer_text(s, j, 0);
         if (!text)
             return s->e->code;
         int refused = x->refuses[i] = (unsigned char)steer_shows(&s->behaviour, text);
@@ -9219,6 +9314,23 @@ static size_t sum_size(const steer_model *m, int response) {
     return mul(3 * (size_t)(response ? 1 : m->eoi), (size_t)m->config.layers * m->config.d);
 }
 
+/* steer_means, some prompts at once: the same sums, and progress between. */
+static steer_status means_of(experiment *s, const steer_prompts *p, int sign, steer_sums *sums) {
+    enum { SOME = 16 };
+
+    for (int first = 0; first < p->n; first += SOME) {
+        steer_prompts some = *p;
+        some.n = min_int(SOME, p->n - first);
+        some.tokens += first;
+        some.lengths += first;
+        if (some.responses)
+            some.responses += first;
+        TRY(steer_means(s->c, &some, &s->behaviour, sign, sums, s->e));
+        show_progress(s->bar, some.n);
+    }
+    return STEER_OK;
+}
+
 /* DIM means of the train prompts that show the behaviour: of the one side those with log-odds > 0, of
  * the other < 0; of all of a side, and the report says so, when fewer than 8 do. Where the first
  * tokens are not known to be the behaviour's, or responses are given that show it, all count. */
@@ -9233,7 +9345,7 @@ static steer_status extract_means(experiment *s) {
             return s->e->code;
         if (!s->scored || s->responses)
             sign = 0;
-        TRY(steer_means(s->c, &s->train[k], &s->behaviour, sign, sums, s->e));
+        TRY(means_of(s, &s->train[k], sign, sums));
         if (sign)
             say(s->out, "%s: %d train prompts, mean %s %.2f; %d have the right sign%s",
                 words->side[k], sums->n, words->odds, sums->score / sums->n, sums->count,
@@ -9244,9 +9356,8 @@ static steer_status extract_means(experiment *s) {
         if (sums->count < 8 && sign) {
             memset(sums->sum, 0, sizeof *sums->sum * n);
             sums->count = 0;
-            TRY(steer_means(s->c, &s->train[k], &s->behaviour, 0, sums, s->e));
+            TRY(means_of(s, &s->train[k], 0, sums));
         }
-        show_progress(s->bar, s->train[k].n);
     }
     return STEER_OK;
 }
@@ -9456,8 +9567,11 @@ static steer_status judge_site(experiment *s) {
     if (!s->scored || dot(x->v, x->v, s->v.d) == 0)
         return STEER_OK;
     TRY(prepare_site_prompts(s));
+    show_progress(s->bar, 1);
     TRY(score_site(s, x));
+    show_progress(s->bar, 1);
     TRY(score_ablation(s, x));
+    show_progress(s->bar, 1);
     string faults = faults_of(s, x);
     say(s->out, "the reported site, %s, %s the rule%s%s%s: %s at coefficient 1",
         site_name(x->layer, x->pos).s, *faults.s ? "does not pass" : "passes",
@@ -9892,7 +10006,7 @@ static steer_status keep_answers(experiment *s, const condition x[2], const char
             if (!flips(k, &s->plain[k], steered, i))
                 continue;
             steer_job job = {.out = x[k].tokens + i * s->max_new, .n_out = x[k].lengths[i]};
-            const char *text = answer_text(s, &job);
+            const char *text = answer_text(s, &job, 0);
             if (!text)
                 return s->e->code;
             add_answer(s->out, k, under[k], x[k].refuses[i], x[k].prompts->text[i], text);
@@ -11687,7 +11801,9 @@ static steer_status whole_paper(experiment *s) {
         s->store.shards = 0;
     TRY(open_paper(s));
     if (s->circuit)
-        TRY(steer_circuit_load(s->circuit, s->m, &s->t->graph, cut_at(s, 0), s->e));
+        TRY(of_option("circuit",
+                      steer_circuit_load(s->circuit, s->m, &s->t->graph, cut_at(s, 0), s->e),
+                      s->e));
     SHOW(steering_table(s));
     TRY(collect_examples(s, &s->vectors[DIM]));
     plan_examples(s);
@@ -12043,10 +12159,10 @@ enum { UNSET = -1 };
 
 typedef struct {
     const char *vector, *freeze, *remove, *site, *system, *prompts, *jsonl, *chat, *data, *out;
-    const char *report, *store, *shard, *circuit, *control;
+    const char *report, *store, *shard, *circuit, *control, *answer;
     const char *with, *without, *judge, *first;
     int64_t compare, quiet, verify, verbose, json, quick, no_scores, salvage, no_mmap; /* flags */
-    int64_t foreign;
+    int64_t foreign, raw, special;
     int64_t ablate, metric, method; /* places among the words */
     int64_t max_new, seed, train, limit, val, map, patch, pairs, exact, epochs, max_mem;
     int64_t threads;
@@ -12058,10 +12174,12 @@ typedef struct {
     char *command;       /* argv, with spaces between */
 } options;
 
-/* The field of a TEXT is a const char *, of a REAL a double, of the others an int64_t. */
+/* The field of a TEXT, to OUTPUT, is a const char *, of a REAL a double, of the others an int64_t. */
 typedef enum {
     TEXT,
-    EMPTY_TOO /* a text that may be empty */,
+    EMPTY_TOO, /* a text that may be empty */
+    INPUT,
+    OUTPUT, /* a file's name; -: standard input, standard output */
     CHOICE,
     FLAG,
     INTEGER,
@@ -12079,7 +12197,7 @@ typedef struct {
 
 #define AT_FIELD(field) offsetof(options, field)
 static const known_option all_options[] = {
-    {"vector", "FILE", TEXT, AT_FIELD(vector), 0, 0, 0, FOR_TALK | FOR_TESTS,
+    {"vector", "FILE", INPUT, AT_FIELD(vector), 0, 0, 0, FOR_TALK | FOR_TESTS,
      "a steering vector: one that `steer vector` made, a control vector (.gguf) of llama.cpp or "
      "repeng, or an array of numpy (.npy)"},
     {"foreign", NULL, FLAG, AT_FIELD(foreign), 0, 0, 0, FOR_TALK | FOR_TESTS,
@@ -12097,13 +12215,21 @@ static const known_option all_options[] = {
      "print the unsteered and the steered answer side by side, with --freeze or --remove also the "
      "steered one without"},
     {"system", "TEXT", EMPTY_TOO, AT_FIELD(system), 0, 0, 0, FOR_TOKENIZE | FOR_TALK,
-     "the system prompt (otherwise the model's own); \"\": none"},
+     "the system prompt (otherwise the model's own); \"\": a turn without text"},
     {"chat", "TEXT", EMPTY_TOO, AT_FIELD(chat), 0, 0, 0, FOR_TOKENIZE,
      "a user's message, under the model's template, in place of TEXT"},
-    {"prompts", "FILE", TEXT, AT_FIELD(prompts), 0, 0, 0, FOR_GENERATE,
-     "many prompts, one a line, in place of PROMPT"},
-    {"jsonl", "FILE", TEXT, AT_FIELD(jsonl), 0, 0, 0, FOR_GENERATE,
-     "write the answers there as they come, one JSON object a line"},
+    {"answer", "TEXT", TEXT, AT_FIELD(answer), 0, 0, 0, FOR_TALK | (FOR_TESTS & ~FOR_REPRODUCE),
+     "begin each answer with this text, which the model goes on from"},
+    {"raw", NULL, FLAG, AT_FIELD(raw), 0, 0, 0, FOR_TOKENIZE | FOR_GENERATE,
+     "take the text as it is, without the model's template; names of special tokens in it are "
+     "these "
+     "tokens"},
+    {"special", NULL, FLAG, AT_FIELD(special), 0, 0, 0, FOR_TALK,
+     "show special tokens in answers, by their names"},
+    {"prompts", "FILE", INPUT, AT_FIELD(prompts), 0, 0, 0, FOR_GENERATE,
+     "many prompts, one a line, in place of PROMPT; -: from standard input"},
+    {"jsonl", "FILE", OUTPUT, AT_FIELD(jsonl), 0, 0, 0, FOR_GENERATE,
+     "write the answers there as they come, one JSON object a line; -: on standard output, alone"},
     {"temp", "T", REAL, AT_FIELD(temp), 0, 100, 0, FOR_GENERATE,
      "temperature of sampling; 0: the likeliest token"},
     {"top-p", "P", REAL, AT_FIELD(top_p), 0.001, 1, 1, FOR_GENERATE,
@@ -12166,11 +12292,12 @@ static const known_option all_options[] = {
      "leave the scores of all sites, the dose curve and the map out"},
     {"quick", NULL, FLAG, AT_FIELD(quick), 0, 0, 0, FOR_REPRODUCE,
      "the DIM vector only, less patching, sparse vectors without answers"},
-    {"circuit", "FILE", TEXT, AT_FIELD(circuit), 0, 0, 0, FOR_CIRCUIT,
+    {"circuit", "FILE", INPUT, AT_FIELD(circuit), 0, 0, 0, FOR_CIRCUIT,
      "the faithfulness of this circuit instead of the search for one"},
-    {"out", "FILE", TEXT, AT_FIELD(out), 0, 0, 0, FOR_VECTOR | FOR_CIRCUIT | FOR_MERGE,
+    {"out", "FILE", OUTPUT, AT_FIELD(out), 0, 0, 0, FOR_VECTOR | FOR_CIRCUIT | FOR_MERGE,
      "where the vector (NAME.gguf: as llama.cpp and repeng read it; NAME.npy: an array of numpy), "
-     "the smallest circuit or the joint store is written"},
+     "the smallest circuit or the joint store is written; -: on standard output, and tables go to "
+     "standard error"},
     {"report", "NAME", TEXT, AT_FIELD(report), 0, 0, 0, FOR_EXPERIMENTS,
      "write the tables to NAME.json, and to the page NAME.html, too"},
     {"verbose", NULL, FLAG, AT_FIELD(verbose), 0, 0, 0, FOR_REPRODUCE,
@@ -12222,6 +12349,9 @@ static const struct {
     {FOR_EXPERIMENTS, "with", NEEDS, "without"},
     {FOR_EXPERIMENTS, "without", NEEDS, "with"},
     {FOR_EXPERIMENTS, "with", NOT_WITH, "data"},
+    {FOR_TOKENIZE, "raw", NOT_WITH, "chat"},
+    {FOR_GENERATE, "raw", NOT_WITH, "system"},
+    {FOR_GENERATE, "raw", NOT_WITH, "answer"},
     {FOR_EXPERIMENTS & ~FOR_OV, "shard", NEEDS, "store"},
     {FOR_EDGES, "kl-min", NEEDS, "metric"},
     {FOR_CIRCUIT, "circuit", NOT_WITH, "out"},
@@ -12444,10 +12574,17 @@ static int read_two(const char *text, char separator, int *a, int *b) {
     return 1;
 }
 
+/* What - names as a file. */
+static const char standard_input[] = "/dev/fd/0", standard_output[] = "/dev/fd/1";
+
+static int is_standard_output(const char *path) { /* NULL: no */
+    return path && !strcmp(path, standard_output);
+}
+
 static void set_field(options *o, const known_option *p, const char *text, int64_t integer,
                       double real) {
     char *field = (char *)o + p->at;
-    if (p->kind == TEXT || p->kind == EMPTY_TOO)
+    if (p->kind <= OUTPUT)
         *(const char **)(void *)field = text;
     else if (p->kind == REAL)
         *(double *)(void *)field = real;
@@ -12477,6 +12614,8 @@ static steer_status set_option(options *o, const known_option *p, const char *te
     if (p->kind == REAL && !read_real(text, p->least, p->most, &real))
         return fail(e, MISUSED, "--%s %.60s: a number from %g to %g is wanted", p->name, text,
                     p->least, p->most);
+    if ((p->kind == INPUT || p->kind == OUTPUT) && !strcmp(text, "-"))
+        text = p->kind == INPUT ? standard_input : standard_output;
     set_field(o, p, text, integer, real);
     return STEER_OK;
 }
@@ -12535,6 +12674,12 @@ static steer_status check_values(const known_command *c, const options *o, steer
         return fail(e, MISUSED, "--top-p does nothing at --temp 0");
     if (!(o->temp > 0) && is_given(o, "seed"))
         return fail(e, MISUSED, "--seed does nothing at --temp 0");
+    if (o->compare && is_standard_output(o->jsonl))
+        return fail(e, MISUSED, "--compare does not go with --jsonl -: both write standard output");
+    if (c->bit == FOR_MERGE && is_standard_output(o->out))
+        return fail(e, MISUSED, "--out -: a store has to be a file");
+    if (o->json && is_standard_output(o->out))
+        return fail(e, MISUSED, "--json does not go with --out -: both write standard output");
     if (c->bit == FOR_GENERATE && o->quiet && o->prompts && !o->jsonl)
         return fail(e, MISUSED, "--quiet with --prompts shows nothing: give --jsonl FILE");
     if (talks && !adds && (o->freeze || o->remove))
@@ -12605,7 +12750,7 @@ static steer_status read_arguments(const known_command *c, char **argv, options 
     o->argument = argv;
     for (; *argv; argv += used) {
         used = 1;
-        if (ended || argv[0][0] != '-')
+        if (ended || argv[0][0] != '-' || !argv[0][1])
             o->argument[o->n_arguments++] = argv[0];
         else if (!strcmp(argv[0], "--"))
             ended = 1;
@@ -12629,7 +12774,8 @@ static void print_commands(void) {
                          c->required ? c->required : "", c->required ? " FILE" : "");
         printf("  %-34s %s\n", use.s, c->about);
     }
-    puts("\n`steer help COMMAND`: its options. Options stand anywhere, as --name VALUE or "
+    puts("\n`steer help COMMAND` or --help: its options; --version. Options stand anywhere, as "
+         "--name VALUE or "
          "--name=VALUE;\n-- ends them. Exit status: 0 done, 1 failed, 2 not understood.");
 }
 
@@ -12723,6 +12869,10 @@ static void put_pieces(const steer_model *m, const char *what, const int *ids, l
     putchar('\n');
 }
 
+static void tick_bytes(void *bar, size_t n) {
+    show_progress(bar, (double)n);
+}
+
 /* The network, as its switches. */
 static void print_network(const steer_model *m) {
     static const char *const types[] = {"f32", "bf16", "q8 in groups of 32"};
@@ -12785,7 +12935,7 @@ static steer_status print_template(const steer_model *m, steer_error *e) {
     }
     int *ids;
     long n;
-    TRY(tokens_of(m, 1, NULL, "Hi", &ids, &n, e));
+    TRY(tokens_of(m, AS_CHAT, NULL, "Hi", NULL, &ids, &n, e));
     put_pieces(m, "  a chat that begins with \"Hi\":", ids, n);
     printf("  end-of-instruction positions -%d to -1\n", m->eoi);
     free(ids);
@@ -12797,8 +12947,11 @@ static steer_status print_template(const steer_model *m, steer_error *e) {
 static steer_status command_info(experiment *s, const options *o) {
     const steer_model *m = s->m;
     const steer_config *c = &m->config;
-    if (o->verify)
-        TRY(steer_verify(m, s->e));
+    if (o->verify) {
+        begin_part(s->bar, "checking the weights", (double)(m->size - m->data));
+        TRY(verify(m, tick_bytes, s->bar, s->e));
+        wipe_progress(s->bar);
+    }
     put_text(stdout, c->name, 0);
     printf(": %zu bytes, fingerprint %016llx%s\n", m->size, (unsigned long long)c->fingerprint,
            o->verify ? ", all checksums right" : "");
@@ -12815,13 +12968,39 @@ static steer_status command_info(experiment *s, const options *o) {
     return STEER_OK;
 }
 
+/* The text that an argument gives: - stands for standard input, without its last line's end. */
+static steer_status given_text(experiment *s, const char *argument, const char **text) {
+    char *data, *copy;
+    size_t n;
+    *text = argument;
+    if (!argument || strcmp(argument, "-"))
+        return STEER_OK;
+    TRY(load_file(standard_input, &data, &n, s->e));
+    int zero_byte = memchr(data, 0, n) != NULL;
+    if (GET(copy, n + 1))
+        memcpy(copy, data, n);
+    free(data);
+    *text = copy;
+    if (!copy)
+        return s->e->code;
+    if (zero_byte)
+        return fail(s->e, STEER_EFORMAT, "standard input: a zero byte: no text");
+    if (n && copy[n - 1] == '\n')
+        copy[n - 1] = 0;
+    return STEER_OK;
+}
+
 /* The ids of a text's tokens, on one line; then, unless --quiet, each with its bytes. */
 static steer_status command_tokenize(experiment *s, const options *o) {
     const steer_model *m = s->m;
-    const char *text = o->chat ? o->chat : o->argument[1];
+    const char *text;
     long count = 0;
     int *t;
-    TRY(tokens_of(m, o->chat != NULL, o->system, text, &t, &count, s->e));
+    TRY(given_text(s, o->chat ? o->chat : o->argument[1], &text));
+    int how = o->raw ? AS_MARKED : AS_TEXT;
+    if (o->chat)
+        how = AS_CHAT;
+    TRY(tokens_of(m, how, o->system, text, NULL, &t, &count, s->e));
     for (long i = 0; i < count; i++)
         printf(i ? " %d" : "%d", t[i]);
     putchar('\n');
@@ -12915,7 +13094,7 @@ static steer_status read_plan(experiment *s, const options *o, unsigned *frozen,
     TRY(words(o->freeze, "freeze", freezes, frozen, s->e));
     TRY(words(o->remove, "remove", removals, removed, s->e));
     if (o->vector)
-        TRY(load_vector(s, o, o->ablate == UNSET));
+        TRY(of_option("vector", load_vector(s, o, o->ablate == UNSET), s->e));
     return STEER_OK;
 }
 
@@ -13067,6 +13246,7 @@ typedef struct {
     const options *o;
     steer_job *jobs;
     int one;               /* a single answer, printed as it comes */
+    int how;               /* SHOW_SPECIAL or 0: how tokens become text */
     typewriter screen;     /* where it is printed */
     text_columns *columns; /* or one for each job; NULL: none */
     FILE *lines;           /* --jsonl, from its first line on */
@@ -13090,6 +13270,11 @@ static steer_status write_line(answer_sink *a, int number, const char *text, con
     hold_signals(&held);
     fputs("{\"prompt\": ", a->lines);
     json_text(a->lines, prompt);
+    if (a->s->begun) {
+        fputs(", \"answer\": ", a->lines); /* its beginning, not the model's */
+        json_text(a->lines, a->s->begun);
+        text += strlen(a->s->begun);
+    }
     fputs(", \"ids\": [", a->lines);
     for (int k = 0; k < j->n_out; k++)
         fprintf(a->lines, k ? ", %d" : "%d", j->out[k]);
@@ -13107,11 +13292,12 @@ static steer_status take_answer(answer_sink *a, int number, const steer_job *j) 
     int on_screen = o->prompts && !o->jsonl && !o->quiet;
     if (!o->jsonl && !on_screen)
         return STEER_OK;
-    const char *text = answer_text(a->s, j);
+    const char *text = answer_text(a->s, j, a->how);
     if (!text)
         return a->s->e->code;
     if (o->jsonl)
         return write_line(a, number, text, j);
+    wipe_progress(a->s->bar);
     fputs("> ", stdout);
     put_text(stdout, a->s->test[0].text[number], 1);
     putchar('\n');
@@ -13120,12 +13306,11 @@ static steer_status take_answer(answer_sink *a, int number, const steer_job *j) 
     return flush_output(stdout, a->s->e);
 }
 
-static steer_status type_in_column(answer_sink *a, int number, int token, int ends) {
+static steer_status type_in_column(answer_sink *a, int number, int token, int first, int ends) {
     text_column *x = &a->columns->of[number];
     size_t n;
-    const char *piece = steer_piece(a->s->m, token, &n);
-    if (!a->s->m->token_type[token])
-        type_bytes(&x->typed, piece, n);
+    const char *piece = shown_piece(a->s->m, token, first, a->how, &n);
+    type_bytes(&x->typed, piece, n);
     if (ends)
         type_rest(&x->typed);
     x->ended = ends;
@@ -13140,19 +13325,21 @@ static int take_token(void *user, int number, int token) {
     answer_sink *a = user;
     steer_job j = a->jobs[number];
     const steer_model *m = a->s->m;
+    int first = !j.n_out && !a->s->begun;
     j.out[j.n_out++] = token;
     if (a->one) {
         size_t n;
-        const char *piece = steer_piece(m, token, &n);
-        if (is_text(m, token))
-            type_bytes(&a->screen, piece, n);
+        const char *piece = shown_piece(m, token, first, a->how, &n);
+        type_bytes(&a->screen, piece, n);
         a->status = flush_output(stdout, a->s->e);
     }
     int ends = is_eot(&m->config, token) || j.n_out == j.max_new;
     if (a->columns)
-        a->status = type_in_column(a, number, token, ends);
+        a->status = type_in_column(a, number, token, first, ends);
     if (ends && !a->status)
         a->status = take_answer(a, number, &j);
+    if (!a->one && !a->columns)
+        show_progress(a->s->bar, (1.0 + (ends ? j.max_new - j.n_out : 0)) / j.max_new);
     return a->status != STEER_OK;
 }
 
@@ -13184,6 +13371,10 @@ static steer_status make_columns(answer_sink *a, const compared_plans *x) {
 static steer_status make_answers(answer_sink *a, int n) {
     experiment *s = a->s;
     steer_error e = {0}; /* s->e says what failed in take_token */
+    a->how = a->o->special ? SHOW_SPECIAL : 0;
+    for (int i = 0; s->begun && i < n; i++) /* nothing is typed where neither is wanted */
+        if (a->one || a->columns)
+            type_bytes(a->one ? &a->screen : &a->columns->of[i].typed, s->begun, strlen(s->begun));
     steer_status status = steer_generate(a->c, a->jobs, n, take_token, a, &e);
     if (status && !a->status)
         *s->e = e;
@@ -13194,14 +13385,34 @@ static steer_status make_answers(answer_sink *a, int n) {
     return a->status ? a->status : status;
 }
 
+/* Prompts with what --raw and --answer make of them: other tokens. */
+static steer_status begin_answers(experiment *s, steer_prompts *p, const options *o) {
+    int how = o->raw ? AS_MARKED : AS_CHAT, most = s->m->config.max_seq;
+    s->begun = o->answer;
+    for (int i = 0; i < p->n && (o->raw || o->answer); i++) {
+        long n;
+        int *tokens;
+        TRY(tokens_of(s->m, how, p->system[i], p->text[i], o->answer, &tokens, &n, s->e));
+        free(p->tokens[i]);
+        p->tokens[i] = tokens;
+        p->lengths[i] = (int)n;
+        p->responses[i] = 0; /* it is for means alone */
+        if (n > most)
+            return fail(s->e, STEER_EARG, "prompt %d has %ld tokens with --answer; %d fit", i + 1,
+                        n, most);
+    }
+    return STEER_OK;
+}
+
 static steer_status command_generate(experiment *s, const options *o) {
     const steer_model *m = s->m;
-    const char *text = o->argument[1];
+    const char *text;
     int *out, n;
     steer_prompts *asked = &s->test[0];
     unsigned frozen, removed;
     steer_job *jobs;
     TRY(set_max_new(s, o, 256));
+    TRY(given_text(s, o->argument[1], &text));
     TRY(read_plan(s, o, &frozen, &removed));
     steer_plan plan;
     TRY(plan_of_options(s, o, frozen, removed, &plan));
@@ -13211,9 +13422,10 @@ static steer_status command_generate(experiment *s, const options *o) {
     if (o->jsonl)
         TRY(check_output(o->jsonl, IN_PLACE, s->e));
     if (o->prompts)
-        TRY(steer_prompts_load(asked, m, o->prompts, 0, s->e));
+        TRY(of_option("prompts", steer_prompts_load(asked, m, o->prompts, 0, s->e), s->e));
     for (int i = 0; i < compared.n && !o->prompts; i++) /* the same again, to compare */
         TRY(steer_prompts_add(asked, m, o->system, text, NULL, NULL, s->e));
+    TRY(begin_answers(s, asked, o));
     n = asked->n;
     if (!GET(jobs, n) || !GET(out, mul((size_t)n, (size_t)s->max_new)))
         return s->e->code;
@@ -13230,10 +13442,12 @@ static steer_status command_generate(experiment *s, const options *o) {
     }
     TRY(open_context(s, min_int(2 * n + 8, 264), longest_prompt(s)));
     double started = seconds(), made = 0;
-    int one = !o->prompts && !o->compare;
+    begin_part(s->bar, "answers", n);
+    int one = !o->prompts && !o->compare && !is_standard_output(o->jsonl);
     answer_sink a = {.s = s, .c = s->c, .o = o, .jobs = jobs, .one = one};
     TRY(o->compare ? make_columns(&a, &compared) : make_answers(&a, n));
     double spent = seconds() - started;
+    wipe_progress(s->bar);
     TRY(flush_output(stdout, s->e));
     for (int i = 0; i < n; i++)
         made += jobs[i].n_out;
@@ -13254,9 +13468,14 @@ typedef struct {
     unsigned frozen, removed;
 } conversation;
 
-/* The tokens of the first n turns, and how many more the context holds; -1: see s->e. */
+/* The tokens of the first n turns, with the beginning of an answer, if there is one; and how many
+ * more the context holds; -1: see s->e. */
 static int tokens_of_turns(const conversation *x, int n, int *tokens, int *room) {
-    long count = steer_chat(x->s->m, x->now.system, x->turns, n, tokens, MAX_CHAT, x->s->e);
+    const char *turns[MAX_TURNS + 2];
+    memcpy(turns, x->turns, sizeof turns);
+    if (x->now.answer)
+        turns[n++] = x->now.answer;
+    long count = steer_chat(x->s->m, x->now.system, turns, n, tokens, MAX_CHAT, x->s->e);
     *room = min_int(x->s->max_new, x->s->c->limit.positions - (int)count);
     if (count >= 0 && *room < 1)
         fail(x->s->e, STEER_EARG, "the conversation no longer fits the context: /reset");
@@ -13274,7 +13493,7 @@ static steer_status chat_turn(conversation *x) {
     answer_sink a = {.s = s, .c = s->c, .o = &x->now, .jobs = &job, .one = 1};
     TRY(make_answers(&a, 1));
     TRY(flush_output(stdout, s->e));
-    return (x->turns[x->n + 1] = answer_text(s, &job)) ? STEER_OK : s->e->code;
+    return (x->turns[x->n + 1] = answer_text(s, &job, 0)) ? STEER_OK : s->e->code;
 }
 
 /* The last question once more, its answers side by side; the conversation stays as it is. */
@@ -13412,6 +13631,7 @@ static char *next_line(char **line, size_t *capacity, steer_status *status, stee
 /* A failure ends the conversation, but for what can't be done with what was typed. */
 static steer_status command_chat(experiment *s, const options *o) {
     conversation x = {.s = s, .now = *o};
+    s->begun = o->answer;
     char *line = NULL, *turn;
     size_t capacity = 0;
     steer_status status = STEER_OK;
@@ -13509,10 +13729,11 @@ static steer_status move_prompt(steer_prompts *from, int i, steer_prompts *to, s
     to->tokens[n] = from->tokens[i];
     to->lengths[n] = from->lengths[i];
     to->responses[n] = from->responses[i];
+    to->system[n] = from->system[i];
     to->text[n] = from->text[i];
     to->task[n] = from->task[i];
     from->tokens[i] = NULL;
-    from->text[i] = from->task[i] = NULL;
+    from->system[i] = from->text[i] = from->task[i] = NULL;
     return STEER_OK;
 }
 
@@ -13723,7 +13944,8 @@ static steer_status save_vector(experiment *s, int which, const options *o) {
     release_signals(&held);
     if (status)
         return status;
-    say(s->out, "%s: %s, %s, coefficient %g", o->out, name, site_name(v->layer, v->pos).s,
+    const char *where = is_standard_output(o->out) ? "standard output" : o->out;
+    say(s->out, "%s: %s, %s, coefficient %g", where, name, site_name(v->layer, v->pos).s,
         (double)v->coeff);
     if (ends_with(o->out, ".gguf"))
         say(s->out,
@@ -13765,7 +13987,8 @@ static void plan_work(experiment *s, const options *o) {
         w[WORK_FREEZING] = (16 * n + 10 * read + 10 * count_examples(s).faith) * one;
     if (scored && whole)
         w[WORK_MAP] = s->map * (2 + (box ? 3 : 1) * sites) * one; /* few sites of others steer */
-    if (s->stages & TRAIN && s->methods > 1 && !s->freezing_only) {
+    int trains = whole || (train && s->requested.method != DIM);
+    if (trains && s->methods > 1 && !s->freezing_only) {
         double texts = min_int(s->n_train, s->train[HARMFUL].n);
         w[WORK_PAIRS] = 11 * (texts + pairs_to_validate(s)) * one; /* 4 answers, 8 texts */
         w[WORK_TRAINING] = 18 * s->epochs * texts * one;
@@ -13816,7 +14039,7 @@ static steer_status prepare_paper(experiment *s, const options *o) {
     s->max_bytes = o->max_mem == UNSET ? 0 : (size_t)o->max_mem * 1000000;
     TRY(set_max_new(s, o, box ? 64 : 48));
     if (o->vector)
-        TRY(load_vector(s, o, 0));
+        TRY(of_option("vector", load_vector(s, o, 0), s->e));
     if (s->stages == TRAIN || s->save)
         TRY(check_output(o->out, WHOLE, s->e));
     TRY(load_prompts(s, o));
@@ -13853,7 +14076,7 @@ static steer_status command_paper(experiment *s, const options *o) {
     const steer_model *m = s->m;
     int train = s->stages == TRAIN;
     if (o->store)
-        TRY(open_records(&s->store, o->store, OWN, s->e));
+        TRY(of_option("store", open_records(&s->store, o->store, OWN, s->e), s->e));
     warn_of_damage(&s->store, OWN);
     TRY(open_context(s, 2 * min_int(s->n_test, 100) + 8, longest_prompt(s)));
     s->context_bytes = steer_context_bytes(m, &s->c->limit);
@@ -13878,7 +14101,7 @@ static steer_status command_paper(experiment *s, const options *o) {
         if (!o->vector)
             TRY(take_site(s, s->requested.layer, s->requested.pos, s->requested.a));
         TRY(check_not_zero(s));
-        begin_work(s, WORK_SITES, 1);
+        begin_work(s, WORK_SITES, 3);
         say(s->out, "vector by %s, %s, coefficient %g, as given; norm %.2f", s->v.method,
             site_name(s->v.layer, s->v.pos).s, (double)s->v.coeff, norm_of(s->v.v, s->v.d));
     }
@@ -13895,8 +14118,11 @@ static steer_status command_paper(experiment *s, const options *o) {
 }
 
 /* The records of one store into another, where it has none of their key. */
-static steer_status copy_records(records *to, const records *from, steer_error *e) {
+static steer_status copy_records(records *to, const records *from, progress *bar, steer_error *e) {
+    if (!from->count)
+        show_progress(bar, 1);
     for (size_t i = 0; i < from->count; i++) {
+        show_progress(bar, 1.0 / (double)from->count);
         const stored *x = find_record(from, from->list[i].key); /* the last of this key */
         if (find_record(to, x->key))
             continue;
@@ -13917,15 +14143,16 @@ static steer_status copy_records(records *to, const records *from, steer_error *
 
 /* A part's records. One that is --out itself has nothing to add, and its lock must stay. */
 static steer_status merge_part(records *to, const records *out, const char *path, int how,
-                               steer_error *e) {
+                               progress *bar, steer_error *e) {
     struct stat given, own;
     if (!stat(path, &given) && !fstat(out->fd, &own) && same_file(&given, &own))
         return STEER_OK;
     records from = {.path = NULL};
     steer_status s = open_records(&from, path, how, e);
     if (!s) {
+        wipe_progress(bar);
         warn_of_damage(&from, how);
-        s = copy_records(to, &from, e);
+        s = copy_records(to, &from, bar, e);
     }
     close_records(&from);
     return s;
@@ -13933,7 +14160,7 @@ static steer_status merge_part(records *to, const records *out, const char *path
 
 /* All records of --out and of all parts into a new file, `to`. */
 static steer_status write_merged(const options *o, const output *file, const records *out,
-                                 records *to, steer_error *e) {
+                                 records *to, progress *bar, steer_error *e) {
     if (!*file->part)
         return fail(e, STEER_EARG, "%s: give the store's own name", o->out);
     to->fd = dup(file->fd);
@@ -13941,15 +14168,16 @@ static steer_status write_merged(const options *o, const output *file, const rec
         return io_failure(o->out, "can't be written: ", e);
     to->path = o->out;
     TRY(append_bytes(to, &new_store, sizeof new_store, e));
-    TRY(copy_records(to, out, e));
+    begin_part(bar, "joining the stores", 1 + o->n_arguments);
+    TRY(copy_records(to, out, bar, e));
     for (int i = 0; i < o->n_arguments; i++)
-        TRY(merge_part(to, out, o->argument[i], o->salvage ? SALVAGE : READ, e));
+        TRY(merge_part(to, out, o->argument[i], o->salvage ? SALVAGE : READ, bar, e));
     return STEER_OK;
 }
 
 /* Parts are joined with what --out has, if there is such a store, in a new file that takes its
  * place when it is whole. The old one's lock keeps others from writing to it meanwhile. */
-static steer_status command_merge(const options *o, steer_error *e) {
+static steer_status command_merge(const options *o, progress *bar, steer_error *e) {
     records out = {.path = NULL}, merged = {.path = NULL};
     held_signals held;
     output file;
@@ -13964,10 +14192,11 @@ static steer_status command_merge(const options *o, steer_error *e) {
         if (!open_output(&file, o->out, WHOLE))
             s = io_failure(o->out, "can't be written: ", e);
         else
-            s = write_merged(o, &file, &out, &merged, e);
+            s = write_merged(o, &file, &out, &merged, bar, e);
         if (!close_output(&file, !s) && !s)
             s = io_failure(o->out, "can't be written: ", e);
     }
+    wipe_progress(bar);
     if (s && *made && out.locked)
         unlink(made); /* and nobody else's */
     if (!s) {
@@ -14137,17 +14366,19 @@ static steer_status run_experiments(const options *o, int stages, const char *pa
 }
 
 static steer_status run_command(const known_command *c, options *o, steer_error *e) {
+    progress bar = {.started = seconds(), .show = isatty(2), .total = 1, .part = 1};
     if (!c->run)
-        return command_merge(o, e);
+        return command_merge(o, &bar, e);
     if (c->run != command_paper) {
-        experiment s = {.path = o->argument[0], .e = e};
+        experiment s = {.path = o->argument[0], .e = e, .bar = &bar};
         s.m = open_model(s.path, o, e);
         steer_status status = s.m ? c->run(&s, o) : e->code;
+        wipe_progress(&bar);
         close_experiment(&s);
         return status;
     }
-    progress bar = {.started = seconds(), .show = isatty(2)};
-    report out = {.f = stdout,
+    bar.total = bar.part = 0; /* the experiments' plans say */
+    report out = {.f = is_standard_output(o->out) ? stderr : stdout,
                   .json = (int)o->json,
                   .bar = &bar,
                   .width = isatty(1) ? screen_width(1) : 0,
@@ -14367,6 +14598,22 @@ static steer_status help(const char *name, int more, steer_error *e) {
     return STEER_OK;
 }
 
+static void print_version(void) {
+#ifdef _OPENMP
+    const char *threads = "OpenMP";
+#else
+    const char *threads = "no OpenMP";
+#endif
+    printf("steer: interface %d, model files of version %d, vector files of version %d; built with "
+#ifdef __clang__
+           "clang "
+#else
+           "gcc "
+#endif
+           __VERSION__ ", %s, %d numbers at once\n",
+           STEER_VERSION, STEER_MODEL_FORMAT, STEER_VECTOR_FORMAT, threads, LANES);
+}
+
 /* A command with its arguments, from argv[2] on. argv itself stays as it is. */
 static steer_status obey(const known_command *c, int argc, char **argv, steer_error *e) {
     options o;
@@ -14397,14 +14644,16 @@ int main(int argc, char **argv) {
     steer_error e = {0}, late = {0};
     const char *name = argc > 1 ? argv[1] : "";
     const known_command *c = command_called(name);
-    steer_status s;
+    steer_status s = STEER_OK;
     int asks = 0; /* for help */
     for (int i = 2; i < argc && strcmp(argv[i], "--"); i++)
-        asks |= !strcmp(argv[i], "--help");
+        asks |= !strcmp(argv[i], "--help") || !strcmp(argv[i], "-h");
     hold_standard_files();
     signal(SIGPIPE, SIG_IGN); /* a closed pipe is an error like others, see flush_output */
 
-    if (!strcmp(name, "help") || !strcmp(name, "--help"))
+    if (!strcmp(name, "--version") || !strcmp(name, "version"))
+        print_version();
+    else if (!strcmp(name, "help") || !strcmp(name, "--help") || !strcmp(name, "-h"))
         s = help(argc > 2 ? argv[2] : NULL, argc > 3, &e);
     else if (c && asks)
         s = help(name, 0, &e);
@@ -14418,10 +14667,11 @@ int main(int argc, char **argv) {
         s = arrived;
         e = late;
     }
+    const char *space = c ? " " : "", *command = c ? name : "";
     if (s == MISUSED)
-        notice("steer: %s; `steer help%s%s` shows how", e.text, c ? " " : "", c ? name : "");
+        notice("steer: %s; `steer help%s%s` shows how", e.text, space, command);
     else if (s && s != UNREAD)
-        notice("steer: %s", e.text);
+        notice("steer: %s%s%s", command, c ? ": " : "", e.text);
     return s == MISUSED ? 2 : s != STEER_OK && s != MISSING; /* a shard's part is well done */
 }
 #endif

@@ -134,9 +134,10 @@ const char *steer_piece(const steer_model *m, int id, size_t *n);
 /* Text of tokens; special ones, and ids outside the vocabulary, are left out. Returns its length;
  * writes at most cap - 1 bytes, a 0. */
 size_t steer_decode(const steer_model *m, const int *tokens, int n, char *out, size_t cap);
-/* A conversation under the model's template: turns[0] is the user's, turns[1] the assistant's, ...;
- * ends with the opening of an assistant's turn. system NULL: the model's default; "": no system turn,
- * unless there is one in any case. Returns as steer_encode. */
+/* A conversation under the model's template: turns[0] is the user's, turns[1] the assistant's, ...
+ * Behind the user's last turn that of the assistant is opened; where the last turn is the
+ * assistant's, it stays open, to be gone on from. system NULL: the model's default; "": a turn with
+ * nothing in it, as the templates make of that. Returns as steer_encode. */
 long steer_chat(const steer_model *m, const char *system, const char *const *turns, int n_turns,
                 int *tokens, long cap, steer_error *e);
 int steer_eoi(const steer_model *m); /* end-of-instruction tokens: positions -eoi .. -1 */
@@ -358,6 +359,7 @@ typedef struct { /* tokenised prompts; all arrays [n], owned */
         *lengths;        /* tokens[i]: lengths[i] of the prompt, then responses[i] of a response */
     char **text, **task; /* task[i] is NULL where a prompt has none, as task may be */
     int *responses;      /* 0: none was given; NULL: to none */
+    char **system;       /* as it was given, or NULL, as may be all */
 } steer_prompts;
 
 /* Append one prompt under the model's template to prompts that were zero at first (system NULL: the

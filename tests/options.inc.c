@@ -113,9 +113,9 @@ static void test_refused_lines(void) {
         {"patch M --vector V --exat 1", "did you mean --exact?"},
         /* dashes */
         {"info M -v", "-v: options begin with two dashes"},
-        {"info -h", "-h: options"},
-        {"generate M -h", "put -- before"},
-        {"generate M -", "two dashes"},
+        {"info -i", "-i: options"},
+        {"generate M -i", "put -- before"},
+        {"generate M -n", "two dashes"},
         {"chat M -- -x", "-x: `steer chat` takes MODEL only"},
         /* values */
         {"generate M x --temp", "--temp lacks its value"},
@@ -360,8 +360,26 @@ static void test_help(void) {
     CHECK_THAT(run_program(PROGRAM, "help genrate", "") == 2 && strstr(complained, "generate?"),
                "%s", complained);
     CHECK_THAT(run_program(PROGRAM, "help info x", "") == 2, "%s", complained);
-    CHECK_THAT(run_program(PROGRAM, "-h", "") == 2 && strstr(complained, "`steer help`"), "%s",
+    CHECK_THAT(run_program(PROGRAM, "-x", "") == 2 && strstr(complained, "`steer help`"), "%s",
                complained);
+    static const char *const asked[] = {
+        "help chat", "chat --help",           "chat -h",       "--help chat",
+        "-h chat",   "chat M --coeff --help", "chat --help M", "chat M --temp 5 -h"};
+    char first[1 << 13] = "";
+    for (size_t i = 0; i < sizeof asked / sizeof *asked; i++) {
+        CHECK_THAT(!run_program(PROGRAM, asked[i], "") && !*complained, "%s: %s", asked[i],
+                   complained);
+        if (!i)
+            snprintf(first, sizeof first, "%.8000s", shown);
+        CHECK_THAT(!strcmp(shown, first) && strstr(first, "steer chat MODEL"), "%s: %.200s",
+                   asked[i], shown);
+    }
+    CHECK_THAT(!run_program(PROGRAM, "--version", "") && lines_of(shown) == 1 &&
+                   !strncmp(shown, str("steer: interface %d,", STEER_VERSION).s, 19),
+               "%s", shown);
+    CHECK_THAT(run_program(PROGRAM, "generate weights/tiny-llama.bin -- --help", "") == 0 &&
+                   !strstr(shown, "[options]"),
+               "behind -- it is a text: %.200s", shown);
     CHECK_THAT(run_program(PROGRAM, "freeze", "") == 2 && strstr(complained, "`steer help freeze`"),
                "%s", complained);
 }

@@ -489,6 +489,11 @@ static void test_found_early(void) {
 static int controls_in(const char *s) {
     int n = 0, length;
     for (const char *end = s + strlen(s); s < end; s += length) {
+        size_t own = strlen("\r\033[K"); /* of progress */
+        if (!strncmp(s, "\r\033[K", own)) {
+            length = (int)own;
+            continue;
+        }
         long c = code_point(s, end, &length);
         n += c < 0 || (c < 32 && c != '\n' && c != '\t') || (c >= 127 && c < 160);
     }

@@ -45,6 +45,7 @@ static char test_name[64];
 #include "patching.inc.c"
 #include "program.inc.c"
 #include "vectors.inc.c"
+#include "where.inc.c"
 #include "options.inc.c"
 #include "output.inc.c"
 #include "store.inc.c"
@@ -117,6 +118,10 @@ static const test tests[] = {
     {"side-by-side", test_side_by_side, "texts in columns, row by row, whatever their bytes"},
     {"compare", test_compare, "answers side by side are those that each has alone"},
     {"chat-commands", test_chat_commands, "each command of a conversation says what it did"},
+    {"begun", test_begun, "--answer, --raw, --special"},
+    {"empty-system", test_empty_system, "an empty system prompt is an empty turn"},
+    {"dashes", test_dashes, "- is standard input or output; messages name option and command"},
+    {"progress-everywhere", test_progress_everywhere, "every command shows how far it is"},
     {"kernels-back", test_kernels_back, "each kernel's backward against central differences"},
     {"backward-whole", test_backward_whole,
      "completeness, sums of edges, heads and groups, threads"},

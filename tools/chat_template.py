@@ -71,8 +71,9 @@ def joined(p, trim, turns, system=None, always=0, drop=0):
     """What steer.c makes of the pieces: a conversation whose last turn is the user's."""
     def clean(s):
         return s.strip() if trim else s
-    system = clean(p["system"] if system is None else system)
-    out = p["start"] + (p["system_pre"] + system + p["system_post"] if system or always else "")
+    given = system is not None and p["system_pre"]
+    system = clean(system if given else p["system"])
+    out = p["start"] + (p["system_pre"] + system + p["system_post"] if system or always or given else "")
     for i, s in enumerate(turns):
         role = "assistant" if i % 2 else "user"
         if role == "assistant" and drop and THOUGHT in s:
@@ -130,7 +131,8 @@ def cut(render, bos, with_system=True):
                 turns = [f"{text}{i}{text}" for i in range(n)]
                 if render(turns, True, sys_text) != joined(p, trim, turns, sys_text, always, drop):
                     raise Uncut
-    return p, trim, always, drop
+    empty = not system or render([U], True, "") == joined(p, trim, [U], "", always, drop)
+    return p, trim, always, drop, empty
 
 
 def answer(source, bos, eos, thinking=True, bare=False):
@@ -141,9 +143,9 @@ def answer(source, bos, eos, thinking=True, bare=False):
         return {"refused": f"the chat template is not valid Jinja ({type(e).__name__}: {e})"}
     try:
         try:
-            pieces, trim, always, drop = cut(render, bos)
+            pieces, trim, always, drop, empty = cut(render, bos)
         except Uncut:                             # Llama 2 writes its system prompt into the user's turn
-            pieces, trim, always, drop = cut(render, bos, False)
+            pieces, trim, always, drop, empty = cut(render, bos, False)
             notes.append("the template's system prompt is more than a text before and after it: the model file "
                          "takes none")
     except Uncut:
@@ -156,6 +158,8 @@ def answer(source, bos, eos, thinking=True, bare=False):
         start = bos if pieces["start"].startswith(bos) else ""
         pieces |= {"start": start, "system_pre": "", "system": "", "system_post": ""}
         always = 0
+    if not empty and not bare:
+        notes.append('the template leaves a system turn without a text out, and --system "" writes one')
     text = "".join(pieces.values())
     notes += [f"the template writes the day: {day} stands for it" for day in dated if day in text]
     if len(text) > CHARACTERS:

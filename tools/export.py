@@ -576,7 +576,7 @@ def ask_steer(path):
         return
     done = subprocess.run([STEER, "info", path], stdout=subprocess.DEVNULL, stderr=subprocess.PIPE)
     if done.returncode:
-        said = done.stderr.decode(errors="replace").replace(f"steer: {path}: ", "").strip()
+        said = done.stderr.decode(errors="replace").replace(f"steer: info: {path}: ", "").strip()
         said = said or f"it ended with status {done.returncode}"
         raise Refused(f"steer would not open the file: {said}")
 

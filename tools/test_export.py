@@ -862,7 +862,7 @@ def test_outputs(path):
     unwritable("stopped by a signal", "stopped by SIGTERM", damaged=False, before=stop_soon)
     check("    the old file is as it was", out.read_bytes() == b"old")
 
-    for what, script, words in [("refuses", 'echo "steer: $2: no" >&2; exit 3', "open the file: no"),
+    for what, script, words in [("refuses", 'echo "steer: info: $2: no" >&2; exit 3', "open the file: no"),
                                 ("crashes", "kill -SEGV $$", "ended with status -11")]:
         fake = folder / "fake"
         fake.write_text(f"#!/bin/sh\n{script}\n")
