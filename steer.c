@@ -7623,6 +7623,10 @@ static const char *guide_to(const char *table) {
                     "rates are alike."},
         {"freezing", "A row is what the steered model is not allowed to use. Look at the loss of "
                      "patterns and of values beside `at most`."},
+        {"places", "A row is what is frozen. Look whether it is the prompt's or the answer's that "
+                   "steering needs."},
+        {"tokens", "A row is what is frozen everywhere, a column a stretch of the answer. Look how "
+                   "long steering needs it."},
         {"map", "A row is a site that steers. Look where values (OV) lose much and patterns (QK) "
                 "little."},
         {"patching", "A row is a vector. Look whether `complete` is near 1 and the agreement with "
@@ -8787,6 +8791,8 @@ typedef struct {
     double site_log_odds[2];       /* their mean refusal log-odds, unsteered */
     float *site_logits;            /* [prompt][vocab], unsteered harmless ones; NULL: not yet */
     steer_vector v;                /* DIM's, of the site in use */
+    steer_vector *beside;          /* [n_beside] that are added beside it */
+    int n_beside;
 
     /* The vectors of all methods for that site. */
     method vectors[METHODS];
@@ -8816,6 +8822,8 @@ static void clear_experiment(experiment *s) {
         for (int k = 0; k < 2; k++)
             steer_prompts_free(&sets[set][k]);
     steer_vector_free(&s->v);
+    for (int i = 0; i < s->n_beside; i++)
+        steer_vector_free(&s->beside[i]);
     steer_context_free(s->c);
     steer_tracer_free(s->t);
     close_records(&s->store);
@@ -10101,7 +10109,8 @@ static steer_status freezing_table(experiment *s) {
         plans[i] = (steer_plan){&edits[i], 1};
     }
     const examples *from = &s->vectors[DIM].choosing; /* nothing here was chosen by them */
-    begin_work(s, WORK_FREEZING, 10 * s->test[0].n + 5 * FAITH_TICKS * from->n / 2);
+    double texts = min_int(from->n / 2, 2 * s->n_faith);
+    begin_work(s, WORK_FREEZING, 10 * s->test[0].n + 20 * FAITH_TICKS * texts);
     faithfulness F;
     TRY(measure_faithfulness(s, &s->vectors[DIM], from, s->n_faith, plans + 2, 5, &F));
     TRY(answer(s, conditions + 4, 10, s->read));
@@ -10167,6 +10176,139 @@ static steer_status freezing_table(experiment *s) {
     s->findings.ov_over_qk = loss(qk, ov);
     s->findings.svv_of_ov = share_of_loss(steered, svv, steered, ov);
     s->findings.F_gap = mean_of_plan(&F, 0, 1);
+    return STEER_OK;
+}
+
+/* FAITHFULNESS BY POSITION, on the texts of the freezing table: of freezes and removals in the prompt
+ * or in the answer alone; and told by stretches of the response, over whose tokens t of all texts it
+ * is sum (D - D_base) / sum (D_steer - D_base), see section 12. */
+enum { PARTS_FROZEN = 5, STRETCHES = 4 };
+
+static const int stretch_begins[STRETCHES] = {0, 1, 4, 16}; /* tokens of the response */
+
+/* D by stretch, [plans + 2][STRETCHES], of one text. */
+static steer_status differences_of(experiment *s, const method *x, const example *ex,
+                                   const steer_plan *plans, int n, double *sums) {
+    int tokens = ex->n - ex->n_prompt;
+    double *D, *F;
+    if (!GET(D, (n + 2) * tokens) || !GET(F, n))
+        return s->e->code;
+    TRY(steer_faithfulness(s->t, ex, x->v, plans, n, F, D, s->e));
+    memset(sums, 0, sizeof *sums * (size_t)(n + 2) * STRETCHES);
+    for (int i = 0; i < n + 2; i++)
+        for (int stretch = 0; stretch < STRETCHES; stretch++) {
+            int end =
+                stretch + 1 < STRETCHES ? min_int(tokens, stretch_begins[stretch + 1]) : tokens;
+            for (int t = stretch_begins[stretch]; t < end; t++)
+                sums[i * STRETCHES + stretch] += D[i * tokens + t];
+        }
+    return STEER_OK;
+}
+
+/* Its sums over the first n_faith texts a side, as faithfulness_by_position says; F[plans]: the mean
+ * over texts of what each is as a whole. Returns through *n how many they are. */
+static steer_status add_differences(experiment *s, const method *x, const steer_plan *plans,
+                                    int n_plans, double *sums, double *F, int *n) {
+    int done[2] = {0, 0};
+    double *text;
+    size_t width = (size_t)(n_plans + 2) * STRETCHES;
+    *n = 0;
+    if (!GET(text, width))
+        return s->e->code;
+    for (const example *ex = x->choosing.list; ex < x->choosing.list + x->choosing.n; ex++) {
+        if (!ex->steered_text || done[side_of(ex)]++ >= s->n_faith)
+            continue;
+        uint64_t key = hash_example(s, x, ex, "by position");
+        for (int j = 0; j < n_plans; j++)
+            key = hash_plan(key, s->m, &plans[j], 0);
+        int state;
+        TRY(recall(&s->store, key, text, width, &state, s->e));
+        if (state == OTHERS)
+            continue;
+        if (state == OURS) {
+            TRY(differences_of(s, x, ex, plans, n_plans, text));
+            TRY(remember(&s->store, key, text, width, s->e));
+        }
+        show_progress(s->bar, FAITH_TICKS * n_plans);
+        double whole[2 + 3 * PARTS_FROZEN] = {0};
+        for (int i = 0; i < n_plans + 2; i++)
+            for (int stretch = 0; stretch < STRETCHES; stretch++)
+                whole[i] += text[i * STRETCHES + stretch];
+        if (whole[1] == whole[0])
+            continue; /* base and steered run say the same */
+        for (size_t k = 0; k < width; k++)
+            sums[k] += text[k];
+        for (int j = 0; j < n_plans; j++)
+            F[j] += (whole[2 + j] - whole[0]) / (whole[1] - whole[0]);
+        ++*n;
+    }
+    return whole_so_far(&s->store, s->e);
+}
+
+static steer_status position_tables(experiment *s) {
+    static const struct {
+        const char *name;
+        steer_kind kind;
+        unsigned what;
+    } rows[PARTS_FROZEN] = {{"patterns frozen (QK)", STEER_FREEZE, STEER_QK},
+                            {"values frozen (OV)", STEER_FREEZE, STEER_V},
+                            {"SVV removed", STEER_REMOVE, STEER_SVV},
+                            {"MLP direct removed", STEER_REMOVE, STEER_MLP_DIRECT},
+                            {"MLP outputs frozen", STEER_FREEZE, STEER_MLP}};
+
+    static const int places[] = {0, STEER_IN_PROMPT, STEER_IN_ANSWER};
+    static const column place_columns[] = {{"what is frozen", WORDS},
+                                           {"everywhere", 3},
+                                           {"in the prompt", 3},
+                                           {"in the answer", 3},
+                                           {0}};
+    static const column token_columns[] = {{"what is frozen", WORDS},
+                                           {"token 1", 3},
+                                           {"2 to 4", 3},
+                                           {"5 to 16", 3},
+                                           {"17 and on", 3},
+                                           {0}};
+
+    enum { PLANS = 3 * PARTS_FROZEN };
+
+    steer_edit edits[PLANS];
+    steer_plan plans[PLANS];
+    double sums[(PLANS + 2) * STRETCHES] = {0}, F[PLANS] = {0}, by_stretch[STRETCHES];
+    int n;
+    for (int i = 0; i < PLANS; i++) {
+        edits[i] = (steer_edit){rows[i / 3].kind, .what = rows[i / 3].what, .part = places[i % 3]};
+        plans[i] = (steer_plan){&edits[i], 1};
+    }
+    TRY(add_differences(s, &s->vectors[DIM], plans, PLANS, sums, F, &n));
+    if (!n)
+        return STEER_OK; /* the vector flips no answer */
+    open_table(
+        s->out, "places",
+        str("Freezing by position: teacher-forced faithfulness (base 0, steered 1), mean of %d "
+            "texts, frozen or removed everywhere, in the prompt alone, in the answer alone",
+            n)
+            .s,
+        place_columns);
+    for (int i = 0; i < PARTS_FROZEN; i++)
+        ROW(s->out, rows[i].name, F[3 * i] / n, F[3 * i + 1] / n, F[3 * i + 2] / n);
+    open_table(s->out, "tokens",
+               "The same by tokens of the answer, frozen or removed everywhere; over all these "
+               "texts, and how much of what steering does is said there",
+               token_columns);
+    const double *base = sums, *steered = sums + STRETCHES;
+    double effect = 0;
+    for (int k = 0; k < STRETCHES; k++)
+        effect += steered[k] - base[k];
+    for (int k = 0; k < STRETCHES; k++)
+        by_stretch[k] = (steered[k] - base[k]) / effect;
+    ROW(s->out, "share of the effect", by_stretch[0], by_stretch[1], by_stretch[2], by_stretch[3]);
+    for (int i = 0; i < PARTS_FROZEN; i++) {
+        const double *frozen = sums + (2 + 3 * i) * STRETCHES;
+        for (int k = 0; k < STRETCHES; k++)
+            by_stretch[k] =
+                steered[k] == base[k] ? NAN : (frozen[k] - base[k]) / (steered[k] - base[k]);
+        ROW(s->out, rows[i].name, by_stretch[0], by_stretch[1], by_stretch[2], by_stretch[3]);
+    }
     return STEER_OK;
 }
 
@@ -11809,8 +11951,10 @@ static steer_status whole_paper(experiment *s) {
     plan_examples(s);
     if (s->circuit)
         return test_circuit(s);
-    if (begin_stage(s, FREEZE))
+    if (begin_stage(s, FREEZE)) {
         SHOW(freezing_table(s));
+        SHOW(position_tables(s));
+    }
     if (begin_stage(s, MAP) && s->map && s->sites)
         SHOW(site_map(s));
     if (s->freezing_only) {
@@ -12157,9 +12301,13 @@ enum { /* bits: which commands take an option, a rule */
  * NAN mean that the command decides. */
 enum { UNSET = -1 };
 
+enum { MOST_VECTORS = 64 };
+
 typedef struct {
     const char *vector, *freeze, *remove, *site, *system, *prompts, *jsonl, *chat, *data, *out;
-    const char *report, *store, *shard, *circuit, *control, *answer;
+    const char *report, *store, *shard, *circuit, *control, *answer, *positions, *layers;
+    const char *more_vectors[MOST_VECTORS]; /* behind the first --vector; */
+    int n_more;                             /* so many */
     const char *with, *without, *judge, *first;
     int64_t compare, quiet, verify, verbose, json, quick, no_scores, salvage, no_mmap; /* flags */
     int64_t foreign, raw, special;
@@ -12179,6 +12327,7 @@ typedef enum {
     TEXT,
     EMPTY_TOO, /* a text that may be empty */
     INPUT,
+    INPUTS, /* may be given several times */
     OUTPUT, /* a file's name; -: standard input, standard output */
     CHOICE,
     FLAG,
@@ -12197,18 +12346,25 @@ typedef struct {
 
 #define AT_FIELD(field) offsetof(options, field)
 static const known_option all_options[] = {
-    {"vector", "FILE", INPUT, AT_FIELD(vector), 0, 0, 0, FOR_TALK | FOR_TESTS,
+    {"vector", "FILE", INPUTS, AT_FIELD(vector), 0, 0, 0, FOR_TALK | FOR_TESTS,
      "a steering vector: one that `steer vector` made, a control vector (.gguf) of llama.cpp or "
-     "repeng, or an array of numpy (.npy)"},
+     "repeng, or an array of numpy (.npy); generate and chat add several, a --vector each"},
     {"foreign", NULL, FLAG, AT_FIELD(foreign), 0, 0, 0, FOR_TALK | FOR_TESTS,
      "take a vector of another model of this width, or of one that its file does not name"},
     {"coeff", "A", REAL, AT_FIELD(coeff), -1e6, 1e6, NAN, FOR_TALK | FOR_EXPERIMENTS,
      "the vector is multiplied by this (otherwise by its file's or model's coefficient, which the "
      "numbers in the file do not hold); + induces the behaviour, - bypasses it"},
     {"freeze", "LIST", TEXT, AT_FIELD(freeze), 0, 0, 0, FOR_TALK,
-     "what is read from the unsteered run: some of qk,v,mlp"},
+     "what is read from the unsteered run: some of qk,v,mlp, each everywhere or, as in "
+     "qk@prompt,v@answer, where --positions says"},
     {"remove", "LIST", TEXT, AT_FIELD(remove), 0, 0, 0, FOR_TALK,
-     "what loses the vector's direct image: some of svv,mlp-direct"},
+     "what loses the vector's direct image: some of svv,mlp-direct; @ as with --freeze"},
+    {"positions", "WHERE", TEXT, AT_FIELD(positions), 0, 0, 0, FOR_TALK,
+     "where the vector acts: all; prompt; answer, the tokens that are generated; first:N, the "
+     "first N "
+     "of them (otherwise all)"},
+    {"layers", "LIST", TEXT, AT_FIELD(layers), 0, 0, 0, FOR_TALK,
+     "blocks where the vector is added, such as 3,5-8, instead of its own"},
     {"ablate", "zero|mean", CHOICE, AT_FIELD(ablate), 0, 0, UNSET, FOR_TALK,
      "set the component along the vector to this, instead of adding the vector"},
     {"compare", NULL, FLAG, AT_FIELD(compare), 0, 0, 0, FOR_GENERATE,
@@ -12337,6 +12493,9 @@ static const struct {
     {FOR_TALK, "freeze", NEEDS, "vector"},
     {FOR_TALK, "remove", NEEDS, "vector"},
     {FOR_TALK, "ablate", NEEDS, "vector"},
+    {FOR_TALK, "positions", NEEDS, "vector"},
+    {FOR_TALK, "layers", NEEDS, "vector"},
+    {FOR_TALK, "layers", NOT_WITH, "ablate"},
     {FOR_TALK, "ablate", NOT_WITH, "coeff"},
     {FOR_TALK, "ablate", NOT_WITH, "freeze"},
     {FOR_TALK, "ablate", NOT_WITH, "remove"},
@@ -12523,21 +12682,6 @@ static int index_of(const char *word, size_t n, const char *names, char separato
     return -1;
 }
 
-/* Bits for the words of a list, separated by commas. */
-static steer_status words(const char *list, const char *option, const char *names, unsigned *bits,
-                          steer_error *e) {
-    *bits = 0;
-    for (const char *s = list ? list : ""; *s; s += *s == ',') {
-        size_t n = strcspn(s, ",");
-        int i = index_of(s, n, names, ',');
-        if (i < 0)
-            return fail(e, MISUSED, "--%s %s: wanted is a list of %s", option, list, names);
-        *bits |= 1u << i;
-        s += n;
-    }
-    return STEER_OK;
-}
-
 static const char freezes[] = "qk,v,mlp", removals[] = "svv,mlp-direct";
 
 /* Whole numbers are written in digits, real ones also with a point or an exponent; not hexadecimal,
@@ -12574,6 +12718,87 @@ static int read_two(const char *text, char separator, int *a, int *b) {
     return 1;
 }
 
+/* Where edits act: a part of the text, 0: all; of an answer the first `to` positions, 0: all. */
+typedef struct {
+    int part, to;
+} edit_place;
+
+/* all, prompt, answer or first:N, of n bytes. 0: it is none of these. */
+static int read_place(const char *text, size_t n, edit_place *at) {
+    static const char names[] = "all,prompt,answer";
+    char digits[16] = "";
+    int64_t first = 0;
+    *at = (edit_place){index_of(text, n, names, ','), 0};
+    if (at->part >= 0)
+        return 1;
+    if (n < 7 || n - 6 >= sizeof digits || memcmp(text, "first:", 6))
+        return 0;
+    memcpy(digits, text + 6, n - 6);
+    *at = (edit_place){STEER_IN_ANSWER, 0};
+    if (!read_integer(digits, 1, 1e6, &first))
+        return 0;
+    at->to = (int)first;
+    return 1;
+}
+
+/* A list of edits: what is frozen or removed, and where. */
+enum { MOST_PLACED = 8 };
+
+typedef struct {
+    struct {
+        unsigned what; /* one bit */
+        edit_place at;
+    } item[MOST_PLACED];
+
+    int n;
+} placed_list;
+
+/* The words of a list, separated by commas, each alone or with @ and a place behind it. */
+static steer_status read_placed(const char *list, const char *option, const char *names,
+                                placed_list *placed, steer_error *e) {
+    placed->n = 0;
+    for (const char *s = list ? list : ""; *s; s += *s == ',') {
+        size_t n = strcspn(s, ",@"), length = strcspn(s, ",");
+        int i = index_of(s, n, names, ',');
+        edit_place at = {0, 0};
+        int known = i >= 0 && (n == length || read_place(s + n + 1, length - n - 1, &at));
+        if (!known)
+            return fail(
+                e, MISUSED,
+                "--%s %.60s: wanted is a list of %s, each alone or with @prompt, @answer or "
+                "@first:N",
+                option, list, names);
+        if (placed->n == MOST_PLACED)
+            return fail(e, MISUSED, "--%s %.60s: more than %d", option, list, MOST_PLACED);
+        placed->item[placed->n].what = 1u << i;
+        placed->item[placed->n++].at = at;
+        s += length;
+    }
+    return STEER_OK;
+}
+
+/* The blocks of a list such as 3,5-8, 1 in has[MAX_BLOCKS]. 0: it is none. */
+static int read_blocks(const char *list, unsigned char has[MAX_BLOCKS]) {
+    memset(has, 0, MAX_BLOCKS);
+    for (const char *s = list; s; s = strchr(s, ',')) {
+        char range[16] = "";
+        int64_t first, last;
+        s += s > list;
+        size_t n = strcspn(s, ",");
+        if (n >= sizeof range)
+            return 0;
+        memcpy(range, s, n);
+        char *dash = strchr(range, '-');
+        if (dash)
+            *dash = 0;
+        if (!read_integer(range, 0, MAX_BLOCKS - 1, &first) ||
+            !read_integer(dash ? dash + 1 : range, 0, MAX_BLOCKS - 1, &last) || first > last)
+            return 0;
+        memset(has + first, 1, (size_t)(last - first + 1));
+    }
+    return 1;
+}
+
 /* What - names as a file. */
 static const char standard_input[] = "/dev/fd/0", standard_output[] = "/dev/fd/1";
 
@@ -12584,8 +12809,11 @@ static int is_standard_output(const char *path) { /* NULL: no */
 static void set_field(options *o, const known_option *p, const char *text, int64_t integer,
                       double real) {
     char *field = (char *)o + p->at;
-    if (p->kind <= OUTPUT)
-        *(const char **)(void *)field = text;
+    const char **name = (const char **)(void *)field;
+    if (p->kind == INPUTS && text && *name)
+        o->more_vectors[o->n_more++] = text;
+    else if (p->kind <= OUTPUT)
+        *name = text;
     else if (p->kind == REAL)
         *(double *)(void *)field = real;
     else
@@ -12614,8 +12842,11 @@ static steer_status set_option(options *o, const known_option *p, const char *te
     if (p->kind == REAL && !read_real(text, p->least, p->most, &real))
         return fail(e, MISUSED, "--%s %.60s: a number from %g to %g is wanted", p->name, text,
                     p->least, p->most);
-    if ((p->kind == INPUT || p->kind == OUTPUT) && !strcmp(text, "-"))
-        text = p->kind == INPUT ? standard_input : standard_output;
+    if (o->n_more == MOST_VECTORS)
+        return fail(e, MISUSED, "--%s: more than %d of them", p->name, MOST_VECTORS);
+    int is_file = p->kind == INPUT || p->kind == INPUTS || p->kind == OUTPUT;
+    if (is_file && !strcmp(text, "-"))
+        text = p->kind == OUTPUT ? standard_output : standard_input;
     set_field(o, p, text, integer, real);
     return STEER_OK;
 }
@@ -12634,7 +12865,8 @@ static steer_status read_option(const known_command *c, char **argv, options *o,
     const known_option *p = &all_options[i];
     if (!(p->commands & c->bit))
         return fail(e, MISUSED, "`steer %s` does not use --%s", c->name, p->name);
-    if (o->given >> i & 1)
+    int again = o->given >> i & 1, several = p->kind == INPUTS && c->bit & FOR_TALK;
+    if (again && !several)
         return fail(e, MISUSED, "--%s is given twice", p->name);
     if (p->kind == FLAG && text)
         return fail(e, MISUSED, "--%s takes no value", p->name);
@@ -12656,15 +12888,40 @@ static steer_status read_option(const known_command *c, char **argv, options *o,
     return set_option(o, p, argv[1], e);
 }
 
+/* What --positions, --layers, --freeze and --remove say, and whether the vector is where they act. */
+static steer_status check_places(const options *o, steer_error *e) {
+    placed_list lists[2];
+    edit_place at = {0, 0};
+    unsigned char has[MAX_BLOCKS];
+    TRY(read_placed(o->freeze, "freeze", freezes, &lists[0], e));
+    TRY(read_placed(o->remove, "remove", removals, &lists[1], e));
+    if (o->positions && !read_place(o->positions, strlen(o->positions), &at))
+        return fail(e, MISUSED, "--positions %.60s: all, prompt, answer or first:N is wanted",
+                    o->positions);
+    if (o->layers && !read_blocks(o->layers, has))
+        return fail(e, MISUSED, "--layers %.60s: blocks are wanted, such as 3,5-8", o->layers);
+    if (o->n_more && (o->layers || o->site))
+        return fail(e, MISUSED, "--%s is for one --vector", o->layers ? "layers" : "site");
+
+    /* In the prompt nothing is steered by what acts in the answer; the other way round the answer
+     * reads a steered past, but holds no vector that could be removed. */
+    for (int removal = 0; removal < 2; removal++)
+        for (int i = 0; i < lists[removal].n && at.part; i++) {
+            int acts = lists[removal].item[i].at.part;
+            if (acts && acts != at.part && (removal || acts == STEER_IN_PROMPT))
+                return fail(e, MISUSED, "--positions %.60s: the vector is not where --%s acts",
+                            o->positions, removal ? "remove" : "freeze");
+        }
+    return STEER_OK;
+}
+
 /* What the values rule out, before a model is opened. */
 static steer_status check_values(const known_command *c, const options *o, steer_error *e) {
     static const char *const for_training[] = {"limit", "max-new", "pairs",  "epochs",
                                                "store", "shard",   "max-mem"};
     int talks = (c->bit & FOR_TALK) != 0, adds = (float)o->coeff != 0; /* NAN: as its file says */
     int automatic = o->site && !strcmp(o->site, "auto"), a, b;
-    unsigned bits;
-    TRY(words(o->freeze, "freeze", freezes, &bits, e));
-    TRY(words(o->remove, "remove", removals, &bits, e));
+    TRY(check_places(o, e));
     if (o->site && !automatic && !read_two(o->site, ',', &a, &b))
         return fail(e, MISUSED, "--site %.60s: block,position is wanted, such as 14,-4", o->site);
     if (o->shard && (!read_two(o->shard, '/', &a, &b) || a < 1 || a > b))
@@ -13088,13 +13345,42 @@ static steer_status load_vector(experiment *s, const options *o, int several) {
     return STEER_OK;
 }
 
-/* What the options --freeze and --remove name; the vector, if there is one, is the experiment's. */
-static steer_status read_plan(experiment *s, const options *o, unsigned *frozen,
-                              unsigned *removed) {
-    TRY(words(o->freeze, "freeze", freezes, frozen, s->e));
-    TRY(words(o->remove, "remove", removals, removed, s->e));
+/* The other vectors that are added: each is loaded as the first one was. */
+static steer_status load_beside(experiment *s, const options *o) {
+    steer_vector first = s->v;
+    steer_status status = STEER_OK;
+    if (o->n_more && !GET(s->beside, o->n_more))
+        return s->e->code;
+    for (int i = 0; i < o->n_more && !status; i++) {
+        options own = *o;
+        own.vector = o->more_vectors[i];
+        s->v = (steer_vector){0};
+        status = load_vector(s, &own, o->ablate == UNSET);
+        s->beside[s->n_beside++] = s->v; /* to be freed, whatever it is */
+    }
+    s->v = first;
+    return status;
+}
+
+/* What the options --freeze and --remove name; the vectors, if there are some, are the experiment's. */
+static steer_status read_plan(experiment *s, const options *o, placed_list *frozen,
+                              placed_list *removed) {
+    unsigned char has[MAX_BLOCKS];
+    int layers = s->m->config.layers;
+    TRY(read_placed(o->freeze, "freeze", freezes, frozen, s->e));
+    TRY(read_placed(o->remove, "remove", removals, removed, s->e));
     if (o->vector)
         TRY(of_option("vector", load_vector(s, o, o->ablate == UNSET), s->e));
+    TRY(of_option("vector", load_beside(s, o), s->e));
+    if (!o->layers)
+        return STEER_OK;
+    read_blocks(o->layers, has);
+    if (memchr(has + layers, 1, (size_t)(MAX_BLOCKS - layers)))
+        return fail(s->e, MISUSED, "--layers %.60s: %s has blocks 0 to %d", o->layers,
+                    s->m->config.name, layers - 1);
+    if (s->v.every)
+        return fail(s->e, MISUSED, "--layers: %s says itself in which blocks it is added",
+                    o->vector);
     return STEER_OK;
 }
 
@@ -13102,26 +13388,64 @@ static int adds_vector(const options *o) {
     return o->vector && o->ablate == UNSET;
 }
 
-/* The plan that they describe; no edits, when it changes nothing. */
-static steer_status plan_of_options(experiment *s, const options *o, unsigned frozen,
-                                    unsigned removed, steer_plan *plan) {
-    const steer_vector *v = &s->v;
-    steer_edit *edits;
-    *plan = (steer_plan){0};
-    if (!o->vector || (adds_vector(o) && v->coeff == 0))
-        return STEER_OK;
-    if (!GET(edits, v->layers + 3))
-        return s->e->code;
-    int n = 1;
-    if (adds_vector(o))
-        n = steer_vector_edits(v, v->coeff, edits);
-    else
+/* The additions of a vector, or its ablation, into edits[layers + 1]; returns how many. */
+static int edits_of_vector(const steer_vector *v, const options *o, steer_edit *edits) {
+    unsigned char has[MAX_BLOCKS];
+    int n = 0;
+    if (!adds_vector(o)) {
         *edits = ablate(v->v, o->ablate == TO_MEAN ? v->keep : NULL).edits[0];
-    if (frozen)
-        edits[n++] = (steer_edit){STEER_FREEZE, .what = frozen};
-    if (removed)
-        edits[n++] = (steer_edit){STEER_REMOVE, .what = removed};
+        return 1;
+    }
+    if (v->coeff == 0)
+        return 0;
+    if (!o->layers)
+        return steer_vector_edits(v, v->coeff, edits);
+    read_blocks(o->layers, has);
+    for (int b = 0; b < v->layers; b++)
+        if (has[b])
+            edits[n++] = add_vector_at(b, v->v, v->coeff).edits[0];
+    return n;
+}
+
+/* Set where edits act. */
+static void set_place(steer_edit *edits, int n, edit_place at) {
+    for (int i = 0; i < n; i++) {
+        edits[i].part = at.part;
+        edits[i].to = at.to;
+    }
+}
+
+static void add_placed(steer_plan *plan, steer_edit *edits, steer_kind kind,
+                       const placed_list *placed) {
+    for (int i = 0; i < placed->n; i++) {
+        edits[plan->n] = (steer_edit){kind, .what = placed->item[i].what};
+        set_place(&edits[plan->n++], 1, placed->item[i].at);
+    }
+}
+
+/* The plan that they describe; no edits, when it changes nothing. frozen, removed: or NULL. */
+static steer_status plan_of_options(experiment *s, const options *o, const placed_list *frozen,
+                                    const placed_list *removed, steer_plan *plan) {
+    static const placed_list nothing = {.n = 0};
+    int room = s->m->config.layers + 1;
+    steer_edit *edits;
+    edit_place at = {0, 0};
+    *plan = (steer_plan){0};
+    if (!o->vector)
+        return STEER_OK;
+    if (!GET(edits, (1 + s->n_beside) * room + 2 * MOST_PLACED))
+        return s->e->code;
+    int n = edits_of_vector(&s->v, o, edits);
+    for (int i = 0; i < s->n_beside; i++)
+        n += edits_of_vector(&s->beside[i], o, edits + n);
+    if (!n)
+        return STEER_OK;
+    if (o->positions)
+        read_place(o->positions, strlen(o->positions), &at);
+    set_place(edits, n, at);
     *plan = (steer_plan){edits, n};
+    add_placed(plan, edits, STEER_FREEZE, frozen ? frozen : &nothing);
+    add_placed(plan, edits, STEER_REMOVE, removed ? removed : &nothing);
     return STEER_OK;
 }
 
@@ -13205,17 +13529,27 @@ static void free_columns(text_columns *x) {
         free(x->of[i].typed.text);
 }
 
+/* Where, in words; "" everywhere. */
+static string place_in_words(edit_place at) {
+    static const char *const parts[] = {"", " in the prompt", " in the answer"};
+    if (at.to)
+        return str(" at the first %d tokens of the answer", at.to);
+    return str("%s", parts[at.part]);
+}
+
 /* What is frozen and removed, in words; "" nothing is. */
-static string changes_in_words(unsigned frozen, unsigned removed) {
-    static const char *const parts[] = {"patterns", "values", "MLP outputs"};
-    static const char *const images[] = {"SVV", "MLP direct"};
+static string changes_in_words(const placed_list *frozen, const placed_list *removed) {
+    static const char *const names[2][3] = {{"patterns", "values", "MLP outputs"},
+                                            {"SVV", "MLP direct"}};
     string x = {""};
-    for (int i = 0; i < 3; i++)
-        if (frozen >> i & 1)
-            x = str("%s%s%s frozen", x.s, *x.s ? ", " : "", parts[i]);
-    for (int i = 0; i < 2; i++)
-        if (removed >> i & 1)
-            x = str("%s%s%s removed", x.s, *x.s ? ", " : "", images[i]);
+    for (int removal = 0; removal < 2; removal++) {
+        const placed_list *list = removal ? removed : frozen;
+        for (int i = 0; i < list->n; i++) {
+            int name = __builtin_ctz(list->item[i].what);
+            x = str("%.300s%s%s %s%s", x.s, *x.s ? ", " : "", names[removal][name],
+                    removal ? "removed" : "frozen", place_in_words(list->item[i].at).s);
+        }
+    }
     return x;
 }
 
@@ -13226,12 +13560,12 @@ typedef struct {
     int n;
 } compared_plans;
 
-static steer_status set_comparison(experiment *s, const options *o, unsigned frozen,
-                                   unsigned removed, compared_plans *x) {
+static steer_status set_comparison(experiment *s, const options *o, const placed_list *frozen,
+                                   const placed_list *removed, compared_plans *x) {
     string changes = changes_in_words(frozen, removed);
-    x->n = frozen | removed ? 3 : 2;
+    x->n = frozen->n || removed->n ? 3 : 2;
     x->plans[0] = (steer_plan){0};
-    TRY(plan_of_options(s, o, 0, 0, &x->plans[1]));
+    TRY(plan_of_options(s, o, NULL, NULL, &x->plans[1]));
     TRY(plan_of_options(s, o, frozen, removed, &x->plans[2]));
     x->titles[0] = str("unsteered");
     x->titles[1] = str("%s", o->ablate != UNSET ? "ablated" : "steered");
@@ -13409,18 +13743,18 @@ static steer_status command_generate(experiment *s, const options *o) {
     const char *text;
     int *out, n;
     steer_prompts *asked = &s->test[0];
-    unsigned frozen, removed;
+    placed_list frozen, removed;
     steer_job *jobs;
     TRY(set_max_new(s, o, 256));
     TRY(given_text(s, o->argument[1], &text));
     TRY(read_plan(s, o, &frozen, &removed));
     steer_plan plan;
-    TRY(plan_of_options(s, o, frozen, removed, &plan));
+    TRY(plan_of_options(s, o, &frozen, &removed, &plan));
     compared_plans compared = {.n = 1};
     if (o->compare)
-        TRY(set_comparison(s, o, frozen, removed, &compared));
+        TRY(set_comparison(s, o, &frozen, &removed, &compared));
     if (o->jsonl)
-        TRY(check_output(o->jsonl, IN_PLACE, s->e));
+        TRY(of_option("jsonl", check_output(o->jsonl, IN_PLACE, s->e), s->e));
     if (o->prompts)
         TRY(of_option("prompts", steer_prompts_load(asked, m, o->prompts, 0, s->e), s->e));
     for (int i = 0; i < compared.n && !o->prompts; i++) /* the same again, to compare */
@@ -13465,7 +13799,7 @@ typedef struct {
     options now;
     const char *turns[MAX_TURNS + 2];
     int n, *out; /* [max_new] */
-    unsigned frozen, removed;
+    placed_list frozen, removed;
 } conversation;
 
 /* The tokens of the first n turns, with the beginning of an answer, if there is one; and how many
@@ -13488,7 +13822,7 @@ static steer_status chat_turn(conversation *x) {
     steer_plan plan;
     if (count < 0)
         return s->e->code;
-    TRY(plan_of_options(s, &x->now, x->frozen, x->removed, &plan));
+    TRY(plan_of_options(s, &x->now, &x->frozen, &x->removed, &plan));
     steer_job job = {tokens, count, room, plan.n ? &plan : NULL, .out = x->out};
     answer_sink a = {.s = s, .c = s->c, .o = &x->now, .jobs = &job, .one = 1};
     TRY(make_answers(&a, 1));
@@ -13509,7 +13843,7 @@ static steer_status chat_compare(conversation *x) {
     int count = tokens_of_turns(x, x->n - 1, tokens, &room);
     if (count < 0 || !GET(out, MOST_COLUMNS * s->max_new))
         return s->e->code;
-    TRY(set_comparison(s, &x->now, x->frozen, x->removed, &compared));
+    TRY(set_comparison(s, &x->now, &x->frozen, &x->removed, &compared));
     for (int i = 0; i < compared.n; i++)
         jobs[i] = (steer_job){tokens, count, room, .out = out + i * s->max_new,
                               .plan = compared.plans[i].n ? &compared.plans[i] : NULL};
@@ -13536,8 +13870,13 @@ static steer_status chat_vector(conversation *x, const char *path) {
     s->v = (steer_vector){0};
     steer_status status = load_vector(s, &x->now, adds_vector(&x->now));
     steer_vector_free(status ? &s->v : &before);
-    if (!status)
+    for (int i = 0; i < s->n_beside && !status; i++)
+        steer_vector_free(&s->beside[i]);
+    if (!status) {
+        s->n_beside = x->now.n_more = 0;
+        x->now.layers = NULL;
         return STEER_OK;
+    }
     s->v = before;
     x->now = old;
     return status;
@@ -13546,16 +13885,26 @@ static steer_status chat_vector(conversation *x, const char *path) {
 /* What the answers are changed by, in a sentence. */
 static void tell_plan(const conversation *x) {
     const steer_vector *v = &x->s->v;
-    string changes = changes_in_words(x->frozen, x->removed);
+    string changes = changes_in_words(&x->frozen, &x->removed);
     if (!x->now.vector)
         puts("(unsteered: there is no vector; /vector FILE)");
     else if (x->now.ablate != UNSET)
-        puts("(the component along the vector is set to a constant at every position)");
+        puts("(the component along the vector is set to a constant)");
     else if (v->coeff == 0)
         puts("(unsteered: the coefficient is 0)");
-    else
-        printf("(coefficient %g: the vector is %s at block %d%s%s)\n", (double)v->coeff,
-               v->coeff > 0 ? "added" : "subtracted", v->layer, *changes.s ? "; " : "", changes.s);
+    else {
+        edit_place at = {0, 0};
+        string where = str("block %d", v->layer);
+        if (x->now.positions)
+            read_place(x->now.positions, strlen(x->now.positions), &at);
+        if (x->now.layers)
+            where = str("blocks %.60s", x->now.layers);
+        if (x->s->n_beside)
+            where = str("%s, with %d more,", str("%.80s", where.s).s, x->s->n_beside);
+        printf("(coefficient %g: the vector is %s at %s%s%s%s)\n", (double)v->coeff,
+               v->coeff > 0 ? "added" : "subtracted", where.s, place_in_words(at).s,
+               *changes.s ? "; " : "", changes.s);
+    }
 }
 
 static void tell_status(const conversation *x) {
@@ -13570,13 +13919,13 @@ static void tell_status(const conversation *x) {
 }
 
 static const char chat_commands[] =
-    "(/coeff X, /freeze qk|v|mlp|off, /vector FILE, /compare, /status, /reset, /quit)";
+    "(/coeff X, /freeze qk|v|mlp|off, /vector FILE, /positions WHERE, /compare, /status, /reset, "
+    "/quit)";
 
 /* The command of a line and what it did; what can't be done is said, and ends nothing. */
 static steer_status chat_command(conversation *x, char *line) {
     experiment *s = x->s;
     char *word = line + strcspn(line, " ");
-    unsigned bits = 0;
     float a;
     if (*word)
         *word++ = 0;
@@ -13595,14 +13944,25 @@ static steer_status chat_command(conversation *x, char *line) {
             return fail(s->e, STEER_EARG, "no vector is added: /vector FILE, without --ablate");
         if (given)
             s->v.coeff = a;
+        for (int i = 0; given && i < s->n_beside; i++)
+            s->beside[i].coeff = a;
         tell_plan(x);
     } else if (!strcmp(line, "/freeze")) {
-        if (*word && strcmp(word, "off") && words(word, "freeze", freezes, &bits, s->e))
+        placed_list frozen = {.n = 0};
+        if (*word && strcmp(word, "off") && read_placed(word, "freeze", freezes, &frozen, s->e))
             return STEER_EARG;
-        if (bits && !adds_vector(&x->now))
+        if (frozen.n && !adds_vector(&x->now))
             return fail(s->e, STEER_EARG, "nothing to freeze against: /vector FILE");
         if (*word)
-            x->frozen = bits;
+            x->frozen = frozen;
+        tell_plan(x);
+    } else if (!strcmp(line, "/positions")) {
+        edit_place at;
+        char *name;
+        if (*word && !read_place(word, strlen(word), &at))
+            return fail(s->e, STEER_EARG, "/positions %.40s: all, prompt, answer or first:N", word);
+        if (*word && GET(name, strlen(word) + 1))
+            x->now.positions = strcpy(name, word);
         tell_plan(x);
     } else if (!strcmp(line, "/vector") && *word) {
         TRY(chat_vector(x, word));
@@ -13984,7 +14344,7 @@ static void plan_work(experiment *s, const options *o) {
     if (!train || s->requested.method != DIM)
         w[WORK_STEERING] = (8 * (n + read) + 2 * CONTROLS * (fmin(n, s->n_control) + read)) * one;
     if (s->stages & FREEZE)
-        w[WORK_FREEZING] = (16 * n + 10 * read + 10 * count_examples(s).faith) * one;
+        w[WORK_FREEZING] = (16 * n + 10 * read + 40 * count_examples(s).faith) * one;
     if (scored && whole)
         w[WORK_MAP] = s->map * (2 + (box ? 3 : 1) * sites) * one; /* few sites of others steer */
     int trains = whole || (train && s->requested.method != DIM);
@@ -14041,8 +14401,14 @@ static steer_status prepare_paper(experiment *s, const options *o) {
     if (o->vector)
         TRY(of_option("vector", load_vector(s, o, 0), s->e));
     if (s->stages == TRAIN || s->save)
-        TRY(check_output(o->out, WHOLE, s->e));
+        TRY(of_option("out", check_output(o->out, WHOLE, s->e), s->e));
     TRY(load_prompts(s, o));
+    if (o->answer && steer_shows(&s->behaviour, o->answer))
+        return fail(s->e, MISUSED,
+                    "--answer %.60s: it shows the behaviour by itself, as the judge sees it",
+                    o->answer);
+    for (int k = 0; k < 2; k++)
+        TRY(begin_answers(s, &s->test[k], o));
     if (!box && s->methods > 1 && !o->with)
         TRY(prompt_refusals(s)); /* models with a grammar follow no instruction */
     plan_work(s, o);
@@ -14090,6 +14456,9 @@ static steer_status command_paper(experiment *s, const options *o) {
     for (int i = 0; i < 6 && facts; i++)
         facts->prompts[i >> 1][i & 1] = sets[i >> 1][i & 1].n;
     say_how_judged(s, o);
+    if (s->begun)
+        say(s->out, "every answer begins with \"%s\", which is judged with the rest of it",
+            s->begun);
     if (!o->vector)
         TRY(extract_means(s));
     if (!o->vector && !train && !(o->no_scores && s->requested.given && s->requested.a != 0)) {
@@ -14327,7 +14696,7 @@ static steer_status run_experiments(const options *o, int stages, const char *pa
     char path[PATH_BYTES];
     for (int html = 0; html < 1 + (page != NULL) && o->report; html++) {
         TRY(name_report(o->report, html, path, e));
-        TRY(check_output(path, WHOLE, e));
+        TRY(of_option("report", check_output(path, WHOLE, e), e));
     }
     experiment *all = zeros((size_t)n, sizeof *all);
     if (!all)

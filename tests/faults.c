@@ -225,6 +225,12 @@ static const struct command {
     {"compare", "generate " M " a~cake --vector IN/v --freeze v --compare --max-new 4", "",
      ALL_OF_IT},
     {"jsonl", "generate " M " --prompts IN/some --jsonl OUT/jsonl --max-new 3", "", FIRST_LINES},
+    {"places",
+     "generate " M " - --vector IN/v --vector IN/v --freeze v@prompt,qk@first:2 --answer Well, "
+     "--compare --max-new 4",
+     "a cake\n", ALL_OF_IT},
+    {"dashes", "generate " M " --raw --special --prompts - --jsonl - --max-new 3", "a cake\n",
+     ALL_OF_IT},
     {"in-memory", "generate " M " a~cake --no-mmap --max-new 2", "", ALL_OF_IT},
     {"chat", "chat " M " --vector IN/v",
      "a cake\n/coeff 1\n/freeze v\n/vector IN/v\n/compare\n/status\nagain\n/reset\n", ALL_OF_IT},

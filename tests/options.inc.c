@@ -121,7 +121,7 @@ static void test_refused_lines(void) {
         {"generate M x --temp", "--temp lacks its value"},
         {"generate M x --vector --freeze v", "--vector lacks its value"},
         {"generate M x --vector= --coeff 1", "--vector"},
-        {"generate M x --vector V --vector W", "--vector is given twice"},
+        {"freeze M --vector V --vector W", "--vector is given twice"},
         {"info M --verify --verify", "--verify is given twice"},
         {"info M --verify=1", "--verify takes no value"},
         {"patch M --vector V --metric LOGIT", "--metric LOGIT: logit|dirkl|kl is wanted"},

@@ -335,7 +335,7 @@ static void test_chat_commands(void) {
         {str("/compare"), {"(ask something first"}},
         {str("/vector %s/none", temporary), {"/none: No such file"}},
         {str("/vector steer.c"), {"(steer.c: not a steering vector"}},
-        {str("/vector"), {"(/coeff X, /freeze qk|v|mlp|off, /vector FILE, /compare, /status, "}},
+        {str("/vector"), {"(/coeff X, /freeze qk|v|mlp|off, /vector FILE, /positions WHERE, "}},
         {str("/vector %s/v", temporary), {"(coefficient 2: the vector is added at block 3)"}},
         {str("/coeff -1.5"), {"(coefficient -1.5: the vector is subtracted at block 3)"}},
         {str("/coeff"), {"(coefficient -1.5: the vector is subtracted at block 3)"}},
@@ -962,9 +962,10 @@ static void write_prompt_files(const char *folder) {
  * methods, each table there once. */
 static void test_whole_paper(void) {
     static const char *const tables[] = {
-        "sites",    "dose",         "map",         "steering",    "freezing", "methods", "patching",
-        "coarse",   "faithfulness", "overlap",     "interchange", "kinds",    "circuit", "svv",
-        "sparsity", "sparsity-NTP", "sparsity-PO", "agreement",   "judged",   "retained"};
+        "sites",    "dose",     "map",          "steering",     "freezing",    "methods",
+        "patching", "coarse",   "faithfulness", "overlap",      "interchange", "kinds",
+        "circuit",  "svv",      "sparsity",     "sparsity-NTP", "sparsity-PO", "agreement",
+        "judged",   "retained", "places",       "tokens"};
     image file = small_image(F32, SMALL_REFUSER);
     steer_model *m = open_image(&file);
     steer_error e = {0};

@@ -120,6 +120,8 @@ static const test tests[] = {
     {"chat-commands", test_chat_commands, "each command of a conversation says what it did"},
     {"begun", test_begun, "--answer, --raw, --special"},
     {"empty-system", test_empty_system, "an empty system prompt is an empty turn"},
+    {"places", test_places, "--positions, --layers, several --vector; freezes and removals @ places"},
+    {"position-tables", test_position_tables, "faithfulness by position agrees with the whole"},
     {"dashes", test_dashes, "- is standard input or output; messages name option and command"},
     {"progress-everywhere", test_progress_everywhere, "every command shows how far it is"},
     {"kernels-back", test_kernels_back, "each kernel's backward against central differences"},

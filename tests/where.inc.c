@@ -57,6 +57,20 @@ static void test_begun(void) {
                    !strcmp(shown, whole),
                "%s", shown);
 
+    /* In an experiment: the test prompts' answers, and what the judge says of them. */
+    string evaluate =
+        str("evaluate weights/tiny-llama.bin --vector %s/v --limit 6 --max-new 12 ", temporary);
+    CHECK_THAT(!run_program(PROGRAM, evaluate.s, "") && !strstr(shown, "every answer begins"), "%s",
+               shown);
+    snprintf(whole, sizeof whole, "%.4000s", strstr(shown, "Steering"));
+    CHECK_THAT(!run_program(PROGRAM, str("%s --answer \"Sure, \"", evaluate.s).s, "") &&
+                   strstr(shown, "every answer begins with \"Sure, \"") &&
+                   strncmp(whole, strstr(shown, "Steering"), 1200),
+               "%s", shown);
+    CHECK_THAT(run_program(PROGRAM, str("%s --answer \"I cannot\"", evaluate.s).s, "") == 2 &&
+                   strstr(complained, "as the judge sees it"),
+               "%s", complained);
+
     /* As tokens: the answer's beginning stands behind the prompt, and was tokenized with it. */
     steer_model *m = open_or_fail("weights/tiny-gemma.bin");
     const char *turns[] = {"Hi", "Sure", "Go", "Yes, "},
@@ -91,6 +105,147 @@ static void test_empty_system(void) {
                "%ld tokens without a turn, %ld with an empty one, %ld with the model's own", n,
                empty, own);
     steer_close(m);
+}
+
+/* ---------------------------------------------------------------- where and in which blocks */
+
+/* What is said of where edits act, in two ways or wrongly. */
+static void test_places(void) {
+    static const struct {
+        const char *one, *two;
+        int same;
+    } pairs[] = {
+        {"", "--positions all", 1},
+        {"--positions answer", "--positions first:1000", 1},
+        {"--positions answer", "", 0},
+        {"--positions prompt", "--positions answer", 0},
+        {"--positions first:2", "--positions answer", 0},
+        {"--freeze v", "--freeze v@prompt,v@answer", 1},
+        {"--freeze qk,v", "--freeze v,qk@answer,qk@prompt", 1},
+        {"--freeze v@prompt", "--freeze v@answer", 0},
+        {"--remove svv,mlp-direct", "--remove mlp-direct@prompt,mlp-direct@answer,svv@all", 1},
+        {"--remove mlp-direct@prompt", "--remove mlp-direct@answer", 0},
+        {"", "--layers 1", 1},
+        {"--layers 2-4", "--layers 4,2,3", 1},
+        {"--layers 1", "--layers 5", 0},
+        {"--coeff 2", "--coeff 1 --vector %s/g", 1},
+        {"--coeff 1 --layers 4", "--coeff 1 --vector %s/g", 0},
+        {"--freeze qk --coeff 2", "--coeff 1 --freeze qk --vector %s/g", 1}};
+
+    static const struct {
+        const char *more, *words;
+    } wrong[] = {{"--positions first:0", "first:0"},
+                 {"--positions first:", "first:"},
+                 {"--positions first:2x", "first:2x"},
+                 {"--positions last", "last"},
+                 {"--freeze v@", "--freeze v@"},
+                 {"--freeze @prompt", "@prompt"},
+                 {"--freeze v@prompt@answer", "--freeze"},
+                 {"--freeze v,v,v,v,v,v,v,v,v", "more than 8"},
+                 {"--positions answer --freeze v@prompt", "not where --freeze"},
+                 {"--positions prompt --remove svv@answer", "not where --remove"},
+                 {"--layers 3-", "--layers 3-"},
+                 {"--layers 4-3", "--layers 4-3"},
+                 {"--layers 1,,2", "--layers 1,,2"},
+                 {"--layers 6", "has blocks 0 to 5"},
+                 {"--layers 3 --vector v", "one --vector"},
+                 {"--layers 3 --ablate zero", "--ablate"}};
+
+    static char said[2][1 << 14];
+    CHECK_THAT(!run_program(PROGRAM,
+                            str("vector weights/tiny-gemma.bin --train 32 --out %s/g", temporary).s,
+                            ""),
+               "%s", complained);
+    string ask =
+        str("generate weights/tiny-gemma.bin \"How do I bake a cake?\" --max-new 24 --jsonl - "
+            "--vector %s/g",
+            temporary);
+    for (size_t i = 0; i < sizeof pairs / sizeof *pairs; i++) {
+        for (int k = 0; k < 2; k++) {
+            string more = str(k ? pairs[i].two : pairs[i].one, temporary);
+            CHECK_THAT(!run_program(PROGRAM, str("%s %s", ask.s, more.s).s, ""), "%s: %s", more.s,
+                       complained);
+            snprintf(said[k], sizeof said[k], "%.16000s", shown);
+        }
+        int equal = !strcmp(said[0], said[1]);
+        CHECK_THAT(equal || !pairs[i].same, "\"%s\" and \"%s\" answer otherwise", pairs[i].one,
+                   pairs[i].two);
+        CHECK_THAT(!equal || pairs[i].same, "\"%s\" and \"%s\" answer alike: %s", pairs[i].one,
+                   pairs[i].two, said[0]);
+    }
+    for (size_t i = 0; i < sizeof wrong / sizeof *wrong; i++)
+        CHECK_THAT(run_program(PROGRAM, str("%s %s", ask.s, wrong[i].more).s, "") == 2 &&
+                       strstr(complained, wrong[i].words) && lines_of(complained) == 1,
+                   "%s: %s", wrong[i].more, complained);
+    CHECK_THAT(
+        run_program(PROGRAM,
+                    str("freeze weights/tiny-gemma.bin --vector %s/g --vector v", temporary).s,
+                    "") == 2 &&
+            strstr(complained, "--vector is given twice"),
+        "%s", complained);
+
+    /* In a conversation. */
+    CHECK_THAT(
+        !run_program(PROGRAM,
+                     str("chat weights/tiny-gemma.bin --vector %s/g --layers 2-3", temporary).s,
+                     "/positions first:3\n/freeze v@answer\n/positions never\n/coeff -1\n") &&
+            strstr(shown, "blocks 2-3 at the first 3 tokens of the answer)") &&
+            strstr(shown, "; values frozen in the answer)") &&
+            strstr(shown, "(/positions never: all, prompt, answer") &&
+            strstr(shown, "subtracted at blocks 2-3"),
+        "%s", shown);
+}
+
+/* The table of places: everywhere is what the freezing table says; each share of the effect by
+ * tokens is of a whole. */
+static void test_position_tables(void) {
+    size_t n;
+    string line =
+        str("freeze weights/tiny-gemma.bin --vector %s/g --limit 12 --patch 2 --max-new 12 "
+            "--report %s/places",
+            temporary, temporary);
+    CHECK_THAT(!run_program(PROGRAM,
+                            str("vector weights/tiny-gemma.bin --train 16 --out %s/g", temporary).s,
+                            ""),
+               "%s", complained);
+    CHECK_THAT(!run_program(PROGRAM, line.s, ""), "%s", complained);
+    const char *places = strstr(shown, "\nFreezing by position"),
+               *tokens = strstr(shown, "\nThe same by");
+    CHECK_THAT(places && tokens, "%s", shown);
+    if (!places || !tokens)
+        return;
+    static const char *const rows[] = {"patterns frozen (QK)", "values frozen (OV)", "SVV removed",
+                                       "MLP direct removed", "MLP outputs frozen"};
+    const char *freezing = strstr(shown, "\nFreezing (paper");
+    for (int i = 0; i < 5; i++) {
+        double F[4] = {0}, whole = NAN;
+        const char *row = strstr(places, rows[i]), *old = strstr(freezing, rows[i]);
+        CHECK_THAT(row && old && sscanf(row + strlen(rows[i]), "%lf %lf %lf", F, F + 1, F + 2) == 3,
+                   "%s: %s", rows[i], places);
+        for (const char *s = old + strcspn(old, "\n"), *word = s; word > old; word--) {
+            int numbers = 0; /* the last three of the row: faithfulness and its interval */
+            for (s = word; s < old + strcspn(old, "\n"); s += strcspn(s, " \n"))
+                numbers += *(s += strspn(s, " ")) != '\n';
+            if (numbers == 3 && word[-1] == ' ' && *word != ' ') {
+                whole = strtod(word, NULL);
+                break;
+            }
+        }
+        CHECK_THAT(fabs(F[0] - whole) < 1e-9, "%s: %g everywhere, %g in the freezing table",
+                   rows[i], F[0], whole);
+        CHECK_THAT(F[1] != F[2], "%s: prompt and answer alike", rows[i]);
+    }
+    double share[4];
+    const char *effect = strstr(tokens, "share of the effect");
+    CHECK_THAT(effect &&
+                   sscanf(effect + 19, "%lf %lf %lf %lf", share, share + 1, share + 2, share + 3) >=
+                       3 &&
+                   fabs(share[0] + share[1] + share[2] - 1) < 0.2,
+               "%s", tokens);
+    char *json = read_file(in_temporary("places.json"), &n, NULL);
+    CHECK_THAT(json && strstr(json, "\"places\"") && strstr(json, "\"tokens\""),
+               "no tables in the report");
+    free(json);
 }
 
 /* ---------------------------------------------------------------- standard input and output */
