@@ -10,7 +10,7 @@ static int run_on_terminal(const char *arguments, const char *input, char *text,
     if (screen < 0 || grantpt(screen) || unlockpt(screen))
         return -1;
     write_bytes(in_temporary("in"), input, strlen(input));
-    snprintf(command, sizeof command, "exec %s %s <%s/in", PROGRAM, arguments, temporary);
+    snprintf(command, sizeof command, "exec %s %.900s <%s/in", PROGRAM, arguments, temporary);
     const char *name = ptsname(screen);
     int terminal = open(name, O_RDWR | O_NOCTTY);
     struct termios raw;
