@@ -588,7 +588,8 @@ static void fuzz_merge(fuzzed_store *x, const char *to, int salvage) {
         damaged |= x[k].state == FLIPPED;
         any |= x[k].state == ANYTHING || (x[k].state == FLIPPED && !x[k].n); /* its header alone */
     }
-    steer_status s = command_merge(&o, &e);
+    progress bar = {.total = 1, .part = 1};
+    steer_status s = command_merge(&o, &bar, &e);
     check_status(s, &e);
     CHECK_THAT(s || there, "a store that is not there");
     CHECK_THAT(!s || any || !there || (damaged && !salvage), "%s", e.text);
