@@ -10275,10 +10275,12 @@ static steer_status position_tables(experiment *s) {
     steer_plan plans[PLANS];
     double sums[(PLANS + 2) * STRETCHES] = {0}, F[PLANS] = {0}, by_stretch[STRETCHES];
     int n;
-    for (int i = 0; i < PLANS; i++) {
-        edits[i] = (steer_edit){rows[i / 3].kind, .what = rows[i / 3].what, .part = places[i % 3]};
-        plans[i] = (steer_plan){&edits[i], 1};
-    }
+    for (int i = 0; i < PARTS_FROZEN; i++)
+        for (int k = 0; k < 3; k++) {
+            steer_edit *x = &edits[3 * i + k];
+            *x = (steer_edit){rows[i].kind, .what = rows[i].what, .part = places[k]};
+            plans[3 * i + k] = (steer_plan){x, 1};
+        }
     TRY(add_differences(s, &s->vectors[DIM], plans, PLANS, sums, F, &n));
     if (!n)
         return STEER_OK; /* the vector flips no answer */
