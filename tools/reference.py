@@ -1,6 +1,6 @@
 """The reference that steer.c is judged against: networks of transformers with hooks at the paper's sites.
 
-The networks are transformers' own causal models of Llama, Qwen2, Qwen3, Gemma 2 and Gemma 3 with eager
+The networks are transformers' own causal models of Llama, Mistral, Qwen2, Qwen3 and Gemma 1 to 3 with eager
 attention; every intervention is a hook on their modules. It was written from "What Drives Representation
 Steering?" (arXiv 2604.08524) and the code published with it, and shares no code with steer.c.
 Imports binfile.py alone; golden_*.py, parity.py, versus_torch.py and test_export.py import it.
@@ -12,9 +12,11 @@ from collections import Counter, defaultdict
 import numpy as np
 import torch
 import transformers
+from transformers.models.gemma import modeling_gemma
 from transformers.models.gemma2 import modeling_gemma2
 from transformers.models.gemma3 import modeling_gemma3
 from transformers.models.llama import modeling_llama
+from transformers.models.mistral import modeling_mistral
 from transformers.models.qwen2 import modeling_qwen2
 from transformers.models.qwen3 import modeling_qwen3
 
@@ -45,7 +47,8 @@ def with_pattern_site(original):
     return attention
 
 
-for m in modeling_llama, modeling_qwen2, modeling_qwen3, modeling_gemma2, modeling_gemma3:
+for m in (modeling_llama, modeling_mistral, modeling_qwen2, modeling_qwen3, modeling_gemma, modeling_gemma2,
+          modeling_gemma3):
     m.eager_attention_forward = with_pattern_site(m.eager_attention_forward)
 
 
@@ -53,8 +56,7 @@ def keep_float64(net):
     """Replace what transformers computes in float32 whatever the model's type: norms and angles."""
     def norm(module):
         eps = getattr(module, "variance_epsilon", getattr(module, "eps", None))
-        gemma = isinstance(module, (modeling_gemma2.Gemma2RMSNorm, modeling_gemma3.Gemma3RMSNorm))
-        offset = 1.0 if gemma else 0.0
+        offset = 1.0 if type(module).__name__.startswith("Gemma") else 0.0
         return lambda x: x * torch.rsqrt(x.pow(2).mean(-1, keepdim=True) + eps) * (module.weight + offset)
 
     def angles(x, position_ids, layer_type=None):            # Gemma 3: one a kind of block
@@ -85,17 +87,18 @@ TOP = {"embed": "model.embed_tokens.weight", "unembed": "lm_head.weight", "final
 def network(c, tensors, dtype=torch.float32, attention="eager"):
     """The model of a .bin as transformers' LlamaForCausalLM, Qwen2ForCausalLM and so on. Every parameter
     has its tensor, or it is an error; float32 weights are not copied."""
-    family = "Gemma2" if c["post_norms"] else "Qwen2" if c["qkv_bias"] else "Llama"
+    family = ("Gemma2" if c["post_norms"] else "Gemma" if c["gelu"] else "Qwen2" if c["qkv_bias"] else
+              "Mistral" if c["window"] else "Llama")
     if c.get("qk_norm"):
         family = "Gemma3" if c["post_norms"] else "Qwen3"
-    gemma = family in ("Gemma2", "Gemma3")
+    gemma, four_norms = family.startswith("Gemma"), family in ("Gemma2", "Gemma3")
     options = dict(vocab_size=c["vocab"], hidden_size=c["d"], intermediate_size=c["ff"],
                    num_hidden_layers=c["layers"], num_attention_heads=c["heads"],
                    num_key_value_heads=c["kv_heads"], head_dim=c["head_dim"], use_cache=attention != "eager",
                    rms_norm_eps=c["norm_eps"], tie_word_embeddings=bool(c["tied"]),
                    max_position_embeddings=c["max_seq"], attn_implementation=attention,
                    bos_token_id=None, eos_token_id=None, pad_token_id=None)
-    if gemma:
+    if four_norms:
         assert c["gelu"] and not c["qkv_bias"]
         every = c["window_every"]                   # the last block of each group of `every` sees all
         slides = [bool(c["window"]) and b % every != every - 1 for b in range(c["layers"])]
@@ -104,9 +107,12 @@ def network(c, tensors, dtype=torch.float32, attention="eager"):
                         sliding_window=c["window"] or c["max_seq"],
                         layer_types=["sliding_attention" if s else "full_attention" for s in slides])
     else:
-        assert not (c["gelu"] or c["norm_offset"] or c["attn_cap"] or c["final_cap"] or c["window"])
-        assert c["embed_scale"] == 1
-    state, names = {}, GEMMA_WEIGHTS if gemma else WEIGHTS
+        assert not (c["attn_cap"] or c["final_cap"])
+        assert gemma or not c["norm_offset"] and c["embed_scale"] == 1
+        assert not c["window"] or family == "Mistral" and c["window_every"] > c["layers"]   # in every block
+    if family == "Mistral":
+        options |= dict(sliding_window=c["window"])
+    state, names = {}, GEMMA_WEIGHTS if four_norms else WEIGHTS
     for name, a in tensors.items():
         kind, _, block = name.partition(".")
         if gemma and "norm" in kind and c["norm_offset"] != 1:
@@ -148,7 +154,7 @@ class Reference:
         c = self.c = config
         self.dtype, self.layers, self.gemma = dtype, c["layers"], bool(c["post_norms"])
         net = self.net = network(c, tensors, dtype)
-        self.offset = 1.0 if self.gemma else 0.0             # that transformers adds to a gain
+        self.offset = 1.0 if c["gelu"] else 0.0              # that transformers adds to a gain of Gemma's
         self.gains = {"svv": [b.input_layernorm.weight + self.offset for b in net.model.layers],
                       "mlp": [self.mlp_norm(b).weight + self.offset for b in net.model.layers]}
 
