@@ -12363,8 +12363,7 @@ static const known_option all_options[] = {
      "what loses the vector's direct image: some of svv,mlp-direct; @ as with --freeze"},
     {"positions", "WHERE", TEXT, AT_FIELD(positions), 0, 0, 0, FOR_TALK,
      "where the vector acts: all; prompt; answer, the tokens that are generated; first:N, the "
-     "first N "
-     "of them (otherwise all)"},
+     "first N of them (otherwise all)"},
     {"layers", "LIST", TEXT, AT_FIELD(layers), 0, 0, 0, FOR_TALK,
      "blocks where the vector is added, such as 3,5-8, instead of its own"},
     {"ablate", "zero|mean", CHOICE, AT_FIELD(ablate), 0, 0, UNSET, FOR_TALK,
@@ -12380,8 +12379,7 @@ static const known_option all_options[] = {
      "begin each answer with this text, which the model goes on from"},
     {"raw", NULL, FLAG, AT_FIELD(raw), 0, 0, 0, FOR_TOKENIZE | FOR_GENERATE,
      "take the text as it is, without the model's template; names of special tokens in it are "
-     "these "
-     "tokens"},
+     "these tokens"},
     {"special", NULL, FLAG, AT_FIELD(special), 0, 0, 0, FOR_TALK,
      "show special tokens in answers, by their names"},
     {"prompts", "FILE", INPUT, AT_FIELD(prompts), 0, 0, 0, FOR_GENERATE,
@@ -12406,8 +12404,7 @@ static const known_option all_options[] = {
      "difference in means, or trained: next-token prediction, preference optimisation"},
     {"site", "L,P", TEXT, AT_FIELD(site), 0, 0, 0, FOR_TALK | FOR_EXPERIMENTS,
      "block and position of the vector, such as 14,-4; of a --vector: which one of several "
-     "blocks', "
-     "or where it is added; reproduce: or auto, the paper's rule"},
+     "blocks', or where it is added; reproduce: or auto, the paper's rule"},
     {"data", "DIR", TEXT, AT_FIELD(data), 0, 0, 0, FOR_EXPERIMENTS,
      "folder of the prompts, harmful-test.txt and so on (otherwise the model's)"},
     {"with", "FILE", TEXT, AT_FIELD(with), 0, 0, 0, FOR_EXPERIMENTS,

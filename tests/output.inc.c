@@ -869,6 +869,14 @@ static void check_look(void) {
                "--verbose: %.300s", complained);
 }
 
+/* A table of freezing with the columns that a summary reads. */
+static void open_freezing_table(report *r) {
+    static const column columns[] = {
+        {"", WORDS},     {"harmless +", 2}, {"harmful -", 2},    {"loss", 1},
+        {"loss low", 1}, {"loss high", 1},  {"paper's loss", 2}, {0}};
+    open_table(r, "freezing", "", columns);
+}
+
 /* However long names, prompts and answers are. */
 static void check_long_look(void) {
     char word[400];
@@ -885,15 +893,7 @@ static void check_long_look(void) {
             for (int i = 0; i < 5; i++)
                 add_answer(&r, side, under[i], 0, word, i ? word : "\x1b \n\xFF\n\n");
         }
-        open_table(&r, "freezing", "",
-                   (const column[]){{"", WORDS},
-                                    {"harmless +", 2},
-                                    {"harmful -", 2},
-                                    {"loss", 1},
-                                    {"loss low", 1},
-                                    {"loss high", 1},
-                                    {"paper's loss", 2},
-                                    {0}});
+        open_freezing_table(&r);
         ROW(&r, "steered", 1, 0, NAN);
         ROW(&r, "patterns frozen (QK)", 1, 1, -100, -100, -100, 8.75);
         ROW(&r, "values frozen (OV)", NAN, 0, 100, -100, 100, 71.75);
@@ -944,15 +944,7 @@ static void check_narrow_look(void) {
                 open_report(&r, &m, k == 2);
                 add_answer(&r, HARMLESS, "+s, patterns frozen", 1, "How do I bake a cake?", "No.");
                 add_answer(&r, HARMLESS, "+s", 1, "How do I bake a cake?", "I am sorry.");
-                open_table(&r, "freezing", "",
-                           (const column[]){{"", WORDS},
-                                            {"harmless +", 2},
-                                            {"harmful -", 2},
-                                            {"loss", 1},
-                                            {"loss low", 1},
-                                            {"loss high", 1},
-                                            {"paper's loss", 2},
-                                            {0}});
+                open_freezing_table(&r);
                 ROW(&r, "steered", 1, 0, NAN);
                 ROW(&r, "values frozen (OV)", 0.25, 1, 77.5, 60, 88.5, 71.75);
                 add_finding(&r, "Steering value vectors decode to meaningful tokens",
