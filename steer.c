@@ -1184,7 +1184,9 @@ static int is_newline(char c) {
  *   1  \p{N} | 's|... | ?\p{L}+ | ?[^\s\p{L}\p{N}]+ | \s+(?!\S) | \s+ (spaces end at a digit)
  *   2  (?i:'s|...) | [^\r\n\p{L}\p{N}]?\p{L}+ | \p{N} | ?[^\s\p{L}\p{N}]+[\r\n]* | \s*[\r\n]+ |
  *      \s+(?!\S) | \s+
- *   3  as 2, with \p{N}{1,3} for \p{N} */
+ *   3  as 2, with \p{N}{1,3} for \p{N}
+ * Letters are what the model file's classes call so: for Qwen3.5, rule 2, marks are among them, which
+ * makes \p{L}+ [\p{L}\p{M}]+ (a mark that stands before them begins their run anyway). */
 static size_t pretoken(const steer_model *m, const char *s, const char *end) {
     enum { L = 1 << LETTER, SYMBOL = 1 << OTHER | 1 << MARK };
 
@@ -13177,8 +13179,9 @@ static steer_status print_template(const steer_model *m, steer_error *e) {
                                               "behind an answer",
                                               "before the answer to come"};
     const steer_config *c = &m->config;
-    printf("  vocabulary %d, %s, %u merges, %d special tokens, %d matched in texts%s\n", c->vocab,
-           rules[c->pretok], m->merges.n, m->n_specials, m->n_user, c->nfc ? ", NFC" : "");
+    const char *marks = class_of(m->unicode, 0x301) == LETTER ? ", marks are letters" : "";
+    printf("  vocabulary %d, %s%s, %u merges, %d special tokens, %d matched in texts%s\n", c->vocab,
+           rules[c->pretok], marks, m->merges.n, m->n_specials, m->n_user, c->nfc ? ", NFC" : "");
     printf("  chat template%s%s%s:\n", c->trim ? ", turns are trimmed" : "",
            c->system_always ? ", a system turn in any case" : "",
            c->drop_thinking ? ", earlier answers without their thinking" : "");

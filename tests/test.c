@@ -68,7 +68,7 @@ static const test tests[] = {
     {"golden-patch", test_golden_patch, "gradients, patching and circuits equal PyTorch's"},
     {"golden-train", test_golden_train, "training, value vectors, sparse vectors equal PyTorch's"},
     {"golden-tokens", test_golden_tokens, "token ids equal those of the tokenizers library"},
-    {"golden-split", test_golden_split, "so do the pieces of all three pre-tokenizer rules"},
+    {"golden-split", test_golden_split, "so do the pieces of all four pre-tokenizer rules"},
     {"template-switches", test_template_switches, "blanks, thinking and empty system turns"},
     {"golden-pieces", test_golden_pieces, "SentencePiece and whole words equal the library, too"},
     {"matmul", test_matmul, "the blocked product equals a double loop"},

@@ -41,7 +41,8 @@ SECTIONS = ["token_offsets",                  # u32 [vocab + 1] into token_bytes
             "token_types",                    # u8 [vocab]: 0 text, 1 special, 2 unused, 3 user-defined
             "byte_tokens",                    # u32 [256]: the token of each single byte, or ~0: none
             "merges",                         # u32 [n, 4]: left, right, rank, result; by (left, right)
-            "unicode",                        # u32 [n, 3]: first, last, class 1 L, 2 M, 3 N, 4 space
+            "unicode",                        # u32 [n, 3]: first, last, class 1 L, 2 M, 3 N, 4 space; for
+                                              # Qwen3.5, whose words hold marks, M is 1, too
             "template",                       # the strings of TEMPLATE, each closed by a zero byte
             "grammar",                        # lines "o OPENER with {T}", "s STEP": the answers' grammar
             "normal",                         # tables of Unicode NFC (see pack_nfc)
@@ -386,8 +387,9 @@ def read(path, tensors=True):
     return config, t, out, raw[40:104].rstrip(b"\0").decode(), site
 
 
-def unicode_classes():
-    """[(first, last, class)] over all code points: 1 letter, 2 mark, 3 number, 4 white space."""
+def unicode_classes(marks=False):
+    """[(first, last, class)] over all code points: 1 letter, 2 mark, 3 number, 4 white space. marks: they
+    are taken for letters, which makes Qwen2's rule Qwen3.5's."""
     try:                                          # Unicode 16, as the tokenizers library's \p{L}
         import unicodedata2 as unicodedata
     except ImportError:                           # Python's own, older before 3.14: rare scripts
@@ -396,7 +398,7 @@ def unicode_classes():
                 + list(range(9, 14)) + list(range(0x2000, 0x200B)))      # property White_Space
     out = []
     for c in range(0x110000):
-        k = {"L": 1, "M": 2, "N": 3}.get(unicodedata.category(chr(c))[0], 0)
+        k = {"L": 1, "M": 1 if marks else 2, "N": 3}.get(unicodedata.category(chr(c))[0], 0)
         k = 4 if c in space else k
         if k and out and out[-1][2] == k and out[-1][1] == c - 1:
             out[-1] = (out[-1][0], c, k)

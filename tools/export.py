@@ -65,8 +65,9 @@ MODELS = {
                "a5fd3b62230aa5ec60212297dc9d20eaa70578ac519e00d93a17e44c087a6818", (18, 640),
                (0, 0, 0.0)),
 }
-# The pre-tokenizer rules that steer.c has, by llama.cpp's name: (pretok, nfc)
-PRETOK = {"smollm": (binfile.GPT2, 0), "qwen2": (binfile.QWEN2, 1), "llama-bpe": (binfile.LLAMA3, 0)}
+# The pre-tokenizer rules that steer.c has, by llama.cpp's name: (pretok, nfc, whether marks are letters)
+PRETOK = {"smollm": (binfile.GPT2, 0, 0), "qwen2": (binfile.QWEN2, 1, 0), "qwen35": (binfile.QWEN2, 1, 1),
+          "llama-bpe": (binfile.LLAMA3, 0, 0)}
 DELIMITER = re.compile(rb"<[^<>\s]+>|\[[^][\s]+\]")
 # What --verify looks at
 VERIFIED = ["The capital of France is Paris, and the capital of Italy is",
@@ -454,7 +455,7 @@ def byte_level(g, text, kind):
     pre = g.text("tokenizer.ggml.pre")
     if pre not in PRETOK:
         raise Refused(f"pre-tokenizer {pre} is not supported ({', '.join(PRETOK)} are)")
-    pretok, nfc = PRETOK[pre]
+    pretok, nfc, marks = PRETOK[pre]
     tokens, types, index = [], [], {}
     ours = {folder.NORMAL: binfile.TEXT, folder.USER_DEFINED: binfile.USER, folder.UNUSED: binfile.UNUSED}
     for i, (s, k) in enumerate(zip(text, kind)):
@@ -474,8 +475,8 @@ def byte_level(g, text, kind):
     # Hugging Face tokenizer drops them
     byte_tokens = [index.get(binfile.LETTER[b], binfile.NO_TOKEN) for b in range(256)]
     wholes = list(index.values()) if pretok == binfile.LLAMA3 else []
-    return dict(pretok=pretok, nfc=nfc, tokens=tokens, types=types, merges=merges, byte_tokens=byte_tokens,
-                wholes=wholes)
+    return dict(pretok=pretok, nfc=nfc, marks=marks, tokens=tokens, types=types, merges=merges,
+                byte_tokens=byte_tokens, wholes=wholes)
 
 
 def read_tokenizer(g, rows, **how):
@@ -508,7 +509,8 @@ def read_tokenizer(g, rows, **how):
     refusal = [text[w] for w in first if w in text]
     if not refusal:
         raise Refused('the vocabulary has no token "I", with which refusals begin')
-    return v | dict(trim=cut.get("trim", 0), **{k: cut.get(k, 0) for k in binfile.SWITCHES}, eot=eot, refusal=refusal, unicode=binfile.unicode_classes(), template=template,
+    return v | dict(trim=cut.get("trim", 0), **{k: cut.get(k, 0) for k in binfile.SWITCHES}, eot=eot,
+                    refusal=refusal, unicode=binfile.unicode_classes(v.get("marks")), template=template,
                     normal=binfile.pack_nfc() if v["nfc"] else b"")
 
 

@@ -43,10 +43,11 @@ NAMES_POST = NAMES | {"post_attn_norm": "post_attention_layernorm.weight",      
                       "post_mlp_norm": "post_feedforward_layernorm.weight"}
 GLOBAL_NAMES = {"embed": "embed_tokens.weight", "final_norm": "norm.weight", "unembed": "lm_head.weight"}
 TYPES = {"F32": 4, "F16": 2, "BF16": 2}       # bytes of a number
-# The pre-tokenizers that steer.c has, by their regular expression
+# The pre-tokenizers that steer.c has, by their regular expression: (pretok, whether marks are letters)
 QWEN2 = (r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}| ?[^\s\p{L}\p{N}]+[\r\n]*"
          r"|\s*[\r\n]+|\s+(?!\S)|\s+")
-SPLITS = {QWEN2: binfile.QWEN2, QWEN2.replace(r"|\p{N}|", r"|\p{N}{1,3}|"): binfile.LLAMA3}
+SPLITS = {QWEN2: (binfile.QWEN2, 0), QWEN2.replace(r"|\p{N}|", r"|\p{N}{1,3}|"): (binfile.LLAMA3, 0),
+          QWEN2.replace(r"?\p{L}+", r"?[\p{L}\p{M}]+").replace(r"[^\s\p{L}", r"[^\s\p{L}\p{M}"): (binfile.QWEN2, 1)}
 LOW_LINE = "\u2581"                            # a space, as SentencePiece writes it
 REPLACE = {"type": "Replace", "pattern": {"String": " "}, "content": LOW_LINE}
 PREPEND = {"type": "Prepend", "prepend": LOW_LINE}
@@ -442,7 +443,7 @@ class Folder:
         for key in "continuing_subword_prefix", "end_of_word_suffix", "dropout":
             if model.get(key):
                 raise Refused(f"tokenizer.json has {key} = {model[key]!r}, which steer.c does not know")
-        rule, nfc = self.rule(t)
+        rule, nfc, marks = self.rule(t)
         spm = rule >= binfile.SENTENCEPIECE
         if spm and not model.get("byte_fallback"):
             raise Refused("tokenizer.json has no byte_fallback, without which steer.c knows no SentencePiece")
@@ -487,9 +488,9 @@ class Folder:
         names = {s: a["id"] for s, a in added.items() if a["id"] < rows}
         bos = self.token("bos_token")
         start = self.tokenizer_config.get("add_bos_token", bos in json.dumps(t.get("post_processor")) if bos else 0)
-        return dict(pretok=rule, nfc=nfc, tokens=tokens, types=types, merges=merges, byte_tokens=byte_tokens,
-                    wholes=wholes, eot=self.ends(names, rows), bos=bos or "", eos=self.token("eos_token") or "",
-                    add_bos=bool(start))
+        return dict(pretok=rule, nfc=nfc, marks=marks, tokens=tokens, types=types, merges=merges,
+                    byte_tokens=byte_tokens, wholes=wholes, eot=self.ends(names, rows), bos=bos or "",
+                    eos=self.token("eos_token") or "", add_bos=bool(start))
 
     def token(self, key):
         """A special token's name in tokenizer_config.json, or None."""
@@ -570,16 +571,17 @@ class Folder:
             eot=eot, bos=bos, eos=eos, add_bos=bool(self.tokenizer_config.get("add_bos_token", True)))
 
     def rule(self, t):
-        """(pretok, nfc) of tokenizer.json, or a refusal that names what steer.c does not have."""
+        """(pretok, nfc, whether marks are letters) of tokenizer.json, or a refusal that names what steer.c
+        does not have."""
         normalizer, pre = t.get("normalizer"), t.get("pre_tokenizer") or {}
         chain = (normalizer["normalizers"] if normalizer["type"] == "Sequence" else [normalizer]) if normalizer else []
         idle = {"type": "Split", "pattern": {"String": " "}, "behavior": "MergedWithPrevious", "invert": False}
         if chain in ([REPLACE], [PREPEND, REPLACE]) and pre in ({}, idle):
-            return (binfile.SENTENCEPIECE if len(chain) == 1 else binfile.SPACED), 0
+            return (binfile.SENTENCEPIECE if len(chain) == 1 else binfile.SPACED), 0, 0
         if normalizer is None and pre.get("type") == "Metaspace" and pre.get("replacement") == LOW_LINE:
             scheme = pre.get("prepend_scheme", "always" if pre.get("add_prefix_space", True) else "never")
             if pre.get("split", True) is False and scheme in METASPACE:
-                return METASPACE[scheme], 0
+                return METASPACE[scheme], 0, 0
         if normalizer not in (None, {"type": "NFC"}):
             raise Refused(f"tokenizer.json has the normalizer {json.dumps(normalizer)[:80]}, which steer.c does "
                           "not know (NFC is known, and SentencePiece's spaces)")
@@ -587,11 +589,11 @@ class Folder:
         kinds = [p.get("type") for p in parts]
         if kinds[-1] == "ByteLevel" and not parts[-1].get("add_prefix_space"):
             if kinds[:-1] == ["Digits"] and parts[0].get("individual_digits") and parts[-1].get("use_regex"):
-                return 1, int(normalizer is not None)
+                return binfile.GPT2, int(normalizer is not None), 0
             if kinds[:-1] == ["Split"] and not parts[-1].get("use_regex") and not parts[0].get("invert"):
                 rule = SPLITS.get(parts[0]["pattern"].get("Regex"))
                 if rule and parts[0].get("behavior") == "Isolated":
-                    return rule, int(normalizer is not None)
+                    return rule[0], int(normalizer is not None), rule[1]
         raise Refused(f"tokenizer.json has the pre-tokenizer {json.dumps(pre)[:160]}, which steer.c does not know")
 
     def chat_template(self):

@@ -1,7 +1,8 @@
 """The tokenizer: token ids (tokens.txt) and the pre-tokenizer's pieces (split.txt).
 
 tokens.txt: "rule N", then "text HEXBYTES" or "chat HEXBYTES" for the template around it, each with its
-"ids ID...". split.txt: "text HEXBYTES", then for each rule the lengths in bytes of the pieces.
+"ids ID...". split.txt: "text HEXBYTES", then for each rule the lengths in bytes of the pieces; "marks" is
+rule 2 where marks are letters.
 """
 import json
 
@@ -52,6 +53,13 @@ CHATS = ["Hello there", "Bake a cake.\n", "two\n\nlines", "  indented", "\n", "\
          "don't", "1 2 3", "x "]
 # Qwen2's (?i:'s) folds case as Unicode does, and the long s folds to s.
 LONG_S = ["it'\u017ft", "'\u017f x"]
+# Marks, which Qwen3.5's words hold: in them, before and behind them, alone, behind digits, spaces, symbols
+MARKED = [s for mark in ("\u0301", "\u0323\u0308", "\u094d", "\u0e34", "\u05b0", "\u20d0", "\ufe0f", "\U0001d165")
+          for s in (f"a{mark}b", f"{mark}b", f"{mark}", f" {mark}", f"  {mark}x", f"1{mark}2", f"!{mark}", f"!!{mark}x!",
+                    f"\n{mark}\n", f"'{mark}s", f"x'{mark}", f"\t{mark} {mark}")]
+MARKED += ["\u0928\u092e\u0938\u094d\u0924\u0947", "\u0939\u093f\u0928\u094d\u0926\u0940 \u092e\u0947\u0902 12",
+           "\u0e2a\u0e27\u0e31\u0e2a\u0e14\u0e35", "\u05e9\u05b8\u05c1\u05dc\u05d5\u05b9\u05dd", "\u0645\u064e\u0631\u062d\u064e\u0628\u064b\u0627",
+           "e\u0301le\u0300ve", "xe\u0301 ne\u0301e", "\u0ba4\u0bae\u0bbf\u0bb4\u0bcd"]
 
 
 def strings(prompts):
@@ -94,28 +102,31 @@ def split_group():
     """The pre-tokenizer alone. The small vocabulary has no merge across the borders where the rules
     differ, so that tokens.txt can't tell them apart."""
     out = ["# text HEXBYTES, then for each rule the lengths in bytes of the pieces that it cuts the text into",
-           "# (GPT-2 with single digits, Qwen2, Llama 3): rule1 N...   rule2 N...   rule3 N..."]
-    t, different = binfile.read(ROOT / "weights/tiny-llama.bin", tensors=False)[1], 0
-    rules = [Text(t, rule).tok.pre_tokenizer for rule in (1, 2, 3)]
-    for s in strings([]) + LONG_S:
+           "# (GPT-2 with single digits, Qwen2, Llama 3, Qwen3.5): rule1 N...   rule2 N...   rule3 N...   marks N..."]
+    t, different, marked = binfile.read(ROOT / "weights/tiny-llama.bin", tensors=False)[1], 0, 0
+    names = ["rule1", "rule2", "rule3", "marks"]
+    rules = [Text(t, rule).tok.pre_tokenizer for rule in (1, 2, 3, "marks")]
+    for s in strings([]) + LONG_S + MARKED:
         cut = [[len(piece) for piece, _ in rule.pre_tokenize_str(s)] for rule in rules]
         assert all(sum(n) == len(s.encode()) for n in cut)
         different += cut[0] != cut[1]
-        out += [f"text {s.encode().hex()}"] + [line(f"rule{i + 1}", n) for i, n in enumerate(cut)]
-    assert different > 50
+        marked += cut[1] != cut[3]
+        out += [f"text {s.encode().hex()}"] + list(map(line, names, cut))
+    assert different > 50 and marked > 50
     return out
 
 
-def trained(spaces, words, user):
+def trained(spaces, words, user, marked):
     """A small tokenizer of the tokenizers library as a tokenizer.json: SentencePiece's BPE with byte
-    fallback (spaces: its normalizer), or Llama 3's, which takes whole words (words: its pre-tokenizer)."""
+    fallback (spaces: its normalizer), or Llama 3's, which takes whole words (words: its pre-tokenizer), or
+    the same with Qwen3.5's words and what they hold (marked)."""
     from tokenizers import AddedToken, Tokenizer, models, pre_tokenizers, trainers
     tok = Tokenizer(models.BPE(byte_fallback=bool(spaces)))
     if spaces:
         tok.pre_tokenizer = pre_tokenizers.Metaspace(prepend_scheme="always")
     else:
         tok.pre_tokenizer = pre_tokenizers.Sequence(words)
-    texts = [p for f in SPLITS for p, _ in prompts(f, 60)] + WRITTEN[:100] * 2
+    texts = [p for f in SPLITS for p, _ in prompts(f, 60)] + WRITTEN[:100] * 2 + marked * 4
     first = [f"<0x{b:02X}>" for b in range(256)] if spaces else []
     tok.train_from_iterator(texts, trainers.BpeTrainer(
         vocab_size=900, special_tokens=["<s>", "</s>", *first], show_progress=False,
@@ -139,7 +150,7 @@ def pieces_group():
     """Tokenizers that tiny-llama's vocabulary can't stand for, each in a model file of one dimension."""
     from tokenizers import Tokenizer, normalizers, pre_tokenizers
 
-    from reference_text import LLAMA3_WORDS
+    from reference_text import LLAMA3_WORDS, QWEN35_WORDS
     out = ["# Token ids by the `tokenizers` library. model NAME HEXBYTES: a model file; rule N: under another rule;",
            "# text HEXBYTES; ids ID..."]
     user = ["\n", "\n\n", "\n\n\n", "\t\t", "<b>", "<tool>", "<tool><b>"]
@@ -150,10 +161,11 @@ def pieces_group():
         for s in texts:
             ids = tok.encode(before * (s != "") + s, add_special_tokens=False).ids
             out.extend([f"text {s.encode().hex()}", " ".join(map(str, ["ids", *ids]))])
-    for name, *how in [("spm", [folder.REPLACE], None, user),
-                       ("spaced", [folder.PREPEND, folder.REPLACE], None, user[4:]),
-                       ("wholes", None, LLAMA3_WORDS, user[3:])]:
-        tok = trained(*how)
+    for name, *how, marked in [("spm", [folder.REPLACE], None, user, []),
+                               ("spaced", [folder.PREPEND, folder.REPLACE], None, user[4:], []),
+                               ("wholes", None, LLAMA3_WORDS, user[3:], []),
+                               ("marks", None, QWEN35_WORDS, user[3:], MARKED)]:
+        tok = trained(*how, marked)
         t, rows = json.loads(tok.to_str()), tok.get_vocab_size()
 
         class Source(folder.Folder):
@@ -170,7 +182,7 @@ def pieces_group():
         v = export.read_tokenizer(Source(), rows)
         v["template"] = {"user_post": "</s>"}
         # Classes of what the texts below hold, and of ASCII
-        points = {ord(c) for s in WRITTEN for c in s} | set(range(128))
+        points = {ord(c) for s in WRITTEN + marked for c in s} | set(range(128))
         classes = {c: k for first, last, k in v["unicode"] for c in range(first, last + 1) if c in points}
         config = sizes(1, 1, 1, 1, 2, 1, rows)
         shapes = {name: shape for *_, name, shape in binfile.tensor_list(config)}
@@ -180,7 +192,7 @@ def pieces_group():
                       lambda name, a, b: np.ones((b - a, *shapes[name][1:]), np.float32), "f32", name)
         out.append(f"model {name} {path.read_bytes().hex()}")
         path.unlink()
-        answers(tok, WRITTEN + hard + [p for p, _ in prompts("harmless-val", 40)])
+        answers(tok, WRITTEN + hard + marked + [p for p, _ in prompts("harmless-val", 40)])
         if name != "spaced":
             continue
         # The other ways of putting a space: Metaspace's two, and sentencepiece's before all of a text

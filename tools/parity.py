@@ -151,10 +151,10 @@ def tokens(args):
     import reference_text
     g = export.Gguf(args.gguf)
     text, kind = g("tokenizer.ggml.tokens"), g("tokenizer.ggml.token_type")
-    pretok, nfc = export.PRETOK[g("tokenizer.ggml.pre")]
+    pretok, nfc, marks = export.PRETOK[g("tokenizer.ggml.pre")]
     types = [{1: 0, 4: 3, 5: 2}.get(k, 1) for k in kind]
     merges = [tuple(m.split(" ")) for m in g("tokenizer.ggml.merges")]
-    tok = reference_text.reference_tokenizer(text, types, merges, pretok, nfc)
+    tok = reference_text.reference_tokenizer(text, types, merges, "marks" if marks else pretok, nfc)
     tok.add_tokens([AddedToken(s, normalized=False) for s, k in zip(text, types) if k == 3])
     todo = strings(args.count)
     want = [e.ids for e in tok.encode_batch(todo, add_special_tokens=False)]

@@ -1,9 +1,10 @@
 """The reference tokenizer: a vocabulary and merges, run by the `tokenizers` library.
 
-Beside binfile.py it needs tokenizers and transformers' regular expression of Qwen2's words.
+Beside binfile.py it needs tokenizers and transformers' regular expressions of Qwen2's and Qwen3.5's words.
 """
 from tokenizers import AddedToken, Regex, Tokenizer, decoders, models, normalizers, pre_tokenizers
 from transformers.models.qwen2.tokenization_qwen2 import PRETOKENIZE_REGEX
+from transformers.models.qwen3_5.tokenization_qwen3_5 import PRETOKENIZE_REGEX as QWEN35_REGEX
 
 import binfile
 
@@ -13,7 +14,8 @@ QWEN2_WORDS = [pre_tokenizers.Split(Regex(PRETOKENIZE_REGEX), "isolated"),
                pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False)]
 LLAMA3_WORDS = [pre_tokenizers.Split(Regex(PRETOKENIZE_REGEX.replace(r"|\p{N}|", r"|\p{N}{1,3}|")), "isolated"),
                 QWEN2_WORDS[1]]
-PRETOK = {1: SMOLLM2_WORDS, 2: QWEN2_WORDS, 3: LLAMA3_WORDS}
+QWEN35_WORDS = [pre_tokenizers.Split(Regex(QWEN35_REGEX), "isolated"), QWEN2_WORDS[1]]
+PRETOK = {1: SMOLLM2_WORDS, 2: QWEN2_WORDS, 3: LLAMA3_WORDS, "marks": QWEN35_WORDS}
 
 
 def reference_tokenizer(text, types, merges, pretok, nfc):

@@ -292,7 +292,7 @@ REFUSED = [
     ("which steer.c does not know", meta(".new\nline", "string", "two\nlines\x1b[2J")),
     ("is one of", meta("split.count", "uint16", 3)),
     ("is one of", meta("split.count", "string", "3")),
-    ("architecture", [field("arch", "phi3"), patch(b"general.architecture", b"general.architectura")]),
+    ("architecture", [field("arch", "phi3"), field("arch", "qwen35"), patch(b"general.architecture", b"general.architectura")]),
     ("general.architecture is", [patch(b"architecture" + struct.pack("<IQ", 8, 5) + b"llama",
                                        b"architecture" + struct.pack("<IIQ", 9, 0, 1) + b"l")]),
     ("general.name", [patch(b"small", b"sm\xff\xffl")] + meta("general.name", "uint8", 7)),
@@ -465,6 +465,20 @@ def listed(name, key, value):
     return lambda s: setattr(s, "header", lambda t: t[f"model.{name}"].__setitem__(key, value) or t)
 
 
+# Qwen3.5's words, which hold marks
+WORDS = (r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?[\p{L}\p{M}]+|\p{N}| ?[^\s\p{L}\p{M}\p{N}]+[\r\n]*"
+         r"|\s*[\r\n]+|\s+(?!\S)|\s+")
+MARKED = {"type": "Sequence", "pretokenizers": [
+    {"type": "Split", "pattern": {"Regex": WORDS}, "behavior": "Isolated", "invert": False},
+    {"type": "ByteLevel", "add_prefix_space": False, "trim_offsets": False, "use_regex": False}]}
+
+
+def renamed(old, new):
+    def change(s):
+        s.tokenizer["model"]["vocab"][new] = s.tokenizer["model"]["vocab"].pop(old)
+    return change
+
+
 METASPACE = {"type": "Metaspace", "replacement": "▁", "prepend_scheme": "first", "split": False}
 
 
@@ -506,6 +520,8 @@ def pieces_json(scheme):
 UP = "model.layers.0.mlp.up_proj.weight"
 FOLDER_REFUSED = [
     ("model_type = 'phi3'", fact("model_type", "phi3")),
+    ("model_type = 'qwen3_5_text'", [both(*fact("text_config", {"model_type": "qwen3_5_text", "hidden_size": 8}),
+                                          *fact("model_type", "qwen3_5"))]),
     ("quantised", fact("quantization_config", {"bits": 4})),
     ("has logit_scale = 2", fact("logit_scale", 2)),
     ("has attention_bias = True", fact("attention_bias", True)),
@@ -624,6 +640,9 @@ def test_folders(path):
     check("    they end a turn", t["eot"] == [258, 260], t["eot"])
     t = binfile.read(opens("the template's end of a turn", part("tokenizer_config", "eos_token", TOKENS[259])))[1]
     check("    ends a turn whatever eos says", t["eot"] == [259, 260], t["eot"])
+    out = opens("Qwen3.5's words", part("tokenizer", "pre_tokenizer", MARKED), renamed("th", "q\u00cc"),
+                part("tokenizer", "model.merges", ["q \u00cc"]))
+    tokenized(out, "q\u0301", 256, 0x81)
     # Pieces: 259 a space, 260 t, 263 I, 264 th, 265 " I", 266 the, 267 " the", 268 two line ends
     out = opens("tokenizer.model", pieces)
     for text, *ids in [("the I", 267, 265), ("\n\nthe", 259, 268, 266), (" the", 259, 267), ("x", 259, 123)]:
@@ -780,6 +799,11 @@ def test_exported(path):
     t = binfile.read(out)[1]
     check("    are special, another is not", t["types"][259:] == [1, 1, 0] and t["eot"] == [260], t["types"][259:])
     exported("Llama 3's rule", path, *meta("tokenizer.ggml.pre", "string", "llama-bpe"))
+    for pre, *ids in ("qwen35", 256, 0x81), ("qwen2", ord("q"), 0xCC, 0x81):
+        out = exported(f"a mark behind a letter, {pre}", path, *meta("tokenizer.ggml.pre", "string", pre),
+                       put("text", 256, "q\u00cc"), field("merges", ["q \u00cc"]))
+        tokenized(out, "q\u0301", *ids)
+        check("    as info says", ("marks are letters" in steer("info", out)[1]) == (pre == "qwen35"))
     out = exported("a user-defined token", path, put("types", 258, 4), field("merges", MERGES[:2]))
     got = steer("tokenize", out, "xĠthe", "--quiet")[1].split()
     check("    is matched in a text", got == ["120", "258"], got)
