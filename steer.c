@@ -704,6 +704,9 @@ enum {
 
 enum { TEXT_TOKEN, SPECIAL_TOKEN, UNUSED_TOKEN, USER_TOKEN };
 
+/* steer_config.trim: no turn, each, or answers alone (Mistral 7B v0.3). */
+enum { TRIM_ALL = 1, TRIM_ANSWERS };
+
 static int outside(int x, int low, int high) {
     return x < low || x > high;
 }
@@ -741,10 +744,12 @@ static const char *config_fault(const steer_config *config) { /* what is wrong w
     if (outside(config->head_dim, 2, MAX_HEAD_DIM) || config->head_dim % 2)
         return "an impossible width of its heads";
     int switches = config->qkv_bias | config->post_norms | config->gelu | config->tied |
-                   config->nfc | config->trim | config->system_always | config->drop_thinking |
-                   config->qk_norm | config->local_rope;
+                   config->nfc | config->system_always | config->drop_thinking | config->qk_norm |
+                   config->local_rope;
     if (switches & ~1)
         return "a switch that is not 0 or 1";
+    if (outside(config->trim, 0, TRIM_ANSWERS))
+        return "an unknown way of trimming turns";
     if (config->window < 0 || config->window_every < (config->window > 0))
         return "an impossible sliding window";
     if (config->local_rope && !config->window)
@@ -1696,7 +1701,7 @@ static void put_turn(chat_builder *b, int pre, const char *s, int post) {
         thought += strlen("</think>");
         s = thought + strspn(thought, "\n");
     }
-    if (b->m->config.trim) {
+    if (b->m->config.trim == TRIM_ALL || (b->m->config.trim && pre == ASSISTANT_PRE)) {
         while (s < end && is_blank(b->m, s, end, &n))
             s += n;
         const char *last = s; /* behind the last code point that stays */
@@ -1732,10 +1737,11 @@ static steer_status encode_raw(const steer_model *m, const char *text, int *toke
 /* As steer_chat; *count is what it returns. */
 static steer_status encode_chat(const steer_model *m, const char *system, const char *const *turns,
                                 int n_turns, int *tokens, long cap, long *count, steer_error *e) {
-    if (system && *system && !*m->piece[SYSTEM_PRE])
+    int takes = *m->piece[SYSTEM_PRE] || *m->piece[SYSTEM_POST]; /* a system prompt */
+    if (system && *system && !takes)
         return fail(e, STEER_EARG, "%s has no system turn; use the user's", m->config.name);
     /* One that was given has its turn, also an empty one, as templates make it. */
-    int has_system = m->config.system_always || (system && *m->piece[SYSTEM_PRE]);
+    int has_system = m->config.system_always || (system && takes);
     if (!system)
         system = m->piece[SYSTEM];
     if (n_turns < 0)
@@ -13169,6 +13175,7 @@ static steer_status print_template(const steer_model *m, steer_error *e) {
                                         "SentencePiece, a space before every part without one",
                                         "SentencePiece, a space before every text",
                                         "SentencePiece, a space before a beginning without one"};
+    static const char *const trims[] = {"", ", turns are trimmed", ", answers are trimmed"};
     static const char *const parts[PIECES] = {"start",
                                               "before a system prompt",
                                               "the system prompt",
@@ -13182,7 +13189,7 @@ static steer_status print_template(const steer_model *m, steer_error *e) {
     const char *marks = class_of(m->unicode, 0x301) == LETTER ? ", marks are letters" : "";
     printf("  vocabulary %d, %s%s, %u merges, %d special tokens, %d matched in texts%s\n", c->vocab,
            rules[c->pretok], marks, m->merges.n, m->n_specials, m->n_user, c->nfc ? ", NFC" : "");
-    printf("  chat template%s%s%s:\n", c->trim ? ", turns are trimmed" : "",
+    printf("  chat template%s%s%s:\n", trims[c->trim],
            c->system_always ? ", a system turn in any case" : "",
            c->drop_thinking ? ", earlier answers without their thinking" : "");
     for (int i = 0; i < PIECES; i++) {

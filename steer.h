@@ -82,10 +82,12 @@ typedef struct {
     float norm_eps, norm_offset;    /* RN(x) = x / sqrt(mean x² + eps) · (offset + w) */
     float attn_cap, final_cap;      /* cap · tanh(x / cap) of scores and of logits; 0: none */
     float embed_scale, query_scale; /* of embeddings; of q · k */
-    /* How text is cut, 1: as GPT-2, digits one by one; 2: as Qwen2; 3: as Llama 3; 4: as
-     * SentencePiece; 5: the same, with a space before each text. */
+    /* How text is cut, 1: as GPT-2, digits one by one; 2: as Qwen2, or as Qwen3.5, if the file's
+     * classes have marks as letters; 3: as Llama 3; 4: as SentencePiece; 5 to 8: the same, with a
+     * space before it. */
     int pretok;
-    int nfc, trim; /* 0 or 1: text is brought into NFC; spaces around a turn are dropped */
+    int nfc;  /* 0 or 1: text is brought into NFC */
+    int trim; /* spaces around a turn are dropped, 1: of each, 2: of an answer */
     int n_eot, n_first;
     int eot[STEER_MAX_IDS], first[STEER_MAX_IDS]; /* the paper's R: a refusal's first tokens */
     int site_layer, site_pos;                     /* site to report by default; layer 0: none */

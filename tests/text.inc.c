@@ -355,14 +355,24 @@ static void test_template_switches(void) {
     long n = steer_chat(m, "x", clean, 3, with, 512, NULL);
     long k = steer_chat(m, NULL, clean, 3, without, 512, NULL);
     CHECK_THAT(n == k + 3 && !same_chat(m, NULL, kept, 3, without, k), "%ld tokens, %ld", n, k);
-    m->config.trim = 1;
     m->config.drop_thinking = 1;
+    m->config.trim = TRIM_ANSWERS;
+    const char *answer[] = {"Hello", " Sure\n", "Go"}, *question[] = {"Hello ", "Sure", "Go"};
+    CHECK_THAT(same_chat(m, NULL, answer, 3, without, k), "an answer, trimmed");
+    CHECK_THAT(!same_chat(m, NULL, question, 3, without, k), "a question is not");
+    m->config.trim = TRIM_ALL;
     CHECK_THAT(same_chat(m, NULL, turns, 3, without, k), "trimmed, the thinking dropped");
     m->config.system_always = 1;
     CHECK_THAT(same_chat(m, "x", turns, 3, with, n), "a system turn with a text");
     CHECK_THAT(steer_chat(m, NULL, turns, 3, without, 512, NULL) == n - 1 &&
                    !memcmp(with, without, 2 * sizeof *with),
                "a system turn without one");
+    m->config.system_always = 0;
+    m->piece[SYSTEM_PRE] = "";
+    CHECK_THAT(steer_chat(m, "x", turns, 3, with, 512, NULL) == n - 1 &&
+                   steer_chat(m, NULL, turns, 3, without, 512, NULL) == k,
+               "a system prompt with a text behind it alone");
+    n--;
     m->piece[ANSWER_PRE] = "Sure";
     CHECK_THAT(!same_chat(m, "x", turns, 3, with, n), "another beginning of the answer");
     steer_close(m);

@@ -63,7 +63,7 @@ CONFIG_INT = ["d", "layers", "heads", "kv_heads", "head_dim", "ff", "vocab", "ma
               "qkv_bias", "post_norms", "gelu", "tied", "window", "window_every"]
 CONFIG_FLT = ["norm_eps", "norm_offset", "attn_cap", "final_cap", "embed_scale", "query_scale"]
 CONFIG_MORE = ["qk_norm", "local_rope"]       # absent: 0
-TOKEN_INT = ["pretok", "nfc", "trim"]
+TOKEN_INT = ["pretok", "nfc", "trim"]           # trim: 1 each turn, 2 answers alone
 SWITCHES = ["system_always", "drop_thinking"]  # of the template
 # pretok: pre-tokens of bytes (1 GPT-2 with single digits, 2 Qwen2, 3 Llama 3), or SentencePiece's code
 # points (4), with a space before each part of a text between special or user-defined tokens (5), each

@@ -6,8 +6,8 @@ does not end by itself.
 
     echo '{"source": "...", "bos": "...", "eos": "..."}' | python3 tools/chat_template.py
 
-prints {"pieces": {...}, "trim": 0 or 1, "system_always": 0 or 1, "drop_thinking": 0 or 1, "notes": [...]}
-or {"refused": "one sentence"}. "thinking": false asks for a template without it, "bare": true for one
+prints {"pieces": {...}, "trim": 0, 1 or 2 (answers alone), "system_always": 0 or 1, "drop_thinking": 0 or 1,
+"notes": [...]} or {"refused": "one sentence"}. "thinking": false asks for a template without it, "bare": true for one
 without a system block. Needs jinja2.
 """
 import contextlib
@@ -69,25 +69,26 @@ def renderer(source, bos, eos, dated=None, **more):
 
 def joined(p, trim, turns, system=None, always=0, drop=0):
     """What steer.c makes of the pieces: a conversation whose last turn is the user's."""
-    def clean(s):
-        return s.strip() if trim else s
-    given = system is not None and p["system_pre"]
+    def clean(s, role=""):
+        return s.strip() if trim == 1 or trim == 2 and role == "assistant" else s
+    given = system is not None and (p["system_pre"] or p["system_post"])
     system = clean(system if given else p["system"])
     out = p["start"] + (p["system_pre"] + system + p["system_post"] if system or always or given else "")
     for i, s in enumerate(turns):
         role = "assistant" if i % 2 else "user"
         if role == "assistant" and drop and THOUGHT in s:
             s = s.rpartition(THOUGHT)[2].lstrip("\n")
-        out += p[role + "_pre"] + clean(s) + p[role + "_post"]
+        out += p[role + "_pre"] + clean(s, role) + p[role + "_post"]
     return out + p["answer_pre"]
 
 
 THOUGHT = "</think>"
 
 
-def cut(render, bos, with_system=True):
+def cut(render, bos, with_system=True, inside=False):
     """The template rendered on marked texts and cut at the marks, then compared with the template on
-    other conversations: pieces, and the switches of joined(). They are all that steer.c knows of it."""
+    other conversations: pieces, and the switches of joined(). They are all that steer.c knows of it.
+    inside: the system prompt stands in the first question's turn, behind what begins it (Mistral v0.2)."""
     S, U, A, V = "@system@", "@user@", "@answer@", "@again@"
 
     def minus(s, prefix="", suffix=""):
@@ -110,6 +111,8 @@ def cut(render, bos, with_system=True):
     p["answer_pre"] = minus(whole.partition(V)[2], p["user_post"])
     p["assistant_pre"] = minus(after_user, p["user_post"])
     p["user_pre"] = minus(after_answer, p["assistant_post"])
+    if inside:                                    # what begins a question ends what was before
+        p |= {"user_pre": "", "assistant_post": p["assistant_post"] + p["user_pre"]}
     lead = minus(render([U], True).partition(U)[0], "", p["user_pre"])
     p |= {"start": lead, "system_pre": "", "system": "", "system_post": ""}
     always = 0
@@ -121,7 +124,8 @@ def cut(render, bos, with_system=True):
             p["system"] = minus(lead, head, p["system_post"])
             always = int(not p["system"])
         p["system_pre"] = minus(head, p["start"])
-    trim = int("  x \n" not in render(["  x \n"], True))
+    pad = "  x \n"
+    trim = 1 if pad not in render([pad], True) else 2 * (pad not in render([U, pad, V], True))
     drop = int("@thought@" not in render([U, f"@thought@{THOUGHT}\n\n{A}", V], True))
     texts = ["What is two and two?", "  padded \n\n", "zwei\nZeilen, \u00e9l\u00e8ve \u4e2d\u6587", "\u00a0\x1cx\u3000",
              f"<think>\nso\n{THOUGHT}\n\nthus", "", "<b>[INST]</b>", "a {{ b }} {% c %}\n"]
@@ -144,10 +148,13 @@ def answer(source, bos, eos, thinking=True, bare=False):
     try:
         try:
             pieces, trim, always, drop, empty = cut(render, bos)
-        except Uncut:                             # Llama 2 writes its system prompt into the user's turn
-            pieces, trim, always, drop, empty = cut(render, bos, False)
-            notes.append("the template's system prompt is more than a text before and after it: the model file "
-                         "takes none")
+        except Uncut:
+            try:
+                pieces, trim, always, drop, empty = cut(render, bos, not bare, not bare)
+            except Uncut:                         # Llama 2 also trims its system prompt with the question
+                pieces, trim, always, drop, empty = cut(render, bos, False)
+                notes.append("the template's system prompt is more than a text before and after it: the model file "
+                             "takes none")
     except Uncut:
         return {"refused": "the chat template can't be cut into a fixed text before and after each turn"}
     except MemoryError:

