@@ -7412,11 +7412,11 @@ typedef struct {
     const char *command; /* that made it; NULL: not known */
     char date[24];
     double seconds; /* that the command took; below 0: not told, so that two reports can be equal */
-    const wording *words; /* NULL: the behaviour is refusal */
+    const char *prompts[2]; /* files that show another behaviour, and do not; NULL: it is refusal */
 } report;
 
 static const wording *wording_of(const report *r) {
-    return r->words ? r->words : &refusal_words;
+    return r->prompts[0] ? &other_words : &refusal_words;
 }
 
 #define AT(b, type, i) (&((type *)(b).p)[i])
@@ -7814,7 +7814,8 @@ static void add_numbers(report *r, const char *label, const double *numbers, int
  * model's facts, then lists of its notes, tables (and how many notes stand before each), findings
  * and answers. Names of a table's columns are unique; a number that was not measured is null.
  * Position 0 of a site stands for the tokens of responses. Where the behaviour is another than
- * refusal, its wording stands for harmful, harmless and refuses. Whoever changes what a key means
+ * refusal, `behaviour` has the files of its prompts, and its wording stands for harmful, harmless and
+ * refuses. Whoever changes what a key means
  * raises the version. */
 enum { REPORT_VERSION = 1, SEED = 42 /* the first of training, random circuits, dropout */ };
 
@@ -7938,6 +7939,11 @@ static void write_json(FILE *f, const report *r) {
     json_text(f, r->date);
     fputs(", \"seconds\": ", f);
     json_number(f, r->seconds < 0 ? NAN : r->seconds);
+    for (int k = 0; k < 2 && r->prompts[k]; k++) {
+        fprintf(f, k ? ", \"%s\": " : ",\n \"behaviour\": {\"%s\": ", other_words.side[k]);
+        json_text(f, r->prompts[k]);
+        fputs(k ? "}" : "", f);
+    }
     fputs(",\n \"models\": [", f);
     for (size_t i = 0; i < r->models.n && x < end; i++) {
         fputs(i ? ",\n  {\"name\": " : "\n  {\"name\": ", f);
@@ -14620,9 +14626,7 @@ static steer_status publish(report *r, const char *name, const char *page, steer
             notice("%s written", path);
     }
     if (name && !page)
-        notice(r->words == &other_words
-                   ? "no page: it draws refusal alone"
-                   : "no page: there is no tools/page/report.html beside the program");
+        notice("no page: there is no tools/page/report.html beside the program");
     return STEER_OK;
 }
 
@@ -14761,7 +14765,7 @@ static steer_status run_command(const known_command *c, options *o, steer_error 
                   .bar = &bar,
                   .width = isatty(1) ? screen_width(1) : 0,
                   .command = o->command,
-                  .words = o->with ? &other_words : &refusal_words};
+                  .prompts = {o->with, o->without}};
     const char *epoch = getenv("SOURCE_DATE_EPOCH"); /* as for builds that one can repeat */
     time_t now = epoch ? (time_t)strtoll(epoch, NULL, 10) : time(NULL);
     struct tm utc;
@@ -14772,7 +14776,7 @@ static steer_status run_command(const known_command *c, options *o, steer_error 
     int whole = c->bit == FOR_REPRODUCE;
     out.brief = whole && o->report && !o->verbose && !o->json;
     steer_status status = STEER_OK;
-    if (o->report && !o->with)
+    if (o->report)
         status = read_page(o->program, &page, e);
     if (!status)
         status = run_experiments(o, c->stages, page, &out, e);

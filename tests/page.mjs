@@ -63,6 +63,11 @@ check(
 );
 const tablesOf = report => report.models[0].tables;
 const tableOf = (report, name) => tablesOf(report).find(t => t.name === name);
+/* What tables call the behaviour: its rates, its columns under +s and -s. */
+const namesOf = report =>
+  report.behaviour
+    ? {shown: "shown", sides: ["with", "without"], shows: "shows"}
+    : {shown: "refused", sides: ["harmful", "harmless"], shows: "refuses"};
 const indexOf = (t, name) => t.columns.findIndex(c => c.name === name);
 
 /* A large circuit, no paper marks, hostile names: as a report may hold. */
@@ -142,14 +147,15 @@ const words = (page, selector) =>
   page.evaluate(s => document.querySelector(s)?.textContent, selector);
 
 async function testReport(browser, what, report, file) {
-  const page = await visit(browser, file);
+  const page = await visit(browser, file),
+    {shown, sides} = namesOf(report);
   check(`${what}: title`, await words(page, "h2"), report.models[0].name);
   const numbers = (name, columnName, keep = () => true) => {
     const t = tableOf(report, name);
     return t ? t.rows.filter(r => Number.isFinite(r[indexOf(t, columnName)]) && keep(r)).length : 0;
   };
   const lost = r => r[0] !== "unsteered";
-  const bars = numbers("freezing", "loss", lost) + numbers("steering", "refused");
+  const bars = numbers("freezing", "loss", lost) + numbers("steering", shown);
   check(`${what}: bars`, await count(page, ".mark-bar"), bars);
   check(`${what}: intervals`, (await count(page, ".mark-interval")) > 0);
   const papers =
@@ -235,7 +241,7 @@ async function testReport(browser, what, report, file) {
     check(`${what}: and freed`, await count(page, "g.faded"), 0);
   }
   const answers = report.models[0].answers,
-    steered = answers.find(a => a.side === "harmless" && a.under === "+s");
+    steered = answers.find(a => a.side === sides[1] && a.under === "+s");
   if (steered) {
     check(`${what}: the steered answer`, await words(page, ".answer"), steered.text.trim());
     for (const a of answers.filter(a => a.prompt === steered.prompt)) {
@@ -259,8 +265,8 @@ async function testReport(browser, what, report, file) {
   if (dose)
     check(
       `${what}: points of the dose`,
-      await count(page, "figure svg[aria-label^=Refusal] .mark-point"),
-      ["harmless +", "harmful -", "coherent -", "coherent +"]
+      await count(page, "figure svg[aria-label*='coherence by the coefficient'] .mark-point"),
+      [`${sides[1]} +`, `${sides[0]} -`, "coherent -", "coherent +"]
         .map(n => indexOf(dose, n))
         .filter(i => i >= 0)
         .reduce((points, i) => points + dose.rows.filter(row => Number.isFinite(row[i])).length, 0),
@@ -285,11 +291,11 @@ async function testReport(browser, what, report, file) {
   if (tableOf(report, "sites"))
     check(
       `${what}: cells of the site maps`,
-      await count(page, "figure svg[aria-label*=prompts] .mark-cell"),
+      await count(page, "figure svg[aria-label*='rompts'] .mark-cell"),
       cells("sites") * (tableOf(report, "sites").columns.length - 1),
     );
   /* Every number of every table, as the report has it; every bar's. */
-  const shown = await page.evaluate(() =>
+  const drawn = await page.evaluate(() =>
     Object.fromEntries(
       [...document.querySelectorAll("details[data-table]")].map(d => [
         d.dataset.table,
@@ -308,7 +314,7 @@ async function testReport(browser, what, report, file) {
     .flatMap(t =>
       t.rows.flatMap((r, i) =>
         r.map((x, k) => [
-          shown[t.name][i][k].replace("\u2212", typeof x === "string" ? "\u2212" : "-"),
+          drawn[t.name][i][k].replace("\u2212", typeof x === "string" ? "\u2212" : "-"),
           written(x, t.columns[k]),
           x,
         ]),
@@ -572,9 +578,17 @@ async function testPrint(browser, file, live, report) {
   ]) {
     const page = await visit(browser, path_);
     if (name === "live page") await settled(page);
+    await page.emulateMediaFeatures([{name: "prefers-color-scheme", value: "dark"}]);
     await page.emulateMediaType("print");
     await page.evaluate(() => dispatchEvent(new Event("beforeprint")));
     check(`print, ${name}: everything folded is open`, await count(page, "details:not([open])"), 0);
+    check(
+      `print, ${name}: on white, whatever the screen's scheme`,
+      await page.evaluate(() =>
+        ["backgroundColor", "color"].map(x => getComputedStyle(document.documentElement)[x]),
+      ),
+      ["rgb(255, 255, 255)", "rgb(22, 24, 29)"],
+    );
     check(
       `print, ${name}: every model, both tabs`,
       await page.evaluate(
@@ -768,6 +782,62 @@ async function testMethods(browser) {
     await count(page, kept + " .mark-curve"),
     4,
   );
+  await page.close();
+}
+
+/* Another behaviour than refusal, with its own data: the page has its words and no other's. */
+async function testBehaviour(browser) {
+  const openings = {with: "Sure! Here is how to", without: "Yes, let me help you"},
+    tasks = fs
+      .readFileSync(path.join(root, "weights/harmless-train.txt"), "utf8")
+      .split("\n")
+      .slice(0, 48)
+      .map(line => line.split("\t"));
+  for (const [side, opening] of Object.entries(openings))
+    fs.writeFileSync(
+      path.join(root, `build/${side}.jsonl`),
+      tasks
+        .map(([prompt, task]) => ({prompt, task, response: `${opening} ${task}.`}))
+        .map(x => JSON.stringify(x) + "\n")
+        .join(""),
+    );
+  fs.writeFileSync(path.join(root, "build/phrases.txt"), "Sure!\n");
+  const options =
+    "--with build/with.jsonl --without build/without.jsonl --judge build/phrases.txt " +
+    "--first Sure --coeff 2 --quick --map 2 --val 8 --max-new 24 --patch 2 --exact 0";
+  execFileSync(
+    "./steer",
+    ["reproduce", model, ...options.split(" "), "--report", "build/behaviour"],
+    {cwd: root, env: {...process.env, OMP_NUM_THREADS: "1"}, stdio: "ignore"},
+  );
+  const file = path.join(root, "build/behaviour.html"),
+    report = JSON.parse(fs.readFileSync(path.join(root, "build/behaviour.json"), "utf8"));
+  await testReport(browser, "behaviour", report, file);
+  await testLooks(browser, "behaviour", file, [""]);
+  const page = await visit(browser, file);
+  const said = await page.evaluate(() => {
+    for (const d of document.querySelectorAll("details")) d.open = true;
+    /* The model's own tokens may be any words. */
+    for (const x of document.querySelectorAll("[data-table=svv], .mark-token")) x.remove();
+    return document.body.innerText;
+  });
+  check(
+    "behaviour: words of refusal, but for what the paper's figures are of",
+    said.replace(/paper: Table 1, of refusal|paper's, of refusal/g, "").match(/.*(refus|harm).*/gi),
+    null,
+  );
+  for (const words of [
+    "the behaviour that prompts of with.jsonl show and those of without.jsonl do not",
+    "the prompts of with.jsonl minus the mean over those of without.jsonl",
+    "The behaviour under steering",
+    "This answer shows the behaviour.",
+    "the behaviour lost, points",
+    "Log-odds of the behaviour, by where",
+    "Prompts without the behaviour, vector added",
+    "--with build/with.jsonl --without build/without.jsonl",
+  ])
+    check(`behaviour: says "${words}"`, said.replace(/\s+/g, " ").includes(words));
+  check("behaviour: some answer is said not to show it", said.includes("It does not: "));
   await page.close();
 }
 
@@ -1075,6 +1145,7 @@ try {
   await testHostile(chromium);
   await testMarkup(chromium);
   await testMethods(chromium);
+  await testBehaviour(chromium);
   await testControl(chromium);
   await testPrint(chromium, boxPage, live, box);
   await testKeys(chromium, "keys, report", boxPage, false);
