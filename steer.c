@@ -8807,6 +8807,10 @@ typedef struct {
     steer_vector v;                /* DIM's, of the site in use */
     steer_vector *beside;          /* [n_beside] that are added beside it */
     int n_beside;
+    const steer_edit
+        *added;        /* [n_added] what is added where options say how; n_added 0: v alone, */
+    int n_added;       /* in its block at all positions */
+    const char *where; /* it is added then, in words */
 
     /* The vectors of all methods for that site. */
     method vectors[METHODS];
@@ -9015,7 +9019,8 @@ static steer_status keep_job(scorer *sc, int job, int read, size_t width) {
     const steer_job *j = &sc->g.jobs[job];
     if (!r->path)
         return STEER_OK;
-    TRY(check_hits(j->plan, sc->s->c->hits[job], sc->s->e));
+    if (j->n_out > 1) /* what acts in the answer acts from its first token on */
+        TRY(check_hits(j->plan, sc->s->c->hits[job], sc->s->e));
     return remember(r, hash_job(sc->s, j, read), sc->record, width, sc->s->e);
 }
 
@@ -9131,6 +9136,28 @@ static steer_status read_jobs(experiment *s, steer_job *jobs, int n, double *sum
     return run_jobs(s->c, walked, n_walked, read_visit, &sc, NULL, s->e);
 }
 
+/* The plan of a condition. Where options say how the vector is added, its edit stands for all of these;
+ * of another vector, a random one, there is a row for each. */
+static steer_status set_plan(experiment *s, condition *x) {
+    const steer_edit *own = x->edits.edits;
+    steer_edit *all;
+    int n = s->n_added;
+    x->plan = (steer_plan){own, x->edits.n};
+    if (!n || !x->edits.n || own->kind != STEER_ADD)
+        return STEER_OK;
+    if (!GET(all, n + x->edits.n))
+        return s->e->code;
+    for (int i = 0; i < n; i++) {
+        all[i] = s->added[i];
+        all[i].coeff *= own->coeff / s->v.coeff; /* 1 or -1 */
+        if (own->v != s->v.v)
+            all[i].v = own->v + (size_t)i * (size_t)s->v.d;
+    }
+    memcpy(all + n, own + 1, sizeof *own * (size_t)(x->edits.n - 1));
+    x->plan = (steer_plan){all, n + x->edits.n - 1};
+    return STEER_OK;
+}
+
 /* Answer all conditions' prompts greedily, and judge them; perplexity is of the first `read` of each. */
 static steer_status answer(experiment *s, condition *conditions, int n_conditions, int read) {
     size_t n = 0, k = 0, max = (size_t)s->max_new;
@@ -9142,7 +9169,7 @@ static steer_status answer(experiment *s, condition *conditions, int n_condition
     if (!GET(jobs, n) || !GET(out, mul(n, max)) || !GET(value, n))
         return s->e->code;
     for (condition *x = conditions; x < conditions + n_conditions; x++) {
-        x->plan = (steer_plan){x->edits.edits, x->edits.n};
+        TRY(set_plan(s, x));
         const steer_plan *plan = x->plan.n ? &x->plan : NULL;
         for (int i = 0; i < condition_size(x); i++, k++)
             jobs[k] = (steer_job){x->prompts->tokens[i], x->prompts->lengths[i], s->max_new, plan,
@@ -9237,6 +9264,8 @@ static int longest_prompt(const experiment *s) {
         for (int k = 0; k < 2; k++)
             for (int i = 0; i < sets[set][k].n; i++)
                 longest = max_int(longest, sets[set][k].lengths[i] + sets[set][k].responses[i]);
+    if (s->begun)
+        longest += (int)strlen(s->begun) + 2; /* most tokens that it may take, see command_paper */
     return longest;
 }
 
@@ -9400,6 +9429,11 @@ static int site_count(const experiment *s) {
 
 static string site_name(int layer, int pos) {
     return pos ? str("block %d, position %d", layer, pos) : str("block %d, over responses", layer);
+}
+
+/* Where the vector is added. */
+static string steered_at(const experiment *s) {
+    return s->n_added ? str("%s", s->where) : site_name(s->v.layer, s->v.pos);
 }
 
 /* The vector of a site becomes the experiment's. */
@@ -9586,7 +9620,7 @@ static steer_status choose_site(experiment *s) {
 static steer_status judge_site(experiment *s) {
     site_score *x = &s->reported;
     *x = (site_score){{0, 0}, s->v.layer, s->v.pos, s->v.v, NAN, NAN, NAN};
-    if (!s->scored || dot(x->v, x->v, s->v.d) == 0)
+    if (!s->scored || s->n_added || dot(x->v, x->v, s->v.d) == 0)
         return STEER_OK;
     TRY(prepare_site_prompts(s));
     show_progress(s->bar, 1);
@@ -9680,7 +9714,8 @@ static size_t graph_size(const experiment *s) {
 /* What the paper's experiments begin with: DIM with its coefficient folded in, memory. */
 static steer_status open_paper(experiment *s) {
     int d = s->m->config.d, max = min_int(longest_prompt(s) + s->max_new, s->m->config.max_seq);
-    int layer = s->v.layer, answers = s->max_new + 1, streams = s->m->grammar_size ? 7 : 3;
+    int layer = min_int(s->v.layer, s->m->config.layers - 1); /* behind it only with others */
+    int answers = s->max_new + 1, streams = s->m->grammar_size ? 7 : 3;
     tracer t;
     size_t bytes = lay_out_tracer(&t, s->m, layer, max, answers, streams, NULL);
     if (!s->out->brief)
@@ -9970,15 +10005,23 @@ static void conditions_table(experiment *s, const char *name, const char *title,
 /* ---- Steering and freezing. Refusal without steering, with the vector, with its direction ablated;
  * and what any vector of that size does: random ones of the same norm at the same site. */
 
-/* A random vector of the length of s->v, another one for every draw, into to [d]. */
+/* A random vector of the length of what is added, another one for every draw, into to [d], or where
+ * several are added, a row for each. */
 static void random_control(const experiment *s, int draw, float *to) {
     int d = s->v.d;
     uint64_t state = ((uint64_t)draw + 1) * 0x9E3779B97F4A7C15ull;
-    for (int k = 0; k < d; k++)
-        to[k] = (float)random_normal(&state);
-    double scale = norm_of(s->v.v, d) / norm_of(to, d);
-    for (int k = 0; k < d; k++)
-        to[k] = (float)(to[k] * scale);
+    for (int i = 0; i < max_int(1, s->n_added); i++, to += d) {
+        const float *v = s->n_added ? s->added[i].v : s->v.v;
+        if (i && v == s->added[i - 1].v) { /* one vector in several blocks */
+            copy_floats(to, to - d, (size_t)d);
+            continue;
+        }
+        for (int k = 0; k < d; k++)
+            to[k] = (float)random_normal(&state);
+        double scale = norm_of(v, d) / norm_of(to, d);
+        for (int k = 0; k < d; k++)
+            to[k] = (float)(to[k] * scale);
+    }
 }
 
 typedef struct {
@@ -10040,18 +10083,19 @@ static steer_status keep_answers(experiment *s, const condition x[2], const char
 
 static steer_status steering_table(experiment *s) {
     condition conditions[8 + 2 * CONTROLS];
-    int d = s->v.d;
+    size_t size = (size_t)s->v.d * (size_t)max_int(1, s->n_added);
+    int one = !s->n_beside && !s->v.every; /* direction, which can be ablated */
     float *random;
-    if (!GET(random, CONTROLS * d))
+    if (!GET(random, mul(CONTROLS, size)))
         return s->e->code;
     begin_work(s, WORK_STEERING,
                8 * s->test[0].n + 2 * CONTROLS * min_int(s->n_control, s->test[0].n));
     both(s->test, s->n_test, unsteered, conditions);
     both(s->test, s->n_test, add_vector(s, s->v.v, s->v.coeff), conditions + 2);
-    both(s->test, s->n_test, ablate(s->v.v, NULL), conditions + 4);
-    both(s->test, s->v.keep ? s->n_test : 0, ablate(s->v.v, s->v.keep), conditions + 6);
+    both(s->test, one ? s->n_test : 0, ablate(s->v.v, NULL), conditions + 4);
+    both(s->test, one && s->v.keep ? s->n_test : 0, ablate(s->v.v, s->v.keep), conditions + 6);
     for (int i = 0; i < CONTROLS; i++) {
-        float *v = row_at(random, i, d);
+        float *v = random + (size_t)i * size;
         random_control(s, i, v);
         both(s->test, s->n_control, add_vector(s, v, s->v.coeff), conditions + 8 + 2 * i);
     }
@@ -10061,8 +10105,9 @@ static steer_status steering_table(experiment *s) {
     string title =
         str("Steering (paper: Table 2): %s, coefficient %g; test prompts, %s; random: %d "
             "vectors of the same norm, their mean and range",
-            site_name(s->v.layer, s->v.pos).s, (double)s->v.coeff, words->share, CONTROLS);
-    conditions_table(s, "steering", title.s, conditions, paper_steering, s->v.keep ? 8 : 6);
+            steered_at(s).s, (double)s->v.coeff, words->share, CONTROLS);
+    int shown = s->v.keep ? 8 : 6;
+    conditions_table(s, "steering", title.s, conditions, paper_steering, one ? shown : 4);
     control_rows(s);
     if (conditions[HARMFUL].refused < 0.1)
         say(s->out,
@@ -10297,7 +10342,7 @@ static steer_status position_tables(experiment *s) {
         }
     TRY(add_differences(s, &s->vectors[DIM], plans, PLANS, sums, F, &n));
     if (!n)
-        return STEER_OK; /* the vector flips no answer */
+        return STEER_OK; /* the vector flips no answer, or is added in its own way */
     open_table(
         s->out, "places",
         str("Freezing by position: teacher-forced faithfulness (base 0, steered 1), mean of %d "
@@ -12305,6 +12350,7 @@ enum { /* bits: which commands take an option, a rule */
        FOR_REPRODUCE = 2048,
        FOR_MERGE = 4096,
        FOR_TALK = FOR_GENERATE | FOR_CHAT,
+       FOR_PLACES = FOR_TALK | FOR_EVALUATE | FOR_FREEZE, /* where the vector acts is asked for */
        FOR_EDGES = FOR_PATCH | FOR_CIRCUIT | FOR_OV | FOR_SPARSIFY | FOR_REPRODUCE,
        FOR_TESTS = FOR_EVALUATE | FOR_FREEZE |
            FOR_EDGES, /* they print tables on the test prompts */
@@ -12364,7 +12410,8 @@ typedef struct {
 static const known_option all_options[] = {
     {"vector", "FILE", INPUTS, AT_FIELD(vector), 0, 0, 0, FOR_TALK | FOR_TESTS,
      "a steering vector: one that `steer vector` made, a control vector (.gguf) of llama.cpp or "
-     "repeng, or an array of numpy (.npy); generate and chat add several, a --vector each"},
+     "repeng, or an array of numpy (.npy); generate, chat, evaluate and freeze add several, a "
+     "--vector each"},
     {"foreign", NULL, FLAG, AT_FIELD(foreign), 0, 0, 0, FOR_TALK | FOR_TESTS,
      "take a vector of another model of this width, or of one that its file does not name"},
     {"coeff", "A", REAL, AT_FIELD(coeff), -1e6, 1e6, NAN, FOR_TALK | FOR_EXPERIMENTS,
@@ -12375,10 +12422,10 @@ static const known_option all_options[] = {
      "qk@prompt,v@answer, where --positions says"},
     {"remove", "LIST", TEXT, AT_FIELD(remove), 0, 0, 0, FOR_TALK,
      "what loses the vector's direct image: some of svv,mlp-direct; @ as with --freeze"},
-    {"positions", "WHERE", TEXT, AT_FIELD(positions), 0, 0, 0, FOR_TALK,
+    {"positions", "WHERE", TEXT, AT_FIELD(positions), 0, 0, 0, FOR_PLACES,
      "where the vector acts: all; prompt; answer, the tokens that are generated; first:N, the "
      "first N of them (otherwise all)"},
-    {"layers", "LIST", TEXT, AT_FIELD(layers), 0, 0, 0, FOR_TALK,
+    {"layers", "LIST", TEXT, AT_FIELD(layers), 0, 0, 0, FOR_PLACES,
      "blocks where the vector is added, such as 3,5-8, instead of its own"},
     {"ablate", "zero|mean", CHOICE, AT_FIELD(ablate), 0, 0, UNSET, FOR_TALK,
      "set the component along the vector to this, instead of adding the vector"},
@@ -12389,7 +12436,7 @@ static const known_option all_options[] = {
      "the system prompt (otherwise the model's own); \"\": a turn without text"},
     {"chat", "TEXT", EMPTY_TOO, AT_FIELD(chat), 0, 0, 0, FOR_TOKENIZE,
      "a user's message, under the model's template, in place of TEXT"},
-    {"answer", "TEXT", TEXT, AT_FIELD(answer), 0, 0, 0, FOR_TALK | (FOR_TESTS & ~FOR_REPRODUCE),
+    {"answer", "TEXT", TEXT, AT_FIELD(answer), 0, 0, 0, FOR_TALK | FOR_TESTS,
      "begin each answer with this text, which the model goes on from"},
     {"raw", NULL, FLAG, AT_FIELD(raw), 0, 0, 0, FOR_TOKENIZE | FOR_GENERATE,
      "take the text as it is, without the model's template; names of special tokens in it are "
@@ -12506,8 +12553,8 @@ static const struct {
     {FOR_TALK, "freeze", NEEDS, "vector"},
     {FOR_TALK, "remove", NEEDS, "vector"},
     {FOR_TALK, "ablate", NEEDS, "vector"},
-    {FOR_TALK, "positions", NEEDS, "vector"},
-    {FOR_TALK, "layers", NEEDS, "vector"},
+    {FOR_PLACES, "positions", NEEDS, "vector"},
+    {FOR_PLACES, "layers", NEEDS, "vector"},
     {FOR_TALK, "layers", NOT_WITH, "ablate"},
     {FOR_TALK, "ablate", NOT_WITH, "coeff"},
     {FOR_TALK, "ablate", NOT_WITH, "freeze"},
@@ -12876,11 +12923,15 @@ static steer_status read_option(const known_command *c, char **argv, options *o,
         return no_such_option(c, asked, e);
 
     const known_option *p = &all_options[i];
+    int again = o->given >> i & 1, several = p->kind == INPUTS && c->bit & FOR_PLACES;
+    int places = p->commands == FOR_PLACES || (again && p->kind == INPUTS);
+    const char *why = "";
+    if (places && c->bit & FOR_EDGES)
+        why = ": its graph is of one vector, added in one block at all positions";
     if (!(p->commands & c->bit))
-        return fail(e, MISUSED, "`steer %s` does not use --%s", c->name, p->name);
-    int again = o->given >> i & 1, several = p->kind == INPUTS && c->bit & FOR_TALK;
+        return fail(e, MISUSED, "`steer %s` does not use --%s%s", c->name, p->name, why);
     if (again && !several)
-        return fail(e, MISUSED, "--%s is given twice", p->name);
+        return fail(e, MISUSED, "--%s is given twice%s", p->name, why);
     if (p->kind == FLAG && text)
         return fail(e, MISUSED, "--%s takes no value", p->name);
     o->given |= 1ull << i;
@@ -13568,6 +13619,19 @@ static string changes_in_words(const placed_list *frozen, const placed_list *rem
     return x;
 }
 
+/* Where the vectors are added, in words. */
+static string where_added(const experiment *s, const options *o) {
+    edit_place at = {0, 0};
+    string where = str(s->v.every ? "several blocks" : "block %d", s->v.layer);
+    if (o->positions)
+        read_place(o->positions, strlen(o->positions), &at);
+    if (o->layers)
+        where = str("blocks %.60s", o->layers);
+    if (s->n_beside)
+        where = str("%s and %d more", str("%.80s", where.s).s, s->n_beside);
+    return str("%.200s%s", where.s, place_in_words(at).s);
+}
+
 /* The plans of answers side by side: unsteered, steered, and with a freeze or a removal that too. */
 typedef struct {
     steer_plan plans[MOST_COLUMNS];
@@ -13908,16 +13972,8 @@ static void tell_plan(const conversation *x) {
     else if (v->coeff == 0)
         puts("(unsteered: the coefficient is 0)");
     else {
-        edit_place at = {0, 0};
-        string where = str("block %d", v->layer);
-        if (x->now.positions)
-            read_place(x->now.positions, strlen(x->now.positions), &at);
-        if (x->now.layers)
-            where = str("blocks %.60s", x->now.layers);
-        if (x->s->n_beside)
-            where = str("%s, with %d more,", str("%.80s", where.s).s, x->s->n_beside);
-        printf("(coefficient %g: the vector is %s at %s%s%s%s)\n", (double)v->coeff,
-               v->coeff > 0 ? "added" : "subtracted", where.s, place_in_words(at).s,
+        printf("(coefficient %g: the vector is %s at %s%s%s)\n", (double)v->coeff,
+               v->coeff > 0 ? "added" : "subtracted", where_added(x->s, &x->now).s,
                *changes.s ? "; " : "", changes.s);
     }
 }
@@ -14378,6 +14434,24 @@ static void plan_work(experiment *s, const options *o) {
     plan_examples(s);
 }
 
+/* The vectors of evaluate and freeze, and how they are added where that is not as it is by default. */
+static steer_status place_vectors(experiment *s, const options *o) {
+    placed_list nothing;
+    steer_plan plan;
+    TRY(read_plan(s, o, &nothing, &nothing));
+    if (!o->positions && !o->layers && !s->n_beside && !s->v.every)
+        return STEER_OK;
+    TRY(plan_of_options(s, o, NULL, NULL, &plan));
+    string where = where_added(s, o);
+    char *copy;
+    if (!GET(copy, strlen(where.s) + 1))
+        return s->e->code;
+    s->where = strcpy(copy, where.s);
+    s->added = plan.edits;
+    s->n_added = plan.n;
+    return STEER_OK;
+}
+
 /* What command_paper needs of options and files, so that what is wrong with them is found before
  * the work, also of other models. */
 static steer_status prepare_paper(experiment *s, const options *o) {
@@ -14413,8 +14487,12 @@ static steer_status prepare_paper(experiment *s, const options *o) {
     s->read = 16;
     s->max_bytes = o->max_mem == UNSET ? 0 : (size_t)o->max_mem * 1000000;
     TRY(set_max_new(s, o, box ? 64 : 48));
-    if (o->vector)
+    if (s->stages & ~FREEZE && o->vector)
         TRY(of_option("vector", load_vector(s, o, 0), s->e));
+    else
+        TRY(place_vectors(s, o));
+    if (s->n_added)
+        s->n_faith = 0; /* it is of one vector, added in one block at all positions */
     if (s->stages == TRAIN || s->save)
         TRY(of_option("out", check_output(o->out, WHOLE, s->e), s->e));
     TRY(load_prompts(s, o));
@@ -14422,10 +14500,13 @@ static steer_status prepare_paper(experiment *s, const options *o) {
         return fail(s->e, MISUSED,
                     "--answer %.60s: it shows the behaviour by itself, as the judge sees it",
                     o->answer);
-    for (int k = 0; k < 2; k++)
-        TRY(begin_answers(s, &s->test[k], o));
     if (!box && s->methods > 1 && !o->with)
         TRY(prompt_refusals(s)); /* models with a grammar follow no instruction */
+    for (int k = 0; k < 2; k++) {
+        TRY(begin_answers(s, &s->test[k], o));
+        TRY(begin_answers(s, &s->val[k], o));
+        TRY(begin_answers(s, &s->refusal_prompted[k], o));
+    }
     plan_work(s, o);
     return STEER_OK;
 }
@@ -14476,6 +14557,8 @@ static steer_status command_paper(experiment *s, const options *o) {
             s->begun);
     if (!o->vector)
         TRY(extract_means(s));
+    for (int k = 0; k < 2; k++)
+        TRY(begin_answers(s, &s->train[k], o)); /* the vector was made of them as they were */
     if (!o->vector && !train && !(o->no_scores && s->requested.given && s->requested.a != 0)) {
         if (s->scored)
             SHOW(choose_site(s));
@@ -14487,7 +14570,10 @@ static steer_status command_paper(experiment *s, const options *o) {
         TRY(check_not_zero(s));
         begin_work(s, WORK_SITES, 3);
         say(s->out, "vector by %s, %s, coefficient %g, as given; norm %.2f", s->v.method,
-            site_name(s->v.layer, s->v.pos).s, (double)s->v.coeff, norm_of(s->v.v, s->v.d));
+            steered_at(s).s, (double)s->v.coeff, norm_of(s->v.v, s->v.d));
+        if (s->n_added && s->stages & FREEZE)
+            say(s->out, "faithfulness is not measured: it is of one vector, added in one block at "
+                        "all positions");
     }
     facts = last_model(s->out);
     if (facts) {

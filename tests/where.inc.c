@@ -3,6 +3,14 @@
 
 /* ---------------------------------------------------------------- answers that are begun */
 
+/* Rows of a printed table from one on. */
+static string rows_from(const char *text, const char *row, int rows) {
+    const char *at = strstr(text, row), *end = at;
+    for (int i = 0; end && i < rows; i++)
+        end = strchr(end + 1, '\n');
+    return str("%.*s", at && end ? (int)(end - at) : 0, at);
+}
+
 /* --answer TEXT is the greedy answer's own beginning: then all of it is what was said without. */
 static void test_begun(void) {
     static char whole[4096];
@@ -70,6 +78,21 @@ static void test_begun(void) {
     CHECK_THAT(run_program(PROGRAM, str("%s --answer \"I cannot\"", evaluate.s).s, "") == 2 &&
                    strstr(complained, "as the judge sees it"),
                "%s", complained);
+
+    /* In all of the paper: validation and training answers as well; what the vector is made of not. */
+    static const char *const how[2] = {"--quick", "--answer \"Well, \" --epochs 1 --pairs 8"};
+    string means[2], dose[2];
+    for (int k = 0; k < 2; k++) {
+        string line = str("reproduce weights/tiny-gemma.bin --limit 6 --val 6 --map 1 --patch 1 "
+                          "--exact 0 --max-new 12 %s",
+                          how[k]);
+        CHECK_THAT(!run_program(PROGRAM, line.s, ""), "%s", complained);
+        means[k] = rows_from(shown, "harmful: 192 train prompts", 2);
+        dose[k] = rows_from(shown, "\n1.0 ", 1);
+    }
+    CHECK_THAT(strstr(shown, "every answer begins with \"Well, \"") && *means[0].s &&
+                   !strcmp(means[0].s, means[1].s) && *dose[0].s && strcmp(dose[0].s, dose[1].s),
+               "%s%s and%s%s", means[0].s, dose[0].s, means[1].s, dose[1].s);
 
     /* As tokens: the answer's beginning stands behind the prompt, and was tokenized with it. */
     steer_model *m = open_or_fail("weights/tiny-gemma.bin");
@@ -177,13 +200,6 @@ static void test_places(void) {
         CHECK_THAT(run_program(PROGRAM, str("%s %s", ask.s, wrong[i].more).s, "") == 2 &&
                        strstr(complained, wrong[i].words) && lines_of(complained) == 1,
                    "%s: %s", wrong[i].more, complained);
-    CHECK_THAT(
-        run_program(PROGRAM,
-                    str("freeze weights/tiny-gemma.bin --vector %s/g --vector v", temporary).s,
-                    "") == 2 &&
-            strstr(complained, "--vector is given twice"),
-        "%s", complained);
-
     /* In a conversation. */
     CHECK_THAT(
         !run_program(PROGRAM,
@@ -194,6 +210,106 @@ static void test_places(void) {
             strstr(shown, "(/positions never: all, prompt, answer") &&
             strstr(shown, "subtracted at blocks 2-3"),
         "%s", shown);
+}
+
+/* In evaluate and freeze: what is said in two ways, and what is not the same; random vectors stand
+ * where the vector does. The others refuse it with their reason. */
+static void test_placed_experiments(void) {
+    static const struct {
+        const char *one, *two, *row;
+        int same;
+    } pairs[] = {
+        {"", "--positions all", "harmful steered -", 1},
+        {"", "--layers 1", "harmful random -", 1},
+        {"--coeff 2", "--coeff 1 --vector %s/g", "harmless steered +", 1},
+        {"--layers 2-4", "--layers 4,2,3", "harmless random +", 1},
+        {"--positions first:100", "--positions answer", "harmless steered +", 1},
+        {"", "--layers 2-4", "harmless steered +", 0},
+        {"--coeff 2", "--coeff 2 --positions answer", "harmless steered +", 0},
+        {"--coeff 2 --positions prompt", "--coeff 2 --positions answer", "harmless random +", 0}};
+
+    static const struct {
+        const char *command, *more, *words;
+    } wrong[] = {{"patch", "--positions answer", "does not use --positions: its graph is of one"},
+                 {"reproduce", "--layers 3", "does not use --layers: its graph is of one vector"},
+                 {"circuit", "--vector v", "--vector is given twice: its graph is of one vector"},
+                 {"freeze", "--layers 6", "has blocks 0 to 5"},
+                 {"evaluate", "--positions last", "--positions last: all, prompt"},
+                 {"evaluate", "--layers 3 --vector v", "one --vector"}};
+
+    CHECK_THAT(!run_program(PROGRAM,
+                            str("vector weights/tiny-gemma.bin --train 32 --out %s/g", temporary).s,
+                            ""),
+               "%s", complained);
+    string model = str("weights/tiny-gemma.bin --vector %s/g", temporary);
+    string ask = str("evaluate %s --limit 4 --max-new 24", model.s);
+    for (size_t i = 0; i < sizeof pairs / sizeof *pairs; i++) {
+        string rates[2];
+        for (int k = 0; k < 2; k++) {
+            string more = str(k ? pairs[i].two : pairs[i].one, temporary);
+            CHECK_THAT(!run_program(PROGRAM, str("%s %s", ask.s, more.s).s, ""), "%s: %s", more.s,
+                       complained);
+            rates[k] = rows_from(shown, pairs[i].row, 1);
+            CHECK_THAT(*rates[k].s, "%s: no row \"%s\"", more.s, pairs[i].row);
+        }
+        int equal = !strcmp(rates[0].s, rates[1].s);
+        CHECK_THAT(equal == pairs[i].same, "\"%s\" and \"%s\": %s and %s", pairs[i].one,
+                   pairs[i].two, rates[0].s, rates[1].s);
+    }
+    for (size_t i = 0; i < sizeof wrong / sizeof *wrong; i++) {
+        string line = str("%s %s %s", wrong[i].command, model.s, wrong[i].more);
+        CHECK_THAT(run_program(PROGRAM, line.s, "") == 2 && strstr(complained, wrong[i].words) &&
+                       lines_of(complained) == 1,
+                   "%s: %s", line.s, complained);
+    }
+
+    /* A store tells the places apart. */
+    string placed = str("%s --coeff 2 --positions answer", ask.s), said[2];
+    for (int k = 0; k < 2; k++) {
+        string store = str("--store %s/placed", temporary);
+        CHECK_THAT(!k || !run_program(PROGRAM, str("%s --coeff 2 %s", ask.s, store.s).s, ""), "%s",
+                   complained);
+        CHECK_THAT(!run_program(PROGRAM, str("%s %s", placed.s, k ? store.s : "").s, ""), "%s",
+                   complained);
+        said[k] = rows_from(shown, "harmful steered -", 2);
+    }
+    CHECK_THAT(*said[0].s && !strcmp(said[0].s, said[1].s), "%s, from the store %s", said[0].s,
+               said[1].s);
+
+    /* Freezing, without faithfulness; and the directions of several blocks, of which none alone can
+     * be ablated. */
+    string freeze = str("freeze %s --limit 4 --max-new 8 --patch 1", model.s);
+    CHECK_THAT(!run_program(PROGRAM, str("%s --positions prompt", freeze.s).s, "") &&
+                   strstr(shown, "block 1 in the prompt, coefficient 1") &&
+                   strstr(shown, "faithfulness is not measured") &&
+                   !strstr(shown, "Freezing by position") && strstr(shown, "\nSVV removed"),
+               "%s%s", complained, shown);
+    steer_model *m = open_or_fail("weights/tiny-gemma.bin");
+    steer_vector v = {0};
+    steer_error e = {0};
+    if (!m)
+        return;
+    CHECK_THAT(!steer_vector_load(&v, in_temporary("g"), m, 0, &e), "%s", e.text);
+    size_t d = (size_t)v.d;
+    v.every = calloc((size_t)(v.layers + 1) * d, sizeof *v.every);
+    for (int b = 1; b < 4; b++)
+        memcpy(v.every + (size_t)b * d, v.v, d * sizeof *v.v);
+    CHECK_THAT(!steer_vector_save(&v, in_temporary("every.gguf"), &e), "%s", e.text);
+    steer_vector_free(&v);
+    steer_close(m);
+    string every =
+        str("weights/tiny-gemma.bin --vector %s/every.gguf --limit 4 --max-new 24", temporary);
+    CHECK_THAT(!run_program(PROGRAM, str("evaluate %s", every.s).s, "") &&
+                   strstr(shown, "several blocks, coefficient 1") && !strstr(shown, "ablated"),
+               "%s%s", complained, shown);
+    said[0] = rows_from(shown, "harmful steered -", 2);
+    CHECK_THAT(!run_program(PROGRAM, str("%s --layers 1-3", ask.s).s, ""), "%s", complained);
+    said[1] = rows_from(shown, "harmful steered -", 2);
+    CHECK_THAT(!strcmp(said[0].s, said[1].s), "%s by its file, %s by --layers", said[0].s,
+               said[1].s);
+    CHECK_THAT(run_program(PROGRAM, str("patch %s", every.s).s, "") == 2 &&
+                   strstr(complained, "directions for several blocks"),
+               "%s", complained);
 }
 
 /* The table of places: everywhere is what the freezing table says; each share of the effect by
