@@ -12817,7 +12817,8 @@ typedef struct {
 static steer_status read_placed(const char *list, const char *option, const char *names,
                                 placed_list *placed, steer_error *e) {
     placed->n = 0;
-    for (const char *s = list ? list : ""; *s; s += *s == ',') {
+    for (const char *s = list; s; s = strchr(s, ',')) {
+        s += s > list;
         size_t n = strcspn(s, ",@"), length = strcspn(s, ",");
         int i = index_of(s, n, names, ',');
         edit_place at = {0, 0};
@@ -12832,7 +12833,6 @@ static steer_status read_placed(const char *list, const char *option, const char
             return fail(e, MISUSED, "--%s %.60s: more than %d", option, list, MOST_PLACED);
         placed->item[placed->n].what = 1u << i;
         placed->item[placed->n++].at = at;
-        s += length;
     }
     return STEER_OK;
 }

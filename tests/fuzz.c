@@ -423,6 +423,68 @@ static void fuzz_prompts(const uint8_t *data, size_t n) {
     clear_experiment(&x);
 }
 
+/* ---------------------------------------------------------------- lists of the command line */
+
+static string place_as_text(edit_place at) {
+    static const char *const parts[] = {"all", "prompt", "answer"};
+    return at.to ? str("first:%d", at.to) : str("%s", parts[at.part]);
+}
+
+static int same_places(edit_place a, edit_place b) {
+    return a.part == b.part && a.to == b.to;
+}
+
+/* A text as --positions, --layers, --freeze and --remove: what is read of it is within bounds, and
+ * written in the plainest way is read as the same. */
+static void fuzz_lists(const uint8_t *data, size_t n) {
+    static const char *const names[] = {freezes, removals};
+    input in = {data, data + n};
+    char *text = take_string(&in, 400);
+    edit_place at, again;
+    if (read_place(text, strlen(text), &at)) {
+        string plain = place_as_text(at);
+        CHECK_THAT(!outside(at.part, 0, 2) && !outside(at.to, 0, 1000000) &&
+                       (!at.to || at.part == STEER_IN_ANSWER),
+                   "part %d to %d", at.part, at.to);
+        CHECK_THAT(read_place(plain.s, strlen(plain.s), &again) && same_places(at, again), "%s",
+                   plain.s);
+    }
+
+    static char plain[8 * MAX_BLOCKS];
+    unsigned char has[MAX_BLOCKS], same[MAX_BLOCKS];
+    if (read_blocks(text, has)) {
+        int length = 0;
+        for (int b = 0; b < MAX_BLOCKS; b++)
+            if (has[b])
+                length += snprintf(plain + length, 8, "%s%d", length ? "," : "", b);
+        CHECK_THAT(length && read_blocks(plain, same) && !memcmp(has, same, sizeof has), "%s",
+                   plain);
+    }
+
+    for (int k = 0; k < 2; k++) {
+        placed_list list, copy;
+        steer_error e = {0};
+        steer_status s = read_placed(text, k ? "remove" : "freeze", names[k], &list, &e);
+        check_status(s, &e);
+        string written = {""};
+        for (int i = 0; i < list.n && !s; i++) {
+            static const char *const words[2][3] = {{"qk", "v", "mlp"}, {"svv", "mlp-direct"}};
+            int bit = __builtin_ctz(list.item[i].what);
+            CHECK_THAT(bit < (k ? 2 : 3) && list.item[i].what == 1u << bit, "bit %d", bit);
+            written = str("%.300s%s%s@%s", written.s, i ? "," : "", words[k][bit],
+                          place_as_text(list.item[i].at).s);
+        }
+        CHECK_THAT(s || (list.n > 0 && !read_placed(written.s, "", names[k], &copy, &e) &&
+                         copy.n == list.n),
+                   "\"%s\" is \"%s\"", text, written.s);
+        for (int i = 0; i < list.n && !s; i++)
+            CHECK_THAT(list.item[i].what == copy.item[i].what &&
+                           same_places(list.item[i].at, copy.item[i].at),
+                       "\"%s\" is \"%s\"", text, written.s);
+    }
+    free(text);
+}
+
 /* ---------------------------------------------------------------- text on all tokenizers */
 
 static void fuzz_text(const uint8_t *data, size_t n) {
@@ -1027,10 +1089,10 @@ static void fuzz_calls(const uint8_t *data, size_t n) {
 static const struct {
     const char *name;
     void (*run)(const uint8_t *, size_t);
-} entries[] = {{"model", fuzz_model}, {"vector", fuzz_vector},   {"gguf", fuzz_gguf},
-               {"npy", fuzz_npy},     {"circuit", fuzz_circuit}, {"prompts", fuzz_prompts},
-               {"text", fuzz_text},   {"store", fuzz_store},     {"report", fuzz_report},
-               {"calls", fuzz_calls}};
+} entries[] = {{"model", fuzz_model},   {"vector", fuzz_vector},   {"gguf", fuzz_gguf},
+               {"npy", fuzz_npy},       {"circuit", fuzz_circuit}, {"prompts", fuzz_prompts},
+               {"lists", fuzz_lists},   {"text", fuzz_text},       {"store", fuzz_store},
+               {"report", fuzz_report}, {"calls", fuzz_calls}};
 
 static int entry_number = -1;
 

@@ -453,7 +453,7 @@ static void test_vector_commands(void) {
         {1, "generate weights/tiny-llama.bin x --vector %s/one.vec --site 6,-1", "blocks 0 to 5"},
         {2, "generate weights/tiny-llama.bin x --vector %s/several.gguf --ablate zero",
          "--site L,P"},
-        {2, "evaluate weights/tiny-llama.bin --vector %s/several.gguf", "--site L,P"},
+        {2, "patch weights/tiny-llama.bin --vector %s/several.gguf", "--site L,P"},
         {1, "generate weights/tiny-llama.bin x --vector %s/one.npy", "--foreign"},
         {1, "generate weights/tiny-gemma.bin x --vector %s/one.gguf", "--foreign"},
         {2, "generate weights/tiny-llama.bin x --vector %s/one.npy --foreign --ablate mean",

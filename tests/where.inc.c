@@ -162,6 +162,7 @@ static void test_places(void) {
                  {"--positions first:2x", "first:2x"},
                  {"--positions last", "last"},
                  {"--freeze v@", "--freeze v@"},
+                 {"--freeze v,", "--freeze v,"},
                  {"--freeze @prompt", "@prompt"},
                  {"--freeze v@prompt@answer", "--freeze"},
                  {"--freeze v,v,v,v,v,v,v,v,v", "more than 8"},
