@@ -7023,12 +7023,12 @@ steer_status steer_logit_lens(const steer_model *m, const float *v, int n, int *
 int steer_sparsify(const float *v, const double *effect, int d, double tau, steer_sparsity by,
                    uint64_t seed, int renormalise, float *to, steer_error *e) {
     clear_error(e);
-    if (d < 1 || outside((int)by, STEER_BY_GRADIENT, STEER_BY_CHANCE)) {
-        fail(e, STEER_EARG, "%d dimensions, rule %d: at least 1, of the rules 0 to %d", d, (int)by,
+    if (d < 1 || outside(by, STEER_BY_GRADIENT, STEER_BY_CHANCE)) {
+        fail(e, STEER_EARG, "%d dimensions, rule %d: at least 1, of the rules 0 to %d", d, by,
              STEER_BY_CHANCE);
         return -1;
     }
-    ranked *sorted = zeros((size_t)d, sizeof *sorted);
+    ranked *sorted = zeros(d, sizeof *sorted);
     if (!sorted) {
         fail(e, STEER_ENOMEM, "no memory to sort %d dimensions", d);
         return -1;
@@ -7040,7 +7040,7 @@ int steer_sparsify(const float *v, const double *effect, int d, double tau, stee
     for (int i = 0; i < d; i++)
         e_square += effect[i] * effect[i];
     for (int i = 0; i < d; i++) {
-        double size = fabs((double)v[i]), least = fabs(effect[i]);
+        double size = fabs(v[i]), least = fabs(effect[i]);
         int drop = least / sqrt(e_square) < tau * size / v_norm;
         if (by == STEER_BY_GRADIENT)
             least = !drop;
@@ -7156,7 +7156,7 @@ static size_t escape_text(char *out, const char *s, size_t n, int lines) {
     for (const char *end = s + n; s < end; s += length) {
         long c = code_point(s, end, &length);
         if (is_plain(c) || (lines && (c == '\n' || c == '\t'))) {
-            memcpy(to, s, (size_t)length);
+            memcpy(to, s, length);
             to += length;
             continue;
         }
@@ -7164,7 +7164,7 @@ static size_t escape_text(char *out, const char *s, size_t n, int lines) {
             to += sprintf(to, "\\x%02x", (unsigned char)s[i]);
     }
     *to = 0;
-    return (size_t)(to - out);
+    return to - out;
 }
 
 static void put_text_part(FILE *f, const char *s, size_t n, int lines) {
@@ -7176,7 +7176,7 @@ static void put_text_part(FILE *f, const char *s, size_t n, int lines) {
     }
     for (const char *end = s + n; s < end; s += length) {
         code_point(s, end, &length);
-        fwrite(shown, 1, escape_text(shown, s, (size_t)length, lines), f);
+        fwrite(shown, 1, escape_text(shown, s, length, lines), f);
     }
 }
 
@@ -7230,10 +7230,10 @@ static void type_character(typewriter *w, const char *s, size_t n) {
 
 /* May more bytes make s a character? */
 static int is_unfinished(const char *s, size_t n) {
-    unsigned char lead = (unsigned char)*s;
+    unsigned char lead = *s;
     size_t wanted = 1;
     if (lead >= 0xC0 && lead < 0xF8)
-        wanted = (size_t)(2 + (lead >= 0xE0) + (lead >= 0xF0));
+        wanted = 2 + (lead >= 0xE0) + (lead >= 0xF0);
     for (size_t i = 1; i < n; i++)
         if (((unsigned char)s[i] & 0xC0) != 0x80)
             return 0;
@@ -7246,8 +7246,8 @@ static void type_bytes(typewriter *w, const char *s, size_t n) {
         while (w->n && !is_unfinished(w->held, w->n)) {
             int length;
             code_point(w->held, w->held + w->n, &length);
-            type_character(w, w->held, (size_t)length);
-            w->n -= (size_t)length;
+            type_character(w, w->held, length);
+            w->n -= length;
             memmove(w->held, w->held + length, w->n);
         }
     }
@@ -7256,11 +7256,6 @@ static void type_bytes(typewriter *w, const char *s, size_t n) {
 static void type_rest(typewriter *w) { /* that no character is made of any more */
     type_character(w, w->held, w->n);
     w->n = 0;
-}
-
-static void end_line(typewriter *w) {
-    type_rest(w);
-    putchar('\n');
 }
 
 enum { SCREEN = 80 }; /* columns, where it is not known */
@@ -7341,8 +7336,7 @@ static void show_progress(progress *p, double ticks) {
     char line[128];
     int n = snprintf(line, sizeof line, "%3.0f%%  %s  %.0f s", 100 * share, p->what, spent);
     if (share > 0.02 && n < (int)sizeof line)
-        snprintf(line + n, sizeof line - (size_t)n, ", about %.0f s left ",
-                 spent * (1 - share) / share);
+        snprintf(line + n, sizeof line - n, ", about %.0f s left ", spent * (1 - share) / share);
     fprintf(stderr, "\r\033[K%.*s", screen_width(2) - 1, line);
     p->shown = 1;
 }
@@ -7353,16 +7347,16 @@ typedef struct {
     const char *minus, *plus; /* columns: the first under -s, the second under +s */
     const char *shown;        /* a column: the share of answers that show it; */
     const char *share;        /* in a title */
-    const char *itself, *odds;
+    const char *odds;
     const char *shows; /* a key: does this answer show it? */
 } wording;
 
 static const wording refusal_words = {
-    {"harmful", "harmless"}, "harmful -", "harmless +",       "refused",
-    "fraction refused",      "refusal",   "refusal log-odds", "refuses"};
+    {"harmful", "harmless"}, "harmful -",        "harmless +", "refused",
+    "fraction refused",      "refusal log-odds", "refuses"};
 static const wording other_words = {
-    {"with", "without"}, "with -",   "without +", "shown", "fraction that shows the behaviour",
-    "the behaviour",     "log-odds", "shows"};
+    {"with", "without"}, "with -", "without +", "shown", "fraction that shows the behaviour",
+    "log-odds",          "shows"};
 
 /* THE REPORT keeps its sentences and tables: as text they appear on f as they come, and write_json
  * gives all of it at any time. */
@@ -7496,7 +7490,7 @@ static void put_line_part(FILE *f, const char *s, size_t n) {
         else if (!is_plain(c))
             fputs("\uFFFD", f);
         else
-            fwrite(s, 1, (size_t)length, f);
+            fwrite(s, 1, length, f);
     }
 }
 
@@ -7517,7 +7511,7 @@ static void json_text(FILE *f, const char *s) {
         else if (c == '"' || c == '\\')
             fprintf(f, "\\%c", (char)c);
         else
-            fwrite(s, 1, (size_t)length, f);
+            fwrite(s, 1, length, f);
     }
     fputc('"', f);
 }
@@ -7542,7 +7536,7 @@ static size_t line_of(const char *text, int width, const char **next) {
     if (*s && *s != '\n' && *s != ' ' && space > text)
         s = space;
     *next = s + (*s == '\n' || *s == ' ');
-    return (size_t)(s - text);
+    return s - text;
 }
 
 /* A text in lines of at most `width` characters, the first of which begins at column `at` and the
@@ -7988,7 +7982,7 @@ static const char page_marker[] = "/*REPORT*/null/*END*/";
 static void write_report(FILE *f, const report *r, const char *page) {
     const char *at = page ? strstr(page, page_marker) : NULL;
     if (at)
-        fwrite(page, 1, (size_t)(at - page), f);
+        fwrite(page, 1, at - page, f);
     write_json(f, r);
     if (at)
         fputs(at + strlen(page_marker), f);
@@ -8095,13 +8089,13 @@ static uint64_t hash_of(uint64_t h, const void *data, size_t n) {
 }
 
 static uint64_t hash_edit(uint64_t h, const steer_model *m, const steer_edit *x, size_t cuts) {
-    const int numbers[] = {(int)x->kind, x->layer, x->from, x->to, (int)x->what};
-    size_t d = sizeof(float) * (size_t)m->config.d;
+    const int numbers[] = {x->kind, x->layer, x->from, x->to, x->what};
+    size_t d = sizeof(float) * m->config.d;
     h = hash_of(hash_of(h, numbers, sizeof numbers), &x->coeff, sizeof x->coeff);
     if (x->part)
         h = hash_of(h, &x->part, sizeof x->part);
     h = hash_of(h, x->v, d);
-    h = hash_of(h, x->keep, 3 * sizeof(float) * (size_t)m->config.layers);
+    h = hash_of(h, x->keep, 3 * sizeof(float) * m->config.layers);
     return hash_of(h, x->cut, cuts);
 }
 
@@ -8109,7 +8103,7 @@ static uint64_t hash_plan(uint64_t h, const steer_model *m, const steer_plan *p,
     if (!p)
         return hash_of(h, "none", 4);
     for (int i = 0; i < p->n; i++)
-        h = hash_edit(h, m, &p->edits[i], (size_t)cuts);
+        h = hash_edit(h, m, &p->edits[i], cuts);
     return h;
 }
 
@@ -8117,7 +8111,7 @@ static uint64_t hash_plan(uint64_t h, const steer_model *m, const steer_plan *p,
 
 /* Where the table has this key's record, or the empty place that awaits it. */
 static size_t place_of(const records *r, uint64_t key) {
-    size_t i = (size_t)key & (r->places - 1);
+    size_t i = key & (r->places - 1);
     while (r->place[i] && r->list[r->place[i] - 1].key != key)
         i = (i + 1) & (r->places - 1);
     return i;
@@ -8164,7 +8158,7 @@ static steer_status read_bytes(const records *r, off_t at, void *to, size_t n, s
             return fail(e, STEER_EIO, "%s: can't be read at byte %lld: %s", r->path,
                         (long long)at + (long long)done,
                         k ? strerror(errno) : "it became shorter meanwhile; try again");
-        done += (size_t)k;
+        done += k;
     }
     return STEER_OK;
 }
@@ -8218,7 +8212,7 @@ static steer_status next_record(const records *r, off_t at, off_t size, unsigned
         n = size - at < SEARCHED ? (size_t)(size - at) : SEARCHED;
         TRY(read_bytes(r, at, window, n, e));
         const unsigned char *hit = window, *end = window + n;
-        while ((hit = memmem(hit, (size_t)(end - hit), &magic, sizeof magic))) {
+        while ((hit = memmem(hit, end - hit, &magic, sizeof magic))) {
             off_t here = at + (hit++ - window);
             stored x = {.at = 0};
             int state;
@@ -8316,7 +8310,7 @@ static steer_status append_bytes(records *r, const void *bytes, size_t n, steer_
             continue;
         if (k <= 0)
             break;
-        done += (size_t)k;
+        done += k;
     }
     r->unsynced = 1;
     if (done == n) {
@@ -8458,33 +8452,6 @@ static void warn_of_damage(const records *r, int how) {
                (long long)d->bytes);
 }
 
-/* ---- The units of an experiment. */
-
-enum { DONE, OURS, OTHERS };
-
-/* DONE: values [n] hold the unit. OURS: it is to be done, and remembered. OTHERS: not by us. */
-static steer_status recall(records *r, uint64_t key, double *values, size_t n, int *state,
-                           steer_error *e) {
-    int ours = !r->shards || (int)(key % (uint64_t)r->shards) == r->shard, found;
-    TRY(read_record(r, key, values, n, &found, e));
-    *state = ours ? OURS : OTHERS;
-    if (found)
-        *state = DONE;
-    else
-        r->missing += !ours;
-    return STEER_OK;
-}
-
-/* MISSING when other shards' units are missing from what was just computed. */
-static steer_status whole_so_far(const records *r, steer_error *e) {
-    return !r->missing
-               ? STEER_OK
-               : fail(e, MISSING,
-                      "shard %d of %d is in %s; %ld units are for the others: `steer "
-                      "merge` the stores, then run this command with --store and without --shard",
-                      r->shard + 1, r->shards, r->path, r->missing);
-}
-
 typedef struct { /* a plan with room for its edits, to be handed on */
     steer_edit edits[3];
     int n;
@@ -8509,8 +8476,15 @@ typedef struct {
     int n;                   /* prompts behind it, of the side with fewer */
 } estimate;
 
+/* The three, for a row. */
+#define INTERVAL(x) (x).value, (x).low, (x).high
+
 static const double z95 = 1.959964; /* below it lie 97.5% of a normal distribution */
 static const estimate unmeasured = {NAN, NAN, NAN, 1, 0};
+
+static estimate exactly(double x) { /* a number that has no interval */
+    return (estimate){x, NAN, NAN, 1, 0};
+}
 
 /* A rate, k of n: Wilson's score interval. */
 static estimate wilson(int k, int n) {
@@ -8712,6 +8686,14 @@ typedef struct {
     double bypass, induce, kl;
 } site_score;
 
+/* Circuits under a vector, on examples that chose nothing. */
+typedef struct {
+    estimate smallest, tenth, quarter; /* faithfulness of these circuits */
+    estimate random;                   /* of random ones: mean over DRAWS */
+    double least, largest;             /* and their range */
+    double reached;                    /* share of the edges at which it is 0.85 */
+} judged_circuits;
+
 /* What `conclude` reads of the tables. */
 typedef struct {
     /* Steering and freezing, in points of refusal. Freezing's rows: QK, OV, SVV, MLP image, MLP. */
@@ -8725,13 +8707,7 @@ typedef struct {
 
     estimate apart[METHODS][2]; /* refusal rates minus DIM's, in points, by side */
 
-    /* Circuits under a method's vector, on examples that chose nothing. */
-    struct {
-        estimate smallest, tenth, quarter; /* faithfulness of these circuits */
-        estimate random;                   /* of random ones: mean over DRAWS */
-        double least, largest;             /* and their range */
-        double reached;                    /* share of the edges at which it is 0.85 */
-    } judged[METHODS];
+    judged_circuits judged[METHODS]; /* under a method's vector */
 
     estimate interchange[METHODS][METHODS]; /* faithfulness [circuit][vector] */
     double overlap;                         /* of circuits, their mean */
@@ -8782,7 +8758,6 @@ typedef struct {
     /* What is looked for. */
     steer_behaviour behaviour; /* all zero: refusal */
     int scored;                /* 1: its first tokens are known, and so choose prompts and sites */
-    int judged_by;             /* phrases; 0: the paper's */
 
     /* Prompts by side, and limits a side. */
     steer_prompts train[2], val[2], test[2];
@@ -8852,7 +8827,7 @@ static void clear_experiment(experiment *s) {
     memset(s, 0, sizeof *s);
 }
 
-/* Zeroed memory until clear_experiment. GET: for n objects at p; 0: s->e says that there is none. */
+/* Zeroed memory until clear_experiment; NULL: s->e says that there is none. */
 static void *get(experiment *s, size_t n, size_t size) {
     void **p = zeros(1, add(mul(n ? n : 1, size), 16)); /* 16: the alignment of what follows */
     if (!p) {
@@ -8864,7 +8839,21 @@ static void *get(experiment *s, size_t n, size_t size) {
     return p + 16 / sizeof *p;
 }
 
-#define GET(p, n) ((p) = get(s, (size_t)(n), sizeof *(p)))
+/* Such memory for n objects at p; where there is none the function ends, as with TRY. */
+#define GET(p, n)                               \
+    do {                                        \
+        (p) = get(s, (size_t)(n), sizeof *(p)); \
+        if (!(p))                               \
+            return s->e->code;                  \
+    } while (0)
+
+/* A copy of n bytes with a 0 behind them, until clear_experiment; or NULL. */
+static char *copy_text(experiment *s, const char *text, size_t n) {
+    char *copy = get(s, add(n, 1), 1);
+    if (copy)
+        memcpy(copy, text, n);
+    return copy;
+}
 
 typedef struct {
     char s[512];
@@ -8877,6 +8866,34 @@ __attribute__((format(printf, 1, 2))) static string str(const char *format, ...)
     vsnprintf(x.s, sizeof x.s, format, args);
     va_end(args);
     return x;
+}
+
+/* ---- The units of an experiment. */
+
+enum { DONE, OURS, OTHERS };
+
+/* DONE: values [n] hold the unit. OURS: it is to be done, and remembered. OTHERS: not by us. */
+static steer_status recall(experiment *s, uint64_t key, double *values, size_t n, int *state) {
+    records *r = &s->store;
+    int ours = !r->shards || (int)(key % (uint64_t)r->shards) == r->shard, found;
+    TRY(read_record(r, key, values, n, &found, s->e));
+    *state = ours ? OURS : OTHERS;
+    if (found)
+        *state = DONE;
+    else
+        r->missing += !ours;
+    return STEER_OK;
+}
+
+/* MISSING when other shards' units are missing from what was just computed. */
+static steer_status whole_so_far(const experiment *s) {
+    const records *r = &s->store;
+    if (!r->missing)
+        return STEER_OK;
+    return fail(s->e, MISSING,
+                "shard %d of %d is in %s; %ld units are for the others: `steer "
+                "merge` the stores, then run this command with --store and without --shard",
+                r->shard + 1, r->shards, r->path, r->missing);
 }
 
 /* A part of the planned work begins; those before it are done. */
@@ -8908,8 +8925,8 @@ static char *answer_text(experiment *s, const steer_job *j, int how) {
     size_t begun = s->begun ? strlen(s->begun) : 0;
     how |= begun ? GOES_ON : 0;
     size_t n = decode(s->m, j->out, j->n_out, how, NULL, 0) + 1;
-    char *text;
-    if (!GET(text, begun + n))
+    char *text = get(s, begun + n, 1);
+    if (!text)
         return NULL;
     memcpy(text, s->begun ? s->begun : "", begun);
     decode(s->m, j->out, j->n_out, how, text + begun, n);
@@ -8967,8 +8984,8 @@ static int repeated_4grams(const int *t, int n, int *total) {
 static steer_status judge(experiment *s, condition *x, const steer_job *jobs, const double *score) {
     int n = condition_size(x), fine = 0, total = 0, repeated = 0,
         has_tasks = s->m->grammar_size > 0;
-    if (!GET(x->lengths, n) || !GET(x->refuses, n))
-        return s->e->code;
+    GET(x->lengths, n);
+    GET(x->refuses, n);
     x->tokens = jobs->out;
     x->n_refused = 0;
     x->log_odds = 0;
@@ -8996,11 +9013,11 @@ static uint64_t hash_job(const experiment *s, const steer_job *j, int read) {
     const steer_behaviour *b = &s->behaviour;
     uint64_t h = hash_of(0, read ? "read" : "answer", 4);
     h = hash_of(h, &j->max_new, sizeof j->max_new);
-    h = hash_of(h, j->prompt, sizeof(int) * (size_t)j->n_prompt);
+    h = hash_of(h, j->prompt, sizeof(int) * j->n_prompt);
     if (read)
-        return hash_of(h, j->out, sizeof(int) * (size_t)j->n_out);
+        return hash_of(h, j->out, sizeof(int) * j->n_out);
     if (b->n_first) /* the record has their log-odds */
-        h = hash_of(h, b->first, sizeof *b->first * (size_t)b->n_first);
+        h = hash_of(h, b->first, sizeof *b->first * b->n_first);
     return hash_plan(h, s->m, j->plan, 0);
 }
 
@@ -9072,13 +9089,14 @@ static steer_status answer_jobs(experiment *s, steer_job *jobs, int n, double *s
     double *record;
     steer_job *walked;
     int n_walked = 0, *number;
-    if (!GET(record, width) || !GET(walked, n) || !GET(number, n))
-        return s->e->code;
+    GET(record, width);
+    GET(walked, n);
+    GET(number, n);
     for (int i = 0; i < n; i++) {
         /* Without a store no key: that takes longer than a tiny model. */
         uint64_t key = r->path ? hash_job(s, &jobs[i], 0) : 0;
         int state;
-        TRY(recall(r, key, record, width, &state, s->e));
+        TRY(recall(s, key, record, width, &state));
         score[i] = 0;
         if (state == DONE) {
             score[i] = record[1];
@@ -9118,8 +9136,8 @@ static steer_status read_jobs(experiment *s, steer_job *jobs, int n, double *sum
     double record;
     steer_job *walked;
     int n_walked = 0, *number;
-    if (!GET(walked, n) || !GET(number, n))
-        return s->e->code;
+    GET(walked, n);
+    GET(number, n);
     for (int i = 0; i < n; i++) {
         uint64_t key = r->path ? hash_job(s, &jobs[i], 1) : 0;
         int found;
@@ -9145,8 +9163,7 @@ static steer_status set_plan(experiment *s, condition *x) {
     x->plan = (steer_plan){own, x->edits.n};
     if (!n || !x->edits.n || own->kind != STEER_ADD)
         return STEER_OK;
-    if (!GET(all, n + x->edits.n))
-        return s->e->code;
+    GET(all, n + x->edits.n);
     for (int i = 0; i < n; i++) {
         all[i] = s->added[i];
         all[i].coeff *= own->coeff / s->v.coeff; /* 1 or -1 */
@@ -9160,14 +9177,15 @@ static steer_status set_plan(experiment *s, condition *x) {
 
 /* Answer all conditions' prompts greedily, and judge them; perplexity is of the first `read` of each. */
 static steer_status answer(experiment *s, condition *conditions, int n_conditions, int read) {
-    size_t n = 0, k = 0, max = (size_t)s->max_new;
+    size_t n = 0, k = 0, max = s->max_new;
     steer_job *jobs;
     int *out;
     double *value;
     for (int i = 0; i < n_conditions; i++)
-        n += (size_t)condition_size(&conditions[i]);
-    if (!GET(jobs, n) || !GET(out, mul(n, max)) || !GET(value, n))
-        return s->e->code;
+        n += condition_size(&conditions[i]);
+    GET(jobs, n);
+    GET(out, mul(n, max));
+    GET(value, n);
     for (condition *x = conditions; x < conditions + n_conditions; x++) {
         TRY(set_plan(s, x));
         const steer_plan *plan = x->plan.n ? &x->plan : NULL;
@@ -9176,7 +9194,7 @@ static steer_status answer(experiment *s, condition *conditions, int n_condition
                                   .out = out + k * max};
     }
     TRY(answer_jobs(s, jobs, (int)n, value));
-    TRY(whole_so_far(&s->store, s->e));
+    TRY(whole_so_far(s));
     for (condition *x = conditions; x < conditions + n_conditions;
          jobs += condition_size(x), value += condition_size(x++)) {
         int n_read = min_int(read, condition_size(x));
@@ -9232,8 +9250,7 @@ static steer_status score_prompts(experiment *s, const steer_prompts *p, const s
                                   double *score, float *base, double *kl) {
     first_token f = {s->m, &s->behaviour, score, base, kl};
     steer_job *jobs;
-    if (!GET(jobs, p->n))
-        return s->e->code;
+    GET(jobs, p->n);
     for (int i = 0; i < p->n; i++)
         jobs[i] = (steer_job){p->tokens[i], p->lengths[i], .plan = plan};
     return run_jobs(s->c, jobs, p->n, first_token_visit, &f, NULL, s->e);
@@ -9287,10 +9304,9 @@ static edit_list ablate(const float *v, const float *keep) {
     return (edit_list){{{STEER_ABLATE, .v = v, .keep = keep}}, 1};
 }
 
-/* The same, and freezing or removing besides, unless what is 0. */
+/* The same, and freezing or removing besides. */
 static edit_list with(edit_list x, steer_kind kind, unsigned what) {
-    if (what)
-        x.edits[x.n++] = (steer_edit){kind, .what = what};
+    x.edits[x.n++] = (steer_edit){kind, .what = what};
     return x;
 }
 
@@ -9392,8 +9408,9 @@ static steer_status extract_means(experiment *s) {
         steer_sums *sums = &s->sums[k];
         int sign = k ? -1 : 1;
         size_t n = sum_size(s->m, 0);
-        if (!GET(sums->sum, n) || (s->responses && !GET(sums->response, sum_size(s->m, 1))))
-            return s->e->code;
+        GET(sums->sum, n);
+        if (s->responses)
+            GET(sums->response, sum_size(s->m, 1));
         if (!s->scored || s->responses)
             sign = 0;
         TRY(means_of(s, &s->train[k], sign, sums));
@@ -9455,8 +9472,9 @@ static steer_status choose_site_prompts(experiment *s, int side, steer_prompts *
     double *score;
     *p = (steer_prompts){0};
     *mean = 0;
-    if (!GET(score, from->n) || !GET(p->tokens, most) || !GET(p->lengths, most))
-        return s->e->code;
+    GET(score, from->n);
+    GET(p->tokens, most);
+    GET(p->lengths, most);
     for (int others = 0; others < 2 && p->n < 4; others++)
         for (int i = 0; i < from->n && p->n < most; i++) {
             if (!others && i % AT_ONCE == 0) {
@@ -9481,8 +9499,7 @@ static steer_status prepare_site_prompts(experiment *s) {
         return STEER_OK;
     for (int k = 0; k < 2; k++)
         TRY(choose_site_prompts(s, k, &s->site_prompts[k], &s->site_log_odds[k]));
-    if (!GET(s->site_logits, SITE_PROMPTS * (size_t)s->m->config.vocab))
-        return s->e->code;
+    GET(s->site_logits, SITE_PROMPTS * (size_t)s->m->config.vocab);
     return score_prompts(s, &s->site_prompts[HARMLESS], NULL, NULL, s->site_logits, NULL);
 }
 
@@ -9530,10 +9547,9 @@ static steer_status score_ablation(experiment *s, site_score *x) {
 /* A site's vector and refusal scores; the rule maximises sigmoid(induce) - sigmoid(bypass). */
 static steer_status rate_site(experiment *s, site_score *x) {
     int d = s->m->config.d;
-    if (!GET(x->v, d))
-        return s->e->code;
+    GET(x->v, d);
     TRY(take_site(s, x->layer, x->pos, 1));
-    memcpy(x->v, s->v.v, sizeof *x->v * (size_t)d);
+    memcpy(x->v, s->v.v, sizeof *x->v * d);
     if (dot(x->v, x->v, d) > 0) { /* at block 0: the template's own embeddings */
         TRY(score_site(s, x));
         double value = 1 / (1 + exp(-x->induce)) - 1 / (1 + exp(-x->bypass));
@@ -9584,7 +9600,7 @@ static steer_status sites_table(experiment *s) {
 static steer_status pick_site(experiment *s, int sites) {
     int near_misses = 0;
     s->picked.layer = -1;
-    qsort(s->sites, (size_t)sites, sizeof *s->sites, by_rank);
+    qsort(s->sites, sites, sizeof *s->sites, by_rank);
     for (int i = 0; i < sites && s->picked.layer < 0; i++) {
         site_score *x = &s->sites[i];
         int passes = x->layer < last_block(s) && x->induce >= 0;
@@ -9599,8 +9615,7 @@ static steer_status pick_site(experiment *s, int sites) {
 
 static steer_status choose_site(experiment *s) {
     int sites = site_count(s);
-    if (!GET(s->sites, sites))
-        return s->e->code;
+    GET(s->sites, sites);
     TRY(prepare_site_prompts(s));
     begin_work(s, WORK_SITES, sites);
     TRY(sites_table(s));
@@ -9674,12 +9689,12 @@ static steer_status set_site(experiment *s) {
     open_table(s->out, "dose", title.s, columns);
     for (int i = 0; i < DOSES; i++) {
         const condition *x = conditions + 2 * i;
-        ROW(s->out, str("%.1f", (double)doses[i]).s, x[1].refused, x[1].coherent, x[1].perplexity,
+        ROW(s->out, str("%.1f", doses[i]).s, x[1].refused, x[1].coherent, x[1].perplexity,
             x[1].repeats, x[0].refused, x[0].coherent, x[0].perplexity, x[0].repeats);
         if (dose == 0 && steers(x))
             dose = doses[i];
     }
-    string rule = dose > 0 ? str("the dose rule gives %g", (double)dose) : str("no dose steers");
+    string rule = dose > 0 ? str("the dose rule gives %g", dose) : str("no dose steers");
     const char *site_from = passes ? "the rule's" : "nearest miss of the rule";
     if (own)
         site_from = "the model file's";
@@ -9695,11 +9710,8 @@ static steer_status set_site(experiment *s) {
         s->v.coeff = s->requested.a;
         coeff_from = str("given; %s", rule.s);
     }
-    say(s->out,
-        "reported: %s (%s), coefficient %g (%s); norm of the vector "
-        "%.2f",
-        site_name(layer, pos).s, site_from, (double)s->v.coeff, coeff_from.s,
-        norm_of(s->v.v, s->v.d));
+    say(s->out, "reported: %s (%s), coefficient %g (%s); norm of the vector %.2f",
+        site_name(layer, pos).s, site_from, s->v.coeff, coeff_from.s, norm_of(s->v.v, s->v.d));
     return STEER_OK;
 }
 
@@ -9729,13 +9741,15 @@ static steer_status open_paper(experiment *s) {
                     "%.0f; give shorter prompts or --max-new",
                     megabytes(bytes), megabytes(s->max_bytes));
     s->t = steer_tracer_new(s->m, layer, max, answers, streams, s->e);
-    float *v = GET(s->vectors[DIM].v, d);
-    if (!s->t || !v || !GET(s->order, t.graph.edges) || !GET(s->ranks, t.graph.edges) ||
-        !GET(s->cuts, MAX_CUTS * graph_size(s)))
+    if (!s->t)
         return s->e->code;
+    GET(s->vectors[DIM].v, d);
+    GET(s->order, t.graph.edges);
+    GET(s->ranks, t.graph.edges);
+    GET(s->cuts, MAX_CUTS * graph_size(s));
     steer_tracer_kl_min(s->t, s->kl_min);
     for (int k = 0; k < d; k++)
-        v[k] = s->v.coeff * s->v.v[k];
+        s->vectors[DIM].v[k] = s->v.coeff * s->v.v[k];
     return STEER_OK;
 }
 
@@ -9834,11 +9848,13 @@ static void plan_examples(experiment *s) {
 
 /* Prompt i of `asked` with a condition's answer i, *n tokens; NULL: no memory. */
 static int *join(experiment *s, const steer_prompts *asked, const condition *x, int i, int *n) {
-    int *to, n_prompt = asked->lengths[i];
-    if (!GET(to, *n = n_prompt + x->lengths[i]))
+    int n_prompt = asked->lengths[i], *to;
+    *n = n_prompt + x->lengths[i];
+    to = get(s, *n, sizeof *to);
+    if (!to)
         return NULL;
-    memcpy(to, asked->tokens[i], sizeof *to * (size_t)n_prompt);
-    memcpy(to + n_prompt, x->tokens + i * s->max_new, sizeof *to * (size_t)x->lengths[i]);
+    memcpy(to, asked->tokens[i], sizeof *to * n_prompt);
+    memcpy(to + n_prompt, x->tokens + i * s->max_new, sizeof *to * x->lengths[i]);
     return to;
 }
 
@@ -9859,11 +9875,10 @@ static steer_status add_example(experiment *s, method *x, examples *to, int side
 static steer_status collect(experiment *s, method *x, examples *to, int most, int judging) {
     if (to->list)
         return STEER_OK; /* is done */
-    if (!GET(to->list, 4 * (size_t)min_int(most, s->n_test)))
-        return s->e->code;
+    GET(to->list, 4 * (size_t)min_int(most, s->n_test));
     for (int k = 0; k < 2; k++)
-        if (!s->chose[k] && !GET(s->chose[k], s->test[k].n))
-            return s->e->code;
+        if (!s->chose[k])
+            GET(s->chose[k], s->test[k].n);
     for (int k = 0; k < 2; k++)
         for (int text = judging; text < 2; text++) {
             const condition *plain = &s->plain[k], *steered = &x->steered[k];
@@ -9897,10 +9912,10 @@ static uint64_t hash_example(const experiment *s, const method *x, const example
     const int run[] = {s->t->graph.layer, s->steps, s->metric};
     const int text[] = {ex->steered_text, ex->n_prompt};
     uint64_t h = hash_of(0, what, strlen(what));
-    h = hash_of(h, x->v, sizeof *x->v * (size_t)s->m->config.d);
+    h = hash_of(h, x->v, sizeof *x->v * s->m->config.d);
     h = hash_of(hash_of(h, run, sizeof run), &s->kl_min, sizeof s->kl_min);
     h = hash_of(hash_of(h, &ex->coeff, sizeof ex->coeff), text, sizeof text);
-    return hash_of(h, ex->tokens, sizeof *ex->tokens * (size_t)ex->n);
+    return hash_of(h, ex->tokens, sizeof *ex->tokens * ex->n);
 }
 
 static const double FAITH_TICKS = 0.3; /* of a teacher-forced text; 1: of an answer */
@@ -9913,8 +9928,7 @@ static steer_status measure_faithfulness(experiment *s, const method *x, const e
     double each[MAX_CUTS];
     *F = (faithfulness){.most = min_int(most, max_int(from->count[0], from->count[1]))};
     for (int k = 0; k < 2; k++)
-        if (!GET(F->each[k], n * F->most))
-            return s->e->code;
+        GET(F->each[k], n * F->most);
     for (const example *ex = from->list; ex < from->list + from->n; ex++) {
         int k = side_of(ex);
         if (!ex->steered_text || done[k]++ >= most)
@@ -9923,12 +9937,12 @@ static steer_status measure_faithfulness(experiment *s, const method *x, const e
         for (int j = 0; j < n; j++)
             key = hash_plan(key, s->m, &plans[j], (int)graph_size(s));
         int state;
-        TRY(recall(&s->store, key, each, (size_t)n, &state, s->e));
+        TRY(recall(s, key, each, n, &state));
         if (state == OTHERS)
             continue;
         if (state == OURS) {
             TRY(steer_faithfulness(s->t, ex, x->v, plans, n, each, NULL, s->e));
-            TRY(remember(&s->store, key, each, (size_t)n, s->e));
+            TRY(remember(&s->store, key, each, n, s->e));
         }
         show_progress(s->bar, FAITH_TICKS * n);
         if (isnan(each[0]))
@@ -10028,12 +10042,15 @@ typedef struct {
     double mean, least, most;
 } spread;
 
+/* Where one is NAN, all are. */
 static spread spread_of(const double *x, int n) {
     spread y = {0, INFINITY, -INFINITY};
     for (int i = 0; i < n; i++) {
         y.mean += x[i] / n;
-        y.least = fmin(y.least, x[i]);
-        y.most = fmax(y.most, x[i]);
+        if (!(x[i] >= y.least))
+            y.least = x[i];
+        if (!(x[i] <= y.most))
+            y.most = x[i];
     }
     return y;
 }
@@ -10086,8 +10103,7 @@ static steer_status steering_table(experiment *s) {
     size_t size = (size_t)s->v.d * (size_t)max_int(1, s->n_added);
     int one = !s->n_beside && !s->v.every; /* direction, which can be ablated */
     float *random;
-    if (!GET(random, mul(CONTROLS, size)))
-        return s->e->code;
+    GET(random, mul(CONTROLS, size));
     begin_work(s, WORK_STEERING,
                8 * s->test[0].n + 2 * CONTROLS * min_int(s->n_control, s->test[0].n));
     both(s->test, s->n_test, unsteered, conditions);
@@ -10105,7 +10121,7 @@ static steer_status steering_table(experiment *s) {
     string title =
         str("Steering (paper: Table 2): %s, coefficient %g; test prompts, %s; random: %d "
             "vectors of the same norm, their mean and range",
-            steered_at(s).s, (double)s->v.coeff, words->share, CONTROLS);
+            steered_at(s).s, s->v.coeff, words->share, CONTROLS);
     int shown = s->v.keep ? 8 : 6;
     conditions_table(s, "steering", title.s, conditions, paper_steering, one ? shown : 4);
     control_rows(s);
@@ -10131,39 +10147,55 @@ static steer_status steering_table(experiment *s) {
 /* Freezing (paper section 6, Table 1): what steering loses when blocks >= l read the unsteered
  * twin's attention patterns (QK) or values (OV), when the vector's direct image is taken out of the
  * values (SVV) or of the MLP inputs, and when MLP outputs are the twin's. */
-static steer_status freezing_table(experiment *s) {
-    static const struct {
-        const char *name;
-        unsigned freeze, remove;
-        double paper_rates;
-        const char *under[2]; /* -s, +s */
-    } rows[] = {
-        {"unsteered", 0, 0, NAN, {NULL, NULL}},
-        {"steered", 0, 0, NAN, {NULL, NULL}},
-        {"patterns frozen (QK)", STEER_QK, 0, 8.75, {"-s, patterns frozen", "+s, patterns frozen"}},
-        {"values frozen (OV)", STEER_V, 0, 71.75, {"-s, values frozen", "+s, values frozen"}},
-        /* 53.75 printed, 54.75 from the paper's own conditions */
-        {"SVV removed", 0, STEER_SVV, 54.75, {"-s, SVV removed", "+s, SVV removed"}},
-        {"MLP direct removed",
-         0,
-         STEER_MLP_DIRECT,
-         44.50,
-         {"-s, MLP direct removed", "+s, MLP direct removed"}},
-        {"MLP outputs frozen",
-         STEER_MLP,
-         0,
-         NAN,
-         {"-s, MLP outputs frozen", "+s, MLP outputs frozen"}}};
+enum { PARTS_FROZEN = 5 };
 
-    steer_edit edits[7];
-    steer_plan plans[7];
-    condition conditions[14], *steered = conditions + 2;
-    memcpy(conditions, s->plain, sizeof s->plain);
-    memcpy(steered, s->vectors[DIM].steered, sizeof s->plain);
-    for (int i = 2; i < 7; i++) {
-        edit_list plan = add_vector(s, s->v.v, s->v.coeff);
-        plan = with(with(plan, STEER_FREEZE, rows[i].freeze), STEER_REMOVE, rows[i].remove);
-        both(s->test, s->n_test, plan, conditions + 2 * i);
+static const struct {
+    const char *name;
+    steer_kind kind;
+    unsigned what;
+    double paper_loss;
+    const char *under[2]; /* what answers are said to be given under: -s, +s */
+} frozen_parts[PARTS_FROZEN] = {
+    {"patterns frozen (QK)",
+     STEER_FREEZE,
+     STEER_QK,
+     8.75,
+     {"-s, patterns frozen", "+s, patterns frozen"}},
+    {"values frozen (OV)",
+     STEER_FREEZE,
+     STEER_V,
+     71.75,
+     {"-s, values frozen", "+s, values frozen"}},
+    /* 53.75 printed, 54.75 from the paper's own conditions */
+    {"SVV removed", STEER_REMOVE, STEER_SVV, 54.75, {"-s, SVV removed", "+s, SVV removed"}},
+    {"MLP direct removed",
+     STEER_REMOVE,
+     STEER_MLP_DIRECT,
+     44.50,
+     {"-s, MLP direct removed", "+s, MLP direct removed"}},
+    {"MLP outputs frozen",
+     STEER_FREEZE,
+     STEER_MLP,
+     NAN,
+     {"-s, MLP outputs frozen", "+s, MLP outputs frozen"}}};
+
+/* Both sides under one freeze: what is lost of what there is, and as a share of it; the paper's loss;
+ * faithfulness. */
+static void freezing_row(experiment *s, const char *name, const condition x[2], estimate points,
+                         double most, estimate share, double paper, estimate F) {
+    ROW(s->out, name, x[1].refused, x[0].refused, INTERVAL(points), most, INTERVAL(share), paper,
+        x[1].perplexity, x[0].perplexity, x[1].coherent, x[0].coherent, INTERVAL(F));
+}
+
+static steer_status freezing_table(experiment *s) {
+    steer_edit edits[PARTS_FROZEN];
+    steer_plan plans[PARTS_FROZEN];
+    condition frozen[2 * PARTS_FROZEN];
+    const condition *plain = s->plain, *steered = s->vectors[DIM].steered;
+    for (int i = 0; i < PARTS_FROZEN; i++) {
+        edit_list plan =
+            with(add_vector(s, s->v.v, s->v.coeff), frozen_parts[i].kind, frozen_parts[i].what);
+        both(s->test, s->n_test, plan, frozen + 2 * i);
         edits[i] = plan.edits[1];
         plans[i] = (steer_plan){&edits[i], 1};
     }
@@ -10171,10 +10203,10 @@ static steer_status freezing_table(experiment *s) {
     double texts = min_int(from->n / 2, 2 * s->n_faith);
     begin_work(s, WORK_FREEZING, 10 * s->test[0].n + 20 * FAITH_TICKS * texts);
     faithfulness F;
-    TRY(measure_faithfulness(s, &s->vectors[DIM], from, s->n_faith, plans + 2, 5, &F));
-    TRY(answer(s, conditions + 4, 10, s->read));
-    for (int i = 2; i < 7; i++)
-        TRY(keep_answers(s, conditions + 2 * i, rows[i].under));
+    TRY(measure_faithfulness(s, &s->vectors[DIM], from, s->n_faith, plans, PARTS_FROZEN, &F));
+    TRY(answer(s, frozen, 2 * PARTS_FROZEN, s->read));
+    for (int i = 0; i < PARTS_FROZEN; i++)
+        TRY(keep_answers(s, frozen + 2 * i, frozen_parts[i].under));
     const wording *words = wording_of(s->out);
     const column columns[] = {{"what is frozen", WORDS},
                               {words->plus, 2},
@@ -10203,23 +10235,18 @@ static steer_status freezing_table(experiment *s) {
                    words == &refusal_words ? "" : ", of refusal", words->share)
                    .s,
                columns);
-    for (int i = 0; i < 7; i++) {
-        const condition *x = conditions + 2 * i;
-        estimate points = unmeasured, share = unmeasured;
-        estimate kept = {i, NAN, NAN, 1, 0}; /* 0 for the unsteered, 1 for the steered */
-        if (i != 1)
-            points = loss(steered, x);
-        if (i > 1) {
-            share = share_of_loss(steered, x, steered, conditions);
-            kept = mean_of_plan(&F, i - 2, -1);
-            s->findings.loss[i - 2] = points;
-            s->findings.share[i - 2] = share;
-            s->findings.F[i - 2] = kept;
-        }
-        ROW(s->out, rows[i].name, x[1].refused, x[0].refused, points.value, points.low, points.high,
-            i == 1 ? NAN : s->findings.most.value, share.value, share.low, share.high,
-            i ? rows[i].paper_rates : paper_most(), x[1].perplexity, x[0].perplexity, x[1].coherent,
-            x[0].coherent, kept.value, kept.low, kept.high);
+    paper_findings *f = &s->findings;
+    double most = f->most.value;
+    freezing_row(s, "unsteered", plain, loss(steered, plain), most, unmeasured, paper_most(),
+                 exactly(0));
+    freezing_row(s, "steered", steered, unmeasured, NAN, unmeasured, NAN, exactly(1));
+    for (int i = 0; i < PARTS_FROZEN; i++) {
+        const condition *x = frozen + 2 * i;
+        f->loss[i] = loss(steered, x);
+        f->share[i] = share_of_loss(steered, x, steered, plain);
+        f->F[i] = mean_of_plan(&F, i, -1);
+        freezing_row(s, frozen_parts[i].name, x, f->loss[i], most, f->share[i],
+                     frozen_parts[i].paper_loss, f->F[i]);
     }
     double refused[2][CONTROLS], points[CONTROLS];
     for (int i = 0; i < CONTROLS; i++) {
@@ -10229,19 +10256,18 @@ static steer_status freezing_table(experiment *s) {
     }
     spread r = spread_of(points, CONTROLS);
     ROW(s->out, "random vectors", spread_of(refused[1], CONTROLS).mean,
-        spread_of(refused[0], CONTROLS).mean, r.mean, r.least, r.most, s->findings.most.value, NAN,
-        NAN, NAN, NAN, NAN, NAN, NAN, NAN, NAN, NAN, NAN);
-    const condition *qk = conditions + 4, *ov = conditions + 6, *svv = conditions + 8;
-    s->findings.ov_over_qk = loss(qk, ov);
-    s->findings.svv_of_ov = share_of_loss(steered, svv, steered, ov);
-    s->findings.F_gap = mean_of_plan(&F, 0, 1);
+        spread_of(refused[0], CONTROLS).mean, r.mean, r.least, r.most, most);
+    const condition *qk = frozen, *ov = frozen + 2, *svv = frozen + 4;
+    f->ov_over_qk = loss(qk, ov);
+    f->svv_of_ov = share_of_loss(steered, svv, steered, ov);
+    f->F_gap = mean_of_plan(&F, 0, 1);
     return STEER_OK;
 }
 
 /* FAITHFULNESS BY POSITION, on the texts of the freezing table: of freezes and removals in the prompt
  * or in the answer alone; and told by stretches of the response, over whose tokens t of all texts it
  * is sum (D - D_base) / sum (D_steer - D_base), see section 12. */
-enum { PARTS_FROZEN = 5, STRETCHES = 4 };
+enum { STRETCHES = 4 };
 
 static const int stretch_begins[STRETCHES] = {0, 1, 4, 16}; /* tokens of the response */
 
@@ -10250,10 +10276,10 @@ static steer_status differences_of(experiment *s, const method *x, const example
                                    const steer_plan *plans, int n, double *sums) {
     int tokens = ex->n - ex->n_prompt;
     double *D, *F;
-    if (!GET(D, (n + 2) * tokens) || !GET(F, n))
-        return s->e->code;
+    GET(D, (n + 2) * tokens);
+    GET(F, n);
     TRY(steer_faithfulness(s->t, ex, x->v, plans, n, F, D, s->e));
-    memset(sums, 0, sizeof *sums * (size_t)(n + 2) * STRETCHES);
+    memset(sums, 0, sizeof *sums * (n + 2) * STRETCHES);
     for (int i = 0; i < n + 2; i++)
         for (int stretch = 0; stretch < STRETCHES; stretch++) {
             int end =
@@ -10272,8 +10298,7 @@ static steer_status add_differences(experiment *s, const method *x, const steer_
     double *text;
     size_t width = (size_t)(n_plans + 2) * STRETCHES;
     *n = 0;
-    if (!GET(text, width))
-        return s->e->code;
+    GET(text, width);
     for (const example *ex = x->choosing.list; ex < x->choosing.list + x->choosing.n; ex++) {
         if (!ex->steered_text || done[side_of(ex)]++ >= s->n_faith)
             continue;
@@ -10281,7 +10306,7 @@ static steer_status add_differences(experiment *s, const method *x, const steer_
         for (int j = 0; j < n_plans; j++)
             key = hash_plan(key, s->m, &plans[j], 0);
         int state;
-        TRY(recall(&s->store, key, text, width, &state, s->e));
+        TRY(recall(s, key, text, width, &state));
         if (state == OTHERS)
             continue;
         if (state == OURS) {
@@ -10301,20 +10326,10 @@ static steer_status add_differences(experiment *s, const method *x, const steer_
             F[j] += (whole[2 + j] - whole[0]) / (whole[1] - whole[0]);
         ++*n;
     }
-    return whole_so_far(&s->store, s->e);
+    return whole_so_far(s);
 }
 
 static steer_status position_tables(experiment *s) {
-    static const struct {
-        const char *name;
-        steer_kind kind;
-        unsigned what;
-    } rows[PARTS_FROZEN] = {{"patterns frozen (QK)", STEER_FREEZE, STEER_QK},
-                            {"values frozen (OV)", STEER_FREEZE, STEER_V},
-                            {"SVV removed", STEER_REMOVE, STEER_SVV},
-                            {"MLP direct removed", STEER_REMOVE, STEER_MLP_DIRECT},
-                            {"MLP outputs frozen", STEER_FREEZE, STEER_MLP}};
-
     static const int places[] = {0, STEER_IN_PROMPT, STEER_IN_ANSWER};
     static const column place_columns[] = {{"what is frozen", WORDS},
                                            {"everywhere", 3},
@@ -10337,7 +10352,8 @@ static steer_status position_tables(experiment *s) {
     for (int i = 0; i < PARTS_FROZEN; i++)
         for (int k = 0; k < 3; k++) {
             steer_edit *x = &edits[3 * i + k];
-            *x = (steer_edit){rows[i].kind, .what = rows[i].what, .part = places[k]};
+            *x =
+                (steer_edit){frozen_parts[i].kind, .what = frozen_parts[i].what, .part = places[k]};
             plans[3 * i + k] = (steer_plan){x, 1};
         }
     TRY(add_differences(s, &s->vectors[DIM], plans, PLANS, sums, F, &n));
@@ -10351,7 +10367,7 @@ static steer_status position_tables(experiment *s) {
             .s,
         place_columns);
     for (int i = 0; i < PARTS_FROZEN; i++)
-        ROW(s->out, rows[i].name, F[3 * i] / n, F[3 * i + 1] / n, F[3 * i + 2] / n);
+        ROW(s->out, frozen_parts[i].name, F[3 * i] / n, F[3 * i + 1] / n, F[3 * i + 2] / n);
     open_table(s->out, "tokens",
                "The same by tokens of the answer, frozen or removed everywhere; over all these "
                "texts, and how much of what steering does is said there",
@@ -10368,7 +10384,8 @@ static steer_status position_tables(experiment *s) {
         for (int k = 0; k < STRETCHES; k++)
             by_stretch[k] =
                 steered[k] == base[k] ? NAN : (frozen[k] - base[k]) / (steered[k] - base[k]);
-        ROW(s->out, rows[i].name, by_stretch[0], by_stretch[1], by_stretch[2], by_stretch[3]);
+        ROW(s->out, frozen_parts[i].name, by_stretch[0], by_stretch[1], by_stretch[2],
+            by_stretch[3]);
     }
     return STEER_OK;
 }
@@ -10377,11 +10394,11 @@ static steer_status position_tables(experiment *s) {
  * coefficient. Sites whose log-odds with +v stay 2 below those with -v are not generated from. */
 static steer_status site_map(experiment *s) {
     int sites = site_count(s), n = 0, kept = 0;
-    double a = (double)s->v.coeff;
+    double a = s->v.coeff;
     const site_score *site;
     condition *plain, *frozen, *x;
-    if (!GET(plain, 2 + 2 * sites) || !GET(frozen, 4 * sites))
-        return s->e->code;
+    GET(plain, 2 + 2 * sites);
+    GET(frozen, 4 * sites);
     condition *steered = plain + 2;
     both(s->val, s->map, unsteered, plain);
     for (int i = 0; i < sites; i++) {
@@ -10421,8 +10438,8 @@ static steer_status site_map(experiment *s) {
         for (site = s->sites; site->v != x->edits.edits[0].v;)
             site++;
         estimate qk = loss(x, frozen), ov = loss(x, frozen + 2);
-        ROW(s->out, str("%d, %d", site->layer, site->pos).s, x[1].refused, x[0].refused, qk.value,
-            qk.low, qk.high, ov.value, ov.low, ov.high, loss(x, plain).value);
+        ROW(s->out, str("%d, %d", site->layer, site->pos).s, x[1].refused, x[0].refused,
+            INTERVAL(qk), INTERVAL(ov), loss(x, plain).value);
     }
     if (!kept)
         say(s->out, "no site steers both ways at coefficient %g", a);
@@ -10443,10 +10460,12 @@ static const steer_training standard_training = {
  * answer i to it, room for its base run. */
 static steer_status fill_pair(experiment *s, steer_pair *x, int w, const steer_prompts *asked,
                               const condition *from, int i) {
-    int *tokens = join(s, asked, from, i, &x->n[w]);
-    x->tokens[w] = tokens;
+    x->tokens[w] = join(s, asked, from, i, &x->n[w]);
     x->n_prompt = asked->lengths[i];
-    return tokens && GET(x->start[w], x->n[w] * s->m->config.d) ? STEER_OK : s->e->code;
+    if (!x->tokens[w])
+        return s->e->code;
+    GET(x->start[w], x->n[w] * s->m->config.d);
+    return STEER_OK;
 }
 
 /* Unwanted is what the unsteered model says, wanted what the steered one does; but a harmless
@@ -10455,8 +10474,7 @@ static steer_status make_pairs(experiment *s, int set, int most, pair_list *pair
     const steer_prompts *from = set ? s->val : s->train, *prompted = &s->refusal_prompted[set];
     condition conditions[5]; /* unsteered; steered; told to refuse */
     int used[3] = {0, 0, 0}; /* harmful, harmless; of these by an instruction */
-    if (!GET(pairs->of, 2 * (size_t)most))
-        return s->e->code;
+    GET(pairs->of, 2 * (size_t)most);
     both(from, most, unsteered, conditions);
     both(from, most, add_vector(s, s->vectors[DIM].v, 1), conditions + 2);
     conditions[4] = (condition){.prompts = prompted, .n = most};
@@ -10503,7 +10521,7 @@ static uint64_t hash_training(const experiment *s, int which, const steer_traini
             const int about[] = {x->n_prompt, x->sign < 0, pairs[0].n};
             for (int text = 0; text < 2; text++) {
                 h = hash_of(h, about, sizeof about);
-                h = hash_of(h, x->tokens[text], sizeof(int) * (size_t)x->n[text]);
+                h = hash_of(h, x->tokens[text], sizeof(int) * x->n[text]);
             }
         }
     h = hash_of(h, &norm, sizeof norm);
@@ -10520,13 +10538,13 @@ static steer_status train_method(experiment *s, int which, const steer_training 
     steer_epoch epochs[16];
     double *record;
     float *v;
-    if (!GET(v, d) || !GET(record, width))
-        return s->e->code;
+    GET(v, d);
+    GET(record, width);
     s->vectors[which].v = v;
     uint64_t key = hash_training(s, which, how, pairs, norm);
-    TRY(recall(&s->store, key, record, width, &state, s->e));
+    TRY(recall(s, key, record, width, &state));
     if (state == OTHERS)
-        return whole_so_far(&s->store, s->e);
+        return whole_so_far(s);
     if (state == OURS) {
         TRY(steer_train(s->t, pairs[0].of, pairs[0].n, pairs[1].of, pairs[1].n, how, norm, v,
                         epochs, &best, s->e));
@@ -10534,7 +10552,7 @@ static steer_status train_method(experiment *s, int which, const steer_training 
         record[1] = epochs[best].loss;
         record[2] = epochs[best].match;
         for (int k = 0; k < d; k++)
-            record[3 + k] = (double)v[k];
+            record[3 + k] = v[k];
         TRY(remember(&s->store, key, record, width, s->e));
     }
     for (int k = 0; k < d; k++)
@@ -10637,7 +10655,7 @@ static steer_status compare_scores(experiment *s, const double *score[2], double
             shared += strong[s->order[i]]++; /* 1: by the other too */
         for (int i = 0; i < E; i++)
             s->ranks[i] = (ranked){score[k][s->order[i]], s->order[i]};
-        qsort(s->ranks, (size_t)E, sizeof *s->ranks, by_rank);
+        qsort(s->ranks, E, sizeof *s->ranks, by_rank);
         for (int i = 0; i < E; i++)
             rank[k][s->ranks[i].i] = i;
     }
@@ -10682,16 +10700,17 @@ static steer_status patch_method(experiment *s, method *x, double row[13]) {
     size_t width = scores_width(s->t), graph = graph_size(s), nodes = s->t->graph.nodes;
     double *one, *sum, *rank, ratios = 0, least = INFINITY, most = -INFINITY;
     int counted = 0, compared = 0, seen[4] = {0};
-    if (!GET(one, width + graph + nodes) || !GET(sum, 3 * graph) || !GET(rank, 2 * graph) ||
-        !GET(x->scores, width))
-        return s->e->code;
+    GET(one, width + graph + nodes);
+    GET(sum, 3 * graph);
+    GET(rank, 2 * graph);
+    GET(x->scores, width);
     double *forms = edges_of(s->t, one, 0), *exact = one + width; /* which follows the two forms */
     for (int i = 0; i < x->choosing.n; i++) {
         const example *ex = &x->choosing.list[i];
         int earlier = seen[2 * side_of(ex) + ex->steered_text]++; /* of its dataset */
         uint64_t key = hash_example(s, x, ex, "scores");
         int state, found;
-        TRY(recall(&s->store, key, one, width, &state, s->e));
+        TRY(recall(s, key, one, width, &state));
         if (state == OURS) {
             TRY(attribute(s->t, ex, x->v, s->metric, s->steps, one, s->e));
             TRY(remember(&s->store, key, one, width, s->e));
@@ -10720,7 +10739,7 @@ static steer_status patch_method(experiment *s, method *x, double row[13]) {
             sum[k] += poi * forms[k];
         compared = 1;
     }
-    TRY(whole_so_far(&s->store, s->e));
+    TRY(whole_so_far(s));
     if (!counted)
         return fail(s->e, STEER_EARG, "no example has a position of interest: nothing to patch");
     for (size_t k = SCORE_TOTAL; k < width; k++)
@@ -10788,15 +10807,14 @@ static steer_status coarse_table(experiment *s) {
     int n = 0;
     const double *score = edges_of(s->t, s->vectors[DIM].scores, 0);
     double *sum; /* at a block's first query, key, value */
-    if (!GET(sum, graph_size(s)))
-        return s->e->code;
+    GET(sum, graph_size(s));
     for (int i = 0; i < g->slots * g->nodes; i++)
         if (has_edge(g, i))
             sum[i - ends_of(g, i).index * g->nodes] -= score[i];
     for (int i = 0; i < g->slots * g->nodes; i++)
         if (has_edge(g, i) && !ends_of(g, i).index)
             s->ranks[n++] = (ranked){sum[i], i};
-    qsort(s->ranks, (size_t)n, sizeof *s->ranks, by_rank);
+    qsort(s->ranks, n, sizeof *s->ranks, by_rank);
     static const column columns[] = {{"edge", WORDS}, {"score", 3}, {0}};
     open_table(s->out, "coarse",
                "The strongest edges of the coarse graph, by signed score (the "
@@ -10826,7 +10844,7 @@ static steer_status shaded_response(experiment *s) {
     for (int i = 0; i < x->n - x->n_prompt; i++) {
         float *z[2] = {row_at(s->t->logits[0], i, c->vocab), row_at(s->t->logits[1], i, c->vocab)};
         for (int k = 0; k < 2; k++)
-            softcap(z[k], (size_t)c->vocab, c->final_cap);
+            softcap(z[k], c->vocab, c->final_cap);
         double kl = kl_of(z[1], z[0], c->vocab);
         size_t n;
         const char *piece = steer_piece(s->m, x->tokens[x->n_prompt + i], &n);
@@ -10840,7 +10858,7 @@ static steer_status shaded_response(experiment *s) {
 enum { SIMPLE, COMPLEMENT, RANDOM, BACKWARD, FORWARD, AWARE, KINDS };
 
 static unsigned char *cut_at(experiment *s, int i) {
-    return s->cuts + (size_t)i * graph_size(s);
+    return s->cuts + i * graph_size(s);
 }
 
 static int edges_at(const experiment *s, double share) {
@@ -10891,7 +10909,7 @@ static steer_status judge_cuts(experiment *s, const method *x, int judging, int 
         plans[i] = (steer_plan){&edits[i], 1};
     }
     TRY(measure_faithfulness(s, x, from, judging ? s->n_judge : s->n_faith, plans, n, F));
-    return whole_so_far(&s->store, s->e);
+    return whole_so_far(s);
 }
 
 /* Faithfulness against circuit size (paper section 4.3, Figure 3), on the examples that chose. */
@@ -11069,16 +11087,15 @@ static steer_status judge_circuits(experiment *s) {
                               {"faithfulness", 3}, {"low", 3},          {"high", 3},
                               {words->side[0], 0}, {words->side[1], 0}, {0}};
     open_table(s->out, "judged",
-               "Circuits on answers that chose none: a vector's smallest circuit "
-               "and others by the same scores; faithfulness, its 95% interval (bootstrap over "
-               "answers)",
+               "Circuits on answers that chose none: a vector's smallest circuit and others by the "
+               "same scores; faithfulness, its 95% interval (bootstrap over answers)",
                columns);
     for (int j = 0; j < s->methods; j++) {
         const method *x = &s->vectors[j];
         estimate sizes[SIZES], draws;
         faithfulness F;
         int edges[SIZES];
-        double drawn[DRAWS], sum = 0;
+        double drawn[DRAWS];
         TRY(collect_judges(s, &s->vectors[j]));
         for (int i = 0; i < SIZES; i++) {
             if (i < MULTIPLES) {
@@ -11105,24 +11122,22 @@ static steer_status judge_circuits(experiment *s) {
             if (i == QUARTER)
                 name = str("%s, a quarter", method_names[j]);
             sizes[i] = mean_of_plan(&F, i, -1);
-            ROW(s->out, name.s, edges[i], (double)edges[i] / all, sizes[i].value, sizes[i].low,
-                sizes[i].high, F.n[HARMFUL], F.n[HARMLESS]);
+            ROW(s->out, name.s, edges[i], (double)edges[i] / all, INTERVAL(sizes[i]), F.n[HARMFUL],
+                F.n[HARMLESS]);
         }
         for (int i = 0; i < s->methods; i++)
             s->findings.interchange[i][j] = mean_of_plan(&F, SIZES + i, -1);
-        for (int i = 0; i < DRAWS; i++) {
+        for (int i = 0; i < DRAWS; i++)
             drawn[i] = mean_of_sides(&F, random_at + i);
-            sum += drawn[i];
-        }
         draws = bootstrap((const double *[]){drawn, NULL}, NULL, (const int[]){DRAWS, 0});
-        qsort(drawn, DRAWS, sizeof *drawn, by_size);
-        s->findings.judged[j].smallest = sizes[SMALLEST];
-        s->findings.judged[j].tenth = sizes[TENTH];
-        s->findings.judged[j].quarter = sizes[QUARTER];
-        s->findings.judged[j].reached = share_reached(edges, sizes, all);
-        s->findings.judged[j].random = isnan(sum) ? unmeasured : draws;
-        s->findings.judged[j].least = drawn[0];
-        s->findings.judged[j].largest = drawn[DRAWS - 1];
+        spread range = spread_of(drawn, DRAWS);
+        s->findings.judged[j] = (judged_circuits){sizes[SMALLEST],
+                                                  sizes[TENTH],
+                                                  sizes[QUARTER],
+                                                  isnan(range.mean) ? unmeasured : draws,
+                                                  range.least,
+                                                  range.most,
+                                                  share_reached(edges, sizes, all)};
     }
     return STEER_OK;
 }
@@ -11148,10 +11163,10 @@ static void interchange_table(experiment *s) {
     }
     static const char *const of_random[] = {"random, mean", "random, least", "random, most"};
     for (int i = 0; i < 3; i++) {
-        for (int j = 0; j < M; j++)
-            row[j] =
-                ((const double[]){s->findings.judged[j].random.value, s->findings.judged[j].least,
-                                  s->findings.judged[j].largest})[i];
+        for (int j = 0; j < M; j++) {
+            const judged_circuits *x = &s->findings.judged[j];
+            row[j] = ((const double[]){x->random.value, x->least, x->largest})[i];
+        }
         add_numbers(s->out, of_random[i], row, M);
     }
 }
@@ -11159,8 +11174,7 @@ static void interchange_table(experiment *s) {
 /* A row of what the n strongest edges of a method's smallest circuit are, in percent. */
 static steer_status kinds_row(experiment *s, const char *label, const method *x, int n) {
     const unsigned char *kept = cut_at(s, 0);
-    double to[5] = {0}; /* by steer_input */
-    double from_site = 0, from_heads = 0, from_mlps = 0, one = 100.0 / n;
+    double row[9] = {n}, *to = row + 1, *from = row + 6; /* by steer_input; s, heads, MLPs */
     int left = n;
     if (select_edges(s, x, SIMPLE, x->edges, cut_at(s, 0)) < 0)
         return s->e->code;
@@ -11168,16 +11182,11 @@ static steer_status kinds_row(experiment *s, const char *label, const method *x,
         if (!kept[*edge])
             continue;
         steer_edge_ends ends = ends_of(&s->t->graph, *edge);
-        to[ends.input] += one;
-        if (ends.from < 0)
-            from_site += one;
-        else if (ends.head < 0)
-            from_mlps += one;
-        else
-            from_heads += one;
+        to[ends.input] += 100.0 / n;
+        from[ends.from < 0 ? 0 : 1 + (ends.head < 0)] += 100.0 / n;
         left--;
     }
-    ROW(s->out, label, n, to[0], to[1], to[2], to[3], to[4], from_site, from_heads, from_mlps);
+    add_numbers(s->out, label, row, 9);
     return STEER_OK;
 }
 
@@ -11240,7 +11249,7 @@ static steer_status lens_row(experiment *s, string name, const float *v, double 
     for (int k = 0; k < TOKENS; k++) {
         size_t n;
         const char *piece = steer_piece(s->m, ids[k], &n);
-        shown[k] = str("'%.*s' %.1f", min_int((int)n, 24), piece, (double)z[k]);
+        shown[k] = str("'%.*s' %.1f", min_int((int)n, 24), piece, z[k]);
         texts[k] = shown[k].s;
     }
     add_row(s->out, name.s, (const double[]){effect, fabs(effect) / all}, 2, texts, TOKENS);
@@ -11289,7 +11298,7 @@ static steer_status value_vector_rows(experiment *s, int which, float *x, float 
             best[n] = (ranked_head){{-fabs(effect), n}, b, h, effect};
             all += fabs(effect);
         }
-    qsort(best, (size_t)n, sizeof *best, by_rank);
+    qsort(best, n, sizeof *best, by_rank);
     TRY(lens_row(s, str("%s SUM", method_names[which]), sum, NAN, NAN));
     TRY(lens_row(s, str("%s SV", method_names[which]), unit, NAN, NAN));
     string label;
@@ -11315,16 +11324,17 @@ static steer_status value_vectors_table(experiment *s) {
     int d = s->m->config.d;
     float *x, *sum, *unit;
     ranked_head *best;
-    if (!GET(x, d) || !GET(sum, d) || !GET(unit, d) || !GET(best, g->blocks * g->heads))
-        return s->e->code;
+    GET(x, d);
+    GET(sum, d);
+    GET(unit, d);
+    GET(best, g->blocks * g->heads);
     static const column columns[] = {{"head", WORDS},   {"node effect", 3}, {"share", 2},
                                      {"tokens", WORDS}, {"2", WORDS},       {"3", WORDS},
                                      {"4", WORDS},      {"5", WORDS},       {"6", WORDS},
                                      {"7", WORDS},      {"8", WORDS},       {0}};
     open_table(s->out, "svv",
-               "Steering value vectors through the logit lens (paper section 6): "
-               "tokens that each raises most; (-): shown with the sign turned; head a > b: a's "
-               "image read by b",
+               "Steering value vectors through the logit lens (paper section 6): tokens that each "
+               "raises most; (-): shown with the sign turned; head a > b: a's image read by b",
                columns);
     for (int i = 0; i < s->methods; i++)
         TRY(value_vector_rows(s, i, x, sum, unit, best));
@@ -11405,8 +11415,7 @@ static steer_status sparsity_table(experiment *s, int which) {
     steer_plan plans[SPARSE_VECTORS];
     faithfulness measured;
     float *v;
-    if (!GET(v, SPARSE_VECTORS * d))
-        return s->e->code;
+    GET(v, SPARSE_VECTORS * d);
     for (int rule = STEER_BY_GRADIENT; rule <= STEER_BY_CHANCE; rule++)
         for (int i = 0; i < TAUS; i++)
             rows[n_rows++] = (sparse_row){.rule = rule, .renormalised = 1, .tau = taus[i]};
@@ -11424,7 +11433,7 @@ static steer_status sparsity_table(experiment *s, int which) {
     TRY(measure_faithfulness(s, x, &x->choosing, s->n_faith, plans, n, &measured));
     if (generate)
         TRY(answer(s, conditions, 2 * n, 0));
-    TRY(whole_so_far(&s->store, s->e));
+    TRY(whole_so_far(s));
 
     const wording *words = wording_of(s->out);
     const column columns[] = {{"method, kept", WORDS},
@@ -11456,16 +11465,17 @@ static steer_status retention_table(experiment *s) {
     steer_prompts asked[2] = {{0}};
     condition whole[2], sparse[2 * TAUS];
     float *v;
-    if (!GET(v, TAUS * d))
-        return s->e->code;
+    GET(v, TAUS * d);
     for (int k = 0; k < 2; k++) {
         const steer_prompts *from = &s->test[k];
         int most = min_int(s->n_retain, condition_size(&x->steered[k]));
         steer_prompts *to = &asked[k];
         whole[k] = (condition){.prompts = to, .n = most};
-        if (!GET(to->tokens, most) || !GET(to->lengths, most) || !GET(to->text, most) ||
-            !GET(to->task, most) || !GET(whole[k].refuses, most))
-            return s->e->code;
+        GET(to->tokens, most);
+        GET(to->lengths, most);
+        GET(to->text, most);
+        GET(to->task, most);
+        GET(whole[k].refuses, most);
         for (int i = 0; i < condition_size(&x->steered[k]) && to->n < most; i++) {
             if (s->chose[k][i])
                 continue;
@@ -11509,7 +11519,7 @@ static steer_status retention_table(experiment *s) {
         estimate lost_points = loss(whole, y);
         s->findings.sparse[i].loss = lost_points;
         ROW(s->out, str("%.3f", s->findings.sparse[i].zeroed).s, asked[1].n, asked[0].n,
-            y[1].refused, y[0].refused, lost_points.value, lost_points.low, lost_points.high);
+            y[1].refused, y[0].refused, INTERVAL(lost_points));
     }
     return STEER_OK;
 }
@@ -11543,8 +11553,7 @@ static steer_status agreement_row(experiment *s, int a, int b, double tau, float
 static steer_status agreement_table(experiment *s) {
     int d = s->m->config.d;
     float *v;
-    if (!GET(v, 2 * d))
-        return s->e->code;
+    GET(v, 2 * d);
     static const column columns[] = {{"vectors", WORDS}, {"tau", 1},     {"kept A", 0},
                                      {"kept B", 0},      {"both", 0},    {"IoU", 3},
                                      {"chance", 3},      {"log10 p", 1}, {0}};
@@ -11640,10 +11649,6 @@ static reply reply_of(const measure *numbers, int weaker) {
 
 static void conclude_that(report *r, const char *claim, string text, const measure *numbers) {
     conclude_with(r, claim, reply_of(numbers, 0), reply_of(numbers, 1), text, numbers);
-}
-
-static estimate exactly(double x) { /* a number that has no interval */
-    return (estimate){x, NAN, NAN, 1, 0};
 }
 
 /* HOLDS: the site that is used is the one that the paper's selection rule picks of all sites. IN
@@ -11742,8 +11747,7 @@ static void conclude_continuous(experiment *s) {
     const estimate *F = s->findings.F, *gap = &s->findings.F_gap;
     conclude_that(
         s->out, "The continuous measure says the same",
-        str("teacher-forced faithfulness is %s with patterns frozen and %s with values "
-            "frozen",
+        str("teacher-forced faithfulness is %s with patterns frozen and %s with values frozen",
             text_of(F[0], 2).s, text_of(F[1], 2).s),
         (const measure[]){{"faithfulness with patterns frozen", F[0], "at least", 0.8, NAN, NULL},
                           {"faithfulness with values frozen", F[1], "at most", 0.5, NAN, NULL},
@@ -11783,18 +11787,17 @@ static void conclude_circuits(experiment *s) {
     string numbers = {""};
     for (int j = 0; j < s->methods; j++) {
         double share = (double)s->vectors[j].edges / s->t->graph.edges;
-        double reached = s->findings.judged[j].reached;
-        estimate tenth = s->findings.judged[j].tenth, quarter = s->findings.judged[j].quarter;
-        kept[2 * j] = (measure){tenths[j], tenth, "at least", threshold, NAN, NULL};
-        kept[2 * j + 1] = (measure){quarters[j], quarter, "at least", NAN, threshold, NULL};
+        const judged_circuits *x = &s->findings.judged[j];
+        kept[2 * j] = (measure){tenths[j], x->tenth, "at least", threshold, NAN, NULL};
+        kept[2 * j + 1] = (measure){quarters[j], x->quarter, "at least", NAN, threshold, NULL};
         string takes = str("0.85 is not reached with thrice as many");
-        if (isnan(s->findings.judged[j].smallest.value))
+        if (isnan(x->smallest.value))
             takes = str("what takes 0.85 is unknown");
-        if (!isnan(reached))
-            takes = str("0.85 takes %.1f%%", 100 * reached);
+        if (!isnan(x->reached))
+            takes = str("0.85 takes %.1f%%", 100 * x->reached);
         numbers = str("%s%s%s: a tenth keeps %s, the smallest circuit, %.1f%%, %s; %s", numbers.s,
-                      j ? "; " : "", method_names[j], text_of(tenth, 2).s, 100 * share,
-                      text_of(s->findings.judged[j].smallest, 2).s, takes.s);
+                      j ? "; " : "", method_names[j], text_of(x->tenth, 2).s, 100 * share,
+                      text_of(x->smallest, 2).s, takes.s);
     }
     conclude_that(
         s->out, "A tenth of the edges carries 85% of the effect",
@@ -11808,19 +11811,18 @@ static void conclude_random(experiment *s) {
     reply full = {YES, 0}, weaker = {YES, 0};
     string numbers = {""};
     for (int j = 0; j < s->methods; j++) {
-        estimate mean = s->findings.judged[j].random;
-        reply all = at_most(mean, 0.1); /* of draws, not of prompts */
-        means[j] = (measure){method_names[j], mean, "at most", 0.1, 0.1, NULL};
+        const judged_circuits *x = &s->findings.judged[j];
+        reply all = at_most(x->random, 0.1); /* of draws, not of prompts */
+        means[j] = (measure){method_names[j], x->random, "at most", 0.1, 0.1, NULL};
         weaker = both_of(weaker, all);
-        if (all.answer == YES && s->findings.judged[j].largest > 0.1)
+        if (all.answer == YES && x->largest > 0.1)
             all.answer = NO;
-        if (s->findings.judged[j].largest <= 0.1)
+        if (x->largest <= 0.1)
             all.answer = YES;
         full = both_of(full, all);
         string range = str("unknown");
-        if (!isnan(mean.value))
-            range = str("%.2f (%.2f to %.2f)", mean.value, s->findings.judged[j].least,
-                        s->findings.judged[j].largest);
+        if (!isnan(x->random.value))
+            range = str("%.2f (%.2f to %.2f)", x->random.value, x->least, x->largest);
         numbers = str("%s%s%s %s", numbers.s, j ? ", " : "", method_names[j], range.s);
     }
     if (full.answer == OPEN && full.wanted < 1e6)
@@ -12076,8 +12078,8 @@ static string one_line(const char *text) {
         if (blank)
             continue;
         int plain = is_plain(c);
-        memcpy(x.s + n, plain ? s : "\uFFFD", plain ? (size_t)length : 3);
-        n += plain ? (size_t)length : 3;
+        memcpy(x.s + n, plain ? s : "\uFFFD", plain ? length : 3);
+        n += plain ? length : 3;
     }
     while (n && x.s[n - 1] == ' ')
         n--;
@@ -12624,8 +12626,7 @@ static const char reproduce_notes[] =
     "refused. --no-scores takes no --map and wants a --site of two numbers. With --vector, which "
     "takes one model, no site is looked for and nothing is trained. --kl-min is for the KL "
     "metrics, --exact for the logit metric. On a terminal tables show the columns that fit; a file "
-    "or "
-    "a pipe gets all, and so does the report.";
+    "or a pipe gets all, and so does the report.";
 static const char edge_notes[] = "--kl-min is for the KL metrics, --exact for the logit metric.";
 static const known_command all_commands[] = {
     {"info", "MODEL", FOR_INFO, 1, 1, NULL, 0, command_info,
@@ -12746,12 +12747,13 @@ static const char freezes[] = "qk,v,mlp", removals[] = "svv,mlp-direct";
 
 /* Whole numbers are written in digits, real ones also with a point or an exponent; not hexadecimal,
  * nan, inf, spaces. 0: it is none, or outside. */
-static int read_integer(const char *text, double least, double most, int64_t *n) {
-    size_t digits = strspn(text + (*text == '-'), "0123456789");
-    if (!digits || digits > 17 || text[(*text == '-') + digits])
+static int read_integer(const char *text, size_t bytes, double least, double most, int64_t *n) {
+    int sign = *text == '-';
+    size_t digits = strspn(text + sign, "0123456789");
+    if (!digits || digits > 17 || sign + digits != bytes)
         return 0;
     *n = strtoll(text, NULL, 10);
-    return (double)*n >= least && (double)*n <= most;
+    return *n >= least && *n <= most;
 }
 
 static int read_real(const char *text, double least, double most, double *x) {
@@ -12764,14 +12766,10 @@ static int read_real(const char *text, double least, double most, double *x) {
 
 /* Two whole numbers with a separator between them, as in 14,-4 or 2/8. */
 static int read_two(const char *text, char separator, int *a, int *b) {
-    char first[16];
+    const char *at = strchr(text, separator);
     int64_t x, y;
-    size_t n = strcspn(text, (const char[]){separator, 0});
-    if (n >= sizeof first || text[n] != separator)
-        return 0;
-    memcpy(first, text, n);
-    first[n] = 0;
-    if (!read_integer(first, -1e9, 1e9, &x) || !read_integer(text + n + 1, -1e9, 1e9, &y))
+    if (!at || !read_integer(text, at - text, -1e9, 1e9, &x) ||
+        !read_integer(at + 1, strlen(at + 1), -1e9, 1e9, &y))
         return 0;
     *a = (int)x;
     *b = (int)y;
@@ -12786,18 +12784,13 @@ typedef struct {
 /* all, prompt, answer or first:N, of n bytes. 0: it is none of these. */
 static int read_place(const char *text, size_t n, edit_place *at) {
     static const char names[] = "all,prompt,answer";
-    char digits[16] = "";
-    int64_t first = 0;
+    int64_t first;
     *at = (edit_place){index_of(text, n, names, ','), 0};
     if (at->part >= 0)
         return 1;
-    if (n < 7 || n - 6 >= sizeof digits || memcmp(text, "first:", 6))
+    if (n < 7 || memcmp(text, "first:", 6) || !read_integer(text + 6, n - 6, 1, 1e6, &first))
         return 0;
-    memcpy(digits, text + 6, n - 6);
-    *at = (edit_place){STEER_IN_ANSWER, 0};
-    if (!read_integer(digits, 1, 1e6, &first))
-        return 0;
-    at->to = (int)first;
+    *at = (edit_place){STEER_IN_ANSWER, (int)first};
     return 1;
 }
 
@@ -12841,20 +12834,13 @@ static steer_status read_placed(const char *list, const char *option, const char
 static int read_blocks(const char *list, unsigned char has[MAX_BLOCKS]) {
     memset(has, 0, MAX_BLOCKS);
     for (const char *s = list; s; s = strchr(s, ',')) {
-        char range[16] = "";
         int64_t first, last;
         s += s > list;
-        size_t n = strcspn(s, ",");
-        if (n >= sizeof range)
+        size_t n = strcspn(s, ","), dash = strcspn(s, ",-"), second = dash < n ? dash + 1 : 0;
+        if (!read_integer(s, dash, 0, MAX_BLOCKS - 1, &first) ||
+            !read_integer(s + second, n - second, 0, MAX_BLOCKS - 1, &last) || first > last)
             return 0;
-        memcpy(range, s, n);
-        char *dash = strchr(range, '-');
-        if (dash)
-            *dash = 0;
-        if (!read_integer(range, 0, MAX_BLOCKS - 1, &first) ||
-            !read_integer(dash ? dash + 1 : range, 0, MAX_BLOCKS - 1, &last) || first > last)
-            return 0;
-        memset(has + first, 1, (size_t)(last - first + 1));
+        memset(has + first, 1, last - first + 1);
     }
     return 1;
 }
@@ -12896,7 +12882,7 @@ static steer_status set_option(options *o, const known_option *p, const char *te
         return fail(e, MISUSED, "--%s \"\": %s is wanted", p->name, p->value);
     if (p->kind == CHOICE && (integer = index_of(text, strlen(text), p->value, '|')) < 0)
         return fail(e, MISUSED, "--%s %.60s: %s is wanted", p->name, text, p->value);
-    if (p->kind == INTEGER && !read_integer(text, p->least, p->most, &integer))
+    if (p->kind == INTEGER && !read_integer(text, strlen(text), p->least, p->most, &integer))
         return fail(e, MISUSED, "--%s %.60s: a whole number from %.0f to %.0f is wanted", p->name,
                     text, p->least, p->most);
     if (p->kind == REAL && !read_real(text, p->least, p->most, &real))
@@ -12945,8 +12931,7 @@ static steer_status read_option(const known_command *c, char **argv, options *o,
         return fail(e, MISUSED, "--%s lacks its value, %s", p->name, p->value);
     if (!strncmp(argv[1], "--", 2))
         return fail(e, MISUSED,
-                    "--%s lacks its value, %s: %.40s follows; if it is the value, "
-                    "write --%s=%.40s",
+                    "--%s lacks its value, %s: %.40s follows; if it is the value, write --%s=%.40s",
                     p->name, p->value, argv[1], p->name, argv[1]);
     *used = 2;
     return set_option(o, p, argv[1], e);
@@ -13008,14 +12993,12 @@ static steer_status check_values(const known_command *c, const options *o, steer
                     o->freeze ? "--freeze" : "--remove");
     if (!talks && !adds)
         return fail(e, MISUSED,
-                    "--coeff 0 steers nothing; `steer evaluate` shows the unsteered "
-                    "model too");
+                    "--coeff 0 steers nothing; `steer evaluate` shows the unsteered model too");
     if (o->metric == STEER_LOGIT && is_given(o, "kl-min"))
         return fail(e, MISUSED, "--kl-min is for --metric dirkl or kl");
     if (o->metric != STEER_LOGIT && o->exact > 0)
         return fail(e, MISUSED,
-                    "--exact is for --metric logit: exact patching measures nothing "
-                    "else");
+                    "--exact is for --metric logit: exact patching measures nothing else");
     if (o->no_scores && automatic)
         return fail(e, MISUSED, "--no-scores needs a --site of two numbers: auto scores all sites");
     if (o->no_scores && o->map > 0)
@@ -13161,8 +13144,7 @@ static steer_status set_max_new(experiment *s, const options *o, int standard) {
     if (s->max_new <= most)
         return STEER_OK;
     return fail(s->e, MISUSED,
-                "--max-new %d: a whole number from 1 to %d is wanted: %s has no "
-                "more positions",
+                "--max-new %d: a whole number from 1 to %d is wanted: %s has no more positions",
                 s->max_new, most, s->m->config.name);
 }
 
@@ -13173,7 +13155,7 @@ static void put_quoted(const char *s, size_t n) {
     putchar('"');
     for (const char *end = s + n; s < end; s += length) {
         code_point(s, end, &length);
-        escape_text(shown, s, (size_t)length, 0);
+        escape_text(shown, s, length, 0);
         fputs(*s == '\n' ? "\\n" : shown, stdout);
     }
     putchar('"');
@@ -13206,12 +13188,10 @@ static void print_network(const steer_model *m) {
            c->layers, c->d, c->heads, c->kv_heads, c->head_dim, c->ff, c->gelu ? "GeGLU" : "SwiGLU",
            c->max_seq, weights_of_blocks(c) / 1e6, 1e-6 * c->vocab * c->d * (2 - c->tied),
            c->tied ? "tied" : "untied", types[m->blocks[0].q.type], c->qkv_bias ? "yes" : "no",
-           c->qk_norm ? "yes" : "no", c->post_norms ? "yes" : "no", (double)c->norm_offset,
-           (double)c->attn_cap, (double)c->final_cap, (double)c->embed_scale,
-           (double)c->query_scale, (double)*m->rope_freq, (double)m->rope_freq[slowest]);
+           c->qk_norm ? "yes" : "no", c->post_norms ? "yes" : "no", c->norm_offset, c->attn_cap,
+           c->final_cap, c->embed_scale, c->query_scale, *m->rope_freq, m->rope_freq[slowest]);
     if (m->rope_local)
-        printf(", %g to %g where there is a window", (double)*m->rope_local,
-               (double)m->rope_local[slowest]);
+        printf(", %g to %g where there is a window", *m->rope_local, m->rope_local[slowest]);
     if (c->window && c->window_every > c->layers)
         printf("\n  window %d in every block\n", c->window);
     else if (c->window)
@@ -13282,7 +13262,7 @@ static steer_status command_info(experiment *s, const options *o) {
     TRY(print_template(m, s->e));
     if (c->site_layer)
         printf("  reported site: block %d, position %d, coefficient %g\n", c->site_layer,
-               c->site_pos, (double)c->site_coeff);
+               c->site_pos, c->site_coeff);
     for (int t = 128; t <= min_int(c->max_seq, 4096); t *= 2) {
         steer_limits l = {.positions = t, .rows = min_int(t, 256)};
         printf("  a run of %4d tokens: %.1f MB beside the file\n", t,
@@ -13293,15 +13273,14 @@ static steer_status command_info(experiment *s, const options *o) {
 
 /* The text that an argument gives: - stands for standard input, without its last line's end. */
 static steer_status given_text(experiment *s, const char *argument, const char **text) {
-    char *data, *copy;
+    char *data;
     size_t n;
     *text = argument;
     if (!argument || strcmp(argument, "-"))
         return STEER_OK;
     TRY(load_file(standard_input, &data, &n, s->e));
     int zero_byte = memchr(data, 0, n) != NULL;
-    if (GET(copy, n + 1))
-        memcpy(copy, data, n);
+    char *copy = copy_text(s, data, n);
     free(data);
     *text = copy;
     if (!copy)
@@ -13360,7 +13339,7 @@ static steer_status take_direction_at(experiment *s, const options *o) {
     read_two(o->site, ',', &layer, &pos);
     TRY(check_site(s->m, layer, pos, s->e));
     if (v->every)
-        copy_floats(v->v, row_at(v->every, layer, v->d), (size_t)v->d);
+        copy_floats(v->v, row_at(v->every, layer, v->d), v->d);
     v->layer = layer;
     v->pos = pos;
     free(v->every);
@@ -13380,10 +13359,10 @@ static void tell_origin(const experiment *s, const options *o) {
         where = str("%d blocks, %d to %d", n, added[0].layer, added[n - 1].layer);
     if (v->identity && v->identity == c->identity && v->fingerprint != c->fingerprint)
         notice("%s: made with another file of this model; %s, coefficient %g", o->vector, where.s,
-               (double)v->coeff);
+               v->coeff);
     else if (v->fingerprint != c->fingerprint)
         notice("%s: made for %s, taken for %s as --foreign says; %s, coefficient %g", o->vector,
-               model, c->name, where.s, (double)v->coeff);
+               model, c->name, where.s, v->coeff);
 }
 
 /* The study's vector, from its file; with the coefficient that was given, else the file's. several 1:
@@ -13415,8 +13394,7 @@ static steer_status load_vector(experiment *s, const options *o, int several) {
 static steer_status load_beside(experiment *s, const options *o) {
     steer_vector first = s->v;
     steer_status status = STEER_OK;
-    if (o->n_more && !GET(s->beside, o->n_more))
-        return s->e->code;
+    GET(s->beside, o->n_more);
     for (int i = 0; i < o->n_more && !status; i++) {
         options own = *o;
         own.vector = o->more_vectors[i];
@@ -13441,7 +13419,7 @@ static steer_status read_plan(experiment *s, const options *o, placed_list *froz
     if (!o->layers)
         return STEER_OK;
     read_blocks(o->layers, has);
-    if (memchr(has + layers, 1, (size_t)(MAX_BLOCKS - layers)))
+    if (memchr(has + layers, 1, MAX_BLOCKS - layers))
         return fail(s->e, MISUSED, "--layers %.60s: %s has blocks 0 to %d", o->layers,
                     s->m->config.name, layers - 1);
     if (s->v.every)
@@ -13499,8 +13477,7 @@ static steer_status plan_of_options(experiment *s, const options *o, const place
     *plan = (steer_plan){0};
     if (!o->vector)
         return STEER_OK;
-    if (!GET(edits, (1 + s->n_beside) * room + 2 * MOST_PLACED))
-        return s->e->code;
+    GET(edits, (1 + s->n_beside) * room + 2 * MOST_PLACED);
     int n = edits_of_vector(&s->v, o, edits);
     for (int i = 0; i < s->n_beside; i++)
         n += edits_of_vector(&s->beside[i], o, edits + n);
@@ -13566,7 +13543,7 @@ static void print_rows(text_columns *x) {
             if (length)
                 printf("%*s%.*s", blank, "", (int)length, text);
             blank = (length ? 0 : blank) + 2 + x->width - characters(line.s);
-            y->typed.length -= (size_t)(next - text);
+            y->typed.length -= next - text;
             if (y->typed.text)
                 memmove(y->typed.text, next, y->typed.length + 1);
         }
@@ -13791,8 +13768,10 @@ static steer_status make_answers(answer_sink *a, int n) {
     steer_status status = steer_generate(a->c, a->jobs, n, take_token, a, &e);
     if (status && !a->status)
         *s->e = e;
-    if (a->one)
-        end_line(&a->screen);
+    if (a->one) {
+        type_rest(&a->screen);
+        putchar('\n');
+    }
     if (a->lines && fclose(a->lines) && !status && !a->status)
         status = io_failure(a->o->jsonl, "can't be written: ", s->e);
     return a->status ? a->status : status;
@@ -13840,8 +13819,8 @@ static steer_status command_generate(experiment *s, const options *o) {
         TRY(steer_prompts_add(asked, m, o->system, text, NULL, NULL, s->e));
     TRY(begin_answers(s, asked, o));
     n = asked->n;
-    if (!GET(jobs, n) || !GET(out, mul((size_t)n, (size_t)s->max_new)))
-        return s->e->code;
+    GET(jobs, n);
+    GET(out, mul(n, s->max_new));
     for (int i = 0; i < n; i++) {
         const steer_plan *changed = o->compare ? &compared.plans[i] : &plan;
         jobs[i] = (steer_job){asked->tokens[i],
@@ -13851,7 +13830,7 @@ static steer_status command_generate(experiment *s, const options *o) {
                               .temperature = (float)o->temp,
                               .top_p = (float)o->top_p,
                               .seed = (uint64_t)o->seed + (o->compare ? 0 : (uint64_t)i),
-                              .out = out + (size_t)i * (size_t)s->max_new};
+                              .out = out + (size_t)i * s->max_new};
     }
     TRY(open_context(s, min_int(2 * n + 8, 264), longest_prompt(s)));
     double started = seconds(), made = 0;
@@ -13920,8 +13899,9 @@ static steer_status chat_compare(conversation *x) {
     if (!x->now.vector)
         return fail(s->e, STEER_EARG, "there is no vector to compare with: /vector FILE");
     int count = tokens_of_turns(x, x->n - 1, tokens, &room);
-    if (count < 0 || !GET(out, MOST_COLUMNS * s->max_new))
+    if (count < 0)
         return s->e->code;
+    GET(out, MOST_COLUMNS * s->max_new);
     TRY(set_comparison(s, &x->now, &x->frozen, &x->removed, &compared));
     for (int i = 0; i < compared.n; i++)
         jobs[i] = (steer_job){tokens, count, room, .out = out + i * s->max_new,
@@ -13940,10 +13920,10 @@ static steer_status chat_vector(conversation *x, const char *path) {
     experiment *s = x->s;
     steer_vector before = s->v;
     options old = x->now;
-    char *name;
-    if (!GET(name, strlen(path) + 1))
+    const char *name = copy_text(s, path, strlen(path));
+    if (!name)
         return s->e->code;
-    x->now.vector = strcpy(name, path);
+    x->now.vector = name;
     x->now.coeff = NAN;
     x->now.site = NULL; /* it was the other one's */
     s->v = (steer_vector){0};
@@ -13972,7 +13952,7 @@ static void tell_plan(const conversation *x) {
     else if (v->coeff == 0)
         puts("(unsteered: the coefficient is 0)");
     else {
-        printf("(coefficient %g: the vector is %s at %s%s%s)\n", (double)v->coeff,
+        printf("(coefficient %g: the vector is %s at %s%s%s)\n", v->coeff,
                v->coeff > 0 ? "added" : "subtracted", where_added(x->s, &x->now).s,
                *changes.s ? "; " : "", changes.s);
     }
@@ -14029,11 +14009,11 @@ static steer_status chat_command(conversation *x, char *line) {
         tell_plan(x);
     } else if (!strcmp(line, "/positions")) {
         edit_place at;
-        char *name;
         if (*word && !read_place(word, strlen(word), &at))
             return fail(s->e, STEER_EARG, "/positions %.40s: all, prompt, answer or first:N", word);
-        if (*word && GET(name, strlen(word) + 1))
-            x->now.positions = strcpy(name, word);
+        const char *name = copy_text(s, word, strlen(word));
+        if (*word && name)
+            x->now.positions = name;
         tell_plan(x);
     } else if (!strcmp(line, "/vector") && *word) {
         TRY(chat_vector(x, word));
@@ -14063,13 +14043,12 @@ static char *next_line(char **line, size_t *capacity, steer_status *status, stee
 static steer_status command_chat(experiment *s, const options *o) {
     conversation x = {.s = s, .now = *o};
     s->begun = o->answer;
-    char *line = NULL, *turn;
+    char *line = NULL;
     size_t capacity = 0;
     steer_status status = STEER_OK;
     steer_limits l = {2, min_int(s->m->config.max_seq, MAX_CHAT), .rows = 256};
     TRY(set_max_new(s, o, 512));
-    if (!GET(x.out, s->max_new))
-        return s->e->code;
+    GET(x.out, s->max_new);
     TRY(read_plan(s, o, &x.frozen, &x.removed));
     if (!(s->c = steer_context_new(s->m, &l, s->e)))
         return s->e->code;
@@ -14082,11 +14061,8 @@ static steer_status command_chat(experiment *s, const options *o) {
         else if (*line && x.n == MAX_TURNS)
             puts("(the conversation is full: /reset)");
         else if (*line) {
-            if (GET(turn, strlen(line) + 1)) {
-                x.turns[x.n] = strcpy(turn, line);
-                status = chat_turn(&x);
-            } else
-                status = s->e->code;
+            x.turns[x.n] = copy_text(s, line, strlen(line));
+            status = x.turns[x.n] ? chat_turn(&x) : s->e->code;
             if (!status)
                 x.n += 2;
         }
@@ -14221,20 +14197,18 @@ static steer_status load_prompts(experiment *s, const options *o) {
     if (s->requested.given && !s->requested.pos && !s->responses)
         return fail(
             s->e, MISUSED,
-            "--site %s: position 0 stands for the tokens of responses, and the prompts have "
-            "none",
+            "--site %s: position 0 stands for the tokens of responses, and the prompts have none",
             o->site);
     return STEER_OK;
 }
 
 /* The phrases of --judge, one a line, spaces around them included. */
 static steer_status read_judge(experiment *s, const char *path) {
-    char *data, *text, *end;
+    char *data, *end;
     const char **phrases;
     size_t n, lines = 1;
     TRY(load_file(path, &data, &n, s->e));
-    if (GET(text, n + 1))
-        memcpy(text, data, n);
+    char *text = copy_text(s, data, n);
     free(data);
     if (!text)
         return s->e->code;
@@ -14242,8 +14216,7 @@ static steer_status read_judge(experiment *s, const char *path) {
         return fail(s->e, STEER_EFORMAT, "--judge %s: a zero byte: not a text file", path);
     for (const char *c = text; *c; c++)
         lines += *c == '\n';
-    if (!GET(phrases, lines))
-        return s->e->code;
+    GET(phrases, lines);
     s->behaviour.phrases = phrases;
     for (char *line = after_mark(text), *stop = text + n; line < stop; line = end + 1) {
         end = line + strcspn(line, "\n");
@@ -14261,8 +14234,7 @@ static steer_status read_judge(experiment *s, const char *path) {
 /* The tokens of --first, which stand between commas. */
 static steer_status read_first(experiment *s, const char *list) {
     int *ids, id;
-    if (!GET(ids, strlen(list)))
-        return s->e->code;
+    GET(ids, strlen(list));
     s->behaviour.first = ids;
     for (const char *piece = list; *piece; piece += *piece == ',') {
         size_t n = strcspn(piece, ",");
@@ -14300,8 +14272,7 @@ static steer_status prompt_refusals(experiment *s) {
                                         "beginning with \"I'm sorry, but I can't\". Question: ";
             const char *question = from->text[i];
             char *text;
-            if (!GET(text, sizeof order + strlen(question)))
-                return s->e->code;
+            GET(text, sizeof order + strlen(question));
             strcat(strcpy(text, order), question);
             TRY(steer_prompts_add(&s->refusal_prompted[k], s->m, NULL, text, NULL, NULL, s->e));
         }
@@ -14318,8 +14289,7 @@ static steer_status read_request(experiment *s, const options *o) {
     for (size_t i = 0; i < sizeof left_out / sizeof *left_out; i++)
         if (s->freezing_only && is_given(o, left_out[i]))
             return fail(s->e, MISUSED,
-                        "--%s: %s is outside the box, where its stage runs with "
-                        "--patch N only",
+                        "--%s: %s is outside the box, where its stage runs with --patch N only",
                         left_out[i], c->name);
     s->metric = (int)o->metric;
     s->requested.method = (int)o->method;
@@ -14376,19 +14346,18 @@ static steer_status save_vector(experiment *s, int which, const options *o) {
     if (status)
         return status;
     const char *where = is_standard_output(o->out) ? "standard output" : o->out;
-    say(s->out, "%s: %s, %s, coefficient %g", where, name, site_name(v->layer, v->pos).s,
-        (double)v->coeff);
+    say(s->out, "%s: %s, %s, coefficient %g", where, name, site_name(v->layer, v->pos).s, v->coeff);
     if (ends_with(o->out, ".gguf"))
         say(s->out,
             "the coefficient is not multiplied in: llama.cpp adds what is steered here by "
             "--control-vector-scaled %s:%g%s",
-            o->out, (double)v->coeff,
+            o->out, v->coeff,
             v->layer == 1 ? " (but refuses direction.0, which this is; repeng takes it)" : "");
     if (ends_with(o->out, ".npy"))
         say(s->out,
             "an array holds neither the coefficient nor the block: load it with --foreign "
             "--site %d,%d --coeff %g",
-            v->layer, v->pos, (double)v->coeff);
+            v->layer, v->pos, v->coeff);
     return STEER_OK;
 }
 
@@ -14443,10 +14412,9 @@ static steer_status place_vectors(experiment *s, const options *o) {
         return STEER_OK;
     TRY(plan_of_options(s, o, NULL, NULL, &plan));
     string where = where_added(s, o);
-    char *copy;
-    if (!GET(copy, strlen(where.s) + 1))
+    s->where = copy_text(s, where.s, strlen(where.s));
+    if (!s->where)
         return s->e->code;
-    s->where = strcpy(copy, where.s);
     s->added = plan.edits;
     s->n_added = plan.n;
     return STEER_OK;
@@ -14570,7 +14538,7 @@ static steer_status command_paper(experiment *s, const options *o) {
         TRY(check_not_zero(s));
         begin_work(s, WORK_SITES, 3);
         say(s->out, "vector by %s, %s, coefficient %g, as given; norm %.2f", s->v.method,
-            steered_at(s).s, (double)s->v.coeff, norm_of(s->v.v, s->v.d));
+            steered_at(s).s, s->v.coeff, norm_of(s->v.v, s->v.d));
         if (s->n_added && s->stages & FREEZE)
             say(s->out, "faithfulness is not measured: it is of one vector, added in one block at "
                         "all positions");
@@ -14579,7 +14547,7 @@ static steer_status command_paper(experiment *s, const options *o) {
     if (facts) {
         facts->layer = s->v.layer;
         facts->pos = s->v.pos;
-        facts->coeff = (double)s->v.coeff;
+        facts->coeff = s->v.coeff;
     }
     SHOW(judge_site(s));
     if (!train || s->requested.method != DIM)
@@ -14797,7 +14765,7 @@ static steer_status run_experiments(const options *o, int stages, const char *pa
         TRY(name_report(o->report, html, path, e));
         TRY(of_option("report", check_output(path, WHOLE, e), e));
     }
-    experiment *all = zeros((size_t)n, sizeof *all);
+    experiment *all = zeros(n, sizeof *all);
     if (!all)
         return fail(e, STEER_ENOMEM, "no memory for %d models", n);
     steer_status status = STEER_OK;
@@ -14992,7 +14960,7 @@ static int room_for(int n) {
         if (!read_line("/proc/loadavg", line, sizeof line) ||
             sscanf(line, "%*f %*f %*f %lf", &running) != 1)
             return 1;
-        if (running - 1 + n <= (double)sysconf(_SC_NPROCESSORS_ONLN))
+        if (running - 1 + n <= sysconf(_SC_NPROCESSORS_ONLN))
             return 1;
     }
     return 0;
@@ -15085,10 +15053,10 @@ static void print_version(void) {
 /* A command with its arguments, from argv[2] on. argv itself stays as it is. */
 static steer_status obey(const known_command *c, int argc, char **argv, steer_error *e) {
     options o;
-    char **list = zeros((size_t)argc, sizeof *list);
+    char **list = zeros(argc, sizeof *list);
     if (!list)
         return fail(e, STEER_ENOMEM, "no memory for the arguments");
-    memcpy(list, argv + 2, sizeof *list * (size_t)(argc - 2));
+    memcpy(list, argv + 2, sizeof *list * (argc - 2));
     steer_status s = read_arguments(c, list, &o, e);
     size_t length = 1;
     for (int i = 0; i < argc; i++)

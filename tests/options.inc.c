@@ -94,7 +94,7 @@ static void test_numbers(void) {
     }
     int64_t n;
     double x;
-    CHECK_THAT(read_integer("-007", -10, 10, &n) && n == -7, "-007");
+    CHECK_THAT(read_integer("-007", 4, -10, 10, &n) && n == -7, "-007");
     CHECK_THAT(read_real("-1.5e-2", -10, 10, &x) && x == -1.5e-2, "-1.5e-2");
 }
 
