@@ -2119,6 +2119,8 @@ struct steer_context {
     int *place;      /* [rows] the place of each of the caller's rows */
     int *twin_place; /* [rows] the place of the twin's row, or -1 */
     int *count;      /* [layers] rows that run in block b: the first count[b] places */
+    int read_from;   /* the tracer's: rows of positions from this one on, counted from 1, are read
+                        behind the last block; 0: those of the tape */
 
     /* Activations of the block that runs, by place. */
     float *x, *xn, *out; /* [rows][d] residual, normalised, what a branch adds */
@@ -2718,6 +2720,49 @@ static void cut_attention_inputs(steer_context *c, int b);
 static void cut_head_deltas(steer_context *c, int b);
 static void cut_delta(steer_context *c, int node, float *x);
 
+/* Whether what the last block makes of the row at place r is read, behind its keys and values. */
+static int is_read(const steer_context *c, int r) {
+    const steer_row *row = batch_row(c, r);
+    const stream *s = stream_at(c, r);
+    for (int i = 0; i < s->n_edits; i++) { /* those that act there are counted */
+        const steer_edit *edit = &s->edits[i];
+        if (edit->kind == STEER_ABLATE || edit->kind == STEER_REMOVE ||
+            (edit->kind == STEER_ADD && edit->layer == c->m->config.layers))
+            return 1;
+    }
+    return row->logits || (c->read_from ? row->pos + 1 >= c->read_from : row->tape);
+}
+
+/* Such rows, and their twins, move to the first places of the batch; returns how many they are. */
+static int keep_read(steer_context *c, int n) {
+    int d = c->m->config.d, q_width = c->m->config.heads * c->m->config.head_dim, kept = 0;
+    if (c->cuts)
+        return n;
+    for (int r = 0; r < n; r++)
+        c->place[c->order[r]] = -1;
+    for (int r = 0; r < n; r++)
+        for (int w = is_read(c, r) ? r : -1; w >= 0 && c->place[c->order[w]] < 0;
+             w = c->twin_place[w])
+            c->place[c->order[w]] = w;
+    for (int r = 0; r < n; r++)
+        if (c->twin_place[r] >= 0)
+            c->twin_place[r] = c->order[c->twin_place[r]]; /* the caller's row, for now */
+    for (int r = 0; r < n; r++) {
+        int i = c->order[r];
+        if (c->place[i] < 0)
+            continue;
+        memmove(row_at(c->x, kept, d), row_at(c->x, r, d), sizeof(float) * d);
+        memmove(row_at(c->q, kept, q_width), row_at(c->q, r, q_width), sizeof(float) * q_width);
+        c->twin_place[kept] = c->twin_place[r];
+        c->order[kept] = i;
+        c->place[i] = kept++;
+    }
+    for (int r = 0; r < kept; r++)
+        if (c->twin_place[r] >= 0)
+            c->twin_place[r] = c->place[c->twin_place[r]];
+    return kept;
+}
+
 static void add_bias(float *y, const float *bias, int width, int n) { /* bias NULL: none */
     for (int r = 0; r < n && bias; r++)
         add_scaled(row_at(y, r, width), 1, bias, width);
@@ -2761,6 +2806,8 @@ static void run_block(steer_context *c, int b, int n) {
     record(c, tape->q, c->q, q_width, b, n);
     record(c, tape->k, c->k, kv_width, b, n);
     record(c, tape->v, c->v, kv_width, b, n);
+    if (b == config->layers - 1)
+        n = c->count[b] = keep_read(c, n);
     PARALLEL_FOR_PAIRS(c->threads)
     for (int r = 0; r < n; r++)
         for (int g = 0; g < config->kv_heads; g++)
@@ -2939,8 +2986,9 @@ steer_status steer_run(steer_context *c, const steer_row *rows, int n, const ste
     for (int b = 0; b < config->layers; b++)
         if (c->count[b])
             run_block(c, b, c->count[b]);
-    add_vectors(c, config->layers, n); /* EDIT */
-    record(c, c->tape.resid, c->x, config->d, config->layers, n);
+    int left = c->count[config->layers - 1];
+    add_vectors(c, config->layers, left); /* EDIT */
+    record(c, c->tape.resid, c->x, config->d, config->layers, left);
     if (c->cuts)
         read_slots(c, c->graph.slots - 1, 1, c->m->final_norm, c->slot_x); /* EDIT */
 
@@ -3583,8 +3631,13 @@ static void back_share(float *y, int ys, const float *x, int xs, const weight *w
     for (int c = 0; c < p.rows; c += KB) {
         int kc = min_int(KB, p.rows - c);
         for (int i = 0; i < kc; i++) {
+            int next =
+                c + KB + i; /* a row of the next block or, behind the last, of the next share */
             unpack(panel + i * PW, w, p.row + c + i, p.col + j, n);
-            fetch(w, p.row + c + i, p.col + j + PW, PW); /* the next share's */
+            if (next < p.rows)
+                fetch(w, p.row + next, p.col + j, PW);
+            else
+                fetch(w, p.row + i, p.col + j + PW, PW);
         }
         if (n == PW) {
             times(y + j, ys, x + c, xs, rows, panel, PW, kc, PW, add || c);
@@ -5303,31 +5356,32 @@ typedef struct {         /* scratch of a backward pass over n positions */
     int threads;
 } back_scratch;
 
-/* In the forward pass this was y = norm(x), rows [n][d]: to += J^T dy. */
+/* In the forward pass this was y = norm(x), rows [n][d] from `from` on: to += J^T dy. */
 static void norm_rows_back(const steer_config *config, float *to, float *dy, float *x,
-                           const float *norm, int n) {
+                           const float *norm, int from, int n) {
     PARALLEL_FOR
-    for (int t = 0; t < n; t++)
+    for (int t = from; t < n; t++)
         rmsnorm_back(row_at(to, t, config->d), row_at(dy, t, config->d), row_at(x, t, config->d),
                      norm, config->norm_offset, config->norm_eps, config->d);
 }
 
-/* sums[i] += this pass's share of x [n][d]. */
-static void accumulate(const gradients *g, float *sums, int i, float *x, int d) {
-    add_rows(row_at(sums, i * g->n, d), g->share, x, d, g->n);
+/* sums[i] += this pass's share of x [n][d], rows before `from` left out. */
+static void accumulate(const gradients *g, float *sums, int i, float *x, int d, int from) {
+    add_rows(row_at(sums, i * g->n + from, d), g->share, row_at(x, from, d), d, g->n - from);
 }
 
-/* The slot that is a whole norm's output, that of block b's MLP or lm_head's, with its G: dx += J^T
- * G; G into the sums. x [n][d] is what was normed. */
+/* The slot that is a whole norm's output, that of block b's MLP or lm_head's, with its G, 0 before
+ * row `from`: dx += J^T G; G into the sums. x [n][d] is what was normed. */
 static void whole_back(const steer_config *config, back_scratch *s, gradients *g, int b, int slot,
-                       float *x, const float *norm, float *dx, int n) {
+                       float *x, const float *norm, float *dx, int from, int n) {
     int d = config->d;
-    norm_rows_back(config, dx, s->G, x, norm, n);
+    norm_rows_back(config, dx, s->G, x, norm, from, n);
     if (!g)
         return;
-    accumulate(g, g->whole[0], b, s->G, d);
+    accumulate(g, g->whole[0], b, s->G, d, from);
+    memset(g->along + slot * n, 0, sizeof *g->along * from);
     PARALLEL_FOR
-    for (int t = 0; t < n; t++) {
+    for (int t = from; t < n; t++) {
         const float *G = row_at(s->G, t, d), *x_t = row_at(x, t, d);
         float *gained = row_at(s->branch, t, d), r = inverse_rms(x_t, d, config->norm_eps);
         for (int k = 0; k < d; k++)
@@ -5367,15 +5421,17 @@ static void keep_heads(const steer_config *config, const steer_tape *tape, const
 }
 
 /* Of what a branch adds to the stream, P(x) with x = W y, an array of the tape that P alone reads:
- * to = dm/dy = W^T P^T dx. */
+ * to = dm/dy = W^T P^T dx, 0 before row `from` as dx is. */
 static void branch_back(const steer_config *config, back_scratch *s, float *to, float *dx,
                         const steer_tape *tape, float *x, int b, const float *norm, const weight *w,
-                        int n) {
+                        int from, int n) {
+    float *dy = config->post_norms ? s->branch : dx;
     if (config->post_norms) {
-        memset(s->branch, 0, sizeof *s->branch * n * config->d);
-        norm_rows_back(config, s->branch, dx, tape_at(tape, x, config->d, b, 0), norm, n);
+        memset(dy, 0, sizeof *dy * n * config->d);
+        norm_rows_back(config, dy, dx, tape_at(tape, x, config->d, b, 0), norm, from, n);
     }
-    matmul_back(to, config->post_norms ? s->branch : dx, w, n);
+    memset(to, 0, sizeof *to * from * w->cols);
+    matmul_back(row_at(to, from, w->cols), row_at(dy, from, config->d), w, n - from);
 }
 
 /* cap(scale q[t] · k[u]) of head h of block b for the positions u that t sees, into capped[u];
@@ -5431,10 +5487,10 @@ static void copy_head(const steer_config *config, float *to, const float *from, 
 /* Head h of block b: from dz its dq, and its share dk, dv of the keys' and values' gradients. In
  * the forward pass this was, at each position t, for the positions u <= t that it sees,
  *     capped[u] = cap(scale q[t] · k[u]),   p = softmax(capped),   z[t] = sum_u p[u] v[u]
- * BACK_ROWS queries at a time, with ds = dm/d(q · k):
+ * BACK_ROWS queries at a time, with ds = dm/d(q · k), dz 0 before row `begun`:
  *     dp = dz v^T,   dq = ds k,   dk += ds^T q,   dv += p^T dz */
 static void attend_back(const steer_model *m, const steer_tape *tape, const back_scratch *s, int b,
-                        int h, int n, float *scratch) {
+                        int h, int begun, int n, float *scratch) {
     const steer_config *config = &m->config;
     int hd = config->head_dim, vd = value_width(config), kv_width = config->kv_heads * hd;
     int q_width = config->heads * hd, group = h / (config->heads / config->kv_heads);
@@ -5447,9 +5503,9 @@ static void attend_back(const steer_model *m, const steer_tape *tape, const back
     copy_head(config, k, tape_at(tape, tape->k, kv_width, b, 0) + group * hd, kv_width, n);
     copy_head(config, v, tape_at(tape, tape->v, kv_width, b, 0) + group * hd, kv_width, n);
     copy_head(config, dz, s->dz + h * hd, q_width, n);
-    memset(dk, 0, sizeof *dk * 2 * plane); /* dv, too */
+    memset(dq, 0, sizeof *dq * 3 * plane); /* dk and dv, too */
 
-    for (int from = 0; from < n; from += BACK_ROWS) {
+    for (int from = begun / BACK_ROWS * BACK_ROWS; from < n; from += BACK_ROWS) {
         int nt = min_int(BACK_ROWS, n - from), first = window_first(config, b, from);
         int nu = from + nt - first; /* positions that any of these queries sees, from `first` on */
         const float *k_seen = row_at(k, first, vd), *v_seen = row_at(v, first, vd);
@@ -5540,9 +5596,10 @@ static void groups_back(const steer_context *c, const steer_tape *tape, const ba
                   turn);
 }
 
-/* dx: in, dm/d(output of the final norm) [n][d]; out, dm/dx_l, l = tape->first, what is added to
- * x_l included. Rows 0 .. n-1 of the tape are the positions. g: NULL, or sums to add to. */
-static void backward(const steer_context *c, const steer_tape *tape, int n, float *dx,
+/* dx: in, dm/d(output of the final norm) [n][d], 0 before row `first`, which the tape need not have
+ * behind the last block's keys and values; out, dm/dx_l, l = tape->first, what is added to x_l
+ * included. Rows 0 .. n-1 of the tape are the positions. g: NULL, or sums to add to. */
+static void backward(const steer_context *c, const steer_tape *tape, int first, int n, float *dx,
                      back_scratch *s, gradients *g) {
     const steer_model *m = c->m;
     const steer_config *config = &m->config;
@@ -5556,40 +5613,42 @@ static void backward(const steer_context *c, const steer_tape *tape, int n, floa
     memcpy(s->G, dx, sizeof *dx * n * d);
     memset(dx, 0, sizeof *dx * n * d);
     whole_back(config, s, g, blocks, graph.slots - 1,
-               tape_at(tape, tape->resid, d, config->layers, 0), m->final_norm, dx, n);
+               tape_at(tape, tape->resid, d, config->layers, 0), m->final_norm, dx, first, n);
 
     for (int b = config->layers - 1; b >= tape->first; b--) {
         const block *w = &m->blocks[b];
-        int at = b - tape->first, branch = 1 + 2 * at; /* of g->out: the attention; then the MLP */
+        int from = b == config->layers - 1 ? first : 0; /* rows before have no gradient yet */
+        int at = b - tape->first, branch = 1 + 2 * at;  /* of g->out: the attention; then the MLP */
         float *x = tape_at(tape, tape->resid, d, b, 0), *mid = tape_at(tape, tape->mid, d, b, 0);
 
         /* x_{b+1} = x_mid + P(W_down h): dx goes to both terms. */
         if (g)
-            accumulate(g, g->out, branch + 1, dx, d);
-        branch_back(config, s, s->dh, dx, tape, tape->mlp, b, w->post_mlp_norm, &w->down, n);
+            accumulate(g, g->out, branch + 1, dx, d, from);
+        branch_back(config, s, s->dh, dx, tape, tape->mlp, b, w->post_mlp_norm, &w->down, from, n);
 
         /* h = act(gate) · up: dh becomes dgate. */
         PARALLEL_FOR
-        for (int t = 0; t < n; t++)
+        for (int t = from; t < n; t++)
             gated_back(row_at(s->dh, t, ff), row_at(s->du, t, ff),
                        tape_at(tape, tape->gate, ff, b, t), tape_at(tape, tape->up, ff, b, t), ff,
                        config->gelu);
 
         /* gate = W_gate y, up = W_up y, y = norm(x_mid) */
-        matmul_back(s->G, s->dh, &w->gate, n);
-        linear(s->G, d, s->du, ff, &w->up, whole(&w->up), ADD_BACK, n);
-        whole_back(config, s, g, at, mlp_slot(&graph, b), mid, w->mlp_norm, dx, n);
+        float *G = row_at(s->G, from, d);
+        matmul_back(G, row_at(s->dh, from, ff), &w->gate, n - from);
+        linear(G, d, row_at(s->du, from, ff), ff, &w->up, whole(&w->up), ADD_BACK, n - from);
+        whole_back(config, s, g, at, mlp_slot(&graph, b), mid, w->mlp_norm, dx, from, n);
 
         /* x_mid = x_b + P(W_O z) */
         if (g)
-            accumulate(g, g->out, branch, dx, d);
-        branch_back(config, s, s->dz, dx, tape, tape->attn, b, w->post_attn_norm, &w->o, n);
+            accumulate(g, g->out, branch, dx, d, from);
+        branch_back(config, s, s->dz, dx, tape, tape->attn, b, w->post_attn_norm, &w->o, from, n);
 
         /* z = A v of each head, A of the turned q and k */
         PARALLEL_FOR_PAIRS(s->threads)
         for (int i = 0; i < kv; i++)
             for (int h = 0; h < group; h++)
-                attend_back(m, tape, s, b, i * group + h, n,
+                attend_back(m, tape, s, b, i * group + h, from, n,
                             s->attention + thread_number() * s->attention_size);
         PARALLEL_FOR
         for (int t = 0; t < n; t++)
@@ -5603,12 +5662,12 @@ static void backward(const steer_context *c, const steer_tape *tape, int n, floa
             linear(s->G, d, dy, width, weights[a], whole(weights[a]), way, n);
             dy += weights[a]->rows;
         }
-        norm_rows_back(config, dx, s->G, x, w->attn_norm, n);
+        norm_rows_back(config, dx, s->G, x, w->attn_norm, 0, n);
         if (g)
             keep_heads(config, tape, w, s, g, b, slot_of(&graph, b, 0), n);
     }
     if (g)
-        accumulate(g, g->out, 0, dx, d);
+        accumulate(g, g->out, 0, dx, d, 0);
 }
 
 /* ===================================================================================== 12 patching
@@ -5906,6 +5965,8 @@ static steer_status run_streams(tracer *t, const example *x, const steer_plan *c
         for (int p = 0; p < x->n; p++)
             t->rows[n++] = (steer_row){i, p, x->tokens[p], 0, tape ? p + 1 : 0};
     }
+    /* Of a step, as of a run without a tape, predictions alone are read. */
+    t->c->read_from = !tape || tape == &t->tape[2] ? x->n_prompt : 0;
     return steer_run(t->c, t->rows, n, tape, e);
 }
 
@@ -6145,15 +6206,19 @@ static int slot_gradients(tracer *t, int b, int aware, int n) {
 }
 
 /* t->products[p][first ..][u] = <x[i][p], Delta_u[p]> of each of `rows` arrays x[i], which lie `apart`
- * floats apart, and all nodes u < nodes. */
+ * floats apart, and, at least, the nodes u < nodes + i more. */
 static void multiply_deltas(tracer *t, int first, const float *x, size_t apart, int rows, int nodes,
-                            int n) {
-    int d = t->m->config.d;
+                            int more, int n) {
+    int d = t->m->config.d, step = more ? MR : rows;
     size_t width = t->graph.nodes, size = product_rows(&t->graph) * width;
     PARALLEL_FOR
     for (int p = 0; p < n; p++)
-        times_transposed(t->products + p * size + first * width, width, x + (size_t)p * d, apart,
-                         rows, delta_of(t, p, 0), d, nodes, d);
+        for (int i = 0; i < rows; i += step) {
+            int end = min_int(i + step, rows);
+            times_transposed(t->products + p * size + (first + i) * width, width,
+                             x + i * apart + (size_t)p * d, apart, end - i, delta_of(t, p, 0), d,
+                             nodes + (end - 1) * more, d);
+        }
 }
 
 /* scores[u] += sum_p a[p] products[p][row][u] for u < n_nodes; a NULL: 1 */
@@ -6163,7 +6228,7 @@ static void add_product(const tracer *t, double *scores, const float *a, int row
     for (int p = 0; p < n; p++) {
         const float *product = t->products + p * size + row * width;
         double scale = a ? a[p] : 1;
-        for (int u = 0; u < n_nodes; u++)
+        for (int u = 0; u < n_nodes && scale != 0; u++)
             scores[u] += scale * product[u];
     }
 }
@@ -6172,8 +6237,8 @@ static void add_product(const tracer *t, double *scores, const float *a, int row
 static void subtract_along(tracer *t, const steer_tape *tape, double *scores, int n) {
     const steer_graph *g = &t->graph;
     size_t apart = (size_t)tape->rows * t->m->config.d;
-    multiply_deltas(t, 0, tape->resid, apart, g->blocks + 1, g->nodes, n);
-    multiply_deltas(t, g->blocks + 1, tape->mid, apart, g->blocks, g->nodes, n);
+    multiply_deltas(t, 0, tape->resid, apart, g->blocks + 1, 1, g->heads + 1, n);
+    multiply_deltas(t, g->blocks + 1, tape->mid, apart, g->blocks, 1 + g->heads, g->heads + 1, n);
     for (int i = 0; i < g->slots * n; i++)
         t->grad.along[i] = -t->grad.along[i];
     PARALLEL_FOR
@@ -6191,7 +6256,7 @@ static void score_slots(tracer *t, int b, int aware, double *scores, int n) {
     const steer_graph *g = &t->graph;
     int first = slot_of(g, b, 0), slots = slot_gradients(t, b, aware, n);
     multiply_deltas(t, 0, t->slot_G, (size_t)n * t->m->config.d, slots,
-                    senders(g, first + slots - 1), n);
+                    senders(g, first + slots - 1), 0, n);
     PARALLEL_FOR
     for (int i = 0; i < slots; i++)
         add_product(t, scores + (size_t)(first + i) * g->nodes, NULL, i, senders(g, first + i), n);
@@ -6227,7 +6292,7 @@ static steer_status integrate(tracer *t, const example *x, const float *s, int m
         const steer_plan *plan = plan_from(t, &step, t->tape[0].resid, s, alpha * x->coeff);
         TRY(run_example(t, x, &plan, 1, &t->tape[2], e));
         metric_gradient(t, x, metric, !x->steered_text, n_poi);
-        backward(t->c, &t->tape[2], x->n, t->dx, &t->back, &t->grad);
+        backward(t->c, &t->tape[2], x->n_prompt - 1, x->n, t->dx, &t->back, &t->grad);
         if (aware)
             subtract_along(t, &t->tape[2], aware, x->n);
     }
@@ -6708,23 +6773,29 @@ static steer_training with_training_defaults(const steer_training *how) {
     return x;
 }
 
-/* ln p of one response over its window under coeff * v, how many tokens that is, the share of the
- * whole response that greedy decoding would choose, and d(ln p)/d(coeff v), added to grad [d].
- * match and grad may be NULL. */
+/* ln p of one response over its window under coeff * v, or, v NULL, of the base run, which fills
+ * tape[0]; how many tokens that is, the share of the whole response that greedy decoding would
+ * choose, and d(ln p)/d(coeff v), added to grad [d]. match and grad may be NULL. */
 static steer_status response_logp(tracer *t, const steer_pair *p, int which, const float *v,
                                   float coeff, int window, double *logp, int *counted,
                                   double *match, double *grad, steer_error *e) {
     const steer_config *config = &t->m->config;
     int start = p->n_prompt - 1, n = p->n[which], length = n - p->n_prompt, d = config->d, hits = 0;
-    example x = {p->tokens[which], n, p->n_prompt, coeff, 1};
-    traced_plan under;
-    const steer_plan *plan = plan_from(t, &under, p->start[which], coeff != 0 ? v : NULL, coeff);
-    TRY(run_example(t, &x, &plan, 1, grad ? &t->tape[2] : NULL, e));
-
-    /* Logits of the response's predictions; position `start` predicts its first token. */
     *counted = min_int(window, length);
     *logp = 0;
     int all = match ? length : *counted;
+    example x = {p->tokens[which], start + all, p->n_prompt, coeff, 1};
+    traced_plan under;
+    const steer_plan *plan = plan_from(t, &under, p->start[which], v, coeff);
+    const steer_tape *tape = grad ? &t->tape[2] : NULL;
+    if (!v) { /* the base run, all of it */
+        plan = NULL;
+        x.n = n;
+        tape = &t->tape[0];
+    }
+    TRY(run_example(t, &x, &plan, 1, tape, e));
+
+    /* Logits of the response's predictions; position `start` predicts its first token. */
     read_window(t, start, all, t->final[0], t->logits[0]);
 
     for (int i = 0; i < all; i++) {
@@ -6749,10 +6820,10 @@ static steer_status response_logp(tracer *t, const steer_pair *p, int which, con
         return STEER_OK;
 
     /* v is added at every position: its gradient is the sum of theirs. */
-    memset(t->dx, 0, sizeof(float) * n * d);
+    memset(t->dx, 0, sizeof(float) * x.n * d);
     matmul_back(row_at(t->dx, start, d), t->logits[1], &t->m->unembed, *counted);
-    backward(t->c, &t->tape[2], n, t->dx, &t->back, NULL);
-    for (int i = 0; i < n; i++)
+    backward(t->c, &t->tape[2], start, x.n, t->dx, &t->back, NULL);
+    for (int i = 0; i < x.n; i++)
         for (int k = 0; k < d; k++)
             grad[k] += row_at(t->dx, i, d)[k];
     return STEER_OK;
@@ -6837,18 +6908,16 @@ steer_status steer_pair_prepare(tracer *t, steer_pair *pair, const steer_trainin
                                 steer_error *e) {
     clear_error(e);
     int counted, window = with_training_defaults(how).window;
-    const steer_plan *none = NULL;
     for (int k = 0; k < 2; k++) {
         if (!pair->tokens[k])
             continue;
-        example x = {pair->tokens[k], pair->n[k], pair->n_prompt, 1, 1};
-        if (!pair->start[k] || x.n <= x.n_prompt)
+        int n = pair->n[k];
+        if (!pair->start[k] || n <= pair->n_prompt)
             return fail(e, STEER_EARG, "a response of %d tokens, or no start[] for its base run",
-                        x.n - x.n_prompt);
-        TRY(run_example(t, &x, &none, 1, &t->tape[0], e));
-        copy_floats(pair->start[k], t->tape[0].resid, (size_t)x.n * t->m->config.d);
+                        n - pair->n_prompt);
         TRY(response_logp(t, pair, k, NULL, 0, window, &pair->reference[k], &counted, NULL, NULL,
                           e));
+        copy_floats(pair->start[k], t->tape[0].resid, (size_t)n * t->m->config.d);
     }
     return STEER_OK;
 }

@@ -456,7 +456,7 @@ static double check_attention(void) {
         float *dz = floats(21, i, q, 1);
         memcpy(s.dz, dz, sizeof(float) * q);
         for (int h = 0; h < H; h++)
-            attend_back(&m, &tape, &s, b, h, n, scratch);
+            attend_back(&m, &tape, &s, b, h, 0, n, scratch);
         for (int t = 0; t < n; t++)
             memcpy(got + t * H * hd, s.heads + t * (H + 2 * K) * hd,
                    sizeof(float) * (size_t)(H * hd));
@@ -648,11 +648,12 @@ static void free_means(slot_means *g) {
     free(g->aware);
 }
 
-/* The gradients of dm/dx_L = t->dx of the run on t->tape[2], this pass's share. */
-static void add_pass(tracer *t, slot_means *g, int n, float share) {
+/* The gradients of dm/dx_L = t->dx, 0 before row `from`, of the run on t->tape[2], this pass's
+ * share. */
+static void add_pass(tracer *t, slot_means *g, int from, int n, float share) {
     int d = t->m->config.d, layers = t->m->config.layers, attention = slots_of_attention(&t->graph);
     begin_sums(t, n, share);
-    backward(t->c, &t->tape[2], n, t->dx, &t->back, &t->grad);
+    backward(t->c, &t->tape[2], from, n, t->dx, &t->back, &t->grad);
     for (int i = 0; i < (1 + 2 * t->graph.blocks) * n * d; i++)
         g->out[i] += t->grad.out[i];
     for (int b = t->graph.layer; b <= layers; b++)
@@ -718,13 +719,15 @@ static double check_backward(int kind) {
     const steer_plan *plans = plan_of(&plan);
     CHECK_THAT(!run_example(t, &w.x, &plans, 1, &t->tape[2], &e), "%s", e.text);
     float *weights = floats(96, kind, plane, 1), *alone = malloc(sizeof(float) * plane);
+    int from = w.x.n_prompt - 1; /* the first row whose prediction is read */
+    memset(weights, 0, sizeof *weights * (size_t)(from * d));
     double *start = doubles(NULL, plane), *weights64 = doubles(weights, plane), most = 0;
     for (size_t i = 0; i < plane; i++)
         start[i] = (double)t->tape[2].resid[i];
     memcpy(t->dx, weights, sizeof(float) * plane);
     memcpy(alone, weights, sizeof(float) * plane);
     slot_means sums = new_means(t, N);
-    add_pass(t, &sums, N, 1);
+    add_pass(t, &sums, from, N, 1);
     pushed p = {.m = w.m, .layer = 1, .n = N, .start = start, .weights = weights64};
     static const char *const places[] = {
         [PUSH_OUT] = "out", [PUSH_IN] = "in", [PUSH_STREAM] = "aware"};
@@ -753,8 +756,13 @@ static double check_backward(int kind) {
         }
     }
     CHECK_THAT(!memcmp(t->dx, t->grad.out, sizeof(float) * plane), "dx is not the site's gradient");
-    backward(t->c, &t->tape[2], N, alone, &t->back, NULL);
+    backward(t->c, &t->tape[2], from, N, alone, &t->back, NULL);
     CHECK_THAT(!memcmp(alone, t->dx, sizeof(float) * plane), "dx depends on what is kept");
+    steer_tape whole_tape = t->tape[2]; /* another one, whose rows are all recorded, to the last */
+    CHECK_THAT(!run_example(t, &w.x, &plans, 1, &whole_tape, &e), "%s", e.text);
+    memcpy(alone, weights, sizeof(float) * plane);
+    backward(t->c, &whole_tape, 0, N, alone, &t->back, NULL);
+    CHECK_THAT(!memcmp(alone, t->dx, sizeof(float) * plane), "dx depends on unread rows");
     free_means(&sums);
     free(weights);
     free(alone);
@@ -783,7 +791,7 @@ static double check_attribution(tracer *t, const example *x, const float *s, int
         const steer_plan *plan = plan_from(t, &memory, t->tape[0].resid, s, alpha * x->coeff);
         CHECK_THAT(!run_example(t, x, &plan, 1, &t->tape[2], &e), "%s", e.text);
         metric_gradient(t, x, STEER_LOGIT, source, (int)scores[SCORE_POSITIONS]);
-        add_pass(t, &g, n, 1.0f / (float)steps);
+        add_pass(t, &g, x->n_prompt - 1, n, 1.0f / (float)steps);
     }
     fit into = {0, 0}, split = {0, 0}, node = {0, 0}, coarse[3] = {{0, 0}, {0, 0}, {0, 0}};
     /* 3.8: all scores into a slot add up to <x_src - x_dst, J^T G>, the official ones to <.., G> */

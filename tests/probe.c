@@ -5,11 +5,16 @@
  *     probe logits MODEL RAW           logits at every position of each line of ids, as floats
  *     probe scores MODEL VECTOR P RAW  edge scores of one line of ids, P of them prompt, the text
  *                                      the steered run's: positions, total, estimate,
- *                                      node, vector, edge, aware */
+ *                                      node, vector, edge, aware
+ *     probe train MODEL LAYER NTP|PO RAW   (0 or 1) steps on six pairs each: a line is a response,
+ *                                      its pair's wanted one first: tokens of it that are prompt,
+ *                                      how many, these. Prints the steps' seconds and the
+ *                                      processors'; the vector, of norm 1, as floats */
 #include "steer.h"
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <time.h>
 
 static steer_error e;
 
@@ -122,17 +127,79 @@ static int write_scores(const steer_model *m, const char *vector, int *ids, int 
     return bad;
 }
 
+typedef struct {
+    double wall, processors;
+} instant;
+
+static instant now(void) {
+    struct timespec t;
+    clock_gettime(CLOCK_MONOTONIC, &t);
+    return (instant){(double)t.tv_sec + 1e-9 * (double)t.tv_nsec, (double)clock() / CLOCKS_PER_SEC};
+}
+
+static void note(void *last) { /* when a pair was done */
+    *(instant *)last = now();
+}
+
+/* Responses [2 n] of n pairs, a step a batch; the rest of a line behind its two counts are ids. */
+static int train(const steer_model *m, int layer, int objective, FILE *raw) {
+    enum { PAIRS = 60, TOKENS = 512 };
+
+    static char line[1 << 16];
+    static int ids[PAIRS][2][TOKENS + 2];
+    static steer_pair pairs[PAIRS];
+    int n = 0, most = 0, best, bad = 0;
+    size_t d = (size_t)steer_model_config(m)->d;
+    for (; n < PAIRS && fgets(line, sizeof line, stdin); n++)
+        for (int k = 0; k < 2; k++) {
+            steer_pair *x = &pairs[n];
+            int all[TOKENS + 2],
+                count = k && !fgets(line, sizeof line, stdin) ? 0 : read_ids(line, all);
+            if (count < 4 || count - 2 != all[1])
+                return 1;
+            x->sign = 1;
+            x->n_prompt = all[0];
+            x->n[k] = all[1];
+            x->tokens[k] = memcpy(ids[n][k], all + 2, sizeof *all * (size_t)all[1]);
+            x->start[k] = malloc(sizeof(float) * (size_t)all[1] * d);
+            most = all[1] > most ? all[1] : most;
+        }
+    steer_tracer *t = steer_tracer_new(m, layer, most, most, 1, &e);
+    instant begun, last;
+    steer_training how = {
+        .objective = objective, .epochs = 1, .seed = 7, .tick = note, .user = &last};
+    steer_epoch record;
+    float *v = malloc(sizeof *v * d);
+    for (int i = 0; i < n && t && !bad; i++)
+        bad = steer_pair_prepare(t, &pairs[i], &how, &e);
+    begun = now();
+    bad = bad || !t || steer_train(t, pairs, n, pairs, 1, &how, 1, v, &record, &best, &e) ||
+          fwrite(v, sizeof *v, d, raw) != d;
+    if (!bad)
+        printf("%.6f %.6f\n", last.wall - begun.wall, last.processors - begun.processors);
+    for (int i = 0; i < n; i++)
+        for (int k = 0; k < 2; k++)
+            free(pairs[i].start[k]);
+    free(v);
+    steer_tracer_free(t);
+    return bad;
+}
+
 int main(int argc, char **argv) {
     static char line[1 << 20];
     static int ids[1 << 19];
     const char *what = argc > 2 ? argv[1] : "";
     int scores = !strcmp(what, "scores") && argc == 6,
+        training = !strcmp(what, "train") && argc == 6,
         logits = !strcmp(what, "logits") && argc == 4;
-    if (!scores && !logits && strcmp(what, "tokens") && strcmp(what, "chat"))
+    if (!scores && !training && !logits && strcmp(what, "tokens") && strcmp(what, "chat"))
         return failed("see the top of probe.c");
     steer_model *m = steer_open(argv[2], 0, &e);
-    FILE *raw = scores || logits ? fopen(argv[argc - 1], "wb") : NULL;
-    int bad = !m || (!raw && (scores || logits));
+    int writes = scores || training || logits;
+    FILE *raw = writes ? fopen(argv[argc - 1], "wb") : NULL;
+    int bad = !m || (!raw && writes);
+    if (training && !bad)
+        bad = train(m, atoi(argv[3]), atoi(argv[4]), raw);
     while (!bad && fgets(line, sizeof line, stdin)) {
         int n = scores || logits ? read_ids(line, ids) : 0;
         if (scores)
