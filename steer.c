@@ -136,6 +136,9 @@
 #endif
 #ifdef __clang__ /* a product and a sum are one rounding only where multiply_add says so */
 #pragma STDC FP_CONTRACT OFF
+#ifdef _OPENMP /* it counts the turns of a taskloop in an unsigned long, and complains of that */
+#pragma clang diagnostic ignored "-Wsign-compare"
+#endif
 #else
 #pragma GCC optimize("fp-contract=off")
 #endif
@@ -149,8 +152,13 @@
 #define thread_count() 1
 #define thread_number() 0
 #endif
-#define PARALLEL_FOR PRAGMA(omp parallel for schedule(static))
-#define PARALLEL_FOR_PAIRS(n) PRAGMA(omp parallel for collapse(2) schedule(static) num_threads(n))
+/* What stands behind BY_THREADS, a whole forward pass as a rule, is one parallel region: one thread
+ * goes through it, and of its loops of more than one turn, marked PARALLEL_FOR, the others take
+ * shares. A share that none of them has begun it takes itself: beside other busy processes it waits
+ * for no thread that the system lets wait. Outside of such a region the loops are like any other. */
+#define BY_THREADS(n) PRAGMA(omp parallel num_threads(n)) PRAGMA(omp master)
+#define PARALLEL_FOR(turns) PRAGMA(omp taskloop default(shared) if ((turns) > 1))
+#define PARALLEL_FOR_PAIRS PRAGMA(omp taskloop default(shared) collapse(2))
 
 _Static_assert(STEER_VERSION == 3, "steer.h and steer.c are of different versions");
 _Static_assert(STEER_ENONFINITE == 7 && STEER_START == 6 && STEER_TO_LOGITS == 4 && STEER_KL == 2 &&
@@ -2165,7 +2173,7 @@ static void add_scaled(float *to, float a, const float *x, int n) { /* to += a x
 }
 
 static void add_rows(float *to, float a, float *x, int d, int n) { /* the same, [n][d] */
-    PARALLEL_FOR
+    PARALLEL_FOR(n)
     for (int r = 0; r < n; r++)
         add_scaled(row_at(to, r, d), a, row_at(x, r, d), d);
 }
@@ -2594,7 +2602,7 @@ static void norm_row(const steer_config *config, float *y, const float *x, const
 
 static void norm_rows(const steer_context *c, float *y, const float *x, const float *w, int n) {
     const steer_config *config = &c->m->config;
-    PARALLEL_FOR
+    PARALLEL_FOR(n)
     for (int r = 0; r < n; r++)
         norm_row(config, row_at(y, r, config->d), x + (size_t)r * config->d, w);
 }
@@ -2647,7 +2655,7 @@ static void attend(steer_context *c, int r, int b, int g, float *scratch) {
 static void store_keys_and_values(steer_context *c, int b, int n) {
     const steer_config *config = &c->m->config;
     int hd = config->head_dim, half = hd / 2, vd = value_width(config);
-    PARALLEL_FOR
+    PARALLEL_FOR(n)
     for (int r = 0; r < n; r++) {
         int own = batch_row(c, r)->stream, t = batch_row(c, r)->pos;
         int from = source_of(c, r, b, STEER_V); /* EDIT, freezing: the twin's values */
@@ -2808,7 +2816,7 @@ static void run_block(steer_context *c, int b, int n) {
     record(c, tape->v, c->v, kv_width, b, n);
     if (b == config->layers - 1)
         n = c->count[b] = keep_read(c, n);
-    PARALLEL_FOR_PAIRS(c->threads)
+    PARALLEL_FOR_PAIRS
     for (int r = 0; r < n; r++)
         for (int g = 0; g < config->kv_heads; g++)
             attend(c, r, b, g, c->scores + thread_number() * c->score_size);
@@ -2835,7 +2843,7 @@ static void run_block(steer_context *c, int b, int n) {
     matmul(c->up, c->xn, &w->up, n);
     record(c, tape->gate, c->gate, ff, b, n);
     record(c, tape->up, c->up, ff, b, n);
-    PARALLEL_FOR
+    PARALLEL_FOR(n)
     for (int r = 0; r < n; r++)
         gated(row_at(c->gate, r, ff), row_at(c->up, r, ff), ff, config->gelu);
 
@@ -2955,7 +2963,7 @@ static steer_status read_logits(steer_context *c, int n, int wanted, steer_error
         matmul(c->logits, c->xn, &c->m->unembed, wanted);
 
     int broken = 0;
-    PARALLEL_FOR
+    PARALLEL_FOR(wanted)
     for (int i = 0; i < wanted; i++) {
         float *z = row_at(c->logits, i, config->vocab);
         softcap(z, config->vocab, config->final_cap);
@@ -2983,18 +2991,21 @@ steer_status steer_run(steer_context *c, const steer_row *rows, int n, const ste
         return fail(e, STEER_EARG, "more than %d rows with cut edges", c->limit.cut_rows);
     c->n_rows = n;
 
-    for (int b = 0; b < config->layers; b++)
-        if (c->count[b])
-            run_block(c, b, c->count[b]);
-    int left = c->count[config->layers - 1];
-    add_vectors(c, config->layers, left); /* EDIT */
-    record(c, c->tape.resid, c->x, config->d, config->layers, left);
-    if (c->cuts)
-        read_slots(c, c->graph.slots - 1, 1, c->m->final_norm, c->slot_x); /* EDIT */
-
+    steer_status status = STEER_OK;
+    BY_THREADS(c->threads) {
+        for (int b = 0; b < config->layers; b++)
+            if (c->count[b])
+                run_block(c, b, c->count[b]);
+        int left = c->count[config->layers - 1];
+        add_vectors(c, config->layers, left); /* EDIT */
+        record(c, c->tape.resid, c->x, config->d, config->layers, left);
+        if (c->cuts)
+            read_slots(c, c->graph.slots - 1, 1, c->m->final_norm, c->slot_x); /* EDIT */
+        status = read_logits(c, n, wanted, e);
+    }
     for (int i = 0; i < c->limit.streams; i++)
         c->streams[i].length = c->streams[i].next;
-    return read_logits(c, n, wanted, e);
+    return status;
 }
 
 const float *steer_logits(const steer_context *c, int row) {
@@ -3658,13 +3669,13 @@ static void back_share(float *y, int ys, const float *x, int xs, const weight *w
 static void linear(float *y, int ys, const float *x, int xs, const weight *w, part p, direction way,
                    int rows) {
     if (way != FORTH) {
-        PARALLEL_FOR
+        PARALLEL_FOR(p.cols)
         for (int j = 0; j < p.cols; j += PW)
             back_share(y, ys, x, xs, w, p, way == ADD_BACK, rows, j);
         return;
     }
     size_t tiles = ((size_t)p.rows + NR - 1) / NR, shares = (size_t)min_int(thread_count(), p.rows);
-    PARALLEL_FOR
+    PARALLEL_FOR(shares)
     for (size_t s = 0; s < shares; s++) {
         int from = (int)(tiles * s / shares) * NR, to = (int)(tiles * (s + 1) / shares) * NR;
         for (int r = 0; r < rows; r += ROWS)
@@ -5359,7 +5370,7 @@ typedef struct {         /* scratch of a backward pass over n positions */
 /* In the forward pass this was y = norm(x), rows [n][d] from `from` on: to += J^T dy. */
 static void norm_rows_back(const steer_config *config, float *to, float *dy, float *x,
                            const float *norm, int from, int n) {
-    PARALLEL_FOR
+    PARALLEL_FOR(n - from)
     for (int t = from; t < n; t++)
         rmsnorm_back(row_at(to, t, config->d), row_at(dy, t, config->d), row_at(x, t, config->d),
                      norm, config->norm_offset, config->norm_eps, config->d);
@@ -5380,7 +5391,7 @@ static void whole_back(const steer_config *config, back_scratch *s, gradients *g
         return;
     accumulate(g, g->whole[0], b, s->G, d, from);
     memset(g->along + slot * n, 0, sizeof *g->along * from);
-    PARALLEL_FOR
+    PARALLEL_FOR(n - from)
     for (int t = from; t < n; t++) {
         const float *G = row_at(s->G, t, d), *x_t = row_at(x, t, d);
         float *gained = row_at(s->branch, t, d), r = inverse_rms(x_t, d, config->norm_eps);
@@ -5396,7 +5407,7 @@ static void keep_heads(const steer_config *config, const steer_tape *tape, const
                        const back_scratch *s, gradients *g, int b, int slot, int n) {
     int d = config->d, hd = config->head_dim, heads = config->heads, kv = config->kv_heads;
     int width = (heads + 2 * kv) * hd;
-    PARALLEL_FOR
+    PARALLEL_FOR(n)
     for (int t = 0; t < n; t++) {
         const float *dy = row_at(s->heads, t, width);
         const float *q = tape_at(tape, tape->q_in, heads * hd, b, t);
@@ -5627,7 +5638,7 @@ static void backward(const steer_context *c, const steer_tape *tape, int first, 
         branch_back(config, s, s->dh, dx, tape, tape->mlp, b, w->post_mlp_norm, &w->down, from, n);
 
         /* h = act(gate) · up: dh becomes dgate. */
-        PARALLEL_FOR
+        PARALLEL_FOR(n - from)
         for (int t = from; t < n; t++)
             gated_back(row_at(s->dh, t, ff), row_at(s->du, t, ff),
                        tape_at(tape, tape->gate, ff, b, t), tape_at(tape, tape->up, ff, b, t), ff,
@@ -5645,12 +5656,12 @@ static void backward(const steer_context *c, const steer_tape *tape, int first, 
         branch_back(config, s, s->dz, dx, tape, tape->attn, b, w->post_attn_norm, &w->o, from, n);
 
         /* z = A v of each head, A of the turned q and k */
-        PARALLEL_FOR_PAIRS(s->threads)
+        PARALLEL_FOR_PAIRS
         for (int i = 0; i < kv; i++)
             for (int h = 0; h < group; h++)
                 attend_back(m, tape, s, b, i * group + h, from, n,
                             s->attention + thread_number() * s->attention_size);
-        PARALLEL_FOR
+        PARALLEL_FOR(n)
         for (int t = 0; t < n; t++)
             groups_back(c, tape, s, b, t);
 
@@ -5691,7 +5702,7 @@ static void backward(const steer_context *c, const steer_tape *tape, int first, 
 static void read_slots(steer_context *c, int first, int n, const float *norm, float *to) {
     const steer_config *config = &c->m->config;
     size_t nodes = c->graph.nodes, next = (size_t)c->cuts * config->d; /* from slot to slot */
-    PARALLEL_FOR
+    PARALLEL_FOR(c->cuts)
     for (int i = 0; i < c->cuts; i++) {
         int r = c->first_cut + i;
         const stream *s = stream_at(c, r);
@@ -6015,6 +6026,7 @@ enum { MAX_PATCHES = 63 };
 static void read_window(tracer *t, int first, int n, float *final, float *logits) {
     for (int i = 0; i < n; i++)
         final_norm(t->c, first + i, row_at(final, i, t->m->config.d));
+    BY_THREADS(t->back.threads)
     matmul(logits, final, &t->m->unembed, n);
 }
 
@@ -6086,6 +6098,7 @@ static double metric_of(tracer *t, int metric, int source, float *final, int n) 
         return logit_difference(t, source, final, n) / n;
     for (int j = 0; j < n; j++) {
         int i = t->poi[j];
+        BY_THREADS(t->back.threads)
         matmul(t->p, row_at(final, i, t->m->config.d), &t->m->unembed, 1);
         sum += kl_of(row_at(t->logits[!source], i, vocab), t->p, vocab);
         if (metric == STEER_DIR_KL)
@@ -6111,6 +6124,7 @@ static void metric_gradient(tracer *t, const example *x, int metric, int source,
         }
         if (metric == STEER_KL) {
             final_norm(t->c, at, q);
+            BY_THREADS(t->back.threads)
             matmul(p, q, W, 1);
         } else
             copy_floats(p, row_at(t->logits[source], i, vocab), vocab);
@@ -6119,6 +6133,7 @@ static void metric_gradient(tracer *t, const example *x, int metric, int source,
         softmax(q, vocab);
         for (int k = 0; k < vocab; k++)
             p[k] = (p[k] - q[k]) / (float)n_poi;
+        BY_THREADS(t->back.threads)
         matmul_back(dx, p, W, 1);
     }
 }
@@ -6196,7 +6211,7 @@ static int slot_gradients(tracer *t, int b, int aware, int n) {
     }
     copy_floats(row_at(G, slots * n, d), row_at(t->grad.whole[aware], at * n, d), (size_t)n * d);
 
-    PARALLEL_FOR
+    PARALLEL_FOR((slots + 1) * n)
     for (int i = 0; i < (slots + 1) * n; i++) {
         const float *norm = norms[i >= slots * n];
         for (int k = 0; k < d && aware; k++)
@@ -6211,7 +6226,7 @@ static void multiply_deltas(tracer *t, int first, const float *x, size_t apart, 
                             int more, int n) {
     int d = t->m->config.d, step = more ? MR : rows;
     size_t width = t->graph.nodes, size = product_rows(&t->graph) * width;
-    PARALLEL_FOR
+    PARALLEL_FOR(n)
     for (int p = 0; p < n; p++)
         for (int i = 0; i < rows; i += step) {
             int end = min_int(i + step, rows);
@@ -6241,7 +6256,7 @@ static void subtract_along(tracer *t, const steer_tape *tape, double *scores, in
     multiply_deltas(t, g->blocks + 1, tape->mid, apart, g->blocks, 1 + g->heads, g->heads + 1, n);
     for (int i = 0; i < g->slots * n; i++)
         t->grad.along[i] = -t->grad.along[i];
-    PARALLEL_FOR
+    PARALLEL_FOR(g->slots)
     for (int v = 0; v < g->slots; v++) {
         slot_place at = place_of_slot(g, v);
         int mid = at.i == slots_of_attention(g), b = at.b - g->layer;
@@ -6257,7 +6272,7 @@ static void score_slots(tracer *t, int b, int aware, double *scores, int n) {
     int first = slot_of(g, b, 0), slots = slot_gradients(t, b, aware, n);
     multiply_deltas(t, 0, t->slot_G, (size_t)n * t->m->config.d, slots,
                     senders(g, first + slots - 1), 0, n);
-    PARALLEL_FOR
+    PARALLEL_FOR(slots)
     for (int i = 0; i < slots; i++)
         add_product(t, scores + (size_t)(first + i) * g->nodes, NULL, i, senders(g, first + i), n);
 }
@@ -6292,9 +6307,12 @@ static steer_status integrate(tracer *t, const example *x, const float *s, int m
         const steer_plan *plan = plan_from(t, &step, t->tape[0].resid, s, alpha * x->coeff);
         TRY(run_example(t, x, &plan, 1, &t->tape[2], e));
         metric_gradient(t, x, metric, !x->steered_text, n_poi);
+        BY_THREADS(t->back.threads)
         backward(t->c, &t->tape[2], x->n_prompt - 1, x->n, t->dx, &t->back, &t->grad);
-        if (aware)
-            subtract_along(t, &t->tape[2], aware, x->n);
+        if (!aware)
+            continue;
+        BY_THREADS(t->back.threads)
+        subtract_along(t, &t->tape[2], aware, x->n);
     }
     return STEER_OK;
 }
@@ -6323,6 +6341,7 @@ steer_status steer_attribute(tracer *t, const example *x, const float *s, int me
         return STEER_OK;
     scores->total = metric_of(t, metric, source, t->final[source], n_poi) -
                     metric_of(t, metric, source, t->final[!source], n_poi);
+    BY_THREADS(t->back.threads)
     all_deltas(t, source, n);
     TRY(integrate(t, x, s, metric, steps, n_poi, scores->aware, e));
     if (scores->gradient)
@@ -6347,6 +6366,7 @@ steer_status steer_attribute(tracer *t, const example *x, const float *s, int me
             for (int p = 0; p < n; p++)
                 scores->node[u] += dot(delta_of(t, p, u), row_at(t->grad.out, out * n + p, d), d);
         }
+    BY_THREADS(t->back.threads)
     for (int b = g->layer; b <= config->layers; b++) {
         if (scores->edge)
             score_slots(t, b, 0, scores->edge, n);
@@ -6821,7 +6841,9 @@ static steer_status response_logp(tracer *t, const steer_pair *p, int which, con
 
     /* v is added at every position: its gradient is the sum of theirs. */
     memset(t->dx, 0, sizeof(float) * x.n * d);
+    BY_THREADS(t->back.threads)
     matmul_back(row_at(t->dx, start, d), t->logits[1], &t->m->unembed, *counted);
+    BY_THREADS(t->back.threads)
     backward(t->c, &t->tape[2], start, x.n, t->dx, &t->back, NULL);
     for (int i = 0; i < x.n; i++)
         for (int k = 0; k < d; k++)
@@ -7073,6 +7095,7 @@ steer_status steer_logit_lens(const steer_model *m, const float *v, int n, int *
     double rms = norm_of(v, config->d) / sqrt(config->d);
     for (int k = 0; k < config->d; k++)
         x[k] = rms > 0 ? (float)(v[k] / rms) * (config->norm_offset + m->final_norm[k]) : 0;
+    BY_THREADS(thread_count())
     matmul(all, x, &m->unembed, 1);
     for (int i = 0; i < n; i++) {
         ids[i] = argmax(all, config->vocab);
@@ -14940,11 +14963,9 @@ static void hold_standard_files(void) {
 /* ---- Threads. How many compute: --threads; else OMP_NUM_THREADS; else the processors that this
  * process may use, which OpenMP counts, but no more than the quota of its container.
  *
- * How they wait for each other decides the speed. Left alone, gcc's OpenMP spins for milliseconds:
- * beside other busy processes each wait takes the processor from the thread that is waited for, and
- * a run takes ten times as long as with one thread. Threads that sleep at once are the quickest
- * there, but on a quiet machine waking them takes as long as a small model's work. So: where there
- * is a processor for each thread they spin for SPIN_SECONDS before they sleep, else not at all.
+ * How they wait decides the speed. Left alone, gcc's OpenMP spins for milliseconds, which beside
+ * other busy processes takes the processor from the thread that has work; threads that sleep at once
+ * take as long to wake as a small model's loop. So they spin for SPIN_SECONDS before they sleep.
  * OpenMP reads this in the environment, before main: the program sets it and starts itself anew. */
 #ifdef _OPENMP
 static const double SPIN_SECONDS = 50e-6; /* longer than nearly all waits of a quiet run */
@@ -15016,25 +15037,6 @@ static int threads_wanted(const options *o) {
     return (int)fmin(thread_count(), fmax(1, ceil(quota)));
 }
 
-/* Is there a processor for each of n threads? The machine's runnable tasks are looked at, this one
- * among them, for up to 20 ms: others than busy processes run for a moment only. */
-static int room_for(int n) {
-    enum { LOOKS = 20 };
-
-    for (int look = 0; look < LOOKS; look++) {
-        char line[128];
-        double running;
-        if (look)
-            usleep(1000);
-        if (!read_line("/proc/loadavg", line, sizeof line) ||
-            sscanf(line, "%*f %*f %*f %lf", &running) != 1)
-            return 1;
-        if (running - 1 + n <= sysconf(_SC_NPROCESSORS_ONLN))
-            return 1;
-    }
-    return 0;
-}
-
 /* Turns of OpenMP's waiting loop in such a time. */
 static long spins_in(double time) {
     enum { TURNS = 200 };
@@ -15063,12 +15065,11 @@ static void start_anew(char **argv, int threads) {
     for (size_t i = 0; i < sizeof set / sizeof *set; i++)
         if (getenv(set[i]))
             return;
-    int spin = room_for(threads);
-    string turns = str("%ld", spin ? spins_in(SPIN_SECONDS) : 0);
+    string turns = str("%ld", spins_in(SPIN_SECONDS));
     if (setenv("GOMP_SPINCOUNT", turns.s, 1))
         return; /* gcc's OpenMP */
-    if (setenv("KMP_BLOCKTIME", spin ? "1" : "0", 1))
-        return; /* clang's, in milliseconds */
+    if (setenv("KMP_BLOCKTIME", "1", 1) || setenv("KMP_USE_YIELD", "2", 1))
+        return; /* clang's, in milliseconds; to give up the processor would give up its share */
     execv("/proc/self/exe", argv);
 }
 

@@ -398,8 +398,10 @@ static double check_parts(void) {
     for (int i = 0; i < 4; i++) {
         int threads = (int[]){1, 2, 3, 64}[i];
         set_threads(threads);
-        matmul_back(got[i > 0], dy, &w, 9);
-        matmul(y[i > 0], dy, &w, 9);
+        BY_THREADS(threads) {
+            matmul_back(got[i > 0], dy, &w, 9);
+            matmul(y[i > 0], dy, &w, 9);
+        }
         CHECK_THAT(!i || !memcmp(got[0], got[1], sizeof got[0]), "back, %d threads", threads);
         CHECK_THAT(!i || !memcmp(y[0], y[1], sizeof y[0]), "forward, %d threads", threads);
     }

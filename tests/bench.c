@@ -53,6 +53,7 @@ int main(void) {
                 double flops = 2.0 * batches[j] * W.rows * W.cols;
                 int times = 1 + (int)(1e8 / flops);
                 double started = seconds();
+                BY_THREADS(thread_count())
                 for (int t = 0; t < times; t++)
                     matmul(y, x, &W, batches[j]);
                 best[i][j] = fmax(best[i][j], flops * times / (seconds() - started) / 1e9);
