@@ -300,9 +300,11 @@ static uint64_t seeded(uint64_t seed) { /* such a state */
 #ifdef __AVX512F__
 enum { LANES = 16, MR = 4, NR = 6 };
 #elif defined(__AVX__)
-enum { LANES = 8, MR = 3, NR = 2 };
+enum { LANES = 8, MR = 4, NR = 3 };
+#elif defined(__aarch64__) /* 32 registers, as with AVX-512; the others have 16 */
+enum { LANES = 4, MR = 4, NR = 6 };
 #else
-enum { LANES = 4, MR = 3, NR = 1 };
+enum { LANES = 4, MR = 3, NR = 3 };
 #endif
 enum { PW = 2 * LANES, ALIGN = 64 };
 
@@ -3411,17 +3413,16 @@ enum { KC = 768, KB = 256, ROWS = 104, BR = 6 };
 
 enum { PANEL = KC + SUMS }; /* not KC: rows a power of two apart share their places in the cache */
 
-typedef float eight __attribute__((vector_size(32), aligned(4), may_alias));
-typedef int32_t eight_ints __attribute__((vector_size(32)));
-
 #ifdef __clang__ /* which otherwise splits vectors of 16 floats in two */
 #define WIDE __attribute__((min_vector_width(LANES * 32)))
 #define UNROLL _Pragma("clang loop unroll(full)")
+typedef int32_t four_ints __attribute__((vector_size(16)));
 #define SHUFFLE(a, b, ...) __builtin_shufflevector(a, b, __VA_ARGS__)
 #else
 #define WIDE __attribute__((noipa)) /* inlined, a tile's sums would leave the registers */
 #define UNROLL _Pragma("GCC unroll 16")
-#define SHUFFLE(a, b, ...) __builtin_shuffle(a, b, (eight_ints){__VA_ARGS__})
+typedef int32_t four_ints __attribute__((vector_size(16)));
+#define SHUFFLE(a, b, ...) __builtin_shuffle(a, b, (four_ints){__VA_ARGS__})
 #endif
 #if defined(__x86_64__) && !defined(__clang__) /* gcc would load it again for each use */
 #define IN_REGISTER(v) __asm__("" : "+v"(v))
@@ -3472,34 +3473,38 @@ static void fetch(const weight *w, size_t row, size_t col, int n) {
 }
 
 /* sums[i][j][l] = sum_c x[i][c] w[j][c], c = l, l + SUMS, ... < k, added to what is there unless it
- * is the first block of k; for MR rows of x or fewer, NR rows of w; k a multiple of SUMS. */
+ * is the first block of k; for MR rows of x or fewer, NR rows of w; k a multiple of SUMS. Of several
+ * rows one register's lanes l at a time, as more sums would leave the registers. */
 INLINE void dot_tile(float *sums, const float *x, size_t xs, int rows, const float *w, size_t ws,
                      int k, int first) {
-    vec sum[MR][NR][PARTS];
-    EACH (i, rows)
-        EACH (j, NR)
-            EACH (v, PARTS)
-                sum[i][j][v] = first ? (vec){0} : ((vec *)(sums + (i * NR + j) * SUMS))[v];
+    int parts = rows == 1 ? PARTS : 1;
+    for (int l = 0; l < SUMS; l += parts * LANES) {
+        vec sum[MR][NR][PARTS];
+        EACH (i, rows)
+            EACH (j, NR)
+                EACH (v, parts)
+                    sum[i][j][v] = first ? (vec){0} : ((vec *)(sums + (i * NR + j) * SUMS + l))[v];
 
-    for (int c = 0; c < k; c += SUMS)
-        EACH (v, PARTS) {
-            vec wv[NR];
-            EACH (j, NR) {
-                wv[j] = ((const vec *)(w + j * ws + c))[v];
-                IN_REGISTER(wv[j]);
+        for (int c = l; c < k; c += SUMS)
+            EACH (v, parts) {
+                vec wv[NR];
+                EACH (j, NR) {
+                    wv[j] = ((const vec *)(w + j * ws + c))[v];
+                    IN_REGISTER(wv[j]);
+                }
+                EACH (i, rows) {
+                    vec xv = ((const vec *)(x + i * xs + c))[v];
+                    IN_REGISTER(xv);
+                    EACH (j, NR)
+                        sum[i][j][v] = multiply_add(xv, wv[j], sum[i][j][v]);
+                }
             }
-            EACH (i, rows) {
-                vec xv = ((const vec *)(x + i * xs + c))[v];
-                IN_REGISTER(xv);
-                EACH (j, NR)
-                    sum[i][j][v] = multiply_add(xv, wv[j], sum[i][j][v]);
-            }
-        }
 
-    EACH (i, rows)
-        EACH (j, NR)
-            EACH (v, PARTS)
-                ((vec *)(sums + (i * NR + j) * SUMS))[v] = sum[i][j][v];
+        EACH (i, rows)
+            EACH (j, NR)
+                EACH (v, parts)
+                    ((vec *)(sums + (i * NR + j) * SUMS + l))[v] = sum[i][j][v];
+    }
 }
 
 /* The same for any rows and any k. */
@@ -3521,30 +3526,28 @@ static WIDE void add_products(float *sums, const float *x, size_t xs, int rows, 
     }
 }
 
-/* to[i] = s[i] by halves (section 2), i < 8, by the same additions */
-INLINE void end_eight(float *to, const float *sums) {
-    eight s[8], f[4], p[2]; /* 8 parts of each sum, 4 of two, 2 of four */
-    EACH (i, 8)
-        s[i] = ((const eight *)(sums + i * SUMS))[0] + ((const eight *)(sums + i * SUMS))[1];
-    EACH (i, 4)
-        f[i] = SHUFFLE(s[i], s[i + 4], 0, 1, 2, 3, 8, 9, 10, 11) +
-               SHUFFLE(s[i], s[i + 4], 4, 5, 6, 7, 12, 13, 14, 15);
+/* to[i] = s[i] by halves (section 2), i < 4, by the same additions */
+INLINE void end_four(float *to, const float *sums) {
+    four s[4], p[2]; /* 4 parts of each sum, 2 of two */
+    EACH (i, 4) {
+        const four *f = (const four *)(sums + i * SUMS);
+        s[i] = (f[0] + f[2]) + (f[1] + f[3]);
+    }
     EACH (i, 2)
-        p[i] = SHUFFLE(f[2 * i], f[2 * i + 1], 0, 1, 8, 9, 4, 5, 12, 13) +
-               SHUFFLE(f[2 * i], f[2 * i + 1], 2, 3, 10, 11, 6, 7, 14, 15);
-    *(eight *)to = SHUFFLE(p[0], p[1], 0, 2, 8, 10, 4, 6, 12, 14) +
-                   SHUFFLE(p[0], p[1], 1, 3, 9, 11, 5, 7, 13, 15);
+        p[i] = SHUFFLE(s[2 * i], s[2 * i + 1], 0, 1, 4, 5) +
+               SHUFFLE(s[2 * i], s[2 * i + 1], 2, 3, 6, 7);
+    *(four *)to = SHUFFLE(p[0], p[1], 0, 2, 4, 6) + SHUFFLE(p[0], p[1], 1, 3, 5, 7);
 }
 
 /* y[i][j] = sums[i][j] by halves, j < n */
 static WIDE void end_sums(float *y, size_t ys, const float *sums, int rows, int n) {
-    enum { GROUP = NR % 2 ? 8 : 4 }; /* rows, so many that eight sums end together */
+    enum { GROUP = 4 }; /* rows, so many that their sums end by fours */
 
     float ended[GROUP * NR];
     int i = 0;
     for (; i + GROUP <= rows && n == NR; i += GROUP, sums += GROUP * NR * SUMS) {
-        EACH (s, GROUP * NR / 8)
-            end_eight(ended + 8 * s, sums + 8 * s * SUMS);
+        EACH (s, NR)
+            end_four(ended + 4 * s, sums + 4 * s * SUMS);
         EACH (r, GROUP)
             copy_floats(y + (i + r) * ys, ended + r * NR, NR);
     }
