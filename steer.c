@@ -2150,6 +2150,10 @@ struct steer_context {
     float *slot_x;       /* [slots of a block][cut_rows][d] inputs after the norm */
     float *slot_y;       /* [cut_rows][heads * head_dim] */
 
+    /* The program's, which shows how far a long run is. */
+    void (*after_block)(void *user, const steer_context *c); /* or NULL */
+    void *user;
+
     /* Section 7's. */
     steer_row *batch; /* [rows] */
     int64_t **hits;   /* [jobs] those of each job's plan, which jobs may share; NULL: no plan */
@@ -2995,9 +2999,12 @@ steer_status steer_run(steer_context *c, const steer_row *rows, int n, const ste
 
     steer_status status = STEER_OK;
     BY_THREADS(c->threads) {
-        for (int b = 0; b < config->layers; b++)
+        for (int b = 0; b < config->layers; b++) {
             if (c->count[b])
                 run_block(c, b, c->count[b]);
+            if (c->after_block)
+                c->after_block(c->user, c);
+        }
         int left = c->count[config->layers - 1];
         add_vectors(c, config->layers, left); /* EDIT */
         record(c, c->tape.resid, c->x, config->d, config->layers, left);
@@ -13735,6 +13742,8 @@ typedef struct {
     typewriter screen;     /* where it is printed */
     text_columns *columns; /* or one for each job; NULL: none */
     FILE *lines;           /* --jsonl, from its first line on */
+    double prompts, read;  /* tokens of all prompts; of these, read */
+    double due;            /* tokens of prompts that are answered */
     steer_status status;
 } answer_sink;
 
@@ -13805,12 +13814,40 @@ static steer_status type_in_column(answer_sink *a, int number, int token, int fi
     return flush_output(stdout, a->s->e);
 }
 
+/* The work of jobs is the tokens of their prompts and answers. Those of prompts are told while they are
+ * read, block by block, where they are many: else the answer is there at once. */
+enum { LONG_PROMPT = 128 };
+
+static void tick_prompts(void *user, const steer_context *c) {
+    answer_sink *a = user;
+    int read = 0;
+    for (int r = 0; r < c->n_rows; r++) {
+        int job = c->streams[c->rows[r].stream].job; /* a twin's: none */
+        read += job >= 0 && c->rows[r].pos < a->jobs[job].n_prompt;
+    }
+    double rows = (double)read / c->m->config.layers;
+    a->read += rows;
+    if (read && a->prompts >= LONG_PROMPT)
+        show_progress(a->s->bar, rows);
+}
+
 /* The tick of steer_generate, which appends the token to the job afterwards. */
 static int take_token(void *user, int number, int token) {
     answer_sink *a = user;
     steer_job j = a->jobs[number];
     const steer_model *m = a->s->m;
-    int first = !j.n_out && !a->s->begun;
+    const char *begun = a->s->begun;
+    int first = !j.n_out && !begun, typed = a->one || a->columns;
+    if (typed)
+        wipe_progress(a->s->bar);
+    if (!j.n_out) {
+        double shared = fmax(0, (a->due += j.n_prompt) - a->read); /* read once for several jobs */
+        a->read += shared;
+        if (!typed)
+            show_progress(a->s->bar, shared);
+        if (typed && begun)
+            type_bytes(a->one ? &a->screen : &a->columns->of[number].typed, begun, strlen(begun));
+    }
     j.out[j.n_out++] = token;
     if (a->one) {
         size_t n;
@@ -13823,8 +13860,8 @@ static int take_token(void *user, int number, int token) {
         a->status = type_in_column(a, number, token, first, ends);
     if (ends && !a->status)
         a->status = take_answer(a, number, &j);
-    if (!a->one && !a->columns)
-        show_progress(a->s->bar, (1.0 + (ends ? j.max_new - j.n_out : 0)) / j.max_new);
+    if (!typed)
+        show_progress(a->s->bar, 1.0 + (ends ? j.max_new - j.n_out : 0));
     return a->status != STEER_OK;
 }
 
@@ -13857,10 +13894,21 @@ static steer_status make_answers(answer_sink *a, int n) {
     experiment *s = a->s;
     steer_error e = {0}; /* s->e says what failed in take_token */
     a->how = a->o->special ? SHOW_SPECIAL : 0;
-    for (int i = 0; s->begun && i < n; i++) /* nothing is typed where neither is wanted */
-        if (a->one || a->columns)
-            type_bytes(a->one ? &a->screen : &a->columns->of[i].typed, s->begun, strlen(s->begun));
+    int typed = a->one || a->columns;
+    double answers = 0;
+    for (int i = 0; i < n; i++) {
+        a->prompts += a->jobs[i].n_prompt;
+        answers += a->jobs[i].max_new;
+    }
+    s->bar->started = seconds();
+    s->bar->percent = 0;
+    begin_part(s->bar, typed ? "reading the prompt" : "answers",
+               a->prompts + (typed ? 0 : answers));
+    a->c->after_block = tick_prompts;
+    a->c->user = a;
     steer_status status = steer_generate(a->c, a->jobs, n, take_token, a, &e);
+    a->c->after_block = NULL;
+    wipe_progress(s->bar);
     if (status && !a->status)
         *s->e = e;
     if (a->one) {
@@ -13929,12 +13977,10 @@ static steer_status command_generate(experiment *s, const options *o) {
     }
     TRY(open_context(s, min_int(2 * n + 8, 264), longest_prompt(s)));
     double started = seconds(), made = 0;
-    begin_part(s->bar, "answers", n);
     int one = !o->prompts && !o->compare && !is_standard_output(o->jsonl);
     answer_sink a = {.s = s, .c = s->c, .o = o, .jobs = jobs, .one = one};
     TRY(o->compare ? make_columns(&a, &compared) : make_answers(&a, n));
     double spent = seconds() - started;
-    wipe_progress(s->bar);
     TRY(flush_output(stdout, s->e));
     for (int i = 0; i < n; i++)
         made += jobs[i].n_out;

@@ -425,6 +425,9 @@ static void test_dashes(void) {
 static void test_progress_everywhere(void) {
     static char text[1 << 17];
     make_vector_file("v");
+    char long_prompt[512] = "";
+    for (int i = 0; i < 200; i++)
+        strcat(long_prompt, " a");
     string v = str("weights/tiny-llama.bin --max-new 6 --vector %s/v", temporary);
     string store = str("%s/shard", temporary), joint = str("%s/joint", temporary);
     unlink(store.s);
@@ -442,6 +445,9 @@ static void test_progress_everywhere(void) {
          "answers", 99},
         {str("generate weights/tiny-llama.bin --prompts weights/harmful-val.txt --max-new 2"),
          "answers", 99},
+        {str("generate weights/tiny-llama.bin \"%s\" --max-new 2 --quiet --answer Well",
+             long_prompt),
+         "reading the prompt", 99},
         {str("info weights/tiny-llama.bin --verify"), "checking the weights", 100},
         {str("vector weights/tiny-llama.bin --train 40 --site 3,-1 --coeff 2 --out %s/w",
              temporary),
@@ -480,7 +486,7 @@ static void test_progress_everywhere(void) {
         }
         CHECK_THAT(named && most >= runs[i].most, "%s: \"%s\" %d, %d per cent", runs[i].arguments.s,
                    runs[i].what, named, most);
-        CHECK_THAT(i > 3 || (!run_program(PROGRAM, runs[i].arguments.s, "") &&
+        CHECK_THAT(i > 4 || (!run_program(PROGRAM, runs[i].arguments.s, "") &&
                              !strstr(complained, "\033[K")),
                    "%s", complained);
     }
