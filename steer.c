@@ -4017,23 +4017,22 @@ static vector_header header_of(const steer_vector *v) {
     return h;
 }
 
-/* Steer's own format. */
-static steer_status save_own(const steer_vector *v, const char *path, steer_error *e) {
-    size_t directions = direction_floats(v), kept = v->keep ? 3 * (size_t)v->layers : 0;
-    size_t n = sizeof(vector_header) + 4 * (directions + kept);
-    vector_header *h = zeros(n, 1);
-    if (!h)
-        return fail(e, STEER_ENOMEM, "%s: no memory to write it", path);
-    *h = header_of(v);
-    h->size = n;
-    float *x = (float *)(h + 1);
-    copy_floats(x, v->every ? v->every : v->v, directions);
+/* A vector's file in a format is put into zeros that are large enough; its end is returned. */
+static char *lay(char *to, const void *from, size_t n) {
+    memcpy(to, from, n);
+    return to + n;
+}
+
+static char *put_own(char *start, const steer_vector *v) {
+    vector_header h = header_of(v);
+    char *end = lay(start + sizeof h, v->every ? v->every : v->v, 4 * direction_floats(v));
     if (v->keep)
-        copy_floats(x + directions, v->keep, kept);
-    h->crc = crc32_of(0, h, n);
-    steer_status status = write_file(path, h, n, e);
-    free(h);
-    return status;
+        end = lay(end, v->keep, 12 * (size_t)v->layers);
+    h.size = (size_t)(end - start);
+    lay(start, &h, sizeof h);
+    h.crc = crc32_of(0, start, h.size);
+    lay(start, &h, sizeof h);
+    return end;
 }
 
 /* Whether a vector was made for this model, in whichever of its files. */
@@ -4153,11 +4152,6 @@ enum { GGUF_FIELDS = sizeof gguf_fields / sizeof *gguf_fields };
 
 static const char gguf_keep[] = "steer.keep";
 
-static char *lay(char *to, const void *from, size_t n) {
-    memcpy(to, from, n);
-    return to + n;
-}
-
 static char *lay_number(char *to, uint64_t x, size_t bytes) { /* little-endian, as the machine */
     return lay(to, &x, bytes);
 }
@@ -4170,7 +4164,6 @@ static char *lay_key(char *to, const char *key, uint32_t type) {
     return lay_number(lay_string(to, key), type, 4);
 }
 
-/* The vector's file into zeros that are large enough; returns its end. */
 static char *put_gguf(char *start, const steer_vector *v, const steer_edit *rows, int n) {
     const vector_header h = header_of(v);
     size_t stride = round_up(4 * (size_t)v->d, GGUF_ALIGN);
@@ -4201,31 +4194,6 @@ static char *put_gguf(char *start, const steer_vector *v, const steer_edit *rows
     for (int i = 0; i < n; i++)
         memcpy(to + (size_t)i * stride, rows[i].v, 4 * (size_t)v->d);
     return to + (size_t)n * stride;
-}
-
-static steer_status save_gguf(const steer_vector *v, const char *path, steer_error *e) {
-    enum { NAMES = 4096, NAME = 128 };
-
-    size_t blocks = (size_t)v->layers + 1;
-    steer_edit *rows = zeros(blocks, sizeof *rows);
-    if (!rows)
-        return fail(e, STEER_ENOMEM, "%s: no memory to write it", path);
-    int n = steer_vector_edits(v, 1, rows);
-    size_t room = NAMES + 12 * blocks + (size_t)n * (NAME + 4 * (size_t)v->d);
-    char *bytes = zeros(room, 1);
-    steer_status status;
-    if (!bytes)
-        status = fail(e, STEER_ENOMEM, "%s: no memory to write it", path);
-    else if (n && !rows->layer)
-        status = fail(e, STEER_EARG,
-                      "%s: a control vector is added behind blocks, so it has no place for what "
-                      "enters block 0; take a later block, or another format than .gguf",
-                      path);
-    else
-        status = write_file(path, bytes, (size_t)(put_gguf(bytes, v, rows, n) - bytes), e);
-    free(bytes);
-    free(rows);
-    return status;
 }
 
 /* What is left of a file's bytes; `failed` once more were wanted than there are. */
@@ -4430,26 +4398,20 @@ enum { NPY_HEAD = 128, NPY_TEXT_AT = 10 };
 
 static const char npy_magic[] = "\x93NUMPY";
 
-static steer_status save_npy(const steer_vector *v, const char *path, steer_error *e) {
-    size_t n = 4 * direction_floats(v);
-    char *bytes = zeros(add(NPY_HEAD, n), 1), text[NPY_HEAD - NPY_TEXT_AT], shape[32];
-    if (!bytes)
-        return fail(e, STEER_ENOMEM, "%s: no memory to write it", path);
+static char *put_npy(char *start, const steer_vector *v) {
+    char text[NPY_HEAD - NPY_TEXT_AT], shape[32];
     if (v->every)
         snprintf(shape, sizeof shape, "(%d, %d)", v->layers + 1, v->d);
     else
         snprintf(shape, sizeof shape, "(%d,)", v->d);
     int length = snprintf(text, sizeof text,
                           "{'descr': '<f4', 'fortran_order': False, 'shape': %s, }", shape);
-    char *to = lay_number(lay(bytes, npy_magic, 6), 1, 2); /* version 1.0 */
+    char *to = lay_number(lay(start, npy_magic, 6), 1, 2); /* version 1.0 */
     to = lay_number(to, sizeof text, 2);
     memset(to, ' ', sizeof text - 1);
     memcpy(to, text, (size_t)length);
     to[sizeof text - 1] = '\n';
-    memcpy(bytes + NPY_HEAD, v->every ? v->every : v->v, n);
-    steer_status status = write_file(path, bytes, NPY_HEAD + n, e);
-    free(bytes);
-    return status;
+    return lay(start + NPY_HEAD, v->every ? v->every : v->v, 4 * direction_floats(v));
 }
 
 /* An array [d] is for the model's site; [layers][d] or [layers + 1][d] for the input of each block,
@@ -4507,13 +4469,32 @@ static int ends_with(const char *s, const char *end) {
 }
 
 steer_status steer_vector_save(const steer_vector *v, const char *path, steer_error *e) {
+    enum { HEAD = 4096, A_BLOCK = 140 }; /* bytes besides the directions, enough for each format */
+
     clear_error(e);
     if (!v->v || outside(v->d, 1, 1 << 16) || outside(v->layers, 1, MAX_BLOCKS))
         return fail(e, STEER_EARG, "%s: no vector of %d numbers and %d blocks to write", path, v->d,
                     v->layers);
-    if (ends_with(path, ".gguf"))
-        return save_gguf(v, path, e);
-    return ends_with(path, ".npy") ? save_npy(v, path, e) : save_own(v, path, e);
+    steer_edit rows[MAX_BLOCKS + 1];
+    int n = steer_vector_edits(v, 1, rows), gguf = ends_with(path, ".gguf");
+    char *bytes = zeros(HEAD + A_BLOCK * ((size_t)v->layers + 1) + 4 * direction_floats(v), 1),
+         *end;
+    if (!bytes)
+        return fail(e, STEER_ENOMEM, "%s: no memory to write it", path);
+    steer_status status = STEER_OK;
+    if (gguf && n && !rows->layer)
+        status = fail(e, STEER_EARG,
+                      "%s: a control vector is added behind blocks, so it has no place for what "
+                      "enters block 0; take a later block, or another format than .gguf",
+                      path);
+    if (gguf)
+        end = put_gguf(bytes, v, rows, n);
+    else
+        end = ends_with(path, ".npy") ? put_npy(bytes, v) : put_own(bytes, v);
+    if (!status)
+        status = write_file(path, bytes, (size_t)(end - bytes), e);
+    free(bytes);
+    return status;
 }
 
 /* The first number that is none, or -1. */
