@@ -4477,22 +4477,20 @@ steer_status steer_vector_save(const steer_vector *v, const char *path, steer_er
                     v->layers);
     steer_edit rows[MAX_BLOCKS + 1];
     int n = steer_vector_edits(v, 1, rows), gguf = ends_with(path, ".gguf");
-    char *bytes = zeros(HEAD + A_BLOCK * ((size_t)v->layers + 1) + 4 * direction_floats(v), 1),
-         *end;
+    if (gguf && n && !rows->layer)
+        return fail(e, STEER_EARG,
+                    "%s: a control vector is added behind blocks, so it has no place for what "
+                    "enters block 0; take a later block, or another format than .gguf",
+                    path);
+    size_t room = HEAD + A_BLOCK * ((size_t)v->layers + 1) + 4 * direction_floats(v);
+    char *bytes = zeros(room, 1), *end;
     if (!bytes)
         return fail(e, STEER_ENOMEM, "%s: no memory to write it", path);
-    steer_status status = STEER_OK;
-    if (gguf && n && !rows->layer)
-        status = fail(e, STEER_EARG,
-                      "%s: a control vector is added behind blocks, so it has no place for what "
-                      "enters block 0; take a later block, or another format than .gguf",
-                      path);
     if (gguf)
         end = put_gguf(bytes, v, rows, n);
     else
         end = ends_with(path, ".npy") ? put_npy(bytes, v) : put_own(bytes, v);
-    if (!status)
-        status = write_file(path, bytes, (size_t)(end - bytes), e);
+    steer_status status = write_file(path, bytes, (size_t)(end - bytes), e);
     free(bytes);
     return status;
 }
