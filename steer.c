@@ -335,7 +335,7 @@ typedef struct {
 } weight;
 
 INLINE float weight1(const weight *w, size_t j, size_t c) { /* W[j][c] */
-    size_t at = j * (size_t)w->cols + c;
+    size_t at = j * w->cols + c;
     if (w->type == F32)
         return ((const float *)w->data)[at];
     if (w->type == Q8)
@@ -582,7 +582,7 @@ static int by_rank(const void *a, const void *b) {
 static double log_sum_exp(const float *x, int n) {
     double top = x[argmax(x, n)], total = 0;
     for (int i = 0; i < n; i++)
-        total += exp((double)x[i] - top);
+        total += exp(x[i] - top);
     return top + log(total);
 }
 
@@ -880,14 +880,14 @@ static uint64_t identity_of(const steer_model *m, const file_header *h) {
     shape.max_seq = 0; /* exporters shorten it */
     uint32_t text = crc32_of(0, &shape, offsetof(steer_config, n_eot)), vectors = 0;
     for (size_t i = 0; i < sizeof tables / sizeof *tables; i++) {
-        size_t n = (size_t)h->section[tables[i]].bytes;
+        size_t n = h->section[tables[i]].bytes;
         text = crc32_of(text, m->bytes + h->section[tables[i]].offset, n);
     }
     for (uint32_t i = 0; i < h->n_tensors; i++) {
         file_record r;
         memcpy(&r, m->bytes + sizeof *h + i * sizeof r, sizeof r);
         if (!r.cols)
-            vectors = crc32_of(vectors, m->bytes + r.offset, (size_t)r.bytes);
+            vectors = crc32_of(vectors, m->bytes + r.offset, r.bytes);
     }
     return (uint64_t)text << 32 | vectors;
 }
@@ -910,7 +910,7 @@ static steer_status load_model(steer_model *m, steer_error *e) {
         return fail(e, STEER_EFORMAT, "truncated or damaged: not of its stated size" FETCH_AGAIN);
     if (h.data > m->size || h.data < sizeof h)
         return fail(e, STEER_EFORMAT, "a damaged header" FETCH_AGAIN);
-    m->data = (size_t)h.data;
+    m->data = h.data;
     if (crc_around(m->bytes, m->data, offsetof(file_header, meta_crc)) != h.meta_crc)
         return fail(e, STEER_EFORMAT,
                     "damaged: the checksum of its header and tokenizer differs" FETCH_AGAIN);
@@ -928,17 +928,17 @@ static steer_status load_model(steer_model *m, steer_error *e) {
 
     int per_block = 9 + 3 * config->qkv_bias + 2 * config->post_norms + 2 * config->qk_norm;
     int tensors = 3 + !config->tied + config->local_rope + config->layers * per_block;
-    size_t at = round_up(sizeof h + (size_t)tensors * sizeof(file_record), ALIGN);
+    size_t at = round_up(sizeof h + tensors * sizeof(file_record), ALIGN);
     int ok = h.n_tensors == (uint32_t)tensors;
     for (int i = 0; i < SECTIONS && ok; i++) {
         ok = h.section[i].offset == at && at <= m->data && h.section[i].bytes <= m->data - at;
-        at = round_up(at + (size_t)h.section[i].bytes, ALIGN);
+        at = round_up(at + h.section[i].bytes, ALIGN);
     }
     if (!ok || at != m->data)
         return fail(e, STEER_EFORMAT, "a directory or tokenizer out of order" EXPORT_AGAIN);
 
-    m->blocks = zeros((size_t)config->layers, sizeof *m->blocks);
-    m->special = zeros((size_t)config->vocab, sizeof *m->special);
+    m->blocks = zeros(config->layers, sizeof *m->blocks);
+    m->special = zeros(config->vocab, sizeof *m->special);
     if (!m->blocks || !m->special)
         return fail(e, STEER_ENOMEM, "no memory to open it");
     if (!load_tensors(m))
@@ -989,7 +989,7 @@ static void *copy_file(int fd, const char *path, size_t size, steer_error *e) {
     while (got < size && (n > 0 || (n < 0 && errno == EINTR))) {
         n = read(fd, bytes + got, min_size(size - got, 1 << 30));
         if (n > 0)
-            got += (size_t)n;
+            got += n;
     }
     if (got == size)
         return bytes;
@@ -1014,7 +1014,7 @@ static void *map_file(int fd, const char *path, size_t size, steer_error *e) {
 
 steer_model *steer_open(const char *path, unsigned flags, steer_error *e) {
     clear_error(e);
-    if (flags & ~(unsigned)STEER_READ) {
+    if (flags & ~STEER_READ) {
         fail(e, STEER_EARG, "%s: steer_open knows no flags %#x", path, flags);
         return NULL;
     }
@@ -1040,7 +1040,7 @@ steer_model *steer_open(const char *path, unsigned flags, steer_error *e) {
         return NULL;
     }
 
-    size_t size = (size_t)st.st_size;
+    size_t size = st.st_size;
     int owned = flags & STEER_READ ? COPIED : MAPPED;
     void *bytes = owned == COPIED ? copy_file(fd, path, size, e) : map_file(fd, path, size, e);
     close(fd);
@@ -1071,7 +1071,7 @@ const steer_config *steer_model_config(const steer_model *m) {
 /* As steer_verify; `tick` is told of the bytes that are read. */
 static steer_status verify(const steer_model *m, void (*tick)(void *user, size_t bytes), void *user,
                            steer_error *e) {
-    const size_t step = (size_t)1 << 24;
+    const size_t step = 1 << 24;
     uint32_t crc = 0;
     for (size_t at = m->data, n; at < m->size; at += n) {
         n = min_size(step, m->size - at);
@@ -1159,7 +1159,7 @@ static const uint32_t *record_of(lookup t, int keys, int64_t a, int64_t b) {
 
 static int class_of(lookup t, int64_t c) { /* of a table of ranges (first, last, class); or 0 */
     const uint32_t *r = first_from(t, 1, c, 0);
-    return r && r[0] <= c ? (int)r[2] : 0;
+    return r && r[0] <= c ? r[2] : 0;
 }
 
 static int class_at(const steer_model *m, const char *s, const char *end, int *length) {
@@ -1175,7 +1175,7 @@ static size_t run_of(const steer_model *m, const char *s, const char *end, unsig
         p += length;
         class = class_at(m, p, end, &length);
     }
-    return (size_t)(p - s);
+    return p - s;
 }
 
 /* Bytes of 's 't 're 've 'm 'll 'd at s, or 0; from Qwen2 on in either case (and the long s as an s). */
@@ -1211,7 +1211,7 @@ static size_t pretoken(const steer_model *m, const char *s, const char *end) {
     if (run)
         return run;
     for (; class == NUMBER && most; most--) {
-        run += (size_t)n;
+        run += n;
         class = class_at(m, s + run, end, &n);
     }
     if (run)
@@ -1223,7 +1223,7 @@ static size_t pretoken(const steer_model *m, const char *s, const char *end) {
     int prefix = qwen ? !is_newline(*s) : *s == ' ';
     run = prefix ? run_of(m, s + n, end, L) : 0;
     if (run)
-        return (size_t)n + run;
+        return n + run;
 
     /* symbols, with a space before them */
     size_t lead = *s == ' ';
@@ -1282,7 +1282,7 @@ static int decompose(const steer_model *m, int64_t c, int64_t out[MAX_PARTS]) {
         out[0] = r[1];
         if (!r[2])
             continue;
-        memmove(out + 2, out + 1, sizeof *out * (size_t)(n - 1));
+        memmove(out + 2, out + 1, sizeof *out * (n - 1));
         out[1] = r[2];
         n++;
     }
@@ -1309,7 +1309,7 @@ static size_t put_code_point(char *out, int64_t c) {
     for (int i = n - 1; i > 0; i--, c >>= 6)
         out[i] = (char)(0x80 | (c & 0x3F));
     out[0] = (char)((0xF00 >> n & 0xFF) | c);
-    return (size_t)n;
+    return n;
 }
 
 static int by_number(const void *a, const void *b) {
@@ -1368,7 +1368,7 @@ static char *normalise(const steer_model *m, const char *text, size_t n, size_t 
     size_t count = 0;
     int length;
     for (const char *s = text; s < text + n; s += length)
-        count += (size_t)decompose(m, code_point(s, text + n, &length), c + count);
+        count += decompose(m, code_point(s, text + n, &length), c + count);
     order_marks(m, c, count);
     count = compose_all(m, c, count);
 
@@ -1387,7 +1387,7 @@ static int find_whole(const steer_model *m, const char *s, size_t n, int kind) {
         size_t length, common = 0;
         while (low < high) {
             uint32_t mid = low + (high - low) / 2;
-            const char *piece = steer_piece(m, (int)m->whole[mid], &length);
+            const char *piece = steer_piece(m, m->whole[mid], &length);
             int order = memcmp(piece, s, min_size(length, n));
             if (order > 0 || (!order && length > n))
                 high = mid;
@@ -1398,7 +1398,7 @@ static int find_whole(const steer_model *m, const char *s, size_t n, int kind) {
             return -1;
 
         /* it, or one that begins both it and the text */
-        int id = (int)m->whole[low - 1];
+        int id = m->whole[low - 1];
         const char *piece = steer_piece(m, id, &length);
         while (common < length && common < n && piece[common] == s[common])
             common++;
@@ -1437,7 +1437,7 @@ static void rank_pair(merger *w, int i) {
     symbol *left = &w->symbols[i];
     uint32_t right = w->symbols[left->next].id;
     const uint32_t *r = record_of(w->m->merges, 2, left->id, right);
-    size_t at = w->leaves + (size_t)i;
+    size_t at = w->leaves + i;
     if (r)
         left->merged = r[3];
     w->best[at] = r ? (uint64_t)r[2] << 32 | (uint32_t)i : UINT64_MAX;
@@ -1482,7 +1482,7 @@ static void bpe(merger *w, const char *s, size_t n) {
     for (int i = 1; i < end; i++)
         rank_pair(w, i);
     while (w->best[1] != UINT64_MAX) {
-        int at = (int)(uint32_t)w->best[1], gone = x[at].next;
+        int at = (uint32_t)w->best[1], gone = x[at].next;
         x[at].id = x[at].merged;
         x[at].next = x[gone].next;
         x[x[gone].next].prev = at;
@@ -1493,7 +1493,7 @@ static void bpe(merger *w, const char *s, size_t n) {
     }
 
     for (int i = x[0].next; i < end; i = x[i].next)
-        put_token(w, (int)x[i].id);
+        put_token(w, x[i].id);
 }
 
 /* SentencePiece's text: a space for every U+2581 and, by the rule, one before it all. *out_n bytes in
@@ -1551,7 +1551,7 @@ static int encode_part(merger *w, const char *text, size_t n, int first) {
 static const char *next_user(const steer_model *m, const char *s, const char *end, int *id) {
     if (!m->n_user)
         return end;
-    while (s < end && (*id = find_whole(m, s, (size_t)(end - s), USER_TOKEN)) < 0)
+    while (s < end && (*id = find_whole(m, s, end - s, USER_TOKEN)) < 0)
         s++;
     return s;
 }
@@ -1568,7 +1568,7 @@ static steer_status encode(const steer_model *m, const char *text, size_t n, int
         const char *stop = next_user(m, s, end, &id);
         int spaced =
             begins && m->config.pretok == TEXT_SPACED_RULE; /* also before a user's token */
-        if ((stop > s || spaced) && !encode_part(&w, s, (size_t)(stop - s), begins))
+        if ((stop > s || spaced) && !encode_part(&w, s, stop - s, begins))
             return fail(e, STEER_ENOMEM, "no memory to tokenize a text of %zu bytes", n);
         s = stop;
         if (s < end) {
@@ -1721,7 +1721,7 @@ static void put_turn(chat_builder *b, int pre, const char *s, int post) {
         end = last;
     }
     put_template(b, pre);
-    put_plain(b, s, (size_t)(end - s));
+    put_plain(b, s, end - s);
     put_template(b, post);
 }
 
@@ -1807,7 +1807,7 @@ static steer_status tokens_of(const steer_model *m, int how, const char *system,
             status = encode_raw(m, text, list, *count, count, e);
         else
             status = encode(m, text, strlen(text), 1, list, *count, count, e);
-        if (!status && !list && !(list = zeros((size_t)*count, sizeof *list)))
+        if (!status && !list && !(list = zeros(*count, sizeof *list)))
             status = fail(e, STEER_ENOMEM, "no memory for %ld tokens", *count);
         if (status) {
             free(list);
@@ -1851,7 +1851,7 @@ static steer_status check_tokens(steer_model *m, steer_error *e) {
         uint32_t t = m->byte_token[i];
         if (t == UINT32_MAX)
             continue;
-        const char *piece = t < (uint32_t)vocab ? steer_piece(m, (int)t, &n) : NULL;
+        const char *piece = t < (uint32_t)vocab ? steer_piece(m, t, &n) : NULL;
         if (!piece || n != 1 || *piece != (char)i || m->token_type[t])
             return fail(e, STEER_EFORMAT,
                         "byte %d has the token %u, which is not its text" EXPORT_AGAIN, i, t);
@@ -1863,12 +1863,12 @@ static steer_status check_wholes(const steer_model *m, steer_error *e) {
     size_t n, before_n;
     for (uint32_t i = 0; i < m->n_whole; i++) {
         uint32_t id = m->whole[i];
-        const char *piece = id < (uint32_t)m->config.vocab ? steer_piece(m, (int)id, &n) : NULL;
-        if (!piece || !n || !is_text(m, (int)id)) /* steer_encode: it takes at least one byte */
+        const char *piece = id < (uint32_t)m->config.vocab ? steer_piece(m, id, &n) : NULL;
+        if (!piece || !n || !is_text(m, id)) /* steer_encode: it takes at least one byte */
             return fail(e, STEER_EFORMAT, "whole token %u is no text" EXPORT_AGAIN, i);
         if (!i)
             continue;
-        const char *before = steer_piece(m, (int)m->whole[i - 1], &before_n);
+        const char *before = steer_piece(m, m->whole[i - 1], &before_n);
         int order = memcmp(before, piece, min_size(before_n, n)); /* find_whole */
         if (order > 0 || (!order && before_n >= n))
             return fail(e, STEER_EFORMAT, "whole token %u is out of order" EXPORT_AGAIN, i);
@@ -1890,8 +1890,8 @@ static steer_status check_merges(const steer_model *m, steer_error *e) {
 
         /* Texts come back as they were: the result is the text of both. */
         size_t a, b, ab;
-        const char *left = steer_piece(m, (int)r[0], &a), *right = steer_piece(m, (int)r[1], &b);
-        const char *result = steer_piece(m, (int)r[3], &ab);
+        const char *left = steer_piece(m, r[0], &a), *right = steer_piece(m, r[1], &b);
+        const char *result = steer_piece(m, r[3], &ab);
         if (ab != a + b || memcmp(result, left, a) || memcmp(result + a, right, b))
             return fail(e, STEER_EFORMAT,
                         "merge %u: its result, token %u, is not its parts" EXPORT_AGAIN, i, r[3]);
@@ -1974,10 +1974,10 @@ static steer_status check_grammar(const steer_model *m, steer_error *e) {
     const char *line = m->grammar, *end = line + m->grammar_size;
     int openers = 0, steps = 0, number = 1;
     for (; line < end; number++) {
-        const char *stop = memchr(line, '\n', (size_t)(end - line));
+        const char *stop = memchr(line, '\n', end - line);
         if (!stop)
             stop = end;
-        int sound = stop - line > 2 && line[1] == ' ' && !memchr(line, 0, (size_t)(stop - line));
+        int sound = stop - line > 2 && line[1] == ' ' && !memchr(line, 0, stop - line);
         if (!sound || (*line != 'o' && *line != 's'))
             return fail(e, STEER_EFORMAT,
                         "line %d of its answer grammar is neither \"o OPENER\" "
@@ -2036,11 +2036,11 @@ static steer_status check_template(steer_model *m, const char *text, steer_error
 }
 
 static steer_status load_tokenizer(steer_model *m, const file_header *h, steer_error *e) {
-    size_t vocab = (size_t)m->config.vocab, n[SECTIONS];
+    size_t vocab = m->config.vocab, n[SECTIONS];
     const void *at[SECTIONS];
     for (int i = 0; i < SECTIONS; i++) {
         at[i] = m->bytes + h->section[i].offset;
-        n[i] = (size_t)h->section[i].bytes;
+        n[i] = h->section[i].bytes;
     }
     m->token_offset = at[TOKEN_OFFSETS];
     m->token_bytes = at[TOKEN_BYTES];
@@ -2230,7 +2230,7 @@ static int source_of(const steer_context *c, int r, int b, unsigned what) {
 /* ---- The context's memory. */
 
 static int value_width(const steer_config *config) {
-    return (int)round_up((size_t)config->head_dim, PW);
+    return (int)round_up(config->head_dim, PW);
 }
 
 static steer_limits with_defaults(steer_limits l, const steer_config *config) {
@@ -2391,7 +2391,7 @@ static int plan_has(const steer_plan *p, steer_kind kind) { /* p may be NULL */
 static const char *edit_fault(const steer_context *c, const steer_edit *edit) {
     const unsigned known =
         edit->kind == STEER_FREEZE ? STEER_QK | STEER_V | STEER_MLP : STEER_SVV | STEER_MLP_DIRECT;
-    if (outside((int)edit->kind, STEER_ADD, STEER_START))
+    if (outside(edit->kind, STEER_ADD, STEER_START))
         return "holds an edit of an unknown kind";
     if (outside(edit->layer, 0, c->m->config.layers - (edit->kind != STEER_ADD)))
         return "names a block that does not exist";
@@ -3194,7 +3194,7 @@ static steer_status begin_hits(steer_context *c, const steer_job *jobs, int n, s
     size_t total = 0;
     for (int i = 0; i < n; i++)
         if (jobs[i].plan && same_plan(jobs, i) == i)
-            total = add(total, (size_t)max_int(0, jobs[i].plan->n));
+            total = add(total, max_int(0, jobs[i].plan->n));
     int64_t *counts = zeros(total, sizeof *counts);
     c->hits = zeros(add(n, 1), sizeof *c->hits); /* at last the memory of all */
     if (!counts || !c->hits) {
@@ -3349,7 +3349,7 @@ static int sample(const steer_job *j, const float *logits, int vocab, ranked *sc
     int kept = 0;
     double mass = 0;
     if (top_p < 1)
-        qsort(scratch, (size_t)n, sizeof *scratch, most_probable_first);
+        qsort(scratch, n, sizeof *scratch, most_probable_first);
     while (kept < n && mass < top_p)
         mass += scratch[kept++].value;
 
@@ -3394,7 +3394,7 @@ static int generate_visit(void *user, int job, int pos, const float *logits) {
 steer_status steer_generate(steer_context *c, steer_job *jobs, int n, int (*tick)(void *, int, int),
                             void *user, steer_error *e) {
     clear_error(e);
-    generator g = {c->m, jobs, zeros((size_t)c->m->config.vocab, sizeof *g.scratch), tick, user, 0};
+    generator g = {c->m, jobs, zeros(c->m->config.vocab, sizeof *g.scratch), tick, user, 0};
     if (!g.scratch)
         return fail(e, STEER_ENOMEM, "no memory to sample");
     for (int i = 0; i < n; i++)
@@ -3445,7 +3445,7 @@ static WIDE void unpack(float *to, const weight *w, size_t row, size_t col, int 
     typedef int16_t shorts __attribute__((vector_size(LANES * 2)));
     typedef int32_t ints __attribute__((vector_size(LANES * 4)));
 
-    size_t at = row * (size_t)w->cols + col;
+    size_t at = row * w->cols + col;
     if (w->type == F32) {
         copy_floats(to, (const float *)w->data + at, n);
         return;
@@ -3631,7 +3631,7 @@ static void forward_outputs(float *y, int ys, const float *x, int xs, const weig
     for (int c = 0; c < p.cols; c += KC) {
         int kc = min_int(KC, p.cols - c);
         if (as_it_lies) {
-            apart = (size_t)w->cols;
+            apart = w->cols;
             rows_of_w = (const float *)w->data + (p.row + j) * apart + p.col + c;
         } else
             for (int i = 0; i < nj; i++) {
@@ -3684,7 +3684,7 @@ static void linear(float *y, int ys, const float *x, int xs, const weight *w, pa
             back_share(y, ys, x, xs, w, p, way == ADD_BACK, rows, j);
         return;
     }
-    size_t tiles = ((size_t)p.rows + NR - 1) / NR, shares = (size_t)min_int(thread_count(), p.rows);
+    size_t tiles = ((size_t)p.rows + NR - 1) / NR, shares = min_int(thread_count(), p.rows);
     PARALLEL_FOR(shares)
     for (size_t s = 0; s < shares; s++) {
         int from = (int)(tiles * s / shares) * NR, to = (int)(tiles * (s + 1) / shares) * NR;
@@ -3768,11 +3768,11 @@ static int follow_links(char path[PATH_BYTES]) { /* 0: errno says why not */
         if (n < 0)
             return 1; /* no link, or nothing: whoever opens it will say */
         const char *slash = strrchr(path, '/');
-        size_t folder = *target == '/' || !slash ? 0 : (size_t)(slash + 1 - path);
-        if (folder + (size_t)n >= PATH_BYTES)
+        size_t folder = *target == '/' || !slash ? 0 : slash + 1 - path;
+        if (folder + n >= PATH_BYTES)
             return because(ENAMETOOLONG);
-        memcpy(path + folder, target, (size_t)n);
-        path[folder + (size_t)n] = 0;
+        memcpy(path + folder, target, n);
+        path[folder + n] = 0;
     }
     return descriptor_of(path) >= 0 ? 1 : because(ELOOP);
 }
@@ -3868,7 +3868,7 @@ static int write_all(int fd, const char *data, size_t n) { /* 0: errno says why 
         if (written < 0)
             return 0;
         data += written;
-        n -= (size_t)written;
+        n -= written;
     }
     return 1;
 }
@@ -3893,7 +3893,7 @@ static steer_status read_all(int fd, const char *path, char **data, size_t *n, s
             return fail(e, STEER_ENOMEM, "%s: no memory to read it", path);
         *data = grown;
         while (*n < size - 1 && (got = read(fd, grown + *n, size - 1 - *n)) > 0)
-            *n += (size_t)got;
+            *n += got;
         if (got < 0)
             return io_failure(path, "can't be read: ", e); /* a folder opens, and fails here */
         if (!got) {
@@ -3940,7 +3940,7 @@ typedef struct {
 _Static_assert(sizeof(vector_header) == 256, "the struct is the format");
 
 static double norm_of(const float *v, int d) {
-    return sqrt((double)dot(v, v, d));
+    return sqrt(dot(v, v, d));
 }
 
 static steer_status check_site(const steer_model *m, int layer, int pos, steer_error *e) {
@@ -3996,7 +3996,7 @@ int steer_vector_edits(const steer_vector *v, float coeff, steer_edit *edits) {
 
 /* The floats of the directions, as a file holds them. */
 static size_t direction_floats(const steer_vector *v) {
-    return (size_t)v->d * (v->every ? (size_t)v->layers + 1 : 1);
+    return v->d * (v->every ? (size_t)v->layers + 1 : 1);
 }
 
 static vector_header header_of(const steer_vector *v) {
@@ -4028,7 +4028,7 @@ static char *put_own(char *start, const steer_vector *v) {
     char *end = lay(start + sizeof h, v->every ? v->every : v->v, 4 * direction_floats(v));
     if (v->keep)
         end = lay(end, v->keep, 12 * (size_t)v->layers);
-    h.size = (size_t)(end - start);
+    h.size = end - start;
     lay(start, &h, sizeof h);
     h.crc = crc32_of(0, start, h.size);
     lay(start, &h, sizeof h);
@@ -4095,7 +4095,7 @@ static steer_status begin_vector(steer_vector *v, const steer_model *m, vector_h
     }
     if (!h->several)
         return STEER_OK;
-    v->every = zeros(mul((size_t)v->layers + 1, (size_t)v->d), sizeof *v->every);
+    v->every = zeros(mul((size_t)v->layers + 1, v->d), sizeof *v->every);
     return v->every ? STEER_OK : fail(e, STEER_ENOMEM, "%s: no memory to read it", path);
 }
 
@@ -4190,10 +4190,10 @@ static char *put_gguf(char *start, const steer_vector *v, const steer_edit *rows
         to = lay_number(to, (uint64_t)v->d, 8);
         to = lay_number(lay_number(to, 0, 4), (uint64_t)i * stride, 8); /* f32 */
     }
-    to = start + round_up((size_t)(to - start), GGUF_ALIGN);
+    to = start + round_up(to - start, GGUF_ALIGN);
     for (int i = 0; i < n; i++)
-        memcpy(to + (size_t)i * stride, rows[i].v, 4 * (size_t)v->d);
-    return to + (size_t)n * stride;
+        memcpy(to + i * stride, rows[i].v, 4 * (size_t)v->d);
+    return to + n * stride;
 }
 
 /* What is left of a file's bytes; `failed` once more were wanted than there are. */
@@ -4211,7 +4211,7 @@ static const unsigned char *take_bytes(byte_reader *r, uint64_t n) {
         return NULL;
     }
     r->at += n;
-    r->left -= (size_t)n;
+    r->left -= n;
     return at;
 }
 
@@ -4231,7 +4231,7 @@ static void take_text(byte_reader *r, char *to, size_t room) {
     if (!at)
         return;
     n = n < room ? n : room - 1;
-    memcpy(to, at, (size_t)n);
+    memcpy(to, at, n);
     to[n] = 0;
 }
 
@@ -4375,7 +4375,7 @@ static steer_status read_gguf(steer_vector *v, const steer_model *m, const unsig
     byte_reader infos = r;
     TRY(find_directions(&r, tensors, m, has, path, e));
     size_t read = n - r.left;
-    take_bytes(&r, round_up(read, (size_t)g.align) - read);
+    take_bytes(&r, round_up(read, g.align) - read);
 
     int first = (int)((unsigned char *)memchr(has, 1, sizeof has) - has);
     g.h.several = tensors > 1 || first == config->layers;
@@ -4409,7 +4409,7 @@ static char *put_npy(char *start, const steer_vector *v) {
     char *to = lay_number(lay(start, npy_magic, 6), 1, 2); /* version 1.0 */
     to = lay_number(to, sizeof text, 2);
     memset(to, ' ', sizeof text - 1);
-    memcpy(to, text, (size_t)length);
+    memcpy(to, text, length);
     to[sizeof text - 1] = '\n';
     return lay(start + NPY_HEAD, v->every ? v->every : v->v, 4 * direction_floats(v));
 }
@@ -4429,11 +4429,11 @@ static steer_status read_npy(steer_vector *v, const steer_model *m, const unsign
     char text[256] = "";
     byte_reader r = {bytes, n, 0};
     take_bytes(&r, 6);
-    int version = (int)take_number(&r, 2) & 255;
+    int version = take_number(&r, 2) & 255;
     uint64_t length = take_number(&r, version == 1 ? 2 : 4);
     const unsigned char *head = take_bytes(&r, length);
     if (head)
-        memcpy(text, head, min_size((size_t)length, sizeof text - 1));
+        memcpy(text, head, min_size(length, sizeof text - 1));
 
     int rows = 1, d = 0, end = 0;
     const char *shape = strstr(text, "'shape': (");
@@ -4445,14 +4445,14 @@ static steer_status read_npy(steer_vector *v, const steer_model *m, const unsign
         h.layer = 0;
     if (!end || !strstr(text, "'fortran_order': False") || (width == 4 && !strstr(text, "'<f4'")) ||
         d != config->d || (rows != 1 && rows != config->layers && rows != config->layers + 1) ||
-        r.left != (size_t)rows * (size_t)d * width)
+        r.left != (size_t)rows * d * width)
         return fail(e, STEER_EMISMATCH,
                     "%s: not an array of float32 or float64 [%d] or [%d][%d], whole and by rows",
                     path, config->d, config->layers + 1, config->d);
 
     TRY(begin_vector(v, m, &h, path, flags, e));
     float *to = v->every ? v->every : v->v;
-    for (size_t i = 0; i < (size_t)rows * (size_t)d; i++) {
+    for (size_t i = 0; i < rows * (size_t)d; i++) {
         double wide;
         memcpy(width == 8 ? (void *)&wide : (void *)&to[i], r.at + i * width, width);
         if (width == 8)
@@ -4490,7 +4490,7 @@ steer_status steer_vector_save(const steer_vector *v, const char *path, steer_er
         end = put_gguf(bytes, v, rows, n);
     else
         end = ends_with(path, ".npy") ? put_npy(bytes, v) : put_own(bytes, v);
-    steer_status status = write_file(path, bytes, (size_t)(end - bytes), e);
+    steer_status status = write_file(path, bytes, end - bytes, e);
     free(bytes);
     return status;
 }
@@ -4505,7 +4505,7 @@ static long not_finite(const float *x, size_t n) {
 
 static steer_status read_vector(steer_vector *v, const steer_model *m, const unsigned char *bytes,
                                 size_t n, const char *path, unsigned flags, steer_error *e) {
-    if (flags & ~(unsigned)STEER_FOREIGN)
+    if (flags & ~STEER_FOREIGN)
         return fail(e, STEER_EARG, "%s: steer_vector_load knows no flags %#x", path, flags);
     if (n > 4 && !memcmp(bytes, "GGUF", 4))
         TRY(read_gguf(v, m, bytes, n, path, flags, e));
@@ -4529,7 +4529,7 @@ static steer_status read_vector(steer_vector *v, const steer_model *m, const uns
         at++;
     at = at < count ? at : 0; /* what stands for it is a row that is added */
     v->layer = rows[at].layer;
-    copy_floats(v->v, rows[at].v, (size_t)v->d);
+    copy_floats(v->v, rows[at].v, v->d);
     return STEER_OK;
 }
 
@@ -4765,9 +4765,9 @@ static steer_status append_response(const steer_model *m, const char *response, 
     if (!response || !*response)
         return STEER_OK;
     TRY(tokens_of(m, AS_TEXT, NULL, response, NULL, &own, added, e));
-    int *both = realloc(*tokens, mul(add((size_t)n, (size_t)*added), sizeof *both));
+    int *both = realloc(*tokens, mul(add(n, *added), sizeof *both));
     if (both) {
-        memcpy(both + n, own, sizeof *own * (size_t)*added);
+        memcpy(both + n, own, sizeof *own * *added);
         *tokens = both;
     }
     free(own);
@@ -4961,7 +4961,7 @@ double steer_log_odds(const steer_model *m, const steer_behaviour *b, const floa
         for (int j = 0; j < i; j++)
             before |= ids[j] == ids[i];
         if (!before)
-            p += exp((double)logits[ids[i]] - total);
+            p += exp(logits[ids[i]] - total);
     }
     return log(p + 1e-8) - log(1 - p + 1e-8);
 }
@@ -5267,7 +5267,7 @@ static void count_inputs(const steer_graph *g, int counts[4]) {
 
 int steer_slot(const steer_graph *g, int b, steer_input input, int index) {
     int counts[4], i = index;
-    if (!is_graph(g) || outside((int)input, STEER_TO_Q, STEER_TO_LOGITS))
+    if (!is_graph(g) || outside(input, STEER_TO_Q, STEER_TO_LOGITS))
         return -1;
     if (input == STEER_TO_LOGITS)
         return b == g->layer + g->blocks && index == 0 ? g->slots - 1 : -1;
@@ -5445,7 +5445,7 @@ static void capped_scores(const steer_config *config, const steer_tape *tape, in
         const float *k = tape_at(tape, tape->k, config->kv_heads * hd, b, row + u) + group * hd;
         capped[u] = config->query_scale * dot(q, k, hd);
     }
-    softcap(capped + first, (size_t)(t - first + 1), config->attn_cap);
+    softcap(capped + first, t - first + 1, config->attn_cap);
 }
 
 steer_status steer_pattern(const steer_model *m, const steer_tape *tape, int b, int h, int row,
@@ -5494,7 +5494,7 @@ static void attend_back(const steer_model *m, const steer_tape *tape, const back
     const steer_config *config = &m->config;
     int hd = config->head_dim, vd = value_width(config), kv_width = config->kv_heads * hd;
     int q_width = config->heads * hd, group = h / (config->heads / config->kv_heads);
-    size_t rows = round_up((size_t)n, NR), plane = rows * vd, patterns = rows * BACK_ROWS;
+    size_t rows = round_up(n, NR), plane = rows * vd, patterns = rows * BACK_ROWS;
     float *q = scratch, *k = q + plane, *v = k + plane, *dz = v + plane;    /* [rows][vd] */
     float *dq = dz + plane, *dk = dq + plane, *dv = dk + plane;             /* [rows][vd] */
     float *capped = dv + plane, *p = capped + patterns, *ds = p + patterns; /* [BACK_ROWS][rows] */
@@ -5978,7 +5978,7 @@ static steer_status run_example(tracer *t, const example *x, const steer_plan *c
         return fail(e, STEER_EARG, "an example of %d tokens, %d of them prompt, does not fit", x->n,
                     x->n_prompt);
     for (int i = 0; i < streams; i++)
-        edits = add(edits, plans[i] ? (size_t)max_int(0, plans[i]->n) : 0);
+        edits = add(edits, plans[i] ? max_int(0, plans[i]->n) : 0);
     int64_t *hits = zeros(edits, sizeof *hits), *at = hits;
     if (!hits)
         return fail(e, STEER_ENOMEM, "no memory to count %zu edits", edits);
@@ -6532,7 +6532,7 @@ steer_status steer_faithfulness(tracer *t, const example *x, const float *s,
         total = add(total, (size_t)plans[i].n + 2);
     }
     steer_edit *edits = zeros(total, sizeof *edits);
-    steer_plan *copies = zeros((size_t)max_int(0, n), sizeof *copies);
+    steer_plan *copies = zeros(max_int(0, n), sizeof *copies);
     steer_status status = edits && copies
                               ? plans_faithfulness(t, x, s, plans, n, edits, copies, F, D, e)
                               : fail(e, STEER_ENOMEM, "no memory for %d plans", n);
@@ -6610,7 +6610,7 @@ steer_status steer_circuit_order(const steer_graph *g, const double *score, uint
     uint64_t state = seeded(seed);
     int n = 0;
     TRY(check_graph(g, e));
-    ranked *sorted = zeros((size_t)g->edges, sizeof *sorted);
+    ranked *sorted = zeros(g->edges, sizeof *sorted);
     if (!sorted)
         return fail(e, STEER_ENOMEM, "no memory to sort %d edges", g->edges);
     for (int v = 0; v < g->slots; v++)
@@ -6665,12 +6665,12 @@ int steer_circuit_select(const steer_graph *g, const int *order, int n, steer_se
     clear_error(e);
     if (check_graph(g, e))
         return -1;
-    int wrong = n < 0 || outside((int)how, STEER_SIMPLE, STEER_FORWARD);
+    int wrong = n < 0 || outside(how, STEER_SIMPLE, STEER_FORWARD);
     for (int i = 0; i < g->edges && !wrong; i++)
         wrong = outside(order[i], 0, g->slots * g->nodes - 1) || !has_edge(g, order[i]);
     if (wrong) {
         fail(e, STEER_EARG, "%d edges, selection %d, or an order that has no edge of the graph", n,
-             (int)how);
+             how);
         return -1;
     }
     memset(kept, 0, edge_cells(g));
@@ -6713,12 +6713,12 @@ steer_status steer_circuit_save(const char *path, const steer_model *m, const st
     char *text = zeros(lines, LINE);
     if (!text)
         return fail(e, STEER_ENOMEM, "%s: no memory to write it", path);
-    n += (size_t)snprintf(text, LINE, "steer circuit %016llx block %d\n",
-                          (unsigned long long)m->config.fingerprint, g->layer);
+    n += snprintf(text, LINE, "steer circuit %016llx block %d\n",
+                  (unsigned long long)m->config.fingerprint, g->layer);
     for (int i = 0; i < g->slots * g->nodes; i++) {
         char name[LINE / 2];
         if (kept[i] && steer_edge_name(g, i, name, sizeof name))
-            n += (size_t)snprintf(text + n, LINE, "%d %s\n", i, name);
+            n += snprintf(text + n, LINE, "%d %s\n", i, name);
     }
     steer_status status = write_file(path, text, n, e);
     free(text);
@@ -6820,7 +6820,7 @@ static steer_status response_logp(tracer *t, const steer_pair *p, int which, con
         if (!grad)
             continue;
         for (int k = 0; k < config->vocab; k++) /* d(ln p)/dz = one-hot - p */
-            dz[k] = (float)(k == token) - (float)exp(z[k] - total);
+            dz[k] = (k == token) - (float)exp(z[k] - total);
         softcap_back(dz, z, config->vocab, config->final_cap);
     }
     if (match)
@@ -7021,7 +7021,7 @@ steer_status steer_train(tracer *t, const steer_pair *pairs, int n, const steer_
     trainer x = {.t = t, .how = with_training_defaults(how), .norm = norm, .v = v};
     if (n < 1 || n_validation < 1 || outside(x.how.epochs, 1, 1 << 20) || x.how.batch < 1 ||
         x.how.window < 1 || !(norm > 0) || !isfinite(norm) ||
-        outside((int)x.how.objective, STEER_NTP, STEER_PO))
+        outside(x.how.objective, STEER_NTP, STEER_PO))
         return fail(e, STEER_EARG,
                     "training on %d pairs and %d, %d epochs, batches of %d, norm %g: at least 1 "
                     "each, and a norm",
@@ -7031,9 +7031,9 @@ steer_status steer_train(tracer *t, const steer_pair *pairs, int n, const steer_
     TRY(check_prepared(validation, n_validation, responses, e));
 
     x.state = seeded(x.how.seed);
-    x.each = zeros(mul((size_t)x.how.epochs, d), sizeof *x.each);
+    x.each = zeros(mul(x.how.epochs, d), sizeof *x.each);
     x.grad = zeros(5 * d, sizeof *x.grad);
-    x.order = zeros((size_t)n, sizeof *x.order);
+    x.order = zeros(n, sizeof *x.order);
     steer_status status;
     if (x.each && x.grad && x.order) {
         x.mean = x.grad + 3 * d;
@@ -9249,9 +9249,9 @@ static steer_status set_plan(experiment *s, condition *x) {
         all[i] = s->added[i];
         all[i].coeff *= own->coeff / s->v.coeff; /* 1 or -1 */
         if (own->v != s->v.v)
-            all[i].v = own->v + (size_t)i * (size_t)s->v.d;
+            all[i].v = own->v + (size_t)i * s->v.d;
     }
-    memcpy(all + n, own + 1, sizeof *own * (size_t)(x->edits.n - 1));
+    memcpy(all + n, own + 1, sizeof *own * (x->edits.n - 1));
     x->plan = (steer_plan){all, n + x->edits.n - 1};
     return STEER_OK;
 }
@@ -10108,7 +10108,7 @@ static void random_control(const experiment *s, int draw, float *to) {
     for (int i = 0; i < max_int(1, s->n_added); i++, to += d) {
         const float *v = s->n_added ? s->added[i].v : s->v.v;
         if (i && v == s->added[i - 1].v) { /* one vector in several blocks */
-            copy_floats(to, to - d, (size_t)d);
+            copy_floats(to, to - d, d);
             continue;
         }
         for (int k = 0; k < d; k++)
@@ -10181,7 +10181,7 @@ static steer_status keep_answers(experiment *s, const condition x[2], const char
 
 static steer_status steering_table(experiment *s) {
     condition conditions[8 + 2 * CONTROLS];
-    size_t size = (size_t)s->v.d * (size_t)max_int(1, s->n_added);
+    size_t size = (size_t)s->v.d * max_int(1, s->n_added);
     int one = !s->n_beside && !s->v.every; /* direction, which can be ablated */
     float *random;
     GET(random, mul(CONTROLS, size));
@@ -10192,7 +10192,7 @@ static steer_status steering_table(experiment *s) {
     both(s->test, one ? s->n_test : 0, ablate(s->v.v, NULL), conditions + 4);
     both(s->test, one && s->v.keep ? s->n_test : 0, ablate(s->v.v, s->v.keep), conditions + 6);
     for (int i = 0; i < CONTROLS; i++) {
-        float *v = random + (size_t)i * size;
+        float *v = random + i * size;
         random_control(s, i, v);
         both(s->test, s->n_control, add_vector(s, v, s->v.coeff), conditions + 8 + 2 * i);
     }
