@@ -7311,14 +7311,10 @@ static void type_character(typewriter *w, const char *s, size_t n) {
 
 /* May more bytes make s a character? */
 static int is_unfinished(const char *s, size_t n) {
-    unsigned char lead = *s;
-    size_t wanted = 1;
-    if (lead >= 0xC0 && lead < 0xF8)
-        wanted = 2 + (lead >= 0xE0) + (lead >= 0xF0);
     for (size_t i = 1; i < n; i++)
         if (((unsigned char)s[i] & 0xC0) != 0x80)
             return 0;
-    return n < wanted;
+    return n < (size_t)utf8_length((unsigned char)*s);
 }
 
 static void type_bytes(typewriter *w, const char *s, size_t n) {
@@ -8610,20 +8606,20 @@ static loss_moments moments_of(const side_sums *side, int sides) {
 }
 
 /* The loss x, as a fraction. */
-static estimate loss_estimate(const loss_moments *m) {
-    double half = z95 * sqrt(m->var_x);
-    return (estimate){m->x, fmax(-1, m->center_x - half), fmin(1, m->center_x + half), 1, m->n};
+static estimate loss_estimate(loss_moments m) {
+    double half = z95 * sqrt(m.var_x);
+    return (estimate){m.x, fmax(-1, m.center_x - half), fmin(1, m.center_x + half), 1, m.n};
 }
 
 /* The share x / y: all R that x - R y = 0 does not contradict (Fieller). If y itself may be 0,
  * nothing is known of a share of it. */
-static estimate share_estimate(const loss_moments *m) {
-    double zz = z95 * z95, x = m->center_x, y = m->center_y;
-    double a = y * y - zz * m->var_y, b = x * y - zz * m->cov_xy, c = x * x - zz * m->var_x;
+static estimate share_estimate(loss_moments m) {
+    double zz = z95 * z95, x = m.center_x, y = m.center_y;
+    double a = y * y - zz * m.var_y, b = x * y - zz * m.cov_xy, c = x * x - zz * m.var_x;
     if (!(y > 0 && a > 0))
-        return (estimate){m->x / m->y, -INFINITY, INFINITY, 1, m->n};
+        return (estimate){m.x / m.y, -INFINITY, INFINITY, 1, m.n};
     double root = sqrt(fmax(0, b * b - a * c));
-    return (estimate){m->x / m->y, (b - root) / a, (b + root) / a, 1, m->n};
+    return (estimate){m.x / m.y, (b - root) / a, (b + root) / a, 1, m.n};
 }
 
 /* Below it lie 97.5% of Student's distribution: exact for 1 and 2, else an expansion in 1 / df. */
@@ -9434,15 +9430,13 @@ static estimate in_points(estimate x) {
 
 /* Points that b has lost of what a does, the mean of both sides. */
 static estimate loss(const condition a[2], const condition b[2]) {
-    loss_moments m = losses(a, b, a, b);
-    return in_points(loss_estimate(&m));
+    return in_points(loss_estimate(losses(a, b, a, b)));
 }
 
 /* The loss from a to b as a share of that from c to d. */
 static estimate share_of_loss(const condition a[2], const condition b[2], const condition c[2],
                               const condition d[2]) {
-    loss_moments m = losses(a, b, c, d);
-    return share_estimate(&m);
+    return share_estimate(losses(a, b, c, d));
 }
 
 /* Points by which b refuses more than a, the same prompts. */
@@ -9453,8 +9447,7 @@ static estimate more_refused(const condition *a, const condition *b) {
         sum.x += x;
         sum.xx += x * x;
     }
-    loss_moments m = moments_of(&sum, 1);
-    return in_points(loss_estimate(&m));
+    return in_points(loss_estimate(moments_of(&sum, 1)));
 }
 
 /* Numbers of a sum: of all end-of-instruction positions, or of responses. */
@@ -11283,8 +11276,8 @@ static steer_status kinds_table(experiment *s) {
     for (int i = 0; i < s->methods; i++) {
         const method *x = &s->vectors[i];
         TRY(kinds_row(s, method_names[i], x, x->edges));
-        string tenth = str("%s, strongest tenth", method_names[i]);
-        TRY(kinds_row(s, tenth.s, x, max_int(1, x->edges / 10)));
+        TRY(kinds_row(s, str("%s, strongest tenth", method_names[i]).s, x,
+                      max_int(1, x->edges / 10)));
     }
     return STEER_OK;
 }
@@ -12379,8 +12372,7 @@ static void put_findings(FILE *f, const report *r) {
     if (n_findings(&most) && in_rows) {
         fprintf(f, "%-*s", CLAIM, "");
         for (int i = 0; i < n; i++) {
-            string name = chapter_of(r, i).name;
-            fprintf(f, " %-*.*s", i < n - 1 ? wide : 0, wide, name.s);
+            fprintf(f, " %-*.*s", i < n - 1 ? wide : 0, wide, chapter_of(r, i).name.s);
         }
         fputc('\n', f);
     }
@@ -13928,11 +13920,11 @@ static steer_status command_generate(experiment *s, const options *o) {
     TRY(set_max_new(s, o, 256));
     TRY(given_text(s, o->argument[1], &text));
     TRY(read_plan(s, o, &frozen, &removed));
-    steer_plan plan;
-    TRY(plan_of_options(s, o, &frozen, &removed, &plan));
-    compared_plans compared = {.n = 1};
+    compared_plans compared = {.n = 1}; /* of one answer, or of each of many, the first */
     if (o->compare)
         TRY(set_comparison(s, o, &frozen, &removed, &compared));
+    else
+        TRY(plan_of_options(s, o, &frozen, &removed, compared.plans));
     if (o->jsonl)
         TRY(of_option("jsonl", check_output(o->jsonl, IN_PLACE, s->e), s->e));
     if (o->prompts)
@@ -13944,7 +13936,7 @@ static steer_status command_generate(experiment *s, const options *o) {
     GET(jobs, n);
     GET(out, mul(n, s->max_new));
     for (int i = 0; i < n; i++) {
-        const steer_plan *changed = o->compare ? &compared.plans[i] : &plan;
+        const steer_plan *changed = &compared.plans[o->compare ? i : 0];
         jobs[i] = (steer_job){asked->tokens[i],
                               asked->lengths[i],
                               s->max_new,

@@ -39,8 +39,8 @@ static void check_losses(const char *line, const double *x, int n) {
     for (int k = 0; k < sides; k++)
         sums[k] = sums_of_counts(x + 1 + 9 * k);
     loss_moments m = moments_of(sums, sides);
-    check_estimate(line, loss_estimate(&m), x[at], x[at + 1], x[at + 2]);
-    estimate share = share_estimate(&m);
+    check_estimate(line, loss_estimate(m), x[at], x[at + 1], x[at + 2]);
+    estimate share = share_estimate(m);
     if (n == at + 6)
         check_estimate(line, share, x[at + 3], x[at + 4], x[at + 5]);
     else
@@ -135,8 +135,8 @@ static void cover_losses(const world side[2], int n, int rounds, uint64_t *state
         }
         loss_moments m = moments_of(sums, 2), alone = moments_of(sums, 1);
         loss_moments y = moments_of(swapped, 2);
-        estimate a = loss_estimate(&alone), b = loss_estimate(&m), c = loss_estimate(&y);
-        estimate r = share_estimate(&m);
+        estimate a = loss_estimate(alone), b = loss_estimate(m), c = loss_estimate(y);
+        estimate r = share_estimate(m);
         double first = true_loss(side[0], side[0].frozen), ratio = loss_true / most_true;
         one += a.low <= first + 1e-12 && a.high >= first - 1e-12;
         mean += b.low <= loss_true + 1e-12 && b.high >= loss_true - 1e-12;
