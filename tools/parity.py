@@ -143,19 +143,29 @@ def strings(count, seed=1):
     return out[:count]
 
 
-def tokens(args):
-    import unicodedata
-
-    from tokenizers import AddedToken, Regex, pre_tokenizers
+def gguf_tokenizer(g):
+    """A GGUF's byte-level BPE in the tokenizers library, its tokens, their types as binfile's. Special ones are
+    not matched before reference_text.add_specials."""
+    from tokenizers import AddedToken
 
     import reference_text
-    g = export.Gguf(args.gguf)
     text, kind = g("tokenizer.ggml.tokens"), g("tokenizer.ggml.token_type")
     pretok, nfc, marks = export.PRETOK[g("tokenizer.ggml.pre")]
     types = [{1: 0, 4: 3, 5: 2}.get(k, 1) for k in kind]
     merges = [tuple(m.split(" ")) for m in g("tokenizer.ggml.merges")]
     tok = reference_text.reference_tokenizer(text, types, merges, "marks" if marks else pretok, nfc)
     tok.add_tokens([AddedToken(s, normalized=False) for s, k in zip(text, types) if k == 3])
+    return tok, text, types
+
+
+def tokens(args):
+    import unicodedata
+
+    from tokenizers import Regex, pre_tokenizers
+
+    import reference_text
+    g = export.Gguf(args.gguf)
+    tok, text, types = gguf_tokenizer(g)
     todo = strings(args.count)
     want = [e.ids for e in tok.encode_batch(todo, add_special_tokens=False)]
     print(f"{len(todo)} strings, {sum(map(len, want))} tokens, "

