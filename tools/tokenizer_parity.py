@@ -48,6 +48,13 @@ NAMES = [*PACKAGES, *MODELS, "llama2", "qwen3.5", *sorted(GGUFS), "llama.cpp"]
 
 # In the folder of llama.cpp's models/templates
 TEMPLATES = {"llama3": "meta-llama-Llama-3.2-3B-Instruct.jinja", "gemma2": "google-gemma-2-2b-it.jinja"}
+# What --template bare is to be: the formats of the paper's code, which have no system block
+BARE = {"llama3": "{{ bos_token }}{% for m in messages %}{{ '<|start_header_id|>' + m.role + '<|end_header_id|>\n\n' "
+                  "+ m.content | trim + '<|eot_id|>' }}{% endfor %}"
+                  "{{ '<|start_header_id|>assistant<|end_header_id|>\n\n' }}",
+        "gemma2": "{{ bos_token }}{% for m in messages %}{{ '<start_of_turn>' + ('model' if m.role == 'assistant' else "
+                  "m.role) + '\n' + m.content | trim + '<end_of_turn>\n' }}{% endfor %}"
+                  "{{ '<start_of_turn>model\n' }}"}
 # Where llama-cpp-python and llama.cpp's tests write templates out: what stands before them
 QUOTED = {"Mistral 7B v0.1's": ("llama_chat_format.py", "MISTRAL_INSTRUCT_CHAT_TEMPLATE = "),
           "Mistral 7B v0.2's": ("test-chat-template.cpp", "Instruct-v0.2 (mistralai 'v1' template"),
@@ -232,6 +239,9 @@ def check_package(name, count, show, model):
     for words, how, more in ways:
         model_of(source, model, template, bos, eos, **how)
         good &= check_chats(what + words, model, template, tok, bos, eos, show, **more)
+    if name in BARE:
+        model_of(source, model, template, bos, eos, bare=True)
+        good &= check_chats(what + " made bare", model, BARE[name], tok, bos, eos, show)
     if name == "mistral":
         for what in "Mistral 7B v0.1's", "Mistral 7B v0.2's":
             model_of(source, model, quoted(what), bos, eos)
