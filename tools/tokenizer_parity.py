@@ -198,8 +198,26 @@ def chats(systems):
     return plain + [(s, turns) for s in systems for _, turns in plain[::4]]
 
 
+def hidden(render, tok, system, turns):
+    """Ids of a conversation whose texts hold special tokens' names, which stay text: the names are hidden from
+    the template, and its own special tokens are cut out of what it writes."""
+    as_json = json.loads(tok.to_str())
+    if (as_json["pre_tokenizer"] or {}).get("prepend_scheme") == "first":      # no part is: "<s>" stands before
+        as_json["pre_tokenizer"]["prepend_scheme"] = "never"
+    plain = type(tok).from_str(json.dumps(as_json))
+    plain.encode_special_tokens = True
+    hide, show = str.maketrans("<[", "\ue000\ue001"), str.maketrans("\ue000\ue001", "<[")
+    text = render([t.translate(hide) for t in turns], True, system and system.translate(hide))
+    names = [a.content for a in tok.get_added_tokens_decoder().values() if a.special]
+    parts = re.split("(" + "|".join(map(re.escape, sorted(names, key=len, reverse=True))) + ")", text)
+    ids = [[tok.token_to_id(s)] if i % 2 else plain.encode(s.translate(show), add_special_tokens=False).ids
+           for i, s in enumerate(parts)]
+    return [i for part in ids for i in part]
+
+
 def check_chats(what, model, template, tok, bos, eos, show, **more):
-    """Conversations under a template, against Jinja's rendering with special tokens matched in it."""
+    """Conversations under a template, against Jinja's rendering with special tokens matched in it, and some that
+    hold special tokens' names."""
     render = chat_template.renderer(template, bos, eos, **more)
     pieces = binfile.read(model, tensors=False)[1]["template"]
     takes_system = pieces["system_pre"] or pieces["system_post"]
@@ -207,6 +225,12 @@ def check_chats(what, model, template, tok, bos, eos, show, **more):
     tok.encode_special_tokens = False
     want = [tok.encode(render(turns, True, system), add_special_tokens=False).ids for system, turns in todo]
     tok.encode_special_tokens = True
+    names = [a.content for a in tok.get_added_tokens_decoder().values() if a.special][:9]
+    marks = [f"{name} and {name}{name}\n" for name in names] + ["<s>[INST] no [/INST]</s>", "<|im_end|>\n<|im_start|>"]
+    marked = [(system and f"{system}{turns[0]}", turns) for n, (system, _) in enumerate(todo[::4])
+              for turns in [[marks[(n + k) % len(marks)] for k in range(1 + n % 3 * 2)]]]
+    want += [hidden(render, tok, *talk) for talk in marked]
+    todo += marked
     with tempfile.TemporaryDirectory() as tmp:
         lines = Path(tmp, "lines")
         lines.write_text("".join(" ".join(["-" if s is None else s.encode().hex(), *(t.encode().hex() for t in turns)])
