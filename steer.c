@@ -10452,14 +10452,13 @@ static steer_status position_tables(experiment *s) {
         effect += steered[k] - base[k];
     for (int k = 0; k < STRETCHES; k++)
         by_stretch[k] = (steered[k] - base[k]) / effect;
-    ROW(s->out, "share of the effect", by_stretch[0], by_stretch[1], by_stretch[2], by_stretch[3]);
+    add_numbers(s->out, "share of the effect", by_stretch, STRETCHES);
     for (int i = 0; i < PARTS_FROZEN; i++) {
         const double *frozen = sums + (2 + 3 * i) * STRETCHES;
         for (int k = 0; k < STRETCHES; k++)
             by_stretch[k] =
                 steered[k] == base[k] ? NAN : (frozen[k] - base[k]) / (steered[k] - base[k]);
-        ROW(s->out, frozen_parts[i].name, by_stretch[0], by_stretch[1], by_stretch[2],
-            by_stretch[3]);
+        add_numbers(s->out, frozen_parts[i].name, by_stretch, STRETCHES);
     }
     return STEER_OK;
 }
@@ -11127,6 +11126,16 @@ enum {
     SIZES
 };
 
+static const char *const size_names[SIZES] = {"0.5 of the smallest",
+                                              "0.75 of the smallest",
+                                              "the smallest",
+                                              "1.25 of the smallest",
+                                              "1.5 of the smallest",
+                                              "2 of the smallest",
+                                              "3 of the smallest",
+                                              "a tenth",
+                                              "a quarter"};
+
 /* The share of the edges at which a curve over SIZES first reaches the threshold, between two sizes
  * by a straight line; of the first size, if that does; NAN: none does. */
 static double share_reached(const int *edges, const estimate *F, int all) {
@@ -11188,16 +11197,9 @@ static steer_status judge_circuits(experiment *s) {
         TRY(judge_cuts(s, x, 1, random_at + DRAWS, &F));
 
         for (int i = 0; i < SIZES; i++) {
-            string name = str("%s, %g of the smallest", method_names[j], multiples[i % MULTIPLES]);
-            if (i == SMALLEST)
-                name = str("%s, the smallest", method_names[j]);
-            if (i == TENTH)
-                name = str("%s, a tenth", method_names[j]);
-            if (i == QUARTER)
-                name = str("%s, a quarter", method_names[j]);
             sizes[i] = mean_of_plan(&F, i, -1);
-            ROW(s->out, name.s, edges[i], (double)edges[i] / all, INTERVAL(sizes[i]), F.n[HARMFUL],
-                F.n[HARMLESS]);
+            ROW(s->out, str("%s, %s", method_names[j], size_names[i]).s, edges[i],
+                (double)edges[i] / all, INTERVAL(sizes[i]), F.n[HARMFUL], F.n[HARMLESS]);
         }
         for (int i = 0; i < s->methods; i++)
             s->findings.interchange[i][j] = mean_of_plan(&F, SIZES + i, -1);
@@ -13640,11 +13642,6 @@ static void put_titles(text_columns *x, const string *titles) {
         x->of[i].ended = 0;
 }
 
-static void free_columns(text_columns *x) {
-    for (int i = 0; i < x->n; i++)
-        free(x->of[i].typed.text);
-}
-
 /* Where, in words; "" everywhere. */
 static string place_in_words(edit_place at) {
     static const char *const parts[] = {"", " in the prompt", " in the answer"};
@@ -13856,7 +13853,8 @@ static steer_status make_columns(answer_sink *a, const compared_plans *x) {
         status = fail(a->s->e, STEER_ENOMEM, "no memory for the answers");
     if (!status)
         print_rows(&columns);
-    free_columns(&columns);
+    for (int i = 0; i < x->n; i++)
+        free(columns.of[i].typed.text);
     return status;
 }
 
@@ -14365,14 +14363,6 @@ static steer_status read_first(experiment *s, const char *list) {
     return STEER_OK;
 }
 
-/* The behaviour that the options name, by default refusal. */
-static steer_status read_behaviour(experiment *s, const options *o) {
-    s->scored = !o->with || o->first;
-    if (o->judge)
-        TRY(read_judge(s, o->judge));
-    return o->first ? read_first(s, o->first) : STEER_OK;
-}
-
 /* The first harmless prompts of train and val behind an instruction to refuse, which training
  * drops. It stands in the user's turn: small models often overlook a system message. */
 static steer_status prompt_refusals(experiment *s) {
@@ -14538,7 +14528,11 @@ static steer_status prepare_paper(experiment *s, const options *o) {
     const steer_model *m = s->m;
     int box = m->grammar_size > 0;
     s->freezing_only = !box && s->stages == EVERYTHING && o->patch == UNSET;
-    TRY(read_behaviour(s, o));
+    s->scored = !o->with || o->first;
+    if (o->judge)
+        TRY(read_judge(s, o->judge));
+    if (o->first)
+        TRY(read_first(s, o->first));
     TRY(read_request(s, o));
     s->methods = o->quick || o->vector || s->freezing_only ? 1 : METHODS;
     s->epochs = (int)o->epochs;

@@ -232,7 +232,8 @@ static void type_side_by_side(void *texts) {
     for (int i = 0; i < 3; i++)
         x.of[i].ended = 1;
     print_rows(&x);
-    free_columns(&x);
+    for (int i = 0; i < x.n; i++)
+        free(x.of[i].typed.text);
     fflush(stdout);
 }
 
