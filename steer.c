@@ -10817,15 +10817,20 @@ static steer_status patch_method(experiment *s, method *x, double row[13]) {
         return fail(s->e, STEER_EARG, "no example has a position of interest: nothing to patch");
     for (size_t k = SCORE_TOTAL; k < width; k++)
         x->scores[k] /= x->scores[SCORE_POSITIONS];
-    row[0] = x->choosing.count[0];
-    row[1] = x->choosing.count[1];
-    row[2] = x->scores[SCORE_POSITIONS];
-    row[3] = x->scores[SCORE_TOTAL];
-    row[4] = ratios / counted;
-    row[5] = least;
-    row[6] = most;
-    for (int k = 7; k < 13; k++)
-        row[k] = NAN;
+    const double known[13] = {x->choosing.count[0],
+                              x->choosing.count[1],
+                              x->scores[SCORE_POSITIONS],
+                              x->scores[SCORE_TOTAL],
+                              ratios / counted,
+                              least,
+                              most,
+                              NAN,
+                              NAN,
+                              NAN,
+                              NAN,
+                              NAN,
+                              NAN};
+    memcpy(row, known, sizeof known);
     for (int k = 0; k < 2 && compared; k++)
         TRY(compare_scores(s, (const double *[]){sum + k * graph, sum + 2 * graph},
                            (double *[]){rank, rank + graph}, row + 7 + k));
@@ -14061,11 +14066,10 @@ static void tell_plan(const conversation *x) {
         puts("(the component along the vector is set to a constant)");
     else if (v->coeff == 0)
         puts("(unsteered: the coefficient is 0)");
-    else {
+    else
         printf("(coefficient %g: the vector is %s at %s%s%s)\n", v->coeff,
                v->coeff > 0 ? "added" : "subtracted", where_added(x->s, &x->now).s,
                *changes.s ? "; " : "", changes.s);
-    }
 }
 
 static void tell_status(const conversation *x) {
