@@ -80,9 +80,12 @@ build/steer.html: build/live.wasm build/report.html tools/page/live.html $(PAGE_
 test-page: page
 	PAGE_MODEL=$(PAGE_MODEL) node tests/page.mjs
 
-# Speed of the kernels against this machine's peak.
-bench: tests/bench
-	./tests/bench
+# Speed, in alternation with the peers that are installed (PyTorch, llama.cpp) and on the models that are
+# there (make smollm2 qwen); the tables go into weights/RESULTS.md and README.md. `make bench ROUNDS=1` is a
+# try, which writes nothing. PYTHON or LLAMA_PYTHON names a Python that has the peers.
+ROUNDS ?= 5
+bench: steer tests/probe tests/bench
+	$(PYTHON) tools/bench.py --rounds $(ROUNDS)
 tests/bench: tests/bench.c steer.c steer.h Makefile
 	$(CC) $(FLAGS) tests/bench.c -lm -o tests/bench
 

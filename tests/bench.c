@@ -1,10 +1,14 @@
-/* The speed of the kernels of steer.c: `make bench`. */
+/* What tools/bench.py (`make bench`) times of steer.c, in a process of its own:
+ *     bench linear    linear layers on a few shapes: a line each of columns, rows of W, rows of x,
+ *                     GFLOP/s; first of all the machine's peak of multiply-adds
+ *     bench MODEL     for each line "prefill N" or "generate N" of standard input the seconds that N
+ *                     tokens at once, or one after another, take, and the processors' seconds */
 #define main steer_main /* the program's own */
 #include "../steer.c"
 #undef main
 
-/* Linear layers on SmolLM2's shapes against the machine's peak of multiply-adds, in many short
- * turns. Other work disturbs some turns, for seconds at a time: the best turn of each counts. */
+/* ---- Linear layers, in many short turns. Other work disturbs some turns, for seconds at a time: the
+ * best turn of each counts. */
 enum { CHAINS = 12, STEPS = 400000 };
 
 static WIDE float chains(float seed) { /* of multiply-adds that wait for nothing but themselves */
@@ -27,21 +31,18 @@ static double peak_gflops(void) {
     return flops / (seconds() - started) / 1e9;
 }
 
-int main(void) {
-    enum { SHAPES = 4, BATCHES = 5, TURNS = 400 };
+static int time_layers(void) {
+    enum { SHAPES = 4, BATCHES = 3, TURNS = 40, WIDEST = 4864, NARROW = 896, MOST_ROWS = 256 };
 
-    static const int shapes[SHAPES][2] = {{576, 192}, {576, 576}, {576, 1536}, {1536, 576}};
-    static const int batches[BATCHES] = {1, 16, 64, 256, 512};
-
-    enum { WIDEST = 1536, MOST_ROWS = 512 };
-
-    uint16_t *w = zeros((size_t)WIDEST * 576, sizeof *w);
+    static const int shapes[SHAPES][2] = {{576, 1536}, {1536, 576}, {896, 4864}, {4864, 896}};
+    static const int batches[BATCHES] = {1, 64, 256};
+    uint16_t *w = zeros((size_t)WIDEST * NARROW, sizeof *w);
     float *x = zeros((size_t)MOST_ROWS * WIDEST, sizeof *x);
     float *y = zeros((size_t)MOST_ROWS * WIDEST, sizeof *y);
     double best[SHAPES][BATCHES] = {{0}}, peak = 0;
     if (!w || !x || !y)
         return 1;
-    for (int t = 0; t < WIDEST * 576; t++)
+    for (int t = 0; t < WIDEST * NARROW; t++)
         w[t] = (uint16_t)(0x3C00 + t % 97);
     for (int t = 0; t < MOST_ROWS * WIDEST; t++)
         x[t] = 0.01f * (float)(t % 89);
@@ -59,15 +60,67 @@ int main(void) {
                 best[i][j] = fmax(best[i][j], flops * times / (seconds() - started) / 1e9);
             }
     }
-    printf("%d threads, vectors of %d floats; the best of %d turns; peak of multiply-adds %.0f "
-           "GFLOP/s\n",
-           thread_count(), LANES, TURNS, peak);
+    printf("%.2f\n", peak);
     for (int i = 0; i < SHAPES; i++)
         for (int j = 0; j < BATCHES; j++)
-            printf("%5d -> %-5d %4d rows  %6.1f GFLOP/s  %3.0f%% of the peak\n", shapes[i][0],
-                   shapes[i][1], batches[j], best[i][j], 100 * best[i][j] / peak);
+            printf("%d %d %d %.2f\n", shapes[i][0], shapes[i][1], batches[j], best[i][j]);
     free(w);
     free(x);
     free(y);
     return 0;
+}
+
+/* ---- A model. */
+
+enum {
+    BEGINNING = 16,
+    MOST = 256
+}; /* tokens before those that are generated; at most, of either */
+
+/* n rows from position `from` on, of tokens that mean nothing. */
+static int run_rows(steer_context *c, int from, int n, steer_error *e) {
+    steer_row rows[MOST];
+    for (int i = 0; i < n; i++)
+        rows[i] =
+            (steer_row){.pos = from + i, .token = 1000 + 7 * (from + i), .logits = i == n - 1};
+    return steer_run(c, rows, n, NULL, e);
+}
+
+static int time_model(const char *path) {
+    steer_error e;
+    steer_model *m = steer_open(path, 0, &e);
+    steer_limits l = {.streams = 1, .positions = BEGINNING + MOST, .rows = MOST, .logits = 1};
+    steer_context *c = m ? steer_context_new(m, &l, &e) : NULL;
+    char what[16];
+    int n, bad = !c;
+    while (!bad && scanf("%15s %d", what, &n) == 2) {
+        bad = outside(n, 1, MOST) || steer_begin(c, 0, NULL, -1, NULL, &e);
+        int generate = *what == 'g';
+        if (generate && !bad)
+            bad = run_rows(c, 0, BEGINNING, &e);
+        double started = seconds();
+        clock_t used = clock();
+        for (int i = 0; i < n && generate && !bad; i++)
+            bad = run_rows(c, BEGINNING + i, 1, &e);
+        if (!generate && !bad)
+            bad = run_rows(c, 0, n, &e);
+        printf("%.6f %.6f\n", seconds() - started, (double)(clock() - used) / CLOCKS_PER_SEC);
+        fflush(stdout);
+    }
+    if (bad)
+        fprintf(stderr, "bench: %s\n", e.text);
+    steer_context_free(c);
+    steer_close(m);
+    return bad;
+}
+
+int main(int argc, char **argv) {
+    if (argc != 2)
+        return 2;
+    if (!strcmp(argv[1], "linear"))
+        return time_layers();
+#ifdef _OPENMP
+    start_anew(argv, thread_count()); /* as the program does: threads that wait and sleep */
+#endif
+    return time_model(argv[1]);
 }

@@ -9,7 +9,8 @@ the prompt files' numbers and checksums and where the weights come from, and ref
 the two files, what stands between `<!-- NAME: WHAT... -->` and `<!-- end -->` is written here: WHAT is
 `made` (how the report was made), `concluded` (its findings), or names of tables, each for every model. In
 README.md `<!-- findings: NAME... -->` is the table of findings, a column for each model; `<!-- NAME: columns -->`
-is one of what tools/paper_sizes.py --report left. Standard library only.
+is one of what tools/paper_sizes.py --report left, `<!-- speed: all -->` and `<!-- speed: short -->` of what
+tools/bench.py left in speed.json. Standard library only.
 """
 import argparse
 import hashlib
@@ -231,6 +232,40 @@ def findings(names):
     return "\n".join(lines)
 
 
+# ---------------------------------------------------------------- speed
+
+def spread(x, decimals):
+    return f"{x[0]:.{decimals}f} ({x[1]:.{decimals}f} to {x[2]:.{decimals}f})"
+
+
+def speed(what):
+    """How many times as fast as its peer steer.c is, by the clock and by processors' time."""
+    if not (REPORTS / "speed.json").exists():
+        return "Not measured yet (`make bench`)."
+    report, short = read("speed"), what == ["short"]
+    rows = [row for row in report["rows"] if row["peer"]]
+    lines = [] if short else [
+        f"By {report['program']} on {report['date']}; {report['processor']}, {report['threads']} threads, "
+        f"{report['rounds']} rounds" + "".join(f"; not there: {x}" for x in report["missing"]) + ".", ""]
+    lines += ["| work | beside | times as fast" + ("" if short else " (range) | by processors' time (range) | "
+                                                   "steer.c's own range") + " |",
+              "|---|---|---|" + ("" if short else "---|---|")]
+    for row in rows:
+        cells = [row["work"], row["peer"], f"{row['ratio clock'][0]:.2f}"]
+        if not short:
+            mid, low, high = row["steer clock"]
+            cells[2:] = [spread(row["ratio clock"], 2), spread(row["ratio processors"], 2),
+                         f"{100 * (low / mid - 1):+.0f} to {100 * (high / mid - 1):+.0f} %"]
+        lines.append("| " + " | ".join(cells) + " |")
+    if not short:
+        lines += ["", "| linear layer, rows of x | steer.c (bf16), % of peak | PyTorch (f32), % of peak |", "|---|---|---|"]
+        lines += [f"| {k} to {n}, {rows} | {spread(row['steer'], 0)} | "
+                  + (spread(row["peer"], 0) if row["peer"] else "-") + " |"
+                  for row in report["layers"] for k, n, rows in [row["shape"]]]
+        lines += [""] + [f"- {row['work']}: {row['apart']}." for row in rows if "apart" in row]
+    return "\n".join(lines)
+
+
 # ---------------------------------------------------------------- the files
 
 REGION = re.compile(r"(<!-- ([\w.-]+): ([^>]*?) -->\n).*?(<!-- end -->)", re.DOTALL)
@@ -243,6 +278,8 @@ def written(text):
         what = what.split()
         if name == "findings":
             body = findings(what)
+        elif name == "speed":
+            body = speed(what)
         elif what == ["made"]:
             body = made(read(name))
         elif what == ["columns"]:
