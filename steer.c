@@ -5798,6 +5798,8 @@ typedef struct steer_tracer { /* memory for examples of `max` tokens, `answers` 
     float *dx, *z;        /* [max][d]; [max][heads * head_dim] */
     float *delta;         /* [max][nodes][d]: the context's, which only runs with cut edges use */
     double *by_dimension; /* [d] */
+    double *logp;         /* [answers] ln p of each token of a response; is it the likeliest? */
+    int *hit;             /* [answers] */
     float *p, *q;         /* [vocab or d, the larger] two distributions, or what they are of */
     unsigned char *cut;   /* [cut_streams][slots][nodes] */
     gradients grad;
@@ -5888,6 +5890,8 @@ static size_t lay_out_tracer(tracer *t, const steer_model *m, int layer, int max
 
     PLACE(t->dx, nd);             /* [n][d] */
     PLACE(t->by_dimension, d);    /* [d] */
+    PLACE(t->logp, answers);      /* [answers] */
+    PLACE(t->hit, answers);       /* [answers] */
     PLACE(t->z, mul(n, q_width)); /* [n][heads * head_dim] */
     PLACE(t->poi, answers);       /* [answers] */
     PLACE(t->p, max_int(config->vocab, config->d));
@@ -6807,21 +6811,24 @@ static steer_status response_logp(tracer *t, const steer_pair *p, int which, con
     /* Logits of the response's predictions; position `start` predicts its first token. */
     read_window(t, start, all, t->final[0], t->logits[0]);
 
+    BY_THREADS(t->back.threads)
+    PARALLEL_FOR(all)
     for (int i = 0; i < all; i++) {
         float *z = row_at(t->logits[0], i, config->vocab);
         float *dz = row_at(t->logits[1], i, config->vocab);
         int token = p->tokens[which][p->n_prompt + i];
-        hits += argmax(z, config->vocab) == token;
+        t->hit[i] = match && argmax(z, config->vocab) == token;
         softcap(z, config->vocab, config->final_cap);
-        if (i >= *counted)
-            continue;
         double total = log_sum_exp(z, config->vocab);
-        *logp += z[token] - total;
-        if (!grad)
-            continue;
-        for (int k = 0; k < config->vocab; k++) /* d(ln p)/dz = one-hot - p */
+        t->logp[i] = z[token] - total;
+        for (int k = 0; k < config->vocab && grad; k++) /* d(ln p)/dz = one-hot - p */
             dz[k] = (k == token) - (float)exp(z[k] - total);
-        softcap_back(dz, z, config->vocab, config->final_cap);
+        if (grad)
+            softcap_back(dz, z, config->vocab, config->final_cap);
+    }
+    for (int i = 0; i < all; i++) {
+        hits += t->hit[i];
+        *logp += i < *counted ? t->logp[i] : 0;
     }
     if (match)
         *match = (double)hits / length;
