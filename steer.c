@@ -115,6 +115,7 @@
 #ifndef STEER_NO_MAIN
 #include <poll.h>
 #include <sys/ioctl.h>
+#include <sys/resource.h>
 #include <signal.h>
 #endif
 #ifndef __wasi__
@@ -7462,6 +7463,28 @@ typedef struct {
     const char *under;
 } entry;
 
+/* What a run, or several, took. */
+typedef struct {
+    double seconds, processor; /* by the clock; of all processors */
+    double memory; /* the most that was resident, bytes; the model file's pages among it */
+    int runs;
+} resources;
+
+/* This process, until now; runs 1. */
+static resources spent_until_now(void) {
+    struct rusage x;
+    if (getrusage(RUSAGE_SELF, &x))
+        return (resources){seconds(), NAN, NAN, 1};
+    double processor = (double)(x.ru_utime.tv_sec + x.ru_stime.tv_sec) +
+                       1e-6 * (double)(x.ru_utime.tv_usec + x.ru_stime.tv_usec);
+#ifdef __APPLE__
+    const double unit = 1;
+#else
+    const double unit = 1024;
+#endif
+    return (resources){seconds(), processor, unit * (double)x.ru_maxrss, 1};
+}
+
 /* A model of a report, and what was done with it. */
 typedef struct {
     unsigned long long fingerprint;
@@ -7472,6 +7495,8 @@ typedef struct {
     double coeff;      /* 0: there is none yet */
     int circuit_edges; /* of DIM's smallest circuit */
     int graph_edges;   /* of all; 0: no circuit was looked for */
+    resources spent;   /* runs 0: not told */
+    long recalled;     /* units that a store had */
 } model_facts;
 
 typedef struct {
@@ -7705,6 +7730,12 @@ static const char *guide_to(const char *table) {
          "coherent, of low perplexity, without repeats."},
         {"steering", "A row is a set of prompts under one change of the model. Look at how far "
                      "steering moves the rates, and how little random vectors do."},
+        {"seeds",
+         "A row is a vector that was trained from another seed. Look whether its rates and "
+         "losses are those of the first."},
+        {"directions",
+         "A row is what is frozen or removed, and where. Look at the loss under + beside "
+         "that under -, and of the prompt beside the answer's."},
         {"methods", "A row is one side's prompts under the vector of one method. Look whether the "
                     "rates are alike."},
         {"freezing", "A row is what the steered model is not allowed to use. Look at the loss of "
@@ -7729,6 +7760,9 @@ static const char *guide_to(const char *table) {
          "of other vectors keep as much as a vector's own."},
         {"kinds", "A row is a circuit, a column a share of its edges, by where they end or begin. "
                   "Look at v beside q and k."},
+        {"blocks",
+         "A row is a block, a column a share of the edges that end in it. Look where edges "
+         "begin and end."},
         {"circuit", "A row is an edge, s the vector. Look at what reads s, and what the output "
                     "reads."},
         {"svv",
@@ -7893,7 +7927,8 @@ static void add_numbers(report *r, const char *label, const double *numbers, int
  * and answers. Names of a table's columns are unique; a number that was not measured is null.
  * Position 0 of a site stands for the tokens of responses. Where the behaviour is another than
  * refusal, `behaviour` has the files of its prompts, and its wording stands for harmful, harmless and
- * refuses. Whoever changes what a key means
+ * refuses. "spent": of all runs that filled the store, this one among them, as far as the store tells;
+ * "recalled": units of work that it had. Whoever changes what a key means
  * raises the version. */
 enum { REPORT_VERSION = 1, SEED = 42 /* the first of training, random circuits, dropout */ };
 
@@ -7998,6 +8033,16 @@ static void write_facts(FILE *f, const wording *words, const model_facts *x) {
                 x->prompts[i][0], words->side[1], x->prompts[i][1]);
     fprintf(f, "},\n   \"seeds\": {\"training\": %d, \"random circuits\": %d, \"dropout\": %d}",
             SEED, SEED, SEED);
+    if (!x->spent.runs)
+        return;
+    fprintf(f, ",\n   \"spent\": {\"runs\": %d, \"recalled\": %ld, \"seconds\": ", x->spent.runs,
+            x->recalled);
+    json_number(f, x->spent.seconds);
+    fputs(", \"processor seconds\": ", f);
+    json_number(f, x->spent.processor);
+    fputs(", \"memory\": ", f);
+    json_number(f, x->spent.memory);
+    fputs("}", f);
 }
 
 /* The program's version, which a build may name (the Makefile does). */
@@ -8120,7 +8165,12 @@ static steer_status save_report(const report *r, const char *page, const char *p
  * reads its parts; it writes a new file, which takes the place of --out when it is whole. Each
  * file is forced to the disk once, at its end: a power failure before that may damage or lose
  * whatever the operating system had not written by itself. */
-enum { RECORD_MAGIC = 0x43455253, SEARCHED = 1 << 16 /* bytes of a file read at once */ };
+enum {
+    RECORD_MAGIC = 0x43455253,
+    SEARCHED = 1 << 16,   /* bytes of a file read at once */
+    OF_TIME = 0x54494D45, /* the upper half of the keys of records of what runs took */
+    KEEP_TIME = 60        /* seconds from one such record of a run to the next */
+};
 
 typedef struct {
     char magic[8];
@@ -8161,6 +8211,10 @@ typedef struct {
     damage found;
     int shard, shards; /* shards 0: all units are this run's */
     long missing;      /* units met that are not on file and other shards' */
+    long recalled;     /* units met that are on file */
+    uint64_t run;      /* the key of what this run takes; 0: that is not kept */
+    resources begun;   /* when the run began */
+    double kept;       /* when what it takes was last kept, seconds */
 } records;
 
 /* FNV-1a, 64 bits, of more data behind h; h 0: of these first. */
@@ -8407,9 +8461,14 @@ static steer_status append_bytes(records *r, const void *bytes, size_t n, steer_
     return STEER_EIO;
 }
 
+/* What this run takes is kept as a record of its own: once a minute, so that a killed run's is. */
+static steer_status keep_time(records *r, steer_error *e);
+
 static steer_status remember(records *r, uint64_t key, const double *v, size_t n, steer_error *e) {
     if (!r->path)
         return STEER_OK;
+    if (r->run && seconds() - r->kept >= KEEP_TIME)
+        TRY(keep_time(r, e));
     record_head h = {RECORD_MAGIC, (uint32_t)n, key ^ r->model, crc32_of(0, v, 8 * n), 0};
     h.head_crc = crc32_of(0, &h, offsetof(record_head, head_crc));
     stored x = {h.key, h.n, h.crc, r->end + (off_t)sizeof h};
@@ -8422,6 +8481,49 @@ static steer_status remember(records *r, uint64_t key, const double *v, size_t n
     steer_status s = append_bytes(r, bytes, size, e);
     free(bytes);
     return s ? s : add_record(r, x, e);
+}
+
+/* From the run's beginning until now. */
+static resources spent_by_run(const records *r) {
+    resources x = spent_until_now();
+    x.seconds -= r->begun.seconds;
+    x.processor -= r->begun.processor;
+    return x;
+}
+
+static steer_status keep_time(records *r, steer_error *e) {
+    resources x = spent_by_run(r);
+    r->kept = seconds();
+    return remember(r, r->run, (const double[]){x.seconds, x.processor, x.memory}, 3, e);
+}
+
+/* The run's time is kept from now on, unless it is to be one that can be made again. */
+static void begin_run(records *r) {
+    r->begun = spent_until_now();
+    r->kept = r->begun.seconds;
+    const double unique[] = {(double)getpid(), (double)time(NULL), r->kept};
+    if (!getenv("SOURCE_DATE_EPOCH"))
+        r->run = (uint64_t)OF_TIME << 32 | hash_of(0, unique, sizeof unique) >> 32;
+}
+
+/* What this run and all others took that filled the store. */
+static steer_status spent_in_all(const records *r, resources *all, steer_error *e) {
+    *all = spent_by_run(r);
+    for (size_t i = 0; i < r->count; i++) {
+        double x[3];
+        uint64_t key = r->list[i].key ^ r->model;
+        int found;
+        if (key >> 32 != OF_TIME || key == r->run || find_record(r, key) != &r->list[i])
+            continue; /* the last of a key holds */
+        TRY(read_record(r, key, x, 3, &found, e));
+        if (!found)
+            continue;
+        all->seconds += x[0];
+        all->processor += x[1];
+        all->memory = fmax(all->memory, x[2]);
+        all->runs++;
+    }
+    return STEER_OK;
 }
 
 /* What was written is on the disk, and survives a power failure. */
@@ -8686,6 +8788,19 @@ static estimate bootstrap(const double *const a[2], const double *const b[2], co
                       least};
 }
 
+/* A number's interval by what it is without each of n equal parts of its prompts. */
+static estimate jackknife(double value, const double *without, int n) {
+    double mean = 0, squares = 0;
+    for (int i = 0; i < n; i++)
+        mean += without[i] / n;
+    for (int i = 0; i < n; i++)
+        squares += (without[i] - mean) * (without[i] - mean);
+    if (n < 2)
+        return (estimate){value, -INFINITY, INFINITY, 1, n};
+    double half = student95(n - 1) * sqrt(squares * (n - 1) / n);
+    return (estimate){value, value - half, value + half, 1, n};
+}
+
 /* QUESTIONS. Whether an estimate reaches a bound: it does when its whole interval does. `wanted` of
  * an open question is the number of prompts a side that would tell if the estimate stayed where it
  * is: an interval shrinks with the root of their number. INFINITY: no number can be given. */
@@ -8728,21 +8843,31 @@ enum { HARMFUL, HARMLESS };
 
 enum { DIM, NTP, PO, METHODS }; /* ways to make a vector for the same site */
 
+enum { TENTHS = 10 }; /* of the prompts that choose circuits, see jackknife */
+
 static const char *const method_names[] = {"DIM", "NTP", "PO"};
 
 typedef struct {
     example *list;   /* harmful, then harmless; of each the base texts first */
+    int *prompt;     /* of each, among the test prompts of its side */
     int n, count[2]; /* examples; prompts a side */
 } examples;
 
 typedef struct {
     float *v; /* [d], the coefficient folded in: a is +1 or -1 */
     condition steered[2];
-    examples choosing; /* of prompts that it flips: their scores choose its circuits */
-    examples judging;  /* more such prompts, which chose for no method; steered texts */
-    double *scores;    /* attribute's, mean over positions of interest */
-    int edges;         /* of its smallest circuit; 0: none */
+    examples choosing;    /* of prompts that it flips: their scores choose its circuits */
+    examples judging;     /* more such prompts, which chose for no method; steered texts */
+    double *scores;       /* attribute's, mean over positions of interest */
+    double *tenths;       /* [TENTHS][slots][nodes] the edges' sums over every tenth prompt; */
+    int in_tenth[TENTHS]; /* their texts */
+    int edges;            /* of its smallest circuit; 0: none */
 } method;
+
+typedef struct { /* what training from a seed gave */
+    float *v;    /* [d] */
+    int epoch;   /* the one that was chosen */
+} trained_vector;
 
 typedef struct {     /* faithfulness of some plans on some examples */
     int n[2], most;  /* examples a side; room for them */
@@ -8852,6 +8977,7 @@ typedef struct {
     int n_sparse;  /* test prompts that all sparse vectors answer */
     int n_retain;  /* that DIM's by the gradient rule answer, on prompts that chose nothing */
     int n_control; /* that random vectors answer */
+    int n_more;    /* of tables that the paper does not have; 0: they are left out */
     int map;       /* validation prompts a site of the map; 0: no map */
     int max_new;   /* most tokens of an answer */
     int read;      /* answers whose perplexity is taken */
@@ -8875,6 +9001,8 @@ typedef struct {
     method vectors[METHODS];
     int methods;                    /* 1: DIM alone; METHODS */
     int epochs;                     /* of training */
+    int more_seeds;                 /* behind the first */
+    trained_vector *trained;        /* [1 + more_seeds][METHODS]; NULL: nothing is trained */
     condition plain[2];             /* the unsteered model on the test prompts */
     condition control[CONTROLS][2]; /* random vectors, on the first n_control of them */
 
@@ -8964,8 +9092,8 @@ static steer_status recall(experiment *s, uint64_t key, double *values, size_t n
     *state = ours ? OURS : OTHERS;
     if (found)
         *state = DONE;
-    else
-        r->missing += !ours;
+    r->recalled += found;
+    r->missing += !found && !ours;
     return STEER_OK;
 }
 
@@ -9942,6 +10070,7 @@ static int *join(experiment *s, const steer_prompts *asked, const condition *x, 
 /* Prompt i of a side with the unsteered (0) or the steered answer, as one more example. */
 static steer_status add_example(experiment *s, method *x, examples *to, int side, int i, int text) {
     const condition *answer = text ? &x->steered[side] : &s->plain[side];
+    to->prompt[to->n] = i;
     example *ex = &to->list[to->n++];
     *ex = (example){NULL, 0, s->test[side].lengths[i], side == HARMLESS ? 1 : -1, text};
     ex->tokens = join(s, &s->test[side], answer, i, &ex->n);
@@ -9956,7 +10085,9 @@ static steer_status add_example(experiment *s, method *x, examples *to, int side
 static steer_status collect(experiment *s, method *x, examples *to, int most, int judging) {
     if (to->list)
         return STEER_OK; /* is done */
-    GET(to->list, 4 * (size_t)min_int(most, s->n_test));
+    size_t room = 4 * (size_t)min_int(most, s->n_test);
+    GET(to->list, room);
+    GET(to->prompt, room);
     for (int k = 0; k < 2; k++)
         if (!s->chose[k])
             GET(s->chose[k], s->test[k].n);
@@ -10225,36 +10356,84 @@ static steer_status steering_table(experiment *s) {
     return keep_answers(s, s->vectors[DIM].steered, (const char *const[]){"-s", "+s"});
 }
 
+/* Losses by direction; and what is lost when patterns or values are frozen in a part of the text. */
+static const struct {
+    const char *name;
+    unsigned what;
+    int part;
+} in_parts[] = {{"QK frozen in the prompt", STEER_QK, STEER_IN_PROMPT},
+                {"QK frozen in the answer", STEER_QK, STEER_IN_ANSWER},
+                {"OV frozen in the prompt", STEER_V, STEER_IN_PROMPT},
+                {"OV frozen in the answer", STEER_V, STEER_IN_ANSWER}};
+
+enum { IN_PARTS = sizeof in_parts / sizeof *in_parts };
+
+static void open_directions(experiment *s) {
+    const wording *words = wording_of(s->out);
+    const column columns[] = {{"what is frozen", WORDS},
+                              {"n", 0},
+                              {"loss", 1},
+                              {"loss low", 1},
+                              {"loss high", 1},
+                              {"share", 2},
+                              {"share low", 2},
+                              {"share high", 2},
+                              {words->plus, 1},
+                              {"+ low", 1},
+                              {"+ high", 1},
+                              {words->minus, 1},
+                              {"- low", 1},
+                              {"- high", 1},
+                              {0}};
+    open_table(
+        s->out, "directions",
+        "Loss in points by direction, and with patterns or values frozen in the prompt alone or "
+        "in the answer alone, on the first n prompts a side; with 95% intervals",
+        columns);
+}
+
+static void direction_row(experiment *s, const char *name, const condition frozen[2]) {
+    const condition *plain = s->plain, *steered = s->vectors[DIM].steered;
+    estimate points = loss(steered, frozen), share = share_of_loss(steered, frozen, steered, plain);
+    estimate plus = more_refused(&frozen[HARMLESS], &steered[HARMLESS]);
+    estimate minus = more_refused(&steered[HARMFUL], &frozen[HARMFUL]);
+    ROW(s->out, name, points.n, INTERVAL(points), INTERVAL(share), INTERVAL(plus), INTERVAL(minus));
+}
+
 /* Freezing (paper section 6, Table 1): what steering loses when blocks >= l read the unsteered
  * twin's attention patterns (QK) or values (OV), when the vector's direct image is taken out of the
  * values (SVV) or of the MLP inputs, and when MLP outputs are the twin's. */
 enum { PARTS_FROZEN = 5 };
 
 static const struct {
-    const char *name;
+    const char *name, *brief;
     steer_kind kind;
     unsigned what;
     double paper_loss;
     const char *under[2]; /* what answers are said to be given under: -s, +s */
 } frozen_parts[PARTS_FROZEN] = {
     {"patterns frozen (QK)",
+     "QK",
      STEER_FREEZE,
      STEER_QK,
      8.75,
      {"-s, patterns frozen", "+s, patterns frozen"}},
     {"values frozen (OV)",
+     "OV",
      STEER_FREEZE,
      STEER_V,
      71.75,
      {"-s, values frozen", "+s, values frozen"}},
     /* 53.75 printed, 54.75 from the paper's own conditions */
-    {"SVV removed", STEER_REMOVE, STEER_SVV, 54.75, {"-s, SVV removed", "+s, SVV removed"}},
+    {"SVV removed", "SVV", STEER_REMOVE, STEER_SVV, 54.75, {"-s, SVV removed", "+s, SVV removed"}},
     {"MLP direct removed",
+     "MLP direct",
      STEER_REMOVE,
      STEER_MLP_DIRECT,
      44.50,
      {"-s, MLP direct removed", "+s, MLP direct removed"}},
     {"MLP outputs frozen",
+     "MLP outputs",
      STEER_FREEZE,
      STEER_MLP,
      NAN,
@@ -10271,7 +10450,7 @@ static void freezing_row(experiment *s, const char *name, const condition x[2], 
 static steer_status freezing_table(experiment *s) {
     steer_edit edits[PARTS_FROZEN];
     steer_plan plans[PARTS_FROZEN];
-    condition frozen[2 * PARTS_FROZEN];
+    condition frozen[2 * (PARTS_FROZEN + IN_PARTS)];
     const condition *plain = s->plain, *steered = s->vectors[DIM].steered;
     for (int i = 0; i < PARTS_FROZEN; i++) {
         edit_list plan =
@@ -10280,12 +10459,20 @@ static steer_status freezing_table(experiment *s) {
         edits[i] = plan.edits[1];
         plans[i] = (steer_plan){&edits[i], 1};
     }
+    for (int i = 0; i < IN_PARTS; i++) {
+        edit_list plan = with(add_vector(s, s->v.v, s->v.coeff), STEER_FREEZE, in_parts[i].what);
+        plan.edits[1].part = in_parts[i].part;
+        both(s->test, s->n_more, plan, frozen + 2 * (PARTS_FROZEN + i));
+    }
     const examples *from = &s->vectors[DIM].choosing; /* nothing here was chosen by them */
     double texts = min_int(from->n / 2, 2 * s->n_faith);
-    begin_work(s, WORK_FREEZING, 10 * s->test[0].n + 20 * FAITH_TICKS * texts);
+    begin_work(s, WORK_FREEZING,
+               2 * PARTS_FROZEN * s->test[0].n + 2 * IN_PARTS * min_int(s->n_more, s->test[0].n) +
+                   20 * FAITH_TICKS * texts);
     faithfulness F;
     TRY(measure_faithfulness(s, &s->vectors[DIM], from, s->n_faith, plans, PARTS_FROZEN, &F));
     TRY(answer(s, frozen, 2 * PARTS_FROZEN, s->read));
+    TRY(answer(s, frozen + 2 * PARTS_FROZEN, 2 * IN_PARTS, 0));
     for (int i = 0; i < PARTS_FROZEN; i++)
         TRY(keep_answers(s, frozen + 2 * i, frozen_parts[i].under));
     const wording *words = wording_of(s->out);
@@ -10342,6 +10529,13 @@ static steer_status freezing_table(experiment *s) {
     f->ov_over_qk = loss(qk, ov);
     f->svv_of_ov = share_of_loss(steered, svv, steered, ov);
     f->F_gap = mean_of_plan(&F, 0, 1);
+    if (s->n_more)
+        open_directions(s);
+    for (int i = 0; i < PARTS_FROZEN + IN_PARTS && s->n_more; i++) {
+        int whole = i < PARTS_FROZEN;
+        direction_row(s, whole ? frozen_parts[i].name : in_parts[i - PARTS_FROZEN].name,
+                      frozen + 2 * i);
+    }
     return STEER_OK;
 }
 
@@ -10371,17 +10565,28 @@ static steer_status differences_of(experiment *s, const method *x, const example
     return STEER_OK;
 }
 
-/* Its sums over the first n_faith texts a side, as faithfulness_by_position says; F[plans]: the mean
- * over texts of what each is as a whole. Returns through *n how many they are. */
+/* What it comes to: sums of D, [plans + 2][STRETCHES], by side and of both; what each plan keeps of
+ * each text as a whole, [plans][room], those of the side that shows the behaviour first. */
+typedef struct {
+    double *sums[3], *F;
+    int n[3], room;
+} by_position;
+
+/* Over the first n_faith texts a side. */
 static steer_status add_differences(experiment *s, const method *x, const steer_plan *plans,
-                                    int n_plans, double *sums, double *F, int *n) {
+                                    int n_plans, by_position *to) {
     int done[2] = {0, 0};
-    double *text;
+    double *text, *whole;
     size_t width = (size_t)(n_plans + 2) * STRETCHES;
-    *n = 0;
+    *to = (by_position){.room = x->choosing.n};
     GET(text, width);
+    GET(whole, n_plans + 2);
+    GET(to->F, n_plans * to->room);
+    for (int k = 0; k < 3; k++)
+        GET(to->sums[k], width);
     for (const example *ex = x->choosing.list; ex < x->choosing.list + x->choosing.n; ex++) {
-        if (!ex->steered_text || done[side_of(ex)]++ >= s->n_faith)
+        int side = side_of(ex);
+        if (!ex->steered_text || done[side]++ >= s->n_faith)
             continue;
         uint64_t key = hash_example(s, x, ex, "by position");
         for (int j = 0; j < n_plans; j++)
@@ -10395,27 +10600,58 @@ static steer_status add_differences(experiment *s, const method *x, const steer_
             TRY(remember(&s->store, key, text, width, s->e));
         }
         show_progress(s->bar, FAITH_TICKS * n_plans);
-        double whole[2 + 3 * PARTS_FROZEN] = {0};
-        for (int i = 0; i < n_plans + 2; i++)
+        for (int i = 0; i < n_plans + 2; i++) {
+            whole[i] = 0;
             for (int stretch = 0; stretch < STRETCHES; stretch++)
                 whole[i] += text[i * STRETCHES + stretch];
+        }
         if (whole[1] == whole[0])
             continue; /* base and steered run say the same */
-        for (size_t k = 0; k < width; k++)
-            sums[k] += text[k];
+        for (size_t k = 0; k < width; k++) {
+            to->sums[side][k] += text[k];
+            to->sums[2][k] += text[k];
+        }
         for (int j = 0; j < n_plans; j++)
-            F[j] += (whole[2 + j] - whole[0]) / (whole[1] - whole[0]);
-        ++*n;
+            to->F[j * to->room + to->n[2]] = (whole[2 + j] - whole[0]) / (whole[1] - whole[0]);
+        to->n[side]++;
+        to->n[2]++;
     }
     return whole_so_far(s);
+}
+
+enum { OF_BOTH = 2 }; /* behind the two sides */
+
+/* What plan j keeps of a side's texts, or of all. */
+static estimate kept_of(const by_position *x, int j, int side) {
+    const double *F = x->F + j * x->room + (side == HARMLESS ? x->n[HARMFUL] : 0);
+    return bootstrap((const double *[]){F, NULL}, NULL, (const int[]){x->n[side], 0});
+}
+
+/* By stretch, what is left of what steering adds there, of a run's D; whole: beside all it adds. */
+static void stretch_row(experiment *s, const char *name, const double *sums, int run, int whole) {
+    const double *base = sums, *steered = sums + STRETCHES, *D = sums + run * STRETCHES;
+    double effect = 0, row[STRETCHES];
+    for (int k = 0; k < STRETCHES; k++)
+        effect += steered[k] - base[k];
+    for (int k = 0; k < STRETCHES; k++) {
+        double of = whole ? effect : steered[k] - base[k];
+        row[k] = of == 0 ? NAN : (D[k] - base[k]) / of;
+    }
+    add_numbers(s->out, name, row, STRETCHES);
 }
 
 static steer_status position_tables(experiment *s) {
     static const int places[] = {0, STEER_IN_PROMPT, STEER_IN_ANSWER};
     static const column place_columns[] = {{"what is frozen", WORDS},
                                            {"everywhere", 3},
+                                           {"low", 3},
+                                           {"high", 3},
                                            {"in the prompt", 3},
+                                           {"prompt low", 3},
+                                           {"prompt high", 3},
                                            {"in the answer", 3},
+                                           {"answer low", 3},
+                                           {"answer high", 3},
                                            {0}};
     static const column token_columns[] = {{"what is frozen", WORDS},
                                            {"token 1", 3},
@@ -10426,47 +10662,59 @@ static steer_status position_tables(experiment *s) {
 
     enum { PLANS = 3 * PARTS_FROZEN };
 
+    const wording *words = wording_of(s->out);
+    const char *const of[] = {words->minus, words->plus};
+    static const int order[] = {OF_BOTH, HARMLESS, HARMFUL};
     steer_edit edits[PLANS];
     steer_plan plans[PLANS];
-    double sums[(PLANS + 2) * STRETCHES] = {0}, F[PLANS] = {0}, by_stretch[STRETCHES];
-    int n;
+    by_position x;
     for (int i = 0; i < PARTS_FROZEN; i++)
         for (int k = 0; k < 3; k++) {
-            steer_edit *x = &edits[3 * i + k];
-            *x =
+            steer_edit *edit = &edits[3 * i + k];
+            *edit =
                 (steer_edit){frozen_parts[i].kind, .what = frozen_parts[i].what, .part = places[k]};
-            plans[3 * i + k] = (steer_plan){x, 1};
+            plans[3 * i + k] = (steer_plan){edit, 1};
         }
-    TRY(add_differences(s, &s->vectors[DIM], plans, PLANS, sums, F, &n));
-    if (!n)
+    TRY(add_differences(s, &s->vectors[DIM], plans, PLANS, &x));
+    if (!x.n[OF_BOTH])
         return STEER_OK; /* the vector flips no answer, or is added in its own way */
     open_table(
         s->out, "places",
         str("Freezing by position: teacher-forced faithfulness (base 0, steered 1), mean of %d "
-            "texts, frozen or removed everywhere, in the prompt alone, in the answer alone",
-            n)
+            "texts, frozen or removed everywhere, in the prompt alone, in the answer alone; all "
+            "texts', then each direction's, with 95%% intervals",
+            x.n[OF_BOTH])
             .s,
         place_columns);
     for (int i = 0; i < PARTS_FROZEN; i++)
-        ROW(s->out, frozen_parts[i].name, F[3 * i] / n, F[3 * i + 1] / n, F[3 * i + 2] / n);
+        for (int k = 0; k < 3; k++) {
+            int side = order[k];
+            double row[9];
+            for (int place = 0; place < 3; place++) {
+                estimate kept = kept_of(&x, 3 * i + place, side);
+                row[3 * place] = kept.value;
+                row[3 * place + 1] = kept.low;
+                row[3 * place + 2] = kept.high;
+            }
+            string name = str("%s", frozen_parts[i].name);
+            if (side != OF_BOTH)
+                name = str("%s, %s", frozen_parts[i].brief, of[side]);
+            if (x.n[side])
+                add_numbers(s->out, name.s, row, 9);
+        }
     open_table(s->out, "tokens",
                "The same by tokens of the answer, frozen or removed everywhere; over all these "
                "texts, and how much of what steering does is said there",
                token_columns);
-    const double *base = sums, *steered = sums + STRETCHES;
-    double effect = 0;
-    for (int k = 0; k < STRETCHES; k++)
-        effect += steered[k] - base[k];
-    for (int k = 0; k < STRETCHES; k++)
-        by_stretch[k] = (steered[k] - base[k]) / effect;
-    add_numbers(s->out, "share of the effect", by_stretch, STRETCHES);
-    for (int i = 0; i < PARTS_FROZEN; i++) {
-        const double *frozen = sums + (2 + 3 * i) * STRETCHES;
-        for (int k = 0; k < STRETCHES; k++)
-            by_stretch[k] =
-                steered[k] == base[k] ? NAN : (frozen[k] - base[k]) / (steered[k] - base[k]);
-        add_numbers(s->out, frozen_parts[i].name, by_stretch, STRETCHES);
-    }
+    for (int i = -1; i < PARTS_FROZEN; i++)
+        for (int k = 0; k < 3; k++) {
+            int side = order[k], run = i < 0 ? 1 : 2 + 3 * i;
+            string name = str("%s", i < 0 ? "share of the effect" : frozen_parts[i].name);
+            if (side != OF_BOTH)
+                name = str("%s, %s", i < 0 ? "effect" : frozen_parts[i].brief, of[side]);
+            if (x.n[side])
+                stretch_row(s, name.s, x.sums[side], run, i < 0);
+        }
     return STEER_OK;
 }
 
@@ -10500,7 +10748,7 @@ static steer_status site_map(experiment *s) {
     }
     TRY(answer(s, frozen, 4 * kept, 0));
     string title = str("Site map: sites that steer at coefficient %g (induce >= 0.9, bypass <= "
-                       "0.1), %d + %d validation prompts",
+                       "0.1), %d + %d validation prompts; points lost, in all and by direction",
                        a, condition_size(&plain[1]), condition_size(&plain[0]));
     static const column columns[] = {{"block, position", WORDS},
                                      {"induce", 2},
@@ -10512,6 +10760,10 @@ static steer_status site_map(experiment *s) {
                                      {"OV low", 1},
                                      {"OV high", 1},
                                      {"at most", 1},
+                                     {"QK +", 1},
+                                     {"QK -", 1},
+                                     {"OV +", 1},
+                                     {"OV -", 1},
                                      {0}};
     open_table(s->out, "map", title.s, columns);
     for (x = steered; x < steered + 2 * kept; x += 2, frozen += 4) {
@@ -10519,7 +10771,9 @@ static steer_status site_map(experiment *s) {
             site++;
         estimate qk = loss(x, frozen), ov = loss(x, frozen + 2);
         ROW(s->out, str("%d, %d", site->layer, site->pos).s, x[1].refused, x[0].refused,
-            INTERVAL(qk), INTERVAL(ov), loss(x, plain).value);
+            INTERVAL(qk), INTERVAL(ov), loss(x, plain).value,
+            100 * (x[1].refused - frozen[1].refused), 100 * (frozen[0].refused - x[0].refused),
+            100 * (x[1].refused - frozen[3].refused), 100 * (frozen[2].refused - x[0].refused));
     }
     if (!kept)
         say(s->out, "no site steers both ways at coefficient %g", a);
@@ -10611,7 +10865,7 @@ static uint64_t hash_training(const experiment *s, int which, const steer_traini
 /* NTP's or PO's vector, trained or recalled. Its record: the epoch chosen, its loss and match, the
  * vector. */
 static steer_status train_method(experiment *s, int which, const steer_training *how,
-                                 const pair_list pairs[2]) {
+                                 const pair_list pairs[2], trained_vector *to) {
     int d = s->m->config.d, best = 0, state;
     size_t width = 3 + (size_t)d;
     double norm = norm_of(s->vectors[DIM].v, d);
@@ -10620,7 +10874,7 @@ static steer_status train_method(experiment *s, int which, const steer_training 
     float *v;
     GET(v, d);
     GET(record, width);
-    s->vectors[which].v = v;
+    to->v = v;
     uint64_t key = hash_training(s, which, how, pairs, norm);
     TRY(recall(s, key, record, width, &state));
     if (state == OTHERS)
@@ -10637,11 +10891,12 @@ static steer_status train_method(experiment *s, int which, const steer_training 
     }
     for (int k = 0; k < d; k++)
         v[k] = (float)record[3 + k];
+    to->epoch = (int)record[0];
     say(s->out,
         "%s: %d pairs, AdamW %g, %d epochs of batches of %d, seed %d; epoch %d chosen: "
         "validation loss %.3f, match %.3f",
         method_names[which], pairs[0].n, how->rate, how->epochs, how->batch, (int)how->seed,
-        (int)record[0], record[1], record[2]);
+        to->epoch, record[1], record[2]);
     return STEER_OK;
 }
 
@@ -10665,12 +10920,78 @@ static steer_status train_methods(experiment *s) {
         s->methods = 1;
     }
     how.user = s->bar;
-    begin_work(s, WORK_TRAINING, 3.0 * s->epochs * pairs[0].n); /* PO reads two texts a pair */
-    for (int i = NTP; i < s->methods; i++) {
-        how.objective = i == PO ? STEER_PO : STEER_NTP;
-        how.tick = i == PO ? show_two : show_pair;
-        TRY(train_method(s, i, &how, pairs));
-    }
+    int seeds = 1 + s->more_seeds;
+    begin_work(s, WORK_TRAINING,
+               3.0 * seeds * s->epochs * pairs[0].n); /* PO reads two texts a pair */
+    GET(s->trained, seeds * METHODS);
+    for (int seed = 0; seed < seeds; seed++)
+        for (int i = NTP; i < s->methods; i++) {
+            how.objective = i == PO ? STEER_PO : STEER_NTP;
+            how.tick = i == PO ? show_two : show_pair;
+            how.seed = SEED + (uint64_t)seed;
+            TRY(train_method(s, i, &how, pairs, &s->trained[seed * METHODS + i]));
+        }
+    for (int i = NTP; i < s->methods; i++)
+        s->vectors[i].v = s->trained[i].v;
+    return STEER_OK;
+}
+
+/* Answers of the table of seeds: of two methods, steered and with patterns and with values frozen. */
+static int seed_answers(const experiment *s) {
+    int seeds = s->more_seeds ? 1 + s->more_seeds : 0;
+    return 12 * seeds * min_int(s->n_more, s->test[0].n);
+}
+
+static double cosine(const float *a, const float *b, int d) {
+    return dot(a, b, d) / (norm_of(a, d) * norm_of(b, d));
+}
+
+/* What the seed of training decides. */
+static steer_status seeds_table(experiment *s) {
+    int seeds = 1 + s->more_seeds;
+    condition *x, *end;
+    if (!s->more_seeds || s->methods == 1)
+        return STEER_OK;
+    GET(x, 6 * METHODS * seeds);
+    end = x;
+    for (int i = NTP; i < s->methods; i++)
+        for (int seed = 0; seed < seeds; seed++, end += 6) {
+            edit_list plan = add_vector(s, s->trained[seed * METHODS + i].v, 1);
+            both(s->test, s->n_more, plan, end);
+            both(s->test, s->n_more, with(plan, STEER_FREEZE, STEER_QK), end + 2);
+            both(s->test, s->n_more, with(plan, STEER_FREEZE, STEER_V), end + 4);
+        }
+    TRY(answer(s, x, (int)(end - x), 0));
+
+    const wording *words = wording_of(s->out);
+    const column columns[] = {{"vector, seed", WORDS},
+                              {"epoch", 0},
+                              {"cosine", 2},
+                              {words->plus, 2},
+                              {words->minus, 2},
+                              {"at most", 1},
+                              {"QK loss", 1},
+                              {"QK low", 1},
+                              {"QK high", 1},
+                              {"OV loss", 1},
+                              {"OV low", 1},
+                              {"OV high", 1},
+                              {0}};
+    open_table(
+        s->out, "seeds",
+        str("Seeds of training: the epoch chosen, the cosine with the first seed's vector, the "
+            "first %d + %d test prompts, %s, points lost with patterns and with values frozen",
+            condition_size(&x[1]), condition_size(&x[0]), words->share)
+            .s,
+        columns);
+    for (int i = NTP; i < s->methods; i++)
+        for (int seed = 0; seed < seeds; seed++, x += 6) {
+            const trained_vector *t = &s->trained[seed * METHODS + i];
+            estimate qk = loss(x, x + 2), ov = loss(x, x + 4);
+            ROW(s->out, str("%s, %d", method_names[i], SEED + seed).s, t->epoch,
+                cosine(t->v, s->trained[i].v, s->m->config.d), x[1].refused, x[0].refused,
+                loss(x, s->plain).value, INTERVAL(qk), INTERVAL(ov));
+        }
     return STEER_OK;
 }
 
@@ -10681,7 +11002,7 @@ static steer_status methods_table(experiment *s) {
         {"PO ", HARMFUL, "-", 0.20, 0.19},  {"PO ", HARMLESS, "+", 1.00, 1.00}};
     int d = s->m->config.d;
     condition conditions[2 * METHODS];
-    begin_work(s, WORK_METHODS, 2 * (s->methods - 1) * s->test[0].n);
+    begin_work(s, WORK_METHODS, 2 * (s->methods - 1) * s->test[0].n + seed_answers(s));
     for (int i = 0; i < s->methods; i++) {
         method *x = &s->vectors[i];
         if (i != DIM)
@@ -10697,11 +11018,9 @@ static steer_status methods_table(experiment *s) {
         str("Vectors by method (paper: Table 2): test prompts, %s", wording_of(s->out)->share).s,
         conditions, rows, 2 * s->methods);
     for (int i = 0; i < s->methods; i++)
-        for (int j = i + 1; j < s->methods; j++) {
-            const float *a = s->vectors[i].v, *b = s->vectors[j].v;
+        for (int j = i + 1; j < s->methods; j++)
             say(s->out, "cosine of %s and %s: %.2f (paper: 0.10 to 0.42)", method_names[i],
-                method_names[j], dot(a, b, d) / (norm_of(a, d) * norm_of(b, d)));
-        }
+                method_names[j], cosine(s->vectors[i].v, s->vectors[j].v, d));
     return STEER_OK;
 }
 
@@ -10784,6 +11103,7 @@ static steer_status patch_method(experiment *s, method *x, double row[13]) {
     GET(sum, 3 * graph);
     GET(rank, 2 * graph);
     GET(x->scores, width);
+    GET(x->tenths, TENTHS * graph);
     double *forms = edges_of(s->t, one, 0), *exact = one + width; /* which follows the two forms */
     for (int i = 0; i < x->choosing.n; i++) {
         const example *ex = &x->choosing.list[i];
@@ -10803,6 +11123,11 @@ static steer_status patch_method(experiment *s, method *x, double row[13]) {
         counted++;
         for (size_t k = SCORE_TOTAL; k < width; k++)
             x->scores[k] += poi * one[k];
+        int tenth = x->choosing.prompt[i] % TENTHS;
+        double *of_tenth = x->tenths + (size_t)tenth * graph;
+        for (size_t k = 0; k < graph; k++)
+            of_tenth[k] += poi * forms[k];
+        x->in_tenth[tenth]++;
         ratios += ratio;
         least = fmin(least, ratio);
         most = fmax(most, ratio);
@@ -11126,6 +11451,66 @@ static steer_status overlap_table(experiment *s) {
     return STEER_OK;
 }
 
+/* Cut i: a method's circuit of n edges as it would be without a tenth of the prompts; TENTHS: with all.
+ * left [slots][nodes] is for the taking. */
+static steer_status cut_without(experiment *s, int i, const method *x, int tenth, int n,
+                                double *left) {
+    const steer_graph *g = &s->t->graph;
+    size_t graph = graph_size(s);
+    const double *score = edges_of(s->t, x->scores, 0);
+    for (size_t k = 0; k < graph; k++) {
+        left[k] = x->scores[SCORE_POSITIONS] * score[k];
+        if (tenth < TENTHS)
+            left[k] -= x->tenths[(size_t)tenth * graph + k];
+    }
+    TRY(steer_circuit_order(g, left, SEED, s->order, s->e));
+    if (steer_circuit_select(g, s->order, n, STEER_SIMPLE, cut_at(s, i), s->e) < 0)
+        return s->e->code;
+    return STEER_OK;
+}
+
+/* How far the overlap of two methods' circuits is the prompts' doing: a jackknife. */
+static steer_status overlap_intervals(experiment *s) {
+    enum { CIRCUITS = TENTHS + 1 }; /* of a method: the last one of all prompts */
+
+    static const column columns[] = {
+        {"circuits", WORDS}, {"overlap", 3}, {"low", 3},      {"high", 3},
+        {"IoU", 3},          {"IoU low", 3}, {"IoU high", 3}, {0}};
+    double *left;
+    GET(left, graph_size(s));
+    for (int m = 0; m < s->methods; m++)
+        for (int tenth = 0; tenth <= TENTHS; tenth++)
+            TRY(cut_without(s, m * CIRCUITS + tenth, &s->vectors[m], tenth, edges_at(s, 0.102),
+                            left));
+    open_table(
+        s->out, "overlaps",
+        str("Overlap of circuits of 10.2%%, and intersection over union, with 95%% intervals: "
+            "a jackknife over %d parts of the prompts that chose them",
+            TENTHS)
+            .s,
+        columns);
+    for (int a = 0; a < s->methods; a++)
+        for (int b = a + 1; b < s->methods; b++) {
+            estimate x[2];
+            for (int iou = 0; iou < 2; iou++) {
+                double without[CIRCUITS];
+                int n = 0;
+                for (int tenth = 0; tenth <= TENTHS; tenth++) {
+                    without[n] =
+                        steer_circuit_overlap(cut_at(s, a * CIRCUITS + tenth),
+                                              cut_at(s, b * CIRCUITS + tenth), graph_size(s), iou);
+                    n += tenth < TENTHS &&
+                         s->vectors[a].in_tenth[tenth] + s->vectors[b].in_tenth[tenth];
+                }
+                x[iou] = jackknife(without[n], without, n);
+            }
+            ROW(s->out, str("%s and %s", method_names[a], method_names[b]).s, x[0].value,
+                fmax(0, x[0].low), fmin(1, x[0].high), x[1].value, fmax(0, x[1].low),
+                fmin(1, x[1].high));
+        }
+    return STEER_OK;
+}
+
 /* Circuits on answers that did not choose them (paper 4.3, 5.2). Under each vector: its own, of
  * several sizes; the other vectors' smallest ones; random ones of twice the size of DIM's. */
 static const double multiples[] = {0.5, 0.75, 1, 1.25, 1.5, 2, 3}; /* of the smallest circuit */
@@ -11232,37 +11617,46 @@ static steer_status judge_circuits(experiment *s) {
 
 static void interchange_table(experiment *s) {
     int M = s->methods;
-    double row[METHODS] = {0};
-    static const char *const names[METHODS] = {"with DIM", "with NTP", "with PO"};
-    column columns[METHODS + 2] = {{"circuit of", WORDS}};
-    for (int j = 0; j < M; j++)
-        columns[1 + j] = (column){names[j], 3};
-    open_table(s->out, "interchange",
-               str("Interchange (paper section 5.2): faithfulness of one "
-                   "vector's smallest circuit under another vector, on answers that chose none; "
-                   "random circuits: %d of twice the size of DIM's",
-                   DRAWS)
-                   .s,
-               columns);
-    for (int i = 0; i < M; i++) {
-        for (int j = 0; j < M; j++)
-            row[j] = s->findings.interchange[i][j].value;
-        add_numbers(s->out, method_names[i], row, M);
+    string names[METHODS], low[METHODS], high[METHODS];
+    column columns[3 * METHODS + 2] = {{"circuit of", WORDS}};
+    for (int j = 0; j < M; j++) {
+        names[j] = str("with %s", method_names[j]);
+        low[j] = str("%s low", method_names[j]);
+        high[j] = str("%s high", method_names[j]);
+        columns[1 + j] = (column){names[j].s, 3};
+        columns[1 + M + 2 * j] = (column){low[j].s, 3};
+        columns[2 + M + 2 * j] = (column){high[j].s, 3};
     }
+    open_table(
+        s->out, "interchange",
+        str("Interchange (paper section 5.2): faithfulness of one "
+            "vector's smallest circuit under another vector, on answers that chose none, with "
+            "95%% intervals; random circuits: %d of twice the size of DIM's",
+            DRAWS)
+            .s,
+        columns);
     static const char *const of_random[] = {"random, mean", "random, least", "random, most"};
-    for (int i = 0; i < 3; i++) {
+    for (int i = 0; i < M + 3; i++) {
+        double row[3 * METHODS] = {0};
         for (int j = 0; j < M; j++) {
-            const judged_circuits *x = &s->findings.judged[j];
-            row[j] = ((const double[]){x->random.value, x->least, x->largest})[i];
+            const judged_circuits *of = &s->findings.judged[j];
+            const estimate randoms[] = {of->random, exactly(of->least), exactly(of->largest)};
+            estimate x = i < M ? s->findings.interchange[i][j] : randoms[i - M];
+            row[j] = x.value;
+            row[M + 2 * j] = x.low;
+            row[M + 2 * j + 1] = x.high;
         }
-        add_numbers(s->out, of_random[i], row, M);
+        add_numbers(s->out, i < M ? method_names[i] : of_random[i - M], row, 3 * M);
     }
 }
 
-/* A row of what the n strongest edges of a method's smallest circuit are, in percent. */
-static steer_status kinds_row(experiment *s, const char *label, const method *x, int n) {
+/* A row of what the n strongest edges of a method's smallest circuit are, in percent; of those that
+ * end in a block, unless that is ANY, and how many begin there. */
+enum { ANY = -1 };
+
+static steer_status kinds_row(experiment *s, const char *label, const method *x, int n, int where) {
     const unsigned char *kept = cut_at(s, 0);
-    double row[9] = {n}, *to = row + 1, *from = row + 6; /* by steer_input; s, heads, MLPs */
+    double row[10] = {0}, *to = row + 1, *from = row + 6; /* by steer_input; s, heads, MLPs */
     int left = n;
     if (select_edges(s, x, SIMPLE, x->edges, cut_at(s, 0)) < 0)
         return s->e->code;
@@ -11270,11 +11664,17 @@ static steer_status kinds_row(experiment *s, const char *label, const method *x,
         if (!kept[*edge])
             continue;
         steer_edge_ends ends = ends_of(&s->t->graph, *edge);
-        to[ends.input] += 100.0 / n;
-        from[ends.from < 0 ? 0 : 1 + (ends.head < 0)] += 100.0 / n;
         left--;
+        row[9] += ends.from == where;
+        if (where != ANY && ends.to != where)
+            continue;
+        row[0]++;
+        to[ends.input]++;
+        from[ends.from < 0 ? 0 : 1 + (ends.head < 0)]++;
     }
-    add_numbers(s->out, label, row, 9);
+    for (int k = 1; k < 9; k++)
+        row[k] *= 100 / row[0];
+    add_numbers(s->out, label, row, 10);
     return STEER_OK;
 }
 
@@ -11283,16 +11683,38 @@ static steer_status kinds_table(experiment *s) {
     static const column columns[] = {
         {"circuit", WORDS}, {"edges", 0},  {"q", 1},          {"k", 1},        {"v", 1}, {"mlp", 1},
         {"lm_head", 1},     {"from s", 1}, {"from heads", 1}, {"from mlp", 1}, {0}};
+    static const column block_columns[] = {{"ending in", WORDS},
+                                           {"edges", 0},
+                                           {"q", 1},
+                                           {"k", 1},
+                                           {"v", 1},
+                                           {"mlp", 1},
+                                           {"lm_head", 1},
+                                           {"from s", 1},
+                                           {"from heads", 1},
+                                           {"from mlp", 1},
+                                           {"begin there", 0},
+                                           {0}};
+    const steer_graph *g = &s->t->graph;
+    const method *dim = &s->vectors[DIM];
+    int blocks = s->m->config.layers;
     open_table(s->out, "kinds",
                "Kinds of edges in the smallest circuits, percent (paper: Tables 5 to "
                "8; Gemma's DIM circuit has q 9.1, k 0.6, v 36.6, MLP 43.6, head 10.2)",
                columns);
     for (int i = 0; i < s->methods; i++) {
         const method *x = &s->vectors[i];
-        TRY(kinds_row(s, method_names[i], x, x->edges));
+        TRY(kinds_row(s, method_names[i], x, x->edges, ANY));
         TRY(kinds_row(s, str("%s, strongest tenth", method_names[i]).s, x,
-                      max_int(1, x->edges / 10)));
+                      max_int(1, x->edges / 10), ANY));
     }
+    open_table(
+        s->out, "blocks",
+        "DIM's smallest circuit by blocks: edges that end in each, their kinds in percent of "
+        "these, and edges that begin there",
+        block_columns);
+    for (int b = g->layer; b <= blocks; b++)
+        TRY(kinds_row(s, b < blocks ? str("block %d", b).s : "the output", dim, dim->edges, b));
     return STEER_OK;
 }
 
@@ -12065,8 +12487,10 @@ static steer_status circuit_stage(experiment *s) {
     begin_work(s, WORK_CIRCUITS, FAITH_TICKS * circuit_texts(s));
     SHOW(faithfulness_table(s));
     SHOW(smallest_circuits(s));
-    if (s->methods > 1)
+    if (s->methods > 1) {
         TRY(overlap_table(s));
+        TRY(overlap_intervals(s));
+    }
     TRY(judge_circuits(s));
     interchange_table(s);
     TRY(kinds_table(s));
@@ -12122,6 +12546,7 @@ static steer_status whole_paper(experiment *s) {
         if (s->methods > 1)
             SHOW(train_methods(s));
         SHOW(methods_table(s));
+        SHOW(seeds_table(s));
     }
     begin_stage(s, PATCH);
     if (s->stages & need_scores) {
@@ -12463,7 +12888,7 @@ typedef struct {
     int64_t compare, quiet, verify, verbose, json, quick, no_scores, salvage, no_mmap; /* flags */
     int64_t foreign, raw, special;
     int64_t ablate, metric, method; /* places among the words */
-    int64_t max_new, seed, train, limit, val, map, patch, pairs, exact, epochs, max_mem;
+    int64_t max_new, seed, train, limit, val, map, patch, pairs, exact, epochs, seeds, max_mem;
     int64_t threads;
     double coeff, temp, top_p, kl_min;
     uint64_t given;  /* bit i: option i of the table was given */
@@ -12591,6 +13016,9 @@ static const known_option all_options[] = {
      "prompts a side from which NTP and PO make their training pairs"},
     {"epochs", "N", INTEGER, AT_FIELD(epochs), 1, 16, 10, FOR_VECTOR | FOR_REPRODUCE,
      "passes over the pairs"},
+    {"seeds", "N", INTEGER, AT_FIELD(seeds), 1, 16, 1, FOR_REPRODUCE,
+     "train NTP and PO from so many seeds, 42, 43 ..., and compare them on 60 test prompts a side; "
+     "the first one's vectors go through the other stages"},
     {"map", "N", INTEGER, AT_FIELD(map), 0, 1e6, UNSET, FOR_REPRODUCE,
      "prompts a side of the map of all sites, 0: none (otherwise 20 in the box, 8 elsewhere)"},
     {"no-scores", NULL, FLAG, AT_FIELD(no_scores), 0, 0, 0, FOR_REPRODUCE,
@@ -12675,8 +13103,10 @@ static const struct {
     {FOR_REPRODUCE, "vector", NOT_WITH, "no-scores"},
     {FOR_REPRODUCE, "vector", NOT_WITH, "pairs"},
     {FOR_REPRODUCE, "vector", NOT_WITH, "epochs"},
+    {FOR_REPRODUCE, "vector", NOT_WITH, "seeds"},
     {FOR_REPRODUCE, "quick", NOT_WITH, "pairs"},
     {FOR_REPRODUCE, "quick", NOT_WITH, "epochs"},
+    {FOR_REPRODUCE, "quick", NOT_WITH, "seeds"},
     {FOR_REPRODUCE, "no-scores", NEEDS, "site"},
     {FOR_REPRODUCE, "no-scores", NEEDS, "coeff"},
     {FOR_REPRODUCE, "no-scores", NOT_WITH, "val"},
@@ -14395,7 +14825,7 @@ static steer_status prompt_refusals(experiment *s) {
 
 /* The options that belong to this model's experiment; `freezing_only` and `stages` are known. */
 static steer_status read_request(experiment *s, const options *o) {
-    static const char *const left_out[] = {"exact", "metric", "kl-min", "pairs", "epochs"};
+    static const char *const left_out[] = {"exact", "metric", "kl-min", "pairs", "epochs", "seeds"};
     const steer_config *c = &s->m->config;
     records *r = &s->store;
     int layer = c->site_layer, pos = c->site_pos;
@@ -14497,15 +14927,17 @@ static void plan_work(experiment *s, const options *o) {
     if (!train || s->requested.method != DIM)
         w[WORK_STEERING] = (8 * (n + read) + 2 * CONTROLS * (fmin(n, s->n_control) + read)) * one;
     if (s->stages & FREEZE)
-        w[WORK_FREEZING] = (16 * n + 10 * read + 40 * count_examples(s).faith) * one;
+        w[WORK_FREEZING] =
+            (16 * n + 13 * fmin(n, s->n_more) + 10 * read + 40 * count_examples(s).faith) * one;
     if (scored && whole)
         w[WORK_MAP] = s->map * (2 + (box ? 3 : 1) * sites) * one; /* few sites of others steer */
     int trains = whole || (train && s->requested.method != DIM);
     if (trains && s->methods > 1 && !s->freezing_only) {
         double texts = min_int(s->n_train, s->train[HARMFUL].n);
         w[WORK_PAIRS] = 11 * (texts + pairs_to_validate(s)) * one; /* 4 answers, 8 texts */
-        w[WORK_TRAINING] = 18 * s->epochs * texts * one;
-        w[WORK_METHODS] = whole ? 2 * (s->methods - 1) * (n + read) * one : 0;
+        w[WORK_TRAINING] = 18 * (1 + s->more_seeds) * s->epochs * texts * one;
+        w[WORK_METHODS] =
+            whole ? (2 * (s->methods - 1) * (n + read) + 1.6 * seed_answers(s)) * one : 0;
     }
     double weights = weights_of_blocks(c) + 1.0 * c->vocab * c->d;
     s->work_before = s->bar ? s->bar->total : 0;
@@ -14547,6 +14979,7 @@ static steer_status prepare_paper(experiment *s, const options *o) {
     TRY(read_request(s, o));
     s->methods = o->quick || o->vector || s->freezing_only ? 1 : METHODS;
     s->epochs = (int)o->epochs;
+    s->more_seeds = (int)o->seeds - 1;
     s->steps = 10;
     s->kl_min = o->kl_min;
     s->map = given_or(o->map, box ? 20 : 8);
@@ -14555,7 +14988,9 @@ static steer_status prepare_paper(experiment *s, const options *o) {
     s->n_sparse = box ? 30 : 10;
     s->n_retain = 60;
     s->n_control = (int)o->limit;
+    s->n_more = 60;
     if (o->quick) {
+        s->n_more = 0;
         s->n_patch = 3;
         s->n_exact = min_int(s->n_exact, 1);
         s->n_sparse = 0;
@@ -14872,6 +15307,19 @@ static steer_model *open_model(const char *path, const options *o, steer_error *
     return steer_open(path, o->no_mmap ? STEER_READ : 0, e);
 }
 
+/* What the run took goes into its store, if anything new did, and into the report. */
+static steer_status end_run(experiment *s) {
+    records *r = &s->store;
+    model_facts *facts = last_model(s->out);
+    if (r->run && r->unsynced)
+        TRY(keep_time(r, s->e));
+    if (r->run && facts) {
+        facts->recalled = r->recalled;
+        TRY(spent_in_all(r, &facts->spent, s->e));
+    }
+    return sync_records(r, s->e);
+}
+
 /* A command of the paper on all models given; every one is opened, and what it needs is read,
  * before the first is worked on. */
 static steer_status run_experiments(const options *o, int stages, const char *page, report *out,
@@ -14898,18 +15346,18 @@ static steer_status run_experiments(const options *o, int stages, const char *pa
     }
     for (int i = 0; i < n && !status; i++) {
         experiment *s = &all[i];
-        double started = seconds();
+        begin_run(&s->store);
         status = command_paper(s, o);
         if (!status || status == MISSING) {
-            steer_status synced = sync_records(&s->store, e);
-            if (synced)
-                status = synced;
+            steer_status ended = end_run(s);
+            if (ended)
+                status = ended;
         }
         wipe_progress(out->bar);
         if (!status)
             status = report_status(out, e);
         if (!status && !out->brief)
-            notice("%s: %.0f s", s->m->config.name, seconds() - started);
+            notice("%s: %.0f s", s->m->config.name, seconds() - s->store.begun.seconds);
         close_experiment(s);
     }
     for (int i = 0; i < n; i++)

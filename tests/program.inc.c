@@ -959,6 +959,67 @@ static void write_prompt_files(const char *folder) {
     }
 }
 
+/* A number of a report's only table of this name, by its row and column. */
+static double number_at(const report *r, const char *table, const char *row, const char *name) {
+    for (size_t i = 0; i < n_entries(r); i++) {
+        const entry *t = AT(r->entries, entry, i);
+        if (t->kind != IS_TABLE || strcmp(t->name, table))
+            continue;
+        for (int k = 0; k < t->n_columns; k++)
+            for (int j = 0; j < t->n_rows; j++)
+                if (!strcmp(row_data(r, t, -1)[k].text, name) &&
+                    !strcmp(row_data(r, t, j)->text, row))
+                    return row_data(r, t, j)[k].value;
+    }
+    CHECK_THAT(0, "%s has no %s in the row %s", table, name, row);
+    return NAN;
+}
+
+static void check_equal(const char *what, double a, double b) {
+    CHECK_THAT(fabs(a - b) < 1e-9, "%s: %.9g, and %.9g", what, a, b);
+}
+
+/* Tables that tell the paper's numbers more finely add up to these. */
+static void check_more_tables(const report *r, const model_facts *facts) {
+    static const char *const frozen[] = {"patterns frozen (QK)", "values frozen (OV)",
+                                         "MLP direct removed"};
+    static const char *const rows[] = {"NTP, 42", "PO, 42"}, *const others[] = {"NTP, 43",
+                                                                                "PO, 43"};
+    static const char *const methods[] = {"NTP harmless +", "PO harmless +"};
+    double ends = 0, begins = 0;
+    for (int i = 0; i < 3; i++) {
+        double plus = number_at(r, "directions", frozen[i], "harmless +");
+        double minus = number_at(r, "directions", frozen[i], "harmful -");
+        double points = number_at(r, "freezing", frozen[i], "loss");
+        check_equal(frozen[i], (plus + minus) / 2, points);
+        check_equal(frozen[i], plus,
+                    100 * (number_at(r, "freezing", "steered", "harmless +") -
+                           number_at(r, "freezing", frozen[i], "harmless +")));
+    }
+    for (int i = 0; i < 2; i++) {
+        check_equal(rows[i], number_at(r, "seeds", rows[i], "cosine"), 1);
+        check_equal(rows[i], number_at(r, "seeds", rows[i], "harmless +"),
+                    number_at(r, "methods", methods[i], "refused"));
+        double other = number_at(r, "seeds", others[i], "cosine");
+        CHECK_THAT(other > -1 && other < 0.9999, "%s: another seed trains the same", others[i]);
+    }
+    for (int b = facts->layer; b <= facts->blocks; b++) {
+        string row = str("block %d", b);
+        if (b == facts->blocks)
+            row = str("the output");
+        ends += number_at(r, "blocks", row.s, "edges");
+        begins +=
+            number_at(r, "blocks", row.s, "begin there") +
+            number_at(r, "blocks", row.s, "edges") * number_at(r, "blocks", row.s, "from s") / 100;
+    }
+    check_equal("edges that end in a block", ends, facts->circuit_edges);
+    check_equal("edges that begin in a block, or with s", begins, facts->circuit_edges);
+    check_equal("circuits' overlap", number_at(r, "overlaps", "DIM and NTP", "overlap"),
+                number_at(r, "overlap", "DIM 10.2%", "NTP 10.2%"));
+    check_equal("a circuit under its own vector", number_at(r, "interchange", "NTP", "NTP low"),
+                number_at(r, "judged", "NTP, the smallest", "low"));
+}
+
 /* A random model without a grammar through every stage of `reproduce`: told prompts, all three
  * methods, each table there once. */
 static void test_whole_paper(void) {
@@ -966,7 +1027,8 @@ static void test_whole_paper(void) {
         "sites",    "dose",     "map",          "steering",     "freezing",    "methods",
         "patching", "coarse",   "faithfulness", "overlap",      "interchange", "kinds",
         "circuit",  "svv",      "sparsity",     "sparsity-NTP", "sparsity-PO", "agreement",
-        "judged",   "retained", "places",       "tokens"};
+        "judged",   "retained", "places",       "tokens",       "directions",  "overlaps",
+        "blocks",   "seeds"};
     image file = small_image(F32, SMALL_REFUSER);
     steer_model *m = open_image(&file);
     steer_error e = {0};
@@ -977,7 +1039,7 @@ static void test_whole_paper(void) {
     experiment s = {.m = m, .path = "small", .out = &out, .e = &e, .stages = EVERYTHING};
     options o;
     string line = str("reproduce M --data %s --train 80 --limit 24 --val 16 --map 2 --max-new 12 "
-                      "--pairs 80 --epochs 1 --patch 2 --exact 1",
+                      "--pairs 80 --epochs 1 --patch 2 --exact 1 --seeds 2",
                       temporary);
     CHECK_THAT(!understand(line.s, &o, &e), "%s", e.text);
     dice = 30;
@@ -1005,6 +1067,8 @@ static void test_whole_paper(void) {
     CHECK_THAT(facts && edges && edges == min_int(facts->circuit_edges, 400) &&
                    facts->graph_edges > edges,
                "%d edges are listed", edges);
+    if (facts)
+        check_more_tables(&out, facts);
     int told = s.t ? check_pairs(&s, 0, s.n_train) : 0;
     if (s.t)
         check_pairs(&s, 1, pairs_to_validate(&s));

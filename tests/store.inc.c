@@ -390,6 +390,51 @@ static void test_store_owner(void) {
     close_records(&r);
 }
 
+/* What runs took stands in their store, and in that which parts are merged into; a run's last record
+ * counts, another model's do not, and a store of before has none. */
+static void test_store_time(void) {
+    static const uint64_t TIMED = 9;
+    const char *parts[] = {in_temporary("time1"), in_temporary("time2")};
+    steer_error e = {0};
+    resources all;
+    for (int i = 0; i < 2; i++) {
+        records r = {.path = NULL};
+        make_store(parts[i], 10 * (uint64_t)i + 1, 2, 3);
+        CHECK_THAT(!open_records(&r, parts[i], OWN, &e), "%s", e.text);
+        r.model = TIMED << 40;
+        CHECK_THAT(!spent_in_all(&r, &all, &e) && all.runs == 1, "no run, but %d", all.runs);
+        for (int run = 0; run < 2; run++) {
+            begin_run(&r);
+            r.begun.seconds -= 100;
+            CHECK_THAT(!keep_time(&r, &e), "%s", e.text);
+            r.begun.seconds -= 900;
+            r.begun.processor -= 50;
+            r.kept -= KEEP_TIME; /* a minute later */
+            put_record(&r, 100 + (uint64_t)run, 1);
+        }
+        size_t count = r.count;
+        put_record(&r, 102, 1);
+        CHECK_THAT(r.count == count + 1, "kept more than once a minute");
+        close_records(&r);
+    }
+    const char *sum = in_temporary("time");
+    string merge = str("merge %.150s %.150s --out %.150s", parts[0], parts[1], sum);
+    CHECK_THAT(!run_program(PROGRAM, merge.s, ""), "%s", complained);
+    for (uint64_t model = TIMED; model < TIMED + 2; model++) {
+        records r = {.path = NULL};
+        CHECK_THAT(!open_records(&r, sum, OWN, &e), "%s", e.text);
+        r.model = model << 40;
+        begin_run(&r);
+        CHECK_THAT(!spent_in_all(&r, &all, &e), "%s", e.text);
+        int before = model == TIMED ? 4 : 0;
+        CHECK_THAT(all.runs == 1 + before && fabs(all.seconds - 1000 * before) < 60 &&
+                       fabs(all.processor - 50 * before) < 60 && all.memory > 1e6,
+                   "%d runs, %g s, %g s of processors, %g bytes", all.runs, all.seconds,
+                   all.processor, all.memory);
+        close_records(&r);
+    }
+}
+
 /* Answers are kept as they are made: when the fourth can't be, three are there, and the next run
  * makes the others only. */
 static void test_store_answers(void) {

@@ -144,6 +144,7 @@ static const test tests[] = {
     {"store", test_store, "records are found again, by many keys, by the next run"},
     {"store-damage", test_store_damage, "flipped bits, cut and lost pieces: refused and counted"},
     {"store-owner", test_store_owner, "one process writes a store; what is none is refused"},
+    {"store-time", test_store_time, "what runs took, summed over a store's runs and parts"},
     {"store-answers", test_store_answers, "answers are kept as they are made"},
     {"merge", test_merge, "stores are joined whole or not at all; parts are only read"},
     {"kill-reproduce", test_kill_reproduce, "kill -9 changes no output of the run that goes on"},

@@ -63,7 +63,7 @@ static void check_means(const char *line, const double *x) {
 
 static void test_intervals(void) {
     golden_lines file = open_golden("tests/golden/intervals.txt");
-    int seen[5] = {0};
+    int seen[6] = {0};
     while (golden_line(&file)) {
         double x[512];
         const char *line = file.line;
@@ -85,11 +85,22 @@ static void test_intervals(void) {
             double p = log10(chance_of_overlap((int)x[0], (int)x[1], (int)x[2], (int)x[3]));
             CHECK_THAT(fabs(p - x[4]) < 1e-6 * fmax(1, fabs(x[4])), "%.60s: %.9g", line, p);
             seen[4]++;
+        } else if (!strcmp(file.word, "jackknife")) {
+            int parts = (int)x[0];
+            estimate y = jackknife(x[1], x + 2, parts);
+            double right = x[2 + parts + 1] - x[1]; /* half, by the exact Student's factor */
+            CHECK_THAT(nearly(y.value, x[1]) && nearly(y.value - y.low, y.high - y.value) &&
+                           fabs(y.high - y.value - right) < 2e-3 * right,
+                       "%.60s: %.9g [%.9g, %.9g]", line, y.value, y.low, y.high);
+            seen[5]++;
         }
     }
-    CHECK_THAT(seen[0] > 20 && seen[1] > 20 && seen[2] > 40 && seen[3] > 8 && seen[4] > 4,
-               "%d rates, %d of Student, %d losses, %d means, %d overlaps", seen[0], seen[1],
-               seen[2], seen[3], seen[4]);
+    estimate alone = jackknife(0.5, (const double[]){0.5}, 1);
+    CHECK_THAT(isinf(alone.low) && isinf(alone.high), "one part says something");
+    CHECK_THAT(seen[0] > 20 && seen[1] > 20 && seen[2] > 40 && seen[3] > 8 && seen[4] > 4 &&
+                   seen[5] > 3,
+               "%d rates, %d of Student, %d losses, %d means, %d overlaps, %d jackknives", seen[0],
+               seen[1], seen[2], seen[3], seen[4], seen[5]);
 }
 
 /* ---------------------------------------------------------------- coverage */

@@ -10,6 +10,8 @@ word of a line:
                         and Behavioral Statistics 37, 2012), likewise y; the ratio is Fieller's
     means N M           N + M values of two sides; value low high wider: percentile bootstrap over the
                         values of each side, 2000 draws, widened to Student's distribution
+    jackknife N VALUE   N values without one of N numbers each: low high about VALUE. Of a mean that is
+                        Student's interval (scipy); by squares about their mean otherwise
     overlap D N1 N2 K   log10 P(at least K shared) of random sets of N1 and N2 among D (scipy)
 """
 import numpy as np
@@ -136,7 +138,14 @@ def overlaps():
         yield f"overlap {d} {n1} {n2} {k} {numbers(np.log10(stats.hypergeom.sf(k - 1, d, n1, n2)))}"
 
 
+def jackknives(rng):
+    for n in (2, 3, 10, 30):
+        x = np.array([float(f"{v:.6g}") for v in rng.normal(.8, .1, n)])
+        low, high = stats.t.interval(.95, n - 1, x.mean(), stats.sem(x))
+        yield f"jackknife {n} {numbers(x.mean(), *(x.sum() - x) / (n - 1), low, high)}"
+
+
 def intervals_group():
     rng = np.random.default_rng(11)
     return ["# Intervals: see tools/golden_intervals.py.", *rates(), *student(), *losses(rng), *means(rng),
-            *overlaps()]
+            *overlaps(), *jackknives(rng)]

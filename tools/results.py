@@ -1,16 +1,23 @@
 """Writes the tables of README.md and weights/RESULTS.md from the reports in weights/reports.
 
-    python tools/results.py keep REPORT.json NAME [--data PLACE...] [--origin TEXT]   a run's report joins them
+    python tools/results.py keep REPORT.json NAME [OPTION...]      a run's report joins them
     python tools/results.py write                                  the tables, into both files
     python tools/results.py check                                  are they what would be written?
 
 A report is what `./steer reproduce ... --report` leaves. `keep` drops the answers to harmful prompts, adds
-the prompt files' numbers and checksums and where the weights come from, and refuses more than 300 KB. In
-the two files, what stands between `<!-- NAME: WHAT... -->` and `<!-- end -->` is written here: WHAT is
-`made` (how the report was made), `concluded` (its findings), or names of tables, each for every model. In
-README.md `<!-- findings: NAME... -->` is the table of findings, a column for each model; `<!-- NAME: columns -->`
-is one of what tools/paper_sizes.py --report left, `<!-- speed: all -->` and `<!-- speed: short -->` of what
-tools/bench.py left in speed.json. Standard library only.
+the prompt files' numbers and checksums, where these and the weights come from and, in words, what other runs
+did of which the report can't tell, and refuses more than 300 KB. In the two files, what stands between
+`<!-- NAME: WHAT... -->` and `<!-- end -->` is written here: WHAT is `made` (how the report was made),
+`concluded` (its findings), `lost` (a sentence of what freezing takes), or names of tables, each for every
+model. `<!-- findings: NAME... -->` is the table of findings, a column for each model;
+`<!-- NAME: columns -->` is one of what tools/paper_sizes.py --report left,
+`<!-- speed: all -->` and `<!-- speed: short -->` of what tools/bench.py left in speed.json. Kept are
+
+    report.json box
+    qwen.json qwen-0.5b --data DIR --origin TEXT --prompts TEXT [--besides TEXT]
+    french.json french --data weights/french.jsonl weights/english.jsonl weights/french.txt --origin TEXT
+
+Standard library only.
 """
 import argparse
 import hashlib
@@ -38,12 +45,12 @@ def prompt_files(place):
                    "sha256": hashlib.sha256(data).hexdigest()}
 
 
-def keep(path, name, data, origin):
+def keep(path, name, data, **texts):
     report = json.loads(pathlib.Path(path).read_text(encoding="utf-8"))
     for model in report["models"]:
         model["answers"] = [a for a in model["answers"] if a["side"] == "harmless"]
     report["prompt files"] = [one for place in data for one in prompt_files(place)]
-    report["origin of the weights"] = origin
+    report.update({key: text for key, text in texts.items() if text})
     text = json.dumps(report, ensure_ascii=False, separators=(",", ":"))
     text = text.replace('],[', '],\n[').replace('},{', '},\n{') + "\n"  # lines that a diff can show
     if len(text.encode()) > LARGEST:
@@ -108,6 +115,23 @@ def fenced(blocks):
     return "\n".join(["```"] + lines + ["```"])
 
 
+def duration(seconds):
+    return f"{seconds:.0f} s" if seconds < 600 else f"{seconds / 3600:.1f} hours"
+
+
+def took(model):
+    """What all runs took that filled the model's store, and what of it is not known."""
+    spent = model.get("spent")
+    if not spent:
+        return ""
+    runs = "one run" if spent["runs"] == 1 else f"{spent['runs']} runs"
+    text = (f" In {runs}: {duration(spent['seconds'])} by the clock, {duration(spent['processor seconds'])} of"
+            f" processors, at most {spent['memory'] / 1e9:.2f} GB resident")
+    if spent["runs"] == 1 and spent["recalled"]:
+        text += f", beside {spent['recalled']} answers and scores of a store that does not tell what they took"
+    return text + "."
+
+
 def made(report):
     """How a report was made: a line for each fact."""
     lines = [f"    {report['command']}", ""]
@@ -116,8 +140,11 @@ def made(report):
                  + (f" in {seconds:.0f} seconds." if seconds else "."))
     for model in report["models"]:
         counts = "; ".join(f"{name} {' + '.join(map(str, n.values()))}" for name, n in model["prompts"].items())
-        lines.append(f"{model['name']}: fingerprint {model['fingerprint']}; prompts {counts}.")
-    lines += [f"Weights: {report['origin of the weights']}.", "", "| prompts | number | SHA-256 |", "|---|---|---|"]
+        lines.append(f"{model['name']}: fingerprint {model['fingerprint']}; prompts {counts}.{took(model)}")
+    lines += [report["besides"]] if "besides" in report else []
+    lines += [f"Weights: {report['origin of the weights']}."]
+    lines += [f"Prompts: {report['origin of the prompts']}."] if "origin of the prompts" in report else []
+    lines += ["", "| prompts | number | SHA-256 |", "|---|---|---|"]
     lines += [f"| {f['file']} | {f['prompts']} | {f['sha256']} |" for f in report["prompt files"]]
     return "\n".join(lines)
 
@@ -136,7 +163,7 @@ def columns(report):
     return "\n".join(lines)
 
 
-# ---------------------------------------------------------------- the README's table
+# ---------------------------------------------------------------- the README's table and sentences
 
 def rows_of(model, name):
     """{row: {column: value}} of a table, {} where the model has none."""
@@ -159,6 +186,14 @@ def verdict(model, claim):
 
 def interval(value, low, high, decimals):
     return f"{value:.{decimals}f} [{low:.{decimals}f}, {high:.{decimals}f}]"
+
+
+def sentence(report):
+    for model in report["models"]:
+        at_most, *frozen = [lost(row)(model) for row in ("unsteered", "patterns frozen (QK)", "values frozen (OV)",
+                                                         "MLP outputs frozen")]
+        yield ("Of {} points frozen patterns lose {}, values {}, MLP outputs {}."
+               .format(at_most, *frozen))
 
 
 def lost(row):
@@ -200,7 +235,15 @@ def same_dimensions(model):
     return re.match(r"\d+ of \d+", found["text"])[0] if found else "-"
 
 
+def prompts(model):
+    """Test prompts, and answers that judge DIM's circuits."""
+    judged = rows_of(model, "judged").get("DIM, the smallest")
+    test = " + ".join(str(n) for n in model["prompts"]["test"].values())
+    return f"{test}; {judged['harmful']:.0f} + {judged['harmless']:.0f}" if judged else test
+
+
 FINDINGS = [  # a row's name, its figure, the claim whose verdict stands behind it
+    ("test prompts; answers that judge circuits", prompts, None),
     ("at most, what steering did: points of refusal", lost("unsteered"), None),
     ("three random vectors of the same norm move, on average", random_vectors, None),
     ("patterns frozen lose (8.75)", lost("patterns frozen (QK)"), "Steering hardly acts through"),
@@ -219,7 +262,8 @@ FINDINGS = [  # a row's name, its figure, the claim whose verdict stands behind 
 
 def findings(names):
     models = [model for name in names for model in read(name)["models"]]
-    lines = ["| finding (the paper's figure) | " + " | ".join(m["name"] for m in models) + " |",
+    names = [re.sub(r"^Qwen2.5-Coder-([\d.]+B)-Instruct$", r"Qwen \1", model["name"]) for model in models]
+    lines = ["| finding (the paper's figure) | " + " | ".join(names) + " |",
              "|---" * (len(models) + 1) + "|"]
     for row, figure, claim in FINDINGS:
         if claim and not any(finding(model, claim) for model in models):
@@ -284,6 +328,8 @@ def written(text):
             body = made(read(name))
         elif what == ["columns"]:
             body = columns(read(name))
+        elif what == ["lost"]:
+            body = "\n".join(sentence(read(name)))
         elif what == ["concluded"]:
             body = fenced(concluded(read(name)))
         else:
@@ -304,11 +350,15 @@ def main():
     one.add_argument("--data", nargs="+", default=[str(TOP / "weights")], metavar="PLACE",
                      help="the folder of the prompts (weights), or the files of another behaviour")
     one.add_argument("--origin", default="tools/train.py, see weights/README.md", help="where the weights come from")
+    one.add_argument("--prompts", help="where the prompts come from")
+    one.add_argument("--besides", help="a sentence on runs of which the report can't tell")
     commands.add_parser("write")
     commands.add_parser("check")
     arguments = parser.parse_args()
     if arguments.command == "keep":
-        keep(arguments.report, arguments.name, arguments.data, arguments.origin)
+        keep(arguments.report, arguments.name, arguments.data,
+             **{"origin of the weights": arguments.origin, "origin of the prompts": arguments.prompts,
+                "besides": arguments.besides})
         return
     wrong = 0
     for path in FILES:
