@@ -7173,6 +7173,8 @@ static const steer_status MISUSED = (steer_status)(STEER_ENONFINITE + 1);
 static const steer_status UNREAD = (steer_status)(STEER_ENONFINITE + 2);
 static const steer_status MISSING = (steer_status)(STEER_ENONFINITE + 3); /* other shards' work */
 
+#define misused(e, ...) fail(e, MISUSED, __VA_ARGS__)
+
 static steer_status flush_output(FILE *f, steer_error *e) {
     errno = 0;
     if (!fflush(f) && !ferror(f))
@@ -13002,9 +13004,8 @@ static const known_option all_options[] = {
      "most test prompts a side"},
     {"patch", "N", INTEGER, AT_FIELD(patch), 1, 1e6, UNSET, FOR_FREEZE | FOR_EDGES,
      "prompts a side whose runs are patched or teacher-forced; as many more, where there are, "
-     "judge "
-     "what these chose (otherwise 10 in the box, 20 elsewhere); of reproduce outside the box also: "
-     "run all stages"},
+     "judge what these chose (otherwise 10 in the box, 20 elsewhere); of reproduce outside the box "
+     "also: run all stages"},
     {"exact", "N", INTEGER, AT_FIELD(exact), 0, 1e6, UNSET, FOR_EDGES,
      "examples of a dataset whose every edge is patched exactly (otherwise 2 in the box, 0 "
      "elsewhere)"},
@@ -13233,20 +13234,20 @@ static steer_status no_such_option(const known_command *c, const char *name, ste
         if (all_options[i].commands & c->bit)
             consider(name, all_options[i].name, &nearest, &distance);
     if (!nearest)
-        return fail(e, MISUSED, "there is no option --%.60s", name);
-    return fail(e, MISUSED, "there is no option --%.60s (did you mean --%s?)", name, nearest);
+        return misused(e, "there is no option --%.60s", name);
+    return misused(e, "there is no option --%.60s (did you mean --%s?)", name, nearest);
 }
 
 static steer_status no_such_command(const char *name, steer_error *e) {
     const char *nearest = NULL;
     int distance = INT32_MAX;
     if (!*name)
-        return fail(e, MISUSED, "a command is needed");
+        return misused(e, "a command is needed");
     for (int i = 0; i < ALL_COMMANDS; i++)
         consider(name, all_commands[i].name, &nearest, &distance);
     if (!nearest)
-        return fail(e, MISUSED, "no such command: %.60s", name);
-    return fail(e, MISUSED, "no such command: %.60s (did you mean %s?)", name, nearest);
+        return misused(e, "no such command: %.60s", name);
+    return misused(e, "no such command: %.60s (did you mean %s?)", name, nearest);
 }
 
 /* The place of a word of n bytes among names with a separator between them, or -1. */
@@ -13334,13 +13335,13 @@ static steer_status read_placed(const char *list, const char *option, const char
         edit_place at = {0, 0};
         int known = i >= 0 && (n == length || read_place(s + n + 1, length - n - 1, &at));
         if (!known)
-            return fail(
-                e, MISUSED,
+            return misused(
+                e,
                 "--%s %.60s: wanted is a list of %s, each alone or with @prompt, @answer or "
                 "@first:N",
                 option, list, names);
         if (placed->n == MOST_PLACED)
-            return fail(e, MISUSED, "--%s %.60s: more than %d", option, list, MOST_PLACED);
+            return misused(e, "--%s %.60s: more than %d", option, list, MOST_PLACED);
         placed->item[placed->n].what = 1u << i;
         placed->item[placed->n++].at = at;
     }
@@ -13396,17 +13397,17 @@ static steer_status set_option(options *o, const known_option *p, const char *te
     double real = 0;
     int empty = !*text && p->kind != FLAG && p->kind != EMPTY_TOO;
     if (empty)
-        return fail(e, MISUSED, "--%s \"\": %s is wanted", p->name, p->value);
+        return misused(e, "--%s \"\": %s is wanted", p->name, p->value);
     if (p->kind == CHOICE && (integer = index_of(text, strlen(text), p->value, '|')) < 0)
-        return fail(e, MISUSED, "--%s %.60s: %s is wanted", p->name, text, p->value);
+        return misused(e, "--%s %.60s: %s is wanted", p->name, text, p->value);
     if (p->kind == INTEGER && !read_integer(text, strlen(text), p->least, p->most, &integer))
-        return fail(e, MISUSED, "--%s %.60s: a whole number from %.0f to %.0f is wanted", p->name,
-                    text, p->least, p->most);
+        return misused(e, "--%s %.60s: a whole number from %.0f to %.0f is wanted", p->name, text,
+                       p->least, p->most);
     if (p->kind == REAL && !read_real(text, p->least, p->most, &real))
-        return fail(e, MISUSED, "--%s %.60s: a number from %g to %g is wanted", p->name, text,
-                    p->least, p->most);
+        return misused(e, "--%s %.60s: a number from %g to %g is wanted", p->name, text, p->least,
+                       p->most);
     if (o->n_more == MOST_VECTORS)
-        return fail(e, MISUSED, "--%s: more than %d of them", p->name, MOST_VECTORS);
+        return misused(e, "--%s: more than %d of them", p->name, MOST_VECTORS);
     int is_file = p->kind == INPUT || p->kind == INPUTS || p->kind == OUTPUT;
     if (is_file && !strcmp(text, "-"))
         text = p->kind == OUTPUT ? standard_output : standard_input;
@@ -13432,11 +13433,11 @@ static steer_status read_option(const known_command *c, char **argv, options *o,
     if (places && c->bit & FOR_EDGES)
         why = ": its graph is of one vector, added in one block at all positions";
     if (!(p->commands & c->bit))
-        return fail(e, MISUSED, "`steer %s` does not use --%s%s", c->name, p->name, why);
+        return misused(e, "`steer %s` does not use --%s%s", c->name, p->name, why);
     if (again && !several)
-        return fail(e, MISUSED, "--%s is given twice%s", p->name, why);
+        return misused(e, "--%s is given twice%s", p->name, why);
     if (p->kind == FLAG && text)
-        return fail(e, MISUSED, "--%s takes no value", p->name);
+        return misused(e, "--%s takes no value", p->name);
     o->given |= 1ull << i;
     *used = 1;
     if (p->kind == FLAG)
@@ -13445,11 +13446,11 @@ static steer_status read_option(const known_command *c, char **argv, options *o,
         return set_option(o, p, text + 1, e);
 
     if (!argv[1])
-        return fail(e, MISUSED, "--%s lacks its value, %s", p->name, p->value);
+        return misused(e, "--%s lacks its value, %s", p->name, p->value);
     if (!strncmp(argv[1], "--", 2))
-        return fail(e, MISUSED,
-                    "--%s lacks its value, %s: %.40s follows; if it is the value, write --%s=%.40s",
-                    p->name, p->value, argv[1], p->name, argv[1]);
+        return misused(
+            e, "--%s lacks its value, %s: %.40s follows; if it is the value, write --%s=%.40s",
+            p->name, p->value, argv[1], p->name, argv[1]);
     *used = 2;
     return set_option(o, p, argv[1], e);
 }
@@ -13462,12 +13463,12 @@ static steer_status check_places(const options *o, steer_error *e) {
     TRY(read_placed(o->freeze, "freeze", freezes, &lists[0], e));
     TRY(read_placed(o->remove, "remove", removals, &lists[1], e));
     if (o->positions && !read_place(o->positions, strlen(o->positions), &at))
-        return fail(e, MISUSED, "--positions %.60s: all, prompt, answer or first:N is wanted",
-                    o->positions);
+        return misused(e, "--positions %.60s: all, prompt, answer or first:N is wanted",
+                       o->positions);
     if (o->layers && !read_blocks(o->layers, has))
-        return fail(e, MISUSED, "--layers %.60s: blocks are wanted, such as 3,5-8", o->layers);
+        return misused(e, "--layers %.60s: blocks are wanted, such as 3,5-8", o->layers);
     if (o->n_more && (o->layers || o->site))
-        return fail(e, MISUSED, "--%s is for one --vector", o->layers ? "layers" : "site");
+        return misused(e, "--%s is for one --vector", o->layers ? "layers" : "site");
 
     /* In the prompt nothing is steered by what acts in the answer; the other way round the answer
      * reads a steered past, but holds no vector that could be removed. */
@@ -13475,8 +13476,8 @@ static steer_status check_places(const options *o, steer_error *e) {
         for (int i = 0; i < lists[removal].n && at.part; i++) {
             int acts = lists[removal].item[i].at.part;
             if (acts && acts != at.part && (removal || acts == STEER_IN_PROMPT))
-                return fail(e, MISUSED, "--positions %.60s: the vector is not where --%s acts",
-                            o->positions, removal ? "remove" : "freeze");
+                return misused(e, "--positions %.60s: the vector is not where --%s acts",
+                               o->positions, removal ? "remove" : "freeze");
         }
     return STEER_OK;
 }
@@ -13489,47 +13490,44 @@ static steer_status check_values(const known_command *c, const options *o, steer
     int automatic = o->site && !strcmp(o->site, "auto"), a, b;
     TRY(check_places(o, e));
     if (o->site && !automatic && !read_two(o->site, ',', &a, &b))
-        return fail(e, MISUSED, "--site %.60s: block,position is wanted, such as 14,-4", o->site);
+        return misused(e, "--site %.60s: block,position is wanted, such as 14,-4", o->site);
     if (o->shard && (!read_two(o->shard, '/', &a, &b) || a < 1 || a > b))
-        return fail(e, MISUSED, "--shard %.60s: i/n is wanted with 1 <= i <= n, such as 2/4",
-                    o->shard);
+        return misused(e, "--shard %.60s: i/n is wanted with 1 <= i <= n, such as 2/4", o->shard);
     if (!(o->temp > 0) && is_given(o, "top-p"))
-        return fail(e, MISUSED, "--top-p does nothing at --temp 0");
+        return misused(e, "--top-p does nothing at --temp 0");
     if (!(o->temp > 0) && is_given(o, "seed"))
-        return fail(e, MISUSED, "--seed does nothing at --temp 0");
+        return misused(e, "--seed does nothing at --temp 0");
     if (o->compare && is_standard_output(o->jsonl))
-        return fail(e, MISUSED, "--compare does not go with --jsonl -: both write standard output");
+        return misused(e, "--compare does not go with --jsonl -: both write standard output");
     if (c->bit == FOR_MERGE && is_standard_output(o->out))
-        return fail(e, MISUSED, "--out -: a store has to be a file");
+        return misused(e, "--out -: a store has to be a file");
     if (o->json && is_standard_output(o->out))
-        return fail(e, MISUSED, "--json does not go with --out -: both write standard output");
+        return misused(e, "--json does not go with --out -: both write standard output");
     if (c->bit == FOR_GENERATE && o->quiet && o->prompts && !o->jsonl)
-        return fail(e, MISUSED, "--quiet with --prompts shows nothing: give --jsonl FILE");
+        return misused(e, "--quiet with --prompts shows nothing: give --jsonl FILE");
     if (talks && !adds && (o->freeze || o->remove))
-        return fail(e, MISUSED, "--coeff 0 adds nothing: there is nothing to %s",
-                    o->freeze ? "--freeze" : "--remove");
+        return misused(e, "--coeff 0 adds nothing: there is nothing to %s",
+                       o->freeze ? "--freeze" : "--remove");
     if (!talks && !adds)
-        return fail(e, MISUSED,
-                    "--coeff 0 steers nothing; `steer evaluate` shows the unsteered model too");
+        return misused(e,
+                       "--coeff 0 steers nothing; `steer evaluate` shows the unsteered model too");
     if (o->metric == STEER_LOGIT && is_given(o, "kl-min"))
-        return fail(e, MISUSED, "--kl-min is for --metric dirkl or kl");
+        return misused(e, "--kl-min is for --metric dirkl or kl");
     if (o->metric != STEER_LOGIT && o->exact > 0)
-        return fail(e, MISUSED,
-                    "--exact is for --metric logit: exact patching measures nothing else");
+        return misused(e, "--exact is for --metric logit: exact patching measures nothing else");
     if (o->no_scores && automatic)
-        return fail(e, MISUSED, "--no-scores needs a --site of two numbers: auto scores all sites");
+        return misused(e, "--no-scores needs a --site of two numbers: auto scores all sites");
     if (o->no_scores && o->map > 0)
-        return fail(e, MISUSED, "--map %d needs the scores of all sites: no --no-scores",
-                    (int)o->map);
+        return misused(e, "--map %d needs the scores of all sites: no --no-scores", (int)o->map);
     if (c->bit == FOR_REPRODUCE && o->vector && o->map > 0)
-        return fail(e, MISUSED, "--map %d needs vectors of all sites: no --vector", (int)o->map);
+        return misused(e, "--map %d needs vectors of all sites: no --vector", (int)o->map);
     if (c->bit == FOR_REPRODUCE && o->vector && o->n_arguments > 1)
-        return fail(e, MISUSED, "--vector is of one model: give one");
+        return misused(e, "--vector is of one model: give one");
     if (c->bit != FOR_REPRODUCE && automatic)
-        return fail(e, MISUSED, "--site auto is for `steer reproduce`");
+        return misused(e, "--site auto is for `steer reproduce`");
     for (size_t i = 0; i < sizeof for_training / sizeof *for_training; i++)
         if (c->bit == FOR_VECTOR && o->method == DIM && is_given(o, for_training[i]))
-            return fail(e, MISUSED, "--%s is for --method ntp or po", for_training[i]);
+            return misused(e, "--%s is for --method ntp or po", for_training[i]);
     return STEER_OK;
 }
 
@@ -13537,28 +13535,28 @@ static steer_status check_values(const known_command *c, const options *o, steer
 static steer_status check_options(const known_command *c, const options *o, steer_error *e) {
     int instead = o->prompts || o->chat; /* of the second argument */
     if (o->n_arguments < c->least)
-        return fail(e, MISUSED, "`steer %s` needs %s", c->name,
-                    c->run ? "a model file" : "the stores to join");
+        return misused(e, "`steer %s` needs %s", c->name,
+                       c->run ? "a model file" : "the stores to join");
     if (o->n_arguments > c->most)
-        return fail(e, MISUSED, "%.60s: `steer %s` takes %s only; quote a text of several words",
-                    o->argument[c->most], c->name, c->arguments);
+        return misused(e, "%.60s: `steer %s` takes %s only; quote a text of several words",
+                       o->argument[c->most], c->name, c->arguments);
     if (c->bit == FOR_GENERATE && o->n_arguments < 2 && !instead)
-        return fail(e, MISUSED, "`steer generate` needs a prompt, or --prompts FILE");
+        return misused(e, "`steer generate` needs a prompt, or --prompts FILE");
     if (c->bit == FOR_TOKENIZE && o->n_arguments < 2 && !instead)
-        return fail(e, MISUSED, "`steer tokenize` needs a text, or --chat TEXT");
+        return misused(e, "`steer tokenize` needs a text, or --chat TEXT");
     if (o->n_arguments > 1 && instead)
-        return fail(e, MISUSED, "%.60s: %s takes its place", o->argument[1],
-                    o->prompts ? "--prompts" : "--chat");
+        return misused(e, "%.60s: %s takes its place", o->argument[1],
+                       o->prompts ? "--prompts" : "--chat");
     if (c->required && !is_given(o, c->required))
-        return fail(e, MISUSED, "`steer %s` needs --%s FILE", c->name, c->required);
+        return misused(e, "`steer %s` needs --%s FILE", c->name, c->required);
     for (int i = 0; i < ALL_RULES; i++) {
         const char *other = option_rules[i].other;
         if (!(option_rules[i].commands & c->bit) || !is_given(o, option_rules[i].option))
             continue;
         if (option_rules[i].relation == NEEDS && !is_given(o, other))
-            return fail(e, MISUSED, "--%s needs --%s", option_rules[i].option, other);
+            return misused(e, "--%s needs --%s", option_rules[i].option, other);
         if (option_rules[i].relation == NOT_WITH && is_given(o, other))
-            return fail(e, MISUSED, "--%s does not go with --%s", option_rules[i].option, other);
+            return misused(e, "--%s does not go with --%s", option_rules[i].option, other);
     }
     return check_values(c, o, e);
 }
@@ -13578,10 +13576,10 @@ static steer_status read_arguments(const known_command *c, char **argv, options 
         else if (argv[0][1] == '-')
             TRY(read_option(c, argv, o, &used, e));
         else
-            return fail(e, MISUSED,
-                        "%.60s: options begin with two dashes; put -- before a text "
-                        "that begins with one",
-                        argv[0]);
+            return misused(e,
+                           "%.60s: options begin with two dashes; put -- before a text "
+                           "that begins with one",
+                           argv[0]);
     }
     o->argument[o->n_arguments] = NULL;
     return check_options(c, o, e);
@@ -13660,9 +13658,9 @@ static steer_status set_max_new(experiment *s, const options *o, int standard) {
     s->max_new = given_or(o->max_new, max_int(1, min_int(standard, most / 2)));
     if (s->max_new <= most)
         return STEER_OK;
-    return fail(s->e, MISUSED,
-                "--max-new %d: a whole number from 1 to %d is wanted: %s has no more positions",
-                s->max_new, most, s->m->config.name);
+    return misused(s->e,
+                   "--max-new %d: a whole number from 1 to %d is wanted: %s has no more positions",
+                   s->max_new, most, s->m->config.name);
 }
 
 /* Text between quotes on one line: \n for a line's end, other control characters as \x1b. */
@@ -13890,18 +13888,17 @@ static steer_status load_vector(experiment *s, const options *o, int several) {
     if (o->site)
         TRY(take_direction_at(s, o));
     if (v->every && !several)
-        return fail(
-            s->e, MISUSED,
-            "%s holds directions for several blocks, and one is wanted here: give --site L,P",
+        return misused(
+            s->e, "%s holds directions for several blocks, and one is wanted here: give --site L,P",
             o->vector);
     if (o->ablate == TO_MEAN && !v->keep)
-        return fail(s->e, MISUSED,
-                    "--ablate mean: %s does not hold the means of this model; take --ablate zero",
-                    o->vector);
+        return misused(
+            s->e, "--ablate mean: %s does not hold the means of this model; take --ablate zero",
+            o->vector);
     if (!isnan(o->coeff))
         v->coeff = (float)o->coeff;
     else if (v->coeff == 0)
-        return fail(s->e, MISUSED, "%s holds the coefficient 0: give --coeff", o->vector);
+        return misused(s->e, "%s holds the coefficient 0: give --coeff", o->vector);
     TRY(check_not_zero(s));
     tell_origin(s, o);
     return STEER_OK;
@@ -13937,11 +13934,10 @@ static steer_status read_plan(experiment *s, const options *o, placed_list *froz
         return STEER_OK;
     read_blocks(o->layers, has);
     if (memchr(has + layers, 1, MAX_BLOCKS - layers))
-        return fail(s->e, MISUSED, "--layers %.60s: %s has blocks 0 to %d", o->layers,
-                    s->m->config.name, layers - 1);
+        return misused(s->e, "--layers %.60s: %s has blocks 0 to %d", o->layers, s->m->config.name,
+                       layers - 1);
     if (s->v.every)
-        return fail(s->e, MISUSED, "--layers: %s says itself in which blocks it is added",
-                    o->vector);
+        return misused(s->e, "--layers: %s says itself in which blocks it is added", o->vector);
     return STEER_OK;
 }
 
@@ -14746,8 +14742,8 @@ static steer_status load_prompts(experiment *s, const options *o) {
     if (!s->requested.given && s->responses)
         s->requested.pos = 0;
     if (s->requested.given && !s->requested.pos && !s->responses)
-        return fail(
-            s->e, MISUSED,
+        return misused(
+            s->e,
             "--site %s: position 0 stands for the tokens of responses, and the prompts have none",
             o->site);
     return STEER_OK;
@@ -14793,8 +14789,8 @@ static steer_status read_first(experiment *s, const char *list) {
         if (count < 0)
             return s->e->code;
         if (count != 1)
-            return fail(
-                s->e, MISUSED,
+            return misused(
+                s->e,
                 "--first: \"%.*s\" is %ld tokens of %s, and one is wanted; `steer tokenize` "
                 "shows which",
                 (int)(n < 60 ? n : 60), piece, count, s->m->config.name);
@@ -14831,9 +14827,9 @@ static steer_status read_request(experiment *s, const options *o) {
     int layer = c->site_layer, pos = c->site_pos;
     for (size_t i = 0; i < sizeof left_out / sizeof *left_out; i++)
         if (s->freezing_only && is_given(o, left_out[i]))
-            return fail(s->e, MISUSED,
-                        "--%s: %s is outside the box, where its stage runs with --patch N only",
-                        left_out[i], c->name);
+            return misused(s->e,
+                           "--%s: %s is outside the box, where its stage runs with --patch N only",
+                           left_out[i], c->name);
     s->metric = (int)o->metric;
     s->requested.method = (int)o->method;
     s->requested.asked = o->site != NULL;
@@ -14854,16 +14850,16 @@ static steer_status read_request(experiment *s, const options *o) {
     if (s->requested.given)
         TRY(check_site(s->m, layer, pos, s->e));
     if (s->requested.given && layer == 0 && pos && !o->vector)
-        return fail(s->e, MISUSED,
-                    "--site %s: at block 0 a token of the template is the same in "
-                    "every prompt, and the vector zero; take a later block",
-                    o->site);
+        return misused(s->e,
+                       "--site %s: at block 0 a token of the template is the same in "
+                       "every prompt, and the vector zero; take a later block",
+                       o->site);
     if (!s->scored && s->requested.asked && !s->requested.given)
-        return fail(s->e, MISUSED,
-                    "--site auto goes by the first tokens of such answers: give them with --first");
+        return misused(
+            s->e, "--site auto goes by the first tokens of such answers: give them with --first");
     int chosen = s->stages != TRAIN && s->scored; /* by the rule */
     if (!o->vector && !s->requested.given && !c->site_layer && !chosen)
-        return fail(s->e, MISUSED, "%s names no site: give --site L,P", c->name);
+        return misused(s->e, "%s names no site: give --site L,P", c->name);
     if (s->stages == TRAIN && s->requested.a == 0)
         s->requested.a = layer == c->site_layer && !o->with ? c->site_coeff : 1;
     return STEER_OK;
@@ -15017,9 +15013,9 @@ static steer_status prepare_paper(experiment *s, const options *o) {
         TRY(of_option("out", check_output(o->out, WHOLE, s->e), s->e));
     TRY(load_prompts(s, o));
     if (o->answer && steer_shows(&s->behaviour, o->answer))
-        return fail(s->e, MISUSED,
-                    "--answer %.60s: it shows the behaviour by itself, as the judge sees it",
-                    o->answer);
+        return misused(s->e,
+                       "--answer %.60s: it shows the behaviour by itself, as the judge sees it",
+                       o->answer);
     if (!box && s->methods > 1 && !o->with)
         TRY(prompt_refusals(s)); /* models with a grammar follow no instruction */
     for (int k = 0; k < 2; k++) {
@@ -15558,8 +15554,8 @@ static steer_status prepare_threads(char **argv, const options *o, steer_error *
     (void)argv;
     if (o->threads <= 1)
         return STEER_OK;
-    return fail(e, MISUSED, "--threads %d: this program was built without OpenMP and has one",
-                (int)o->threads);
+    return misused(e, "--threads %d: this program was built without OpenMP and has one",
+                   (int)o->threads);
 }
 #endif
 
@@ -15567,7 +15563,7 @@ static steer_status prepare_threads(char **argv, const options *o, steer_error *
 static steer_status help(const char *name, int more, steer_error *e) {
     const known_command *c = name ? command_called(name) : NULL;
     if (more)
-        return fail(e, MISUSED, "`steer help` takes one command");
+        return misused(e, "`steer help` takes one command");
     if (name && !c)
         return no_such_command(name, e);
     if (c)
