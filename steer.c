@@ -8946,6 +8946,7 @@ typedef struct {
     progress *bar;      /* of the command; NULL: none */
     double work[WORKS]; /* planned; and the work of the models before this one */
     double work_before;
+    double asked;         /* prompts that the choice of a site asks, each time counted */
     void **memory;        /* what `get` gave, each block beginning with the next one */
     size_t max_bytes;     /* --max-mem; 0: any */
     size_t context_bytes; /* what c takes */
@@ -9432,6 +9433,7 @@ typedef struct {
     double *score; /* [jobs] log-odds of it; or NULL */
     float *base;   /* [jobs][vocab] logits of the unsteered run, kept or compared with; or NULL */
     double *kl;    /* [jobs] KL(base || this run), when it is compared; or NULL */
+    progress *bar;
 } first_token;
 
 /* sum_t p_a (ln(p_a + 1e-6) - ln(p_b + 1e-6)) of the softmax of two rows of logits: a KL divergence
@@ -9456,13 +9458,14 @@ static int first_token_visit(void *user, int job, int pos, const float *logits) 
         f->kl[job] = first_token_kl(base, logits, vocab);
     else if (base)
         copy_floats(base, logits, vocab);
+    show_progress(f->bar, 1);
     return NO_TOKEN;
 }
 
 /* Log-odds of the behaviour, and KL (see first_token), of each prompt under a plan. */
 static steer_status score_prompts(experiment *s, const steer_prompts *p, const steer_plan *plan,
                                   double *score, float *base, double *kl) {
-    first_token f = {s->m, &s->behaviour, score, base, kl};
+    first_token f = {s->m, &s->behaviour, score, base, kl, s->bar};
     steer_job *jobs;
     GET(jobs, p->n);
     for (int i = 0; i < p->n; i++)
@@ -9767,7 +9770,6 @@ static steer_status rate_site(experiment *s, site_score *x) {
         if (!isnan(value))
             x->rank.value = -value;
     }
-    show_progress(s->bar, 1);
     return STEER_OK;
 }
 
@@ -9827,8 +9829,8 @@ static steer_status pick_site(experiment *s, int sites) {
 static steer_status choose_site(experiment *s) {
     int sites = site_count(s);
     GET(s->sites, sites);
+    begin_work(s, WORK_SITES, s->asked);
     TRY(prepare_site_prompts(s));
-    begin_work(s, WORK_SITES, sites);
     TRY(sites_table(s));
     TRY(pick_site(s, sites));
     if (s->picked.layer >= 0)
@@ -9849,11 +9851,8 @@ static steer_status judge_site(experiment *s) {
     if (!s->scored || s->n_added || dot(x->v, x->v, s->v.d) == 0)
         return STEER_OK;
     TRY(prepare_site_prompts(s));
-    show_progress(s->bar, 1);
     TRY(score_site(s, x));
-    show_progress(s->bar, 1);
     TRY(score_ablation(s, x));
-    show_progress(s->bar, 1);
     string faults = faults_of(s, x);
     say(s->out, "the reported site, %s, %s the rule%s%s%s: %s at coefficient 1",
         site_name(x->layer, x->pos).s, *faults.s ? "does not pass" : "passes",
@@ -9988,6 +9987,8 @@ static example_counts count_examples(const experiment *s) {
             flipped += flips(k, &s->plain[k], steered, i);
         if (steered->refuses)
             n = flipped;
+        else if (!s->m->grammar_size)
+            n = n * 3 / 5; /* as the real models that were tried */
         int choose = min_int(s->n_patch, n);
         x.choose += choose / 2.0;
         x.judge += min_int(s->n_judge, n - choose) / 2.0;
@@ -10036,24 +10037,29 @@ static double answer_rows(const experiment *s) {
     return prompt_rows(s) + (s->m->grammar_size ? min_int(24, s->max_new) : s->max_new);
 }
 
-/* Rows times weights of what examples are patched and taught in, from the vector's block on. Planned
- * before the work, and once more when the examples are known. */
+/* Rows times weights of freezing and of what examples are patched and taught in, from the vector's block
+ * on. Planned before the work, and once more when the examples are known. */
 static void plan_examples(experiment *s) {
     const steer_config *c = &s->m->config;
     int layer = s->v.v ? s->v.layer : s->requested.layer;
     double one = answer_rows(s), taught = one * (c->layers - layer) / c->layers, *w = s->work;
-    double weights = weights_of_blocks(c) + 1.0 * c->vocab * c->d;
-    if (!s->bar || s->freezing_only || !(s->stages & (PATCH | CIRCUIT | OV | SPARSIFY)))
+    double weights = weights_of_blocks(c) + 1.0 * c->vocab * c->d, n = s->test[HARMFUL].n;
+    int patches = !s->freezing_only && s->stages & (PATCH | CIRCUIT | OV | SPARSIFY);
+    if (!s->bar)
         return;
-    for (int i = WORK_PATCHING; i <= WORK_SPARSE; i++)
+    for (int i = WORK_FREEZING; i < WORKS; i++)
         s->bar->total -= w[i];
-    w[WORK_PATCHING] =
-        s->methods * patching_passes(s, steer_graph_of(s->m, layer).edges) * taught * weights;
-    if (s->stages & CIRCUIT)
+    double texts = 16 * n + 13 * fmin(n, s->n_more) + 10 * fmin(s->read, n);
+    if (s->stages & FREEZE)
+        w[WORK_FREEZING] = (texts + 40 * count_examples(s).faith) * one * weights;
+    if (patches)
+        w[WORK_PATCHING] =
+            s->methods * patching_passes(s, steer_graph_of(s->m, layer).edges) * taught * weights;
+    if (patches && s->stages & CIRCUIT)
         w[WORK_CIRCUITS] = circuit_texts(s) * PASSES_A_CUT * taught * weights;
-    if (s->stages & SPARSIFY)
+    if (patches && s->stages & SPARSIFY)
         w[WORK_SPARSE] = (sparse_texts(s) * taught / 2 + sparse_answers(s) * one) * weights;
-    for (int i = WORK_PATCHING; i <= WORK_SPARSE; i++)
+    for (int i = WORK_FREEZING; i < WORKS; i++)
         s->bar->total += w[i];
 }
 
@@ -14912,19 +14918,16 @@ static void plan_work(experiment *s, const options *o) {
     if (!o->vector)
         w[WORK_MEANS] = (s->train[0].n + s->train[1].n) * prompt;
     double val = min_int(s->n_val, s->val[HARMFUL].n), judges = fmin(SITE_PROMPTS, val);
-    double asked = 2 * fmin(64, s->val[HARMFUL].n) + 4 * judges; /* choosing them, too */
+    s->asked = 2 * fmin(64, s->val[HARMFUL].n) + 4 * judges; /* choosing them, too */
     if (scored)
-        asked += 2 * sites * judges;
-    w[WORK_SITES] = asked * prompt / 2; /* many prompts at once are quicker */
+        s->asked += 2 * sites * judges;
+    w[WORK_SITES] = s->asked * prompt / 2; /* many prompts at once are quicker */
     if (scored) {
         w[WORK_DOSE] =
             DOSES * (val + fmin(s->read, val)) * (one + longest); /* much of it: no end */
     }
     if (!train || s->requested.method != DIM)
         w[WORK_STEERING] = (8 * (n + read) + 2 * CONTROLS * (fmin(n, s->n_control) + read)) * one;
-    if (s->stages & FREEZE)
-        w[WORK_FREEZING] =
-            (16 * n + 13 * fmin(n, s->n_more) + 10 * read + 40 * count_examples(s).faith) * one;
     if (scored && whole)
         w[WORK_MAP] = s->map * (2 + (box ? 3 : 1) * sites) * one; /* few sites of others steer */
     int trains = whole || (train && s->requested.method != DIM);
@@ -15084,7 +15087,7 @@ static steer_status command_paper(experiment *s, const options *o) {
         if (!o->vector)
             TRY(take_site(s, s->requested.layer, s->requested.pos, s->requested.a));
         TRY(check_not_zero(s));
-        begin_work(s, WORK_SITES, 3);
+        begin_work(s, WORK_SITES, s->asked);
         say(s->out, "vector by %s, %s, coefficient %g, as given; norm %.2f", s->v.method,
             steered_at(s).s, s->v.coeff, norm_of(s->v.v, s->v.d));
         if (s->n_added && s->stages & FREEZE)
