@@ -870,7 +870,7 @@ static void test_judging(void) {
     for (int i = 0; i < vocab; i++)
         base[i] = logits[i] = (float)(i % 7);
     double kl = 1, sum = 0, za = log_sum_exp(base, vocab);
-    first_token t = {m, NULL, NULL, base, &kl};
+    first_token t = {m, NULL, NULL, base, &kl, NULL};
     first_token_visit(&t, 0, 0, logits);
     CHECK_THAT(kl == 0, "KL of equal runs is %g", kl);
     for (int i = 0; i < vocab; i++)

@@ -1,8 +1,12 @@
 """A vector in steer.c and in llama.cpp: the same logits, the same answers, there and back.
 
-    pip install llama-cpp-python gguf numpy cffi      llama-cpp-python is compiled meanwhile
+    pip install llama-cpp-python gguf numpy cffi      llama-cpp-python is compiled meanwhile, for minutes
     make lib && make qwen
     python tools/llama_cpp.py                         or: MODEL.bin FILE.gguf, whose conversion it is
+
+Without a compiler: CMAKE_ARGS=-DLLAMA_BUILD=OFF leaves llama.cpp out of llama-cpp-python==0.3.34, and
+npm's @node-llama-cpp/linux-x64@3.19.1 carries it built; LLAMA_CPP_LIB_PATH names the folder of its libraries,
+with links libllama.so and libggml.so to those that have its release in their names (.ci/run does this).
 
 A refusal vector is made by steer.c (difference in means, at the model's site) and written as a GGUF,
 which llama.cpp gets as its --control-vector-scaled does; both answer the same prompts, unsteered and under
@@ -25,6 +29,11 @@ from pathlib import Path
 os.environ.setdefault("OMP_NUM_THREADS", "2")
 HERE = Path(__file__).resolve().parent
 sys.path = [p for p in sys.path if Path(p).resolve() != HERE]     # llama_cpp is that package, not this file
+if "LLAMA_CPP_LIB_PATH" in os.environ:                             # there its kernels are files of their own
+    folder = os.environ["LLAMA_CPP_LIB_PATH"]
+    load = ctypes.CDLL(f"{folder}/libggml.so", mode=ctypes.RTLD_GLOBAL).ggml_backend_load_all_from_path
+    load.argtypes = [ctypes.c_char_p]
+    load(os.fsencode(folder))
 import llama_cpp                                                   # noqa: E402
 sys.path.append(str(HERE))
 
@@ -135,6 +144,7 @@ def main():
     ap.add_argument("--prompts", type=int, default=4, help="how many questions (4)")
     ap.add_argument("--train", type=int, default=48, help="prompts a side that make the vector (48)")
     ap.add_argument("--max-new", type=int, default=16, help="tokens of an answer (16)")
+    ap.add_argument("--exact", action="store_true", help="the weights in f32 alone, not FILE.gguf's own")
     args = ap.parse_args()
     work = Path(tempfile.mkdtemp())
     m = steer.Model(args.model)
@@ -173,7 +183,8 @@ def main():
              (f"steered, {-a:g}", [s.add(-a)], own, -a), ("several blocks, 1", [several.add()], theirs, 1.0)]
     exact = str(work / "exact.gguf")
     widen(args.gguf, exact)
-    for name, path, bound in (("exact", exact, 2e-3), ("file", str(args.gguf), None)):
+    runs = [("exact", exact, 2e-3), ("file", str(args.gguf), None)]
+    for name, path, bound in runs[:1] if args.exact else runs:
         llama = Llama(path)
         for what, plan, vector, scale in cases:
             worst = compare(m, llama, f"{name}, {what}", plan, vector, scale, tokens,
