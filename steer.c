@@ -1497,25 +1497,29 @@ static void bpe(merger *w, const char *s, size_t n) {
         put_token(w, x[i].id);
 }
 
-/* SentencePiece's text: a space for every U+2581 and, by the rule, one before it all. *out_n bytes in
- * fresh memory, or NULL. */
-static char *space_out(const steer_model *m, const char *text, size_t n, int first, size_t *out_n) {
-    char *out = zeros(add(n, 2), 1);
-    int rule = m->config.pretok, each = rule == SPACED_RULE || rule == LACKING_RULE;
-    size_t at = 1; /* behind a space that may come */
-    for (size_t i = 0; out && i < n; at++) {
+/* SentencePiece's text, a space for every U+2581: *out_n bytes in fresh memory, or NULL. */
+static char *spaces_out(const char *text, size_t n, size_t *out_n) {
+    char *out = zeros(add(n, 1), 1);
+    *out_n = 0;
+    for (size_t i = 0; out && i < n; ++*out_n) {
         int low_line = n - i >= 3 && !memcmp(text + i, "\xE2\x96\x81", 3);
-        out[at] = low_line ? ' ' : text[i];
+        out[*out_n] = low_line ? ' ' : text[i];
         i += low_line ? 3 : 1;
     }
+    return out;
+}
+
+/* A part of it with the space that the rule puts before it, *n bytes in fresh memory, or NULL. */
+static char *space_before(const steer_model *m, const char *text, int first, size_t *n) {
+    char *out = zeros(add(*n, 2), 1);
+    int rule = m->config.pretok, each = rule == SPACED_RULE || rule == LACKING_RULE;
+    int lacking = rule == LACKING_RULE || rule == FIRST_LACKING_RULE, has_one = *n && *text == ' ';
+    int wanted = rule != SENTENCEPIECE_RULE && (each || first) && !(lacking && has_one);
     if (!out)
         return NULL;
-    int lacking = rule == LACKING_RULE || rule == FIRST_LACKING_RULE, has_one = out[1] == ' ';
-    int wanted = rule != SENTENCEPIECE_RULE && (each || first) && !(lacking && has_one);
     *out = ' ';
-    if (!wanted)
-        memmove(out, out + 1, --at);
-    *out_n = at;
+    memcpy(out + wanted, text, *n);
+    *n += wanted;
     return out;
 }
 
@@ -1526,7 +1530,7 @@ static int encode_part(merger *w, const char *text, size_t n, int first) {
     int pieces = m->config.pretok < SENTENCEPIECE_RULE, changed = m->config.nfc || !pieces;
     char *own = NULL;
     if (!pieces)
-        own = space_out(m, text, n, first, &n);
+        own = space_before(m, text, first, &n);
     else if (m->config.nfc)
         own = normalise(m, text, n, &n);
     w->symbols = zeros(n + 2, sizeof *w->symbols);
@@ -1563,22 +1567,29 @@ static steer_status encode(const steer_model *m, const char *text, size_t n, int
     if (n > INT32_MAX / 4)
         return fail(e, STEER_EARG, "a text of %zu bytes is too long; cut it into parts", n);
     merger w = {.m = m, .tokens = tokens, .cap = cap};
-    const char *s = text, *end = text + n;
-    while (s < end) {
+    char *own = NULL; /* with spaces for U+2581, as user-defined tokens have them */
+    size_t bytes = n;
+    if (m->config.pretok >= SENTENCEPIECE_RULE)
+        text = own = spaces_out(text, n, &n);
+    const char *s = text, *end = text ? text + n : text;
+    int ok = !!text;
+    while (ok && s < end) {
         int id = -1, begins = first && s == text;
         const char *stop = next_user(m, s, end, &id);
         int spaced =
             begins && m->config.pretok == TEXT_SPACED_RULE; /* also before a user's token */
-        if ((stop > s || spaced) && !encode_part(&w, s, stop - s, begins))
-            return fail(e, STEER_ENOMEM, "no memory to tokenize a text of %zu bytes", n);
+        ok = (stop == s && !spaced) || encode_part(&w, s, stop - s, begins);
         s = stop;
-        if (s < end) {
+        if (ok && s < end) {
             size_t length;
             steer_piece(m, id, &length);
             put_token(&w, id);
             s += length;
         }
     }
+    free(own);
+    if (!ok)
+        return fail(e, STEER_ENOMEM, "no memory to tokenize a text of %zu bytes", bytes);
     *count = w.count;
     return STEER_OK;
 }

@@ -785,6 +785,9 @@ def test_exported(path):
     out = exported("SentencePiece", path, sentencepiece)
     for text, *ids in [("the I", 266, 265), ("tht", 264, 260), ("x", 123), ("\n\n\n", 268, 3 + 10)]:
         tokenized(out, text, *ids)
+    out = exported("SentencePiece, two spaces matched in texts", path, sentencepiece, put("text", 268, "\u2581\u2581"))
+    for text, *ids in [("t  I", 260, 268, 263), ("t\u2581\u2581I", 260, 268, 263), ("t\u2581 I", 260, 268, 263)]:
+        tokenized(out, text, *ids)
     out = exported("SentencePiece, a space before each text", path, sentencepiece,
                    *meta("tokenizer.ggml.add_space_prefix", "bool", True))
     for text, *ids in [("the I", 267, 265), ("tht", 259, 264, 260), ("x", 259, 123), ("\n\nthe", 268, 267)]:
