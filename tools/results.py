@@ -71,8 +71,8 @@ def read(name):
 def cell(value, column):
     if value is None:
         return "-"
-    if column["type"] == "text":
-        return value
+    if column["type"] == "text":  # a token may be a line's end
+        return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in value)
     return f"{value:.{column['decimals']}f}"
 
 
@@ -185,6 +185,8 @@ def verdict(model, claim):
 
 
 def interval(value, low, high, decimals):
+    if value is None or low is None or high is None:  # infinite bounds: nothing is known
+        return "-" if value is None else f"{value:.{decimals}f} [too few]"
     return f"{value:.{decimals}f} [{low:.{decimals}f}, {high:.{decimals}f}]"
 
 
