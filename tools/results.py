@@ -284,31 +284,42 @@ def spread(x, decimals):
     return f"{x[0]:.{decimals}f} ({x[1]:.{decimals}f} to {x[2]:.{decimals}f})"
 
 
+def speed_by_model(rows):
+    """README's table: a row for each kind of work, a column for each model."""
+    models, works = [], {}
+    for row in rows:
+        model, work = re.fullmatch(r"(\S+?):? (.*)", row["work"]).groups()
+        models += [model] * (model not in models)
+        kind = re.sub(r" from block \d+", "", work), row["peer"]
+        works.setdefault(kind, {})[model] = f"{row['ratio clock'][0]:.2f}"
+    lines = ["| " + " | ".join(["times as fast", "as", *models]) + " |", "|---" * (2 + len(models)) + "|"]
+    for (work, peer), ratios in works.items():
+        lines.append("| " + " | ".join([work, peer, *(ratios.get(model, "-") for model in models)]) + " |")
+    return "\n".join(lines)
+
+
 def speed(what):
     """How many times as fast as its peer steer.c is, by the clock and by processors' time."""
     if not (REPORTS / "speed.json").exists():
         return "Not measured yet (`make bench`)."
-    report, short = read("speed"), what == ["short"]
+    report = read("speed")
     rows = [row for row in report["rows"] if row["peer"]]
-    lines = [] if short else [
-        f"By {report['program']} on {report['date']}; {report['processor']}, {report['threads']} threads, "
-        f"{report['rounds']} rounds" + "".join(f"; not there: {x}" for x in report["missing"]) + ".", ""]
-    lines += ["| work | beside | times as fast" + ("" if short else " (range) | by processors' time (range) | "
-                                                   "steer.c's own range") + " |",
-              "|---|---|---|" + ("" if short else "---|---|")]
+    if what == ["short"]:
+        return speed_by_model(rows)
+    lines = [f"By {report['program']} on {report['date']}; {report['processor']}, {report['threads']} threads, "
+             f"{report['rounds']} rounds" + "".join(f"; not there: {x}" for x in report["missing"]) + ".", "",
+             "| work | beside | times as fast (range) | by processors' time (range) | steer.c's own range |",
+             "|---|---|---|---|---|"]
     for row in rows:
-        cells = [row["work"], row["peer"], f"{row['ratio clock'][0]:.2f}"]
-        if not short:
-            mid, low, high = row["steer clock"]
-            cells[2:] = [spread(row["ratio clock"], 2), spread(row["ratio processors"], 2),
-                         f"{100 * (low / mid - 1):+.0f} to {100 * (high / mid - 1):+.0f} %"]
+        mid, low, high = row["steer clock"]
+        cells = [row["work"], row["peer"], spread(row["ratio clock"], 2), spread(row["ratio processors"], 2),
+                 f"{100 * (low / mid - 1):+.0f} to {100 * (high / mid - 1):+.0f} %"]
         lines.append("| " + " | ".join(cells) + " |")
-    if not short:
-        lines += ["", "| linear layer, rows of x | steer.c (bf16), % of peak | PyTorch (f32), % of peak |", "|---|---|---|"]
-        lines += [f"| {k} to {n}, {rows} | {spread(row['steer'], 0)} | "
-                  + (spread(row["peer"], 0) if row["peer"] else "-") + " |"
-                  for row in report["layers"] for k, n, rows in [row["shape"]]]
-        lines += [""] + [f"- {row['work']}: {row['apart']}." for row in rows if "apart" in row]
+    lines += ["", "| linear layer, rows of x | steer.c (bf16), % of peak | PyTorch (f32), % of peak |", "|---|---|---|"]
+    lines += [f"| {k} to {n}, {rows} | {spread(row['steer'], 0)} | "
+              + (spread(row["peer"], 0) if row["peer"] else "-") + " |"
+              for row in report["layers"] for k, n, rows in [row["shape"]]]
+    lines += [""] + [f"- {row['work']}: {row['apart']}." for row in report["rows"] if "apart" in row]
     return "\n".join(lines)
 
 
