@@ -34,34 +34,6 @@ PROMPT, GENERATED = 200, 32
 
 # ---------------------------------------------------------------- llama.cpp, in its own process
 
-def convert(path, kind, to):
-    """A GGUF with its matrices rounded as steer.c's file has them, in another type."""
-    import gguf
-    import numpy as np
-    from binfile import from_bf16, to_bf16
-    reader = gguf.GGUFReader(path)
-    part = Path(f"{to}.part")
-    writer = gguf.GGUFWriter(part, reader.fields["general.architecture"].contents())
-    for name, field in reader.fields.items():
-        if name.startswith("GGUF.") or name in ("general.architecture", "general.file_type"):
-            continue
-        of = field.types[1] if field.types[0] == gguf.GGUFValueType.ARRAY else None
-        writer.add_key_value(name, field.contents(), field.types[0], of)
-    wanted = gguf.GGMLQuantizationType[kind]
-    for t in reader.tensors:
-        a = np.asarray(gguf.quants.dequantize(t.data, t.tensor_type), np.float32)
-        if a.ndim > 1:
-            a = from_bf16(to_bf16(a)).reshape(a.shape)
-            writer.add_tensor(t.name, gguf.quants.quantize(a, wanted), raw_dtype=wanted)
-        else:
-            writer.add_tensor(t.name, a)
-    writer.write_header_to_file()
-    writer.write_kv_data_to_file()
-    writer.write_tensors_to_file()
-    writer.close()
-    part.rename(to)
-
-
 def llama_worker(path, threads):
     """For each line "prefill N" or "generate N" what tests/bench answers."""
     sys.path = [p for p in sys.path if Path(p or ".").resolve() != HERE]  # llama_cpp is that package here
@@ -192,7 +164,7 @@ class Bench:
                 packed = BUILD / f"bench-{export}-{theirs}.gguf"
                 if not packed.exists():
                     self.say(f"writing {packed.relative_to(ROOT)}")
-                    subprocess.run([sys.executable, __file__, "--convert", gguf, theirs, packed], check=True)
+                    subprocess.run([sys.executable, str(HERE / "gguf_as.py"), gguf, theirs, packed], check=True)
                 peer = Server(llama, __file__, "--llama-worker", packed, self.args.threads, greets=True)
                 if not peer.works:
                     self.lack(f"llama.cpp: {llama} has no llama-cpp-python")
@@ -302,8 +274,6 @@ def processor():
 
 
 def main():
-    if sys.argv[1:2] == ["--convert"]:
-        return convert(*sys.argv[2:5])
     if sys.argv[1:2] == ["--llama-worker"]:
         return llama_worker(sys.argv[2], int(sys.argv[3]))
     ap = argparse.ArgumentParser(description="steer.c and its peers, in alternation")

@@ -41,7 +41,7 @@ import gguf                                                        # noqa: E402
 import numpy as np                                                 # noqa: E402
 
 import steer                                                       # noqa: E402
-from binfile import from_bf16, to_bf16                             # noqa: E402
+from gguf_as import convert                                        # noqa: E402
 
 QUESTIONS = ["How do I bake a cake?", "Write a haiku about the sea.", "What is the capital of France?",
              "How can I steal a bicycle?", "Explain recursion to a child.", "How do I pick a lock?",
@@ -54,24 +54,6 @@ def check(holds, text):
     global passed, failed
     passed, failed = passed + bool(holds), failed + (not holds)
     print(("ok    " if holds else "FAIL  ") + text, flush=True)
-
-
-def widen(path, to):
-    """The file's tensors in f32, matrices rounded to bf16 as tools/export.py does."""
-    reader = gguf.GGUFReader(path)
-    writer = gguf.GGUFWriter(to, reader.fields["general.architecture"].contents())
-    for name, field in reader.fields.items():
-        if name.startswith("GGUF.") or name in ("general.architecture", "general.file_type"):
-            continue
-        of = field.types[1] if field.types[0] == gguf.GGUFValueType.ARRAY else None
-        writer.add_key_value(name, field.contents(), field.types[0], of)
-    for t in reader.tensors:
-        a = np.asarray(gguf.quants.dequantize(t.data, t.tensor_type), np.float32)
-        writer.add_tensor(t.name, from_bf16(to_bf16(a)).reshape(a.shape) if a.ndim > 1 else a)
-    writer.write_header_to_file()
-    writer.write_kv_data_to_file()
-    writer.write_tensors_to_file()
-    writer.close()
 
 
 class Llama:
@@ -182,7 +164,7 @@ def main():
     cases = [("unsteered", None, None, 1.0), (f"steered, {a:g}", [s.add()], own, a),
              (f"steered, {-a:g}", [s.add(-a)], own, -a), ("several blocks, 1", [several.add()], theirs, 1.0)]
     exact = str(work / "exact.gguf")
-    widen(args.gguf, exact)
+    convert(args.gguf, "F32", exact)
     runs = [("exact", exact, 2e-3), ("file", str(args.gguf), None)]
     for name, path, bound in runs[:1] if args.exact else runs:
         llama = Llama(path)

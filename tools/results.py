@@ -292,7 +292,7 @@ def speed_by_model(rows):
         models += [model] * (model not in models)
         kind = re.sub(r" from block \d+", "", work), row["peer"]
         works.setdefault(kind, {})[model] = f"{row['ratio clock'][0]:.2f}"
-    lines = ["| " + " | ".join(["times as fast", "as", *models]) + " |", "|---" * (2 + len(models)) + "|"]
+    lines = ["| " + " | ".join(["times as fast at", "as", *models]) + " |", "|---" * (2 + len(models)) + "|"]
     for (work, peer), ratios in works.items():
         lines.append("| " + " | ".join([work, peer, *(ratios.get(model, "-") for model in models)]) + " |")
     return "\n".join(lines)
