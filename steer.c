@@ -8801,17 +8801,17 @@ static estimate bootstrap(const double *const a[2], const double *const b[2], co
                       least};
 }
 
-/* A number's interval by what it is without each of n equal parts of its prompts. */
-static estimate jackknife(double value, const double *without, int n) {
-    double mean = 0, squares = 0;
-    for (int i = 0; i < n; i++)
-        mean += without[i] / n;
-    for (int i = 0; i < n; i++)
-        squares += (without[i] - mean) * (without[i] - mean);
-    if (n < 2)
-        return (estimate){value, -INFINITY, INFINITY, 1, n};
-    double half = student95(n - 1) * sqrt(squares * (n - 1) / n);
-    return (estimate){value, value - half, value + half, 1, n};
+/* The interval of a share, which is from 0 to 1, by what it is of half of its n parts of prompts: the
+ * mean over all such halves and the mean of the squares. With r parts in a half, r / (n - r) times
+ * the variance of halves is that of the whole (of a mean exactly). To leave out one part at a time,
+ * the jackknife, is not enough for an overlap of sets, which moves in steps: it may stay where it is
+ * each time (Shao and Wu 1989). */
+static estimate by_halves(double share, double mean, double squares, int n) {
+    int r = n / 2;
+    if (!r)
+        return (estimate){share, 0, 1, 1, n};
+    double wide = student95(n - 1) * sqrt(fmax(0, squares - mean * mean) * r / (n - r));
+    return (estimate){share, fmax(0, share - wide), fmin(1, share + wide), 1, n};
 }
 
 /* QUESTIONS. Whether an estimate reaches a bound: it does when its whole interval does. `wanted` of
@@ -8856,7 +8856,7 @@ enum { HARMFUL, HARMLESS };
 
 enum { DIM, NTP, PO, METHODS }; /* ways to make a vector for the same site */
 
-enum { TENTHS = 10 }; /* of the prompts that choose circuits, see jackknife */
+enum { TENTHS = 10 }; /* of the prompts that choose circuits, see by_halves */
 
 static const char *const method_names[] = {"DIM", "NTP", "PO"};
 
@@ -8869,12 +8869,12 @@ typedef struct {
 typedef struct {
     float *v; /* [d], the coefficient folded in: a is +1 or -1 */
     condition steered[2];
-    examples choosing;    /* of prompts that it flips: their scores choose its circuits */
-    examples judging;     /* more such prompts, which chose for no method; steered texts */
-    double *scores;       /* attribute's, mean over positions of interest */
-    double *tenths;       /* [TENTHS][slots][nodes] the edges' sums over every tenth prompt; */
-    int in_tenth[TENTHS]; /* their texts */
-    int edges;            /* of its smallest circuit; 0: none */
+    examples choosing; /* of prompts that it flips: their scores choose its circuits */
+    examples judging;  /* more such prompts, which chose for no method; steered texts */
+    double *scores;    /* attribute's, mean over positions of interest */
+    double *tenths;    /* [TENTHS][slots][nodes] the edges' sums over every tenth prompt; */
+    int in_tenths;     /* bits: those of which it has texts */
+    int edges;         /* of its smallest circuit; 0: none */
 } method;
 
 typedef struct { /* what training from a seed gave */
@@ -8932,7 +8932,7 @@ typedef struct {
     judged_circuits judged[METHODS]; /* under a method's vector */
 
     estimate interchange[METHODS][METHODS]; /* faithfulness [circuit][vector] */
-    double overlap;                         /* of circuits, their mean */
+    estimate overlap;                       /* of circuits, their mean */
 
     /* DIM's vector with such a share of it set to 0 by the gradient rule; n 0: not tried. */
     struct {
@@ -9092,6 +9092,16 @@ __attribute__((format(printf, 1, 2))) static string str(const char *format, ...)
     vsnprintf(x.s, sizeof x.s, format, args);
     va_end(args);
     return x;
+}
+
+/* An estimate as a text: with its interval, if there is one. */
+static string text_of(estimate x, int decimals) {
+    if (isnan(x.value))
+        return str("unknown");
+    if (!isfinite(x.low))
+        return str("%.*f [too few]", decimals, x.value);
+    return str("%.*f [%.*f, %.*f]", decimals, x.value + 0.0, decimals, x.low + 0.0, decimals,
+               x.high + 0.0);
 }
 
 /* ---- The units of an experiment. */
@@ -11143,10 +11153,10 @@ static steer_status patch_method(experiment *s, method *x, double row[13]) {
         for (size_t k = SCORE_TOTAL; k < width; k++)
             x->scores[k] += poi * one[k];
         int tenth = x->choosing.prompt[i] % TENTHS;
-        double *of_tenth = x->tenths + (size_t)tenth * graph;
+        double *of_tenth = x->tenths + tenth * graph;
         for (size_t k = 0; k < graph; k++)
             of_tenth[k] += poi * forms[k];
-        x->in_tenth[tenth]++;
+        x->in_tenths |= 1 << tenth;
         ratios += ratio;
         least = fmin(least, ratio);
         most = fmax(most, ratio);
@@ -11428,21 +11438,15 @@ static steer_status save_circuit(experiment *s, const char *path) {
 static steer_status overlap_table(experiment *s) {
     static const double shares[] = {0.034, 0.068, 0.102, 0.137}; /* the paper's */
 
-    enum { SHARES = sizeof shares / sizeof *shares, AVERAGED = 2 /* that of 10.2% */ };
+    enum { SHARES = sizeof shares / sizeof *shares };
 
-    struct {
-        int share; /* its place in shares */
-        string name;
-    } circuits[SHARES * METHODS];
-
-    int n = 0, pairs = s->methods * (s->methods - 1) / 2;
-    double overlap = 0, iou = 0; /* of circuits of that share, over pairs of methods */
+    string names[SHARES * METHODS];
+    int n = 0;
     column columns[SHARES * METHODS + 2] = {{"circuit", WORDS}};
     for (int i = 0; i < s->methods; i++)
         for (int k = 0; k < SHARES; k++, n++) {
-            circuits[n].share = k;
-            circuits[n].name = str("%s %.1f%%", method_names[i], 100 * shares[k]);
-            columns[1 + n] = (column){circuits[n].name.s, 2};
+            names[n] = str("%s %.1f%%", method_names[i], 100 * shares[k]);
+            columns[1 + n] = (column){names[n].s, 2};
             if (select_edges(s, &s->vectors[i], SIMPLE, edges_at(s, shares[k]), cut_at(s, n)) < 0)
                 return s->e->code;
         }
@@ -11453,80 +11457,93 @@ static steer_status overlap_table(experiment *s) {
                columns);
     for (int i = 0; i < n; i++) {
         double row[SHARES * METHODS] = {0};
-        for (int j = 0; j < n; j++) {
+        for (int j = 0; j < n; j++)
             row[j] = steer_circuit_overlap(cut_at(s, i), cut_at(s, j), graph_size(s), 0);
-            if (circuits[i].share != AVERAGED || circuits[j].share != AVERAGED || i >= j)
-                continue;
-            overlap += row[j] / pairs;
-            iou += steer_circuit_overlap(cut_at(s, i), cut_at(s, j), graph_size(s), 1) / pairs;
-        }
-        add_numbers(s->out, circuits[i].name.s, row, n);
+        add_numbers(s->out, names[i].s, row, n);
     }
-    s->findings.overlap = overlap;
-    say(s->out,
-        "overlap at 10.2%%: mean %.2f, intersection over union %.2f (paper: overlap "
-        "about 0.9; two random circuits of that size would share a tenth)",
-        overlap, iou);
     return STEER_OK;
 }
 
-/* Cut i: a method's circuit of n edges as it would be without a tenth of the prompts; TENTHS: with all.
- * left [slots][nodes] is for the taking. */
-static steer_status cut_without(experiment *s, int i, const method *x, int tenth, int n,
-                                double *left) {
-    const steer_graph *g = &s->t->graph;
+enum { OVERLAPS = METHODS * (METHODS - 1) + 2 };
+
+/* Overlap and intersection over union of the methods' circuits, which are cuts 0 ..: of each pair,
+ * then their means. */
+static void overlap_cuts(experiment *s, double x[OVERLAPS]) {
+    int means = s->methods * (s->methods - 1), at = 0;
+    x[means] = x[means + 1] = 0;
+    for (int a = 0; a < s->methods; a++)
+        for (int b = a + 1; b < s->methods; b++)
+            for (int iou = 0; iou < 2; iou++, at++) {
+                x[at] = steer_circuit_overlap(cut_at(s, a), cut_at(s, b), graph_size(s), iou);
+                x[means + iou] += 2 * x[at] / means;
+            }
+}
+
+/* Cut i: method i's circuit of n edges by those tenths of the prompts whose bits are set; has room
+ * for their scores in x. Returns its size, or -1. */
+static int cut_by_tenths(experiment *s, int i, int set, int n, method *x) {
     size_t graph = graph_size(s);
-    const double *score = edges_of(s->t, x->scores, 0);
-    for (size_t k = 0; k < graph; k++) {
-        left[k] = x->scores[SCORE_POSITIONS] * score[k];
-        if (tenth < TENTHS)
-            left[k] -= x->tenths[(size_t)tenth * graph + k];
-    }
-    TRY(steer_circuit_order(g, left, SEED, s->order, s->e));
-    if (steer_circuit_select(g, s->order, n, STEER_SIMPLE, cut_at(s, i), s->e) < 0)
-        return s->e->code;
-    return STEER_OK;
+    double *sum = memset(edges_of(s->t, x->scores, 0), 0, graph * sizeof *sum);
+    const double *scores = s->vectors[i].tenths;
+    for (int tenth = 0; tenth < TENTHS; tenth++, scores += graph)
+        for (size_t k = 0; k < graph && set >> tenth & 1; k++)
+            sum[k] += scores[k];
+    return select_edges(s, x, SIMPLE, n, cut_at(s, i));
 }
 
-/* How far the overlap of two methods' circuits is the prompts' doing: a jackknife. */
+/* How far the overlap of methods' circuits is the prompts' doing: by halves of the tenths in which
+ * all of them have texts. */
 static steer_status overlap_intervals(experiment *s) {
-    enum { CIRCUITS = TENTHS + 1 }; /* of a method: the last one of all prompts */
-
     static const column columns[] = {
         {"circuits", WORDS}, {"overlap", 3}, {"low", 3},      {"high", 3},
         {"IoU", 3},          {"IoU low", 3}, {"IoU high", 3}, {0}};
-    double *left;
-    GET(left, graph_size(s));
-    for (int m = 0; m < s->methods; m++)
-        for (int tenth = 0; tenth <= TENTHS; tenth++)
-            TRY(cut_without(s, m * CIRCUITS + tenth, &s->vectors[m], tenth, edges_at(s, 0.102),
-                            left));
+    double whole[OVERLAPS], half[OVERLAPS], sum[OVERLAPS] = {0}, squares[OVERLAPS] = {0};
+    int all = -1, halves = 0, edges = edges_at(s, 0.102);
+    estimate of[OVERLAPS], *x = of;
+    method some = {0};
+    GET(some.scores, scores_width(s->t));
+    for (int i = 0; i < s->methods; i++) {
+        all &= s->vectors[i].in_tenths;
+        if (select_edges(s, &s->vectors[i], SIMPLE, edges, cut_at(s, i)) < 0)
+            return s->e->code;
+    }
+    overlap_cuts(s, whole);
+    int parts = __builtin_popcount((unsigned)all);
+    for (int set = 1; set < all; set++) {
+        if (set & ~all || __builtin_popcount((unsigned)set) != parts / 2)
+            continue;
+        for (int i = 0; i < s->methods; i++)
+            if (cut_by_tenths(s, i, set, edges, &some) < 0)
+                return s->e->code;
+        overlap_cuts(s, half);
+        halves++;
+        for (int k = 0; k < OVERLAPS; k++) {
+            sum[k] += half[k];
+            squares[k] += half[k] * half[k];
+        }
+    }
+    for (int k = 0; k < OVERLAPS; k++) {
+        of[k] = by_halves(whole[k], sum[k] / halves, squares[k] / halves, parts);
+        of[k].n = s->vectors[DIM].choosing.count[HARMFUL];
+    }
+
     open_table(
         s->out, "overlaps",
-        str("Overlap of circuits of 10.2%%, and intersection over union, with 95%% intervals: "
-            "a jackknife over %d parts of the prompts that chose them",
-            TENTHS)
+        str("Overlap of circuits of 10.2%%, and intersection over union, with 95%% intervals "
+            "of what as many other prompts would give, by halves of the %d parts of those "
+            "that chose them",
+            parts)
             .s,
         columns);
     for (int a = 0; a < s->methods; a++)
-        for (int b = a + 1; b < s->methods; b++) {
-            estimate x[2];
-            for (int iou = 0; iou < 2; iou++) {
-                double without[CIRCUITS];
-                int n = 0;
-                for (int tenth = 0; tenth <= TENTHS; tenth++) {
-                    without[n] =
-                        steer_circuit_overlap(cut_at(s, a * CIRCUITS + tenth),
-                                              cut_at(s, b * CIRCUITS + tenth), graph_size(s), iou);
-                    n += tenth < TENTHS &&
-                         s->vectors[a].in_tenth[tenth] + s->vectors[b].in_tenth[tenth];
-                }
-                x[iou] = jackknife(without[n], without, n);
-            }
-            ROW(s->out, str("%s and %s", method_names[a], method_names[b]).s, x[0].value,
-                fmax(0, x[0].low), fmin(1, x[0].high), x[1].value, fmax(0, x[1].low),
-                fmin(1, x[1].high));
-        }
+        for (int b = a + 1; b < s->methods; b++, x += 2)
+            ROW(s->out, str("%s and %s", method_names[a], method_names[b]).s, INTERVAL(x[0]),
+                INTERVAL(x[1]));
+    s->findings.overlap = x[0];
+    say(s->out,
+        "overlap at 10.2%%: mean %s, intersection over union %s (paper: overlap about 0.9; two "
+        "random circuits of that size would share a tenth)",
+        text_of(x[0], 2).s, text_of(x[1], 2).s);
     return STEER_OK;
 }
 
@@ -11699,21 +11716,9 @@ static steer_status kinds_row(experiment *s, const char *label, const method *x,
 
 /* Where the edges of the smallest circuits begin and end (paper Tables 5 to 8). */
 static steer_status kinds_table(experiment *s) {
-    static const column columns[] = {
-        {"circuit", WORDS}, {"edges", 0},  {"q", 1},          {"k", 1},        {"v", 1}, {"mlp", 1},
-        {"lm_head", 1},     {"from s", 1}, {"from heads", 1}, {"from mlp", 1}, {0}};
-    static const column block_columns[] = {{"ending in", WORDS},
-                                           {"edges", 0},
-                                           {"q", 1},
-                                           {"k", 1},
-                                           {"v", 1},
-                                           {"mlp", 1},
-                                           {"lm_head", 1},
-                                           {"from s", 1},
-                                           {"from heads", 1},
-                                           {"from mlp", 1},
-                                           {"begin there", 0},
-                                           {0}};
+    column columns[12] = {{"circuit", WORDS}, {"edges", 0},   {"q", 1},       {"k", 1},
+                          {"v", 1},           {"mlp", 1},     {"lm_head", 1}, {"from s", 1},
+                          {"from heads", 1},  {"from mlp", 1}};
     const steer_graph *g = &s->t->graph;
     const method *dim = &s->vectors[DIM];
     int blocks = s->m->config.layers;
@@ -11727,11 +11732,13 @@ static steer_status kinds_table(experiment *s) {
         TRY(kinds_row(s, str("%s, strongest tenth", method_names[i]).s, x,
                       max_int(1, x->edges / 10), ANY));
     }
+    columns[0].name = "ending in";
+    columns[10].name = "begin there";
     open_table(
         s->out, "blocks",
         "DIM's smallest circuit by blocks: edges that end in each, their kinds in percent of "
         "these, and edges that begin there",
-        block_columns);
+        columns);
     for (int b = g->layer; b <= blocks; b++)
         TRY(kinds_row(s, b < blocks ? str("block %d", b).s : "the output", dim, dim->edges, b));
     return STEER_OK;
@@ -12148,16 +12155,6 @@ static void conclude_with(report *r, const char *claim, reply full, reply weaker
     add_finding(r, claim, verdict, str("%s%s", text.s, more.s).s, numbers);
 }
 
-/* An estimate as a text: with its interval, if there is one. */
-static string text_of(estimate x, int decimals) {
-    if (isnan(x.value))
-        return str("unknown");
-    if (!isfinite(x.low))
-        return str("%.*f [too few]", decimals, x.value);
-    return str("%.*f [%.*f, %.*f]", decimals, x.value + 0.0, decimals, x.low + 0.0, decimals,
-               x.high + 0.0);
-}
-
 /* Do all numbers keep their bounds, or (weaker) the weaker claim's? A reply about a share of something
  * is open while that may be nothing at all. */
 static reply reply_of(const measure *numbers, int weaker) {
@@ -12362,11 +12359,10 @@ static void conclude_random(experiment *s) {
 }
 
 /* HOLDS: under another vector a smallest circuit surely keeps 0.75 of the effect, on answers that
- * chose none, and circuits of a tenth of the edges overlap by 0.75. IN PART: 0.525 of both. */
+ * chose none, and circuits of a tenth of the edges surely overlap by 0.75. IN PART: 0.525 of both. */
 static void conclude_interchange(experiment *s) {
-    double overlap = s->findings.overlap;
-    reply full = {overlap >= 0.75 ? YES : NO, 0}, weaker = {overlap >= 0.525 ? YES : NO, 0};
-    estimate least = {INFINITY, 0, 0, 1, 0};
+    estimate overlap = s->findings.overlap, least = {INFINITY, 0, 0, 1, 0};
+    reply full = at_least(overlap, 0.75), weaker = at_least(overlap, 0.525);
     for (int i = 0; i < s->methods; i++)
         for (int j = 0; j < s->methods; j++) {
             estimate x = s->findings.interchange[i][j];
@@ -12377,15 +12373,14 @@ static void conclude_interchange(experiment *s) {
             if (!(x.value >= least.value))
                 least = x;
         }
-    conclude_with(
-        s->out, "Different methods' vectors use interchangeable circuits", full, weaker,
-        str("under another vector a smallest circuit keeps at least %s; circuits of "
-            "10.2%% overlap by %.2f (paper: 0.9)",
-            text_of(least, 2).s, overlap),
-        (const measure[]){
-            {"least faithfulness under another vector", least, "at least", 0.75, 0.525, NULL},
-            {"overlap of circuits", exactly(overlap), "at least", 0.75, 0.525, NULL},
-            {0}});
+    conclude_with(s->out, "Different methods' vectors use interchangeable circuits", full, weaker,
+                  str("under another vector a smallest circuit keeps at least %s; circuits of "
+                      "10.2%% overlap by %s (paper: 0.9)",
+                      text_of(least, 2).s, text_of(overlap, 2).s),
+                  (const measure[]){{"least faithfulness under another vector", least, "at least",
+                                     0.75, 0.525, NULL},
+                                    {"overlap of circuits", overlap, "at least", 0.75, 0.525, NULL},
+                                    {0}});
 }
 
 /* HOLDS: with 85% or more of the vector set to 0 by the gradient rule, generations surely lose at

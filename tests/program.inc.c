@@ -1020,6 +1020,56 @@ static void check_more_tables(const report *r, const model_facts *facts) {
                 number_at(r, "judged", "NTP, the smallest", "low"));
 }
 
+/* The interval of DIM's and NTP's overlap, from the same scores: every half of the parts of the prompts
+ * in which all methods have texts chooses circuits. */
+static void check_overlap_interval(experiment *s, const report *r) {
+    const steer_graph *g = &s->t->graph;
+    size_t cells = edge_cells(g);
+    double *sum = zeros(cells, sizeof *sum), mean = 0, half[256], squares = 0;
+    int *order = zeros(cells, sizeof *order), parts[10], n = 0, halves = 0;
+    unsigned char *kept[2] = {zeros(cells, 1), zeros(cells, 1)};
+    for (int tenth = 0; tenth < 10; tenth++) {
+        int seen = 0;
+        for (int j = 0; j < METHODS; j++) {
+            double size = 0;
+            for (size_t k = 0; k < cells; k++)
+                size += fabs(s->vectors[j].tenths[(size_t)tenth * cells + k]);
+            seen += size > 0;
+        }
+        if (seen == METHODS)
+            parts[n++] = tenth;
+    }
+    for (unsigned set = 0; set < 1u << n; set++) {
+        if (__builtin_popcount(set) != n / 2)
+            continue;
+        for (int j = DIM; j <= NTP; j++) {
+            memset(sum, 0, cells * sizeof *sum);
+            for (int i = 0; i < n; i++)
+                for (size_t k = 0; k < cells && (set >> i & 1); k++)
+                    sum[k] += s->vectors[j].tenths[(size_t)parts[i] * cells + k];
+            CHECK_THAT(!steer_circuit_order(g, sum, 1, order, NULL) &&
+                           steer_circuit_select(g, order, (int)(0.102 * g->edges + 0.5),
+                                                STEER_SIMPLE, kept[j], NULL) > 0,
+                       "no circuit of half of the prompts");
+        }
+        half[halves++] = steer_circuit_overlap(kept[0], kept[1], cells, 0);
+    }
+    for (int i = 0; i < halves; i++)
+        mean += half[i] / halves;
+    for (int i = 0; i < halves; i++)
+        squares += (half[i] - mean) * (half[i] - mean) / halves;
+    double value = number_at(r, "overlaps", "DIM and NTP", "overlap");
+    double wide = student95(n - 1) * sqrt(squares * (n / 2) / (n - n / 2));
+    double low = fmax(0, value - wide), high = fmin(1, value + wide);
+    CHECK_THAT(n > 1 && high > low, "%d parts say nothing", n);
+    check_equal("an overlap, low", number_at(r, "overlaps", "DIM and NTP", "low"), low);
+    check_equal("an overlap, high", number_at(r, "overlaps", "DIM and NTP", "high"), high);
+    free(sum);
+    free(order);
+    free(kept[0]);
+    free(kept[1]);
+}
+
 /* A random model without a grammar through every stage of `reproduce`: told prompts, all three
  * methods, each table there once. */
 static void test_whole_paper(void) {
@@ -1069,6 +1119,8 @@ static void test_whole_paper(void) {
                "%d edges are listed", edges);
     if (facts)
         check_more_tables(&out, facts);
+    if (s.t)
+        check_overlap_interval(&s, &out);
     int told = s.t ? check_pairs(&s, 0, s.n_train) : 0;
     if (s.t)
         check_pairs(&s, 1, pairs_to_validate(&s));

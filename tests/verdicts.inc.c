@@ -61,9 +61,58 @@ static void check_means(const char *line, const double *x) {
     check_estimate(line, y, wanted[0], wanted[1], wanted[2]);
 }
 
+/* Parts' scores of edges, of two vectors: the share of the strongest edges of each, by the parts that
+ * are bits of `set`, that both have. */
+static double overlap_of_parts(const double *a, const double *b, int n, int edges, int strong,
+                               int set) {
+    double sum[2][64] = {{0}}, sorted[64], least[2];
+    int shared = 0;
+    for (int k = 0; k < 2; k++) {
+        for (int i = 0; i < n; i++)
+            for (int j = 0; j < edges && set >> i & 1; j++)
+                sum[k][j] += (k ? b : a)[i * edges + j];
+        for (int j = 0; j < edges; j++)
+            sorted[j] = sum[k][j] = fabs(sum[k][j]);
+        qsort(sorted, (size_t)edges, sizeof *sorted, by_size);
+        least[k] = sorted[edges - strong];
+    }
+    for (int j = 0; j < edges; j++)
+        shared += sum[0][j] >= least[0] && sum[1][j] >= least[1];
+    return (double)shared / strong;
+}
+
+/* What halves of n parts say of that overlap; of the parts' mean, where there is no b. */
+static estimate estimate_by_halves(const double *a, const double *b, int n, int edges, int strong) {
+    double whole = 0, sum = 0, squares = 0;
+    int halves = 0;
+    for (int set = 1; set < 1 << n; set++) {
+        double x = 0;
+        if (b)
+            x = overlap_of_parts(a, b, n, edges, strong, set);
+        for (int i = 0; i < n && !b; i++)
+            x += (set >> i & 1) * a[i] / __builtin_popcount((unsigned)set);
+        whole = x; /* the last set is all */
+        if (__builtin_popcount((unsigned)set) != n / 2)
+            continue;
+        sum += x;
+        squares += x * x;
+        halves++;
+    }
+    return by_halves(whole, sum / halves, squares / halves, n);
+}
+
+static void check_halves(const char *line, estimate y, const double *wanted) {
+    double below = wanted[0] - wanted[1], above = wanted[2] - wanted[0];
+    CHECK_THAT(nearly(y.value, wanted[0]) && y.high > y.low &&
+                   fabs(y.value - y.low - below) <= 2e-3 * below + 1e-9 &&
+                   fabs(y.high - y.value - above) <= 2e-3 * above + 1e-9,
+               "%.60s: %.9g [%.9g, %.9g], wanted %.9g [%.9g, %.9g]", line, y.value, y.low, y.high,
+               wanted[0], wanted[1], wanted[2]);
+}
+
 static void test_intervals(void) {
     golden_lines file = open_golden("tests/golden/intervals.txt");
-    int seen[6] = {0};
+    int seen[7] = {0};
     while (golden_line(&file)) {
         double x[512];
         const char *line = file.line;
@@ -85,22 +134,24 @@ static void test_intervals(void) {
             double p = log10(chance_of_overlap((int)x[0], (int)x[1], (int)x[2], (int)x[3]));
             CHECK_THAT(fabs(p - x[4]) < 1e-6 * fmax(1, fabs(x[4])), "%.60s: %.9g", line, p);
             seen[4]++;
-        } else if (!strcmp(file.word, "jackknife")) {
+        } else if (!strcmp(file.word, "mean")) {
             int parts = (int)x[0];
-            estimate y = jackknife(x[1], x + 2, parts);
-            double right = x[2 + parts + 1] - x[1]; /* half, by the exact Student's factor */
-            CHECK_THAT(nearly(y.value, x[1]) && nearly(y.value - y.low, y.high - y.value) &&
-                           fabs(y.high - y.value - right) < 2e-3 * right,
-                       "%.60s: %.9g [%.9g, %.9g]", line, y.value, y.low, y.high);
+            check_halves(line, estimate_by_halves(x + 1, NULL, parts, 0, 0), x + 1 + parts);
             seen[5]++;
+        } else if (!strcmp(file.word, "halves")) {
+            int parts = (int)x[0], edges = (int)x[1];
+            const double *a = x + 3, *b = a + parts * edges;
+            check_halves(line, estimate_by_halves(a, b, parts, edges, (int)x[2]),
+                         b + parts * edges);
+            seen[6]++;
         }
     }
-    estimate alone = jackknife(0.5, (const double[]){0.5}, 1);
-    CHECK_THAT(isinf(alone.low) && isinf(alone.high), "one part says something");
+    estimate alone = by_halves(0.5, 0.5, 0.25, 1);
+    CHECK_THAT(alone.low == 0 && alone.high == 1, "one part says something");
     CHECK_THAT(seen[0] > 20 && seen[1] > 20 && seen[2] > 40 && seen[3] > 8 && seen[4] > 4 &&
-                   seen[5] > 3,
-               "%d rates, %d of Student, %d losses, %d means, %d overlaps, %d jackknives", seen[0],
-               seen[1], seen[2], seen[3], seen[4], seen[5]);
+                   seen[5] > 3 && seen[6] > 5,
+               "%d rates, %d of Student, %d losses, %d means, %d overlaps, %d and %d by halves",
+               seen[0], seen[1], seen[2], seen[3], seen[4], seen[5], seen[6]);
 }
 
 /* ---------------------------------------------------------------- coverage */
@@ -186,6 +237,34 @@ static void cover_means(int n, int kind, int rounds, uint64_t *state) {
                rounds);
 }
 
+/* Of the overlap of two vectors' strongest edges, whose scores differ by a factor e^(apart * normal)
+ * an edge, how many intervals hold its mean over all rounds. */
+static void cover_overlaps(double apart, double noise, uint64_t *state) {
+    enum { ROUNDS = 200, N = 10, EDGES = 60, STRONG = 12 };
+
+    static double x[2][N * EDGES];
+    double truth[2][EDGES], scale[EDGES], mean = 0;
+    estimate found[ROUNDS];
+    int hits = 0;
+    for (int j = 0; j < EDGES; j++) {
+        double size = exp(1.5 * random_normal(state));
+        scale[j] = noise * sqrt(size);
+        for (int k = 0; k < 2; k++)
+            truth[k][j] = size * exp(apart * random_normal(state));
+    }
+    for (int round = 0; round < ROUNDS; round++) {
+        for (int i = 0; i < N * EDGES; i++)
+            for (int k = 0; k < 2; k++)
+                x[k][i] = truth[k][i % EDGES] + scale[i % EDGES] * random_normal(state);
+        found[round] = estimate_by_halves(x[0], x[1], N, EDGES, STRONG);
+        mean += found[round].value / ROUNDS;
+    }
+    for (int round = 0; round < ROUNDS; round++)
+        hits += found[round].low <= mean && found[round].high >= mean;
+    CHECK_THAT(hits >= 0.93 * ROUNDS, "overlaps, apart %g, noise %g: %d of %d", apart, noise, hits,
+               ROUNDS);
+}
+
 static void test_coverage(void) {
     static const world worlds[][2] = {{{0.99, 0.95, 0.02, 0}, {0.99, 0.9, 0.03, 0}},
                                       {{0.99, 0.2, 0.02, 0}, {0.99, 0.4, 0.03, 0}},
@@ -206,6 +285,9 @@ static void test_coverage(void) {
         cover_means(6, kind, 400, &state);
         cover_means(20, kind, 400, &state);
     }
+    cover_overlaps(0.2, 0.5, &state);
+    cover_overlaps(0.4, 2, &state);
+    cover_overlaps(0.6, 1, &state);
 }
 
 /* ---------------------------------------------------------------- losses of cells */
@@ -411,7 +493,7 @@ static void test_verdicts(void) {
     s.findings.judged[DIM].least = s.findings.judged[DIM].largest = NAN;
     VERDICT(conclude_random, "can't be told");
 
-    s.findings.overlap = 0.8;
+    s.findings.overlap = about(0.8, 0.05, 20);
     for (int i = 0; i < METHODS; i++)
         for (int j = 0; j < METHODS; j++)
             s.findings.interchange[i][j] = about(0.85, 0.05, 20);
@@ -425,7 +507,11 @@ static void test_verdicts(void) {
     s.findings.interchange[0][2] = about(0.7, 0.3, 20);
     VERDICT(conclude_interchange, "can't be told");
     s.findings.interchange[0][2] = about(0.85, 0.05, 20);
-    s.findings.overlap = 0.2;
+    s.findings.overlap = about(0.8, 0.1, 20);
+    VERDICT(conclude_interchange, "holds in part");
+    s.findings.overlap = about(0.7, 0.2, 20);
+    VERDICT(conclude_interchange, "can't be told");
+    s.findings.overlap = about(0.2, 0.05, 20);
     VERDICT(conclude_interchange, "fails");
 
     VERDICT(conclude_sparsity, "can't be told"); /* nothing was tried */

@@ -10,10 +10,16 @@ word of a line:
                         and Behavioral Statistics 37, 2012), likewise y; the ratio is Fieller's
     means N M           N + M values of two sides; value low high wider: percentile bootstrap over the
                         values of each side, 2000 draws, widened to Student's distribution
-    jackknife N VALUE   N values without one of N numbers each: low high about VALUE. Of a mean that is
-                        Student's interval (scipy); by squares about their mean otherwise
+    mean N              N numbers: value low high of their mean: Student's interval (scipy), to which that by
+                        halves of the numbers comes down
+    halves N E K        N parts' scores of E edges, of one vector, then of another: value low high of the
+                        overlap of the K strongest edges of each, by its standard deviation over all
+                        halves of the parts (the jackknife that leaves out half of them: Shao and Wu, Annals
+                        of Statistics 17, 1989). The one that leaves out one part gives no width in the first
     overlap D N1 N2 K   log10 P(at least K shared) of random sets of N1 and N2 among D (scipy)
 """
+import itertools
+
 import numpy as np
 from scipy import optimize, stats
 from statsmodels.stats.proportion import proportion_confint
@@ -138,14 +144,49 @@ def overlaps():
         yield f"overlap {d} {n1} {n2} {k} {numbers(np.log10(stats.hypergeom.sf(k - 1, d, n1, n2)))}"
 
 
-def jackknives(rng):
-    for n in (2, 3, 10, 30):
-        x = np.array([float(f"{v:.6g}") for v in rng.normal(.8, .1, n)])
+def by_halves(parts, statistic):
+    """parts [N][...]: value, low and high of a statistic of some of them."""
+    n, r = len(parts), len(parts) // 2
+    halves = [statistic(parts[list(some)]) for some in itertools.combinations(range(n), r)]
+    value, wide = statistic(parts), stats.t.ppf(.975, n - 1) * np.sqrt(np.var(halves) * r / (n - r))
+    return value, max(0, value - wide), min(1, value + wide)
+
+
+def student_means(rng):
+    for n in (2, 3, 7, 10):
+        x = np.array([float(f"{v:.6g}") for v in rng.normal(.5, .05, n)])
         low, high = stats.t.interval(.95, n - 1, x.mean(), stats.sem(x))
-        yield f"jackknife {n} {numbers(x.mean(), *(x.sum() - x) / (n - 1), low, high)}"
+        assert np.allclose(by_halves(x, np.mean), (x.mean(), max(0, low), min(1, high)))
+        yield f"mean {n} {numbers(*x, x.mean(), max(0, low), min(1, high))}"
+
+
+def overlap_of(strong):
+    """Of parts' scores [parts][2][edges]: the share of each vector's `strong` strongest edges that both have."""
+    def overlap(scores):
+        a, b = [set(np.argsort(-np.abs(x))[:strong]) for x in scores.sum(0)]
+        return len(a & b) / strong
+    return overlap
+
+
+def halves(rng):
+    """Two vectors' scores: the same but for a factor an edge, and the parts' noise."""
+    seen = 0
+    for n, edges, strong in ((10, 20, 6), (10, 20, 6), (10, 20, 5), (9, 20, 5), (5, 20, 6), (2, 20, 6)):
+        overlap, width = overlap_of(strong), 1
+        while width:
+            size = rng.exponential(1, edges) ** 2
+            both = size * np.exp(rng.normal(0, .4, (2, edges))) * rng.choice((-1, 1), edges)
+            x = both + size ** .5 * .3 * rng.normal(0, 1, (n, 2, edges))
+            x = np.array([float(f"{v:.4g}") for v in x.ravel()]).reshape(x.shape)
+            without = [overlap(np.delete(x, i, 0)) for i in range(n)]
+            value, low, high = by_halves(x, overlap)
+            width = np.ptp(without) if not seen else 0      # of the jackknife
+            width += high - low < 1e-6                      # a case that says nothing
+        seen += 1
+        yield f"halves {n} {edges} {strong} {numbers(*x[:, 0].ravel(), *x[:, 1].ravel(), value, low, high)}"
 
 
 def intervals_group():
     rng = np.random.default_rng(11)
     return ["# Intervals: see tools/golden_intervals.py.", *rates(), *student(), *losses(rng), *means(rng),
-            *overlaps(), *jackknives(rng)]
+            *overlaps(), *student_means(rng), *halves(rng)]
