@@ -6641,16 +6641,26 @@ steer_status steer_circuit_order(const steer_graph *g, const double *score, uint
     return STEER_OK;
 }
 
-/* The paper's simple selection: the top c edges, pruned, c the least that leaves n. */
+/* The top c edges, pruned; returns how many are left. */
+static int keep_top(const steer_graph *g, const int *order, int c, unsigned char *kept) {
+    memset(kept, 0, edge_cells(g));
+    for (int i = 0; i < c; i++)
+        kept[order[i]] = 1;
+    return prune(g, kept);
+}
+
+/* The paper's simple selection: the top c edges, pruned, c the least that leaves n: with more edges
+ * no fewer are left, so that c is found by halving. */
 static int select_simple(const steer_graph *g, const int *order, int n, unsigned char *kept) {
-    int size = 0;
-    for (int c = min_int(n, g->edges); size < n && c <= g->edges; c++) {
-        memset(kept, 0, edge_cells(g));
-        for (int i = 0; i < c; i++)
-            kept[order[i]] = 1;
-        size = prune(g, kept);
+    int low = min_int(n, g->edges), high = g->edges;
+    while (low < high) {
+        int c = (low + high) / 2;
+        if (keep_top(g, order, c, kept) < n)
+            low = c + 1;
+        else
+            high = c;
     }
-    return size;
+    return keep_top(g, order, low, kept);
 }
 
 /* Greedy: n times the strongest edge that goes on backward from lm_head, or forward from s. */
@@ -6689,7 +6699,6 @@ int steer_circuit_select(const steer_graph *g, const int *order, int n, steer_se
              how);
         return -1;
     }
-    memset(kept, 0, edge_cells(g));
     if (how == STEER_SIMPLE)
         return select_simple(g, order, n, kept);
     return select_greedy(g, order, n, how == STEER_FORWARD, kept);
@@ -11294,7 +11303,7 @@ static steer_status shaded_response(experiment *s) {
 }
 
 /* ---- Circuits. */
-enum { SIMPLE, COMPLEMENT, RANDOM, BACKWARD, FORWARD, AWARE, KINDS };
+enum { SIMPLE, COMPLEMENT, RANDOM, BACKWARD, FORWARD, AWARE, KINDS /* and on: more random ones */ };
 
 static unsigned char *cut_at(experiment *s, int i) {
     return s->cuts + i * graph_size(s);
@@ -11307,13 +11316,16 @@ static int edges_at(const experiment *s, double share) {
 /* A vector's circuit of n edges or a few more into keep, s->order sorted; returns its size, or -1. */
 static int select_edges(experiment *s, const method *x, int kind, int n, unsigned char *keep) {
     const steer_graph *g = &s->t->graph;
-    const double *score = kind == RANDOM ? NULL : edges_of(s->t, x->scores, kind == AWARE);
+    int draw = max_int(0, kind - KINDS);
+    const double *score = NULL;
     steer_selection how = STEER_SIMPLE;
+    if (kind != RANDOM && kind < KINDS)
+        score = edges_of(s->t, x->scores, kind == AWARE);
     if (kind == BACKWARD)
         how = STEER_BACKWARD;
     if (kind == FORWARD)
         how = STEER_FORWARD;
-    if (steer_circuit_order(g, score, SEED, s->order, s->e))
+    if (steer_circuit_order(g, score, SEED + (uint64_t)draw, s->order, s->e))
         return -1;
     return steer_circuit_select(g, s->order, n, how, keep, s->e);
 }
@@ -11325,16 +11337,6 @@ static int cut_circuit(experiment *s, int i, const method *x, int kind, int n) {
     if (edges >= 0 && steer_circuit_cut(&s->t->graph, cut, kind == COMPLEMENT, cut, s->e))
         return -1;
     return edges;
-}
-
-/* Cut i: a random circuit of n edges or a few more; another one for every draw, 0 .. */
-static steer_status cut_at_random(experiment *s, int i, int draw, int n) {
-    const steer_graph *g = &s->t->graph;
-    unsigned char *cut = cut_at(s, i);
-    TRY(steer_circuit_order(g, NULL, SEED + (uint64_t)draw, s->order, s->e));
-    if (steer_circuit_select(g, s->order, min_int(n, g->edges), STEER_SIMPLE, cut, s->e) < 0)
-        return s->e->code;
-    return steer_circuit_cut(g, cut, 0, cut, s->e);
 }
 
 /* Faithfulness of the first n cuts, on the examples that choose or on those that judge. */
@@ -11626,7 +11628,8 @@ static steer_status judge_circuits(experiment *s) {
             if (cut_circuit(s, SIZES + i, &s->vectors[i], SIMPLE, s->vectors[i].edges) < 0)
                 return s->e->code;
         for (int i = 0; i < DRAWS; i++)
-            TRY(cut_at_random(s, random_at + i, i, 2 * s->vectors[DIM].edges));
+            if (cut_circuit(s, random_at + i, x, KINDS + i, 2 * s->vectors[DIM].edges) < 0)
+                return s->e->code;
         TRY(judge_cuts(s, x, 1, random_at + DRAWS, &F));
 
         for (int i = 0; i < SIZES; i++) {

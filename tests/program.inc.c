@@ -1088,8 +1088,8 @@ static void test_whole_paper(void) {
 
     experiment s = {.m = m, .path = "small", .out = &out, .e = &e, .stages = EVERYTHING};
     options o;
-    string line = str("reproduce M --data %s --train 80 --limit 24 --val 16 --map 2 --max-new 12 "
-                      "--pairs 80 --epochs 1 --patch 2 --exact 1 --seeds 2",
+    string line = str("reproduce M --data %s --train 80 --limit 60 --val 16 --map 2 --max-new 12 "
+                      "--pairs 80 --epochs 1 --patch 6 --exact 1 --seeds 2",
                       temporary);
     CHECK_THAT(!understand(line.s, &o, &e), "%s", e.text);
     dice = 30;
