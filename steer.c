@@ -135,8 +135,9 @@
 #elif defined(__ARM_NEON)
 #include <arm_neon.h>
 #endif
-#ifdef __clang__ /* a product and a sum are one rounding only where multiply_add says so */
-#pragma STDC FP_CONTRACT OFF
+#ifdef __clang__ /* which names no macro for -funsafe-math-optimizations and its parts */
+#pragma clang fp reassociate(off)
+#pragma STDC FP_CONTRACT OFF /* one rounding of product and sum only where multiply_add says so */
 #ifdef _OPENMP /* it counts the turns of a taskloop in an unsigned long, and complains of that */
 #pragma clang diagnostic ignored "-Wsign-compare"
 #endif
