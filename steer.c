@@ -13603,20 +13603,23 @@ static steer_status read_arguments(const known_command *c, char **argv, options 
     return check_options(c, o, e);
 }
 
-/* The help of all commands: a line each. */
+enum { HELP_WIDTH = 79 };
+
+/* The help of all commands. */
 static void print_commands(void) {
+    enum { ABOUT = 37 }; /* column */
+
     puts("steer: run a small chat model, steer it, and see why the steering works\n");
     for (const known_command *c = all_commands; c < all_commands + ALL_COMMANDS; c++) {
         string use = str("steer %s %s%s%s%s", c->name, c->arguments, c->required ? " --" : "",
                          c->required ? c->required : "", c->required ? " FILE" : "");
-        printf("  %-34s %s\n", use.s, c->about);
+        printf("  %-34s ", use.s);
+        put_wrapped(stdout, c->about, ABOUT, ABOUT, HELP_WIDTH, 0);
     }
-    puts("\n`steer help COMMAND` or --help: its options; --version. Options stand anywhere, as "
-         "--name VALUE or "
-         "--name=VALUE;\n-- ends them. Exit status: 0 done, 1 failed, 2 not understood.");
+    puts("\n`steer help COMMAND` or --help: its options; --version. Options stand anywhere,\n"
+         "as --name VALUE or --name=VALUE; -- ends them. Exit status: 0 done, 1 failed,\n"
+         "2 not understood.");
 }
-
-enum { HELP_WIDTH = 79 };
 
 static void print_option(const known_option *p) {
     enum { ABOUT = 27 }; /* column */
