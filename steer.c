@@ -14755,9 +14755,11 @@ static steer_status look_for_responses(experiment *s) {
 /* All prompts; where they have responses, the vector is taken over these unless --site says where. */
 static steer_status load_prompts(experiment *s, const options *o) {
     if (o->with) {
-        TRY(load_side(s, HARMFUL, o->with, o));
-        TRY(load_side(s, HARMLESS, o->without, o));
-    } else
+        TRY(of_option("with", load_side(s, HARMFUL, o->with, o), s->e));
+        TRY(of_option("without", load_side(s, HARMLESS, o->without, o), s->e));
+    } else if (o->data)
+        TRY(of_option("data", load_folder(s, o), s->e));
+    else
         TRY(load_folder(s, o));
     TRY(look_for_responses(s));
     if (!s->requested.given && s->responses)
@@ -14781,7 +14783,7 @@ static steer_status read_judge(experiment *s, const char *path) {
     if (!text)
         return s->e->code;
     if (memchr(text, 0, n))
-        return fail(s->e, STEER_EFORMAT, "--judge %s: a zero byte: not a text file", path);
+        return fail(s->e, STEER_EFORMAT, "%s: a zero byte: not a text file", path);
     for (const char *c = text; *c; c++)
         lines += *c == '\n';
     GET(phrases, lines);
@@ -14796,7 +14798,7 @@ static steer_status read_judge(experiment *s, const char *path) {
     }
     if (s->behaviour.n_phrases)
         return STEER_OK;
-    return fail(s->e, STEER_EFORMAT, "--judge %s: no phrases in it; one a line is wanted", path);
+    return fail(s->e, STEER_EFORMAT, "%s: no phrases in it; one a line is wanted", path);
 }
 
 /* The tokens of --first, which stand between commas. */
@@ -14987,7 +14989,7 @@ static steer_status prepare_paper(experiment *s, const options *o) {
     s->freezing_only = !box && s->stages == EVERYTHING && o->patch == UNSET;
     s->scored = !o->with || o->first;
     if (o->judge)
-        TRY(read_judge(s, o->judge));
+        TRY(of_option("judge", read_judge(s, o->judge), s->e));
     if (o->first)
         TRY(read_first(s, o->first));
     TRY(read_request(s, o));
@@ -15357,6 +15359,8 @@ static steer_status run_experiments(const options *o, int stages, const char *pa
             s->path = o->control;
         s->m = open_model(s->path, o, e);
         status = s->m ? prepare_paper(s, o) : e->code;
+        if (s->control_model)
+            status = of_option("control", status, e);
     }
     for (int i = 0; i < n && !status; i++) {
         experiment *s = &all[i];
