@@ -13473,13 +13473,30 @@ static steer_status read_option(const known_command *c, char **argv, options *o,
     return set_option(o, p, argv[1], e);
 }
 
-/* What --positions, --layers, --freeze and --remove say, and whether the vector is where they act. */
-static steer_status check_places(const options *o, steer_error *e) {
-    placed_list lists[2];
+/* Whether the vector is where a freeze or a removal acts. In the prompt nothing is steered by what
+ * acts in the answer; the other way round the answer reads a steered past, but holds no vector that
+ * could be removed. */
+static steer_status check_reach(const char *positions, const placed_list *list, int removal,
+                                steer_error *e) {
     edit_place at = {0, 0};
+    if (positions)
+        read_place(positions, strlen(positions), &at);
+    for (int i = 0; i < list->n && at.part; i++) {
+        int acts = list->item[i].at.part;
+        if (acts && acts != at.part && (removal || acts == STEER_IN_PROMPT))
+            return misused(e, "--positions %.60s: the vector is not where --%s acts", positions,
+                           removal ? "remove" : "freeze");
+    }
+    return STEER_OK;
+}
+
+/* What --positions, --layers, --freeze and --remove say. */
+static steer_status check_places(const options *o, steer_error *e) {
+    placed_list frozen, removed;
+    edit_place at;
     unsigned char has[MAX_BLOCKS];
-    TRY(read_placed(o->freeze, "freeze", freezes, &lists[0], e));
-    TRY(read_placed(o->remove, "remove", removals, &lists[1], e));
+    TRY(read_placed(o->freeze, "freeze", freezes, &frozen, e));
+    TRY(read_placed(o->remove, "remove", removals, &removed, e));
     if (o->positions && !read_place(o->positions, strlen(o->positions), &at))
         return misused(e, "--positions %.60s: all, prompt, answer or first:N is wanted",
                        o->positions);
@@ -13487,17 +13504,8 @@ static steer_status check_places(const options *o, steer_error *e) {
         return misused(e, "--layers %.60s: blocks are wanted, such as 3,5-8", o->layers);
     if (o->n_more && (o->layers || o->site))
         return misused(e, "--%s is for one --vector", o->layers ? "layers" : "site");
-
-    /* In the prompt nothing is steered by what acts in the answer; the other way round the answer
-     * reads a steered past, but holds no vector that could be removed. */
-    for (int removal = 0; removal < 2; removal++)
-        for (int i = 0; i < lists[removal].n && at.part; i++) {
-            int acts = lists[removal].item[i].at.part;
-            if (acts && acts != at.part && (removal || acts == STEER_IN_PROMPT))
-                return misused(e, "--positions %.60s: the vector is not where --%s acts",
-                               o->positions, removal ? "remove" : "freeze");
-        }
-    return STEER_OK;
+    TRY(check_reach(o->positions, &frozen, 0, e));
+    return check_reach(o->positions, &removed, 1, e);
 }
 
 /* What the values rule out, before a model is opened. */
@@ -14570,6 +14578,7 @@ static steer_status chat_command(conversation *x, char *line) {
         placed_list frozen = {.n = 0};
         if (*word && strcmp(word, "off") && read_placed(word, "freeze", freezes, &frozen, s->e))
             return STEER_EARG;
+        TRY(check_reach(x->now.positions, &frozen, 0, s->e));
         if (frozen.n && !adds_vector(&x->now))
             return fail(s->e, STEER_EARG, "nothing to freeze against: /vector FILE");
         if (*word)
@@ -14579,9 +14588,12 @@ static steer_status chat_command(conversation *x, char *line) {
         edit_place at;
         if (*word && !read_place(word, strlen(word), &at))
             return fail(s->e, STEER_EARG, "/positions %.40s: all, prompt, answer or first:N", word);
-        const char *name = copy_text(s, word, strlen(word));
-        if (*word && name)
-            x->now.positions = name;
+        const char *name = *word ? copy_text(s, word, strlen(word)) : x->now.positions;
+        if (*word && !name)
+            return s->e->code;
+        TRY(check_reach(name, &x->frozen, 0, s->e));
+        TRY(check_reach(name, &x->removed, 1, s->e));
+        x->now.positions = name;
         tell_plan(x);
     } else if (!strcmp(line, "/vector") && *word) {
         TRY(chat_vector(x, word));

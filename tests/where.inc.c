@@ -205,9 +205,11 @@ static void test_places(void) {
     CHECK_THAT(
         !run_program(PROGRAM,
                      str("chat weights/tiny-gemma.bin --vector %s/g --layers 2-3", temporary).s,
-                     "/positions first:3\n/freeze v@answer\n/positions never\n/coeff -1\n") &&
+                     "/positions first:3\n/freeze v@answer\n/freeze v@prompt\n/positions "
+                     "never\n/coeff -1\n") &&
             strstr(shown, "blocks 2-3 at the first 3 tokens of the answer)") &&
             strstr(shown, "; values frozen in the answer)") &&
+            strstr(shown, "the vector is not where --freeze acts") &&
             strstr(shown, "(/positions never: all, prompt, answer") &&
             strstr(shown, "subtracted at blocks 2-3"),
         "%s", shown);
