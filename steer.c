@@ -9011,6 +9011,8 @@ typedef struct {
         *added;        /* [n_added] what is added where options say how; n_added 0: v alone, */
     int n_added;       /* in its block at all positions */
     const char *where; /* it is added then, in words */
+    const steer_edit *changes; /* [n_changes] what options freeze or remove */
+    int n_changes;
 
     /* The vectors of all methods for that site. */
     method vectors[METHODS];
@@ -9019,6 +9021,7 @@ typedef struct {
     int more_seeds;                 /* behind the first */
     trained_vector *trained;        /* [1 + more_seeds][METHODS]; NULL: nothing is trained */
     condition plain[2];             /* the unsteered model on the test prompts */
+    condition changed[2];           /* the steered one, under what is asked for; n 0: nothing */
     condition control[CONTROLS][2]; /* random vectors, on the first n_control of them */
 
     /* Patching and circuits. */
@@ -9382,23 +9385,26 @@ static steer_status read_jobs(experiment *s, steer_job *jobs, int n, double *sum
 }
 
 /* The plan of a condition. Where options say how the vector is added, its edit stands for all of these;
- * of another vector, a random one, there is a row for each. */
+ * of another vector, a random one, there is a row for each. What they freeze or remove is last. */
 static steer_status set_plan(experiment *s, condition *x) {
     const steer_edit *own = x->edits.edits;
     steer_edit *all;
-    int n = s->n_added;
+    int changes = x == s->changed || x == s->changed + 1 ? s->n_changes : 0;
+    int n = x->edits.n && own->kind == STEER_ADD ? s->n_added : 0, rest = x->edits.n - (n > 0);
     x->plan = (steer_plan){own, x->edits.n};
-    if (!n || !x->edits.n || own->kind != STEER_ADD)
+    if (!n && !changes)
         return STEER_OK;
-    GET(all, n + x->edits.n);
+    GET(all, n + rest + changes);
     for (int i = 0; i < n; i++) {
         all[i] = s->added[i];
         all[i].coeff *= own->coeff / s->v.coeff; /* 1 or -1 */
         if (own->v != s->v.v)
             all[i].v = own->v + (size_t)i * s->v.d;
     }
-    memcpy(all + n, own + 1, sizeof *own * (x->edits.n - 1));
-    x->plan = (steer_plan){all, n + x->edits.n - 1};
+    memcpy(all + n, own + x->edits.n - rest, sizeof *own * rest);
+    for (int i = 0; i < changes; i++)
+        all[n + rest + i] = s->changes[i];
+    x->plan = (steer_plan){all, n + rest + changes};
     return STEER_OK;
 }
 
@@ -10219,7 +10225,8 @@ static const paper_rates paper_steering[] = {
     {"", HARMFUL, "unsteered", 1.00, 0.98},     {"", HARMLESS, "unsteered", 0.01, 0.00},
     {"", HARMFUL, "steered -", 0.20, 0.15},     {"", HARMLESS, "steered +", 1.00, 0.97},
     {"", HARMFUL, "ablated to zero", NAN, NAN}, {"", HARMLESS, "ablated to zero", NAN, NAN},
-    {"", HARMFUL, "ablated to mean", NAN, NAN}, {"", HARMLESS, "ablated to mean", NAN, NAN}};
+    {"", HARMFUL, "ablated to mean", NAN, NAN}, {"", HARMLESS, "ablated to mean", NAN, NAN},
+    {"", HARMFUL, "-, as asked", NAN, NAN},     {"", HARMLESS, "+, as asked", NAN, NAN}};
 
 /* The points of refusal that steering moves in the paper: the mean of both directions and models. */
 static double paper_most(void) {
@@ -10229,6 +10236,7 @@ static double paper_most(void) {
     return 100 * (harmful + harmless) / 4;
 }
 
+/* name NULL: rows more of the table before. */
 static void conditions_table(experiment *s, const char *name, const char *title, const condition *x,
                              const paper_rates *rows, int n) {
     const wording *words = wording_of(s->out);
@@ -10239,7 +10247,8 @@ static void conditions_table(experiment *s, const char *name, const char *title,
                               {"coherent", 2},      {"perplexity", 1},
                               {"repeats", 2},       {compared ? "paper's Gemma" : NULL, 2},
                               {"paper's Llama", 2}, {0}};
-    open_table(s->out, name, title, columns);
+    if (name)
+        open_table(s->out, name, title, columns);
     for (int i = 0; i < n; i++, x++, rows++) {
         estimate w = wilson(x->n_refused, condition_size(x));
         ROW(s->out, str("%s%s %s", rows->before, words->side[rows->side], rows->after).s,
@@ -10331,15 +10340,17 @@ static steer_status keep_answers(experiment *s, const condition x[2], const char
 }
 
 static steer_status steering_table(experiment *s) {
+    edit_list steered = add_vector(s, s->v.v, s->v.coeff);
     condition conditions[8 + 2 * CONTROLS];
     size_t size = (size_t)s->v.d * max_int(1, s->n_added);
     int one = !s->n_beside && !s->v.every; /* direction, which can be ablated */
     float *random;
     GET(random, mul(CONTROLS, size));
     begin_work(s, WORK_STEERING,
-               8 * s->test[0].n + 2 * CONTROLS * min_int(s->n_control, s->test[0].n));
+               (s->n_changes ? 10 : 8) * s->test[0].n +
+                   2 * CONTROLS * min_int(s->n_control, s->test[0].n));
     both(s->test, s->n_test, unsteered, conditions);
-    both(s->test, s->n_test, add_vector(s, s->v.v, s->v.coeff), conditions + 2);
+    both(s->test, s->n_test, steered, conditions + 2);
     both(s->test, one ? s->n_test : 0, ablate(s->v.v, NULL), conditions + 4);
     both(s->test, one && s->v.keep ? s->n_test : 0, ablate(s->v.v, s->v.keep), conditions + 6);
     for (int i = 0; i < CONTROLS; i++) {
@@ -10347,7 +10358,9 @@ static steer_status steering_table(experiment *s) {
         random_control(s, i, v);
         both(s->test, s->n_control, add_vector(s, v, s->v.coeff), conditions + 8 + 2 * i);
     }
+    both(s->test, s->n_changes ? s->n_test : 0, steered, s->changed);
     TRY(answer(s, conditions, 8 + 2 * CONTROLS, s->read));
+    TRY(answer(s, s->changed, 2, s->read));
     memcpy(s->control, conditions + 8, sizeof s->control);
     const wording *words = wording_of(s->out);
     string title =
@@ -10356,6 +10369,7 @@ static steer_status steering_table(experiment *s) {
             steered_at(s).s, s->v.coeff, words->share, CONTROLS);
     int shown = s->v.keep ? 8 : 6;
     conditions_table(s, "steering", title.s, conditions, paper_steering, one ? shown : 4);
+    conditions_table(s, NULL, NULL, s->changed, paper_steering + 8, s->n_changes ? 2 : 0);
     control_rows(s);
     if (conditions[HARMFUL].refused < 0.1)
         say(s->out,
@@ -10556,6 +10570,8 @@ static steer_status freezing_table(experiment *s) {
         direction_row(s, whole ? frozen_parts[i].name : in_parts[i - PARTS_FROZEN].name,
                       frozen + 2 * i);
     }
+    if (s->n_changes)
+        direction_row(s, "as asked", s->changed);
     return STEER_OK;
 }
 
@@ -12951,10 +12967,10 @@ static const known_option all_options[] = {
     {"coeff", "A", REAL, AT_FIELD(coeff), -1e6, 1e6, NAN, FOR_TALK | FOR_EXPERIMENTS,
      "the vector is multiplied by this (otherwise by its file's or model's coefficient, which the "
      "numbers in the file do not hold); + induces the behaviour, - bypasses it"},
-    {"freeze", "LIST", TEXT, AT_FIELD(freeze), 0, 0, 0, FOR_TALK,
+    {"freeze", "LIST", TEXT, AT_FIELD(freeze), 0, 0, 0, FOR_PLACES,
      "what is read from the unsteered run: some of qk,v,mlp, each everywhere or, as in "
      "qk@prompt,v@answer, where --positions says"},
-    {"remove", "LIST", TEXT, AT_FIELD(remove), 0, 0, 0, FOR_TALK,
+    {"remove", "LIST", TEXT, AT_FIELD(remove), 0, 0, 0, FOR_PLACES,
      "what loses the vector's direct image: some of svv,mlp-direct; @ as with --freeze"},
     {"positions", "WHERE", TEXT, AT_FIELD(positions), 0, 0, 0, FOR_PLACES,
      "where the vector acts: all; prompt; answer, the tokens that are generated; first:N, the "
@@ -13163,6 +13179,8 @@ static const char reproduce_notes[] =
     "takes one model, no site is looked for and nothing is trained. --kl-min is for the KL "
     "metrics, --exact for the logit metric. On a terminal tables show the columns that fit; a file "
     "or a pipe gets all, and so does the report.";
+static const char asked_notes[] =
+    "What --freeze and --remove name is one plan; rows called \"as asked\" are steered under it.";
 static const char edge_notes[] = "--kl-min is for the KL metrics, --exact for the logit metric.";
 static const known_command all_commands[] = {
     {"info", "MODEL", FOR_INFO, 1, 1, NULL, 0, command_info,
@@ -13176,9 +13194,9 @@ static const known_command all_commands[] = {
     {"vector", "MODEL", FOR_VECTOR, 1, 1, "out", TRAIN, command_paper, "make a steering vector",
      vector_notes},
     {"evaluate", "MODEL", FOR_EVALUATE, 1, 1, "vector", 0, command_paper,
-     "how often the behaviour shows, steered and ablated (Table 2)", NULL},
+     "how often the behaviour shows, steered and ablated (Table 2)", asked_notes},
     {"freeze", "MODEL", FOR_FREEZE, 1, 1, "vector", FREEZE, command_paper,
-     "what steering loses when parts are frozen (Table 1)", NULL},
+     "what steering loses when parts are frozen (Table 1)", asked_notes},
     {"patch", "MODEL", FOR_PATCH, 1, 1, "vector", PATCH, command_paper,
      "scores of every edge (section 4)", edge_notes},
     {"circuit", "MODEL", FOR_CIRCUIT, 1, 1, "vector", CIRCUIT, command_paper,
@@ -13449,7 +13467,7 @@ static steer_status read_option(const known_command *c, char **argv, options *o,
     int places = p->commands == FOR_PLACES || (again && p->kind == INPUTS);
     const char *why = "";
     if (places && c->bit & FOR_EDGES)
-        why = ": its graph is of one vector, added in one block at all positions";
+        why = ": its graph is of one vector, added in one block at all positions, and no more";
     if (!(p->commands & c->bit))
         return misused(e, "`steer %s` does not use --%s%s", c->name, p->name, why);
     if (again && !several)
@@ -14957,6 +14975,7 @@ static void plan_work(experiment *s, const options *o) {
     }
     if (!train || s->requested.method != DIM)
         w[WORK_STEERING] = (8 * (n + read) + 2 * CONTROLS * (fmin(n, s->n_control) + read)) * one;
+    w[WORK_STEERING] *= s->n_changes ? 1.25 : 1;
     if (scored && whole)
         w[WORK_MAP] = s->map * (2 + (box ? 3 : 1) * sites) * one; /* few sites of others steer */
     int trains = whole || (train && s->requested.method != DIM);
@@ -14978,12 +14997,16 @@ static void plan_work(experiment *s, const options *o) {
 
 /* The vectors of evaluate and freeze, and how they are added where that is not as it is by default. */
 static steer_status place_vectors(experiment *s, const options *o) {
-    placed_list nothing;
+    placed_list frozen, removed;
     steer_plan plan;
-    TRY(read_plan(s, o, &nothing, &nothing));
+    TRY(read_plan(s, o, &frozen, &removed));
+    TRY(plan_of_options(s, o, &frozen, &removed, &plan));
+    s->n_changes = frozen.n + removed.n;
+    plan.n -= s->n_changes;
+    if (s->n_changes)
+        s->changes = plan.edits + plan.n;
     if (!o->positions && !o->layers && !s->n_beside && !s->v.every)
         return STEER_OK;
-    TRY(plan_of_options(s, o, NULL, NULL, &plan));
     string where = where_added(s, o);
     s->where = copy_text(s, where.s, strlen(where.s));
     if (!s->where)
