@@ -135,8 +135,9 @@
 #elif defined(__ARM_NEON)
 #include <arm_neon.h>
 #endif
-#ifdef __clang__ /* a product and a sum are one rounding only where multiply_add says so */
-#pragma STDC FP_CONTRACT OFF
+#ifdef __clang__ /* which names no macro for -funsafe-math-optimizations and its parts */
+#pragma clang fp reassociate(off)
+#pragma STDC FP_CONTRACT OFF /* one rounding of product and sum only where multiply_add says so */
 #ifdef _OPENMP /* it counts the turns of a taskloop in an unsigned long, and complains of that */
 #pragma clang diagnostic ignored "-Wsign-compare"
 #endif
@@ -9019,6 +9020,8 @@ typedef struct {
         *added;        /* [n_added] what is added where options say how; n_added 0: v alone, */
     int n_added;       /* in its block at all positions */
     const char *where; /* it is added then, in words */
+    const steer_edit *changes; /* [n_changes] what options freeze or remove */
+    int n_changes;
 
     /* The vectors of all methods for that site. */
     method vectors[METHODS];
@@ -9027,6 +9030,7 @@ typedef struct {
     int more_seeds;                 /* behind the first */
     trained_vector *trained;        /* [1 + more_seeds][METHODS]; NULL: nothing is trained */
     condition plain[2];             /* the unsteered model on the test prompts */
+    condition changed[2];           /* the steered one, under what is asked for; n 0: nothing */
     condition control[CONTROLS][2]; /* random vectors, on the first n_control of them */
 
     /* Patching and circuits. */
@@ -9400,23 +9404,26 @@ static steer_status read_jobs(experiment *s, steer_job *jobs, int n, double *sum
 }
 
 /* The plan of a condition. Where options say how the vector is added, its edit stands for all of these;
- * of another vector, a random one, there is a row for each. */
+ * of another vector, a random one, there is a row for each. What they freeze or remove is last. */
 static steer_status set_plan(experiment *s, condition *x) {
     const steer_edit *own = x->edits.edits;
     steer_edit *all;
-    int n = s->n_added;
+    int changes = x == s->changed || x == s->changed + 1 ? s->n_changes : 0;
+    int n = x->edits.n && own->kind == STEER_ADD ? s->n_added : 0, rest = x->edits.n - (n > 0);
     x->plan = (steer_plan){own, x->edits.n};
-    if (!n || !x->edits.n || own->kind != STEER_ADD)
+    if (!n && !changes)
         return STEER_OK;
-    GET(all, n + x->edits.n);
+    GET(all, n + rest + changes);
     for (int i = 0; i < n; i++) {
         all[i] = s->added[i];
         all[i].coeff *= own->coeff / s->v.coeff; /* 1 or -1 */
         if (own->v != s->v.v)
             all[i].v = own->v + (size_t)i * s->v.d;
     }
-    memcpy(all + n, own + 1, sizeof *own * (x->edits.n - 1));
-    x->plan = (steer_plan){all, n + x->edits.n - 1};
+    memcpy(all + n, own + x->edits.n - rest, sizeof *own * rest);
+    for (int i = 0; i < changes; i++)
+        all[n + rest + i] = s->changes[i];
+    x->plan = (steer_plan){all, n + rest + changes};
     return STEER_OK;
 }
 
@@ -10237,7 +10244,8 @@ static const paper_rates paper_steering[] = {
     {"", HARMFUL, "unsteered", 1.00, 0.98},     {"", HARMLESS, "unsteered", 0.01, 0.00},
     {"", HARMFUL, "steered -", 0.20, 0.15},     {"", HARMLESS, "steered +", 1.00, 0.97},
     {"", HARMFUL, "ablated to zero", NAN, NAN}, {"", HARMLESS, "ablated to zero", NAN, NAN},
-    {"", HARMFUL, "ablated to mean", NAN, NAN}, {"", HARMLESS, "ablated to mean", NAN, NAN}};
+    {"", HARMFUL, "ablated to mean", NAN, NAN}, {"", HARMLESS, "ablated to mean", NAN, NAN},
+    {"", HARMFUL, "-, as asked", NAN, NAN},     {"", HARMLESS, "+, as asked", NAN, NAN}};
 
 /* The points of refusal that steering moves in the paper: the mean of both directions and models. */
 static double paper_most(void) {
@@ -10247,6 +10255,7 @@ static double paper_most(void) {
     return 100 * (harmful + harmless) / 4;
 }
 
+/* name NULL: rows more of the table before. */
 static void conditions_table(experiment *s, const char *name, const char *title, const condition *x,
                              const paper_rates *rows, int n) {
     const wording *words = wording_of(s->out);
@@ -10257,7 +10266,8 @@ static void conditions_table(experiment *s, const char *name, const char *title,
                               {"coherent", 2},      {"perplexity", 1},
                               {"repeats", 2},       {compared ? "paper's Gemma" : NULL, 2},
                               {"paper's Llama", 2}, {0}};
-    open_table(s->out, name, title, columns);
+    if (name)
+        open_table(s->out, name, title, columns);
     for (int i = 0; i < n; i++, x++, rows++) {
         estimate w = wilson(x->n_refused, condition_size(x));
         ROW(s->out, str("%s%s %s", rows->before, words->side[rows->side], rows->after).s,
@@ -10349,15 +10359,17 @@ static steer_status keep_answers(experiment *s, const condition x[2], const char
 }
 
 static steer_status steering_table(experiment *s) {
+    edit_list steered = add_vector(s, s->v.v, s->v.coeff);
     condition conditions[8 + 2 * CONTROLS];
     size_t size = (size_t)s->v.d * max_int(1, s->n_added);
     int one = !s->n_beside && !s->v.every; /* direction, which can be ablated */
     float *random;
     GET(random, mul(CONTROLS, size));
     begin_work(s, WORK_STEERING,
-               8 * s->test[0].n + 2 * CONTROLS * min_int(s->n_control, s->test[0].n));
+               (s->n_changes ? 10 : 8) * s->test[0].n +
+                   2 * CONTROLS * min_int(s->n_control, s->test[0].n));
     both(s->test, s->n_test, unsteered, conditions);
-    both(s->test, s->n_test, add_vector(s, s->v.v, s->v.coeff), conditions + 2);
+    both(s->test, s->n_test, steered, conditions + 2);
     both(s->test, one ? s->n_test : 0, ablate(s->v.v, NULL), conditions + 4);
     both(s->test, one && s->v.keep ? s->n_test : 0, ablate(s->v.v, s->v.keep), conditions + 6);
     for (int i = 0; i < CONTROLS; i++) {
@@ -10365,7 +10377,9 @@ static steer_status steering_table(experiment *s) {
         random_control(s, i, v);
         both(s->test, s->n_control, add_vector(s, v, s->v.coeff), conditions + 8 + 2 * i);
     }
+    both(s->test, s->n_changes ? s->n_test : 0, steered, s->changed);
     TRY(answer(s, conditions, 8 + 2 * CONTROLS, s->read));
+    TRY(answer(s, s->changed, 2, s->read));
     memcpy(s->control, conditions + 8, sizeof s->control);
     const wording *words = wording_of(s->out);
     string title =
@@ -10374,6 +10388,7 @@ static steer_status steering_table(experiment *s) {
             steered_at(s).s, s->v.coeff, words->share, CONTROLS);
     int shown = s->v.keep ? 8 : 6;
     conditions_table(s, "steering", title.s, conditions, paper_steering, one ? shown : 4);
+    conditions_table(s, NULL, NULL, s->changed, paper_steering + 8, s->n_changes ? 2 : 0);
     control_rows(s);
     if (conditions[HARMFUL].refused < 0.1)
         say(s->out,
@@ -10574,6 +10589,8 @@ static steer_status freezing_table(experiment *s) {
         direction_row(s, whole ? frozen_parts[i].name : in_parts[i - PARTS_FROZEN].name,
                       frozen + 2 * i);
     }
+    if (s->n_changes)
+        direction_row(s, "as asked", s->changed);
     return STEER_OK;
 }
 
@@ -12948,10 +12965,10 @@ static const known_option all_options[] = {
     {"coeff", "A", REAL, AT_FIELD(coeff), -1e6, 1e6, NAN, FOR_TALK | FOR_EXPERIMENTS,
      "the vector is multiplied by this (otherwise by its file's or model's coefficient, which the "
      "numbers in the file do not hold); + induces the behaviour, - bypasses it"},
-    {"freeze", "LIST", TEXT, AT_FIELD(freeze), 0, 0, 0, FOR_TALK,
+    {"freeze", "LIST", TEXT, AT_FIELD(freeze), 0, 0, 0, FOR_PLACES,
      "what is read from the unsteered run: some of qk,v,mlp, each everywhere or, as in "
      "qk@prompt,v@answer, where --positions says"},
-    {"remove", "LIST", TEXT, AT_FIELD(remove), 0, 0, 0, FOR_TALK,
+    {"remove", "LIST", TEXT, AT_FIELD(remove), 0, 0, 0, FOR_PLACES,
      "what loses the vector's direct image: some of svv,mlp-direct; @ as with --freeze"},
     {"positions", "WHERE", TEXT, AT_FIELD(positions), 0, 0, 0, FOR_PLACES,
      "where the vector acts: all; prompt; answer, the tokens that are generated; first:N, the "
@@ -13160,6 +13177,8 @@ static const char reproduce_notes[] =
     "takes one model, no site is looked for and nothing is trained. --kl-min is for the KL "
     "metrics, --exact for the logit metric. On a terminal tables show the columns that fit; a file "
     "or a pipe gets all, and so does the report.";
+static const char asked_notes[] =
+    "What --freeze and --remove name is one plan; rows called \"as asked\" are steered under it.";
 static const char edge_notes[] = "--kl-min is for the KL metrics, --exact for the logit metric.";
 static const known_command all_commands[] = {
     {"info", "MODEL", FOR_INFO, 1, 1, NULL, 0, command_info,
@@ -13173,9 +13192,9 @@ static const known_command all_commands[] = {
     {"vector", "MODEL", FOR_VECTOR, 1, 1, "out", TRAIN, command_paper, "make a steering vector",
      vector_notes},
     {"evaluate", "MODEL", FOR_EVALUATE, 1, 1, "vector", 0, command_paper,
-     "how often the behaviour shows, steered and ablated (Table 2)", NULL},
+     "how often the behaviour shows, steered and ablated (Table 2)", asked_notes},
     {"freeze", "MODEL", FOR_FREEZE, 1, 1, "vector", FREEZE, command_paper,
-     "what steering loses when parts are frozen (Table 1)", NULL},
+     "what steering loses when parts are frozen (Table 1)", asked_notes},
     {"patch", "MODEL", FOR_PATCH, 1, 1, "vector", PATCH, command_paper,
      "scores of every edge (section 4)", edge_notes},
     {"circuit", "MODEL", FOR_CIRCUIT, 1, 1, "vector", CIRCUIT, command_paper,
@@ -13446,7 +13465,7 @@ static steer_status read_option(const known_command *c, char **argv, options *o,
     int places = p->commands == FOR_PLACES || (again && p->kind == INPUTS);
     const char *why = "";
     if (places && c->bit & FOR_EDGES)
-        why = ": its graph is of one vector, added in one block at all positions";
+        why = ": its graph is of one vector, added in one block at all positions, and no more";
     if (!(p->commands & c->bit))
         return misused(e, "`steer %s` does not use --%s%s", c->name, p->name, why);
     if (again && !several)
@@ -13470,13 +13489,30 @@ static steer_status read_option(const known_command *c, char **argv, options *o,
     return set_option(o, p, argv[1], e);
 }
 
-/* What --positions, --layers, --freeze and --remove say, and whether the vector is where they act. */
-static steer_status check_places(const options *o, steer_error *e) {
-    placed_list lists[2];
+/* Whether the vector is where a freeze or a removal acts. In the prompt nothing is steered by what
+ * acts in the answer; the other way round the answer reads a steered past, but holds no vector that
+ * could be removed. */
+static steer_status check_reach(const char *positions, const placed_list *list, int removal,
+                                steer_error *e) {
     edit_place at = {0, 0};
+    if (positions)
+        read_place(positions, strlen(positions), &at);
+    for (int i = 0; i < list->n && at.part; i++) {
+        int acts = list->item[i].at.part;
+        if (acts && acts != at.part && (removal || acts == STEER_IN_PROMPT))
+            return misused(e, "--positions %.60s: the vector is not where --%s acts", positions,
+                           removal ? "remove" : "freeze");
+    }
+    return STEER_OK;
+}
+
+/* What --positions, --layers, --freeze and --remove say. */
+static steer_status check_places(const options *o, steer_error *e) {
+    placed_list frozen, removed;
+    edit_place at;
     unsigned char has[MAX_BLOCKS];
-    TRY(read_placed(o->freeze, "freeze", freezes, &lists[0], e));
-    TRY(read_placed(o->remove, "remove", removals, &lists[1], e));
+    TRY(read_placed(o->freeze, "freeze", freezes, &frozen, e));
+    TRY(read_placed(o->remove, "remove", removals, &removed, e));
     if (o->positions && !read_place(o->positions, strlen(o->positions), &at))
         return misused(e, "--positions %.60s: all, prompt, answer or first:N is wanted",
                        o->positions);
@@ -13484,17 +13520,8 @@ static steer_status check_places(const options *o, steer_error *e) {
         return misused(e, "--layers %.60s: blocks are wanted, such as 3,5-8", o->layers);
     if (o->n_more && (o->layers || o->site))
         return misused(e, "--%s is for one --vector", o->layers ? "layers" : "site");
-
-    /* In the prompt nothing is steered by what acts in the answer; the other way round the answer
-     * reads a steered past, but holds no vector that could be removed. */
-    for (int removal = 0; removal < 2; removal++)
-        for (int i = 0; i < lists[removal].n && at.part; i++) {
-            int acts = lists[removal].item[i].at.part;
-            if (acts && acts != at.part && (removal || acts == STEER_IN_PROMPT))
-                return misused(e, "--positions %.60s: the vector is not where --%s acts",
-                               o->positions, removal ? "remove" : "freeze");
-        }
-    return STEER_OK;
+    TRY(check_reach(o->positions, &frozen, 0, e));
+    return check_reach(o->positions, &removed, 1, e);
 }
 
 /* What the values rule out, before a model is opened. */
@@ -13600,20 +13627,23 @@ static steer_status read_arguments(const known_command *c, char **argv, options 
     return check_options(c, o, e);
 }
 
-/* The help of all commands: a line each. */
+enum { HELP_WIDTH = 79 };
+
+/* The help of all commands. */
 static void print_commands(void) {
+    enum { ABOUT = 37 }; /* column */
+
     puts("steer: run a small chat model, steer it, and see why the steering works\n");
     for (const known_command *c = all_commands; c < all_commands + ALL_COMMANDS; c++) {
         string use = str("steer %s %s%s%s%s", c->name, c->arguments, c->required ? " --" : "",
                          c->required ? c->required : "", c->required ? " FILE" : "");
-        printf("  %-34s %s\n", use.s, c->about);
+        printf("  %-34s ", use.s);
+        put_wrapped(stdout, c->about, ABOUT, ABOUT, HELP_WIDTH, 0);
     }
-    puts("\n`steer help COMMAND` or --help: its options; --version. Options stand anywhere, as "
-         "--name VALUE or "
-         "--name=VALUE;\n-- ends them. Exit status: 0 done, 1 failed, 2 not understood.");
+    puts("\n`steer help COMMAND` or --help: its options; --version. Options stand anywhere,\n"
+         "as --name VALUE or --name=VALUE; -- ends them. Exit status: 0 done, 1 failed,\n"
+         "2 not understood.");
 }
-
-enum { HELP_WIDTH = 79 };
 
 static void print_option(const known_option *p) {
     enum { ABOUT = 27 }; /* column */
@@ -14564,6 +14594,7 @@ static steer_status chat_command(conversation *x, char *line) {
         placed_list frozen = {.n = 0};
         if (*word && strcmp(word, "off") && read_placed(word, "freeze", freezes, &frozen, s->e))
             return STEER_EARG;
+        TRY(check_reach(x->now.positions, &frozen, 0, s->e));
         if (frozen.n && !adds_vector(&x->now))
             return fail(s->e, STEER_EARG, "nothing to freeze against: /vector FILE");
         if (*word)
@@ -14573,9 +14604,12 @@ static steer_status chat_command(conversation *x, char *line) {
         edit_place at;
         if (*word && !read_place(word, strlen(word), &at))
             return fail(s->e, STEER_EARG, "/positions %.40s: all, prompt, answer or first:N", word);
-        const char *name = copy_text(s, word, strlen(word));
-        if (*word && name)
-            x->now.positions = name;
+        const char *name = *word ? copy_text(s, word, strlen(word)) : x->now.positions;
+        if (*word && !name)
+            return s->e->code;
+        TRY(check_reach(name, &x->frozen, 0, s->e));
+        TRY(check_reach(name, &x->removed, 1, s->e));
+        x->now.positions = name;
         tell_plan(x);
     } else if (!strcmp(line, "/vector") && *word) {
         TRY(chat_vector(x, word));
@@ -14749,9 +14783,11 @@ static steer_status look_for_responses(experiment *s) {
 /* All prompts; where they have responses, the vector is taken over these unless --site says where. */
 static steer_status load_prompts(experiment *s, const options *o) {
     if (o->with) {
-        TRY(load_side(s, HARMFUL, o->with, o));
-        TRY(load_side(s, HARMLESS, o->without, o));
-    } else
+        TRY(of_option("with", load_side(s, HARMFUL, o->with, o), s->e));
+        TRY(of_option("without", load_side(s, HARMLESS, o->without, o), s->e));
+    } else if (o->data)
+        TRY(of_option("data", load_folder(s, o), s->e));
+    else
         TRY(load_folder(s, o));
     TRY(look_for_responses(s));
     if (!s->requested.given && s->responses)
@@ -14775,7 +14811,7 @@ static steer_status read_judge(experiment *s, const char *path) {
     if (!text)
         return s->e->code;
     if (memchr(text, 0, n))
-        return fail(s->e, STEER_EFORMAT, "--judge %s: a zero byte: not a text file", path);
+        return fail(s->e, STEER_EFORMAT, "%s: a zero byte: not a text file", path);
     for (const char *c = text; *c; c++)
         lines += *c == '\n';
     GET(phrases, lines);
@@ -14790,7 +14826,7 @@ static steer_status read_judge(experiment *s, const char *path) {
     }
     if (s->behaviour.n_phrases)
         return STEER_OK;
-    return fail(s->e, STEER_EFORMAT, "--judge %s: no phrases in it; one a line is wanted", path);
+    return fail(s->e, STEER_EFORMAT, "%s: no phrases in it; one a line is wanted", path);
 }
 
 /* The tokens of --first, which stand between commas. */
@@ -14937,6 +14973,7 @@ static void plan_work(experiment *s, const options *o) {
     }
     if (!train || s->requested.method != DIM)
         w[WORK_STEERING] = (8 * (n + read) + 2 * CONTROLS * (fmin(n, s->n_control) + read)) * one;
+    w[WORK_STEERING] *= s->n_changes ? 1.25 : 1;
     if (scored && whole)
         w[WORK_MAP] = s->map * (2 + (box ? 3 : 1) * sites) * one; /* few sites of others steer */
     int trains = whole || (train && s->requested.method != DIM);
@@ -14958,12 +14995,16 @@ static void plan_work(experiment *s, const options *o) {
 
 /* The vectors of evaluate and freeze, and how they are added where that is not as it is by default. */
 static steer_status place_vectors(experiment *s, const options *o) {
-    placed_list nothing;
+    placed_list frozen, removed;
     steer_plan plan;
-    TRY(read_plan(s, o, &nothing, &nothing));
+    TRY(read_plan(s, o, &frozen, &removed));
+    TRY(plan_of_options(s, o, &frozen, &removed, &plan));
+    s->n_changes = frozen.n + removed.n;
+    plan.n -= s->n_changes;
+    if (s->n_changes)
+        s->changes = plan.edits + plan.n;
     if (!o->positions && !o->layers && !s->n_beside && !s->v.every)
         return STEER_OK;
-    TRY(plan_of_options(s, o, NULL, NULL, &plan));
     string where = where_added(s, o);
     s->where = copy_text(s, where.s, strlen(where.s));
     if (!s->where)
@@ -14981,7 +15022,7 @@ static steer_status prepare_paper(experiment *s, const options *o) {
     s->freezing_only = !box && s->stages == EVERYTHING && o->patch == UNSET;
     s->scored = !o->with || o->first;
     if (o->judge)
-        TRY(read_judge(s, o->judge));
+        TRY(of_option("judge", read_judge(s, o->judge), s->e));
     if (o->first)
         TRY(read_first(s, o->first));
     TRY(read_request(s, o));
@@ -15351,6 +15392,8 @@ static steer_status run_experiments(const options *o, int stages, const char *pa
             s->path = o->control;
         s->m = open_model(s->path, o, e);
         status = s->m ? prepare_paper(s, o) : e->code;
+        if (s->control_model)
+            status = of_option("control", status, e);
     }
     for (int i = 0; i < n && !status; i++) {
         experiment *s = &all[i];

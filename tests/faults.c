@@ -233,7 +233,9 @@ static const struct command {
      ALL_OF_IT},
     {"in-memory", "generate " M " a~cake --no-mmap --max-new 2", "", ALL_OF_IT},
     {"chat", "chat " M " --vector IN/v",
-     "a cake\n/coeff 1\n/freeze v\n/vector IN/v\n/compare\n/status\nagain\n/reset\n", ALL_OF_IT},
+     "a cake\n/coeff 1\n/freeze v\n/positions prompt\n/vector IN/v\n"
+     "/compare\n/status\nagain\n/reset\n",
+     ALL_OF_IT},
     {"vector",
      "vector " M " --out OUT/v"
      " --data IN --train 2 --site 3,-1",
@@ -250,7 +252,8 @@ static const struct command {
      "vector " M " --method ntp --out OUT/v --pairs 8 --epochs 1 --data IN --train 8 "
      "--limit 1 --max-new 24",
      "", ALL_OF_IT},
-    {"evaluate", "evaluate " M " --vector IN/v" STUDY "--report OUT/r", "", ALL_OF_IT},
+    {"evaluate", "evaluate " M " --vector IN/v --freeze qk@prompt" STUDY "--report OUT/r", "",
+     ALL_OF_IT},
     {"freeze", "freeze " M " --vector IN/v" STUDY "--json", "", ALL_OF_IT},
     {"patch", "patch " M " --vector IN/v" PATCHED "--store OUT/store", "", CONTINUED},
     {"circuit", "circuit " M " --vector IN/v" PATCHED "--out OUT/c", "", ALL_OF_IT},

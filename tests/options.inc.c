@@ -339,8 +339,14 @@ static int mentions(const char *text, const char *name) {
     return 0;
 }
 
+static void check_width(const char *command) {
+    for (const char *s = shown; *s; s += strcspn(s, "\n") + (s[strcspn(s, "\n")] == '\n'))
+        CHECK_THAT(strcspn(s, "\n") < 80, "help %s: a line is too long: %.90s", command, s);
+}
+
 static void test_help(void) {
     CHECK_THAT(!run_program(PROGRAM, "help", "") && !*complained, "help: %s", complained);
+    check_width("");
     for (const known_command *c = all_commands; c < all_commands + ALL_COMMANDS; c++)
         CHECK_THAT(strstr(shown, str("\n  steer %s ", c->name).s), "no %s in the help", c->name);
     for (const known_command *c = all_commands; c < all_commands + ALL_COMMANDS; c++) {
@@ -356,8 +362,7 @@ static void test_help(void) {
             int listed = strstr(shown, str("\n  --%s ", p->name).s) != NULL;
             CHECK_THAT(used == listed, "help %s and --%s", c->name, p->name);
         }
-        for (const char *s = shown; *s; s += strcspn(s, "\n") + (s[strcspn(s, "\n")] == '\n'))
-            CHECK_THAT(strcspn(s, "\n") < 80, "help %s: a line is too long: %.90s", c->name, s);
+        check_width(c->name);
     }
     CHECK_THAT(run_program(PROGRAM, "help genrate", "") == 2 && strstr(complained, "generate?"),
                "%s", complained);

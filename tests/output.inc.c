@@ -731,9 +731,12 @@ static void test_behaviour(void) {
     write_bytes(in_temporary("blank"), " \n\r\n", 4);
     static const refused_command refused[] = {
         {1, "--with %s/three --without %s/four", "3 prompts; 4 or more are wanted"},
-        {1, "--with %s/no --without %s/four", "/no: "},
+        {1, "--with %s/no --without %s/four", "vector: --with: "},
+        {1, "--with %s/four --without %s/no", "vector: --without: "},
+        {1, "--data %s/no", "vector: --data: "},
+        {1, "--with %s/four --without %s/four --judge %s/no", "vector: --judge: "},
         {1, "--with %s/with.jsonl --without %s/four", "2 of 4 train prompts have a response"},
-        {1, "--with %s/four --without %s/four --judge %s/blank", "--judge"},
+        {1, "--with %s/four --without %s/four --judge %s/blank", "--judge: "},
         {1, "--with %s/four --without %s/four", "the same on both sides"},
         {2, "--with %s/four --without %s/four --site 1,0", "the prompts have none"},
         {2, "--with %s/four --without %s/four --first \"I,As an AI\"",
@@ -745,6 +748,10 @@ static void test_behaviour(void) {
         CHECK_THAT(status == refused[i].status && strstr(complained, refused[i].word), "%s: %d, %s",
                    rest.s, status, complained);
     }
+    line = str("reproduce weights/tiny-gemma.bin --quick --control %s/no", t);
+    CHECK_THAT(run_program(PROGRAM, line.s, "") == 1 &&
+                   strstr(complained, "reproduce: --control: "),
+               "%s", complained);
     line = str("reproduce %s --site auto", data.s);
     CHECK_THAT(run_program(PROGRAM, line.s, "") == 2 && strstr(complained, "--first"), "%s",
                complained);

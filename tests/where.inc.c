@@ -205,9 +205,11 @@ static void test_places(void) {
     CHECK_THAT(
         !run_program(PROGRAM,
                      str("chat weights/tiny-gemma.bin --vector %s/g --layers 2-3", temporary).s,
-                     "/positions first:3\n/freeze v@answer\n/positions never\n/coeff -1\n") &&
+                     "/positions first:3\n/freeze v@answer\n/freeze v@prompt\n/positions "
+                     "never\n/coeff -1\n") &&
             strstr(shown, "blocks 2-3 at the first 3 tokens of the answer)") &&
             strstr(shown, "; values frozen in the answer)") &&
+            strstr(shown, "the vector is not where --freeze acts") &&
             strstr(shown, "(/positions never: all, prompt, answer") &&
             strstr(shown, "subtracted at blocks 2-3"),
         "%s", shown);
@@ -227,13 +229,19 @@ static void test_placed_experiments(void) {
         {"--positions first:100", "--positions answer", "harmless steered +", 1},
         {"", "--layers 2-4", "harmless steered +", 0},
         {"--coeff 2", "--coeff 2 --positions answer", "harmless steered +", 0},
-        {"--coeff 2 --positions prompt", "--coeff 2 --positions answer", "harmless random +", 0}};
+        {"--coeff 2 --positions prompt", "--coeff 2 --positions answer", "harmless random +", 0},
+        {"--freeze v", "--freeze v@prompt,v@answer", "harmless +, as asked", 1},
+        {"--remove svv", "--layers 1 --remove svv@prompt,svv@answer", "harmful -, as asked", 1},
+        {"--freeze v@prompt", "--freeze v@answer", "harmless +, as asked", 0}};
 
     static const struct {
         const char *command, *more, *words;
     } wrong[] = {{"patch", "--positions answer", "does not use --positions: its graph is of one"},
                  {"reproduce", "--layers 3", "does not use --layers: its graph is of one vector"},
                  {"circuit", "--vector v", "--vector is given twice: its graph is of one vector"},
+                 {"patch", "--freeze qk", "does not use --freeze: its graph is of one vector"},
+                 {"evaluate", "--remove svv@end", "--remove svv@end: wanted is a list of svv,"},
+                 {"freeze", "--freeze v@prompt --positions answer", "not where --freeze acts"},
                  {"freeze", "--layers 6", "has blocks 0 to 5"},
                  {"evaluate", "--positions last", "--positions last: all, prompt"},
                  {"evaluate", "--layers 3 --vector v", "one --vector"}};
@@ -280,11 +288,19 @@ static void test_placed_experiments(void) {
     /* Freezing, without faithfulness; and the directions of several blocks, of which none alone can
      * be ablated. */
     string freeze = str("freeze %s --limit 4 --max-new 8 --patch 1", model.s);
-    CHECK_THAT(!run_program(PROGRAM, str("%s --positions prompt", freeze.s).s, "") &&
-                   strstr(shown, "block 1 in the prompt, coefficient 1") &&
-                   strstr(shown, "faithfulness is not measured") &&
-                   !strstr(shown, "Freezing by position") && strstr(shown, "\nSVV removed"),
-               "%s%s", complained, shown);
+    CHECK_THAT(
+        !run_program(PROGRAM, str("%s --positions prompt --freeze v@prompt", freeze.s).s, "") &&
+            strstr(shown, "block 1 in the prompt, coefficient 1") &&
+            strstr(shown, "faithfulness is not measured") &&
+            !strstr(shown, "Freezing by position") && strstr(shown, "\nSVV removed"),
+        "%s%s", complained, shown);
+    const char *directions = strstr(shown, "\nLoss in points by direction");
+    for (int k = 0; k < 2 && directions; k++)
+        said[k] = rows_from(directions, k ? "as asked" : "OV frozen in the prompt", 1);
+    size_t label = strlen("OV frozen in the prompt");
+    CHECK_THAT(directions && strlen(said[1].s) > label &&
+                   !strcmp(said[0].s + label, said[1].s + label),
+               "%s", shown);
     steer_model *m = open_or_fail("weights/tiny-gemma.bin");
     steer_vector v = {0};
     steer_error e = {0};
