@@ -23,7 +23,9 @@ steer: steer.c steer.h Makefile
 # The library, without the program, for other languages: tools/steer.py is Python's. And both, with the
 # header, where others look for them: make install PREFIX=$HOME/.local (a package's root is DESTDIR).
 PREFIX ?= /usr/local
-LIBRARY = libsteer.$(if $(filter Darwin,$(shell uname -s)),dylib,$(if $(findstring NT,$(shell uname -s)),dll,so))
+TARGET := $(shell $(CC) -dumpmachine)
+is = $(strip $(foreach name,$(1),$(findstring $(name),$(TARGET))))
+LIBRARY = libsteer.$(if $(call is,darwin macos),dylib,$(if $(call is,windows mingw),dll,so))
 lib: $(LIBRARY)
 $(LIBRARY): steer.c steer.h Makefile
 	$(CC) $(FLAGS) $(WARN) $(FRAME) -shared -fPIC -DSTEER_NO_MAIN steer.c -lm -o $(LIBRARY)

@@ -4,6 +4,7 @@
  *
  *     cc -O3 -march=native -fopenmp steer.c -lm -o steer      the program
  *     cc -O3 -DSTEER_NO_MAIN -c steer.c                       the library; steer.h is its interface
+ *     zig cc -target x86_64-windows-gnu -O3 steer.c -o steer.exe      for Windows; for macOS alike
  *
  * A steering vector s is a direction in the residual stream: the mean over harmful prompts minus
  * the mean over harmless ones. Added at the input of one block it makes a model refuse what is
@@ -109,27 +110,242 @@
 #include <stdlib.h>
 #include <string.h>
 #include <time.h>
-#include <unistd.h>
+
+/* ---- The operating system: all that this file asks of it beyond the C library. Files are opened,
+ * read, written, cut, synced, replaced, removed and asked for by the names of POSIX; what maps a
+ * file, locks one, tells it from others or takes its path apart, reads the clock, asks a terminal or
+ * a pipe, takes signals and tells what the process took are the functions here. WebAssembly maps no
+ * file and knows no owner, mode or second descriptor: each is refused. On Windows paths, arguments
+ * and the screen are UTF-8 and files are bytes; owners, modes, links, a pipe's reader and what the
+ * process took are not asked there. */
 #include <fcntl.h>
 #include <sys/stat.h>
+#include <unistd.h>
 #ifndef STEER_NO_MAIN
+#include <signal.h>
+#endif
+#if defined __wasi__ || defined _WIN32
+#define fchown(...) (-1)
+#define fchmod(...) (-1)
+#endif
+#ifdef __wasi__
+#define dup(...) (-1)
+#define map_bytes(fd, size) NULL
+#define unmap_bytes(bytes, size) ((void)0)
+#elif defined _WIN32
+#include <io.h>
+#define WIN32_LEAN_AND_MEAN
+#define NOUSER
+#include <windows.h>
+#include <shellapi.h>
+#undef FAILED
+#undef IN
+#undef TEXT
+#undef far
+#undef near
+
+enum { O_NONBLOCK = 0, O_CLOEXEC = O_NOINHERIT, O_NOCTTY = 0, F_GETFL = 0 };
+
+#define S_ISSOCK(mode) 0
+#define aligned_alloc(alignment, size) malloc(size)
+#define readlink(...) (-1)
+#define fcntl(...) (-1)
+#define fsync _commit
+#define open(path, ...) _wopen(wide(path).s, O_BINARY | __VA_ARGS__)
+#define stat(path, st) wstat(wide(path).s, st)
+#define access(path, how) _waccess(wide(path).s, how)
+#define unlink(path) _wunlink(wide(path).s)
+#define rename(a, b) status_of(MoveFileExW(wide(a).s, wide(b).s, MOVEFILE_REPLACE_EXISTING))
+#define pread(fd, to, n, at) (_lseeki64(fd, at, SEEK_SET) < 0 ? -1 : read(fd, to, n))
+#define pwrite(fd, from, n, at) (_lseeki64(fd, at, SEEK_SET) < 0 ? -1 : write(fd, from, n))
+
+typedef struct {
+    wchar_t s[4096];
+} wide_path;
+
+static inline wide_path wide(const char *path) { /* "": too long, or no UTF-8 */
+    wide_path x;
+    if (!MultiByteToWideChar(CP_UTF8, MB_ERR_INVALID_CHARS, path, -1, x.s, sizeof x.s / 2))
+        *x.s = 0;
+    return x;
+}
+
+static inline int status_of(int done) {
+    errno = EACCES;
+    return done ? 0 : -1;
+}
+
+static inline HANDLE handle_of(int fd) {
+    return (HANDLE)_get_osfhandle(fd);
+}
+
+static inline void *map_bytes(int fd, size_t size) {
+    HANDLE mapping = CreateFileMappingW(handle_of(fd), NULL, PAGE_READONLY, 0, 0, NULL);
+    void *bytes = MapViewOfFile(mapping, FILE_MAP_READ, 0, 0, size);
+    CloseHandle(mapping);
+    errno = EIO;
+    return bytes;
+}
+
+static inline void unmap_bytes(void *bytes, size_t size) {
+    (void)size;
+    UnmapViewOfFile(bytes);
+}
+#else
+#include <sys/mman.h>
+
+static inline void *map_bytes(int fd, size_t size) { /* NULL: errno says why not */
+    void *bytes = mmap(NULL, size, PROT_READ, MAP_PRIVATE, fd, 0);
+    return bytes == MAP_FAILED ? NULL : bytes;
+}
+
+static inline void unmap_bytes(void *bytes, size_t size) {
+    munmap(bytes, size);
+}
+#endif
+
+/* The slash before a path's last part; NULL: it has no folder. */
+static inline const char *last_slash(const char *path) {
+    const char *slash = strrchr(path, '/');
+#ifdef _WIN32
+    const char *other = strrchr(slash ? slash : path, '\\');
+    slash = other ? other : slash;
+#endif
+    return slash;
+}
+
+#ifndef STEER_NO_MAIN
+static double seconds(void) {
+    struct timespec t;
+    clock_gettime(CLOCK_MONOTONIC, &t);
+    return (double)t.tv_sec + 1e-9 * (double)t.tv_nsec;
+}
+
+typedef void signal_handler(int);
+
+#ifdef _WIN32
+enum { SIGHUP = SIGBREAK };
+
+#define take_signal signal /* for one time: a second Ctrl-C ends the program */
+#define processor_and_memory(...) ((void)0)
+#define is_unread(file) 0
+/* a byte far behind the end, as one that is locked can't be read */
+#define lock_file(fd) status_of(LockFile(handle_of(fd), 0, 1 << 30, 1, 0))
+
+static int same_file(const char *path, int fd) { /* with its number all else is equal */
+    BY_HANDLE_FILE_INFORMATION x, y;
+    int other = open(path, O_RDONLY);
+    if (other < 0)
+        return -1;
+    int known = GetFileInformationByHandle(handle_of(fd), &x) &&
+                GetFileInformationByHandle(handle_of(other), &y);
+    close(other);
+    return known && !memcmp(&x, &y, sizeof x);
+}
+
+static int columns_of(int fd) {
+    CONSOLE_SCREEN_BUFFER_INFO x;
+    return GetConsoleScreenBufferInfo(handle_of(fd), &x) ? x.dwSize.X : 0;
+}
+
+static ssize_t getline(char **line, size_t *room, FILE *f) { /* of at most a megabyte */
+    if (!*line)
+        *line = malloc(*room = 1 << 20);
+    return *line && fgets(*line, (int)*room, f) ? (ssize_t)strlen(*line) : -1;
+}
+
+/* Standard files are bytes; the screen and the arguments (unless the C library took a * of them for
+ * a pattern) become UTF-8. */
+static void begin_program(int argc, char **argv) {
+    int n = 0;
+    wchar_t **typed = CommandLineToArgvW(GetCommandLineW(), &n);
+    for (int fd = 0; fd < 3; fd++)
+        _setmode(fd, O_BINARY);
+    SetConsoleCP(CP_UTF8);
+    SetConsoleOutputCP(CP_UTF8);
+    SetConsoleMode(handle_of(2), ENABLE_PROCESSED_OUTPUT | ENABLE_VIRTUAL_TERMINAL_PROCESSING);
+    for (int i = 0; i < argc && n == argc; i++) {
+        int size = 3 * (int)wcslen(typed[i]) + 1;
+        char *text = malloc(size);
+        if (text && WideCharToMultiByte(CP_UTF8, 0, typed[i], -1, text, size, NULL, NULL))
+            argv[i] = text;
+    }
+}
+#else
 #include <poll.h>
 #include <sys/ioctl.h>
 #include <sys/resource.h>
-#include <signal.h>
+
+static signal_handler *take_signal(int number, signal_handler *handler) { /* what took it before */
+    struct sigaction action = {.sa_handler = handler}, before;
+    sigemptyset(&action.sa_mask);
+    sigaction(number, &action, &before);
+    return before.sa_handler;
+}
+
+/* Of this process: seconds of all processors; the most bytes that were resident. They stay as they
+ * are where they are not known. */
+static void processor_and_memory(double *processor, double *memory) {
+    struct rusage x;
+    if (getrusage(RUSAGE_SELF, &x))
+        return;
+    *processor = (double)(x.ru_utime.tv_sec + x.ru_stime.tv_sec) +
+                 1e-6 * (double)(x.ru_utime.tv_usec + x.ru_stime.tv_usec);
+#ifdef __APPLE__
+    *memory = (double)x.ru_maxrss;
+#else
+    *memory = 1024 * (double)x.ru_maxrss;
 #endif
-#ifndef __wasi__
-#include <sys/mman.h>
-#else /* WebAssembly maps no file and knows no owner, mode or second descriptor: each is refused */
-#define PROT_READ 0
-#define MAP_PRIVATE 0
-#define MAP_FAILED NULL
-#define mmap(...) MAP_FAILED
-#define munmap(...) ((void)0)
-#define fchown(...) (-1)
-#define fchmod(...) (-1)
-#define dup(...) (-1)
+}
+
+/* Is it known that nobody reads an output any more? */
+static int is_unread(FILE *f) {
+    struct pollfd end = {fileno(f), 0, 0};
+    return poll(&end, 1, 0) > 0 && end.revents & (POLLERR | POLLHUP);
+}
+
+static int columns_of(int fd) { /* 0: not known */
+    struct winsize size;
+    return ioctl(fd, TIOCGWINSZ, &size) ? 0 : size.ws_col;
+}
+
+/* Is what stands under a path the file that is open? -1: errno says why not even that is known. */
+static int same_file(const char *path, int fd) {
+    struct stat a, b;
+    if (stat(path, &a) || fstat(fd, &b))
+        return -1;
+    return a.st_dev == b.st_dev && a.st_ino == b.st_ino;
+}
+
+/* 0: a file is locked for writing; or the process that has locked it; or -1, and errno says why not.
+ * A record lock, not flock's: it tells who holds it. Closing any descriptor of the file drops it. */
+static long lock_file(int fd) {
+    const struct flock all = {.l_type = F_WRLCK, .l_whence = SEEK_SET};
+    while (fcntl(fd, F_SETLK, &all)) {
+        struct flock held = all;
+        if (errno == EINTR)
+            continue;
+        if ((errno != EACCES && errno != EAGAIN) || fcntl(fd, F_GETLK, &held))
+            return -1;
+        if (held.l_type != F_UNLCK) /* else it ended just now */
+            return held.l_pid;
+    }
+    return 0;
+}
+
+/* Whoever closed one of the three standard files must not have it become a model or a store; what
+ * is read or written there fails. A closed pipe is an error like others, see flush_output. */
+static void begin_program(int argc, char **argv) {
+    (void)argc;
+    (void)argv;
+    for (int fd = 0; fd < 3; fd++)
+        if (fcntl(fd, F_GETFD) < 0)
+            (void)!open("/dev/null", fd ? O_RDONLY : O_WRONLY);
+    signal(SIGPIPE, SIG_IGN);
+}
 #endif
+#endif
+
 #if defined(__AVX512F__) || defined(__FMA__)
 #include <immintrin.h>
 #elif defined(__ARM_NEON)
@@ -973,7 +1189,7 @@ steer_model *steer_open_memory(const void *bytes, size_t size, const char *name,
 
 static void release_bytes(void *bytes, size_t size, int owned) {
     if (owned == MAPPED)
-        munmap(bytes, size);
+        unmap_bytes(bytes, size);
     if (owned == COPIED)
         free(bytes);
 }
@@ -1003,8 +1219,8 @@ static void *copy_file(int fd, const char *path, size_t size, steer_error *e) {
 }
 
 static void *map_file(int fd, const char *path, size_t size, steer_error *e) {
-    void *bytes = mmap(NULL, size, PROT_READ, MAP_PRIVATE, fd, 0);
-    if (bytes != MAP_FAILED)
+    void *bytes = map_bytes(fd, size);
+    if (bytes)
         return bytes;
     if (errno == ENOMEM)
         fail(e, STEER_ENOMEM, "%s: no memory to map it", path);
@@ -3780,7 +3996,7 @@ static int follow_links(char path[PATH_BYTES]) { /* 0: errno says why not */
         ssize_t n = readlink(path, target, sizeof target);
         if (n < 0)
             return 1; /* no link, or nothing: whoever opens it will say */
-        const char *slash = strrchr(path, '/');
+        const char *slash = last_slash(path);
         size_t folder = *target == '/' || !slash ? 0 : slash + 1 - path;
         if (folder + n >= PATH_BYTES)
             return because(ENAMETOOLONG);
@@ -3793,7 +4009,7 @@ static int follow_links(char path[PATH_BYTES]) { /* 0: errno says why not */
 /* Make the part of an output, with the mode and, where that is allowed, the owner of the old file,
  * if there is one. */
 static int open_part(output *o, const struct stat *old) { /* 0: errno says why not */
-    const char *slash = strrchr(o->path, '/'), *name = slash ? slash + 1 : o->path;
+    const char *slash = last_slash(o->path), *name = slash ? slash + 1 : o->path;
     mode_t mode = old ? old->st_mode & 0777 : 0666;
     if (!*name)
         return because(*o->path ? EISDIR : ENOENT);
@@ -4013,8 +4229,7 @@ static size_t direction_floats(const steer_vector *v) {
 }
 
 static vector_header header_of(const steer_vector *v) {
-    vector_header h = {"STEERVEC",
-                       STEER_VECTOR_FORMAT,
+    vector_header h = {.version = STEER_VECTOR_FORMAT,
                        .d = v->d,
                        .layers = v->layers,
                        .layer = v->layer,
@@ -4025,6 +4240,7 @@ static vector_header header_of(const steer_vector *v) {
                        .identity = v->identity,
                        .several = v->every != NULL,
                        .keepless = v->keep == NULL};
+    memcpy(h.magic, "STEERVEC", sizeof h.magic);
     memcpy(h.method, v->method, sizeof h.method);
     memcpy(h.model, v->model, sizeof h.model);
     return h;
@@ -7201,9 +7417,7 @@ static steer_status flush_output(FILE *f, steer_error *e) {
     if (!fflush(f) && !ferror(f))
         return STEER_OK;
     int code = errno; /* 0: an earlier write failed, and its reason is forgotten */
-    struct pollfd end = {fileno(f), 0, 0};
-    int unread = code == EPIPE || (poll(&end, 1, 0) > 0 && end.revents & (POLLERR | POLLHUP));
-    if (unread)
+    if (code == EPIPE || is_unread(f))
         return fail(e, UNREAD, "standard output: nobody reads it any more");
     return fail(e, STEER_EIO, "standard output can't be written: %s",
                 code ? strerror(code) : "a write failed");
@@ -7217,7 +7431,7 @@ static const int ending_signals[] = {SIGINT, SIGTERM, SIGHUP};
 enum { ENDING_SIGNALS = sizeof ending_signals / sizeof *ending_signals };
 
 typedef struct {
-    struct sigaction before[ENDING_SIGNALS];
+    signal_handler *before[ENDING_SIGNALS];
 } held_signals;
 
 static volatile sig_atomic_t waiting_signal; /* 0: none */
@@ -7227,15 +7441,13 @@ static void catch_signal(int signal_number) {
 }
 
 static void hold_signals(held_signals *held) {
-    struct sigaction action = {.sa_handler = catch_signal};
-    sigemptyset(&action.sa_mask);
     for (int i = 0; i < ENDING_SIGNALS; i++)
-        sigaction(ending_signals[i], &action, &held->before[i]);
+        held->before[i] = take_signal(ending_signals[i], catch_signal);
 }
 
 static void release_signals(const held_signals *held) {
     for (int i = 0; i < ENDING_SIGNALS; i++)
-        sigaction(ending_signals[i], &held->before[i], NULL);
+        take_signal(ending_signals[i], held->before[i]);
     int signal_number = waiting_signal;
     waiting_signal = 0;
     if (signal_number)
@@ -7369,15 +7581,8 @@ static void type_rest(typewriter *w) { /* that no character is made of any more 
 enum { SCREEN = 80 }; /* columns, where it is not known */
 
 static int screen_width(int fd) {
-    struct winsize size;
-    int known = !ioctl(fd, TIOCGWINSZ, &size) && size.ws_col > 0;
-    return known ? max_int(size.ws_col, 20) : SCREEN;
-}
-
-static double seconds(void) {
-    struct timespec t;
-    clock_gettime(CLOCK_MONOTONIC, &t);
-    return (double)t.tv_sec + 1e-9 * (double)t.tv_nsec;
+    int columns = columns_of(fd);
+    return columns > 0 ? max_int(columns, 20) : SCREEN;
 }
 
 /* PROGRESS of a command over all its models, on standard error where that is a terminal. The work of
@@ -7495,17 +7700,9 @@ typedef struct {
 
 /* This process, until now; runs 1. */
 static resources spent_until_now(void) {
-    struct rusage x;
-    if (getrusage(RUSAGE_SELF, &x))
-        return (resources){seconds(), NAN, NAN, 1};
-    double processor = (double)(x.ru_utime.tv_sec + x.ru_stime.tv_sec) +
-                       1e-6 * (double)(x.ru_utime.tv_usec + x.ru_stime.tv_usec);
-#ifdef __APPLE__
-    const double unit = 1;
-#else
-    const double unit = 1024;
-#endif
-    return (resources){seconds(), processor, unit * (double)x.ru_maxrss, 1};
+    resources x = {seconds(), NAN, NAN, 1};
+    processor_and_memory(&x.processor, &x.memory);
+    return x;
 }
 
 /* A model of a report, and what was done with it. */
@@ -8372,11 +8569,12 @@ static steer_status next_record(const records *r, off_t at, off_t size, unsigned
     for (; size - at >= (off_t)sizeof(record_head); at += (off_t)(n - sizeof magic + 1)) {
         n = size - at < SEARCHED ? (size_t)(size - at) : SEARCHED;
         TRY(read_bytes(r, at, window, n, e));
-        const unsigned char *hit = window, *end = window + n;
-        while ((hit = memmem(hit, end - hit, &magic, sizeof magic))) {
-            off_t here = at + (hit++ - window);
+        for (size_t i = 0; i <= n - sizeof magic; i++) {
+            off_t here = at + (off_t)i;
             stored x = {.at = 0};
             int state;
+            if (memcmp(window + i, &magic, sizeof magic))
+                continue;
             TRY(inspect(r, here, size, window + SEARCHED, &x, &state, e));
             *heads += state != GOOD && x.at;
             if (state != GOOD)
@@ -8569,29 +8767,18 @@ static void close_records(records *r) {
 
 /* ---- Opening a store. */
 
-/* A record lock, not flock's: it tells who holds it. Closing any descriptor of the file drops it,
- * so nothing opens a store twice. */
+/* Closing any descriptor of the file drops its lock, so nothing opens a store twice. */
 static steer_status lock_store(const records *r, steer_error *e) {
-    const struct flock all = {.l_type = F_WRLCK, .l_whence = SEEK_SET};
-    struct flock held = all;
-    while (fcntl(r->fd, F_SETLK, &all)) {
-        if (errno == EINTR)
-            continue;
-        held = all;
-        if ((errno != EACCES && errno != EAGAIN) || fcntl(r->fd, F_GETLK, &held))
-            return fail(e, STEER_EIO, "%s: can't be locked: %s; keep the store on a local disk",
-                        r->path, strerror(errno));
-        if (held.l_type != F_UNLCK) /* else it ended just now */
-            return fail(e, STEER_EIO,
-                        "%s: process %ld is writing this store: wait for its end, or "
-                        "give another file",
-                        r->path, (long)held.l_pid);
-    }
+    long holder = lock_file(r->fd);
+    if (holder < 0)
+        return fail(e, STEER_EIO,
+                    "%s: can't be locked: %s; a store has one writer, and is on a local disk",
+                    r->path, strerror(errno));
+    if (holder)
+        return fail(e, STEER_EIO,
+                    "%s: process %ld is writing this store: wait for its end, or give another file",
+                    r->path, holder);
     return STEER_OK;
-}
-
-static int same_file(const struct stat *a, const struct stat *b) {
-    return a->st_dev == b->st_dev && a->st_ino == b->st_ino;
 }
 
 /* How a store is opened: to be written, and made if there is none; to be read; to be read where it
@@ -8602,7 +8789,6 @@ static steer_status open_store_file(records *r, const char *path, int how, struc
                                     steer_error *e) {
     int flags = (how == OWN ? O_RDWR | O_CREAT : O_RDONLY) | O_CLOEXEC;
     for (;;) {
-        struct stat named;
         r->fd = open(path, flags | O_NONBLOCK | O_NOCTTY, 0666); /* a pipe's open would wait */
         if (r->fd < 0)
             return io_failure(path, "", e);
@@ -8616,10 +8802,10 @@ static steer_status open_store_file(records *r, const char *path, int how, struc
             return STEER_OK;
         TRY(lock_store(r, e));
         /* Before the lock was ours, its holder may have put another file in this one's place. */
-        int gone = stat(path, &named);
-        if ((gone && errno != ENOENT) || fstat(r->fd, st))
+        int same = same_file(path, r->fd);
+        if ((same < 0 && errno != ENOENT) || fstat(r->fd, st))
             return io_failure(path, "", e);
-        r->locked = !gone && same_file(st, &named);
+        r->locked = same > 0;
         if (r->locked)
             return STEER_OK;
         close(r->fd);
@@ -14678,7 +14864,7 @@ static steer_status command_chat(experiment *s, const options *o) {
 
 /* Where a file of this project is: beside the program, else in the folder where it runs. */
 static string beside(const char *program, const char *name) {
-    const char *slash = program ? strrchr(program, '/') : NULL;
+    const char *slash = program ? last_slash(program) : NULL;
     string path = str("%.*s%s", slash ? (int)(slash + 1 - program) : 0, program, name);
     int found = strlen(path.s) + 1 < sizeof path.s && (!access(path.s, R_OK) || errno != ENOENT);
     return found ? path : str("%s", name);
@@ -14687,14 +14873,15 @@ static string beside(const char *program, const char *name) {
 /* Are these the harmless test prompts that stand in the box? */
 static steer_status is_of_box(const char *program, const char *path, int *is, steer_error *e) {
     string box = beside(program, "weights/harmless-test.txt");
-    struct stat a, b;
-    *is = 0;
-    if (stat(box.s, &a))
-        return errno == ENOENT || errno == ENOTDIR ? STEER_OK : io_failure(box.s, "", e);
-    if (stat(path, &b))
+    int fd = open(path, O_RDONLY | O_NONBLOCK | O_CLOEXEC);
+    if (fd < 0)
         return io_failure(path, "", e);
-    *is = same_file(&a, &b);
-    return STEER_OK;
+    int same = same_file(box.s, fd);
+    int failed = same < 0 && errno != ENOENT && errno != ENOTDIR;
+    steer_status s = failed ? io_failure(box.s, "", e) : STEER_OK;
+    close(fd);
+    *is = same > 0;
+    return s;
 }
 
 /* DIR/harmful_train.jsonl or DIR/harmful-train.txt, ...; DIR by default the model's own folder. */
@@ -14703,7 +14890,7 @@ static steer_status load_folder(experiment *s, const options *o) {
     static const char *const splits[] = {"train", "val", "test"};
     steer_prompts *const sets[] = {s->train, s->val, s->test};
     const int limits[] = {(int)o->train, 0, (int)o->limit};
-    const char *model = s->path, *slash = strrchr(model, '/');
+    const char *model = s->path, *slash = last_slash(model);
     const char *dir = slash ? model : ".";
     int n = slash ? (int)(slash - dir) : 1; /* bytes of its name */
     if (o->data) {
@@ -15183,8 +15370,7 @@ static steer_status copy_records(records *to, const records *from, progress *bar
 /* A part's records. One that is --out itself has nothing to add, and its lock must stay. */
 static steer_status merge_part(records *to, const records *out, const char *path, int how,
                                progress *bar, steer_error *e) {
-    struct stat given, own;
-    if (!stat(path, &given) && !fstat(out->fd, &own) && same_file(&given, &own))
+    if (same_file(path, out->fd) > 0)
         return STEER_OK;
     records from = {.path = NULL};
     steer_status s = open_records(&from, path, how, e);
@@ -15226,23 +15412,29 @@ static steer_status command_merge(const options *o, progress *bar, steer_error *
         !follow_links(made))
         *made = 0;
     steer_status s = open_records(&out, o->out, OWN, e);
+    size_t count = 0;
+    int locked = out.locked;
     if (!s) {
         warn_of_damage(&out, OWN);
         if (!open_output(&file, o->out, WHOLE))
             s = io_failure(o->out, "can't be written: ", e);
         else
             s = write_merged(o, &file, &out, &merged, bar, e);
+        count = merged.count;
+        close_records(&merged);
+#ifdef _WIN32 /* where no open file is replaced: whoever opens this one now makes the merge fail */
+        close_records(&out);
+#endif
         if (!close_output(&file, !s) && !s)
             s = io_failure(o->out, "can't be written: ", e);
     }
     wipe_progress(bar);
-    if (s && *made && out.locked)
+    if (s && *made && locked)
         unlink(made); /* and nobody else's */
     if (!s) {
         put_text(stdout, o->out, 0);
-        printf(": %zu records\n", merged.count);
+        printf(": %zu records\n", count);
     }
-    close_records(&merged);
     close_records(&out);
     release_signals(&held);
     return s;
@@ -15438,9 +15630,9 @@ static steer_status run_command(const known_command *c, options *o, steer_error 
                   .prompts = {o->with, o->without}};
     const char *epoch = getenv("SOURCE_DATE_EPOCH"); /* as for builds that one can repeat */
     time_t now = epoch ? (time_t)strtoll(epoch, NULL, 10) : time(NULL);
-    struct tm utc;
-    if (gmtime_r(&now, &utc))
-        strftime(out.date, sizeof out.date, "%Y-%m-%dT%H:%M:%SZ", &utc);
+    const struct tm *utc = gmtime(&now);
+    if (utc)
+        strftime(out.date, sizeof out.date, "%Y-%m-%dT%H:%M:%SZ", utc);
     out.seconds = -1;
     char *page = NULL;
     int whole = c->bit == FOR_REPRODUCE;
@@ -15474,14 +15666,6 @@ static steer_status end_output(steer_error *e) {
     if (!fclose(stdout))
         return STEER_OK;
     return fail(e, STEER_EIO, "standard output can't be written: %s", strerror(errno));
-}
-
-/* Whoever closed one of the three standard files must not have it become a model or a store; what
- * is read or written there fails. */
-static void hold_standard_files(void) {
-    for (int fd = 0; fd < 3; fd++)
-        if (fcntl(fd, F_GETFD) < 0)
-            (void)!open("/dev/null", fd ? O_RDONLY : O_WRONLY);
 }
 
 /* ---- Threads. How many compute: --threads; else OMP_NUM_THREADS; else the processors that this
@@ -15672,14 +15856,13 @@ static steer_status obey(const known_command *c, int argc, char **argv, steer_er
 
 int main(int argc, char **argv) {
     steer_error e = {0}, late = {0};
+    begin_program(argc, argv);
     const char *name = argc > 1 ? argv[1] : "";
     const known_command *c = command_called(name);
     steer_status s = STEER_OK;
     int asks = 0; /* for help */
     for (int i = 2; i < argc && strcmp(argv[i], "--"); i++)
         asks |= !strcmp(argv[i], "--help") || !strcmp(argv[i], "-h");
-    hold_standard_files();
-    signal(SIGPIPE, SIG_IGN); /* a closed pipe is an error like others, see flush_output */
 
     if (!strcmp(name, "--version") || !strcmp(name, "version"))
         print_version();
