@@ -5969,6 +5969,11 @@ steer_tracer *steer_tracer_new(const steer_model *m, int layer, int max, int ans
 
 /* ---- Runs of an example. */
 
+/* Whether a plan (or NULL) reads another run. */
+static int reads_twin(const steer_plan *p) {
+    return plan_has(p, STEER_CUT) || plan_has(p, STEER_FREEZE);
+}
+
 /* One run of an example on streams 0 .., stream i under plans[i], which has its hits in hits[i],
  * with twin 0 if it needs one. */
 static steer_status run_streams(tracer *t, const example *x, const steer_plan *const *plans,
@@ -5976,8 +5981,7 @@ static steer_status run_streams(tracer *t, const example *x, const steer_plan *c
                                 steer_error *e) {
     int n = 0;
     for (int i = 0; i < streams; i++) {
-        int reads = plan_has(plans[i], STEER_CUT) || plan_has(plans[i], STEER_FREEZE);
-        TRY(steer_begin(t->c, i, plans[i], i && reads ? 0 : -1, hits, e));
+        TRY(steer_begin(t->c, i, plans[i], i && reads_twin(plans[i]) ? 0 : -1, hits, e));
         t->c->streams[i].answer = x->n_prompt;
         hits += plans[i] ? plans[i]->n : 0;
         for (int p = 0; p < x->n; p++)
@@ -6385,23 +6389,26 @@ steer_status steer_attribute(tracer *t, const example *x, const float *s, int me
 
 /* ---- Exact patching. */
 
-/* logit_difference of runs under n plans, which read what they cut or freeze from that `beside`; and,
- * unless it is NULL, difference_at[n][response tokens], which was zeros. */
+/* logit_difference of runs under n plans, which read what they cut or freeze from that `beside`, run
+ * where one does; and, unless it is NULL, difference_at[n][response tokens], which was zeros. */
 static steer_status patched_differences(tracer *t, const example *x, const steer_plan *beside,
                                         const steer_plan *plans, int n, int source, int n_poi,
                                         double *difference, double *at, steer_error *e) {
     const steer_plan *list[MAX_PATCHES + 1] = {beside};
     float *final = t->dx; /* [d] */
     for (int from = 0, k; from < n; from += k) {
+        int reads = 0;
         k = min_int(min_int(n - from, t->cut_streams), MAX_PATCHES);
-        for (int i = 0; i < k; i++)
+        for (int i = 0; i < k; i++) {
             list[i + 1] = &plans[from + i];
-        TRY(run_example(t, x, list, k + 1, NULL, e));
+            reads |= reads_twin(list[i + 1]);
+        }
+        TRY(run_example(t, x, list + !reads, k + reads, NULL, e));
         for (int i = from; i < from + k; i++) {
-            int first = (i - from + 1) * x->n + x->n_prompt - 1; /* its row that predicts token 0 */
+            int row = (i - from + reads) * x->n + x->n_prompt - 1; /* that predicts token 0 */
             difference[i] = 0;
             for (int j = 0; j < n_poi; j++) {
-                final_norm(t->c, first + t->poi[j], final);
+                final_norm(t->c, row + t->poi[j], final);
                 double z = difference_at(t, source, final, t->poi[j]);
                 difference[i] += z;
                 if (at)
