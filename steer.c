@@ -2360,6 +2360,8 @@ struct steer_context {
     int *count;      /* [layers] rows that run in block b: the first count[b] places */
     int read_from;   /* the tracer's: rows of positions from this one on, counted from 1, are read
                         behind the last block; 0: those of the tape */
+    int cut_from;    /* exact patching's: the block that runs with cut edges start at, where it is
+                        above the graph's first; delta of the nodes below is an earlier run's */
 
     /* Activations of the block that runs, by place. */
     float *x, *xn, *out; /* [rows][d] residual, normalised, what a branch adds */
@@ -2669,7 +2671,7 @@ static const char *plan_fault(const steer_context *c, const steer_plan *p, int t
         return "cuts edges, and has no twin to read from";
     if (cut && (freezes || removes || ablates))
         return "cuts edges and edits something else";
-    if (cut && (!c->limit.cut_rows || cut->layer != c->limit.cut_layer))
+    if (cut && (!c->limit.cut_rows || cut->layer != max_int(c->limit.cut_layer, c->cut_from)))
         return "cuts edges of a graph that this context was not made for";
     if (ablates && start)
         return "ablates at every block, and starts above some";
@@ -6184,6 +6186,11 @@ steer_tracer *steer_tracer_new(const steer_model *m, int layer, int max, int ans
 
 /* ---- Runs of an example. */
 
+/* Whether a plan (or NULL) reads another run. */
+static int reads_twin(const steer_plan *p) {
+    return plan_has(p, STEER_CUT) || plan_has(p, STEER_FREEZE);
+}
+
 /* One run of an example on streams 0 .., stream i under plans[i], which has its hits in hits[i],
  * with twin 0 if it needs one. */
 static steer_status run_streams(tracer *t, const example *x, const steer_plan *const *plans,
@@ -6191,8 +6198,7 @@ static steer_status run_streams(tracer *t, const example *x, const steer_plan *c
                                 steer_error *e) {
     int n = 0;
     for (int i = 0; i < streams; i++) {
-        int reads = plan_has(plans[i], STEER_CUT) || plan_has(plans[i], STEER_FREEZE);
-        TRY(steer_begin(t->c, i, plans[i], i && reads ? 0 : -1, hits, e));
+        TRY(steer_begin(t->c, i, plans[i], i && reads_twin(plans[i]) ? 0 : -1, hits, e));
         t->c->streams[i].answer = x->n_prompt;
         hits += plans[i] ? plans[i]->n : 0;
         for (int p = 0; p < x->n; p++)
@@ -6600,23 +6606,26 @@ steer_status steer_attribute(tracer *t, const example *x, const float *s, int me
 
 /* ---- Exact patching. */
 
-/* logit_difference of runs under n plans, which read what they cut or freeze from that `beside`; and,
- * unless it is NULL, difference_at[n][response tokens], which was zeros. */
+/* logit_difference of runs under n plans, which read what they cut or freeze from that `beside`, run
+ * where one does; and, unless it is NULL, difference_at[n][response tokens], which was zeros. */
 static steer_status patched_differences(tracer *t, const example *x, const steer_plan *beside,
                                         const steer_plan *plans, int n, int source, int n_poi,
                                         double *difference, double *at, steer_error *e) {
     const steer_plan *list[MAX_PATCHES + 1] = {beside};
     float *final = t->dx; /* [d] */
     for (int from = 0, k; from < n; from += k) {
+        int reads = 0;
         k = min_int(min_int(n - from, t->cut_streams), MAX_PATCHES);
-        for (int i = 0; i < k; i++)
+        for (int i = 0; i < k; i++) {
             list[i + 1] = &plans[from + i];
-        TRY(run_example(t, x, list, k + 1, NULL, e));
+            reads |= reads_twin(list[i + 1]);
+        }
+        TRY(run_example(t, x, list + !reads, k + reads, NULL, e));
         for (int i = from; i < from + k; i++) {
-            int first = (i - from + 1) * x->n + x->n_prompt - 1; /* its row that predicts token 0 */
+            int row = (i - from + reads) * x->n + x->n_prompt - 1; /* that predicts token 0 */
             difference[i] = 0;
             for (int j = 0; j < n_poi; j++) {
-                final_norm(t->c, first + t->poi[j], final);
+                final_norm(t->c, row + t->poi[j], final);
                 double z = difference_at(t, source, final, t->poi[j]);
                 difference[i] += z;
                 if (at)
@@ -6628,41 +6637,54 @@ static steer_status patched_differences(tracer *t, const example *x, const steer
 }
 
 /* Patched runs of one example: the destination, where an edge that is patched carries the source's
- * activation. They wait until some can be run together. */
+ * activation. Below a block with all patched slots they are the destination's own run, so there
+ * they start. They wait until some can be run together. */
 typedef struct {
     tracer *t;
     const example *x;
     int source, n_poi, batch;
-    const steer_plan *from, *to;      /* the source's and the destination's */
     double before;                    /* m(destination) */
-    int n;                            /* patches that wait */
-    steer_edit edits[MAX_PATCHES][3]; /* the destination's, then what is cut */
+    int n, block;                     /* patches that wait; where their runs start */
+    steer_edit edits[MAX_PATCHES][2]; /* where the destination starts, what is cut */
     steer_plan plans[MAX_PATCHES];
     double *worth[MAX_PATCHES]; /* where m(patched) - m(destination) goes */
 } patch_queue;
 
-static steer_status run_patches(patch_queue *q, steer_error *e) {
-    double difference[MAX_PATCHES];
-    TRY(patched_differences(q->t, q->x, q->from, q->plans, q->n, q->source, q->n_poi, difference,
-                            NULL, e));
-    for (int i = 0; i < q->n; i++)
-        *q->worth[i] = difference[i] / q->n_poi - q->before;
-    q->n = 0;
-    return STEER_OK;
+/* From what a run (0: the base run, 1: the steered) has at the input of block b. */
+static steer_edit start_from(const tracer *t, int run, int b) {
+    const steer_tape *tape = &t->tape[run];
+    return (steer_edit){STEER_START, .layer = b,
+                        .v = tape_at(tape, tape->resid, t->m->config.d, b, 0)};
 }
 
-/* Patch the edges from node u to the slots first to last. */
-static steer_status add_patch(patch_queue *q, int u, int first, int last, double *worth,
+static steer_status run_patches(patch_queue *q, steer_error *e) {
+    double difference[MAX_PATCHES];
+    steer_edit start = start_from(q->t, q->source, q->block);
+    q->t->c->cut_from = q->block;
+    steer_status status = patched_differences(q->t, q->x, &(steer_plan){&start, 1}, q->plans, q->n,
+                                              q->source, q->n_poi, difference, NULL, e);
+    q->t->c->cut_from = 0;
+    for (int i = 0; i < q->n && !status; i++)
+        *q->worth[i] = difference[i] / q->n_poi - q->before;
+    q->n = 0;
+    return status;
+}
+
+/* Patch the edges from node u to the slots first to last, which are in block b or above. */
+static steer_status add_patch(patch_queue *q, int u, int first, int last, int b, double *worth,
                               steer_error *e) {
     const steer_graph *g = &q->t->graph;
     size_t edges = edge_cells(g);
+    if (b != q->block)
+        TRY(run_patches(q, e));
     unsigned char *cut = memset(q->t->cut + q->n * edges, 0, edges);
     for (int v = first; v <= last; v++)
         cut[v * g->nodes + u] = u < senders(g, v);
     steer_edit *edits = q->edits[q->n];
-    memcpy(edits, q->to->edits, sizeof *edits * q->to->n);
-    edits[q->to->n] = (steer_edit){STEER_CUT, .layer = g->layer, .cut = cut};
-    q->plans[q->n] = (steer_plan){edits, q->to->n + 1};
+    edits[0] = start_from(q->t, !q->source, b);
+    edits[1] = (steer_edit){STEER_CUT, .layer = b, .cut = cut};
+    q->block = b;
+    q->plans[q->n] = (steer_plan){edits, 2};
     q->worth[q->n++] = worth;
     return q->n < q->batch ? STEER_OK : run_patches(q, e);
 }
@@ -6673,11 +6695,8 @@ steer_status steer_patch_exactly(tracer *t, const example *x, const float *s, do
                                  double *edge, steer_error *e) {
     clear_error(e);
     const steer_graph *g = &t->graph;
-    int source = !x->steered_text;
-    traced_plan memory[2];
-    const float *x_l = t->tape[0].resid;
-    const steer_plan *ends[2] = {plan_from(t, &memory[0], x_l, NULL, 0),
-                                 plan_from(t, &memory[1], x_l, s, x->coeff)};
+    int source = !x->steered_text, last = t->m->config.layers - 1;
+    double none; /* what patching nothing is worth */
     TRY(run_ends(t, x, s, e));
     memset(node, 0, sizeof *node * g->nodes);
     if (edge)
@@ -6691,14 +6710,21 @@ steer_status steer_patch_exactly(tracer *t, const example *x, const float *s, do
                      source,
                      n_poi,
                      min_int(t->cut_streams, MAX_PATCHES),
-                     ends[source],
-                     ends[!source],
-                     .before = metric_of(t, STEER_LOGIT, source, t->final[!source], n_poi)};
-    for (int u = 0; u < g->nodes; u++)
-        TRY(add_patch(&q, u, 0, g->slots - 1, &node[u], e));
-    for (int v = 0; v < g->slots && edge; v++)
-        for (int u = 0; u < senders(g, v); u++)
-            TRY(add_patch(&q, u, v, v, &edge[v * g->nodes + u], e));
+                     .before = metric_of(t, STEER_LOGIT, source, t->final[!source], n_poi),
+                     .block = g->layer};
+
+    /* First a run of the destination alone, as all streams. Then the last block first: so the delta
+     * of the nodes below a block stays what it was. */
+    for (int i = 0; i < q.batch; i++)
+        TRY(add_patch(&q, 0, 0, -1, g->layer, &none, e));
+    for (int b = last; b >= g->layer; b--) {
+        int slots = b < last ? slot_of(g, b + 1, 0) : g->slots;
+        for (int u = b > g->layer ? node_of(g, b, 0) : 0; u < node_of(g, b + 1, 0); u++)
+            TRY(add_patch(&q, u, 0, g->slots - 1, b, &node[u], e));
+        for (int v = slot_of(g, b, 0); v < slots && edge; v++)
+            for (int u = 0; u < senders(g, v); u++)
+                TRY(add_patch(&q, u, v, v, b, &edge[v * g->nodes + u], e));
+    }
     return run_patches(&q, e);
 }
 
@@ -10195,7 +10221,7 @@ static int flips(int side, const condition *base, const condition *steered, int 
 /* ---- How much work examples are: by the prompts that DIM's vector flips, before these are known by
  * all that there are. What patching takes of a text, in forward passes over it: a step of integrated
  * gradients, an edge that is patched exactly. */
-static const double PASSES_A_STEP = 3, PASSES_AN_EDGE = 1.2, PASSES_A_CUT = 1.3;
+static const double PASSES_A_STEP = 3, PASSES_AN_EDGE = 0.7, PASSES_A_CUT = 1.3;
 
 typedef struct {
     double choose, judge, faith; /* examples a side, the mean of both: choosing, judging; texts */

@@ -884,6 +884,53 @@ static void check_selection(int L, int H, int K, double density, int round) {
                wrong, same);
 }
 
+/* Exact patching, in any batch: its runs, which start where something is patched, have the bits of
+ * whole ones, each alone. */
+static void check_exact(int kind, int text) {
+    static const int streams[] = {7, 3, 1};
+    traced w = {0};
+    steer_error e = {0};
+    if (!open_traced(&w, kind, 12, 4, 7, text))
+        return;
+    tracer *t = &w.t;
+    const steer_graph *g = &t->graph;
+    int source = !text, size = g->slots * g->nodes, wrong = 0, zero = 0;
+    double node[64], *edge = zeros((size_t)size, sizeof *edge);
+    unsigned char *cut = zeros((size_t)size, 1);
+    for (size_t k = 0; k < sizeof streams / sizeof *streams; k++) {
+        t->cut_streams = streams[k];
+        memset(node, 0, sizeof node);
+        CHECK_THAT(!steer_patch_exactly(t, &w.x, w.v, node, edge, &e), "%s", e.text);
+        int n_poi = find_poi(t, &w.x, STEER_LOGIT);
+        double before = metric_of(t, STEER_LOGIT, source, t->final[!source], n_poi), difference;
+        changes runs[2] = {{.layer = 1, .start = t->tape[0].resid}};
+        runs[1] = runs[0];
+        runs[1].add = w.v;
+        runs[1].coeff = w.x.coeff;
+        changes patched = runs[!source];
+        patched.cut = cut;
+        CHECK_THAT(n_poi > 0, "%s: no positions of interest", family_names[kind]);
+        for (int i = -g->nodes; i < size; i++) {
+            if (i >= 0 && !has_edge(g, i))
+                continue;
+            memset(cut, 0, (size_t)size);
+            for (int j = 0; j < size; j++)
+                cut[j] = has_edge(g, j) && (i < 0 ? j % g->nodes == i + g->nodes : j == i);
+            CHECK_THAT(!patched_differences(t, &w.x, plan_of(&runs[source]), plan_of(&patched), 1,
+                                            source, n_poi, &difference, NULL, &e),
+                       "%s", e.text);
+            double worth = i < 0 ? node[i + g->nodes] : edge[i];
+            wrong += worth != difference / n_poi - before;
+            zero += worth == 0;
+        }
+    }
+    CHECK_THAT(!wrong && zero < g->edges, "%s, text %d: %d patches of other bits, %d worth nothing",
+               family_names[kind], text, wrong, zero);
+    free(edge);
+    free(cut);
+    close_traced(&w);
+}
+
 static double check_faithful(int kind, int text) {
     enum { SETS = 9 };
 
@@ -1055,8 +1102,10 @@ static void test_circuits(void) {
                    steer_circuit_overlap(none, none, 6, 1) == 0,
                "overlaps");
     for (int kind = 0; kind < FAMILIES; kind++)
-        for (int text = 0; text < 2; text++)
+        for (int text = 0; text < 2; text++) {
             most = fmax(most, check_faithful(kind, text));
+            check_exact(kind, text);
+        }
     printf("  empty circuits are the base run, full ones the steered, others as in double: largest "
            "error %.2g\n",
            most);
