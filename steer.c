@@ -9587,6 +9587,7 @@ static int read_visit(void *user, int job, int pos, const float *logits) {
         *sum += log_sum_exp(logits, sc->g.m->config.vocab) - logits[j->out[i]];
         return NO_TOKEN;
     }
+    show_progress(sc->s->bar, 1);
     sc->record[0] = *sum;
     return keep_job(sc, job, 1, 1) ? FAILED : NO_TOKEN;
 }
@@ -9604,8 +9605,10 @@ static steer_status read_jobs(experiment *s, steer_job *jobs, int n, double *sum
         int found;
         TRY(read_record(r, key, &record, 1, &found, s->e));
         sum[i] = found ? record : 0;
-        if (found)
+        if (found) {
+            show_progress(s->bar, 1);
             continue;
+        }
         number[n_walked] = i;
         walked[n_walked++] = jobs[i];
     }
@@ -9637,6 +9640,11 @@ static steer_status set_plan(experiment *s, condition *x) {
         all[n + rest + i] = s->changes[i];
     x->plan = (steer_plan){all, n + rest + changes};
     return STEER_OK;
+}
+
+/* Ticks of a condition of n prompts: of each its answer, of the first some that it is read again. */
+static int answers_and_reads(const experiment *s, int n) {
+    return n + min_int(s->read, n);
 }
 
 /* Answer all conditions' prompts greedily, and judge them; perplexity is of the first `read` of each. */
@@ -10133,7 +10141,7 @@ static steer_status set_site(experiment *s) {
     float dose = 0;
     condition conditions[2 * DOSES];
     TRY(take_site(s, layer, pos, 1));
-    begin_work(s, WORK_DOSE, 2 * DOSES * min_int(s->n_val, s->val[0].n));
+    begin_work(s, WORK_DOSE, 2 * DOSES * answers_and_reads(s, min_int(s->n_val, s->val[0].n)));
     for (int i = 0; i < DOSES; i++)
         both(s->val, s->n_val, add_vector(s, s->v.v, doses[i]), conditions + 2 * i);
     TRY(answer(s, conditions, 2 * DOSES, s->read));
@@ -10578,8 +10586,8 @@ static steer_status steering_table(experiment *s) {
     float *random;
     GET(random, mul(CONTROLS, size));
     begin_work(s, WORK_STEERING,
-               (s->n_changes ? 10 : 8) * s->test[0].n +
-                   2 * CONTROLS * min_int(s->n_control, s->test[0].n));
+               (s->n_changes ? 10 : 8) * answers_and_reads(s, s->test[0].n) +
+                   2 * CONTROLS * answers_and_reads(s, min_int(s->n_control, s->test[0].n)));
     both(s->test, s->n_test, unsteered, conditions);
     both(s->test, s->n_test, steered, conditions + 2);
     both(s->test, one ? s->n_test : 0, ablate(s->v.v, NULL), conditions + 4);
@@ -10732,8 +10740,8 @@ static steer_status freezing_table(experiment *s) {
     const examples *from = &s->vectors[DIM].choosing; /* nothing here was chosen by them */
     double texts = min_int(from->n / 2, 2 * s->n_faith);
     begin_work(s, WORK_FREEZING,
-               2 * PARTS_FROZEN * s->test[0].n + 2 * IN_PARTS * min_int(s->n_more, s->test[0].n) +
-                   20 * FAITH_TICKS * texts);
+               2 * PARTS_FROZEN * answers_and_reads(s, s->test[0].n) +
+                   2 * IN_PARTS * min_int(s->n_more, s->test[0].n) + 20 * FAITH_TICKS * texts);
     faithfulness F;
     TRY(measure_faithfulness(s, &s->vectors[DIM], from, s->n_faith, plans, PARTS_FROZEN, &F));
     TRY(answer(s, frozen, 2 * PARTS_FROZEN, s->read));
@@ -11269,7 +11277,8 @@ static steer_status methods_table(experiment *s) {
         {"PO ", HARMFUL, "-", 0.20, 0.19},  {"PO ", HARMLESS, "+", 1.00, 1.00}};
     int d = s->m->config.d;
     condition conditions[2 * METHODS];
-    begin_work(s, WORK_METHODS, 2 * (s->methods - 1) * s->test[0].n + seed_answers(s));
+    begin_work(s, WORK_METHODS,
+               2 * (s->methods - 1) * answers_and_reads(s, s->test[0].n) + seed_answers(s));
     for (int i = 0; i < s->methods; i++) {
         method *x = &s->vectors[i];
         if (i != DIM)
