@@ -68,12 +68,12 @@
  * batch, the blocking, the threads or the width of the vector unit: a row has the same bits in
  * prefill and in generation, alone and among others. Where a product and a sum are rounded once is
  * said here, not chosen by the compiler: on machines that can do so (-march=native on most), every
- * compiler and option gives the same bits, of logits and of gradients and what is made of them, with
- * the same C library; those that cannot differ by rounding. No fast-math anywhere.
+ * compiler and option gives the same bits, of logits and of gradients and what is made of them,
+ * with the same C library; those that cannot differ by rounding. No fast-math anywhere.
  *
  * NOT DONE. Training of weights, GPUs, sampling tricks, mixture-of-experts, formats other than .bin
- * (tools/export.py converts GGUF and Hugging Face folders). No function of the library prints, exits
- * or keeps state.
+ * (tools/export.py converts GGUF and Hugging Face folders). No function of the library prints,
+ * exits or keeps state.
  *
  * AN ORDER TO READ IN: this head; run_block in section 6, what it calls, then the rest of 6; the
  * kernels of 2 as they are met; 7. With that the model is known. Then 10 (what a vector is made
@@ -156,7 +156,7 @@
 /* What stands behind BY_THREADS, a whole forward pass as a rule, is one parallel region: one thread
  * goes through it, and of its loops of more than one turn, marked PARALLEL_FOR, the others take
  * shares. A share that none of them has begun it takes itself: beside other busy processes it waits
- * for no thread that the system lets wait. Outside of such a region the loops are like any other. */
+ * for no thread that the system lets wait. Outside such a region the loops are like any other. */
 #define BY_THREADS(n) PRAGMA(omp parallel num_threads(n)) PRAGMA(omp master)
 #define PARALLEL_FOR(turns) PRAGMA(omp taskloop default(shared) if ((turns) > 1))
 #define PARALLEL_FOR_PAIRS PRAGMA(omp taskloop default(shared) collapse(2))
@@ -701,7 +701,7 @@ struct steer_model {
 
 /* Rules of the tokenizer, steer_config.pretok, and kinds of tokens. The last four put a space
  * before every part of a text that stands between special or user-defined tokens; before those that
- * have none; before what stands between special tokens; before the very first part if it has none. */
+ * have none; before what stands between special tokens; before the first part if it has none. */
 enum {
     GPT2_RULE = 1,
     QWEN2_RULE,
@@ -872,8 +872,8 @@ static uint32_t crc_around(const unsigned char *bytes, size_t n, size_t own) {
     return crc32_of(crc, bytes + own + 4, n - own - 4);
 }
 
-/* What a model has in common with its files in other types of weights, and fine-tunings of it have not:
- * the shape, the tokenizer; norms, biases and rotations, which are f32 in all. */
+/* What a model has in common with its files in other types of weights, and fine-tunings of it have
+ * not: the shape, the tokenizer; norms, biases and rotations, which are f32 in all. */
 static uint64_t identity_of(const steer_model *m, const file_header *h) {
     static const int tables[] = {TOKEN_OFFSETS, TOKEN_BYTES, TOKEN_TYPES,
                                  BYTE_TOKENS,   MERGES,      WHOLES};
@@ -1093,17 +1093,17 @@ steer_status steer_verify(const steer_model *m, steer_error *e) {
 }
 
 /* ===================================================================================== 4 tokenizer
- * Byte-pair encoding: in a piece of text the adjacent pair of tokens with the lowest rank is merged,
- * leftmost first, until none is left; a tree of minima finds it, n log n for n bytes. First the text
- * is cut at user-defined tokens. Then the rule of the model says what the pieces are and what they
- * begin as:
+ * Byte-pair encoding: in a piece of text the adjacent pair of tokens with the lowest rank is
+ * merged, leftmost first, until none is left; a tree of minima finds it, n log n for n bytes. First
+ * the text is cut at user-defined tokens. Then the rule of the model says what the pieces are and
+ * what they begin as:
  *     1 GPT-2 with single digits, 2 Qwen2, 3 Llama 3   pre-tokens, which begin as bytes; one that is
  *                                                      a token of `whole` is that token
  *     4 SentencePiece, 5 to 8 with a space before it   all of it, which begins as code points; one
  *     (see SPACED_RULE)                                that is no token of `whole` as bytes
  * Bytes that are not UTF-8 count as symbols. Decoding gives back all bytes for which the vocabulary
- * has tokens (in NFC if the model asks; SentencePiece takes U+2581 for a space). A first reader takes
- * pretoken, bpe and steer_encode; in the middle stands NFC, in tables. */
+ * has tokens (in NFC if the model asks; SentencePiece takes U+2581 for a space). A first reader
+ * takes pretoken, bpe and steer_encode; in the middle stands NFC, in tables. */
 
 enum { OTHER, LETTER, MARK, NUMBER, SPACE };
 
@@ -1179,7 +1179,8 @@ static size_t run_of(const steer_model *m, const char *s, const char *end, unsig
     return p - s;
 }
 
-/* Bytes of 's 't 're 've 'm 'll 'd at s, or 0; from Qwen2 on in either case (and the long s as an s). */
+/* Bytes of 's 't 're 've 'm 'll 'd at s, or 0; from Qwen2 on in either case (and the long s as an
+ * s). */
 static size_t contraction(const char *s, const char *end, int any_case) {
     static const char *const tails[] = {"s", "t", "re", "ve", "m", "ll", "d", "\xC5\xBF"};
     for (int i = 0; *s == '\'' && i < 7 + any_case; i++) {
@@ -1201,8 +1202,8 @@ static int is_newline(char c) {
  *   2  (?i:'s|...) | [^\r\n\p{L}\p{N}]?\p{L}+ | \p{N} | ?[^\s\p{L}\p{N}]+[\r\n]* | \s*[\r\n]+ |
  *      \s+(?!\S) | \s+
  *   3  as 2, with \p{N}{1,3} for \p{N}
- * Letters are what the model file's classes call so: for Qwen3.5, rule 2, marks are among them, which
- * makes \p{L}+ [\p{L}\p{M}]+ (a mark that stands before them begins their run anyway). */
+ * Letters are what the model file's classes call so: for Qwen3.5, rule 2, marks are among them,
+ * which makes \p{L}+ [\p{L}\p{M}]+ (a mark that stands before them begins their run anyway). */
 static size_t pretoken(const steer_model *m, const char *s, const char *end) {
     enum { L = 1 << LETTER, SYMBOL = 1 << OTHER | 1 << MARK };
 
@@ -1509,7 +1510,8 @@ static char *spaces_out(const char *text, size_t n, size_t *out_n) {
     return out;
 }
 
-/* A part of it with the space that the rule puts before it, *n bytes in fresh memory, or NULL. */
+/* A part of such a text with the space that the rule puts before it, *n bytes in fresh memory, or
+ * NULL. */
 static char *space_before(const steer_model *m, const char *text, int first, size_t *n) {
     char *out = zeros(add(*n, 2), 1);
     int rule = m->config.pretok, each = rule == SPACED_RULE || rule == LACKING_RULE;
@@ -1561,7 +1563,7 @@ static const char *next_user(const steer_model *m, const char *s, const char *en
     return s;
 }
 
-/* As steer_encode; *count is what it returns. first: the text is one that a space may come before. */
+/* As steer_encode; *count is what it returns. first: a space may come before the text. */
 static steer_status encode(const steer_model *m, const char *text, size_t n, int first, int *tokens,
                            long cap, long *count, steer_error *e) {
     if (n > INT32_MAX / 4)
@@ -1802,7 +1804,8 @@ int steer_eoi(const steer_model *m) {
     return m->eoi;
 }
 
-/* How a user's text becomes tokens: as a chat's; as it is; as it is but for special tokens' names. */
+/* How a user's text becomes tokens: as it is; as a chat's; as it is, but special tokens' names are
+ * these tokens. */
 enum { AS_TEXT, AS_CHAT, AS_MARKED };
 
 /* Its tokens, in fresh memory; of a chat with the beginning of the answer, unless that is NULL. */
@@ -2004,8 +2007,9 @@ static steer_status check_grammar(const steer_model *m, steer_error *e) {
     return STEER_OK;
 }
 
-/* put_template: nine texts, each with its zero, or all but the last. What relies on m->eoi (tapes of so many rows a
- * prompt, sites) wants 1 to MAX_EOI; it also shows whether the default site is one. */
+/* put_template: nine texts, each with its zero, or all but the last. What relies on m->eoi (tapes
+ * of so many rows a prompt, sites) wants 1 to MAX_EOI; it also shows whether the default site is
+ * one. */
 static steer_status check_template(steer_model *m, const char *text, steer_error *e) {
     const char *end = text + m->template_size;
     int pieces = 0;
@@ -2264,6 +2268,7 @@ static void *place_array(char *base, size_t *at, size_t n, size_t size) {
     return array;
 }
 
+/* Of the function that lays out: its `base` and `at`. */
 #define PLACE(to, n) ((to) = place_array(base, &at, n, sizeof *(to)))
 
 /* Set *c up, its arrays laid out from `base` on (NULL: only measured). Returns their bytes; 0: the
@@ -2330,7 +2335,7 @@ static int is_local(const steer_config *m, int b) {
     return m->window && b % m->window_every != m->window_every - 1;
 }
 
-/* The row of the rotations' tables for position t, of the second table if `local` and there is one. */
+/* The row for position t in the tables of rotations: in the second one, if there is, if `local`. */
 static size_t turn_row(const steer_context *c, int local, int t) {
     size_t positions = c->key_size / c->m->config.head_dim;
     return local && c->m->rope_local ? positions + t : (size_t)t;
@@ -2668,8 +2673,8 @@ static void attend(steer_context *c, int r, int b, int g, float *scratch) {
         copy_floats(row_at(c->z, r, q_width) + (g * group + h) * hd, z + h * vd, hd);
 }
 
-/* The QK-norm, if there is one, and rope on q and k; keys and values of the rows into their streams'
- * caches. */
+/* The QK-norm, if there is one, and rope on q and k; keys and values of the rows into their
+ * streams' caches. */
 static void store_keys_and_values(steer_context *c, int b, int n) {
     const steer_config *config = &c->m->config;
     int hd = config->head_dim, half = hd / 2, vd = value_width(config);
@@ -3155,8 +3160,8 @@ static steer_status start_job(steer_context *c, const steer_job *jobs, int n, in
     return STEER_OK;
 }
 
-/* Whether the jobs fit the context, whose tape records the last `eoi` positions of each prompt (0: no
- * tape). */
+/* Whether the jobs fit the context, whose tape records the last `eoi` positions of each prompt (0:
+ * no tape). */
 static steer_status check_jobs(const steer_context *c, const steer_job *jobs, int n, int eoi,
                                steer_error *e) {
     for (int i = 0; i < n; i++) {
@@ -3239,8 +3244,8 @@ static void end_hits(steer_context *c, const steer_job *jobs, int n) {
 }
 
 /* The next rows of all streams that run a job, as many as fit, into c->batch; returns their number.
- * Job i has the `own` rows i * own ... of the tape: the last `eoi` positions of its prompt, and what
- * follows them. */
+ * Job i has the `own` rows i * own ... of the tape: the last `eoi` positions of its prompt, and
+ * what follows them. */
 static int put_batch(steer_context *c, const steer_job *jobs, int eoi, int own) {
     int rows = 0, logits = 0;
     for (int i = 0; i < c->limit.streams; i++) {
@@ -3492,8 +3497,8 @@ static void fetch(const weight *w, size_t row, size_t col, int n) {
 }
 
 /* sums[i][j][l] = sum_c x[i][c] w[j][c], c = l, l + SUMS, ... < k, added to what is there unless it
- * is the first block of k; for MR rows of x or fewer, NR rows of w; k a multiple of SUMS. Of several
- * rows one register's lanes l at a time, as more sums would leave the registers. */
+ * is the first block of k; for MR rows of x or fewer, NR rows of w; k a multiple of SUMS. Of
+ * several rows one register's lanes l at a time, as more sums would leave the registers. */
 INLINE void dot_tile(float *sums, const float *x, size_t xs, int rows, const float *w, size_t ws,
                      int k, int first) {
     int parts = rows == 1 ? PARTS : 1;
@@ -4341,8 +4346,8 @@ static steer_status find_directions(byte_reader *r, uint64_t n, const steer_mode
     return STEER_OK;
 }
 
-/* The directions of the n tensors into rows [layers + 1][d], or, where rows is NULL, into to [d], of
- * which there is one. */
+/* The directions of the n tensors into rows [layers + 1][d], or, where rows is NULL, into to [d],
+ * of which there is one. */
 static steer_status take_directions(byte_reader tensors, uint64_t n, byte_reader numbers,
                                     const steer_model *m, float *rows, float *to, const char *path,
                                     steer_error *e) {
@@ -4569,9 +4574,9 @@ steer_status steer_vector_load(steer_vector *v, const char *path, const steer_mo
 }
 
 /* ====================================================================== 10 prompts, judging, means
- * Prompts come from files: a line is PROMPT, PROMPT <tab> TASK, or a JSON object with a "prompt" and,
- * as wanted, the "system" prompt before it, a "response" behind it, a "task"; or all of the file is
- * a JSON array of such objects, or of texts.
+ * Prompts come from files: a line is PROMPT, PROMPT <tab> TASK, or a JSON object with a "prompt"
+ * and, as wanted, the "system" prompt before it, a "response" behind it, a "task"; or all of the
+ * file is a JSON array of such objects, or of texts.
  *
  * There is no hidden judge. A BEHAVIOUR is two lists. A model shows by its logits alone how much it
  * leans to it: the log-odds that an answer begins with one of the first tokens (paper 2.2). An
@@ -4581,7 +4586,8 @@ steer_status steer_vector_load(steer_vector *v, const char *path, const steer_mo
  *
  * MEANS of activations over prompts have the shape [3][eoi][layers][d]: site 0 the residual that
  * enters a block, 1 the attention's output, 2 the MLP's; end-of-instruction position -eoi .. -1;
- * block. Position 0, whose means are [3][layers][d], stands for the R_p tokens of a prompt's response:
+ * block. Position 0, whose means are [3][layers][d], stands for the R_p tokens of a prompt's
+ * response:
  *     x_b[0](p) = (1 / R_p) sum_{t in response} x_b[t](p).
  * The difference of means is the vector (DIM, paper 2.1): over prompts with the behaviour, minus
  * without it,
@@ -4714,7 +4720,7 @@ static char **field_called(prompt_line *x, const char *name) {
     return NULL;
 }
 
-/* The texts of the JSON object at *s, in place, and what follows it. Of nested objects none counts. */
+/* The texts of the JSON object at *s, in place, and what follows it. Nested objects don't count. */
 static steer_status read_object(char **s, prompt_line *x, steer_error *e) {
     static const char broken[] = "a broken JSON object";
     char *at = skip_blanks(*s + 1), *key, *value;
@@ -5057,9 +5063,9 @@ static void add_prompt_rows(const steer_model *m, const steer_tape *tape, int fi
             }
 }
 
-/* Prompts from `first` on, n of them, into the sums. The tape's rows are shared by them equally: each
- * has its end-of-instruction tokens there and then its response. Whether a prompt counts is decided
- * by the same run. */
+/* Prompts from `first` on, n of them, into the sums. The tape's rows are shared by them equally:
+ * each has its end-of-instruction tokens there and then its response. Whether a prompt counts is
+ * decided by the same run. */
 static steer_status add_means(steer_context *c, const steer_prompts *p, const steer_behaviour *b,
                               int sign, int first, int n, const steer_tape *tape, steer_sums *to,
                               steer_error *e) {
@@ -5481,7 +5487,7 @@ steer_status steer_pattern(const steer_model *m, const steer_tape *tape, int b, 
     return STEER_OK;
 }
 
-/* Floats of attend_back's scratch: seven arrays [n][vd], three [BACK_ROWS][n], two of them turned. */
+/* Floats of attend_back's scratch: seven arrays [n][vd], three [BACK_ROWS][n], two turned ones. */
 static size_t attention_size(const steer_config *config, size_t n) {
     size_t rows = round_up(n, NR);
     return mul(rows, 7 * (size_t)value_width(config) + 5 * BACK_ROWS);
@@ -6076,8 +6082,8 @@ static int find_poi(tracer *t, const example *x, int metric) {
     return n;
 }
 
-/* z[y] - z[y*] of the final state at response position i; y and y* the greedy tokens of source (0: the
- * base run, 1: the steered) and destination. */
+/* z[y] - z[y*] of the final state at response position i; y and y* the greedy tokens of source (0:
+ * the base run, 1: the steered) and destination. */
 static double difference_at(const tracer *t, int source, const float *final, int i) {
     const weight *W = &t->m->unembed;
     double z[2] = {0, 0}; /* before the soft-cap */
@@ -6225,8 +6231,8 @@ static int slot_gradients(tracer *t, int b, int aware, int n) {
     return slots + 1;
 }
 
-/* t->products[p][first ..][u] = <x[i][p], Delta_u[p]> of each of `rows` arrays x[i], which lie `apart`
- * floats apart, and, at least, the nodes u < nodes + i more. */
+/* t->products[p][first ..][u] = <x[i][p], Delta_u[p]> of each of `rows` arrays x[i], which lie
+ * `apart` floats apart, and, at least, the nodes u < nodes + i more. */
 static void multiply_deltas(tracer *t, int first, const float *x, size_t apart, int rows, int nodes,
                             int more, int n) {
     int d = t->m->config.d, step = more ? MR : rows;
@@ -6383,8 +6389,8 @@ steer_status steer_attribute(tracer *t, const example *x, const float *s, int me
 
 /* ---- Exact patching. */
 
-/* logit_difference of runs under n plans, which read what they cut or freeze from that `beside`; and,
- * unless it is NULL, difference_at[n][response tokens], which was zeros. */
+/* logit_difference of runs under n plans, which read what they cut or freeze from that `beside`;
+ * and, unless it is NULL, difference_at[n][response tokens], which was zeros. */
 static steer_status patched_differences(tracer *t, const example *x, const steer_plan *beside,
                                         const steer_plan *plans, int n, int source, int n_poi,
                                         double *difference, double *at, steer_error *e) {
@@ -7370,8 +7376,8 @@ static double seconds(void) {
     return (double)t.tv_sec + 1e-9 * (double)t.tv_nsec;
 }
 
-/* PROGRESS of a command over all its models, on standard error where that is a terminal. The work of
- * each model is planned in parts, see plan_work; within a part it goes by ticks. */
+/* PROGRESS of a command over all its models, on standard error where that is a terminal. The work
+ * of each model is planned in parts, see plan_work; within a part it goes by ticks. */
 enum {
     WORK_MEANS,
     WORK_SITES,
@@ -7465,8 +7471,9 @@ typedef struct {
 
 enum { IS_MODEL, IS_NOTE, IS_TABLE, IS_FINDING, IS_ANSWER };
 
-/* name: a sentence, a claim, a prompt, a model's or table's name; text: a table's title, a finding's
- * numbers, an answer. first: of a table's data, its head and rows; of a finding's, MEASURED each. */
+/* name: a sentence, a claim, a prompt, a model's or table's name; text: a table's title, a
+ * finding's numbers, an answer. first: of a table's data, its head and rows; of a finding's,
+ * MEASURED each. */
 typedef struct {
     int kind, n_columns, n_rows, n_shown; /* shown: on the screen, the first ones */
     char *name, *text;
@@ -7556,8 +7563,8 @@ static void append_datum(report *r, double value, char *text) {
         free(text);
 }
 
-/* A formatted text in fresh memory, or NULL; not by vasprintf, of which glibc's writes a byte too far
- * where memory lacks. */
+/* A formatted text in fresh memory, or NULL; not by vasprintf, of which glibc's writes a byte too
+ * far where memory lacks. */
 __attribute__((format(printf, 1, 0))) static char *new_text(const char *format, va_list args) {
     va_list again;
     va_copy(again, args);
@@ -7646,8 +7653,8 @@ static int characters(const char *s) {
     return n;
 }
 
-/* The bytes of the line that a text begins with: at most `width` characters, cut at a space if there
- * is one; *next is where the following line begins. */
+/* The bytes of the line that a text begins with: at most `width` characters, cut at a space if
+ * there is one; *next is where the following line begins. */
 static size_t line_of(const char *text, int width, const char **next) {
     const char *s = text, *space = NULL, *end = text + strlen(text);
     for (int n = 0, length; n < width && *s && *s != '\n'; n++, s += length) {
@@ -7881,8 +7888,8 @@ static void add_answer(report *r, int side, const char *under, int refuses, cons
                          .refuses = refuses});
 }
 
-/* A column: its name and with how many decimals its numbers are shown; WORDS: it holds texts, as the
- * first of a table does. */
+/* A column: its name and with how many decimals its numbers are shown; WORDS: it holds texts, as
+ * the first of a table does. */
 enum { WORDS = -1, CODE = -2 /* whole numbers for the report, which a screen leaves out; last */ };
 
 typedef struct {
@@ -7903,8 +7910,8 @@ static void open_table(report *r, const char *name, const char *title, const col
     add_entry(r, t);
 }
 
-/* A row of the last table: its label, then n numbers for the columns of numbers, from left to right,
- * and n_texts texts for those of text. Columns that are left over show nothing. */
+/* A row of the last table: its label, then n numbers for the columns of numbers, from left to
+ * right, and n_texts texts for those of text. Columns that are left over show nothing. */
 static void add_row(report *r, const char *label, const double *numbers, int n,
                     const char *const *texts, int n_texts) {
     if (r->lost)
@@ -7939,9 +7946,9 @@ static void add_numbers(report *r, const char *label, const double *numbers, int
  * model's facts, then lists of its notes, tables (and how many notes stand before each), findings
  * and answers. Names of a table's columns are unique; a number that was not measured is null.
  * Position 0 of a site stands for the tokens of responses. Where the behaviour is another than
- * refusal, `behaviour` has the files of its prompts, and its wording stands for harmful, harmless and
- * refuses. "spent": of all runs that filled the store, this one among them, as far as the store tells;
- * "recalled": units of work that it had. Whoever changes what a key means
+ * refusal, `behaviour` has the files of its prompts, and its wording stands for harmful, harmless
+ * and refuses. "spent": of all runs that filled the store, this one among them, as far as the store
+ * tells; "recalled": units of work that it had. Whoever changes what a key means
  * raises the version. */
 enum { REPORT_VERSION = 1, SEED = 42 /* the first of training, random circuits, dropout */ };
 
@@ -8117,7 +8124,7 @@ static steer_status report_status(const report *r, steer_error *e) {
     return r->f ? flush_output(r->f, e) : STEER_OK;
 }
 
-/* The page that draws a report is tools/page/report.html, which holds this where the JSON belongs. */
+/* The page that draws a report, tools/page/report.html, holds this where the JSON belongs. */
 static const char page_marker[] = "/*REPORT*/null/*END*/";
 
 /* A report as JSON, in the place that a page has for it; page NULL: alone. */
@@ -8474,7 +8481,7 @@ static steer_status append_bytes(records *r, const void *bytes, size_t n, steer_
     return STEER_EIO;
 }
 
-/* What this run takes is kept as a record of its own: once a minute, so that a killed run's is. */
+/* What this run takes, as a record of its own: once a minute, so that a killed run leaves one. */
 static steer_status keep_time(records *r, steer_error *e);
 
 static steer_status remember(records *r, uint64_t key, const double *v, size_t n, steer_error *e) {
@@ -9206,7 +9213,8 @@ static int repeated_4grams(const int *t, int n, int *total) {
     return repeated;
 }
 
-/* Share and mean of what the answers of one condition show; its jobs' answers lie one after another. */
+/* Share and mean of what the answers of one condition show; its jobs' answers lie one after
+ * another. */
 static steer_status judge(experiment *s, condition *x, const steer_job *jobs, const double *score) {
     int n = condition_size(x), fine = 0, total = 0, repeated = 0,
         has_tasks = s->m->grammar_size > 0;
@@ -9356,7 +9364,7 @@ static int read_visit(void *user, int job, int pos, const float *logits) {
     return keep_job(sc, job, 1, 1) ? FAILED : NO_TOKEN;
 }
 
-/* sum[i]: of -ln p of the tokens of answer i under the job's plan. Whoever has an answer reads it. */
+/* sum[i]: of -ln p of the tokens of answer i, under the job's plan. Who has an answer reads it. */
 static steer_status read_jobs(experiment *s, steer_job *jobs, int n, double *sum) {
     records *r = &s->store;
     double record;
@@ -9380,8 +9388,8 @@ static steer_status read_jobs(experiment *s, steer_job *jobs, int n, double *sum
     return run_jobs(s->c, walked, n_walked, read_visit, &sc, NULL, s->e);
 }
 
-/* The plan of a condition. Where options say how the vector is added, its edit stands for all of these;
- * of another vector, a random one, there is a row for each. */
+/* The plan of a condition. Where options say how the vector is added, its edit stands for all of
+ * these; of another vector, a random one, there is a row for each. */
 static steer_status set_plan(experiment *s, condition *x) {
     const steer_edit *own = x->edits.edits;
     steer_edit *all;
@@ -9401,7 +9409,8 @@ static steer_status set_plan(experiment *s, condition *x) {
     return STEER_OK;
 }
 
-/* Answer all conditions' prompts greedily, and judge them; perplexity is of the first `read` of each. */
+/* Answer all conditions' prompts greedily, and judge them; perplexity is of the first `read` of
+ * each. */
 static steer_status answer(experiment *s, condition *conditions, int n_conditions, int read) {
     size_t n = 0, k = 0, max = s->max_new;
     steer_job *jobs;
@@ -9501,7 +9510,8 @@ static double chance_of_overlap(int d, int n1, int n2, int k) {
  * section. They stand in the order in which `whole_paper`, at the end, runs them: the site and the
  * dose; steering and freezing (Tables 1 and 2); the map of all sites; trained vectors; patching;
  * circuits; value vectors; sparse vectors; last the verdicts, which `conclude` draws from all. */
-/* With its response, where it has one. */
+
+/* Tokens of the longest prompt, a response's and those of --answer included. */
 static int longest_prompt(const experiment *s) {
     const steer_prompts *const sets[] = {s->train, s->val, s->test, s->refusal_prompted};
     int longest = 1;
@@ -9546,8 +9556,9 @@ static void both(const steer_prompts p[2], int n, edit_list edits, condition con
     conditions[HARMFUL] = (condition){.prompts = &p[HARMFUL], .n = n, .edits = edits};
 }
 
-/* Losses, as in the paper's Table 1. What b has lost of what a does to prompt i of a side: 1 if a steers it and b
- * does not, -1 the other way round. Harmless prompts are steered to refuse, harmful ones not to. */
+/* Losses, as in the paper's Table 1. What b has lost of what a does to prompt i of a side: 1 if a
+ * steers it and b does not, -1 the other way round. Harmless prompts are steered to refuse, harmful
+ * ones not to. */
 static int lost(const condition a[2], const condition b[2], int side, int i) {
     int change = a[side].refuses[i] - b[side].refuses[i];
     return side == HARMLESS ? change : -change;
@@ -9623,8 +9634,8 @@ static steer_status means_of(experiment *s, const steer_prompts *p, int sign, st
     return STEER_OK;
 }
 
-/* DIM means of the train prompts that show the behaviour: of the one side those with log-odds > 0, of
- * the other < 0; of all of a side, and the report says so, when fewer than 8 do. Where the first
+/* DIM means of the train prompts that show the behaviour: of the one side those with log-odds > 0,
+ * of the other < 0; of all of a side, and the report says so, when fewer than 8 do. Where the first
  * tokens are not known to be the behaviour's, or responses are given that show it, all count. */
 static steer_status extract_means(experiment *s) {
     const wording *words = wording_of(s->out);
@@ -9684,9 +9695,8 @@ static steer_status take_site(experiment *s, int layer, int pos, float coeff) {
     return steer_dim(&s->v, s->m, &s->sums[HARMFUL], &s->sums[HARMLESS], layer, pos, coeff, s->e);
 }
 
-/* ---- The site: block and position of the vector, by the paper's rule. Prompts judge
- * it: of a side the first validation prompts whose refusal score has the right sign; if fewer than
- * 4, others. */
+/* ---- The site: block and position of the vector, by the paper's rule. Prompts judge it: of a side
+ * the first validation prompts whose refusal score has the right sign; if fewer than 4, others. */
 enum { SITE_PROMPTS = 16 }; /* a side, at most */
 
 static steer_status choose_site_prompts(experiment *s, int side, steer_prompts *p, double *mean) {
@@ -9936,8 +9946,8 @@ static steer_status set_site(experiment *s) {
     return STEER_OK;
 }
 
-/* ---- Examples: answers that the vector flips, and faithfulness on them. In a method's
- * v the coefficient is folded in. */
+/* ---- Examples: answers that the vector flips, and faithfulness on them. In a method's v the
+ * coefficient is folded in. */
 static const double threshold = 0.85; /* of a faithful circuit: paper section 4.3 */
 
 static size_t graph_size(const experiment *s) {
@@ -9981,8 +9991,8 @@ static int flips(int side, const condition *base, const condition *steered, int 
 }
 
 /* ---- How much work examples are: by the prompts that DIM's vector flips, before these are known by
- * all that there are. What patching takes of a text, in forward passes over it: a step of integrated
- * gradients, an edge that is patched exactly. */
+ * all that there are. What patching takes of a text, in forward passes over it: a step of
+ * integrated gradients, an edge that is patched exactly. */
 static const double PASSES_A_STEP = 3, PASSES_AN_EDGE = 1.2, PASSES_A_CUT = 1.3;
 
 typedef struct {
@@ -10048,8 +10058,8 @@ static double answer_rows(const experiment *s) {
     return prompt_rows(s) + (s->m->grammar_size ? min_int(24, s->max_new) : s->max_new);
 }
 
-/* Rows times weights of freezing and of what examples are patched and taught in, from the vector's block
- * on. Planned before the work, and once more when the examples are known. */
+/* Rows times weights of freezing and of what examples are patched and taught in, from the vector's
+ * block on. Planned before the work, and once more when the examples are known. */
 static void plan_examples(experiment *s) {
     const steer_config *c = &s->m->config;
     int layer = s->v.v ? s->v.layer : s->requested.layer;
@@ -10096,11 +10106,11 @@ static steer_status add_example(experiment *s, method *x, examples *to, int side
     return ex->tokens ? STEER_OK : s->e->code;
 }
 
-/* The four datasets of a vector (paper section 4): on each side the first prompts that it flips, once
- * with the unsteered answer as the text, once with the steered one. What is chosen by them (circuits,
- * their sizes, dimensions) is judged by as many prompts more, none of which chose for any method: for
- * when all methods have what chooses for them. Only faithfulness is taken of these: their texts are
- * the steered ones. */
+/* The four datasets of a vector (paper section 4): on each side the first prompts that it flips,
+ * once with the unsteered answer as the text, once with the steered one. What is chosen by them
+ * (circuits, their sizes, dimensions) is judged by as many prompts more, none of which chose for
+ * any method: for when all methods have what chooses for them. Only faithfulness is taken of these:
+ * their texts are the steered ones. */
 static steer_status collect(experiment *s, method *x, examples *to, int most, int judging) {
     if (to->list)
         return STEER_OK; /* is done */
@@ -10204,9 +10214,9 @@ static double mean_of_sides(const faithfulness *F, int i) {
     return sides ? sum / sides : NAN;
 }
 
-/* What conditions show, beside the paper's refusal rates (Table 2, 1 - ASR: Gemma 2 2B and Llama 3.2 3B;
- * its harmful side is judged by Llama Guard 2, ours by substrings). A row's name: before, side,
- * after. */
+/* What conditions show, beside the paper's refusal rates (Table 2, 1 - ASR: Gemma 2 2B and Llama
+ * 3.2 3B; its harmful side is judged by Llama Guard 2, ours by substrings). A row's name: before,
+ * side, after. */
 typedef struct {
     const char *before;
     int side;
@@ -10220,7 +10230,7 @@ static const paper_rates paper_steering[] = {
     {"", HARMFUL, "ablated to zero", NAN, NAN}, {"", HARMLESS, "ablated to zero", NAN, NAN},
     {"", HARMFUL, "ablated to mean", NAN, NAN}, {"", HARMLESS, "ablated to mean", NAN, NAN}};
 
-/* The points of refusal that steering moves in the paper: the mean of both directions and models. */
+/* Points of refusal that steering moves in the paper: the mean of both directions and models. */
 static double paper_most(void) {
     const paper_rates *plain = paper_steering, *steered = plain + 2;
     double harmful = plain[0].gemma - steered[0].gemma + plain[0].llama - steered[0].llama;
@@ -10375,7 +10385,7 @@ static steer_status steering_table(experiment *s) {
     return keep_answers(s, s->vectors[DIM].steered, (const char *const[]){"-s", "+s"});
 }
 
-/* Losses by direction; and what is lost when patterns or values are frozen in a part of the text. */
+/* Losses by direction, and of freezing patterns or values in a part of the text. */
 static const struct {
     const char *name;
     unsigned what;
@@ -10458,8 +10468,8 @@ static const struct {
      NAN,
      {"-s, MLP outputs frozen", "+s, MLP outputs frozen"}}};
 
-/* Both sides under one freeze: what is lost of what there is, and as a share of it; the paper's loss;
- * faithfulness. */
+/* Both sides under one freeze: what is lost of what there is, and as a share of it; the paper's
+ * loss; faithfulness. */
 static void freezing_row(experiment *s, const char *name, const condition x[2], estimate points,
                          double most, estimate share, double paper, estimate F) {
     ROW(s->out, name, x[1].refused, x[0].refused, INTERVAL(points), most, INTERVAL(share), paper,
@@ -10558,9 +10568,9 @@ static steer_status freezing_table(experiment *s) {
     return STEER_OK;
 }
 
-/* FAITHFULNESS BY POSITION, on the texts of the freezing table: of freezes and removals in the prompt
- * or in the answer alone; and told by stretches of the response, over whose tokens t of all texts it
- * is sum (D - D_base) / sum (D_steer - D_base), see section 12. */
+/* FAITHFULNESS BY POSITION, on the texts of the freezing table: of freezes and removals in the
+ * prompt or in the answer alone; and told by stretches of the response, over whose tokens t of all
+ * texts it is sum (D - D_base) / sum (D_steer - D_base), see section 12. */
 enum { STRETCHES = 4 };
 
 static const int stretch_begins[STRETCHES] = {0, 1, 4, 16}; /* tokens of the response */
@@ -10799,8 +10809,7 @@ static steer_status site_map(experiment *s) {
     return STEER_OK;
 }
 
-/* ---- Trained vectors. */
-/* NTP and PO (paper section 3), on pairs that the model makes of train and validation prompts. */
+/* ---- Trained vectors: NTP and PO (paper section 3), on pairs that the model makes of train and validation prompts. */
 typedef struct {
     steer_pair *of;
     int n;
@@ -10955,7 +10964,7 @@ static steer_status train_methods(experiment *s) {
     return STEER_OK;
 }
 
-/* Answers of the table of seeds: of two methods, steered and with patterns and with values frozen. */
+/* Answers of the table of seeds: of two methods, steered, and with patterns, with values frozen. */
 static int seed_answers(const experiment *s) {
     int seeds = s->more_seeds ? 1 + s->more_seeds : 0;
     return 12 * seeds * min_int(s->n_more, s->test[0].n);
@@ -11294,7 +11303,7 @@ static int edges_at(const experiment *s, double share) {
     return max_int(1, (int)(share * s->t->graph.edges + 0.5));
 }
 
-/* A vector's circuit of n edges or a few more into keep, s->order sorted; returns its size, or -1. */
+/* A vector's circuit of n edges or a few more into keep, s->order sorted. Its size, or -1. */
 static int select_edges(experiment *s, const method *x, int kind, int n, unsigned char *keep) {
     const steer_graph *g = &s->t->graph;
     const double *score = kind == RANDOM ? NULL : edges_of(s->t, x->scores, kind == AWARE);
@@ -11373,8 +11382,8 @@ static steer_status faithfulness_table(experiment *s) {
     return STEER_OK;
 }
 
-/* A vector's smallest simple circuit with faithfulness 0.85 (paper section 4.3). Seven sizes between
- * two are tried, then seven in the gap below the first that is faithful, then once more. */
+/* A vector's smallest simple circuit with faithfulness 0.85 (paper section 4.3). Seven sizes
+ * between two are tried, then seven in the gap below the first that is faithful, then once more. */
 static steer_status find_smallest(experiment *s, method *x) {
     enum { ROUNDS = 3, TRIED = 7, GAPS = TRIED + 1 };
 
@@ -11470,8 +11479,8 @@ static steer_status overlap_table(experiment *s) {
     return STEER_OK;
 }
 
-/* Cut i: a method's circuit of n edges as it would be without a tenth of the prompts; TENTHS: with all.
- * left [slots][nodes] is for the taking. */
+/* Cut i: a method's circuit of n edges as it would be without a tenth of the prompts; TENTHS: with
+ * all. left [slots][nodes] is for the taking. */
 static steer_status cut_without(experiment *s, int i, const method *x, int tenth, int n,
                                 double *left) {
     const steer_graph *g = &s->t->graph;
@@ -12158,8 +12167,8 @@ static string text_of(estimate x, int decimals) {
                x.high + 0.0);
 }
 
-/* Do all numbers keep their bounds, or (weaker) the weaker claim's? A reply about a share of something
- * is open while that may be nothing at all. */
+/* Do all numbers keep their bounds, or (weaker) the weaker claim's? A reply about a share of
+ * something is open while that may be nothing at all. */
 static reply reply_of(const measure *numbers, int weaker) {
     reply all = {YES, 0};
     for (const measure *x = numbers; x->name; x++) {
@@ -12528,8 +12537,8 @@ static steer_status sparsity_stage(experiment *s) {
     return STEER_OK;
 }
 
-/* The stages asked for, in the paper's order: the only stage of a command is shared among shards, or
- * all are. */
+/* The stages asked for, in the paper's order: the only stage of a command is shared among shards,
+ * or all are. */
 static steer_status whole_paper(experiment *s) {
     int need_scores = PATCH | CIRCUIT | OV | SPARSIFY;
     s->shards = s->store.shards;
@@ -12589,7 +12598,8 @@ static steer_status whole_paper(experiment *s) {
  * What `reproduce` says last, drawn from its report and from nothing else: of a short form a
  * question with its answers and what freezing takes from steering, as bars, beside the paper's and
  * the control's; else a line for each finding of the paper. At most SUMMARY_LINES lines of a short
- * form, of SCREEN columns; on a narrower terminal of its columns, and as many lines as that takes. */
+ * form, of SCREEN columns; on a narrower terminal of its columns, in as many lines as that takes.
+ * */
 enum { SUMMARY_LINES = 38 /* the compiler's line before them takes two */ };
 
 static int summary_width(const report *r) {
@@ -12742,7 +12752,8 @@ static void put_bars(FILE *f, const chapter *c) {
     }
 }
 
-/* Of a short form: the first model's answers, its bars and the control's; `below`: lines that follow. */
+/* Of a short form: the first model's answers, its bars and the control's; `below`: lines that
+ * follow. */
 static void put_look(FILE *f, const report *r, int below) {
     chapter shown = chapter_of(r, 0);
     int width = summary_width(r);
@@ -12917,7 +12928,7 @@ typedef struct {
     char *command;       /* argv, with spaces between */
 } options;
 
-/* The field of a TEXT, to OUTPUT, is a const char *, of a REAL a double, of the others an int64_t. */
+/* The field of TEXT to OUTPUT is a const char *, of a REAL a double, of the others an int64_t. */
 typedef enum {
     TEXT,
     EMPTY_TOO, /* a text that may be empty */
@@ -13138,7 +13149,7 @@ static steer_status command_generate(experiment *, const options *);
 static steer_status command_chat(experiment *, const options *);
 static steer_status command_paper(experiment *, const options *);
 
-/* A COMMAND gets a experiment with a model, stages, a report; run_command frees what it puts there. */
+/* A COMMAND gets an experiment with its model; run_command frees what it puts there. */
 typedef struct {
     const char *name, *arguments; /* as the help shows them */
     unsigned bit;
@@ -13864,7 +13875,7 @@ static steer_status check_not_zero(experiment *s) {
 
 enum { TO_ZERO, TO_MEAN }; /* --ablate */
 
-/* Of the directions of several blocks the one at o->site; one alone may be added at another block. */
+/* Of several blocks' directions the one at o->site; one alone may be added at another block. */
 static steer_status take_direction_at(experiment *s, const options *o) {
     steer_vector *v = &s->v;
     int layer, pos;
@@ -13897,8 +13908,8 @@ static void tell_origin(const experiment *s, const options *o) {
                model, c->name, where.s, v->coeff);
 }
 
-/* The study's vector, from its file; with the coefficient that was given, else the file's. several 1:
- * directions of several blocks may be added together. */
+/* The experiment's vector, from its file; with the coefficient that was given, else the file's.
+ * several 1: directions of several blocks may be added together. */
 static steer_status load_vector(experiment *s, const options *o, int several) {
     steer_vector *v = &s->v;
     TRY(steer_vector_load(v, o->vector, s->m, o->foreign ? STEER_FOREIGN : 0, s->e));
@@ -13937,7 +13948,8 @@ static steer_status load_beside(experiment *s, const options *o) {
     return status;
 }
 
-/* What the options --freeze and --remove name; the vectors, if there are some, are the experiment's. */
+/* What the options --freeze and --remove name; the vectors, if there are some, are the
+ * experiment's. */
 static steer_status read_plan(experiment *s, const options *o, placed_list *frozen,
                               placed_list *removed) {
     unsigned char has[MAX_BLOCKS];
@@ -14134,7 +14146,7 @@ static string where_added(const experiment *s, const options *o) {
     return str("%.200s%s", where.s, place_in_words(at).s);
 }
 
-/* The plans of answers side by side: unsteered, steered, and with a freeze or a removal that too. */
+/* The plans of answers side by side: unsteered, steered, and steered with what is changed. */
 typedef struct {
     steer_plan plans[MOST_COLUMNS];
     string titles[MOST_COLUMNS];
@@ -14237,8 +14249,8 @@ static steer_status type_in_column(answer_sink *a, int number, int token, int fi
     return flush_output(stdout, a->s->e);
 }
 
-/* The work of jobs is the tokens of their prompts and answers. Those of prompts are told while they are
- * read, block by block, where they are many: else the answer is there at once. */
+/* The work of jobs is the tokens of their prompts and answers. Those of prompts are told while they
+ * are read, block by block, where they are many: else the answer is there at once. */
 enum { LONG_PROMPT = 128 };
 
 static void tick_prompts(void *user, const steer_context *c) {
@@ -14748,7 +14760,7 @@ static steer_status look_for_responses(experiment *s) {
     return STEER_OK;
 }
 
-/* All prompts; where they have responses, the vector is taken over these unless --site says where. */
+/* All prompts; where they have responses, the vector is of these, unless --site says where. */
 static steer_status load_prompts(experiment *s, const options *o) {
     if (o->with) {
         TRY(load_side(s, HARMFUL, o->with, o));
@@ -14918,7 +14930,8 @@ static steer_status save_vector(experiment *s, int which, const options *o) {
 }
 
 /* The work of a model, part by part, in rows (tokens that are run) times weights. What is generated
- * under a freeze runs twice. Factors are measured, by tests/progress.py: time left is true to a third. */
+ * under a freeze runs twice. Factors are measured, by tests/progress.py: time left is true to a
+ * third. */
 static void plan_work(experiment *s, const options *o) {
     const steer_config *c = &s->m->config;
     int box = s->m->grammar_size > 0, train = s->stages == TRAIN, whole = s->stages == EVERYTHING;
@@ -14958,7 +14971,7 @@ static void plan_work(experiment *s, const options *o) {
     plan_examples(s);
 }
 
-/* The vectors of evaluate and freeze, and how they are added where that is not as it is by default. */
+/* The vectors of evaluate and freeze, and how they are added, if that is not as by default. */
 static steer_status place_vectors(experiment *s, const options *o) {
     placed_list nothing;
     steer_plan plan;
@@ -15447,9 +15460,10 @@ static void hold_standard_files(void) {
  * process may use, which OpenMP counts, but no more than the quota of its container.
  *
  * How they wait decides the speed. Left alone, gcc's OpenMP spins for milliseconds, which beside
- * other busy processes takes the processor from the thread that has work; threads that sleep at once
- * take as long to wake as a small model's loop. So they spin for SPIN_SECONDS before they sleep.
- * OpenMP reads this in the environment, before main: the program sets it and starts itself anew. */
+ * other busy processes takes the processor from the thread that has work; threads that sleep at
+ * once take as long to wake as a small model's loop. So they spin for SPIN_SECONDS before they
+ * sleep. OpenMP reads this in the environment, before main: the program sets it and starts itself
+ * anew. */
 #ifdef _OPENMP
 static const double SPIN_SECONDS = 50e-6; /* longer than nearly all waits of a quiet run */
 
