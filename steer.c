@@ -4753,24 +4753,24 @@ static steer_status read_object(char **s, prompt_line *x, steer_error *e) {
                 "no \"prompt\": \"...\"; tools/prompts.py makes lines of other shapes");
 }
 
+/* The array that the pointer at `field` leads to gets so many bytes; 0: no memory. */
+static int grow(void *field, size_t bytes) {
+    void *array;
+    memcpy(&array, field, sizeof array);
+    array = realloc(array, bytes);
+    if (array)
+        memcpy(field, &array, sizeof array);
+    return array != NULL;
+}
+
 /* Room for one more prompt: the arrays grow when their number is a power of two. */
 static steer_status make_prompt_room(steer_prompts *p, steer_error *e) {
-    size_t n = p->n ? 2 * (size_t)p->n : 1;
+    size_t n = p->n ? 2 * (size_t)p->n : 1, numbers = n * sizeof(int), texts = n * sizeof(char *);
     if (p->n & (p->n - 1))
         return STEER_OK;
-    int **tokens = realloc(p->tokens, n * sizeof *tokens);
-    p->tokens = tokens ? tokens : p->tokens;
-    int *lengths = realloc(p->lengths, n * sizeof *lengths);
-    p->lengths = lengths ? lengths : p->lengths;
-    int *responses = realloc(p->responses, n * sizeof *responses);
-    p->responses = responses ? responses : p->responses;
-    char **system = realloc(p->system, n * sizeof *system);
-    p->system = system ? system : p->system;
-    char **text = realloc(p->text, n * sizeof *text);
-    p->text = text ? text : p->text;
-    char **task = realloc(p->task, n * sizeof *task);
-    p->task = task ? task : p->task;
-    if (tokens && lengths && responses && system && text && task)
+    if (grow(&p->tokens, n * sizeof *p->tokens) && grow(&p->lengths, numbers) &&
+        grow(&p->responses, numbers) && grow(&p->system, texts) && grow(&p->text, texts) &&
+        grow(&p->task, texts))
         return STEER_OK;
     return fail(e, STEER_ENOMEM, "no memory for %zu prompts", n);
 }
@@ -5804,7 +5804,6 @@ typedef struct steer_tracer { /* memory for examples of `max` tokens, `answers` 
     steer_limits limit; /* of the context */
     int max, answers, cut_streams;
     size_t contexts; /* bytes of the context */
-    void *memory;    /* the one allocation behind all arrays */
     double kl_min;   /* positions of interest of the KL metrics have at least this */
     steer_row *rows;
     steer_tape tape[3];   /* base, steered, step; the base's first block is x_l, [max][d] */
@@ -5814,7 +5813,6 @@ typedef struct steer_tracer { /* memory for examples of `max` tokens, `answers` 
     float *logits[2];     /* [answers][vocab] before the soft-cap */
     int *greedy[2], *poi; /* [answers] argmax of base and steered; positions of interest */
     float *dx, *z;        /* [max][d]; [max][heads * head_dim] */
-    float *delta;         /* [max][nodes][d]: the context's, which only runs with cut edges use */
     double *by_dimension; /* [d] */
     double *logp;         /* [answers] ln p of each token of a response; is it the likeliest? */
     int *hit;             /* [answers] */
@@ -5870,7 +5868,7 @@ static size_t lay_out_tracer(tracer *t, const steer_model *m, int layer, int max
         PLACE(step->mlp, mul(taped, d));  /* [blocks][n][d] */
     }
 
-    /* What the nodes of base and steered run are made of, until t->delta has their differences. */
+    /* What the nodes of base and steered run are made of, until delta_of has their differences. */
     size_t shared = at;
     for (steer_tape *end = t->tape; end < t->tape + 2; end++) {
         PLACE(end->z, mul(taped, q_width)); /* [blocks][n][heads * head_dim] */
@@ -5927,11 +5925,9 @@ static size_t lay_out_tracer(tracer *t, const steer_model *m, int layer, int max
 }
 
 void steer_tracer_free(steer_tracer *t) {
-    if (t) {
+    if (t)
         steer_context_free(t->c);
-        free(t->memory);
-        free(t);
-    }
+    free(t);
 }
 
 void steer_tracer_kl_min(steer_tracer *t, double kl_min) {
@@ -5941,33 +5937,31 @@ void steer_tracer_kl_min(steer_tracer *t, double kl_min) {
 steer_tracer *steer_tracer_new(const steer_model *m, int layer, int max, int answers,
                                int cut_streams, steer_error *e) {
     clear_error(e);
-    tracer *t = zeros(1, sizeof *t);
-    int fits = t && !outside(layer, 0, m->config.layers - 1) && !outside(answers, 1, 1 << 24) &&
+    tracer x;
+    int fits = !outside(layer, 0, m->config.layers - 1) && !outside(answers, 1, 1 << 24) &&
                !outside(max, 2, m->config.max_seq) && !outside(cut_streams, 1, INT32_MAX / max - 1);
-    size_t bytes = fits ? lay_out_tracer(t, m, layer, max, answers, cut_streams, NULL) : 0;
-    char *memory = NULL;
-    fits = fits && t->contexts && t->graph.nodes <= MAX_NODES &&
-           mul(max, mul(t->graph.slots, t->graph.nodes)) <= INT32_MAX;
-    if (!t)
-        fail(e, STEER_ENOMEM, "no memory to patch");
-    else if (!fits)
+    size_t bytes = fits ? lay_out_tracer(&x, m, layer, max, answers, cut_streams, NULL) : 0;
+    if (!fits || !x.contexts || x.graph.nodes > MAX_NODES ||
+        mul(max, mul(x.graph.slots, x.graph.nodes)) > INT32_MAX) {
         fail(e, STEER_EARG,
              "no tracer: %d positions, %d answers, %d streams, block %d; at least "
              "2, 1, 1; at most %d positions, %d nodes, %d rows of gradients",
              max, answers, cut_streams, layer, m->config.max_seq, MAX_NODES, INT32_MAX);
-    else if (bytes == SIZE_MAX || !(memory = zeros(bytes - t->contexts + ALIGN, 1)))
-        fail(e, STEER_ENOMEM, "no memory to patch (%.0f MB)", megabytes(bytes));
-    else {
-        lay_out_tracer(t, m, layer, max, answers, cut_streams,
-                       memory + (ALIGN - (uintptr_t)memory % ALIGN));
-        t->memory = memory;
-        t->c = steer_context_new(m, &t->limit, e);
-        if (t->c) {
-            t->delta = t->c->delta;
-            return t;
-        }
+        return NULL;
     }
-    steer_tracer_free(t);
+
+    /* The arrays lie behind the tracer, as a context's. */
+    tracer *t = zeros(bytes < SIZE_MAX ? sizeof *t + ALIGN + bytes - x.contexts : SIZE_MAX, 1);
+    if (!t) {
+        fail(e, STEER_ENOMEM, "no memory to patch (%.0f MB)", megabytes(bytes));
+        return NULL;
+    }
+    lay_out_tracer(t, m, layer, max, answers, cut_streams,
+                   (char *)(t + 1) + (ALIGN - (uintptr_t)(t + 1) % ALIGN));
+    t->c = steer_context_new(m, &t->limit, e);
+    if (t->c)
+        return t;
+    free(t);
     return NULL;
 }
 
@@ -6151,9 +6145,10 @@ static void metric_gradient(tracer *t, const example *x, int metric, int source,
 
 /* ---- Integrated gradients. */
 
-/* What node u of position p differs by, source minus destination. */
+/* What node u of position p differs by, source minus destination: [max][nodes][d] of the context's
+ * delta, which only runs with cut edges use. */
 static float *delta_of(const tracer *t, int p, int u) {
-    return t->delta + ((size_t)p * t->graph.nodes + u) * t->m->config.d;
+    return t->c->delta + ((size_t)p * t->graph.nodes + u) * t->m->config.d;
 }
 
 /* delta_of of the nodes of block b. Heads share their run's post-norm scalar; the split of its
@@ -9315,42 +9310,6 @@ static steer_status restore_answer(experiment *s, const double *record, steer_jo
                 s->store.path);
 }
 
-/* Answers of jobs, made and remembered or recalled, but for other shards'; score[i]: the
- * behaviour's log-odds at the first token of answer i. */
-static steer_status answer_jobs(experiment *s, steer_job *jobs, int n, double *score) {
-    records *r = &s->store;
-    size_t width = answer_width(jobs);
-    double *record;
-    steer_job *walked;
-    int n_walked = 0, *number;
-    GET(record, width);
-    GET(walked, n);
-    GET(number, n);
-    for (int i = 0; i < n; i++) {
-        /* Without a store no key: that takes longer than a tiny model. */
-        uint64_t key = r->path ? hash_job(s, &jobs[i], 0) : 0;
-        int state;
-        TRY(recall(s, key, record, width, &state));
-        score[i] = 0;
-        if (state == DONE) {
-            score[i] = record[1];
-            TRY(restore_answer(s, record, &jobs[i]));
-            show_progress(s->bar, 1);
-        }
-        if (state == OURS) {
-            number[n_walked] = i;
-            walked[n_walked++] = jobs[i];
-        }
-    }
-
-    scorer sc = {{.m = s->m, .jobs = walked}, number, score, record, s};
-    if (n_walked)
-        TRY(run_jobs(s->c, walked, n_walked, answer_visit, &sc, NULL, s->e));
-    for (int i = 0; i < n_walked; i++)
-        jobs[number[i]].n_out = walked[i].n_out;
-    return STEER_OK;
-}
-
 static int read_visit(void *user, int job, int pos, const float *logits) {
     scorer *sc = user;
     const steer_job *j = &sc->g.jobs[job];
@@ -9364,28 +9323,45 @@ static int read_visit(void *user, int job, int pos, const float *logits) {
     return keep_job(sc, job, 1, 1) ? FAILED : NO_TOKEN;
 }
 
-/* sum[i]: of -ln p of the tokens of answer i, under the job's plan. Who has an answer reads it. */
-static steer_status read_jobs(experiment *s, steer_job *jobs, int n, double *sum) {
-    records *r = &s->store;
-    double record;
+/* Jobs are answered or, read 1, their answers read: recalled, or done and remembered, but for other
+ * shards' answers; whoever has an answer reads it. value[i]: of answer i the behaviour's log-odds at
+ * its first token; when read, the sum of -ln p of its tokens under the job's plan. */
+static steer_status run_units(experiment *s, steer_job *jobs, int n, int read, double *value) {
+    size_t width = read || !n ? 1 : answer_width(jobs);
+    double *record;
     steer_job *walked;
     int n_walked = 0, *number;
+    GET(record, width);
     GET(walked, n);
     GET(number, n);
     for (int i = 0; i < n; i++) {
-        uint64_t key = r->path ? hash_job(s, &jobs[i], 1) : 0;
-        int found;
-        TRY(read_record(r, key, &record, 1, &found, s->e));
-        sum[i] = found ? record : 0;
+        /* Without a store no key: that takes longer than a tiny model. */
+        uint64_t key = s->store.path ? hash_job(s, &jobs[i], read) : 0;
+        int state = OURS, found = 0;
+        if (read)
+            TRY(read_record(&s->store, key, record, width, &found, s->e));
+        else
+            TRY(recall(s, key, record, width, &state));
+        value[i] = 0;
         if (found)
-            continue;
-        number[n_walked] = i;
-        walked[n_walked++] = jobs[i];
+            value[i] = record[0];
+        else if (state == DONE) {
+            value[i] = record[1];
+            TRY(restore_answer(s, record, &jobs[i]));
+            show_progress(s->bar, 1);
+        } else if (state == OURS) {
+            number[n_walked] = i;
+            walked[n_walked++] = jobs[i];
+        }
     }
-    scorer sc = {{.m = s->m, .jobs = walked}, number, sum, &record, s};
-    if (!n_walked)
-        return STEER_OK;
-    return run_jobs(s->c, walked, n_walked, read_visit, &sc, NULL, s->e);
+
+    scorer sc = {{.m = s->m, .jobs = walked}, number, value, record, s};
+    visitor visit = read ? read_visit : answer_visit;
+    if (n_walked)
+        TRY(run_jobs(s->c, walked, n_walked, visit, &sc, NULL, s->e));
+    for (int i = 0; i < n_walked; i++)
+        jobs[number[i]].n_out = walked[i].n_out;
+    return STEER_OK;
 }
 
 /* The plan of a condition. Where options say how the vector is added, its edit stands for all of
@@ -9428,7 +9404,7 @@ static steer_status answer(experiment *s, condition *conditions, int n_condition
             jobs[k] = (steer_job){x->prompts->tokens[i], x->prompts->lengths[i], s->max_new, plan,
                                   .out = out + k * max};
     }
-    TRY(answer_jobs(s, jobs, (int)n, value));
+    TRY(run_units(s, jobs, (int)n, 0, value));
     TRY(whole_so_far(s));
     for (condition *x = conditions; x < conditions + n_conditions;
          jobs += condition_size(x), value += condition_size(x++)) {
@@ -9437,7 +9413,7 @@ static steer_status answer(experiment *s, condition *conditions, int n_condition
         TRY(judge(s, x, jobs, value));
         for (int i = 0; i < n_read; i++)
             jobs[i].plan = NULL;
-        TRY(read_jobs(s, jobs, n_read, value));
+        TRY(run_units(s, jobs, n_read, 1, value));
         for (int i = 0; i < n_read; i++) {
             sum += value[i];
             tokens += jobs[i].n_out;
@@ -10809,7 +10785,8 @@ static steer_status site_map(experiment *s) {
     return STEER_OK;
 }
 
-/* ---- Trained vectors: NTP and PO (paper section 3), on pairs that the model makes of train and validation prompts. */
+/* ---- Trained vectors: NTP and PO (paper section 3), on pairs that the model makes of train and
+ * validation prompts. */
 typedef struct {
     steer_pair *of;
     int n;
@@ -11295,6 +11272,8 @@ static steer_status shaded_response(experiment *s) {
 /* ---- Circuits. */
 enum { SIMPLE, COMPLEMENT, RANDOM, BACKWARD, FORWARD, AWARE, KINDS };
 
+enum { DRAWN = KINDS }; /* DRAWN + 0, 1, ...: random ones, each another */
+
 static unsigned char *cut_at(experiment *s, int i) {
     return s->cuts + i * graph_size(s);
 }
@@ -11306,13 +11285,14 @@ static int edges_at(const experiment *s, double share) {
 /* A vector's circuit of n edges or a few more into keep, s->order sorted. Its size, or -1. */
 static int select_edges(experiment *s, const method *x, int kind, int n, unsigned char *keep) {
     const steer_graph *g = &s->t->graph;
-    const double *score = kind == RANDOM ? NULL : edges_of(s->t, x->scores, kind == AWARE);
+    int draw = max_int(0, kind - DRAWN), random = kind == RANDOM || kind >= DRAWN;
+    const double *score = random ? NULL : edges_of(s->t, x->scores, kind == AWARE);
     steer_selection how = STEER_SIMPLE;
     if (kind == BACKWARD)
         how = STEER_BACKWARD;
     if (kind == FORWARD)
         how = STEER_FORWARD;
-    if (steer_circuit_order(g, score, SEED, s->order, s->e))
+    if (steer_circuit_order(g, score, SEED + (uint64_t)draw, s->order, s->e))
         return -1;
     return steer_circuit_select(g, s->order, n, how, keep, s->e);
 }
@@ -11324,16 +11304,6 @@ static int cut_circuit(experiment *s, int i, const method *x, int kind, int n) {
     if (edges >= 0 && steer_circuit_cut(&s->t->graph, cut, kind == COMPLEMENT, cut, s->e))
         return -1;
     return edges;
-}
-
-/* Cut i: a random circuit of n edges or a few more; another one for every draw, 0 .. */
-static steer_status cut_at_random(experiment *s, int i, int draw, int n) {
-    const steer_graph *g = &s->t->graph;
-    unsigned char *cut = cut_at(s, i);
-    TRY(steer_circuit_order(g, NULL, SEED + (uint64_t)draw, s->order, s->e));
-    if (steer_circuit_select(g, s->order, min_int(n, g->edges), STEER_SIMPLE, cut, s->e) < 0)
-        return s->e->code;
-    return steer_circuit_cut(g, cut, 0, cut, s->e);
 }
 
 /* Faithfulness of the first n cuts, on the examples that choose or on those that judge. */
@@ -11618,7 +11588,8 @@ static steer_status judge_circuits(experiment *s) {
             if (cut_circuit(s, SIZES + i, &s->vectors[i], SIMPLE, s->vectors[i].edges) < 0)
                 return s->e->code;
         for (int i = 0; i < DRAWS; i++)
-            TRY(cut_at_random(s, random_at + i, i, 2 * s->vectors[DIM].edges));
+            if (cut_circuit(s, random_at + i, x, DRAWN + i, 2 * s->vectors[DIM].edges) < 0)
+                return s->e->code;
         TRY(judge_cuts(s, x, 1, random_at + DRAWS, &F));
 
         for (int i = 0; i < SIZES; i++) {
@@ -11708,21 +11679,9 @@ static steer_status kinds_row(experiment *s, const char *label, const method *x,
 
 /* Where the edges of the smallest circuits begin and end (paper Tables 5 to 8). */
 static steer_status kinds_table(experiment *s) {
-    static const column columns[] = {
+    column columns[] = {
         {"circuit", WORDS}, {"edges", 0},  {"q", 1},          {"k", 1},        {"v", 1}, {"mlp", 1},
-        {"lm_head", 1},     {"from s", 1}, {"from heads", 1}, {"from mlp", 1}, {0}};
-    static const column block_columns[] = {{"ending in", WORDS},
-                                           {"edges", 0},
-                                           {"q", 1},
-                                           {"k", 1},
-                                           {"v", 1},
-                                           {"mlp", 1},
-                                           {"lm_head", 1},
-                                           {"from s", 1},
-                                           {"from heads", 1},
-                                           {"from mlp", 1},
-                                           {"begin there", 0},
-                                           {0}};
+        {"lm_head", 1},     {"from s", 1}, {"from heads", 1}, {"from mlp", 1}, {0},      {0}};
     const steer_graph *g = &s->t->graph;
     const method *dim = &s->vectors[DIM];
     int blocks = s->m->config.layers;
@@ -11736,11 +11695,13 @@ static steer_status kinds_table(experiment *s) {
         TRY(kinds_row(s, str("%s, strongest tenth", method_names[i]).s, x,
                       max_int(1, x->edges / 10), ANY));
     }
+    columns[0].name = "ending in";
+    columns[10] = (column){"begin there", 0};
     open_table(
         s->out, "blocks",
         "DIM's smallest circuit by blocks: edges that end in each, their kinds in percent of "
         "these, and edges that begin there",
-        block_columns);
+        columns);
     for (int b = g->layer; b <= blocks; b++)
         TRY(kinds_row(s, b < blocks ? str("block %d", b).s : "the output", dim, dim->edges, b));
     return STEER_OK;

@@ -460,7 +460,7 @@ static void test_store_answers(void) {
         *poisoned = run == 1 ? right : NAN;
         CHECK_THAT(!open_records(&s.store, path, OWN, &e), "%s", e.text);
         CHECK_THAT((s.c = steer_context_new(m, &limits, &e)) != NULL, "%s", e.text);
-        steer_status status = s.c ? answer_jobs(&s, jobs, ANSWERS, value) : STEER_ENOMEM;
+        steer_status status = s.c ? run_units(&s, jobs, ANSWERS, 0, value) : STEER_ENOMEM;
         CHECK_THAT(status == (run ? STEER_OK : STEER_ENONFINITE), "run %d: %s", run, e.text);
         CHECK_THAT(s.store.count == (run ? ANSWERS : 3), "run %d: %zu records", run, s.store.count);
         for (int i = 0; i < ANSWERS && run; i++) {
