@@ -4324,9 +4324,10 @@ static int take_direction(byte_reader *r, uint64_t *d, uint64_t *offset) {
     return atoi(name + lead) + 1;
 }
 
-/* Over the n tensors; has[b] 1: one of them is added to the input of block b. */
-static steer_status find_directions(byte_reader *r, uint64_t n, const steer_model *m,
-                                    unsigned char *has, const char *path, steer_error *e) {
+/* Over the n tensors; at[b]: 1 + the place among the numbers of what is added to the input of block
+ * b; 0: nothing is. */
+static steer_status find_directions(byte_reader *r, uint64_t n, const steer_model *m, uint64_t *at,
+                                    const char *path, steer_error *e) {
     const steer_config *config = &m->config;
     for (uint64_t i = 0; i < n; i++) {
         uint64_t d = 0, offset;
@@ -4340,26 +4341,9 @@ static steer_status find_directions(byte_reader *r, uint64_t n, const steer_mode
                         "%s: direction.%d of %.0f numbers does not fit %s, of %d blocks and width "
                         "d = %d",
                         path, b - 1, (double)d, config->name, config->layers, config->d);
-        if (has[b]++)
+        if (at[b])
             return fail(e, STEER_EFORMAT, "%s: direction.%d comes twice", path, b - 1);
-    }
-    return STEER_OK;
-}
-
-/* The directions of the n tensors into rows [layers + 1][d], or, where rows is NULL, into to [d],
- * of which there is one. */
-static steer_status take_directions(byte_reader tensors, uint64_t n, byte_reader numbers,
-                                    const steer_model *m, float *rows, float *to, const char *path,
-                                    steer_error *e) {
-    for (uint64_t i = 0; i < n; i++) {
-        uint64_t d = 0, offset = 0;
-        int b = take_direction(&tensors, &d, &offset);
-        byte_reader own = numbers;
-        take_bytes(&own, offset);
-        const unsigned char *from = take_bytes(&own, 4 * (uint64_t)m->config.d);
-        if (!from)
-            return fail(e, STEER_EFORMAT, "%s: truncated: direction.%d is not whole", path, b - 1);
-        memcpy(rows ? rows + (size_t)b * m->config.d : to, from, 4 * (size_t)m->config.d);
+        at[b] = offset < UINT64_MAX ? 1 + offset : offset;
     }
     return STEER_OK;
 }
@@ -4388,24 +4372,34 @@ static steer_status read_gguf(steer_vector *v, const steer_model *m, const unsig
     if (!g.align || g.align > GGUF_MOST_ALIGN || !tensors)
         return fail(e, STEER_EFORMAT, "%s: a control vector without directions, or damaged", path);
 
-    unsigned char has[MAX_BLOCKS + 1] = {0};
-    byte_reader infos = r;
-    TRY(find_directions(&r, tensors, m, has, path, e));
+    uint64_t at[MAX_BLOCKS + 1] = {0};
+    int first = 0;
+    TRY(find_directions(&r, tensors, m, at, path, e));
     size_t read = n - r.left;
     take_bytes(&r, round_up(read, g.align) - read);
-
-    int first = (int)((unsigned char *)memchr(has, 1, sizeof has) - has);
+    while (!at[first])
+        first++;
     g.h.several = tensors > 1 || first == config->layers;
     g.h.keepless = g.kept != 3 * (uint64_t)config->layers;
     if (g.h.layer < 0)
         g.h.layer = first;
     TRY(begin_vector(v, m, &g.h, path, flags, e));
-    if (!v->every && !has[v->layer])
+    if (!v->every && !at[v->layer])
         return fail(e, STEER_EMISMATCH, "%s: it says block %d, and has no direction for it", path,
                     v->layer);
     if (v->keep)
         memcpy(v->keep, g.keep, 12 * (size_t)config->layers);
-    return take_directions(infos, tensors, r, m, v->every, v->v, path, e);
+    for (int b = first; b <= config->layers; b++) {
+        byte_reader own = r;
+        if (!at[b])
+            continue;
+        take_bytes(&own, at[b] - 1);
+        const unsigned char *from = take_bytes(&own, 4 * (uint64_t)config->d);
+        if (!from)
+            return fail(e, STEER_EFORMAT, "%s: truncated: direction.%d is not whole", path, b - 1);
+        memcpy(v->every ? row_at(v->every, b, config->d) : v->v, from, 4 * (size_t)config->d);
+    }
+    return STEER_OK;
 }
 
 /* ---- Vectors in NPY, numpy's format of one array: a magic, a version, the length of a text that
@@ -7622,10 +7616,11 @@ static void put_line(FILE *f, const char *s) {
     put_line_part(f, s, strlen(s));
 }
 
-/* A JSON string. It may stand in a page: no < is in it that could end or open a tag. */
-static void json_text(FILE *f, const char *s) {
+/* A JSON string, and what stands before it. It may stand in a page: no < is in it that could end or
+ * open a tag. */
+static void json_text(FILE *f, const char *before, const char *s) {
     int length;
-    fputc('"', f);
+    fprintf(f, "%s\"", before);
     for (const char *end = s + strlen(s); s < end; s += length) {
         long c = code_point(s, end, &length);
         if (c < 0)
@@ -7947,8 +7942,8 @@ static void add_numbers(report *r, const char *label, const double *numbers, int
  * raises the version. */
 enum { REPORT_VERSION = 1, SEED = 42 /* the first of training, random circuits, dropout */ };
 
-static void json_number(FILE *f, double x) {
-    fprintf(f, isfinite(x) ? "%.6g" : "null", x);
+static void json_number(FILE *f, const char *before, double x) {
+    fprintf(f, isfinite(x) ? "%s%.6g" : "%snull", before, x);
 }
 
 static void write_table(FILE *f, const report *r, const entry *t) {
@@ -7958,8 +7953,7 @@ static void write_table(FILE *f, const report *r, const entry *t) {
         notes += x->kind == IS_NOTE;
     fprintf(f, ", \"notes before\": %d, \"columns\": [", notes);
     for (int k = 0; k < t->n_columns; k++) {
-        fputs(k ? ", {\"name\": " : "{\"name\": ", f);
-        json_text(f, head[k].text);
+        json_text(f, k ? ", {\"name\": " : "{\"name\": ", head[k].text);
         if (head[k].value < 0)
             fputs(", \"type\": \"text\"}", f);
         else
@@ -7970,11 +7964,12 @@ static void write_table(FILE *f, const report *r, const entry *t) {
         for (int k = 0; k < t->n_columns; k++) {
             const datum *x = &row_data(r, t, i)[k];
             const char *before = i ? ",\n      [" : "\n      [";
-            fputs(k ? ", " : before, f);
+            if (k)
+                before = ", ";
             if (head[k].value < 0)
-                json_text(f, x->text);
+                json_text(f, before, x->text);
             else
-                json_number(f, x->value);
+                json_number(f, before, x->value);
             fputs(k == t->n_columns - 1 ? "]" : "", f);
         }
     fputs("]", f);
@@ -7984,34 +7979,29 @@ static void write_table(FILE *f, const report *r, const entry *t) {
 enum { MEASURED = 5 };
 
 static void write_numbers(FILE *f, const report *r, const entry *x) {
-    static const char *const keys[MEASURED] = {"value", "low", "high", "holds", "in part"};
+    static const char *const keys[MEASURED] = {
+        ", \"value\": ", ", \"low\": ", ", \"high\": ", ", \"holds\": ", ", \"in part\": "};
     fputs(", \"numbers\": [", f);
     for (int i = 0; i < x->n_rows; i++) {
         const datum *data = AT(r->data, datum, x->first) + i * MEASURED;
-        fputs(i ? ", {\"name\": " : "{\"name\": ", f);
-        json_text(f, data[0].text);
-        fputs(", \"relation\": ", f);
-        json_text(f, data[1].text);
-        for (int k = 0; k < MEASURED; k++) {
-            fprintf(f, ", \"%s\": ", keys[k]);
-            json_number(f, data[k].value);
-        }
+        json_text(f, i ? ", {\"name\": " : "{\"name\": ", data[0].text);
+        json_text(f, ", \"relation\": ", data[1].text);
+        for (int k = 0; k < MEASURED; k++)
+            json_number(f, keys[k], data[k].value);
         fputs("}", f);
     }
     fputs("]", f);
 }
 
 static void write_entry(FILE *f, const report *r, const entry *x) {
-    static const char *const names[] = {"name", "", "name", "claim", "prompt"};
-    static const char *const texts[] = {"", "", "title", "text", "text"};
-    if (x->kind == IS_NOTE) {
-        json_text(f, x->name);
+    static const char *const names[] = {[IS_NOTE] = "",
+                                        [IS_TABLE] = "{\"name\": ",
+                                        [IS_FINDING] = "{\"claim\": ",
+                                        [IS_ANSWER] = "{\"prompt\": "};
+    json_text(f, names[x->kind], x->name);
+    if (x->kind == IS_NOTE)
         return;
-    }
-    fprintf(f, "{\"%s\": ", names[x->kind]);
-    json_text(f, x->name);
-    fprintf(f, ", \"%s\": ", texts[x->kind]);
-    json_text(f, x->text);
+    json_text(f, x->kind == IS_TABLE ? ", \"title\": " : ", \"text\": ", x->text);
     if (x->kind == IS_TABLE)
         write_table(f, r, x);
     if (x->kind == IS_FINDING) {
@@ -8019,8 +8009,8 @@ static void write_entry(FILE *f, const report *r, const entry *x) {
         write_numbers(f, r, x);
     }
     if (x->kind == IS_ANSWER) {
-        fprintf(f, ", \"side\": \"%s\", \"under\": ", wording_of(r)->side[x->side]);
-        json_text(f, x->under);
+        json_text(f, ", \"side\": ", wording_of(r)->side[x->side]);
+        json_text(f, ", \"under\": ", x->under);
         fprintf(f, ", \"%s\": %s", wording_of(r)->shows, x->refuses ? "true" : "false");
     }
     fputs("}", f);
@@ -8050,13 +8040,10 @@ static void write_facts(FILE *f, const wording *words, const model_facts *x) {
             SEED, SEED, SEED);
     if (!x->spent.runs)
         return;
-    fprintf(f, ",\n   \"spent\": {\"runs\": %d, \"recalled\": %ld, \"seconds\": ", x->spent.runs,
-            x->recalled);
-    json_number(f, x->spent.seconds);
-    fputs(", \"processor seconds\": ", f);
-    json_number(f, x->spent.processor);
-    fputs(", \"memory\": ", f);
-    json_number(f, x->spent.memory);
+    fprintf(f, ",\n   \"spent\": {\"runs\": %d, \"recalled\": %ld", x->spent.runs, x->recalled);
+    json_number(f, ", \"seconds\": ", x->spent.seconds);
+    json_number(f, ", \"processor seconds\": ", x->spent.processor);
+    json_number(f, ", \"memory\": ", x->spent.memory);
     fputs("}", f);
 }
 
@@ -8069,23 +8056,19 @@ static void write_json(FILE *f, const report *r) {
     static const char *const lists[] = {"", "notes", "tables", "findings", "answers"};
     const entry *x = r->entries.p;
     const entry *end = x ? x + n_entries(r) : x; /* an empty report has no place to add to */
-    fprintf(f, "{\"format\": \"steer report\", \"version\": %d, \"command\": ", REPORT_VERSION);
-    json_text(f, r->command ? r->command : "");
-    fputs(",\n \"program\": ", f);
-    json_text(f, STEER_BUILD);
-    fputs(", \"date\": ", f);
-    json_text(f, r->date);
-    fputs(", \"seconds\": ", f);
-    json_number(f, r->seconds < 0 ? NAN : r->seconds);
-    for (int k = 0; k < 2 && r->prompts[k]; k++) {
-        fprintf(f, k ? ", \"%s\": " : ",\n \"behaviour\": {\"%s\": ", other_words.side[k]);
-        json_text(f, r->prompts[k]);
-        fputs(k ? "}" : "", f);
+    fprintf(f, "{\"format\": \"steer report\", \"version\": %d", REPORT_VERSION);
+    json_text(f, ", \"command\": ", r->command ? r->command : "");
+    json_text(f, ",\n \"program\": ", STEER_BUILD);
+    json_text(f, ", \"date\": ", r->date);
+    json_number(f, ", \"seconds\": ", r->seconds < 0 ? NAN : r->seconds);
+    if (r->prompts[0]) {
+        json_text(f, ",\n \"behaviour\": {\"with\": ", r->prompts[0]);
+        json_text(f, ", \"without\": ", r->prompts[1]);
+        fputs("}", f);
     }
     fputs(",\n \"models\": [", f);
     for (size_t i = 0; i < r->models.n && x < end; i++) {
-        fputs(i ? ",\n  {\"name\": " : "\n  {\"name\": ", f);
-        json_text(f, x->name);
+        json_text(f, i ? ",\n  {\"name\": " : "\n  {\"name\": ", x->name);
         write_facts(f, wording_of(r), AT(r->models, model_facts, i));
         const entry *next = ++x;
         while (next < end && next->kind != IS_MODEL)
@@ -10207,12 +10190,7 @@ static const paper_rates paper_steering[] = {
     {"", HARMFUL, "ablated to mean", NAN, NAN}, {"", HARMLESS, "ablated to mean", NAN, NAN}};
 
 /* Points of refusal that steering moves in the paper: the mean of both directions and models. */
-static double paper_most(void) {
-    const paper_rates *plain = paper_steering, *steered = plain + 2;
-    double harmful = plain[0].gemma - steered[0].gemma + plain[0].llama - steered[0].llama;
-    double harmless = steered[1].gemma - plain[1].gemma + steered[1].llama - plain[1].llama;
-    return 100 * (harmful + harmless) / 4;
-}
+static const double paper_most = 100 * (1.00 - 0.20 + 0.98 - 0.15 + 1.00 - 0.01 + 0.97 - 0.00) / 4;
 
 static void conditions_table(experiment *s, const char *name, const char *title, const condition *x,
                              const paper_rates *rows, int n) {
@@ -10510,7 +10488,7 @@ static steer_status freezing_table(experiment *s) {
                columns);
     paper_findings *f = &s->findings;
     double most = f->most.value;
-    freezing_row(s, "unsteered", plain, loss(steered, plain), most, unmeasured, paper_most(),
+    freezing_row(s, "unsteered", plain, loss(steered, plain), most, unmeasured, paper_most,
                  exactly(0));
     freezing_row(s, "steered", steered, unmeasured, NAN, unmeasured, NAN, exactly(1));
     for (int i = 0; i < PARTS_FROZEN; i++) {
@@ -14158,18 +14136,15 @@ static steer_status write_line(answer_sink *a, int number, const char *text, con
     }
     held_signals held;
     hold_signals(&held);
-    fputs("{\"prompt\": ", a->lines);
-    json_text(a->lines, prompt);
+    json_text(a->lines, "{\"prompt\": ", prompt);
     if (a->s->begun) {
-        fputs(", \"answer\": ", a->lines); /* its beginning, not the model's */
-        json_text(a->lines, a->s->begun);
+        json_text(a->lines, ", \"answer\": ", a->s->begun); /* its beginning, not the model's */
         text += strlen(a->s->begun);
     }
     fputs(", \"ids\": [", a->lines);
     for (int k = 0; k < j->n_out; k++)
         fprintf(a->lines, k ? ", %d" : "%d", j->out[k]);
-    fputs("], \"text\": ", a->lines);
-    json_text(a->lines, text);
+    json_text(a->lines, "], \"text\": ", text);
     fprintf(a->lines, ", \"index\": %d}\n", number);
     int failed = fflush(a->lines) || ferror(a->lines), code = errno;
     release_signals(&held);
