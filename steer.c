@@ -13023,14 +13023,16 @@ enum { ALL_OPTIONS = sizeof all_options / sizeof *all_options };
 
 _Static_assert(ALL_OPTIONS <= 64, "options.given has a bit for each");
 
-/* What goes with what, whatever the values: an option NEEDS another or is NOT_WITH it. */
-typedef enum { NEEDS, NOT_WITH } relation;
+/* What goes with what, whatever the values: an option NEEDS each of the others or is NOT_WITH them. */
+typedef enum { NOT_WITH, NEEDS } relation;
+
+static const char *const relations[] = {"does not go with", "needs"};
 
 static const struct {
     unsigned commands;
     const char *option;
     relation relation;
-    const char *other;
+    const char *others; /* names, with commas between */
 } option_rules[] = {
     {FOR_TALK, "coeff", NEEDS, "vector"},
     {FOR_TALK, "site", NEEDS, "vector"},
@@ -13041,9 +13043,7 @@ static const struct {
     {FOR_PLACES, "positions", NEEDS, "vector"},
     {FOR_PLACES, "layers", NEEDS, "vector"},
     {FOR_TALK, "layers", NOT_WITH, "ablate"},
-    {FOR_TALK, "ablate", NOT_WITH, "coeff"},
-    {FOR_TALK, "ablate", NOT_WITH, "freeze"},
-    {FOR_TALK, "ablate", NOT_WITH, "remove"},
+    {FOR_TALK, "ablate", NOT_WITH, "coeff,freeze,remove"},
     {FOR_GENERATE, "compare", NEEDS, "vector"},
     {FOR_GENERATE, "compare", NOT_WITH, "prompts"},
     {FOR_GENERATE, "system", NOT_WITH, "prompts"},
@@ -13054,29 +13054,15 @@ static const struct {
     {FOR_EXPERIMENTS, "without", NEEDS, "with"},
     {FOR_EXPERIMENTS, "with", NOT_WITH, "data"},
     {FOR_TOKENIZE, "raw", NOT_WITH, "chat"},
-    {FOR_GENERATE, "raw", NOT_WITH, "system"},
-    {FOR_GENERATE, "raw", NOT_WITH, "answer"},
+    {FOR_GENERATE, "raw", NOT_WITH, "system,answer"},
     {FOR_EXPERIMENTS & ~FOR_OV, "shard", NEEDS, "store"},
     {FOR_EDGES, "kl-min", NEEDS, "metric"},
-    {FOR_CIRCUIT, "circuit", NOT_WITH, "out"},
-    {FOR_CIRCUIT, "circuit", NOT_WITH, "exact"},
-    {FOR_CIRCUIT, "circuit", NOT_WITH, "metric"},
-    {FOR_CIRCUIT, "circuit", NOT_WITH, "shard"},
+    {FOR_CIRCUIT, "circuit", NOT_WITH, "out,exact,metric,shard"},
     {FOR_REPRODUCE, "verbose", NEEDS, "report"},
     {FOR_REPRODUCE, "verbose", NOT_WITH, "json"},
-    {FOR_REPRODUCE, "vector", NOT_WITH, "control"},
-    {FOR_REPRODUCE, "vector", NOT_WITH, "site"},
-    {FOR_REPRODUCE, "vector", NOT_WITH, "train"},
-    {FOR_REPRODUCE, "vector", NOT_WITH, "val"},
-    {FOR_REPRODUCE, "vector", NOT_WITH, "no-scores"},
-    {FOR_REPRODUCE, "vector", NOT_WITH, "pairs"},
-    {FOR_REPRODUCE, "vector", NOT_WITH, "epochs"},
-    {FOR_REPRODUCE, "vector", NOT_WITH, "seeds"},
-    {FOR_REPRODUCE, "quick", NOT_WITH, "pairs"},
-    {FOR_REPRODUCE, "quick", NOT_WITH, "epochs"},
-    {FOR_REPRODUCE, "quick", NOT_WITH, "seeds"},
-    {FOR_REPRODUCE, "no-scores", NEEDS, "site"},
-    {FOR_REPRODUCE, "no-scores", NEEDS, "coeff"},
+    {FOR_REPRODUCE, "vector", NOT_WITH, "control,site,train,val,no-scores,pairs,epochs,seeds"},
+    {FOR_REPRODUCE, "quick", NOT_WITH, "pairs,epochs,seeds"},
+    {FOR_REPRODUCE, "no-scores", NEEDS, "site,coeff"},
     {FOR_REPRODUCE, "no-scores", NOT_WITH, "val"},
 };
 
@@ -13517,13 +13503,17 @@ static steer_status check_options(const known_command *c, const options *o, stee
     if (c->required && !is_given(o, c->required))
         return misused(e, "`steer %s` needs --%s FILE", c->name, c->required);
     for (int i = 0; i < ALL_RULES; i++) {
-        const char *other = option_rules[i].other;
-        if (!(option_rules[i].commands & c->bit) || !is_given(o, option_rules[i].option))
+        const char *option = option_rules[i].option, *others = option_rules[i].others;
+        int needs = option_rules[i].relation == NEEDS;
+        if (!(option_rules[i].commands & c->bit) || !is_given(o, option))
             continue;
-        if (option_rules[i].relation == NEEDS && !is_given(o, other))
-            return misused(e, "--%s needs --%s", option_rules[i].option, other);
-        if (option_rules[i].relation == NOT_WITH && is_given(o, other))
-            return misused(e, "--%s does not go with --%s", option_rules[i].option, other);
+        for (const char *s = others; s; s = strchr(s, ',')) {
+            s += s > others;
+            size_t n = strcspn(s, ",");
+            int given = o->given >> option_called(s, n) & 1;
+            if (given != needs)
+                return misused(e, "--%s %s --%.*s", option, relations[needs], (int)n, s);
+        }
     }
     return check_values(c, o, e);
 }
@@ -13585,13 +13575,14 @@ static void print_option(const known_option *p) {
 static void print_rules(const known_command *c, const known_option *p, relation sort) {
     string text = {""};
     for (int i = 0; i < ALL_RULES; i++) {
+        const char *others = option_rules[i].others;
         int about = option_rules[i].relation == sort && option_rules[i].commands & c->bit &&
                     !strcmp(option_rules[i].option, p->name);
-        if (!about)
-            continue;
-        const char *how = sort == NEEDS ? " needs" : " does not go with";
-        text = *text.s ? str("%s, --%s", text.s, option_rules[i].other)
-                       : str("--%s%s --%s", p->name, how, option_rules[i].other);
+        for (const char *s = others; s && about; s = strchr(s, ',')) {
+            s += s > others;
+            string before = *text.s ? str("%s,", text.s) : str("--%s %s", p->name, relations[sort]);
+            text = str("%.400s --%.*s", before.s, (int)strcspn(s, ","), s);
+        }
     }
     if (*text.s)
         put_wrapped(stdout, str("%s.", text.s).s, 0, 2, HELP_WIDTH, 0);
