@@ -5446,20 +5446,6 @@ static void branch_back(const steer_config *config, back_scratch *s, float *to, 
     matmul_back(row_at(to, from, w->cols), row_at(dy, from, config->d), w, n - from);
 }
 
-/* cap(scale q[t] · k[u]) of head h of block b for the positions u that t sees, into capped[u];
- * position 0 is row `row` of the tape. */
-static void capped_scores(const steer_config *config, const steer_tape *tape, int b, int h, int row,
-                          int t, float *capped) {
-    int hd = config->head_dim, group = h / (config->heads / config->kv_heads);
-    int first = window_first(config, b, t);
-    const float *q = tape_at(tape, tape->q, config->heads * hd, b, row + t) + h * hd;
-    for (int u = first; u <= t; u++) {
-        const float *k = tape_at(tape, tape->k, config->kv_heads * hd, b, row + u) + group * hd;
-        capped[u] = config->query_scale * dot(q, k, hd);
-    }
-    softcap(capped + first, t - first + 1, config->attn_cap);
-}
-
 steer_status steer_pattern(const steer_model *m, const steer_tape *tape, int b, int h, int row,
                            int n, float *pattern, steer_error *e) {
     clear_error(e);
@@ -5471,12 +5457,19 @@ steer_status steer_pattern(const steer_model *m, const steer_tape *tape, int b, 
                     "no pattern of head %d.%d at rows %d to %d: the tape has q and k of %d rows "
                     "from block %d on, if any",
                     b, h, row, row + n - 1, tape->rows, tape->first);
+    int hd = config->head_dim, q_width = config->heads * hd, kv_width = config->kv_heads * hd;
+    int group = h / (config->heads / config->kv_heads);
     memset(pattern, 0, sizeof *pattern * n * n);
     for (int t = 0; t < n; t++) {
-        float *p = row_at(pattern, t, n);
-        int first = window_first(config, b, t);
-        capped_scores(config, tape, b, h, row, t, p);
-        softmax(p + first, t - first + 1);
+        int first = window_first(config, b, t), seen = t - first + 1;
+        const float *q = tape_at(tape, tape->q, q_width, b, row + t) + h * hd;
+        float *A = row_at(pattern, t, n) + first;
+        for (int u = 0; u < seen; u++) {
+            const float *k = tape_at(tape, tape->k, kv_width, b, row + first + u) + group * hd;
+            A[u] = config->query_scale * dot(q, k, hd);
+        }
+        softcap(A, seen, config->attn_cap);
+        softmax(A, seen);
     }
     return STEER_OK;
 }
@@ -14227,31 +14220,6 @@ static int take_token(void *user, int number, int token) {
     return a->status != STEER_OK;
 }
 
-static steer_status make_answers(answer_sink *a, int n);
-
-/* Answers of a comparison's jobs, side by side as they come. */
-static steer_status make_columns(answer_sink *a, const compared_plans *x) {
-    int room = isatty(1) ? screen_width(1) : SCREEN;
-    text_columns columns = {.n = x->n, .width = max_int(1, (room - 2 * (x->n - 1)) / x->n)};
-    for (int i = 0; i < x->n; i++)
-        columns.of[i].typed.keeps = 1;
-    put_titles(&columns, x->titles);
-    a->columns = &columns;
-    steer_status status = make_answers(a, x->n);
-    int lost = 0;
-    for (int i = 0; i < x->n; i++) {
-        columns.of[i].ended = 1; /* also one that had no room for a token */
-        lost |= columns.of[i].typed.lost;
-    }
-    if (!status && lost)
-        status = fail(a->s->e, STEER_ENOMEM, "no memory for the answers");
-    if (!status)
-        print_rows(&columns);
-    for (int i = 0; i < x->n; i++)
-        free(columns.of[i].typed.text);
-    return status;
-}
-
 /* Answers of all jobs, printed and written as they come. */
 static steer_status make_answers(answer_sink *a, int n) {
     experiment *s = a->s;
@@ -14281,6 +14249,29 @@ static steer_status make_answers(answer_sink *a, int n) {
     if (a->lines && fclose(a->lines) && !status && !a->status)
         status = io_failure(a->o->jsonl, "can't be written: ", s->e);
     return a->status ? a->status : status;
+}
+
+/* Answers of a comparison's jobs, side by side as they come. */
+static steer_status make_columns(answer_sink *a, const compared_plans *x) {
+    int room = isatty(1) ? screen_width(1) : SCREEN;
+    text_columns columns = {.n = x->n, .width = max_int(1, (room - 2 * (x->n - 1)) / x->n)};
+    for (int i = 0; i < x->n; i++)
+        columns.of[i].typed.keeps = 1;
+    put_titles(&columns, x->titles);
+    a->columns = &columns;
+    steer_status status = make_answers(a, x->n);
+    int lost = 0;
+    for (int i = 0; i < x->n; i++) {
+        columns.of[i].ended = 1; /* also one that had no room for a token */
+        lost |= columns.of[i].typed.lost;
+    }
+    if (!status && lost)
+        status = fail(a->s->e, STEER_ENOMEM, "no memory for the answers");
+    if (!status)
+        print_rows(&columns);
+    for (int i = 0; i < x->n; i++)
+        free(columns.of[i].typed.text);
+    return status;
 }
 
 /* Prompts with what --raw and --answer make of them: other tokens. */
