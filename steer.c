@@ -7510,9 +7510,9 @@ typedef struct {
 typedef struct {
     FILE *f;
     int json, lost;
-    int width;     /* columns of the screen; 0: a file or a pipe, any */
-    progress *bar; /* whose line is wiped before anything appears; NULL: none */
-    int brief;     /* 1: nothing of it appears as it comes, f gets a summary at the end */
+    int width;        /* columns of the screen; 0: a file or a pipe, any */
+    progress *bar;    /* whose line is wiped before anything appears; NULL: none */
+    int summary_only; /* 1: nothing of it appears as it comes, f gets a summary at the end */
     buffer entries, data, models;
     const char *command; /* that made it; NULL: not known */
     char date[24];
@@ -7797,7 +7797,7 @@ enum { SCREEN_ROWS = 60 }; /* of a table, on the screen; the report has all */
 /* As text: a sentence, or a table's title and head (i -1); row i of a table. */
 static void echo(const report *r, const entry *x, int i) {
     int table = x->kind == IS_TABLE;
-    if (!r->f || r->json || r->brief || r->lost || x->kind == IS_ANSWER)
+    if (!r->f || r->json || r->summary_only || r->lost || x->kind == IS_ANSWER)
         return;
     wipe_progress(r->bar);
     if (x->kind == IS_MODEL) {
@@ -7827,7 +7827,7 @@ static void echo(const report *r, const entry *x, int i) {
 
 /* All that was kept back, for a run that fails before its summary. */
 static void echo_all(report *r) {
-    r->brief = 0;
+    r->summary_only = 0;
     for (const entry *x = r->entries.p; x && x < AT(r->entries, entry, n_entries(r)); x++) {
         echo(r, x, -1);
         for (int i = 0; i < (x->kind == IS_TABLE ? x->n_rows : 0); i++)
@@ -8199,7 +8199,7 @@ typedef struct {
     size_t count, room;
     size_t *place; /* [places] hash table: 1 + a record's number at or behind its key */
     size_t places; /* a power of two, more than half of them empty; or 0 */
-    damage found;
+    damage damage;
     int shard, shards; /* shards 0: all units are this run's */
     long missing;      /* units met that are not on file and other shards' */
     long recalled;     /* units met that are on file */
@@ -8356,10 +8356,10 @@ static steer_status next_record(const records *r, off_t at, off_t size, unsigned
     return STEER_OK;
 }
 
-/* All good records of a file of `size` bytes into the list, what else there is into r->found. */
+/* All good records of a file of `size` bytes into the list, what else there is into r->damage. */
 static steer_status scan_with(records *r, off_t size, unsigned char *window, steer_error *e) {
     store_head h = {.version = 0};
-    damage *d = &r->found;
+    damage *d = &r->damage;
     off_t at = sizeof h, next;
     size_t heads;
     int short_of_head = size < (off_t)sizeof h;
@@ -8595,10 +8595,10 @@ static steer_status open_store_file(records *r, const char *path, int how, struc
     }
 }
 
-/* Open a store. The caller closes it, also after a failure, and tells what was `found`. */
+/* Open a store. The caller closes it, also after a failure, and tells of `damage`. */
 static steer_status open_records(records *r, const char *path, int how, steer_error *e) {
     struct stat st;
-    damage *d = &r->found;
+    damage *d = &r->damage;
     TRY(open_store_file(r, path, how, &st, e));
     if (st.st_size)
         TRY(scan_records(r, st.st_size, e));
@@ -8616,7 +8616,7 @@ static steer_status open_records(records *r, const char *path, int how, steer_er
 
 /* What opening a store left out of it is said. */
 static void warn_of_damage(const records *r, int how) {
-    const damage *d = &r->found;
+    const damage *d = &r->damage;
     if (d->unfinished)
         notice("steer: %s: the last record, at byte %lld, was not written to its end: %lld bytes "
                "are %s",
@@ -9226,9 +9226,9 @@ static uint64_t hash_job(const experiment *s, const steer_job *j, int read) {
     return hash_plan(h, s->m, j->plan, 0);
 }
 
-/* Jobs of conditions are answered, or their answers read; those that are not on file are walked. */
+/* Jobs of conditions that are answered, or their answers read: those that are not on file. */
 typedef struct {
-    generator g;       /* its jobs: those that are walked */
+    generator g;       /* its jobs: those that are left */
     const int *number; /* of each among all jobs */
     double *value;     /* [all jobs] */
     double *record;    /* scratch for one */
@@ -9305,10 +9305,10 @@ static int read_visit(void *user, int job, int pos, const float *logits) {
 static steer_status run_units(experiment *s, steer_job *jobs, int n, int read, double *value) {
     size_t width = read || !n ? 1 : answer_width(jobs);
     double *record;
-    steer_job *walked;
-    int n_walked = 0, *number;
+    steer_job *left;
+    int n_left = 0, *number;
     GET(record, width);
-    GET(walked, n);
+    GET(left, n);
     GET(number, n);
     for (int i = 0; i < n; i++) {
         /* Without a store no key: that takes longer than a tiny model. */
@@ -9326,17 +9326,17 @@ static steer_status run_units(experiment *s, steer_job *jobs, int n, int read, d
             TRY(restore_answer(s, record, &jobs[i]));
             show_progress(s->bar, 1);
         } else if (state == OURS) {
-            number[n_walked] = i;
-            walked[n_walked++] = jobs[i];
+            number[n_left] = i;
+            left[n_left++] = jobs[i];
         }
     }
 
-    scorer sc = {{.m = s->m, .jobs = walked}, number, value, record, s};
+    scorer sc = {{.m = s->m, .jobs = left}, number, value, record, s};
     visitor visit = read ? read_visit : answer_visit;
-    if (n_walked)
-        TRY(run_jobs(s->c, walked, n_walked, visit, &sc, NULL, s->e));
-    for (int i = 0; i < n_walked; i++)
-        jobs[number[i]].n_out = walked[i].n_out;
+    if (n_left)
+        TRY(run_jobs(s->c, left, n_left, visit, &sc, NULL, s->e));
+    for (int i = 0; i < n_left; i++)
+        jobs[number[i]].n_out = left[i].n_out;
     return STEER_OK;
 }
 
@@ -9913,7 +9913,7 @@ static steer_status open_paper(experiment *s) {
     int answers = s->max_new + 1, streams = s->m->grammar_size ? 7 : 3;
     tracer t;
     size_t bytes = lay_out_tracer(&t, s->m, layer, max, answers, streams, NULL);
-    if (!s->out->brief)
+    if (!s->out->summary_only)
         notice("%s: patching takes %.0f MB: tapes, gradients and scores %.0f, runs %.0f",
                s->m->config.name, megabytes(bytes), megabytes(bytes - t.contexts),
                megabytes(t.contexts));
@@ -10382,7 +10382,7 @@ static void direction_row(experiment *s, const char *name, const condition froze
 enum { PARTS_FROZEN = 5 };
 
 static const struct {
-    const char *name, *brief;
+    const char *name, *short_name;
     steer_kind kind;
     unsigned what;
     double paper_loss;
@@ -10674,7 +10674,7 @@ static steer_status position_tables(experiment *s) {
             }
             string name = str("%s", frozen_parts[i].name);
             if (side != OF_BOTH)
-                name = str("%s, %s", frozen_parts[i].brief, of[side]);
+                name = str("%s, %s", frozen_parts[i].short_name, of[side]);
             if (x.n[side])
                 add_numbers(s->out, name.s, row, 9);
         }
@@ -10687,7 +10687,7 @@ static steer_status position_tables(experiment *s) {
             int side = order[k], run = i < 0 ? 1 : 2 + 3 * i;
             string name = str("%s", i < 0 ? "share of the effect" : frozen_parts[i].name);
             if (side != OF_BOTH)
-                name = str("%s, %s", i < 0 ? "effect" : frozen_parts[i].brief, of[side]);
+                name = str("%s, %s", i < 0 ? "effect" : frozen_parts[i].short_name, of[side]);
             if (x.n[side])
                 stretch_row(s, name.s, x.sums[side], run, i < 0);
         }
@@ -11421,7 +11421,7 @@ static steer_status overlap_table(experiment *s) {
 }
 
 /* Cut i: a method's circuit of n edges as it would be without a tenth of the prompts; TENTHS: with
- * all. left [slots][nodes] is for the taking. */
+ * all. left [slots][nodes] is scratch. */
 static steer_status cut_without(experiment *s, int i, const method *x, int tenth, int n,
                                 double *left) {
     const steer_graph *g = &s->t->graph;
@@ -11745,7 +11745,7 @@ static steer_status head_image(const experiment *s, int which, const ranked_head
     return STEER_OK;
 }
 
-/* The rows of a method; x, sum, unit [d] and best [heads of all blocks] are for the taking. */
+/* The rows of a method; x, sum, unit [d] and best [heads of all blocks] are scratch. */
 static steer_status value_vector_rows(experiment *s, int which, float *x, float *sum, float *unit,
                                       ranked_head *best) {
     enum { SHOWN = 6 };
@@ -11998,7 +11998,7 @@ static steer_status retention_table(experiment *s) {
  * probability is given: one shared dimension would decide. */
 enum { FEWEST = 20 };
 
-/* The dimensions of vectors a and b at one tau; v [2][d] is for the taking. */
+/* The dimensions of vectors a and b at one tau; v [2][d] is scratch. */
 static steer_status agreement_row(experiment *s, int a, int b, double tau, float *v) {
     const int pair[2] = {a, b};
     int d = s->m->config.d, n[2], shared = 0;
@@ -15003,7 +15003,7 @@ static steer_status command_paper(experiment *s, const options *o) {
     warn_of_damage(&s->store, OWN);
     TRY(open_context(s, 2 * min_int(s->n_test, 100) + 8, longest_prompt(s)));
     s->context_bytes = steer_context_bytes(m, &s->c->limit);
-    if (!s->out->brief)
+    if (!s->out->summary_only)
         notice("%s: %.0f MB of memory beside the file", m->config.name,
                megabytes(s->context_bytes));
     s->store.model = m->config.fingerprint;
@@ -15169,7 +15169,7 @@ static steer_status publish(report *r, const char *name, const char *page, steer
     for (int html = 0; html < 1 + (page != NULL) && name; html++) {
         TRY(name_report(name, html, path, e));
         TRY(save_report(r, html ? page : NULL, path, e));
-        if (!r->brief)
+        if (!r->summary_only)
             notice("%s written", path);
     }
     if (name && !page)
@@ -15228,7 +15228,7 @@ static steer_status put_summary(report *r, const options *o, int page, steer_err
     int width = summary_width(r);
     if (!n_chapters(r) || r->json)
         return STEER_OK;
-    if (!r->brief)
+    if (!r->summary_only)
         fputc('\n', r->f);
     if (o->quick)
         put_look(r->f, r, put_next(NULL, o, page, width));
@@ -15297,7 +15297,7 @@ static steer_status run_experiments(const options *o, int stages, const char *pa
         wipe_progress(out->bar);
         if (!status)
             status = report_status(out, e);
-        if (!status && !out->brief)
+        if (!status && !out->summary_only)
             notice("%s: %.0f s", s->m->config.name, seconds() - s->store.begun.seconds);
         close_experiment(s);
     }
@@ -15334,7 +15334,7 @@ static steer_status run_command(const known_command *c, options *o, steer_error 
     out.seconds = -1;
     char *page = NULL;
     int whole = c->bit == FOR_REPRODUCE;
-    out.brief = whole && o->report && !o->verbose && !o->json;
+    out.summary_only = whole && o->report && !o->verbose && !o->json;
     steer_status status = STEER_OK;
     if (o->report)
         status = read_page(o->program, &page, e);
@@ -15349,7 +15349,7 @@ static steer_status run_command(const known_command *c, options *o, steer_error 
         if (!status && whole)
             status = put_summary(&out, o, page != NULL, e);
     } else {
-        if (out.brief && status != UNREAD)
+        if (out.summary_only && status != UNREAD)
             echo_all(&out);
         end_report(&out);
     }
