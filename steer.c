@@ -6371,8 +6371,8 @@ steer_status steer_attribute(tracer *t, const example *x, const float *s, int me
 
 /* ---- Exact patching. */
 
-/* logit_difference of runs under n plans, which read what they cut or freeze from that `beside`;
- * and, unless it is NULL, difference_at[n][response tokens], which was zeros. */
+/* logit_difference of runs under n plans, which read what they cut or freeze from that `beside`; and,
+ * unless it is NULL, difference_at[n][response tokens], which was zeros. */
 static steer_status patched_differences(tracer *t, const example *x, const steer_plan *beside,
                                         const steer_plan *plans, int n, int source, int n_poi,
                                         double *difference, double *at, steer_error *e) {
@@ -11420,8 +11420,8 @@ static steer_status overlap_table(experiment *s) {
     return STEER_OK;
 }
 
-/* Cut i: a method's circuit of n edges as it would be without a tenth of the prompts; TENTHS: with
- * all. left [slots][nodes] is scratch. */
+/* Cut i: a method's circuit of n edges as it would be without a tenth of the prompts; TENTHS: with all.
+ * left [slots][nodes] is for the taking. */
 static steer_status cut_without(experiment *s, int i, const method *x, int tenth, int n,
                                 double *left) {
     const steer_graph *g = &s->t->graph;
@@ -11650,9 +11650,9 @@ static steer_status kinds_row(experiment *s, const char *label, const method *x,
 
 /* Where the edges of the smallest circuits begin and end (paper Tables 5 to 8). */
 static steer_status kinds_table(experiment *s) {
-    column columns[] = {
-        {"circuit", WORDS}, {"edges", 0},  {"q", 1},          {"k", 1},        {"v", 1}, {"mlp", 1},
-        {"lm_head", 1},     {"from s", 1}, {"from heads", 1}, {"from mlp", 1}, {0},      {0}};
+    column columns[12] = {{"circuit", WORDS}, {"edges", 0},   {"q", 1},       {"k", 1},
+                          {"v", 1},           {"mlp", 1},     {"lm_head", 1}, {"from s", 1},
+                          {"from heads", 1},  {"from mlp", 1}};
     const steer_graph *g = &s->t->graph;
     const method *dim = &s->vectors[DIM];
     int blocks = s->m->config.layers;
@@ -11667,7 +11667,7 @@ static steer_status kinds_table(experiment *s) {
                       max_int(1, x->edges / 10), ANY));
     }
     columns[0].name = "ending in";
-    columns[10] = (column){"begin there", 0};
+    columns[10].name = "begin there";
     open_table(
         s->out, "blocks",
         "DIM's smallest circuit by blocks: edges that end in each, their kinds in percent of "
@@ -12099,8 +12099,8 @@ static string text_of(estimate x, int decimals) {
                x.high + 0.0);
 }
 
-/* Do all numbers keep their bounds, or (weaker) the weaker claim's? A reply about a share of
- * something is open while that may be nothing at all. */
+/* Do all numbers keep their bounds, or (weaker) the weaker claim's? A reply about a share of something
+ * is open while that may be nothing at all. */
 static reply reply_of(const measure *numbers, int weaker) {
     reply all = {YES, 0};
     for (const measure *x = numbers; x->name; x++) {
