@@ -9943,8 +9943,8 @@ static int flips(int side, const condition *base, const condition *steered, int 
 }
 
 /* ---- How much work examples are: by the prompts that DIM's vector flips, before these are known by
- * all that there are. What patching takes of a text, in forward passes over it: a step of
- * integrated gradients, an edge that is patched exactly. */
+ * all that there are. What patching takes of a text, in forward passes over it: a step of integrated
+ * gradients, an edge that is patched exactly. */
 static const double PASSES_A_STEP = 3, PASSES_AN_EDGE = 1.2, PASSES_A_CUT = 1.3;
 
 typedef struct {
