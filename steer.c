@@ -11241,9 +11241,7 @@ static steer_status shaded_response(experiment *s) {
 }
 
 /* ---- Circuits. */
-enum { SIMPLE, COMPLEMENT, RANDOM, BACKWARD, FORWARD, AWARE, KINDS };
-
-enum { DRAWN = KINDS }; /* DRAWN + 0, 1, ...: random ones, each another */
+enum { SIMPLE, COMPLEMENT, RANDOM, BACKWARD, FORWARD, AWARE, KINDS /* and on: more random ones */ };
 
 static unsigned char *cut_at(experiment *s, int i) {
     return s->cuts + i * graph_size(s);
@@ -11253,12 +11251,14 @@ static int edges_at(const experiment *s, double share) {
     return max_int(1, (int)(share * s->t->graph.edges + 0.5));
 }
 
-/* A vector's circuit of n edges or a few more into keep, s->order sorted. Its size, or -1. */
+/* A vector's circuit of n edges or a few more into keep, s->order sorted; returns its size, or -1. */
 static int select_edges(experiment *s, const method *x, int kind, int n, unsigned char *keep) {
     const steer_graph *g = &s->t->graph;
-    int draw = max_int(0, kind - DRAWN), random = kind == RANDOM || kind >= DRAWN;
-    const double *score = random ? NULL : edges_of(s->t, x->scores, kind == AWARE);
+    int draw = max_int(0, kind - KINDS);
+    const double *score = NULL;
     steer_selection how = STEER_SIMPLE;
+    if (kind != RANDOM && kind < KINDS)
+        score = edges_of(s->t, x->scores, kind == AWARE);
     if (kind == BACKWARD)
         how = STEER_BACKWARD;
     if (kind == FORWARD)
@@ -11559,7 +11559,7 @@ static steer_status judge_circuits(experiment *s) {
             if (cut_circuit(s, SIZES + i, &s->vectors[i], SIMPLE, s->vectors[i].edges) < 0)
                 return s->e->code;
         for (int i = 0; i < DRAWS; i++)
-            if (cut_circuit(s, random_at + i, x, DRAWN + i, 2 * s->vectors[DIM].edges) < 0)
+            if (cut_circuit(s, random_at + i, x, KINDS + i, 2 * s->vectors[DIM].edges) < 0)
                 return s->e->code;
         TRY(judge_cuts(s, x, 1, random_at + DRAWS, &F));
 

@@ -565,7 +565,7 @@ static void test_controls(void) {
     int n = 60;
     for (int i = 0; i < DRAWS; i++) {
         int kept = 0;
-        cut_circuit(&s, i, &s.vectors[DIM], DRAWN + i, n);
+        cut_circuit(&s, i, &s.vectors[DIM], KINDS + i, n);
         for (int c = 0; c < (int)graph_size(&s); c++)
             kept += has_edge(&s.t->graph, c) && !cut_at(&s, i)[c];
         CHECK_THAT(kept >= n && kept < 2 * n, "draw %d keeps %d edges", i, kept);
