@@ -12669,18 +12669,16 @@ static void put_bars(FILE *f, const chapter *c) {
         string points =
             str("%.1f [%.1f, %.1f]", lost_points + 0.0, number_of(c, t, row, "loss low") + 0.0,
                 number_of(c, t, row, "loss high") + 0.0);
-        string all = str("  %s: +s %s, -s %s, points lost: %s (paper's: %.2f)", name, induced.s,
-                         left.s, points.s, paper);
-        if (isnan(lost_points))
-            all = str("  %s: +s %s, -s %s", name, induced.s, left.s);
-        else
+        string rates = in_rows
+                           ? str("  %-*s %*s%*s  ", LABEL, name, SHARE, induced.s, SHARE, left.s)
+                           : str("  %s: +s %s, -s %s", name, induced.s, left.s);
+        string loss_text = str(in_rows ? "nothing" : "");
+        if (!isnan(lost_points)) {
             memset(bar.s, '#', (size_t)(BAR * fmin(1, fmax(0, lost_points / 100)) + 0.5));
-        if (in_rows)
-            all = str("  %-*s %*s%*s  %-*s %-*s%*.2f", LABEL, name, SHARE, induced.s, SHARE, left.s,
-                      BAR, bar.s, POINTS, points.s, PAPER, paper);
-        if (in_rows && isnan(lost_points))
-            all = str("  %-*s %*s%*s  nothing", LABEL, name, SHARE, induced.s, SHARE, left.s);
-        put_wrapped(f, all.s, 0, 4, width, 0);
+            loss_text = in_rows ? str("%-*s %-*s%*.2f", BAR, bar.s, POINTS, points.s, PAPER, paper)
+                                : str(", points lost: %s (paper's: %.2f)", points.s, paper);
+        }
+        put_wrapped(f, str("%.200s%.300s", rates.s, loss_text.s).s, 0, 4, width, 0);
     }
 }
 
@@ -12764,17 +12762,15 @@ static void put_findings(FILE *f, const report *r) {
         if (n_findings(&c) > n_findings(&most))
             most = c;
     }
-    if (n_findings(&most)) {
+    if (n_findings(&most))
         put_wrapped(f,
                     "The paper's findings, each judged by its numbers and their 95% intervals: it "
                     "holds, holds in part, fails, or is open, where so few prompts can't tell.",
                     0, 0, width, 0);
-    }
     if (n_findings(&most) && in_rows) {
         fprintf(f, "%-*s", CLAIM, "");
-        for (int i = 0; i < n; i++) {
+        for (int i = 0; i < n; i++)
             fprintf(f, " %-*.*s", i < n - 1 ? wide : 0, wide, chapter_of(r, i).name.s);
-        }
         fputc('\n', f);
     }
     for (const entry *x = most.first; x < most.end; x++) {
