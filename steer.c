@@ -9340,8 +9340,8 @@ static steer_status run_units(experiment *s, steer_job *jobs, int n, int read, d
     return STEER_OK;
 }
 
-/* The plan of a condition. Where options say how the vector is added, its edit stands for all of
- * these; of another vector, a random one, there is a row for each. */
+/* The plan of a condition. Where options say how the vector is added, its edit stands for all of these;
+ * of another vector, a random one, there is a row for each. */
 static steer_status set_plan(experiment *s, condition *x) {
     const steer_edit *own = x->edits.edits;
     steer_edit *all;
