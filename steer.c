@@ -69,12 +69,12 @@
  * batch, the blocking, the threads or the width of the vector unit: a row has the same bits in
  * prefill and in generation, alone and among others. Where a product and a sum are rounded once is
  * said here, not chosen by the compiler: on machines that can do so (-march=native on most), every
- * compiler and option gives the same bits, of logits and of gradients and what is made of them, with
- * the same C library; those that cannot differ by rounding. No fast-math anywhere.
+ * compiler and option gives the same bits, of logits and of gradients and what is made of them,
+ * with the same C library; those that cannot differ by rounding. No fast-math anywhere.
  *
  * NOT DONE. Training of weights, GPUs, sampling tricks, mixture-of-experts, formats other than .bin
- * (tools/export.py converts GGUF and Hugging Face folders). No function of the library prints, exits
- * or keeps state.
+ * (tools/export.py converts GGUF and Hugging Face folders). No function of the library prints,
+ * exits or keeps state.
  *
  * AN ORDER TO READ IN: this head; run_block in section 6, what it calls, then the rest of 6; the
  * kernels of 2 as they are met; 7. With that the model is known. Then 10 (what a vector is made
@@ -373,7 +373,7 @@ static void begin_program(int argc, char **argv) {
 /* What stands behind BY_THREADS, a whole forward pass as a rule, is one parallel region: one thread
  * goes through it, and of its loops of more than one turn, marked PARALLEL_FOR, the others take
  * shares. A share that none of them has begun it takes itself: beside other busy processes it waits
- * for no thread that the system lets wait. Outside of such a region the loops are like any other. */
+ * for no thread that the system lets wait. Outside such a region the loops are like any other. */
 #define BY_THREADS(n) PRAGMA(omp parallel num_threads(n)) PRAGMA(omp master)
 #define PARALLEL_FOR(turns) PRAGMA(omp taskloop default(shared) if ((turns) > 1))
 #define PARALLEL_FOR_PAIRS PRAGMA(omp taskloop default(shared) collapse(2))
@@ -918,7 +918,7 @@ struct steer_model {
 
 /* Rules of the tokenizer, steer_config.pretok, and kinds of tokens. The last four put a space
  * before every part of a text that stands between special or user-defined tokens; before those that
- * have none; before what stands between special tokens; before the very first part if it has none. */
+ * have none; before what stands between special tokens; before the first part if it has none. */
 enum {
     GPT2_RULE = 1,
     QWEN2_RULE,
@@ -1089,8 +1089,8 @@ static uint32_t crc_around(const unsigned char *bytes, size_t n, size_t own) {
     return crc32_of(crc, bytes + own + 4, n - own - 4);
 }
 
-/* What a model has in common with its files in other types of weights, and fine-tunings of it have not:
- * the shape, the tokenizer; norms, biases and rotations, which are f32 in all. */
+/* What a model has in common with its files in other types of weights, and fine-tunings of it have
+ * not: the shape, the tokenizer; norms, biases and rotations, which are f32 in all. */
 static uint64_t identity_of(const steer_model *m, const file_header *h) {
     static const int tables[] = {TOKEN_OFFSETS, TOKEN_BYTES, TOKEN_TYPES,
                                  BYTE_TOKENS,   MERGES,      WHOLES};
@@ -1310,17 +1310,17 @@ steer_status steer_verify(const steer_model *m, steer_error *e) {
 }
 
 /* ===================================================================================== 4 tokenizer
- * Byte-pair encoding: in a piece of text the adjacent pair of tokens with the lowest rank is merged,
- * leftmost first, until none is left; a tree of minima finds it, n log n for n bytes. First the text
- * is cut at user-defined tokens. Then the rule of the model says what the pieces are and what they
- * begin as:
+ * Byte-pair encoding: in a piece of text the adjacent pair of tokens with the lowest rank is
+ * merged, leftmost first, until none is left; a tree of minima finds it, n log n for n bytes. First
+ * the text is cut at user-defined tokens. Then the rule of the model says what the pieces are and
+ * what they begin as:
  *     1 GPT-2 with single digits, 2 Qwen2, 3 Llama 3   pre-tokens, which begin as bytes; one that is
  *                                                      a token of `whole` is that token
  *     4 SentencePiece, 5 to 8 with a space before it   all of it, which begins as code points; one
  *     (see SPACED_RULE)                                that is no token of `whole` as bytes
  * Bytes that are not UTF-8 count as symbols. Decoding gives back all bytes for which the vocabulary
- * has tokens (in NFC if the model asks; SentencePiece takes U+2581 for a space). A first reader takes
- * pretoken, bpe and steer_encode; in the middle stands NFC, in tables. */
+ * has tokens (in NFC if the model asks; SentencePiece takes U+2581 for a space). A first reader
+ * takes pretoken, bpe and steer_encode; in the middle stands NFC, in tables. */
 
 enum { OTHER, LETTER, MARK, NUMBER, SPACE };
 
@@ -1396,7 +1396,8 @@ static size_t run_of(const steer_model *m, const char *s, const char *end, unsig
     return p - s;
 }
 
-/* Bytes of 's 't 're 've 'm 'll 'd at s, or 0; from Qwen2 on in either case (and the long s as an s). */
+/* Bytes of 's 't 're 've 'm 'll 'd at s, or 0; from Qwen2 on in either case (and the long s as an
+ * s). */
 static size_t contraction(const char *s, const char *end, int any_case) {
     static const char *const tails[] = {"s", "t", "re", "ve", "m", "ll", "d", "\xC5\xBF"};
     for (int i = 0; *s == '\'' && i < 7 + any_case; i++) {
@@ -1418,8 +1419,8 @@ static int is_newline(char c) {
  *   2  (?i:'s|...) | [^\r\n\p{L}\p{N}]?\p{L}+ | \p{N} | ?[^\s\p{L}\p{N}]+[\r\n]* | \s*[\r\n]+ |
  *      \s+(?!\S) | \s+
  *   3  as 2, with \p{N}{1,3} for \p{N}
- * Letters are what the model file's classes call so: for Qwen3.5, rule 2, marks are among them, which
- * makes \p{L}+ [\p{L}\p{M}]+ (a mark that stands before them begins their run anyway). */
+ * Letters are what the model file's classes call so: for Qwen3.5, rule 2, marks are among them,
+ * which makes \p{L}+ [\p{L}\p{M}]+ (a mark that stands before them begins their run anyway). */
 static size_t pretoken(const steer_model *m, const char *s, const char *end) {
     enum { L = 1 << LETTER, SYMBOL = 1 << OTHER | 1 << MARK };
 
@@ -1726,7 +1727,8 @@ static char *spaces_out(const char *text, size_t n, size_t *out_n) {
     return out;
 }
 
-/* A part of it with the space that the rule puts before it, *n bytes in fresh memory, or NULL. */
+/* A part of such a text with the space that the rule puts before it, *n bytes in fresh memory, or
+ * NULL. */
 static char *space_before(const steer_model *m, const char *text, int first, size_t *n) {
     char *out = zeros(add(*n, 2), 1);
     int rule = m->config.pretok, each = rule == SPACED_RULE || rule == LACKING_RULE;
@@ -1778,7 +1780,7 @@ static const char *next_user(const steer_model *m, const char *s, const char *en
     return s;
 }
 
-/* As steer_encode; *count is what it returns. first: the text is one that a space may come before. */
+/* As steer_encode; *count is what it returns. first: a space may come before the text. */
 static steer_status encode(const steer_model *m, const char *text, size_t n, int first, int *tokens,
                            long cap, long *count, steer_error *e) {
     if (n > INT32_MAX / 4)
@@ -2019,7 +2021,8 @@ int steer_eoi(const steer_model *m) {
     return m->eoi;
 }
 
-/* How a user's text becomes tokens: as a chat's; as it is; as it is but for special tokens' names. */
+/* How a user's text becomes tokens: as it is; as a chat's; as it is, but special tokens' names are
+ * these tokens. */
 enum { AS_TEXT, AS_CHAT, AS_MARKED };
 
 /* Its tokens, in fresh memory; of a chat with the beginning of the answer, unless that is NULL. */
@@ -2221,8 +2224,9 @@ static steer_status check_grammar(const steer_model *m, steer_error *e) {
     return STEER_OK;
 }
 
-/* put_template: nine texts, each with its zero, or all but the last. What relies on m->eoi (tapes of so many rows a
- * prompt, sites) wants 1 to MAX_EOI; it also shows whether the default site is one. */
+/* put_template: nine texts, each with its zero, or all but the last. What relies on m->eoi (tapes
+ * of so many rows a prompt, sites) wants 1 to MAX_EOI; it also shows whether the default site is
+ * one. */
 static steer_status check_template(steer_model *m, const char *text, steer_error *e) {
     const char *end = text + m->template_size;
     int pieces = 0;
@@ -2483,6 +2487,7 @@ static void *place_array(char *base, size_t *at, size_t n, size_t size) {
     return array;
 }
 
+/* Of the function that lays out: its `base` and `at`. */
 #define PLACE(to, n) ((to) = place_array(base, &at, n, sizeof *(to)))
 
 /* Set *c up, its arrays laid out from `base` on (NULL: only measured). Returns their bytes; 0: the
@@ -2549,7 +2554,7 @@ static int is_local(const steer_config *m, int b) {
     return m->window && b % m->window_every != m->window_every - 1;
 }
 
-/* The row of the rotations' tables for position t, of the second table if `local` and there is one. */
+/* The row for position t in the tables of rotations: in the second one, if there is, if `local`. */
 static size_t turn_row(const steer_context *c, int local, int t) {
     size_t positions = c->key_size / c->m->config.head_dim;
     return local && c->m->rope_local ? positions + t : (size_t)t;
@@ -2887,8 +2892,8 @@ static void attend(steer_context *c, int r, int b, int g, float *scratch) {
         copy_floats(row_at(c->z, r, q_width) + (g * group + h) * hd, z + h * vd, hd);
 }
 
-/* The QK-norm, if there is one, and rope on q and k; keys and values of the rows into their streams'
- * caches. */
+/* The QK-norm, if there is one, and rope on q and k; keys and values of the rows into their
+ * streams' caches. */
 static void store_keys_and_values(steer_context *c, int b, int n) {
     const steer_config *config = &c->m->config;
     int hd = config->head_dim, half = hd / 2, vd = value_width(config);
@@ -3374,8 +3379,8 @@ static steer_status start_job(steer_context *c, const steer_job *jobs, int n, in
     return STEER_OK;
 }
 
-/* Whether the jobs fit the context, whose tape records the last `eoi` positions of each prompt (0: no
- * tape). */
+/* Whether the jobs fit the context, whose tape records the last `eoi` positions of each prompt (0:
+ * no tape). */
 static steer_status check_jobs(const steer_context *c, const steer_job *jobs, int n, int eoi,
                                steer_error *e) {
     for (int i = 0; i < n; i++) {
@@ -3458,8 +3463,8 @@ static void end_hits(steer_context *c, const steer_job *jobs, int n) {
 }
 
 /* The next rows of all streams that run a job, as many as fit, into c->batch; returns their number.
- * Job i has the `own` rows i * own ... of the tape: the last `eoi` positions of its prompt, and what
- * follows them. */
+ * Job i has the `own` rows i * own ... of the tape: the last `eoi` positions of its prompt, and
+ * what follows them. */
 static int put_batch(steer_context *c, const steer_job *jobs, int eoi, int own) {
     int rows = 0, logits = 0;
     for (int i = 0; i < c->limit.streams; i++) {
@@ -3711,8 +3716,8 @@ static void fetch(const weight *w, size_t row, size_t col, int n) {
 }
 
 /* sums[i][j][l] = sum_c x[i][c] w[j][c], c = l, l + SUMS, ... < k, added to what is there unless it
- * is the first block of k; for MR rows of x or fewer, NR rows of w; k a multiple of SUMS. Of several
- * rows one register's lanes l at a time, as more sums would leave the registers. */
+ * is the first block of k; for MR rows of x or fewer, NR rows of w; k a multiple of SUMS. Of
+ * several rows one register's lanes l at a time, as more sums would leave the registers. */
 INLINE void dot_tile(float *sums, const float *x, size_t xs, int rows, const float *w, size_t ws,
                      int k, int first) {
     int parts = rows == 1 ? PARTS : 1;
@@ -4538,9 +4543,10 @@ static int take_direction(byte_reader *r, uint64_t *d, uint64_t *offset) {
     return atoi(name + lead) + 1;
 }
 
-/* Over the n tensors; has[b] 1: one of them is added to the input of block b. */
-static steer_status find_directions(byte_reader *r, uint64_t n, const steer_model *m,
-                                    unsigned char *has, const char *path, steer_error *e) {
+/* Over the n tensors; at[b]: 1 + the place among the numbers of what is added to the input of block
+ * b; 0: nothing is. */
+static steer_status find_directions(byte_reader *r, uint64_t n, const steer_model *m, uint64_t *at,
+                                    const char *path, steer_error *e) {
     const steer_config *config = &m->config;
     for (uint64_t i = 0; i < n; i++) {
         uint64_t d = 0, offset;
@@ -4554,26 +4560,9 @@ static steer_status find_directions(byte_reader *r, uint64_t n, const steer_mode
                         "%s: direction.%d of %.0f numbers does not fit %s, of %d blocks and width "
                         "d = %d",
                         path, b - 1, (double)d, config->name, config->layers, config->d);
-        if (has[b]++)
+        if (at[b])
             return fail(e, STEER_EFORMAT, "%s: direction.%d comes twice", path, b - 1);
-    }
-    return STEER_OK;
-}
-
-/* The directions of the n tensors into rows [layers + 1][d], or, where rows is NULL, into to [d], of
- * which there is one. */
-static steer_status take_directions(byte_reader tensors, uint64_t n, byte_reader numbers,
-                                    const steer_model *m, float *rows, float *to, const char *path,
-                                    steer_error *e) {
-    for (uint64_t i = 0; i < n; i++) {
-        uint64_t d = 0, offset = 0;
-        int b = take_direction(&tensors, &d, &offset);
-        byte_reader own = numbers;
-        take_bytes(&own, offset);
-        const unsigned char *from = take_bytes(&own, 4 * (uint64_t)m->config.d);
-        if (!from)
-            return fail(e, STEER_EFORMAT, "%s: truncated: direction.%d is not whole", path, b - 1);
-        memcpy(rows ? rows + (size_t)b * m->config.d : to, from, 4 * (size_t)m->config.d);
+        at[b] = offset < UINT64_MAX ? 1 + offset : offset;
     }
     return STEER_OK;
 }
@@ -4602,24 +4591,34 @@ static steer_status read_gguf(steer_vector *v, const steer_model *m, const unsig
     if (!g.align || g.align > GGUF_MOST_ALIGN || !tensors)
         return fail(e, STEER_EFORMAT, "%s: a control vector without directions, or damaged", path);
 
-    unsigned char has[MAX_BLOCKS + 1] = {0};
-    byte_reader infos = r;
-    TRY(find_directions(&r, tensors, m, has, path, e));
+    uint64_t at[MAX_BLOCKS + 1] = {0};
+    int first = 0;
+    TRY(find_directions(&r, tensors, m, at, path, e));
     size_t read = n - r.left;
     take_bytes(&r, round_up(read, g.align) - read);
-
-    int first = (int)((unsigned char *)memchr(has, 1, sizeof has) - has);
+    while (!at[first])
+        first++;
     g.h.several = tensors > 1 || first == config->layers;
     g.h.keepless = g.kept != 3 * (uint64_t)config->layers;
     if (g.h.layer < 0)
         g.h.layer = first;
     TRY(begin_vector(v, m, &g.h, path, flags, e));
-    if (!v->every && !has[v->layer])
+    if (!v->every && !at[v->layer])
         return fail(e, STEER_EMISMATCH, "%s: it says block %d, and has no direction for it", path,
                     v->layer);
     if (v->keep)
         memcpy(v->keep, g.keep, 12 * (size_t)config->layers);
-    return take_directions(infos, tensors, r, m, v->every, v->v, path, e);
+    for (int b = first; b <= config->layers; b++) {
+        byte_reader own = r;
+        if (!at[b])
+            continue;
+        take_bytes(&own, at[b] - 1);
+        const unsigned char *from = take_bytes(&own, 4 * (uint64_t)config->d);
+        if (!from)
+            return fail(e, STEER_EFORMAT, "%s: truncated: direction.%d is not whole", path, b - 1);
+        memcpy(v->every ? row_at(v->every, b, config->d) : v->v, from, 4 * (size_t)config->d);
+    }
+    return STEER_OK;
 }
 
 /* ---- Vectors in NPY, numpy's format of one array: a magic, a version, the length of a text that
@@ -4788,9 +4787,9 @@ steer_status steer_vector_load(steer_vector *v, const char *path, const steer_mo
 }
 
 /* ====================================================================== 10 prompts, judging, means
- * Prompts come from files: a line is PROMPT, PROMPT <tab> TASK, or a JSON object with a "prompt" and,
- * as wanted, the "system" prompt before it, a "response" behind it, a "task"; or all of the file is
- * a JSON array of such objects, or of texts.
+ * Prompts come from files: a line is PROMPT, PROMPT <tab> TASK, or a JSON object with a "prompt"
+ * and, as wanted, the "system" prompt before it, a "response" behind it, a "task"; or all of the
+ * file is a JSON array of such objects, or of texts.
  *
  * There is no hidden judge. A BEHAVIOUR is two lists. A model shows by its logits alone how much it
  * leans to it: the log-odds that an answer begins with one of the first tokens (paper 2.2). An
@@ -4800,7 +4799,8 @@ steer_status steer_vector_load(steer_vector *v, const char *path, const steer_mo
  *
  * MEANS of activations over prompts have the shape [3][eoi][layers][d]: site 0 the residual that
  * enters a block, 1 the attention's output, 2 the MLP's; end-of-instruction position -eoi .. -1;
- * block. Position 0, whose means are [3][layers][d], stands for the R_p tokens of a prompt's response:
+ * block. Position 0, whose means are [3][layers][d], stands for the R_p tokens of a prompt's
+ * response:
  *     x_b[0](p) = (1 / R_p) sum_{t in response} x_b[t](p).
  * The difference of means is the vector (DIM, paper 2.1): over prompts with the behaviour, minus
  * without it,
@@ -4933,7 +4933,7 @@ static char **field_called(prompt_line *x, const char *name) {
     return NULL;
 }
 
-/* The texts of the JSON object at *s, in place, and what follows it. Of nested objects none counts. */
+/* The texts of the JSON object at *s, in place, and what follows it. Nested objects don't count. */
 static steer_status read_object(char **s, prompt_line *x, steer_error *e) {
     static const char broken[] = "a broken JSON object";
     char *at = skip_blanks(*s + 1), *key, *value;
@@ -4966,24 +4966,24 @@ static steer_status read_object(char **s, prompt_line *x, steer_error *e) {
                 "no \"prompt\": \"...\"; tools/prompts.py makes lines of other shapes");
 }
 
+/* The array that the pointer at `field` leads to gets so many bytes; 0: no memory. */
+static int grow(void *field, size_t bytes) {
+    void *array;
+    memcpy(&array, field, sizeof array);
+    array = realloc(array, bytes);
+    if (array)
+        memcpy(field, &array, sizeof array);
+    return array != NULL;
+}
+
 /* Room for one more prompt: the arrays grow when their number is a power of two. */
 static steer_status make_prompt_room(steer_prompts *p, steer_error *e) {
-    size_t n = p->n ? 2 * (size_t)p->n : 1;
+    size_t n = p->n ? 2 * (size_t)p->n : 1, numbers = n * sizeof(int), texts = n * sizeof(char *);
     if (p->n & (p->n - 1))
         return STEER_OK;
-    int **tokens = realloc(p->tokens, n * sizeof *tokens);
-    p->tokens = tokens ? tokens : p->tokens;
-    int *lengths = realloc(p->lengths, n * sizeof *lengths);
-    p->lengths = lengths ? lengths : p->lengths;
-    int *responses = realloc(p->responses, n * sizeof *responses);
-    p->responses = responses ? responses : p->responses;
-    char **system = realloc(p->system, n * sizeof *system);
-    p->system = system ? system : p->system;
-    char **text = realloc(p->text, n * sizeof *text);
-    p->text = text ? text : p->text;
-    char **task = realloc(p->task, n * sizeof *task);
-    p->task = task ? task : p->task;
-    if (tokens && lengths && responses && system && text && task)
+    if (grow(&p->tokens, n * sizeof *p->tokens) && grow(&p->lengths, numbers) &&
+        grow(&p->responses, numbers) && grow(&p->system, texts) && grow(&p->text, texts) &&
+        grow(&p->task, texts))
         return STEER_OK;
     return fail(e, STEER_ENOMEM, "no memory for %zu prompts", n);
 }
@@ -5276,9 +5276,9 @@ static void add_prompt_rows(const steer_model *m, const steer_tape *tape, int fi
             }
 }
 
-/* Prompts from `first` on, n of them, into the sums. The tape's rows are shared by them equally: each
- * has its end-of-instruction tokens there and then its response. Whether a prompt counts is decided
- * by the same run. */
+/* Prompts from `first` on, n of them, into the sums. The tape's rows are shared by them equally:
+ * each has its end-of-instruction tokens there and then its response. Whether a prompt counts is
+ * decided by the same run. */
 static steer_status add_means(steer_context *c, const steer_prompts *p, const steer_behaviour *b,
                               int sign, int first, int n, const steer_tape *tape, steer_sums *to,
                               steer_error *e) {
@@ -5665,20 +5665,6 @@ static void branch_back(const steer_config *config, back_scratch *s, float *to, 
     matmul_back(row_at(to, from, w->cols), row_at(dy, from, config->d), w, n - from);
 }
 
-/* cap(scale q[t] · k[u]) of head h of block b for the positions u that t sees, into capped[u];
- * position 0 is row `row` of the tape. */
-static void capped_scores(const steer_config *config, const steer_tape *tape, int b, int h, int row,
-                          int t, float *capped) {
-    int hd = config->head_dim, group = h / (config->heads / config->kv_heads);
-    int first = window_first(config, b, t);
-    const float *q = tape_at(tape, tape->q, config->heads * hd, b, row + t) + h * hd;
-    for (int u = first; u <= t; u++) {
-        const float *k = tape_at(tape, tape->k, config->kv_heads * hd, b, row + u) + group * hd;
-        capped[u] = config->query_scale * dot(q, k, hd);
-    }
-    softcap(capped + first, t - first + 1, config->attn_cap);
-}
-
 steer_status steer_pattern(const steer_model *m, const steer_tape *tape, int b, int h, int row,
                            int n, float *pattern, steer_error *e) {
     clear_error(e);
@@ -5690,17 +5676,24 @@ steer_status steer_pattern(const steer_model *m, const steer_tape *tape, int b, 
                     "no pattern of head %d.%d at rows %d to %d: the tape has q and k of %d rows "
                     "from block %d on, if any",
                     b, h, row, row + n - 1, tape->rows, tape->first);
+    int hd = config->head_dim, q_width = config->heads * hd, kv_width = config->kv_heads * hd;
+    int group = h / (config->heads / config->kv_heads);
     memset(pattern, 0, sizeof *pattern * n * n);
     for (int t = 0; t < n; t++) {
-        float *p = row_at(pattern, t, n);
-        int first = window_first(config, b, t);
-        capped_scores(config, tape, b, h, row, t, p);
-        softmax(p + first, t - first + 1);
+        int first = window_first(config, b, t), seen = t - first + 1;
+        const float *q = tape_at(tape, tape->q, q_width, b, row + t) + h * hd;
+        float *A = row_at(pattern, t, n) + first;
+        for (int u = 0; u < seen; u++) {
+            const float *k = tape_at(tape, tape->k, kv_width, b, row + first + u) + group * hd;
+            A[u] = config->query_scale * dot(q, k, hd);
+        }
+        softcap(A, seen, config->attn_cap);
+        softmax(A, seen);
     }
     return STEER_OK;
 }
 
-/* Floats of attend_back's scratch: seven arrays [n][vd], three [BACK_ROWS][n], two of them turned. */
+/* Floats of attend_back's scratch: seven arrays [n][vd], three [BACK_ROWS][n], two turned ones. */
 static size_t attention_size(const steer_config *config, size_t n) {
     size_t rows = round_up(n, NR);
     return mul(rows, 7 * (size_t)value_width(config) + 5 * BACK_ROWS);
@@ -6017,7 +6010,6 @@ typedef struct steer_tracer { /* memory for examples of `max` tokens, `answers` 
     steer_limits limit; /* of the context */
     int max, answers, cut_streams;
     size_t contexts; /* bytes of the context */
-    void *memory;    /* the one allocation behind all arrays */
     double kl_min;   /* positions of interest of the KL metrics have at least this */
     steer_row *rows;
     steer_tape tape[3];   /* base, steered, step; the base's first block is x_l, [max][d] */
@@ -6027,7 +6019,6 @@ typedef struct steer_tracer { /* memory for examples of `max` tokens, `answers` 
     float *logits[2];     /* [answers][vocab] before the soft-cap */
     int *greedy[2], *poi; /* [answers] argmax of base and steered; positions of interest */
     float *dx, *z;        /* [max][d]; [max][heads * head_dim] */
-    float *delta;         /* [max][nodes][d]: the context's, which only runs with cut edges use */
     double *by_dimension; /* [d] */
     double *logp;         /* [answers] ln p of each token of a response; is it the likeliest? */
     int *hit;             /* [answers] */
@@ -6083,7 +6074,7 @@ static size_t lay_out_tracer(tracer *t, const steer_model *m, int layer, int max
         PLACE(step->mlp, mul(taped, d));  /* [blocks][n][d] */
     }
 
-    /* What the nodes of base and steered run are made of, until t->delta has their differences. */
+    /* What the nodes of base and steered run are made of, until delta_of has their differences. */
     size_t shared = at;
     for (steer_tape *end = t->tape; end < t->tape + 2; end++) {
         PLACE(end->z, mul(taped, q_width)); /* [blocks][n][heads * head_dim] */
@@ -6140,11 +6131,9 @@ static size_t lay_out_tracer(tracer *t, const steer_model *m, int layer, int max
 }
 
 void steer_tracer_free(steer_tracer *t) {
-    if (t) {
+    if (t)
         steer_context_free(t->c);
-        free(t->memory);
-        free(t);
-    }
+    free(t);
 }
 
 void steer_tracer_kl_min(steer_tracer *t, double kl_min) {
@@ -6154,33 +6143,31 @@ void steer_tracer_kl_min(steer_tracer *t, double kl_min) {
 steer_tracer *steer_tracer_new(const steer_model *m, int layer, int max, int answers,
                                int cut_streams, steer_error *e) {
     clear_error(e);
-    tracer *t = zeros(1, sizeof *t);
-    int fits = t && !outside(layer, 0, m->config.layers - 1) && !outside(answers, 1, 1 << 24) &&
+    tracer x;
+    int fits = !outside(layer, 0, m->config.layers - 1) && !outside(answers, 1, 1 << 24) &&
                !outside(max, 2, m->config.max_seq) && !outside(cut_streams, 1, INT32_MAX / max - 1);
-    size_t bytes = fits ? lay_out_tracer(t, m, layer, max, answers, cut_streams, NULL) : 0;
-    char *memory = NULL;
-    fits = fits && t->contexts && t->graph.nodes <= MAX_NODES &&
-           mul(max, mul(t->graph.slots, t->graph.nodes)) <= INT32_MAX;
-    if (!t)
-        fail(e, STEER_ENOMEM, "no memory to patch");
-    else if (!fits)
+    size_t bytes = fits ? lay_out_tracer(&x, m, layer, max, answers, cut_streams, NULL) : 0;
+    if (!fits || !x.contexts || x.graph.nodes > MAX_NODES ||
+        mul(max, mul(x.graph.slots, x.graph.nodes)) > INT32_MAX) {
         fail(e, STEER_EARG,
              "no tracer: %d positions, %d answers, %d streams, block %d; at least "
              "2, 1, 1; at most %d positions, %d nodes, %d rows of gradients",
              max, answers, cut_streams, layer, m->config.max_seq, MAX_NODES, INT32_MAX);
-    else if (bytes == SIZE_MAX || !(memory = zeros(bytes - t->contexts + ALIGN, 1)))
-        fail(e, STEER_ENOMEM, "no memory to patch (%.0f MB)", megabytes(bytes));
-    else {
-        lay_out_tracer(t, m, layer, max, answers, cut_streams,
-                       memory + (ALIGN - (uintptr_t)memory % ALIGN));
-        t->memory = memory;
-        t->c = steer_context_new(m, &t->limit, e);
-        if (t->c) {
-            t->delta = t->c->delta;
-            return t;
-        }
+        return NULL;
     }
-    steer_tracer_free(t);
+
+    /* The arrays lie behind the tracer, as a context's. */
+    tracer *t = zeros(bytes < SIZE_MAX ? sizeof *t + ALIGN + bytes - x.contexts : SIZE_MAX, 1);
+    if (!t) {
+        fail(e, STEER_ENOMEM, "no memory to patch (%.0f MB)", megabytes(bytes));
+        return NULL;
+    }
+    lay_out_tracer(t, m, layer, max, answers, cut_streams,
+                   (char *)(t + 1) + (ALIGN - (uintptr_t)(t + 1) % ALIGN));
+    t->c = steer_context_new(m, &t->limit, e);
+    if (t->c)
+        return t;
+    free(t);
     return NULL;
 }
 
@@ -6299,8 +6286,8 @@ static int find_poi(tracer *t, const example *x, int metric) {
     return n;
 }
 
-/* z[y] - z[y*] of the final state at response position i; y and y* the greedy tokens of source (0: the
- * base run, 1: the steered) and destination. */
+/* z[y] - z[y*] of the final state at response position i; y and y* the greedy tokens of source (0:
+ * the base run, 1: the steered) and destination. */
 static double difference_at(const tracer *t, int source, const float *final, int i) {
     const weight *W = &t->m->unembed;
     double z[2] = {0, 0}; /* before the soft-cap */
@@ -6368,9 +6355,10 @@ static void metric_gradient(tracer *t, const example *x, int metric, int source,
 
 /* ---- Integrated gradients. */
 
-/* What node u of position p differs by, source minus destination. */
+/* What node u of position p differs by, source minus destination: [max][nodes][d] of the context's
+ * delta, which only runs with cut edges use. */
 static float *delta_of(const tracer *t, int p, int u) {
-    return t->delta + ((size_t)p * t->graph.nodes + u) * t->m->config.d;
+    return t->c->delta + ((size_t)p * t->graph.nodes + u) * t->m->config.d;
 }
 
 /* delta_of of the nodes of block b. Heads share their run's post-norm scalar; the split of its
@@ -6448,8 +6436,8 @@ static int slot_gradients(tracer *t, int b, int aware, int n) {
     return slots + 1;
 }
 
-/* t->products[p][first ..][u] = <x[i][p], Delta_u[p]> of each of `rows` arrays x[i], which lie `apart`
- * floats apart, and, at least, the nodes u < nodes + i more. */
+/* t->products[p][first ..][u] = <x[i][p], Delta_u[p]> of each of `rows` arrays x[i], which lie
+ * `apart` floats apart, and, at least, the nodes u < nodes + i more. */
 static void multiply_deltas(tracer *t, int first, const float *x, size_t apart, int rows, int nodes,
                             int more, int n) {
     int d = t->m->config.d, step = more ? MR : rows;
@@ -7611,8 +7599,8 @@ static int screen_width(int fd) {
     return columns > 0 ? max_int(columns, 20) : SCREEN;
 }
 
-/* PROGRESS of a command over all its models, on standard error where that is a terminal. The work of
- * each model is planned in parts, see plan_work; within a part it goes by ticks. */
+/* PROGRESS of a command over all its models, on standard error where that is a terminal. The work
+ * of each model is planned in parts, see plan_work; within a part it goes by ticks. */
 enum {
     WORK_MEANS,
     WORK_SITES,
@@ -7706,8 +7694,9 @@ typedef struct {
 
 enum { IS_MODEL, IS_NOTE, IS_TABLE, IS_FINDING, IS_ANSWER };
 
-/* name: a sentence, a claim, a prompt, a model's or table's name; text: a table's title, a finding's
- * numbers, an answer. first: of a table's data, its head and rows; of a finding's, MEASURED each. */
+/* name: a sentence, a claim, a prompt, a model's or table's name; text: a table's title, a
+ * finding's numbers, an answer. first: of a table's data, its head and rows; of a finding's,
+ * MEASURED each. */
 typedef struct {
     int kind, n_columns, n_rows, n_shown; /* shown: on the screen, the first ones */
     char *name, *text;
@@ -7754,9 +7743,9 @@ typedef struct {
 typedef struct {
     FILE *f;
     int json, lost;
-    int width;     /* columns of the screen; 0: a file or a pipe, any */
-    progress *bar; /* whose line is wiped before anything appears; NULL: none */
-    int brief;     /* 1: nothing of it appears as it comes, f gets a summary at the end */
+    int width;        /* columns of the screen; 0: a file or a pipe, any */
+    progress *bar;    /* whose line is wiped before anything appears; NULL: none */
+    int summary_only; /* 1: nothing of it appears as it comes, f gets a summary at the end */
     buffer entries, data, models;
     const char *command; /* that made it; NULL: not known */
     char date[24];
@@ -7789,8 +7778,8 @@ static void append_datum(report *r, double value, char *text) {
         free(text);
 }
 
-/* A formatted text in fresh memory, or NULL; not by vasprintf, of which glibc's writes a byte too far
- * where memory lacks. */
+/* A formatted text in fresh memory, or NULL; not by vasprintf, of which glibc's writes a byte too
+ * far where memory lacks. */
 __attribute__((format(printf, 1, 0))) static char *new_text(const char *format, va_list args) {
     va_list again;
     va_copy(again, args);
@@ -7853,10 +7842,11 @@ static void put_line(FILE *f, const char *s) {
     put_line_part(f, s, strlen(s));
 }
 
-/* A JSON string. It may stand in a page: no < is in it that could end or open a tag. */
-static void json_text(FILE *f, const char *s) {
+/* A JSON string, and what stands before it. It may stand in a page: no < is in it that could end or
+ * open a tag. */
+static void json_text(FILE *f, const char *before, const char *s) {
     int length;
-    fputc('"', f);
+    fprintf(f, "%s\"", before);
     for (const char *end = s + strlen(s); s < end; s += length) {
         long c = code_point(s, end, &length);
         if (c < 0)
@@ -7879,8 +7869,8 @@ static int characters(const char *s) {
     return n;
 }
 
-/* The bytes of the line that a text begins with: at most `width` characters, cut at a space if there
- * is one; *next is where the following line begins. */
+/* The bytes of the line that a text begins with: at most `width` characters, cut at a space if
+ * there is one; *next is where the following line begins. */
 static size_t line_of(const char *text, int width, const char **next) {
     const char *s = text, *space = NULL, *end = text + strlen(text);
     for (int n = 0, length; n < width && *s && *s != '\n'; n++, s += length) {
@@ -8040,7 +8030,7 @@ enum { SCREEN_ROWS = 60 }; /* of a table, on the screen; the report has all */
 /* As text: a sentence, or a table's title and head (i -1); row i of a table. */
 static void echo(const report *r, const entry *x, int i) {
     int table = x->kind == IS_TABLE;
-    if (!r->f || r->json || r->brief || r->lost || x->kind == IS_ANSWER)
+    if (!r->f || r->json || r->summary_only || r->lost || x->kind == IS_ANSWER)
         return;
     wipe_progress(r->bar);
     if (x->kind == IS_MODEL) {
@@ -8070,7 +8060,7 @@ static void echo(const report *r, const entry *x, int i) {
 
 /* All that was kept back, for a run that fails before its summary. */
 static void echo_all(report *r) {
-    r->brief = 0;
+    r->summary_only = 0;
     for (const entry *x = r->entries.p; x && x < AT(r->entries, entry, n_entries(r)); x++) {
         echo(r, x, -1);
         for (int i = 0; i < (x->kind == IS_TABLE ? x->n_rows : 0); i++)
@@ -8114,8 +8104,8 @@ static void add_answer(report *r, int side, const char *under, int refuses, cons
                          .refuses = refuses});
 }
 
-/* A column: its name and with how many decimals its numbers are shown; WORDS: it holds texts, as the
- * first of a table does. */
+/* A column: its name and with how many decimals its numbers are shown; WORDS: it holds texts, as
+ * the first of a table does. */
 enum { WORDS = -1, CODE = -2 /* whole numbers for the report, which a screen leaves out; last */ };
 
 typedef struct {
@@ -8136,8 +8126,8 @@ static void open_table(report *r, const char *name, const char *title, const col
     add_entry(r, t);
 }
 
-/* A row of the last table: its label, then n numbers for the columns of numbers, from left to right,
- * and n_texts texts for those of text. Columns that are left over show nothing. */
+/* A row of the last table: its label, then n numbers for the columns of numbers, from left to
+ * right, and n_texts texts for those of text. Columns that are left over show nothing. */
 static void add_row(report *r, const char *label, const double *numbers, int n,
                     const char *const *texts, int n_texts) {
     if (r->lost)
@@ -8172,14 +8162,14 @@ static void add_numbers(report *r, const char *label, const double *numbers, int
  * model's facts, then lists of its notes, tables (and how many notes stand before each), findings
  * and answers. Names of a table's columns are unique; a number that was not measured is null.
  * Position 0 of a site stands for the tokens of responses. Where the behaviour is another than
- * refusal, `behaviour` has the files of its prompts, and its wording stands for harmful, harmless and
- * refuses. "spent": of all runs that filled the store, this one among them, as far as the store tells;
- * "recalled": units of work that it had. Whoever changes what a key means
+ * refusal, `behaviour` has the files of its prompts, and its wording stands for harmful, harmless
+ * and refuses. "spent": of all runs that filled the store, this one among them, as far as the store
+ * tells; "recalled": units of work that it had. Whoever changes what a key means
  * raises the version. */
 enum { REPORT_VERSION = 1, SEED = 42 /* the first of training, random circuits, dropout */ };
 
-static void json_number(FILE *f, double x) {
-    fprintf(f, isfinite(x) ? "%.6g" : "null", x);
+static void json_number(FILE *f, const char *before, double x) {
+    fprintf(f, isfinite(x) ? "%s%.6g" : "%snull", before, x);
 }
 
 static void write_table(FILE *f, const report *r, const entry *t) {
@@ -8189,8 +8179,7 @@ static void write_table(FILE *f, const report *r, const entry *t) {
         notes += x->kind == IS_NOTE;
     fprintf(f, ", \"notes before\": %d, \"columns\": [", notes);
     for (int k = 0; k < t->n_columns; k++) {
-        fputs(k ? ", {\"name\": " : "{\"name\": ", f);
-        json_text(f, head[k].text);
+        json_text(f, k ? ", {\"name\": " : "{\"name\": ", head[k].text);
         if (head[k].value < 0)
             fputs(", \"type\": \"text\"}", f);
         else
@@ -8201,11 +8190,12 @@ static void write_table(FILE *f, const report *r, const entry *t) {
         for (int k = 0; k < t->n_columns; k++) {
             const datum *x = &row_data(r, t, i)[k];
             const char *before = i ? ",\n      [" : "\n      [";
-            fputs(k ? ", " : before, f);
+            if (k)
+                before = ", ";
             if (head[k].value < 0)
-                json_text(f, x->text);
+                json_text(f, before, x->text);
             else
-                json_number(f, x->value);
+                json_number(f, before, x->value);
             fputs(k == t->n_columns - 1 ? "]" : "", f);
         }
     fputs("]", f);
@@ -8215,34 +8205,29 @@ static void write_table(FILE *f, const report *r, const entry *t) {
 enum { MEASURED = 5 };
 
 static void write_numbers(FILE *f, const report *r, const entry *x) {
-    static const char *const keys[MEASURED] = {"value", "low", "high", "holds", "in part"};
+    static const char *const keys[MEASURED] = {
+        ", \"value\": ", ", \"low\": ", ", \"high\": ", ", \"holds\": ", ", \"in part\": "};
     fputs(", \"numbers\": [", f);
     for (int i = 0; i < x->n_rows; i++) {
         const datum *data = AT(r->data, datum, x->first) + i * MEASURED;
-        fputs(i ? ", {\"name\": " : "{\"name\": ", f);
-        json_text(f, data[0].text);
-        fputs(", \"relation\": ", f);
-        json_text(f, data[1].text);
-        for (int k = 0; k < MEASURED; k++) {
-            fprintf(f, ", \"%s\": ", keys[k]);
-            json_number(f, data[k].value);
-        }
+        json_text(f, i ? ", {\"name\": " : "{\"name\": ", data[0].text);
+        json_text(f, ", \"relation\": ", data[1].text);
+        for (int k = 0; k < MEASURED; k++)
+            json_number(f, keys[k], data[k].value);
         fputs("}", f);
     }
     fputs("]", f);
 }
 
 static void write_entry(FILE *f, const report *r, const entry *x) {
-    static const char *const names[] = {"name", "", "name", "claim", "prompt"};
-    static const char *const texts[] = {"", "", "title", "text", "text"};
-    if (x->kind == IS_NOTE) {
-        json_text(f, x->name);
+    static const char *const names[] = {[IS_NOTE] = "",
+                                        [IS_TABLE] = "{\"name\": ",
+                                        [IS_FINDING] = "{\"claim\": ",
+                                        [IS_ANSWER] = "{\"prompt\": "};
+    json_text(f, names[x->kind], x->name);
+    if (x->kind == IS_NOTE)
         return;
-    }
-    fprintf(f, "{\"%s\": ", names[x->kind]);
-    json_text(f, x->name);
-    fprintf(f, ", \"%s\": ", texts[x->kind]);
-    json_text(f, x->text);
+    json_text(f, x->kind == IS_TABLE ? ", \"title\": " : ", \"text\": ", x->text);
     if (x->kind == IS_TABLE)
         write_table(f, r, x);
     if (x->kind == IS_FINDING) {
@@ -8250,8 +8235,8 @@ static void write_entry(FILE *f, const report *r, const entry *x) {
         write_numbers(f, r, x);
     }
     if (x->kind == IS_ANSWER) {
-        fprintf(f, ", \"side\": \"%s\", \"under\": ", wording_of(r)->side[x->side]);
-        json_text(f, x->under);
+        json_text(f, ", \"side\": ", wording_of(r)->side[x->side]);
+        json_text(f, ", \"under\": ", x->under);
         fprintf(f, ", \"%s\": %s", wording_of(r)->shows, x->refuses ? "true" : "false");
     }
     fputs("}", f);
@@ -8281,13 +8266,10 @@ static void write_facts(FILE *f, const wording *words, const model_facts *x) {
             SEED, SEED, SEED);
     if (!x->spent.runs)
         return;
-    fprintf(f, ",\n   \"spent\": {\"runs\": %d, \"recalled\": %ld, \"seconds\": ", x->spent.runs,
-            x->recalled);
-    json_number(f, x->spent.seconds);
-    fputs(", \"processor seconds\": ", f);
-    json_number(f, x->spent.processor);
-    fputs(", \"memory\": ", f);
-    json_number(f, x->spent.memory);
+    fprintf(f, ",\n   \"spent\": {\"runs\": %d, \"recalled\": %ld", x->spent.runs, x->recalled);
+    json_number(f, ", \"seconds\": ", x->spent.seconds);
+    json_number(f, ", \"processor seconds\": ", x->spent.processor);
+    json_number(f, ", \"memory\": ", x->spent.memory);
     fputs("}", f);
 }
 
@@ -8300,23 +8282,19 @@ static void write_json(FILE *f, const report *r) {
     static const char *const lists[] = {"", "notes", "tables", "findings", "answers"};
     const entry *x = r->entries.p;
     const entry *end = x ? x + n_entries(r) : x; /* an empty report has no place to add to */
-    fprintf(f, "{\"format\": \"steer report\", \"version\": %d, \"command\": ", REPORT_VERSION);
-    json_text(f, r->command ? r->command : "");
-    fputs(",\n \"program\": ", f);
-    json_text(f, STEER_BUILD);
-    fputs(", \"date\": ", f);
-    json_text(f, r->date);
-    fputs(", \"seconds\": ", f);
-    json_number(f, r->seconds < 0 ? NAN : r->seconds);
-    for (int k = 0; k < 2 && r->prompts[k]; k++) {
-        fprintf(f, k ? ", \"%s\": " : ",\n \"behaviour\": {\"%s\": ", other_words.side[k]);
-        json_text(f, r->prompts[k]);
-        fputs(k ? "}" : "", f);
+    fprintf(f, "{\"format\": \"steer report\", \"version\": %d", REPORT_VERSION);
+    json_text(f, ", \"command\": ", r->command ? r->command : "");
+    json_text(f, ",\n \"program\": ", STEER_BUILD);
+    json_text(f, ", \"date\": ", r->date);
+    json_number(f, ", \"seconds\": ", r->seconds < 0 ? NAN : r->seconds);
+    if (r->prompts[0]) {
+        json_text(f, ",\n \"behaviour\": {\"with\": ", r->prompts[0]);
+        json_text(f, ", \"without\": ", r->prompts[1]);
+        fputs("}", f);
     }
     fputs(",\n \"models\": [", f);
     for (size_t i = 0; i < r->models.n && x < end; i++) {
-        fputs(i ? ",\n  {\"name\": " : "\n  {\"name\": ", f);
-        json_text(f, x->name);
+        json_text(f, i ? ",\n  {\"name\": " : "\n  {\"name\": ", x->name);
         write_facts(f, wording_of(r), AT(r->models, model_facts, i));
         const entry *next = ++x;
         while (next < end && next->kind != IS_MODEL)
@@ -8350,7 +8328,7 @@ static steer_status report_status(const report *r, steer_error *e) {
     return r->f ? flush_output(r->f, e) : STEER_OK;
 }
 
-/* The page that draws a report is tools/page/report.html, which holds this where the JSON belongs. */
+/* The page that draws a report, tools/page/report.html, holds this where the JSON belongs. */
 static const char page_marker[] = "/*REPORT*/null/*END*/";
 
 /* A report as JSON, in the place that a page has for it; page NULL: alone. */
@@ -8454,7 +8432,7 @@ typedef struct {
     size_t count, room;
     size_t *place; /* [places] hash table: 1 + a record's number at or behind its key */
     size_t places; /* a power of two, more than half of them empty; or 0 */
-    damage found;
+    damage damage;
     int shard, shards; /* shards 0: all units are this run's */
     long missing;      /* units met that are not on file and other shards' */
     long recalled;     /* units met that are on file */
@@ -8612,10 +8590,10 @@ static steer_status next_record(const records *r, off_t at, off_t size, unsigned
     return STEER_OK;
 }
 
-/* All good records of a file of `size` bytes into the list, what else there is into r->found. */
+/* All good records of a file of `size` bytes into the list, what else there is into r->damage. */
 static steer_status scan_with(records *r, off_t size, unsigned char *window, steer_error *e) {
     store_head h = {.version = 0};
-    damage *d = &r->found;
+    damage *d = &r->damage;
     off_t at = sizeof h, next;
     size_t heads;
     int short_of_head = size < (off_t)sizeof h;
@@ -8708,7 +8686,7 @@ static steer_status append_bytes(records *r, const void *bytes, size_t n, steer_
     return STEER_EIO;
 }
 
-/* What this run takes is kept as a record of its own: once a minute, so that a killed run's is. */
+/* What this run takes, as a record of its own: once a minute, so that a killed run leaves one. */
 static steer_status keep_time(records *r, steer_error *e);
 
 static steer_status remember(records *r, uint64_t key, const double *v, size_t n, steer_error *e) {
@@ -8839,10 +8817,10 @@ static steer_status open_store_file(records *r, const char *path, int how, struc
     }
 }
 
-/* Open a store. The caller closes it, also after a failure, and tells what was `found`. */
+/* Open a store. The caller closes it, also after a failure, and tells of `damage`. */
 static steer_status open_records(records *r, const char *path, int how, steer_error *e) {
     struct stat st;
-    damage *d = &r->found;
+    damage *d = &r->damage;
     TRY(open_store_file(r, path, how, &st, e));
     if (st.st_size)
         TRY(scan_records(r, st.st_size, e));
@@ -8860,7 +8838,7 @@ static steer_status open_records(records *r, const char *path, int how, steer_er
 
 /* What opening a store left out of it is said. */
 static void warn_of_damage(const records *r, int how) {
-    const damage *d = &r->found;
+    const damage *d = &r->damage;
     if (d->unfinished)
         notice("steer: %s: the last record, at byte %lld, was not written to its end: %lld bytes "
                "are %s",
@@ -9441,7 +9419,8 @@ static int repeated_4grams(const int *t, int n, int *total) {
     return repeated;
 }
 
-/* Share and mean of what the answers of one condition show; its jobs' answers lie one after another. */
+/* Share and mean of what the answers of one condition show; its jobs' answers lie one after
+ * another. */
 static steer_status judge(experiment *s, condition *x, const steer_job *jobs, const double *score) {
     int n = condition_size(x), fine = 0, total = 0, repeated = 0,
         has_tasks = s->m->grammar_size > 0;
@@ -9482,9 +9461,9 @@ static uint64_t hash_job(const experiment *s, const steer_job *j, int read) {
     return hash_plan(h, s->m, j->plan, 0);
 }
 
-/* Jobs of conditions are answered, or their answers read; those that are not on file are walked. */
+/* Jobs of conditions that are answered, or their answers read: those that are not on file. */
 typedef struct {
-    generator g;       /* its jobs: those that are walked */
+    generator g;       /* its jobs: those that are left */
     const int *number; /* of each among all jobs */
     double *value;     /* [all jobs] */
     double *record;    /* scratch for one */
@@ -9542,42 +9521,6 @@ static steer_status restore_answer(experiment *s, const double *record, steer_jo
                 s->store.path);
 }
 
-/* Answers of jobs, made and remembered or recalled, but for other shards'; score[i]: the
- * behaviour's log-odds at the first token of answer i. */
-static steer_status answer_jobs(experiment *s, steer_job *jobs, int n, double *score) {
-    records *r = &s->store;
-    size_t width = answer_width(jobs);
-    double *record;
-    steer_job *walked;
-    int n_walked = 0, *number;
-    GET(record, width);
-    GET(walked, n);
-    GET(number, n);
-    for (int i = 0; i < n; i++) {
-        /* Without a store no key: that takes longer than a tiny model. */
-        uint64_t key = r->path ? hash_job(s, &jobs[i], 0) : 0;
-        int state;
-        TRY(recall(s, key, record, width, &state));
-        score[i] = 0;
-        if (state == DONE) {
-            score[i] = record[1];
-            TRY(restore_answer(s, record, &jobs[i]));
-            show_progress(s->bar, 1);
-        }
-        if (state == OURS) {
-            number[n_walked] = i;
-            walked[n_walked++] = jobs[i];
-        }
-    }
-
-    scorer sc = {{.m = s->m, .jobs = walked}, number, score, record, s};
-    if (n_walked)
-        TRY(run_jobs(s->c, walked, n_walked, answer_visit, &sc, NULL, s->e));
-    for (int i = 0; i < n_walked; i++)
-        jobs[number[i]].n_out = walked[i].n_out;
-    return STEER_OK;
-}
-
 static int read_visit(void *user, int job, int pos, const float *logits) {
     scorer *sc = user;
     const steer_job *j = &sc->g.jobs[job];
@@ -9592,30 +9535,46 @@ static int read_visit(void *user, int job, int pos, const float *logits) {
     return keep_job(sc, job, 1, 1) ? FAILED : NO_TOKEN;
 }
 
-/* sum[i]: of -ln p of the tokens of answer i under the job's plan. Whoever has an answer reads it. */
-static steer_status read_jobs(experiment *s, steer_job *jobs, int n, double *sum) {
-    records *r = &s->store;
-    double record;
-    steer_job *walked;
-    int n_walked = 0, *number;
-    GET(walked, n);
+/* Jobs are answered or, read 1, their answers read: recalled, or done and remembered, but for other
+ * shards' answers; whoever has an answer reads it. value[i]: of answer i the behaviour's log-odds at
+ * its first token; when read, the sum of -ln p of its tokens under the job's plan. */
+static steer_status run_units(experiment *s, steer_job *jobs, int n, int read, double *value) {
+    size_t width = read || !n ? 1 : answer_width(jobs);
+    double *record;
+    steer_job *left;
+    int n_left = 0, *number;
+    GET(record, width);
+    GET(left, n);
     GET(number, n);
     for (int i = 0; i < n; i++) {
-        uint64_t key = r->path ? hash_job(s, &jobs[i], 1) : 0;
-        int found;
-        TRY(read_record(r, key, &record, 1, &found, s->e));
-        sum[i] = found ? record : 0;
-        if (found) {
+        /* Without a store no key: that takes longer than a tiny model. */
+        uint64_t key = s->store.path ? hash_job(s, &jobs[i], read) : 0;
+        int state = OURS, found = 0;
+        if (read)
+            TRY(read_record(&s->store, key, record, width, &found, s->e));
+        else
+            TRY(recall(s, key, record, width, &state));
+        value[i] = 0;
+        if (found || state == DONE)
             show_progress(s->bar, 1);
-            continue;
+        if (found)
+            value[i] = record[0];
+        else if (state == DONE) {
+            value[i] = record[1];
+            TRY(restore_answer(s, record, &jobs[i]));
+        } else if (state == OURS) {
+            number[n_left] = i;
+            left[n_left++] = jobs[i];
         }
-        number[n_walked] = i;
-        walked[n_walked++] = jobs[i];
     }
-    scorer sc = {{.m = s->m, .jobs = walked}, number, sum, &record, s};
-    if (!n_walked)
-        return STEER_OK;
-    return run_jobs(s->c, walked, n_walked, read_visit, &sc, NULL, s->e);
+
+    scorer sc = {{.m = s->m, .jobs = left}, number, value, record, s};
+    visitor visit = read ? read_visit : answer_visit;
+    if (n_left)
+        TRY(run_jobs(s->c, left, n_left, visit, &sc, NULL, s->e));
+    for (int i = 0; i < n_left; i++)
+        jobs[number[i]].n_out = left[i].n_out;
+    return STEER_OK;
 }
 
 /* The plan of a condition. Where options say how the vector is added, its edit stands for all of these;
@@ -9647,7 +9606,8 @@ static int answers_and_reads(const experiment *s, int n) {
     return n + min_int(s->read, n);
 }
 
-/* Answer all conditions' prompts greedily, and judge them; perplexity is of the first `read` of each. */
+/* Answer all conditions' prompts greedily, and judge them; perplexity is of the first `read` of
+ * each. */
 static steer_status answer(experiment *s, condition *conditions, int n_conditions, int read) {
     size_t n = 0, k = 0, max = s->max_new;
     steer_job *jobs;
@@ -9665,7 +9625,7 @@ static steer_status answer(experiment *s, condition *conditions, int n_condition
             jobs[k] = (steer_job){x->prompts->tokens[i], x->prompts->lengths[i], s->max_new, plan,
                                   .out = out + k * max};
     }
-    TRY(answer_jobs(s, jobs, (int)n, value));
+    TRY(run_units(s, jobs, (int)n, 0, value));
     TRY(whole_so_far(s));
     for (condition *x = conditions; x < conditions + n_conditions;
          jobs += condition_size(x), value += condition_size(x++)) {
@@ -9674,7 +9634,7 @@ static steer_status answer(experiment *s, condition *conditions, int n_condition
         TRY(judge(s, x, jobs, value));
         for (int i = 0; i < n_read; i++)
             jobs[i].plan = NULL;
-        TRY(read_jobs(s, jobs, n_read, value));
+        TRY(run_units(s, jobs, n_read, 1, value));
         for (int i = 0; i < n_read; i++) {
             sum += value[i];
             tokens += jobs[i].n_out;
@@ -9747,7 +9707,8 @@ static double chance_of_overlap(int d, int n1, int n2, int k) {
  * section. They stand in the order in which `whole_paper`, at the end, runs them: the site and the
  * dose; steering and freezing (Tables 1 and 2); the map of all sites; trained vectors; patching;
  * circuits; value vectors; sparse vectors; last the verdicts, which `conclude` draws from all. */
-/* With its response, where it has one. */
+
+/* Tokens of the longest prompt, a response's and those of --answer included. */
 static int longest_prompt(const experiment *s) {
     const steer_prompts *const sets[] = {s->train, s->val, s->test, s->refusal_prompted};
     int longest = 1;
@@ -9792,8 +9753,9 @@ static void both(const steer_prompts p[2], int n, edit_list edits, condition con
     conditions[HARMFUL] = (condition){.prompts = &p[HARMFUL], .n = n, .edits = edits};
 }
 
-/* Losses, as in the paper's Table 1. What b has lost of what a does to prompt i of a side: 1 if a steers it and b
- * does not, -1 the other way round. Harmless prompts are steered to refuse, harmful ones not to. */
+/* Losses, as in the paper's Table 1. What b has lost of what a does to prompt i of a side: 1 if a
+ * steers it and b does not, -1 the other way round. Harmless prompts are steered to refuse, harmful
+ * ones not to. */
 static int lost(const condition a[2], const condition b[2], int side, int i) {
     int change = a[side].refuses[i] - b[side].refuses[i];
     return side == HARMLESS ? change : -change;
@@ -9869,8 +9831,8 @@ static steer_status means_of(experiment *s, const steer_prompts *p, int sign, st
     return STEER_OK;
 }
 
-/* DIM means of the train prompts that show the behaviour: of the one side those with log-odds > 0, of
- * the other < 0; of all of a side, and the report says so, when fewer than 8 do. Where the first
+/* DIM means of the train prompts that show the behaviour: of the one side those with log-odds > 0,
+ * of the other < 0; of all of a side, and the report says so, when fewer than 8 do. Where the first
  * tokens are not known to be the behaviour's, or responses are given that show it, all count. */
 static steer_status extract_means(experiment *s) {
     const wording *words = wording_of(s->out);
@@ -9930,9 +9892,8 @@ static steer_status take_site(experiment *s, int layer, int pos, float coeff) {
     return steer_dim(&s->v, s->m, &s->sums[HARMFUL], &s->sums[HARMLESS], layer, pos, coeff, s->e);
 }
 
-/* ---- The site: block and position of the vector, by the paper's rule. Prompts judge
- * it: of a side the first validation prompts whose refusal score has the right sign; if fewer than
- * 4, others. */
+/* ---- The site: block and position of the vector, by the paper's rule. Prompts judge it: of a side
+ * the first validation prompts whose refusal score has the right sign; if fewer than 4, others. */
 enum { SITE_PROMPTS = 16 }; /* a side, at most */
 
 static steer_status choose_site_prompts(experiment *s, int side, steer_prompts *p, double *mean) {
@@ -10182,8 +10143,8 @@ static steer_status set_site(experiment *s) {
     return STEER_OK;
 }
 
-/* ---- Examples: answers that the vector flips, and faithfulness on them. In a method's
- * v the coefficient is folded in. */
+/* ---- Examples: answers that the vector flips, and faithfulness on them. In a method's v the
+ * coefficient is folded in. */
 static const double threshold = 0.85; /* of a faithful circuit: paper section 4.3 */
 
 static size_t graph_size(const experiment *s) {
@@ -10197,7 +10158,7 @@ static steer_status open_paper(experiment *s) {
     int answers = s->max_new + 1, streams = s->m->grammar_size ? 7 : 3;
     tracer t;
     size_t bytes = lay_out_tracer(&t, s->m, layer, max, answers, streams, NULL);
-    if (!s->out->brief)
+    if (!s->out->summary_only)
         notice("%s: patching takes %.0f MB: tapes, gradients and scores %.0f, runs %.0f",
                s->m->config.name, megabytes(bytes), megabytes(bytes - t.contexts),
                megabytes(t.contexts));
@@ -10294,8 +10255,8 @@ static double answer_rows(const experiment *s) {
     return prompt_rows(s) + (s->m->grammar_size ? min_int(24, s->max_new) : s->max_new);
 }
 
-/* Rows times weights of freezing and of what examples are patched and taught in, from the vector's block
- * on. Planned before the work, and once more when the examples are known. */
+/* Rows times weights of freezing and of what examples are patched and taught in, from the vector's
+ * block on. Planned before the work, and once more when the examples are known. */
 static void plan_examples(experiment *s) {
     const steer_config *c = &s->m->config;
     int layer = s->v.v ? s->v.layer : s->requested.layer;
@@ -10342,11 +10303,11 @@ static steer_status add_example(experiment *s, method *x, examples *to, int side
     return ex->tokens ? STEER_OK : s->e->code;
 }
 
-/* The four datasets of a vector (paper section 4): on each side the first prompts that it flips, once
- * with the unsteered answer as the text, once with the steered one. What is chosen by them (circuits,
- * their sizes, dimensions) is judged by as many prompts more, none of which chose for any method: for
- * when all methods have what chooses for them. Only faithfulness is taken of these: their texts are
- * the steered ones. */
+/* The four datasets of a vector (paper section 4): on each side the first prompts that it flips,
+ * once with the unsteered answer as the text, once with the steered one. What is chosen by them
+ * (circuits, their sizes, dimensions) is judged by as many prompts more, none of which chose for
+ * any method: for when all methods have what chooses for them. Only faithfulness is taken of these:
+ * their texts are the steered ones. */
 static steer_status collect(experiment *s, method *x, examples *to, int most, int judging) {
     if (to->list)
         return STEER_OK; /* is done */
@@ -10450,9 +10411,9 @@ static double mean_of_sides(const faithfulness *F, int i) {
     return sides ? sum / sides : NAN;
 }
 
-/* What conditions show, beside the paper's refusal rates (Table 2, 1 - ASR: Gemma 2 2B and Llama 3.2 3B;
- * its harmful side is judged by Llama Guard 2, ours by substrings). A row's name: before, side,
- * after. */
+/* What conditions show, beside the paper's refusal rates (Table 2, 1 - ASR: Gemma 2 2B and Llama
+ * 3.2 3B; its harmful side is judged by Llama Guard 2, ours by substrings). A row's name: before,
+ * side, after. */
 typedef struct {
     const char *before;
     int side;
@@ -10467,13 +10428,8 @@ static const paper_rates paper_steering[] = {
     {"", HARMFUL, "ablated to mean", NAN, NAN}, {"", HARMLESS, "ablated to mean", NAN, NAN},
     {"", HARMFUL, "-, as asked", NAN, NAN},     {"", HARMLESS, "+, as asked", NAN, NAN}};
 
-/* The points of refusal that steering moves in the paper: the mean of both directions and models. */
-static double paper_most(void) {
-    const paper_rates *plain = paper_steering, *steered = plain + 2;
-    double harmful = plain[0].gemma - steered[0].gemma + plain[0].llama - steered[0].llama;
-    double harmless = steered[1].gemma - plain[1].gemma + steered[1].llama - plain[1].llama;
-    return 100 * (harmful + harmless) / 4;
-}
+/* Points of refusal that steering moves in the paper: the mean of both directions and models. */
+static const double paper_most = 100 * (1.00 - 0.20 + 0.98 - 0.15 + 1.00 - 0.01 + 0.97 - 0.00) / 4;
 
 /* name NULL: rows more of the table before. */
 static void conditions_table(experiment *s, const char *name, const char *title, const condition *x,
@@ -10629,7 +10585,7 @@ static steer_status steering_table(experiment *s) {
     return keep_answers(s, s->vectors[DIM].steered, (const char *const[]){"-s", "+s"});
 }
 
-/* Losses by direction; and what is lost when patterns or values are frozen in a part of the text. */
+/* Losses by direction, and of freezing patterns or values in a part of the text. */
 static const struct {
     const char *name;
     unsigned what;
@@ -10679,7 +10635,7 @@ static void direction_row(experiment *s, const char *name, const condition froze
 enum { PARTS_FROZEN = 5 };
 
 static const struct {
-    const char *name, *brief;
+    const char *name, *short_name;
     steer_kind kind;
     unsigned what;
     double paper_loss;
@@ -10712,8 +10668,8 @@ static const struct {
      NAN,
      {"-s, MLP outputs frozen", "+s, MLP outputs frozen"}}};
 
-/* Both sides under one freeze: what is lost of what there is, and as a share of it; the paper's loss;
- * faithfulness. */
+/* Both sides under one freeze: what is lost of what there is, and as a share of it; the paper's
+ * loss; faithfulness. */
 static void freezing_row(experiment *s, const char *name, const condition x[2], estimate points,
                          double most, estimate share, double paper, estimate F) {
     ROW(s->out, name, x[1].refused, x[0].refused, INTERVAL(points), most, INTERVAL(share), paper,
@@ -10778,7 +10734,7 @@ static steer_status freezing_table(experiment *s) {
                columns);
     paper_findings *f = &s->findings;
     double most = f->most.value;
-    freezing_row(s, "unsteered", plain, loss(steered, plain), most, unmeasured, paper_most(),
+    freezing_row(s, "unsteered", plain, loss(steered, plain), most, unmeasured, paper_most,
                  exactly(0));
     freezing_row(s, "steered", steered, unmeasured, NAN, unmeasured, NAN, exactly(1));
     for (int i = 0; i < PARTS_FROZEN; i++) {
@@ -10814,9 +10770,9 @@ static steer_status freezing_table(experiment *s) {
     return STEER_OK;
 }
 
-/* FAITHFULNESS BY POSITION, on the texts of the freezing table: of freezes and removals in the prompt
- * or in the answer alone; and told by stretches of the response, over whose tokens t of all texts it
- * is sum (D - D_base) / sum (D_steer - D_base), see section 12. */
+/* FAITHFULNESS BY POSITION, on the texts of the freezing table: of freezes and removals in the
+ * prompt or in the answer alone; and told by stretches of the response, over whose tokens t of all
+ * texts it is sum (D - D_base) / sum (D_steer - D_base), see section 12. */
 enum { STRETCHES = 4 };
 
 static const int stretch_begins[STRETCHES] = {0, 1, 4, 16}; /* tokens of the response */
@@ -10973,7 +10929,7 @@ static steer_status position_tables(experiment *s) {
             }
             string name = str("%s", frozen_parts[i].name);
             if (side != OF_BOTH)
-                name = str("%s, %s", frozen_parts[i].brief, of[side]);
+                name = str("%s, %s", frozen_parts[i].short_name, of[side]);
             if (x.n[side])
                 add_numbers(s->out, name.s, row, 9);
         }
@@ -10986,7 +10942,7 @@ static steer_status position_tables(experiment *s) {
             int side = order[k], run = i < 0 ? 1 : 2 + 3 * i;
             string name = str("%s", i < 0 ? "share of the effect" : frozen_parts[i].name);
             if (side != OF_BOTH)
-                name = str("%s, %s", i < 0 ? "effect" : frozen_parts[i].brief, of[side]);
+                name = str("%s, %s", i < 0 ? "effect" : frozen_parts[i].short_name, of[side]);
             if (x.n[side])
                 stretch_row(s, name.s, x.sums[side], run, i < 0);
         }
@@ -11055,8 +11011,8 @@ static steer_status site_map(experiment *s) {
     return STEER_OK;
 }
 
-/* ---- Trained vectors. */
-/* NTP and PO (paper section 3), on pairs that the model makes of train and validation prompts. */
+/* ---- Trained vectors: NTP and PO (paper section 3), on pairs that the model makes of train and
+ * validation prompts. */
 typedef struct {
     steer_pair *of;
     int n;
@@ -11211,7 +11167,7 @@ static steer_status train_methods(experiment *s) {
     return STEER_OK;
 }
 
-/* Answers of the table of seeds: of two methods, steered and with patterns and with values frozen. */
+/* Answers of the table of seeds: of two methods, steered, and with patterns, with values frozen. */
 static int seed_answers(const experiment *s) {
     int seeds = s->more_seeds ? 1 + s->more_seeds : 0;
     return 12 * seeds * min_int(s->n_more, s->test[0].n);
@@ -11623,8 +11579,8 @@ static steer_status faithfulness_table(experiment *s) {
     return STEER_OK;
 }
 
-/* A vector's smallest simple circuit with faithfulness 0.85 (paper section 4.3). Seven sizes between
- * two are tried, then seven in the gap below the first that is faithful, then once more. */
+/* A vector's smallest simple circuit with faithfulness 0.85 (paper section 4.3). Seven sizes
+ * between two are tried, then seven in the gap below the first that is faithful, then once more. */
 static steer_status find_smallest(experiment *s, method *x) {
     enum { ROUNDS = 3, TRIED = 7, GAPS = TRIED + 1 };
 
@@ -12052,7 +12008,7 @@ static steer_status head_image(const experiment *s, int which, const ranked_head
     return STEER_OK;
 }
 
-/* The rows of a method; x, sum, unit [d] and best [heads of all blocks] are for the taking. */
+/* The rows of a method; x, sum, unit [d] and best [heads of all blocks] are scratch. */
 static steer_status value_vector_rows(experiment *s, int which, float *x, float *sum, float *unit,
                                       ranked_head *best) {
     enum { SHOWN = 6 };
@@ -12305,7 +12261,7 @@ static steer_status retention_table(experiment *s) {
  * probability is given: one shared dimension would decide. */
 enum { FEWEST = 20 };
 
-/* The dimensions of vectors a and b at one tau; v [2][d] is for the taking. */
+/* The dimensions of vectors a and b at one tau; v [2][d] is scratch. */
 static steer_status agreement_row(experiment *s, int a, int b, double tau, float *v) {
     const int pair[2] = {a, b};
     int d = s->m->config.d, n[2], shared = 0;
@@ -12764,8 +12720,8 @@ static steer_status sparsity_stage(experiment *s) {
     return STEER_OK;
 }
 
-/* The stages asked for, in the paper's order: the only stage of a command is shared among shards, or
- * all are. */
+/* The stages asked for, in the paper's order: the only stage of a command is shared among shards,
+ * or all are. */
 static steer_status whole_paper(experiment *s) {
     int need_scores = PATCH | CIRCUIT | OV | SPARSIFY;
     s->shards = s->store.shards;
@@ -12825,7 +12781,8 @@ static steer_status whole_paper(experiment *s) {
  * What `reproduce` says last, drawn from its report and from nothing else: of a short form a
  * question with its answers and what freezing takes from steering, as bars, beside the paper's and
  * the control's; else a line for each finding of the paper. At most SUMMARY_LINES lines of a short
- * form, of SCREEN columns; on a narrower terminal of its columns, and as many lines as that takes. */
+ * form, of SCREEN columns; on a narrower terminal of its columns, in as many lines as that takes.
+ * */
 enum { SUMMARY_LINES = 38 /* the compiler's line before them takes two */ };
 
 static int summary_width(const report *r) {
@@ -12963,22 +12920,21 @@ static void put_bars(FILE *f, const chapter *c) {
         string points =
             str("%.1f [%.1f, %.1f]", lost_points + 0.0, number_of(c, t, row, "loss low") + 0.0,
                 number_of(c, t, row, "loss high") + 0.0);
-        string all = str("  %s: +s %s, -s %s, points lost: %s (paper's: %.2f)", name, induced.s,
-                         left.s, points.s, paper);
-        if (isnan(lost_points))
-            all = str("  %s: +s %s, -s %s", name, induced.s, left.s);
-        else
+        string rates = in_rows
+                           ? str("  %-*s %*s%*s  ", LABEL, name, SHARE, induced.s, SHARE, left.s)
+                           : str("  %s: +s %s, -s %s", name, induced.s, left.s);
+        string loss_text = str(in_rows ? "nothing" : "");
+        if (!isnan(lost_points)) {
             memset(bar.s, '#', (size_t)(BAR * fmin(1, fmax(0, lost_points / 100)) + 0.5));
-        if (in_rows)
-            all = str("  %-*s %*s%*s  %-*s %-*s%*.2f", LABEL, name, SHARE, induced.s, SHARE, left.s,
-                      BAR, bar.s, POINTS, points.s, PAPER, paper);
-        if (in_rows && isnan(lost_points))
-            all = str("  %-*s %*s%*s  nothing", LABEL, name, SHARE, induced.s, SHARE, left.s);
-        put_wrapped(f, all.s, 0, 4, width, 0);
+            loss_text = in_rows ? str("%-*s %-*s%*.2f", BAR, bar.s, POINTS, points.s, PAPER, paper)
+                                : str(", points lost: %s (paper's: %.2f)", points.s, paper);
+        }
+        put_wrapped(f, str("%.200s%.300s", rates.s, loss_text.s).s, 0, 4, width, 0);
     }
 }
 
-/* Of a short form: the first model's answers, its bars and the control's; `below`: lines that follow. */
+/* Of a short form: the first model's answers, its bars and the control's; `below`: lines that
+ * follow. */
 static void put_look(FILE *f, const report *r, int below) {
     chapter shown = chapter_of(r, 0);
     int width = summary_width(r);
@@ -13057,17 +13013,15 @@ static void put_findings(FILE *f, const report *r) {
         if (n_findings(&c) > n_findings(&most))
             most = c;
     }
-    if (n_findings(&most)) {
+    if (n_findings(&most))
         put_wrapped(f,
                     "The paper's findings, each judged by its numbers and their 95% intervals: it "
                     "holds, holds in part, fails, or is open, where so few prompts can't tell.",
                     0, 0, width, 0);
-    }
     if (n_findings(&most) && in_rows) {
         fprintf(f, "%-*s", CLAIM, "");
-        for (int i = 0; i < n; i++) {
+        for (int i = 0; i < n; i++)
             fprintf(f, " %-*.*s", i < n - 1 ? wide : 0, wide, chapter_of(r, i).name.s);
-        }
         fputc('\n', f);
     }
     for (const entry *x = most.first; x < most.end; x++) {
@@ -13153,7 +13107,7 @@ typedef struct {
     char *command;       /* argv, with spaces between */
 } options;
 
-/* The field of a TEXT, to OUTPUT, is a const char *, of a REAL a double, of the others an int64_t. */
+/* The field of TEXT to OUTPUT is a const char *, of a REAL a double, of the others an int64_t. */
 typedef enum {
     TEXT,
     EMPTY_TOO, /* a text that may be empty */
@@ -13309,14 +13263,16 @@ enum { ALL_OPTIONS = sizeof all_options / sizeof *all_options };
 
 _Static_assert(ALL_OPTIONS <= 64, "options.given has a bit for each");
 
-/* What goes with what, whatever the values: an option NEEDS another or is NOT_WITH it. */
-typedef enum { NEEDS, NOT_WITH } relation;
+/* What goes with what, whatever the values: an option NEEDS each of the others or is NOT_WITH them. */
+typedef enum { NOT_WITH, NEEDS } relation;
+
+static const char *const relations[] = {"does not go with", "needs"};
 
 static const struct {
     unsigned commands;
     const char *option;
     relation relation;
-    const char *other;
+    const char *others; /* names, with commas between */
 } option_rules[] = {
     {FOR_TALK, "coeff", NEEDS, "vector"},
     {FOR_TALK, "site", NEEDS, "vector"},
@@ -13327,9 +13283,7 @@ static const struct {
     {FOR_PLACES, "positions", NEEDS, "vector"},
     {FOR_PLACES, "layers", NEEDS, "vector"},
     {FOR_TALK, "layers", NOT_WITH, "ablate"},
-    {FOR_TALK, "ablate", NOT_WITH, "coeff"},
-    {FOR_TALK, "ablate", NOT_WITH, "freeze"},
-    {FOR_TALK, "ablate", NOT_WITH, "remove"},
+    {FOR_TALK, "ablate", NOT_WITH, "coeff,freeze,remove"},
     {FOR_GENERATE, "compare", NEEDS, "vector"},
     {FOR_GENERATE, "compare", NOT_WITH, "prompts"},
     {FOR_GENERATE, "system", NOT_WITH, "prompts"},
@@ -13340,29 +13294,15 @@ static const struct {
     {FOR_EXPERIMENTS, "without", NEEDS, "with"},
     {FOR_EXPERIMENTS, "with", NOT_WITH, "data"},
     {FOR_TOKENIZE, "raw", NOT_WITH, "chat"},
-    {FOR_GENERATE, "raw", NOT_WITH, "system"},
-    {FOR_GENERATE, "raw", NOT_WITH, "answer"},
+    {FOR_GENERATE, "raw", NOT_WITH, "system,answer"},
     {FOR_EXPERIMENTS & ~FOR_OV, "shard", NEEDS, "store"},
     {FOR_EDGES, "kl-min", NEEDS, "metric"},
-    {FOR_CIRCUIT, "circuit", NOT_WITH, "out"},
-    {FOR_CIRCUIT, "circuit", NOT_WITH, "exact"},
-    {FOR_CIRCUIT, "circuit", NOT_WITH, "metric"},
-    {FOR_CIRCUIT, "circuit", NOT_WITH, "shard"},
+    {FOR_CIRCUIT, "circuit", NOT_WITH, "out,exact,metric,shard"},
     {FOR_REPRODUCE, "verbose", NEEDS, "report"},
     {FOR_REPRODUCE, "verbose", NOT_WITH, "json"},
-    {FOR_REPRODUCE, "vector", NOT_WITH, "control"},
-    {FOR_REPRODUCE, "vector", NOT_WITH, "site"},
-    {FOR_REPRODUCE, "vector", NOT_WITH, "train"},
-    {FOR_REPRODUCE, "vector", NOT_WITH, "val"},
-    {FOR_REPRODUCE, "vector", NOT_WITH, "no-scores"},
-    {FOR_REPRODUCE, "vector", NOT_WITH, "pairs"},
-    {FOR_REPRODUCE, "vector", NOT_WITH, "epochs"},
-    {FOR_REPRODUCE, "vector", NOT_WITH, "seeds"},
-    {FOR_REPRODUCE, "quick", NOT_WITH, "pairs"},
-    {FOR_REPRODUCE, "quick", NOT_WITH, "epochs"},
-    {FOR_REPRODUCE, "quick", NOT_WITH, "seeds"},
-    {FOR_REPRODUCE, "no-scores", NEEDS, "site"},
-    {FOR_REPRODUCE, "no-scores", NEEDS, "coeff"},
+    {FOR_REPRODUCE, "vector", NOT_WITH, "control,site,train,val,no-scores,pairs,epochs,seeds"},
+    {FOR_REPRODUCE, "quick", NOT_WITH, "pairs,epochs,seeds"},
+    {FOR_REPRODUCE, "no-scores", NEEDS, "site,coeff"},
     {FOR_REPRODUCE, "no-scores", NOT_WITH, "val"},
 };
 
@@ -13374,7 +13314,7 @@ static steer_status command_generate(experiment *, const options *);
 static steer_status command_chat(experiment *, const options *);
 static steer_status command_paper(experiment *, const options *);
 
-/* A COMMAND gets a experiment with a model, stages, a report; run_command frees what it puts there. */
+/* A COMMAND gets an experiment with its model; run_command frees what it puts there. */
 typedef struct {
     const char *name, *arguments; /* as the help shows them */
     unsigned bit;
@@ -13813,13 +13753,17 @@ static steer_status check_options(const known_command *c, const options *o, stee
     if (c->required && !is_given(o, c->required))
         return misused(e, "`steer %s` needs --%s FILE", c->name, c->required);
     for (int i = 0; i < ALL_RULES; i++) {
-        const char *other = option_rules[i].other;
-        if (!(option_rules[i].commands & c->bit) || !is_given(o, option_rules[i].option))
+        const char *option = option_rules[i].option, *others = option_rules[i].others;
+        int needs = option_rules[i].relation == NEEDS;
+        if (!(option_rules[i].commands & c->bit) || !is_given(o, option))
             continue;
-        if (option_rules[i].relation == NEEDS && !is_given(o, other))
-            return misused(e, "--%s needs --%s", option_rules[i].option, other);
-        if (option_rules[i].relation == NOT_WITH && is_given(o, other))
-            return misused(e, "--%s does not go with --%s", option_rules[i].option, other);
+        for (const char *s = others; s; s = strchr(s, ',')) {
+            s += s > others;
+            size_t n = strcspn(s, ",");
+            int given = o->given >> option_called(s, n) & 1;
+            if (given != needs)
+                return misused(e, "--%s %s --%.*s", option, relations[needs], (int)n, s);
+        }
     }
     return check_values(c, o, e);
 }
@@ -13884,13 +13828,14 @@ static void print_option(const known_option *p) {
 static void print_rules(const known_command *c, const known_option *p, relation sort) {
     string text = {""};
     for (int i = 0; i < ALL_RULES; i++) {
+        const char *others = option_rules[i].others;
         int about = option_rules[i].relation == sort && option_rules[i].commands & c->bit &&
                     !strcmp(option_rules[i].option, p->name);
-        if (!about)
-            continue;
-        const char *how = sort == NEEDS ? " needs" : " does not go with";
-        text = *text.s ? str("%s, --%s", text.s, option_rules[i].other)
-                       : str("--%s%s --%s", p->name, how, option_rules[i].other);
+        for (const char *s = others; s && about; s = strchr(s, ',')) {
+            s += s > others;
+            string before = *text.s ? str("%s,", text.s) : str("--%s %s", p->name, relations[sort]);
+            text = str("%.400s --%.*s", before.s, (int)strcspn(s, ","), s);
+        }
     }
     if (*text.s)
         put_wrapped(stdout, str("%s.", text.s).s, 0, 2, HELP_WIDTH, 0);
@@ -14113,7 +14058,7 @@ static steer_status check_not_zero(experiment *s) {
 
 enum { TO_ZERO, TO_MEAN }; /* --ablate */
 
-/* Of the directions of several blocks the one at o->site; one alone may be added at another block. */
+/* Of several blocks' directions the one at o->site; one alone may be added at another block. */
 static steer_status take_direction_at(experiment *s, const options *o) {
     steer_vector *v = &s->v;
     int layer, pos;
@@ -14146,8 +14091,8 @@ static void tell_origin(const experiment *s, const options *o) {
                model, c->name, where.s, v->coeff);
 }
 
-/* The study's vector, from its file; with the coefficient that was given, else the file's. several 1:
- * directions of several blocks may be added together. */
+/* The experiment's vector, from its file; with the coefficient that was given, else the file's.
+ * several 1: directions of several blocks may be added together. */
 static steer_status load_vector(experiment *s, const options *o, int several) {
     steer_vector *v = &s->v;
     TRY(steer_vector_load(v, o->vector, s->m, o->foreign ? STEER_FOREIGN : 0, s->e));
@@ -14186,7 +14131,8 @@ static steer_status load_beside(experiment *s, const options *o) {
     return status;
 }
 
-/* What the options --freeze and --remove name; the vectors, if there are some, are the experiment's. */
+/* What the options --freeze and --remove name; the vectors, if there are some, are the
+ * experiment's. */
 static steer_status read_plan(experiment *s, const options *o, placed_list *frozen,
                               placed_list *removed) {
     unsigned char has[MAX_BLOCKS];
@@ -14383,7 +14329,7 @@ static string where_added(const experiment *s, const options *o) {
     return str("%.200s%s", where.s, place_in_words(at).s);
 }
 
-/* The plans of answers side by side: unsteered, steered, and with a freeze or a removal that too. */
+/* The plans of answers side by side: unsteered, steered, and steered with what is changed. */
 typedef struct {
     steer_plan plans[MOST_COLUMNS];
     string titles[MOST_COLUMNS];
@@ -14434,18 +14380,15 @@ static steer_status write_line(answer_sink *a, int number, const char *text, con
     }
     held_signals held;
     hold_signals(&held);
-    fputs("{\"prompt\": ", a->lines);
-    json_text(a->lines, prompt);
+    json_text(a->lines, "{\"prompt\": ", prompt);
     if (a->s->begun) {
-        fputs(", \"answer\": ", a->lines); /* its beginning, not the model's */
-        json_text(a->lines, a->s->begun);
+        json_text(a->lines, ", \"answer\": ", a->s->begun); /* its beginning, not the model's */
         text += strlen(a->s->begun);
     }
     fputs(", \"ids\": [", a->lines);
     for (int k = 0; k < j->n_out; k++)
         fprintf(a->lines, k ? ", %d" : "%d", j->out[k]);
-    fputs("], \"text\": ", a->lines);
-    json_text(a->lines, text);
+    json_text(a->lines, "], \"text\": ", text);
     fprintf(a->lines, ", \"index\": %d}\n", number);
     int failed = fflush(a->lines) || ferror(a->lines), code = errno;
     release_signals(&held);
@@ -14486,8 +14429,8 @@ static steer_status type_in_column(answer_sink *a, int number, int token, int fi
     return flush_output(stdout, a->s->e);
 }
 
-/* The work of jobs is the tokens of their prompts and answers. Those of prompts are told while they are
- * read, block by block, where they are many: else the answer is there at once. */
+/* The work of jobs is the tokens of their prompts and answers. Those of prompts are told while they
+ * are read, block by block, where they are many: else the answer is there at once. */
 enum { LONG_PROMPT = 128 };
 
 static void tick_prompts(void *user, const steer_context *c) {
@@ -14537,31 +14480,6 @@ static int take_token(void *user, int number, int token) {
     return a->status != STEER_OK;
 }
 
-static steer_status make_answers(answer_sink *a, int n);
-
-/* Answers of a comparison's jobs, side by side as they come. */
-static steer_status make_columns(answer_sink *a, const compared_plans *x) {
-    int room = isatty(1) ? screen_width(1) : SCREEN;
-    text_columns columns = {.n = x->n, .width = max_int(1, (room - 2 * (x->n - 1)) / x->n)};
-    for (int i = 0; i < x->n; i++)
-        columns.of[i].typed.keeps = 1;
-    put_titles(&columns, x->titles);
-    a->columns = &columns;
-    steer_status status = make_answers(a, x->n);
-    int lost = 0;
-    for (int i = 0; i < x->n; i++) {
-        columns.of[i].ended = 1; /* also one that had no room for a token */
-        lost |= columns.of[i].typed.lost;
-    }
-    if (!status && lost)
-        status = fail(a->s->e, STEER_ENOMEM, "no memory for the answers");
-    if (!status)
-        print_rows(&columns);
-    for (int i = 0; i < x->n; i++)
-        free(columns.of[i].typed.text);
-    return status;
-}
-
 /* Answers of all jobs, printed and written as they come. */
 static steer_status make_answers(answer_sink *a, int n) {
     experiment *s = a->s;
@@ -14591,6 +14509,29 @@ static steer_status make_answers(answer_sink *a, int n) {
     if (a->lines && fclose(a->lines) && !status && !a->status)
         status = io_failure(a->o->jsonl, "can't be written: ", s->e);
     return a->status ? a->status : status;
+}
+
+/* Answers of a comparison's jobs, side by side as they come. */
+static steer_status make_columns(answer_sink *a, const compared_plans *x) {
+    int room = isatty(1) ? screen_width(1) : SCREEN;
+    text_columns columns = {.n = x->n, .width = max_int(1, (room - 2 * (x->n - 1)) / x->n)};
+    for (int i = 0; i < x->n; i++)
+        columns.of[i].typed.keeps = 1;
+    put_titles(&columns, x->titles);
+    a->columns = &columns;
+    steer_status status = make_answers(a, x->n);
+    int lost = 0;
+    for (int i = 0; i < x->n; i++) {
+        columns.of[i].ended = 1; /* also one that had no room for a token */
+        lost |= columns.of[i].typed.lost;
+    }
+    if (!status && lost)
+        status = fail(a->s->e, STEER_ENOMEM, "no memory for the answers");
+    if (!status)
+        print_rows(&columns);
+    for (int i = 0; i < x->n; i++)
+        free(columns.of[i].typed.text);
+    return status;
 }
 
 /* Prompts with what --raw and --answer make of them: other tokens. */
@@ -15002,7 +14943,7 @@ static steer_status look_for_responses(experiment *s) {
     return STEER_OK;
 }
 
-/* All prompts; where they have responses, the vector is taken over these unless --site says where. */
+/* All prompts; where they have responses, the vector is of these, unless --site says where. */
 static steer_status load_prompts(experiment *s, const options *o) {
     if (o->with) {
         TRY(of_option("with", load_side(s, HARMFUL, o->with, o), s->e));
@@ -15174,7 +15115,8 @@ static steer_status save_vector(experiment *s, int which, const options *o) {
 }
 
 /* The work of a model, part by part, in rows (tokens that are run) times weights. What is generated
- * under a freeze runs twice. Factors are measured, by tests/progress.py: time left is true to a third. */
+ * under a freeze runs twice. Factors are measured, by tests/progress.py: time left is true to a
+ * third. */
 static void plan_work(experiment *s, const options *o) {
     const steer_config *c = &s->m->config;
     int box = s->m->grammar_size > 0, train = s->stages == TRAIN, whole = s->stages == EVERYTHING;
@@ -15215,7 +15157,7 @@ static void plan_work(experiment *s, const options *o) {
     plan_examples(s);
 }
 
-/* The vectors of evaluate and freeze, and how they are added where that is not as it is by default. */
+/* The vectors of evaluate and freeze, and how they are added, if that is not as by default. */
 static steer_status place_vectors(experiment *s, const options *o) {
     placed_list frozen, removed;
     steer_plan plan;
@@ -15333,7 +15275,7 @@ static steer_status command_paper(experiment *s, const options *o) {
     warn_of_damage(&s->store, OWN);
     TRY(open_context(s, 2 * min_int(s->n_test, 100) + 8, longest_prompt(s)));
     s->context_bytes = steer_context_bytes(m, &s->c->limit);
-    if (!s->out->brief)
+    if (!s->out->summary_only)
         notice("%s: %.0f MB of memory beside the file", m->config.name,
                megabytes(s->context_bytes));
     s->store.model = m->config.fingerprint;
@@ -15504,7 +15446,7 @@ static steer_status publish(report *r, const char *name, const char *page, steer
     for (int html = 0; html < 1 + (page != NULL) && name; html++) {
         TRY(name_report(name, html, path, e));
         TRY(save_report(r, html ? page : NULL, path, e));
-        if (!r->brief)
+        if (!r->summary_only)
             notice("%s written", path);
     }
     if (name && !page)
@@ -15563,7 +15505,7 @@ static steer_status put_summary(report *r, const options *o, int page, steer_err
     int width = summary_width(r);
     if (!n_chapters(r) || r->json)
         return STEER_OK;
-    if (!r->brief)
+    if (!r->summary_only)
         fputc('\n', r->f);
     if (o->quick)
         put_look(r->f, r, put_next(NULL, o, page, width));
@@ -15634,7 +15576,7 @@ static steer_status run_experiments(const options *o, int stages, const char *pa
         wipe_progress(out->bar);
         if (!status)
             status = report_status(out, e);
-        if (!status && !out->brief)
+        if (!status && !out->summary_only)
             notice("%s: %.0f s", s->m->config.name, seconds() - s->store.begun.seconds);
         close_experiment(s);
     }
@@ -15671,7 +15613,7 @@ static steer_status run_command(const known_command *c, options *o, steer_error 
     out.seconds = -1;
     char *page = NULL;
     int whole = c->bit == FOR_REPRODUCE;
-    out.brief = whole && o->report && !o->verbose && !o->json;
+    out.summary_only = whole && o->report && !o->verbose && !o->json;
     steer_status status = STEER_OK;
     if (o->report)
         status = read_page(o->program, &page, e);
@@ -15686,7 +15628,7 @@ static steer_status run_command(const known_command *c, options *o, steer_error 
         if (!status && whole)
             status = put_summary(&out, o, page != NULL, e);
     } else {
-        if (out.brief && status != UNREAD)
+        if (out.summary_only && status != UNREAD)
             echo_all(&out);
         end_report(&out);
     }
@@ -15707,9 +15649,10 @@ static steer_status end_output(steer_error *e) {
  * process may use, which OpenMP counts, but no more than the quota of its container.
  *
  * How they wait decides the speed. Left alone, gcc's OpenMP spins for milliseconds, which beside
- * other busy processes takes the processor from the thread that has work; threads that sleep at once
- * take as long to wake as a small model's loop. So they spin for SPIN_SECONDS before they sleep.
- * OpenMP reads this in the environment, before main: the program sets it and starts itself anew. */
+ * other busy processes takes the processor from the thread that has work; threads that sleep at
+ * once take as long to wake as a small model's loop. So they spin for SPIN_SECONDS before they
+ * sleep. OpenMP reads this in the environment, before main: the program sets it and starts itself
+ * anew. */
 #ifdef _OPENMP
 static const double SPIN_SECONDS = 50e-6; /* longer than nearly all waits of a quiet run */
 

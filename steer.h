@@ -317,7 +317,8 @@ typedef struct {
                      `layer` */
 } steer_vector;
 
-/* A vector of zeros, to be filled in, for a block and a position -eoi .. 0, see steer_vector; method: what it is called in its file, at most 15 bytes. */
+/* A vector of zeros, to be filled in, for a block and a position -eoi .. 0, see steer_vector;
+ * method: what it is called in its file, at most 15 bytes. */
 steer_status steer_vector_new(steer_vector *v, const steer_model *m, const char *method, int layer,
                               int pos, float coeff, steer_error *e);
 /* In the format that the path's end names: .gguf, .npy, else steer's own; only .npy loses what is
@@ -336,10 +337,10 @@ steer_status steer_vector_save(const steer_vector *v, const char *path, steer_er
 enum { STEER_FOREIGN = 1 }; /* flags of steer_vector_load */
 
 /* Any of these formats, whatever the file's name. The model has to be the one that the vector was
- * made for, by fingerprint or, in another of its files, by identity; fingerprint tells which. Others
- * of the same width, and files that do not say (of llama.cpp, repeng, numpy), want STEER_FOREIGN;
- * then keep is NULL. What a file does not say is coefficient 1 and position -1; a .npy [d] is for
- * the model's site, one of [layers or layers + 1][d] for all blocks.
+ * made for, by fingerprint or, in another of its files, by identity; fingerprint tells which.
+ * Others of the same width, and files that do not say (of llama.cpp, repeng, numpy), want
+ * STEER_FOREIGN; then keep is NULL. What a file does not say is coefficient 1 and position -1; a
+ * .npy [d] is for the model's site, one of [layers or layers + 1][d] for all blocks.
  *
  * STEER_EMISMATCH with the field named when it was made for another model or template; STEER_EIO,
  * STEER_EFORMAT, STEER_ENONFINITE: the file can't be read, is none, or holds no finite numbers. */
@@ -414,8 +415,8 @@ typedef struct {
 steer_status steer_means(steer_context *c, const steer_prompts *p, const steer_behaviour *b,
                          int sign, steer_sums *to, steer_error *e);
 /* The difference-in-means vector of a site (paper 2.1), a block and a position -eoi .. 0: the mean
- * over prompts with the behaviour minus that over prompts without it, and keep, the means without it
- * along v at the same position. steer_vector_free it. */
+ * over prompts with the behaviour minus that over prompts without it, and keep, the means without
+ * it along v at the same position. steer_vector_free it. */
 steer_status steer_dim(steer_vector *v, const steer_model *m, const steer_sums *with,
                        const steer_sums *without, int layer, int pos, float coeff, steer_error *e);
 
@@ -475,9 +476,9 @@ steer_status steer_patch_exactly(steer_tracer *t, const steer_example *x, const 
  * run: s is added as in the example. In one that adds vectors, their coefficients are multiplied by
  * the example's. No plan has a START. Fails as steer_generate does.
  *
- * D [n + 2][x->n - x->n_prompt], or NULL, gets the same token by token: z[s_t] - z[b_t], logits where
- * token t of the response is predicted, s_t and b_t the tokens that the steered and the base run
- * predict there; of the base run, the steered run, each plan. F[i] = sum_t (D[2 + i] - D[0]) /
+ * D [n + 2][x->n - x->n_prompt], or NULL, gets the same token by token: z[s_t] - z[b_t], logits
+ * where token t of the response is predicted, s_t and b_t the tokens that the steered and the base
+ * run predict there; of the base run, the steered run, each plan. F[i] = sum_t (D[2 + i] - D[0]) /
  * sum_t (D[1] - D[0]). */
 steer_status steer_faithfulness(steer_tracer *t, const steer_example *x, const float *s,
                                 const steer_plan *plans, int n, double *F, double *D,

@@ -7,7 +7,7 @@
 /* A tracer with an example of random tokens on it. */
 typedef struct {
     const steer_model *m;
-    tracer t;
+    tracer *t;
     example x;
     float *v;
 } traced;
@@ -714,7 +714,7 @@ static double check_backward(int kind) {
     steer_error e = {0};
     if (!open_traced(&w, kind, N, 4, 1, 0))
         return INFINITY;
-    tracer *t = &w.t;
+    tracer *t = w.t;
     int d = w.m->config.d, blocks = t->graph.blocks;
     size_t plane = (size_t)(N * d);
     changes plan = {.add = w.v, .coeff = 0.7f, .layer = 1};
@@ -976,8 +976,8 @@ static void check_patterns(int kind) {
         return;
     const steer_config *c = &w.m->config;
     int hd = c->head_dim, qd = c->heads * hd, kd = c->kv_heads * hd, group = c->heads / c->kv_heads;
-    CHECK_THAT(!run_ends(&w.t, &w.x, w.v, &e), "%s", e.text);
-    steer_tape taped = run_taped(&w.t, &w.x, w.v, w.x.coeff), *t = &taped;
+    CHECK_THAT(!run_ends(w.t, &w.x, w.v, &e), "%s", e.text);
+    steer_tape taped = run_taped(w.t, &w.x, w.v, w.x.coeff), *t = &taped;
     fit off = {0, 0};
     float pattern[N * N];
     for (int b = 1; b < c->layers; b++)
@@ -1017,19 +1017,19 @@ static void check_patterns(int kind) {
     CHECK_THAT(steer_pattern(w.m, &bare, 1, 0, 0, N, pattern, &e) == STEER_EARG, "without keys");
 
     /* Scores are what is asked for, whatever else is. */
-    size_t edges = edge_cells(&w.t.graph);
-    double *all = zeros(scores_width(&w.t), sizeof *all), *edge = zeros(edges, sizeof *edge);
+    size_t edges = edge_cells(&w.t->graph);
+    double *all = zeros(scores_width(w.t), sizeof *all), *edge = zeros(edges, sizeof *edge);
     size_t plane = (size_t)w.x.n * (size_t)c->d,
-           slopes = plane * (size_t)(1 + 2 * w.t.graph.blocks);
+           slopes = plane * (size_t)(1 + 2 * w.t->graph.blocks);
     float *gradient = malloc(slopes * sizeof *gradient);
     memset(gradient, 0xFF, slopes * sizeof *gradient);
     steer_scores some = {.edge = edge, .gradient = gradient, .positions = -1},
                  nothing = {.total = 7};
-    CHECK_THAT(!attribute(&w.t, &w.x, w.v, STEER_LOGIT, 2, all, &e) &&
-                   !steer_attribute(&w.t, &w.x, w.v, STEER_LOGIT, 2, &some, &e) &&
-                   !steer_attribute(&w.t, &w.x, w.v, STEER_LOGIT, 2, &nothing, &e),
+    CHECK_THAT(!attribute(w.t, &w.x, w.v, STEER_LOGIT, 2, all, &e) &&
+                   !steer_attribute(w.t, &w.x, w.v, STEER_LOGIT, 2, &some, &e) &&
+                   !steer_attribute(w.t, &w.x, w.v, STEER_LOGIT, 2, &nothing, &e),
                "%s", e.text);
-    CHECK_THAT(!memcmp(edge, edges_of(&w.t, all, 0), edges * sizeof *edge) &&
+    CHECK_THAT(!memcmp(edge, edges_of(w.t, all, 0), edges * sizeof *edge) &&
                    some.positions == all[SCORE_POSITIONS] && some.total == nothing.total &&
                    some.total == all[SCORE_TOTAL] && nothing.estimate == all[SCORE_ESTIMATE],
                "%s: other scores where fewer are asked for", family_names[kind]);
@@ -1037,7 +1037,7 @@ static void check_patterns(int kind) {
     for (size_t i = 0; i < plane; i++)
         along += (double)gradient[i] * w.v[i % (size_t)c->d] * w.x.coeff;
     CHECK_THAT(fabs(fabs(along) - fabs(some.estimate)) < 1e-4 * fabs(some.estimate) &&
-                   !memcmp(gradient, w.t.grad.out, slopes * sizeof *gradient),
+                   !memcmp(gradient, w.t->grad.out, slopes * sizeof *gradient),
                "%s: the gradient is not that of the scores", family_names[kind]);
     free(gradient);
     free(all);
@@ -1065,22 +1065,22 @@ static void test_backward_whole(void) {
             traced w = {0};
             if (!open_traced(&w, kind, 11, 4, 7, text))
                 continue;
-            size_t width = scores_width(&w.t);
+            size_t width = scores_width(w.t);
             double *scores[2] = {zeros(width, sizeof(double)), zeros(width, sizeof(double))},
                    node[2][64] = {{0}};
             for (int steps = 3; steps; steps = steps == 3 ? 1 : 0) {
-                CHECK_THAT(!attribute(&w.t, &w.x, w.v, STEER_LOGIT, steps, scores[0], &e), "%s",
+                CHECK_THAT(!attribute(w.t, &w.x, w.v, STEER_LOGIT, steps, scores[0], &e), "%s",
                            e.text);
                 CHECK_THAT(scores[0][SCORE_POSITIONS] > 0, "%s: no positions of interest",
                            family_names[kind]);
-                identity = fmax(identity, check_attribution(&w.t, &w.x, w.v, steps, scores[0],
+                identity = fmax(identity, check_attribution(w.t, &w.x, w.v, steps, scores[0],
                                                             family_names[kind]));
             }
             /* 3.10.3: m(source) >= 0 >= m(destination) */
-            int n_poi = find_poi(&w.t, &w.x, STEER_LOGIT), source = !text;
+            int n_poi = find_poi(w.t, &w.x, STEER_LOGIT), source = !text;
             double m[2];
             for (int k = 0; k < 2; k++)
-                m[k] = metric_of(&w.t, STEER_LOGIT, source, w.t.final[k ? source : !source], n_poi);
+                m[k] = metric_of(w.t, STEER_LOGIT, source, w.t->final[k ? source : !source], n_poi);
             CHECK_THAT(m[1] >= 0 && m[0] <= 0 && fabs(m[1] - m[0] - scores[0][SCORE_TOTAL]) < 1e-9,
                        "m %g, %g, total %g", m[1], m[0], scores[0][SCORE_TOTAL]);
             /* Patching the vector's own node is the whole effect. Threads change no bits. */
@@ -1090,8 +1090,8 @@ static void test_backward_whole(void) {
                 if (!open_traced(&again, kind, 11, 4, 7, text))
                     continue;
                 CHECK_THAT(
-                    !attribute(&again.t, &again.x, again.v, STEER_LOGIT, 1, scores[1], &e) &&
-                        !steer_patch_exactly(&again.t, &again.x, again.v, node[i > 0], NULL, &e),
+                    !attribute(again.t, &again.x, again.v, STEER_LOGIT, 1, scores[1], &e) &&
+                        !steer_patch_exactly(again.t, &again.x, again.v, node[i > 0], NULL, &e),
                     "%s", e.text);
                 CHECK_THAT(!memcmp(scores[0], scores[1], width * sizeof(double)) &&
                                (!i || !memcmp(node[0], node[1], sizeof node[0])),
@@ -1113,17 +1113,17 @@ static void test_backward_whole(void) {
         if (!open_boxed(&b, sites[i].path, sites[i].layer, sites[i].pos))
             continue;
         for (int text = 0; text < 2; text++) {
-            tracer t = {0};
+            tracer *t = NULL;
             example x = {b.tokens[text], b.n[text], b.prompt, 1, text};
             CHECK_THAT(!new_tracer(&t, b.m, sites[i].layer, x.n, x.n - x.n_prompt + 1, 1, &e), "%s",
                        e.text);
-            double *scores = zeros(scores_width(&t), sizeof *scores);
+            double *scores = zeros(scores_width(t), sizeof *scores);
             for (int k = 0; k < 2; k++) {
                 int many = SANITIZED ? 24 : 64, steps = k ? many : 10;
-                CHECK_THAT(!attribute(&t, &x, b.v.v, STEER_LOGIT, steps, scores, &e), "%s", e.text);
+                CHECK_THAT(!attribute(t, &x, b.v.v, STEER_LOGIT, steps, scores, &e), "%s", e.text);
                 double off = fabs(scores[SCORE_ESTIMATE] / scores[SCORE_TOTAL] - 1), sum = 0;
                 for (int j = 0; j < b.m->config.d; j++)
-                    sum += dvector_of(&t, scores)[j];
+                    sum += dvector_of(t, scores)[j];
                 gap[k] = fmax(gap[k], isnan(off) ? INFINITY : off);
                 CHECK_THAT(scores[SCORE_POSITIONS] > 0 && scores[SCORE_TOTAL] > 0.5 &&
                                fabs(sum - scores[SCORE_ESTIMATE]) < 1e-9,
@@ -1134,7 +1134,7 @@ static void test_backward_whole(void) {
                            scores[SCORE_TOTAL]);
                 if (!k)
                     identity = fmax(identity,
-                                    check_attribution(&t, &x, b.v.v, steps, scores, sites[i].path));
+                                    check_attribution(t, &x, b.v.v, steps, scores, sites[i].path));
             }
             free(scores);
             free_tracer(&t);

@@ -667,20 +667,15 @@ static double value_of(const report *r, const entry *t, int i, const char *name)
 
 /* ---------------------------------------------------------------- tracers */
 
-/* Tracers that are parts of a test's structs. */
-static steer_status new_tracer(tracer *t, const steer_model *m, int layer, int max, int answers,
+static steer_status new_tracer(tracer **t, const steer_model *m, int layer, int max, int answers,
                                int cut_streams, steer_error *e) {
-    tracer *made = steer_tracer_new(m, layer, max, answers, cut_streams, e);
-    if (made)
-        *t = *made;
-    free(made);
-    return made ? STEER_OK : e->code;
+    *t = steer_tracer_new(m, layer, max, answers, cut_streams, e);
+    return *t ? STEER_OK : e->code;
 }
 
-static void free_tracer(tracer *t) {
-    steer_context_free(t->c);
-    free(t->memory);
-    memset(t, 0, sizeof *t);
+static void free_tracer(tracer **t) {
+    steer_tracer_free(*t);
+    *t = NULL;
 }
 
 /* ---------------------------------------------------------------- golden files, by line */

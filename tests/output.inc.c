@@ -890,7 +890,7 @@ static void open_freezing_table(report *r) {
 static void check_long_look(void) {
     char word[400];
     steer_model m = {.grammar_size = 1};
-    report r = {.brief = 1};
+    report r = {.summary_only = 1};
     memset(word, 'x', sizeof word - 1);
     word[sizeof word - 1] = 0;
     memset(m.config.name, 'n', sizeof m.config.name - 1);
@@ -946,7 +946,7 @@ static void check_narrow_look(void) {
     const measure none[] = {{0}};
     for (int i = 0; i < (int)(sizeof widths / sizeof *widths); i++)
         for (int quick = 0; quick < 2; quick++) {
-            report r = {.width = widths[i], .brief = 1};
+            report r = {.width = widths[i], .summary_only = 1};
             for (int k = 0; k < 3; k++) {
                 steer_model m = {.config = {.layers = 2}, .grammar_size = 1};
                 snprintf(m.config.name, sizeof m.config.name, "%s", names[k]);

@@ -8,7 +8,7 @@ typedef struct { /* one case of patch.txt */
     steer_model *m;
     int own, tokens[512], n, prompt, layer, flag, metric, steps, ran;
     float coeff, *vector;
-    tracer t;
+    tracer *t;
     example x;
     double *scores, *node, *edge;
     unsigned char *keep;
@@ -23,12 +23,12 @@ static int run_case(patch_case *p) {
     steer_status s = new_tracer(&p->t, p->m, p->layer, p->n, p->n - p->prompt + 1, 5, &e);
     p->x = (example){p->tokens, p->n, p->prompt, p->coeff, p->flag};
     if (!s) {
-        size_t graph = (size_t)p->t.graph.slots * (size_t)p->t.graph.nodes;
-        p->scores = calloc(scores_width(&p->t), sizeof(double));
-        p->node = calloc((size_t)p->t.graph.nodes, sizeof(double));
+        size_t graph = (size_t)p->t->graph.slots * (size_t)p->t->graph.nodes;
+        p->scores = calloc(scores_width(p->t), sizeof(double));
+        p->node = calloc((size_t)p->t->graph.nodes, sizeof(double));
         p->edge = calloc(graph, sizeof(double));
         p->keep = calloc(graph, 1);
-        s = attribute(&p->t, &p->x, p->vector, p->metric, p->steps, p->scores, &e);
+        s = attribute(p->t, &p->x, p->vector, p->metric, p->steps, p->scores, &e);
     }
     CHECK_THAT(!s, "%s: %s", p->name, e.text);
     if (!s)
@@ -38,17 +38,17 @@ static int run_case(patch_case *p) {
 
 /* The circuit's logits at one position, all streams of cut edges in one batch. */
 static void circuit_logits(patch_case *p, int pos, const double *expected, int n, fit *f) {
-    changes base = {.layer = p->layer, .start = p->t.tape[0].resid};
+    changes base = {.layer = p->layer, .start = p->t->tape[0].resid};
     changes circuit = {.layer = p->layer,
-                       .start = p->t.tape[0].resid,
+                       .start = p->t->tape[0].resid,
                        .add = p->vector,
                        .coeff = p->coeff,
                        .cut = p->keep};
     const steer_plan *plans[2] = {plan_of(&base), plan_of(&circuit)};
     steer_error e = {0};
     float final[512], *logits = malloc(sizeof(float) * (size_t)n);
-    CHECK_THAT(!run_example(&p->t, &p->x, plans, 2, NULL, &e), "%s: %s", p->name, e.text);
-    final_norm(p->t.c, p->n + pos, final);
+    CHECK_THAT(!run_example(p->t, &p->x, plans, 2, NULL, &e), "%s: %s", p->name, e.text);
+    final_norm(p->t->c, p->n + pos, final);
     matmul(logits, final, &p->m->unembed, 1);
     for (int i = 0; i < n; i++)
         hold(f, (double)logits[i], expected[i]);
@@ -107,12 +107,12 @@ static void test_golden_patch(void) {
         if (!p.steps || !strcmp(word, "steps") || !run_case(&p))
             continue; /* the head of a case */
         d = p.m->config.d;
-        nodes = p.t.graph.nodes;
+        nodes = p.t->graph.nodes;
         if (!strcmp(word, "poi")) {
             CHECK_THAT(n == (int)p.scores[SCORE_POSITIONS], "%s: %d positions of interest", p.name,
                        (int)p.scores[SCORE_POSITIONS]);
             for (int k = 0; k < n && k < (int)p.scores[SCORE_POSITIONS]; k++)
-                CHECK_THAT(p.t.poi[k] == (int)v[k] - p.prompt + 1, "%s: position %d", p.name, k);
+                CHECK_THAT(p.t->poi[k] == (int)v[k] - p.prompt + 1, "%s: position %d", p.name, k);
         } else if (!strcmp(word, "total")) {
             CHECK_THAT(fabs(p.scores[SCORE_TOTAL] - v[0]) <= 1e-4 * fmax(1, fabs(v[0])),
                        "%s: total effect %.7g, not %.7g", p.name, p.scores[SCORE_TOTAL], v[0]);
@@ -121,16 +121,16 @@ static void test_golden_patch(void) {
         } else if (!strcmp(word, "source") || !strcmp(word, "dest")) {
             int source = !p.flag, run = *word == 's' ? source : !source;
             double got =
-                metric_of(&p.t, p.metric, source, p.t.final[run], (int)p.scores[SCORE_POSITIONS]);
+                metric_of(p.t, p.metric, source, p.t->final[run], (int)p.scores[SCORE_POSITIONS]);
             CHECK_THAT(fabs(got - v[0]) <= 1e-4 * fabs(v[0]), "%s: m(%s) %.7g, not %.7g", p.name,
                        word, got, v[0]); /* where it is 0, a run from itself, it is so exactly */
         } else if (!strcmp(word, "gout") || !strcmp(word, "gin")) {
             fit g = {0, 0};
-            const float *mine = p.t.grad.out + i * p.n * d;
+            const float *mine = p.t->grad.out + i * p.n * d;
             if (word[1] == 'i') {
-                slot_place at = place_of_slot(&p.t.graph, i);
-                slot_gradients(&p.t, at.b, 0, p.n);
-                mine = p.t.slot_G + at.i * p.n * d;
+                slot_place at = place_of_slot(&p.t->graph, i);
+                slot_gradients(p.t, at.b, 0, p.n);
+                mine = p.t->slot_G + at.i * p.n * d;
             }
             CHECK_THAT(n == 1 + p.n * d, "%s: %s %d has %d numbers", p.name, word, i, n - 1);
             for (int k = 1; k < n; k++)
@@ -139,7 +139,7 @@ static void test_golden_patch(void) {
             worst_gradient = fmax(worst_gradient, off);
             CHECK_THAT(off <= 1e-4, "%s: %s %d: relative error %.3g", p.name, word, i, off);
         } else if (!strcmp(word, "node") || !strcmp(word, "dvector")) {
-            const double *mine = *word == 'n' ? p.scores + SCORE_NODES : dvector_of(&p.t, p.scores);
+            const double *mine = *word == 'n' ? p.scores + SCORE_NODES : dvector_of(p.t, p.scores);
             fit g = {0, 0};
             CHECK_THAT(n == (*word == 'n' ? nodes : d), "%s: %s of %d", p.name, word, n);
             for (int k = 0; k < n; k++)
@@ -150,11 +150,11 @@ static void test_golden_patch(void) {
         } else if (!strcmp(word, "official") || !strcmp(word, "aware")) {
             CHECK_THAT(n == 1 + nodes, "%s: %s %d has %d numbers", p.name, word, i, n - 1);
             for (int u = 0; u < nodes; u++)
-                hold(&score[*word == 'a'], edges_of(&p.t, p.scores, *word == 'a')[i * nodes + u],
+                hold(&score[*word == 'a'], edges_of(p.t, p.scores, *word == 'a')[i * nodes + u],
                      v[1 + u]);
         } else if (!strcmp(word, "exactnode")) {
             steer_error e = {0};
-            CHECK_THAT(!steer_patch_exactly(&p.t, &p.x, p.vector, p.node, p.edge, &e), "%s: %s",
+            CHECK_THAT(!steer_patch_exactly(p.t, &p.x, p.vector, p.node, p.edge, &e), "%s: %s",
                        p.name, e.text);
             CHECK_THAT(n == nodes, "%s: %d exact nodes", p.name, n);
             for (int u = 0; u < nodes; u++)
@@ -166,14 +166,14 @@ static void test_golden_patch(void) {
             const char *bits = rest + 1 + strcspn(rest + 1, " ") + 1;
             CHECK_THAT((int)strlen(bits) == nodes, "%s: keep %d: %s", p.name, i, bits);
             for (int u = 0; u < nodes; u++)
-                p.keep[i * nodes + u] = u < senders(&p.t.graph, i) && bits[u] == '0';
+                p.keep[i * nodes + u] = u < senders(&p.t->graph, i) && bits[u] == '0';
         } else if (!strcmp(word, "circuit"))
             circuit_logits(&p, i, v + 1, n - 1, &circuit);
         else if (!strcmp(word, "faith")) {
             changes plan = {.layer = p.layer, .cut = p.keep};
             steer_error e = {0};
             double F = 0;
-            CHECK_THAT(!steer_faithfulness(&p.t, &p.x, p.vector, plan_of(&plan), 1, &F, NULL, &e),
+            CHECK_THAT(!steer_faithfulness(p.t, &p.x, p.vector, plan_of(&plan), 1, &F, NULL, &e),
                        "%s: %s", p.name, e.text);
             CHECK_THAT(fabs(F - v[0]) <= 1e-4 * fmax(1, fabs(v[0])),
                        "%s: faithfulness %.7g not %.7g", p.name, F, v[0]);
@@ -231,7 +231,7 @@ static void test_golden_train(void) {
     steer_pair p = {0};
     steer_training how = standard_training;
     steer_model *m = NULL;
-    tracer t = {0};
+    tracer *t = NULL;
     steer_error e = {0};
     while (golden_line(&file)) {
         const char *word = file.word, *rest = file.rest;
@@ -273,10 +273,10 @@ static void test_golden_train(void) {
                 CHECK_THAT(!new_tracer(&t, m, layer, 64, 64, 1, &e), "%s", e.text);
                 for (int k = 0; k < 2; k++)
                     p.start[k] = malloc(sizeof(float) * 64 * (size_t)d);
-                CHECK_THAT(!steer_pair_prepare(&t, &p, &how, &e), "%s", e.text);
+                CHECK_THAT(!steer_pair_prepare(t, &p, &how, &e), "%s", e.text);
             }
             memset(grad, 0, sizeof grad);
-            CHECK_THAT(!pair_loss(&t, &p, &how, vector, factor, &loss, &match, grad, &e), "%s",
+            CHECK_THAT(!pair_loss(t, &p, &how, vector, factor, &loss, &match, grad, &e), "%s",
                        e.text);
             worst_loss = fmax(worst_loss, fabs(loss / v[0] - 1));
             CHECK_THAT(fabs(loss / v[0] - 1) <= 1e-5, "%s: %s loss %.8g, not %.8g", name, word,
@@ -938,7 +938,7 @@ static double check_faithful(int kind, int text) {
     steer_error e = {0};
     if (!open_traced(&w, kind, 12, 4, 7, text))
         return INFINITY;
-    tracer *t = &w.t;
+    tracer *t = w.t;
     int d = w.m->config.d, size = t->graph.slots * t->graph.nodes,
         answers_n = w.x.n - w.x.n_prompt + 1;
     unsigned char *cut = zeros(SETS * (size_t)size, 1), *kept = zeros((size_t)size, 1);
@@ -1128,10 +1128,10 @@ static double check_removal(int kind, int from) {
     changes plain = {.add = w.v, .coeff = w.x.coeff, .layer = LAYER, .from = from}, removed = plain;
     removed.remove = STEER_SVV;
     const steer_plan *plans[2] = {plan_of(&plain), plan_of(&removed)};
-    steer_tape tape[2] = {new_tape(&w.t), new_tape(&w.t)};
+    steer_tape tape[2] = {new_tape(w.t), new_tape(w.t)};
     for (int k = 0; k < 2; k++)
         CHECK_THAT(
-            !run_streams(&w.t, &w.x, &plans[k], 1, k ? removed.hits : plain.hits, &tape[k], &e),
+            !run_streams(w.t, &w.x, &plans[k], 1, k ? removed.hits : plain.hits, &tape[k], &e),
             "%s", e.text);
     CHECK_THAT(hits_of(&removed, STEER_REMOVE) == (N - from) * depth, "%lld rows",
                hits_of(&removed, STEER_REMOVE));
@@ -1624,8 +1624,8 @@ static void check_refused_cuts(const traced *w, const unsigned char *cut) {
 
     for (size_t i = 0; i < sizeof tried / sizeof *tried; i++) {
         steer_error e = {0};
-        CHECK_THAT(!steer_begin(w->t.c, 0, NULL, -1, NULL, &e), "%s", e.text);
-        steer_status s = steer_begin(w->t.c, 1, &tried[i].plan, tried[i].twin, NULL, &e);
+        CHECK_THAT(!steer_begin(w->t->c, 0, NULL, -1, NULL, &e), "%s", e.text);
+        steer_status s = steer_begin(w->t->c, 1, &tried[i].plan, tried[i].twin, NULL, &e);
         check_refusal(tried[i].what, s, tried[i].code, &e, tried[i].word);
     }
 }
@@ -1685,7 +1685,7 @@ static void check_room_for_cuts(const traced *w, const unsigned char *cut) {
 /* Examples that do not fit, each through everything that takes one; steps and metrics that are
  * none. */
 static void check_refused_examples(traced *w, const unsigned char *cut, double *scores) {
-    tracer *t = &w->t;
+    tracer *t = w->t;
     const steer_edit cuts = {STEER_CUT, .layer = 1, .cut = cut};
     const steer_edit late = {STEER_ADD, .layer = 1, .coeff = 1, .from = 1000, .v = w->v};
     const steer_plan cutting = {&cuts, 1}, never = {&late, 1};
@@ -1742,7 +1742,7 @@ static void check_refused_examples(traced *w, const unsigned char *cut, double *
 
 /* Where both runs predict the same, there is nothing to patch, and it is said so. */
 static void check_nothing_to_patch(traced *w, const unsigned char *cut, double *scores) {
-    tracer *t = &w->t;
+    tracer *t = w->t;
     const steer_edit cuts = {STEER_CUT, .layer = 1, .cut = cut};
     const steer_plan cutting = {&cuts, 1};
     steer_error e = {0};
@@ -1774,10 +1774,10 @@ static void test_patch_errors(void) {
     steer_error e = {0};
     if (!open_traced(&w, 0, 10, 4, 2, 1))
         return;
-    size_t cells = edge_cells(&w.t.graph);
+    size_t cells = edge_cells(&w.t->graph);
     unsigned char *cut = zeros(cells, 1), *kept = zeros(cells, 1);
-    double *scores = zeros(scores_width(&w.t), sizeof *scores);
-    CHECK_THAT(!steer_circuit_cut(&w.t.graph, kept, 0, cut, &e), "%s", e.text);
+    double *scores = zeros(scores_width(w.t), sizeof *scores);
+    CHECK_THAT(!steer_circuit_cut(&w.t->graph, kept, 0, cut, &e), "%s", e.text);
     check_refused_cuts(&w, cut);
     check_room_for_cuts(&w, cut);
     check_refused_examples(&w, cut, scores);

@@ -114,8 +114,8 @@ static void check_damaged(const char *path, const void *bytes, size_t n, int fir
     records r = {.path = NULL};
     steer_error e = {0};
     CHECK_THAT(!open_records(&r, path, SALVAGE, &e), "%s: %s", what, e.text);
-    CHECK_THAT(r.found.bytes > 0 && r.found.lost == (size_t)n_lost, "%s: %zu lost", what,
-               r.found.lost);
+    CHECK_THAT(r.damage.bytes > 0 && r.damage.lost == (size_t)n_lost, "%s: %zu lost", what,
+               r.damage.lost);
     for (int i = 0; i < SMALL_RECORDS; i++) {
         int good = i < first_lost || i >= first_lost + n_lost;
         CHECK_THAT(has_record(&r, 7 + (uint64_t)i, (size_t)i + 1) == good, "%s: record %d", what,
@@ -206,10 +206,10 @@ static void test_store_damage(void) {
                 close_records(&r);
                 continue;
             }
-            CHECK_THAT(!s && r.count == (size_t)whole && !r.found.bytes, "%zu bytes: %s, %zu", n,
+            CHECK_THAT(!s && r.count == (size_t)whole && !r.damage.bytes, "%zu bytes: %s, %zu", n,
                        e.text, r.count);
-            CHECK_THAT(r.found.unfinished == (off_t)(n - border), "%zu bytes: %d unfinished", n,
-                       (int)r.found.unfinished);
+            CHECK_THAT(r.damage.unfinished == (off_t)(n - border), "%zu bytes: %d unfinished", n,
+                       (int)r.damage.unfinished);
             if (how == READ)
                 CHECK_THAT(has_bytes(path, good, n), "%zu bytes: a reader wrote", n);
             if (how == OWN) /* the run goes on; in the end all is there */
@@ -460,7 +460,7 @@ static void test_store_answers(void) {
         *poisoned = run == 1 ? right : NAN;
         CHECK_THAT(!open_records(&s.store, path, OWN, &e), "%s", e.text);
         CHECK_THAT((s.c = steer_context_new(m, &limits, &e)) != NULL, "%s", e.text);
-        steer_status status = s.c ? answer_jobs(&s, jobs, ANSWERS, value) : STEER_ENOMEM;
+        steer_status status = s.c ? run_units(&s, jobs, ANSWERS, 0, value) : STEER_ENOMEM;
         CHECK_THAT(status == (run ? STEER_OK : STEER_ENONFINITE), "run %d: %s", run, e.text);
         CHECK_THAT(s.store.count == (run ? ANSWERS : 3), "run %d: %zu records", run, s.store.count);
         for (int i = 0; i < ANSWERS && run; i++) {
