@@ -892,7 +892,7 @@ static void check_exact(int kind, int text) {
     steer_error e = {0};
     if (!open_traced(&w, kind, 12, 4, 7, text))
         return;
-    tracer *t = &w.t;
+    tracer *t = w.t;
     const steer_graph *g = &t->graph;
     int source = !text, size = g->slots * g->nodes, wrong = 0, zero = 0;
     double node[64], *edge = zeros((size_t)size, sizeof *edge);
