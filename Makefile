@@ -175,7 +175,7 @@ smollm2 qwen qwen-1.5b gemma3: .venv/done
 	.venv/bin/python tools/export.py $@ $(if $(GGUF),--gguf $(GGUF))
 
 clean:
-	rm -rf steer libsteer.* tests/test tests/bench tests/user tests/probe tests/fuzz tests/faults tests/*-sanitized \
+	rm -rf steer libsteer.* steer.lib tests/test tests/bench tests/user tests/probe tests/fuzz tests/faults tests/*-sanitized \
 	    tests/user-cpp tests/chain tests/include tests/steer-library.o build
 
 .PHONY: FORCE lib install run paper page test-page bench test sanitize threads fuzz faults torture smollm2 qwen qwen-1.5b gemma3 clean
