@@ -13086,7 +13086,18 @@ enum { /* bits: which commands take an option, a rule */
  * NAN mean that the command decides. */
 enum { UNSET = -1 };
 
-enum { MOST_VECTORS = 64 };
+enum { MOST_VECTORS = 64, MOST_PLACED = 8 };
+
+/* Where edits act: a part of the text, 0: all; of an answer the first `to` positions, 0: all. */
+typedef struct {
+    int part, to;
+} edit_place;
+
+/* What is frozen, then what is removed, and where. */
+typedef struct {
+    steer_edit edits[2 * MOST_PLACED];
+    int n;
+} change_list;
 
 typedef struct {
     const char *vector, *freeze, *remove, *site, *system, *prompts, *jsonl, *chat, *data, *out;
@@ -13100,7 +13111,15 @@ typedef struct {
     int64_t max_new, seed, train, limit, val, map, patch, pairs, exact, epochs, seeds, max_mem;
     int64_t threads;
     double coeff, temp, top_p, kl_min;
-    uint64_t given;  /* bit i: option i of the table was given */
+    uint64_t given; /* bit i: option i of the table was given */
+
+    /* What texts of these say. */
+    int layer, pos;                   /* --site, but auto */
+    int part, parts;                  /* --shard */
+    edit_place place;                 /* --positions */
+    unsigned char blocks[MAX_BLOCKS]; /* --layers: 1 for each */
+    change_list changes;              /* --freeze, --remove */
+
     char **argument; /* what is not an option, the model first; then a NULL */
     int n_arguments;
     const char *program; /* argv[0] */
@@ -13489,11 +13508,6 @@ static int read_two(const char *text, char separator, int *a, int *b) {
     return 1;
 }
 
-/* Where edits act: a part of the text, 0: all; of an answer the first `to` positions, 0: all. */
-typedef struct {
-    int part, to;
-} edit_place;
-
 /* all, prompt, answer or first:N, of n bytes. 0: it is none of these. */
 static int read_place(const char *text, size_t n, edit_place *at) {
     static const char names[] = "all,prompt,answer";
@@ -13507,22 +13521,12 @@ static int read_place(const char *text, size_t n, edit_place *at) {
     return 1;
 }
 
-/* A list of edits: what is frozen or removed, and where. */
-enum { MOST_PLACED = 8 };
-
-typedef struct {
-    struct {
-        unsigned what; /* one bit */
-        edit_place at;
-    } item[MOST_PLACED];
-
-    int n;
-} placed_list;
-
-/* The words of a list, separated by commas, each alone or with @ and a place behind it. */
-static steer_status read_placed(const char *list, const char *option, const char *names,
-                                placed_list *placed, steer_error *e) {
-    placed->n = 0;
+/* The words of a list, separated by commas, each alone or with @ and a place behind it: what they
+ * freeze or, by kind, remove is appended. */
+static steer_status read_changes(const char *list, steer_kind kind, change_list *to,
+                                 steer_error *e) {
+    int freeze = kind == STEER_FREEZE, first = to->n;
+    const char *option = freeze ? "freeze" : "remove", *names = freeze ? freezes : removals;
     for (const char *s = list; s; s = strchr(s, ',')) {
         s += s > list;
         size_t n = strcspn(s, ",@"), length = strcspn(s, ",");
@@ -13535,10 +13539,9 @@ static steer_status read_placed(const char *list, const char *option, const char
                 "--%s %.60s: wanted is a list of %s, each alone or with @prompt, @answer or "
                 "@first:N",
                 option, list, names);
-        if (placed->n == MOST_PLACED)
+        if (to->n == first + MOST_PLACED)
             return misused(e, "--%s %.60s: more than %d", option, list, MOST_PLACED);
-        placed->item[placed->n].what = 1u << i;
-        placed->item[placed->n++].at = at;
+        to->edits[to->n++] = (steer_edit){kind, .to = at.to, .what = 1u << i, .part = at.part};
     }
     return STEER_OK;
 }
@@ -13653,48 +13656,42 @@ static steer_status read_option(const known_command *c, char **argv, options *o,
 /* Whether the vector is where a freeze or a removal acts. In the prompt nothing is steered by what
  * acts in the answer; the other way round the answer reads a steered past, but holds no vector that
  * could be removed. */
-static steer_status check_reach(const char *positions, const placed_list *list, int removal,
-                                steer_error *e) {
-    edit_place at = {0, 0};
-    if (positions)
-        read_place(positions, strlen(positions), &at);
-    for (int i = 0; i < list->n && at.part; i++) {
-        int acts = list->item[i].at.part;
-        if (acts && acts != at.part && (removal || acts == STEER_IN_PROMPT))
-            return misused(e, "--positions %.60s: the vector is not where --%s acts", positions,
+static steer_status check_reach(const options *o, steer_error *e) {
+    const steer_edit *end = o->changes.edits + o->changes.n;
+    for (const steer_edit *x = o->changes.edits; x < end && o->place.part; x++) {
+        int removal = x->kind == STEER_REMOVE;
+        if (x->part && x->part != o->place.part && (removal || x->part == STEER_IN_PROMPT))
+            return misused(e, "--positions %.60s: the vector is not where --%s acts", o->positions,
                            removal ? "remove" : "freeze");
     }
     return STEER_OK;
 }
 
 /* What --positions, --layers, --freeze and --remove say. */
-static steer_status check_places(const options *o, steer_error *e) {
-    placed_list frozen, removed;
-    edit_place at;
-    unsigned char has[MAX_BLOCKS];
-    TRY(read_placed(o->freeze, "freeze", freezes, &frozen, e));
-    TRY(read_placed(o->remove, "remove", removals, &removed, e));
-    if (o->positions && !read_place(o->positions, strlen(o->positions), &at))
+static steer_status read_places(options *o, steer_error *e) {
+    TRY(read_changes(o->freeze, STEER_FREEZE, &o->changes, e));
+    TRY(read_changes(o->remove, STEER_REMOVE, &o->changes, e));
+    if (o->positions && !read_place(o->positions, strlen(o->positions), &o->place))
         return misused(e, "--positions %.60s: all, prompt, answer or first:N is wanted",
                        o->positions);
-    if (o->layers && !read_blocks(o->layers, has))
+    if (o->layers && !read_blocks(o->layers, o->blocks))
         return misused(e, "--layers %.60s: blocks are wanted, such as 3,5-8", o->layers);
     if (o->n_more && (o->layers || o->site))
         return misused(e, "--%s is for one --vector", o->layers ? "layers" : "site");
-    TRY(check_reach(o->positions, &frozen, 0, e));
-    return check_reach(o->positions, &removed, 1, e);
+    return check_reach(o, e);
 }
 
-/* What the values rule out, before a model is opened. */
-static steer_status check_values(const known_command *c, const options *o, steer_error *e) {
+/* What the values say, and rule out, before a model is opened. */
+static steer_status check_values(const known_command *c, options *o, steer_error *e) {
     static const char *const for_training[] = {"limit", "max-new", "pairs",  "epochs",
                                                "store", "shard",   "max-mem"};
     int talks = (c->bit & FOR_TALK) != 0, adds = (float)o->coeff != 0; /* NAN: as its file says */
-    int automatic = o->site && !strcmp(o->site, "auto"), a, b;
-    TRY(check_places(o, e));
-    if (o->site && !automatic && !read_two(o->site, ',', &a, &b))
+    int automatic = o->site && !strcmp(o->site, "auto");
+    TRY(read_places(o, e));
+    if (o->site && !automatic && !read_two(o->site, ',', &o->layer, &o->pos))
         return misused(e, "--site %.60s: block,position is wanted, such as 14,-4", o->site);
-    if (o->shard && (!read_two(o->shard, '/', &a, &b) || a < 1 || a > b))
+    if (o->shard &&
+        (!read_two(o->shard, '/', &o->part, &o->parts) || o->part < 1 || o->part > o->parts))
         return misused(e, "--shard %.60s: i/n is wanted with 1 <= i <= n, such as 2/4", o->shard);
     if (!(o->temp > 0) && is_given(o, "top-p"))
         return misused(e, "--top-p does nothing at --temp 0");
@@ -13735,7 +13732,7 @@ static steer_status check_values(const known_command *c, const options *o, steer
 }
 
 /* Does it fit together? Names and values are right each for itself. */
-static steer_status check_options(const known_command *c, const options *o, steer_error *e) {
+static steer_status check_options(const known_command *c, options *o, steer_error *e) {
     int instead = o->prompts || o->chat; /* of the second argument */
     if (o->n_arguments < c->least)
         return misused(e, "`steer %s` needs %s", c->name,
@@ -14061,13 +14058,11 @@ enum { TO_ZERO, TO_MEAN }; /* --ablate */
 /* Of several blocks' directions the one at o->site; one alone may be added at another block. */
 static steer_status take_direction_at(experiment *s, const options *o) {
     steer_vector *v = &s->v;
-    int layer, pos;
-    read_two(o->site, ',', &layer, &pos);
-    TRY(check_site(s->m, layer, pos, s->e));
+    TRY(check_site(s->m, o->layer, o->pos, s->e));
     if (v->every)
-        copy_floats(v->v, row_at(v->every, layer, v->d), v->d);
-    v->layer = layer;
-    v->pos = pos;
+        copy_floats(v->v, row_at(v->every, o->layer, v->d), v->d);
+    v->layer = o->layer;
+    v->pos = o->pos;
     free(v->every);
     v->every = NULL;
     return STEER_OK;
@@ -14131,24 +14126,16 @@ static steer_status load_beside(experiment *s, const options *o) {
     return status;
 }
 
-/* What the options --freeze and --remove name; the vectors, if there are some, are the
- * experiment's. */
-static steer_status read_plan(experiment *s, const options *o, placed_list *frozen,
-                              placed_list *removed) {
-    unsigned char has[MAX_BLOCKS];
+/* The vectors that the options name become the experiment's. */
+static steer_status load_vectors(experiment *s, const options *o) {
     int layers = s->m->config.layers;
-    TRY(read_placed(o->freeze, "freeze", freezes, frozen, s->e));
-    TRY(read_placed(o->remove, "remove", removals, removed, s->e));
     if (o->vector)
         TRY(of_option("vector", load_vector(s, o, o->ablate == UNSET), s->e));
     TRY(of_option("vector", load_beside(s, o), s->e));
-    if (!o->layers)
-        return STEER_OK;
-    read_blocks(o->layers, has);
-    if (memchr(has + layers, 1, MAX_BLOCKS - layers))
+    if (memchr(o->blocks + layers, 1, MAX_BLOCKS - layers))
         return misused(s->e, "--layers %.60s: %s has blocks 0 to %d", o->layers, s->m->config.name,
                        layers - 1);
-    if (s->v.every)
+    if (o->layers && s->v.every)
         return misused(s->e, "--layers: %s says itself in which blocks it is added", o->vector);
     return STEER_OK;
 }
@@ -14159,7 +14146,6 @@ static int adds_vector(const options *o) {
 
 /* The additions of a vector, or its ablation, into edits[layers + 1]; returns how many. */
 static int edits_of_vector(const steer_vector *v, const options *o, steer_edit *edits) {
-    unsigned char has[MAX_BLOCKS];
     int n = 0;
     if (!adds_vector(o)) {
         *edits = ablate(v->v, o->ablate == TO_MEAN ? v->keep : NULL).edits[0];
@@ -14169,51 +14155,33 @@ static int edits_of_vector(const steer_vector *v, const options *o, steer_edit *
         return 0;
     if (!o->layers)
         return steer_vector_edits(v, v->coeff, edits);
-    read_blocks(o->layers, has);
     for (int b = 0; b < v->layers; b++)
-        if (has[b])
+        if (o->blocks[b])
             edits[n++] = add_vector_at(b, v->v, v->coeff).edits[0];
     return n;
 }
 
-/* Set where edits act. */
-static void set_place(steer_edit *edits, int n, edit_place at) {
-    for (int i = 0; i < n; i++) {
-        edits[i].part = at.part;
-        edits[i].to = at.to;
-    }
-}
-
-static void add_placed(steer_plan *plan, steer_edit *edits, steer_kind kind,
-                       const placed_list *placed) {
-    for (int i = 0; i < placed->n; i++) {
-        edits[plan->n] = (steer_edit){kind, .what = placed->item[i].what};
-        set_place(&edits[plan->n++], 1, placed->item[i].at);
-    }
-}
-
-/* The plan that they describe; no edits, when it changes nothing. frozen, removed: or NULL. */
-static steer_status plan_of_options(experiment *s, const options *o, const placed_list *frozen,
-                                    const placed_list *removed, steer_plan *plan) {
-    static const placed_list nothing = {.n = 0};
-    int room = s->m->config.layers + 1;
+/* The plan that the options describe; no edits, when it changes nothing. changed 0: without what is
+ * frozen or removed. */
+static steer_status plan_of_options(experiment *s, const options *o, int changed,
+                                    steer_plan *plan) {
+    int room = s->m->config.layers + 1, changes = changed ? o->changes.n : 0;
     steer_edit *edits;
-    edit_place at = {0, 0};
     *plan = (steer_plan){0};
     if (!o->vector)
         return STEER_OK;
-    GET(edits, (1 + s->n_beside) * room + 2 * MOST_PLACED);
+    GET(edits, (1 + s->n_beside) * room + changes);
     int n = edits_of_vector(&s->v, o, edits);
     for (int i = 0; i < s->n_beside; i++)
         n += edits_of_vector(&s->beside[i], o, edits + n);
     if (!n)
         return STEER_OK;
-    if (o->positions)
-        read_place(o->positions, strlen(o->positions), &at);
-    set_place(edits, n, at);
-    *plan = (steer_plan){edits, n};
-    add_placed(plan, edits, STEER_FREEZE, frozen ? frozen : &nothing);
-    add_placed(plan, edits, STEER_REMOVE, removed ? removed : &nothing);
+    for (int i = 0; i < n; i++) {
+        edits[i].part = o->place.part;
+        edits[i].to = o->place.to;
+    }
+    memcpy(edits + n, o->changes.edits, sizeof *edits * changes);
+    *plan = (steer_plan){edits, n + changes};
     return STEER_OK;
 }
 
@@ -14301,32 +14269,28 @@ static string place_in_words(edit_place at) {
 }
 
 /* What is frozen and removed, in words; "" nothing is. */
-static string changes_in_words(const placed_list *frozen, const placed_list *removed) {
+static string changes_in_words(const options *o) {
     static const char *const names[2][3] = {{"patterns", "values", "MLP outputs"},
                                             {"SVV", "MLP direct"}};
     string x = {""};
-    for (int removal = 0; removal < 2; removal++) {
-        const placed_list *list = removal ? removed : frozen;
-        for (int i = 0; i < list->n; i++) {
-            int name = __builtin_ctz(list->item[i].what);
-            x = str("%.300s%s%s %s%s", x.s, *x.s ? ", " : "", names[removal][name],
-                    removal ? "removed" : "frozen", place_in_words(list->item[i].at).s);
-        }
+    for (int i = 0; i < o->changes.n; i++) {
+        const steer_edit *edit = &o->changes.edits[i];
+        int removal = edit->kind == STEER_REMOVE, name = __builtin_ctz(edit->what);
+        x = str("%.300s%s%s %s%s", x.s, i ? ", " : "", names[removal][name],
+                removal ? "removed" : "frozen",
+                place_in_words((edit_place){edit->part, edit->to}).s);
     }
     return x;
 }
 
 /* Where the vectors are added, in words. */
 static string where_added(const experiment *s, const options *o) {
-    edit_place at = {0, 0};
     string where = str(s->v.every ? "several blocks" : "block %d", s->v.layer);
-    if (o->positions)
-        read_place(o->positions, strlen(o->positions), &at);
     if (o->layers)
         where = str("blocks %.60s", o->layers);
     if (s->n_beside)
         where = str("%s and %d more", str("%.80s", where.s).s, s->n_beside);
-    return str("%.200s%s", where.s, place_in_words(at).s);
+    return str("%.200s%s", where.s, place_in_words(o->place).s);
 }
 
 /* The plans of answers side by side: unsteered, steered, and steered with what is changed. */
@@ -14336,16 +14300,14 @@ typedef struct {
     int n;
 } compared_plans;
 
-static steer_status set_comparison(experiment *s, const options *o, const placed_list *frozen,
-                                   const placed_list *removed, compared_plans *x) {
-    string changes = changes_in_words(frozen, removed);
-    x->n = frozen->n || removed->n ? 3 : 2;
+static steer_status set_comparison(experiment *s, const options *o, compared_plans *x) {
+    x->n = o->changes.n ? 3 : 2;
     x->plans[0] = (steer_plan){0};
-    TRY(plan_of_options(s, o, NULL, NULL, &x->plans[1]));
-    TRY(plan_of_options(s, o, frozen, removed, &x->plans[2]));
+    TRY(plan_of_options(s, o, 0, &x->plans[1]));
+    TRY(plan_of_options(s, o, 1, &x->plans[2]));
     x->titles[0] = str("unsteered");
     x->titles[1] = str("%s", o->ablate != UNSET ? "ablated" : "steered");
-    x->titles[2] = str("steered, %s", changes.s);
+    x->titles[2] = str("steered, %s", changes_in_words(o).s);
     return STEER_OK;
 }
 
@@ -14558,16 +14520,15 @@ static steer_status command_generate(experiment *s, const options *o) {
     const char *text;
     int *out, n;
     steer_prompts *asked = &s->test[0];
-    placed_list frozen, removed;
     steer_job *jobs;
     TRY(set_max_new(s, o, 256));
     TRY(given_text(s, o->argument[1], &text));
-    TRY(read_plan(s, o, &frozen, &removed));
+    TRY(load_vectors(s, o));
     compared_plans compared = {.n = 1}; /* of one answer, or of each of many, the first */
     if (o->compare)
-        TRY(set_comparison(s, o, &frozen, &removed, &compared));
+        TRY(set_comparison(s, o, &compared));
     else
-        TRY(plan_of_options(s, o, &frozen, &removed, compared.plans));
+        TRY(plan_of_options(s, o, 1, compared.plans));
     if (o->jsonl)
         TRY(of_option("jsonl", check_output(o->jsonl, IN_PLACE, s->e), s->e));
     if (o->prompts)
@@ -14612,7 +14573,6 @@ typedef struct {
     options now;
     const char *turns[MAX_TURNS + 2];
     int n, *out; /* [max_new] */
-    placed_list frozen, removed;
 } conversation;
 
 /* The tokens of the first n turns, with the beginning of an answer, if there is one; and how many
@@ -14635,7 +14595,7 @@ static steer_status chat_turn(conversation *x) {
     steer_plan plan;
     if (count < 0)
         return s->e->code;
-    TRY(plan_of_options(s, &x->now, &x->frozen, &x->removed, &plan));
+    TRY(plan_of_options(s, &x->now, 1, &plan));
     steer_job job = {tokens, count, room, plan.n ? &plan : NULL, .out = x->out};
     answer_sink a = {.s = s, .c = s->c, .o = &x->now, .jobs = &job, .one = 1};
     TRY(make_answers(&a, 1));
@@ -14657,7 +14617,7 @@ static steer_status chat_compare(conversation *x) {
     if (count < 0)
         return s->e->code;
     GET(out, MOST_COLUMNS * s->max_new);
-    TRY(set_comparison(s, &x->now, &x->frozen, &x->removed, &compared));
+    TRY(set_comparison(s, &x->now, &compared));
     for (int i = 0; i < compared.n; i++)
         jobs[i] = (steer_job){tokens, count, room, .out = out + i * s->max_new,
                               .plan = compared.plans[i].n ? &compared.plans[i] : NULL};
@@ -14699,7 +14659,7 @@ static steer_status chat_vector(conversation *x, const char *path) {
 /* What the answers are changed by, in a sentence. */
 static void tell_plan(const conversation *x) {
     const steer_vector *v = &x->s->v;
-    string changes = changes_in_words(&x->frozen, &x->removed);
+    string changes = changes_in_words(&x->now);
     if (!x->now.vector)
         puts("(unsteered: there is no vector; /vector FILE)");
     else if (x->now.ablate != UNSET)
@@ -14721,6 +14681,29 @@ static void tell_status(const conversation *x) {
         printf(": %s, %s\n", x->s->v.method, site_name(x->s->v.layer, x->s->v.pos).s);
     }
     tell_plan(x);
+}
+
+/* Freezes of this list, "off": none, in place of those before; "": only say what they are. */
+static steer_status chat_freeze(conversation *x, const char *list) {
+    options then = x->now;
+    const change_list *before = &x->now.changes;
+    then.changes.n = 0;
+    if (!*list) {
+        tell_plan(x);
+        return STEER_OK;
+    }
+    if (strcmp(list, "off") && read_changes(list, STEER_FREEZE, &then.changes, x->s->e))
+        return STEER_EARG;
+    int frozen = then.changes.n;
+    for (int i = 0; i < before->n; i++)
+        if (before->edits[i].kind == STEER_REMOVE)
+            then.changes.edits[then.changes.n++] = before->edits[i];
+    TRY(check_reach(&then, x->s->e));
+    if (frozen && !adds_vector(&x->now))
+        return fail(x->s->e, STEER_EARG, "nothing to freeze against: /vector FILE");
+    x->now = then;
+    tell_plan(x);
+    return STEER_OK;
 }
 
 static const char chat_commands[] =
@@ -14753,25 +14736,15 @@ static steer_status chat_command(conversation *x, char *line) {
             s->beside[i].coeff = a;
         tell_plan(x);
     } else if (!strcmp(line, "/freeze")) {
-        placed_list frozen = {.n = 0};
-        if (*word && strcmp(word, "off") && read_placed(word, "freeze", freezes, &frozen, s->e))
-            return STEER_EARG;
-        TRY(check_reach(x->now.positions, &frozen, 0, s->e));
-        if (frozen.n && !adds_vector(&x->now))
-            return fail(s->e, STEER_EARG, "nothing to freeze against: /vector FILE");
-        if (*word)
-            x->frozen = frozen;
-        tell_plan(x);
+        return chat_freeze(x, word);
     } else if (!strcmp(line, "/positions")) {
-        edit_place at;
-        if (*word && !read_place(word, strlen(word), &at))
+        options then = x->now;
+        if (*word && !read_place(word, strlen(word), &then.place))
             return fail(s->e, STEER_EARG, "/positions %.40s: all, prompt, answer or first:N", word);
-        const char *name = *word ? copy_text(s, word, strlen(word)) : x->now.positions;
-        if (*word && !name)
+        if (*word && !(then.positions = copy_text(s, word, strlen(word))))
             return s->e->code;
-        TRY(check_reach(name, &x->frozen, 0, s->e));
-        TRY(check_reach(name, &x->removed, 1, s->e));
-        x->now.positions = name;
+        TRY(check_reach(&then, s->e));
+        x->now = then;
         tell_plan(x);
     } else if (!strcmp(line, "/vector") && *word) {
         TRY(chat_vector(x, word));
@@ -14807,7 +14780,7 @@ static steer_status command_chat(experiment *s, const options *o) {
     steer_limits l = {2, min_int(s->m->config.max_seq, MAX_CHAT), .rows = 256};
     TRY(set_max_new(s, o, 512));
     GET(x.out, s->max_new);
-    TRY(read_plan(s, o, &x.frozen, &x.removed));
+    TRY(load_vectors(s, o));
     if (!(s->c = steer_context_new(s->m, &l, s->e)))
         return s->e->code;
     while (!status && next_line(&line, &capacity, &status, s->e)) {
@@ -15048,15 +15021,15 @@ static steer_status read_request(experiment *s, const options *o) {
     s->requested.method = (int)o->method;
     s->requested.asked = o->site != NULL;
     s->requested.given = o->site && strcmp(o->site, "auto");
-    if (s->requested.given)
-        read_two(o->site, ',', &layer, &pos);
+    if (s->requested.given) {
+        layer = o->layer;
+        pos = o->pos;
+    }
     s->requested.layer = layer;
     s->requested.pos = pos;
     s->requested.a = isnan(o->coeff) ? 0 : (float)o->coeff;
-    if (o->shard) {
-        read_two(o->shard, '/', &r->shard, &r->shards);
-        r->shard--; /* counts from 0 */
-    }
+    r->shard = o->part - 1; /* counts from 0 */
+    r->shards = o->parts;
     if (s->stages == CIRCUIT) {
         s->circuit = o->circuit;
         s->save = o->out;
@@ -15159,11 +15132,10 @@ static void plan_work(experiment *s, const options *o) {
 
 /* The vectors of evaluate and freeze, and how they are added, if that is not as by default. */
 static steer_status place_vectors(experiment *s, const options *o) {
-    placed_list frozen, removed;
     steer_plan plan;
-    TRY(read_plan(s, o, &frozen, &removed));
-    TRY(plan_of_options(s, o, &frozen, &removed, &plan));
-    s->n_changes = frozen.n + removed.n;
+    TRY(load_vectors(s, o));
+    TRY(plan_of_options(s, o, 1, &plan));
+    s->n_changes = o->changes.n;
     plan.n -= s->n_changes;
     if (s->n_changes)
         s->changes = plan.edits + plan.n;

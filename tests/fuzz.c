@@ -437,7 +437,6 @@ static int same_places(edit_place a, edit_place b) {
 /* A text as --positions, --layers, --freeze and --remove: what is read of it is within bounds, and
  * written in the plainest way is read as the same. */
 static void fuzz_lists(const uint8_t *data, size_t n) {
-    static const char *const names[] = {freezes, removals};
     input in = {data, data + n};
     char *text = take_string(&in, 400);
     edit_place at, again;
@@ -462,25 +461,28 @@ static void fuzz_lists(const uint8_t *data, size_t n) {
     }
 
     for (int k = 0; k < 2; k++) {
-        placed_list list, copy;
+        steer_kind kind = k ? STEER_REMOVE : STEER_FREEZE;
+        change_list list = {.n = 0}, copy = {.n = 0};
         steer_error e = {0};
-        steer_status s = read_placed(text, k ? "remove" : "freeze", names[k], &list, &e);
+        steer_status s = read_changes(text, kind, &list, &e);
         check_status(s, &e);
         string written = {""};
         for (int i = 0; i < list.n && !s; i++) {
             static const char *const words[2][3] = {{"qk", "v", "mlp"}, {"svv", "mlp-direct"}};
-            int bit = __builtin_ctz(list.item[i].what);
-            CHECK_THAT(bit < (k ? 2 : 3) && list.item[i].what == 1u << bit, "bit %d", bit);
+            const steer_edit *x = &list.edits[i];
+            int bit = __builtin_ctz(x->what);
+            CHECK_THAT(x->kind == kind && bit < (k ? 2 : 3) && x->what == 1u << bit, "bit %d", bit);
             written = str("%.300s%s%s@%s", written.s, i ? "," : "", words[k][bit],
-                          place_as_text(list.item[i].at).s);
+                          place_as_text((edit_place){x->part, x->to}).s);
         }
-        CHECK_THAT(s || (list.n > 0 && !read_placed(written.s, "", names[k], &copy, &e) &&
-                         copy.n == list.n),
-                   "\"%s\" is \"%s\"", text, written.s);
-        for (int i = 0; i < list.n && !s; i++)
-            CHECK_THAT(list.item[i].what == copy.item[i].what &&
-                           same_places(list.item[i].at, copy.item[i].at),
+        CHECK_THAT(
+            s || (list.n > 0 && !read_changes(written.s, kind, &copy, &e) && copy.n == list.n),
+            "\"%s\" is \"%s\"", text, written.s);
+        for (int i = 0; i < list.n && !s; i++) {
+            const steer_edit *x = &list.edits[i], *y = &copy.edits[i];
+            CHECK_THAT(x->what == y->what && x->part == y->part && x->to == y->to,
                        "\"%s\" is \"%s\"", text, written.s);
+        }
     }
     free(text);
 }
