@@ -8113,10 +8113,16 @@ typedef struct {
     int decimals;
 } column;
 
-/* columns: the label's first; behind the last one without a name. */
-static void open_table(report *r, const char *name, const char *title, const column *columns) {
-    entry t = {IS_TABLE, .name = format_text(r, "%s", name), .text = format_text(r, "%s", title),
-               .first = r->data.n};
+/* columns: the label's first; behind the last one without a name. The title is formatted. */
+__attribute__((format(printf, 4, 5))) static void open_table(report *r, const char *name,
+                                                             const column *columns,
+                                                             const char *title, ...) {
+    va_list args;
+    va_start(args, title);
+    entry t = {IS_TABLE, .name = format_text(r, "%s", name),
+               .text = r->lost ? NULL : new_text(title, args), .first = r->data.n};
+    va_end(args);
+    r->lost |= !t.text;
     for (const column *x = columns; x->name; x++) {
         append_datum(r, x->decimals == CODE ? 0 : x->decimals, format_text(r, "%s", x->name));
         t.n_columns++;
@@ -10004,13 +10010,13 @@ static steer_status sites_table(experiment *s) {
         columns[2 + 2 * k] = (column){names[2 * k + 1], 1};
     }
     const wording *words = wording_of(s->out);
-    string title =
-        str("%s at coefficient 1, validation: %d %s prompts with -v (unsteered %.1f), %d %s with "
-            "+v (%.1f)",
-            words == &refusal_words ? "Refusal log-odds" : "Log-odds of the behaviour",
-            s->site_prompts[HARMFUL].n, words->side[HARMFUL], s->site_log_odds[HARMFUL],
-            s->site_prompts[HARMLESS].n, words->side[HARMLESS], s->site_log_odds[HARMLESS]);
-    open_table(s->out, "sites", title.s, columns);
+    open_table(
+        s->out, "sites", columns,
+        "%s at coefficient 1, validation: %d %s prompts with -v (unsteered %.1f), %d %s with "
+        "+v (%.1f)",
+        words == &refusal_words ? "Refusal log-odds" : "Log-odds of the behaviour",
+        s->site_prompts[HARMFUL].n, words->side[HARMFUL], s->site_log_odds[HARMFUL],
+        s->site_prompts[HARMLESS].n, words->side[HARMLESS], s->site_log_odds[HARMLESS]);
     for (int layer = 0; layer < layers; layer++) {
         double row[2 * MAX_EOI] = {0};
         for (int k = 0; k < n; k++, x++) {
@@ -10106,15 +10112,14 @@ static steer_status set_site(experiment *s) {
     for (int i = 0; i < DOSES; i++)
         both(s->val, s->n_val, add_vector(s, s->v.v, doses[i]), conditions + 2 * i);
     TRY(answer(s, conditions, 2 * DOSES, s->read));
-    string title =
-        str("Dose: %s, %d + %d validation prompts, %s", site_name(layer, pos).s,
-            condition_size(&conditions[1]), condition_size(&conditions[0]), words->share);
     const column columns[] = {{"coefficient", WORDS}, {words->plus, 2},
                               {"coherent +", 2},      {"perplexity +", 1},
                               {"repeats +", 2},       {words->minus, 2},
                               {"coherent -", 2},      {"perplexity -", 1},
                               {"repeats -", 2},       {0}};
-    open_table(s->out, "dose", title.s, columns);
+    open_table(s->out, "dose", columns, "Dose: %s, %d + %d validation prompts, %s",
+               site_name(layer, pos).s, condition_size(&conditions[1]),
+               condition_size(&conditions[0]), words->share);
     for (int i = 0; i < DOSES; i++) {
         const condition *x = conditions + 2 * i;
         ROW(s->out, str("%.1f", doses[i]).s, x[1].refused, x[1].coherent, x[1].perplexity,
@@ -10443,7 +10448,7 @@ static void conditions_table(experiment *s, const char *name, const char *title,
                               {"repeats", 2},       {compared ? "paper's Gemma" : NULL, 2},
                               {"paper's Llama", 2}, {0}};
     if (name)
-        open_table(s->out, name, title, columns);
+        open_table(s->out, name, columns, "%s", title);
     for (int i = 0; i < n; i++, x++, rows++) {
         estimate w = wilson(x->n_refused, condition_size(x));
         ROW(s->out, str("%s%s %s", rows->before, words->side[rows->side], rows->after).s,
@@ -10615,10 +10620,9 @@ static void open_directions(experiment *s) {
                               {"- high", 1},
                               {0}};
     open_table(
-        s->out, "directions",
+        s->out, "directions", columns,
         "Loss in points by direction, and with patterns or values frozen in the prompt alone or "
-        "in the answer alone, on the first n prompts a side; with 95% intervals",
-        columns);
+        "in the answer alone, on the first n prompts a side; with 95%% intervals");
 }
 
 static void direction_row(experiment *s, const char *name, const condition frozen[2]) {
@@ -10724,14 +10728,12 @@ static steer_status freezing_table(experiment *s) {
                               {"F low", 3},
                               {"F high", 3},
                               {0}};
-    open_table(s->out, "freezing",
-               str("Freezing (paper: Table 1%s): %s; loss in points, mean of both directions, and "
-                   "its share of the most that can be lost, with 95%% intervals; teacher-forced "
-                   "faithfulness (base 0, steered 1); random: vectors of the same norm instead, "
-                   "their mean and range",
-                   words == &refusal_words ? "" : ", of refusal", words->share)
-                   .s,
-               columns);
+    open_table(s->out, "freezing", columns,
+               "Freezing (paper: Table 1%s): %s; loss in points, mean of both directions, and "
+               "its share of the most that can be lost, with 95%% intervals; teacher-forced "
+               "faithfulness (base 0, steered 1); random: vectors of the same norm instead, "
+               "their mean and range",
+               words == &refusal_words ? "" : ", of refusal", words->share);
     paper_findings *f = &s->findings;
     double most = f->most.value;
     freezing_row(s, "unsteered", plain, loss(steered, plain), most, unmeasured, paper_most,
@@ -10909,14 +10911,11 @@ static steer_status position_tables(experiment *s) {
     TRY(add_differences(s, &s->vectors[DIM], plans, PLANS, &x));
     if (!x.n[OF_BOTH])
         return STEER_OK; /* the vector flips no answer, or is added in its own way */
-    open_table(
-        s->out, "places",
-        str("Freezing by position: teacher-forced faithfulness (base 0, steered 1), mean of %d "
-            "texts, frozen or removed everywhere, in the prompt alone, in the answer alone; all "
-            "texts', then each direction's, with 95%% intervals",
-            x.n[OF_BOTH])
-            .s,
-        place_columns);
+    open_table(s->out, "places", place_columns,
+               "Freezing by position: teacher-forced faithfulness (base 0, steered 1), mean of %d "
+               "texts, frozen or removed everywhere, in the prompt alone, in the answer alone; all "
+               "texts', then each direction's, with 95%% intervals",
+               x.n[OF_BOTH]);
     for (int i = 0; i < PARTS_FROZEN; i++)
         for (int k = 0; k < 3; k++) {
             int side = order[k];
@@ -10933,10 +10932,9 @@ static steer_status position_tables(experiment *s) {
             if (x.n[side])
                 add_numbers(s->out, name.s, row, 9);
         }
-    open_table(s->out, "tokens",
+    open_table(s->out, "tokens", token_columns,
                "The same by tokens of the answer, frozen or removed everywhere; over all these "
-               "texts, and how much of what steering does is said there",
-               token_columns);
+               "texts, and how much of what steering does is said there");
     for (int i = -1; i < PARTS_FROZEN; i++)
         for (int k = 0; k < 3; k++) {
             int side = order[k], run = i < 0 ? 1 : 2 + 3 * i;
@@ -10978,9 +10976,6 @@ static steer_status site_map(experiment *s) {
         both(s->val, s->map, with(plan, STEER_FREEZE, STEER_V), frozen + 4 * kept++ + 2);
     }
     TRY(answer(s, frozen, 4 * kept, 0));
-    string title = str("Site map: sites that steer at coefficient %g (induce >= 0.9, bypass <= "
-                       "0.1), %d + %d validation prompts; points lost, in all and by direction",
-                       a, condition_size(&plain[1]), condition_size(&plain[0]));
     static const column columns[] = {{"block, position", WORDS},
                                      {"induce", 2},
                                      {"bypass", 2},
@@ -10996,7 +10991,10 @@ static steer_status site_map(experiment *s) {
                                      {"OV +", 1},
                                      {"OV -", 1},
                                      {0}};
-    open_table(s->out, "map", title.s, columns);
+    open_table(s->out, "map", columns,
+               "Site map: sites that steer at coefficient %g (induce >= 0.9, bypass <= "
+               "0.1), %d + %d validation prompts; points lost, in all and by direction",
+               a, condition_size(&plain[1]), condition_size(&plain[0]));
     for (x = steered; x < steered + 2 * kept; x += 2, frozen += 4) {
         for (site = s->sites; site->v != x->edits.edits[0].v;)
             site++;
@@ -11208,13 +11206,10 @@ static steer_status seeds_table(experiment *s) {
                               {"OV low", 1},
                               {"OV high", 1},
                               {0}};
-    open_table(
-        s->out, "seeds",
-        str("Seeds of training: the epoch chosen, the cosine with the first seed's vector, the "
-            "first %d + %d test prompts, %s, points lost with patterns and with values frozen",
-            condition_size(&x[1]), condition_size(&x[0]), words->share)
-            .s,
-        columns);
+    open_table(s->out, "seeds", columns,
+               "Seeds of training: the epoch chosen, the cosine with the first seed's vector, the "
+               "first %d + %d test prompts, %s, points lost with patterns and with values frozen",
+               condition_size(&x[1]), condition_size(&x[0]), words->share);
     for (int i = NTP; i < s->methods; i++)
         for (int seed = 0; seed < seeds; seed++, x += 6) {
             const trained_vector *t = &s->trained[seed * METHODS + i];
@@ -11432,11 +11427,10 @@ static steer_status patching_table(experiment *s) {
                               {"least", 4},          {"most", 4},           {"Pearson", 3},
                               {"Pearson, aware", 3}, {"Spearman", 3},       {"Spearman, aware", 3},
                               {"top 10%", 2},        {"top 10%, aware", 2}, {0}};
-    open_table(s->out, "patching",
+    open_table(s->out, "patching", columns,
                "Patching (paper section 4.1): integrated gradients; their "
                "sum beside the total effect (1 is complete), and both forms of the edge scores "
-               "beside exact patching of every edge",
-               columns);
+               "beside exact patching of every edge");
     for (int i = 0; i < s->methods; i++)
         add_numbers(s->out, method_names[i], rows[i], 13);
     return STEER_OK;
@@ -11458,10 +11452,10 @@ static steer_status coarse_table(experiment *s) {
             s->ranks[n++] = (ranked){sum[i], i};
     qsort(s->ranks, n, sizeof *s->ranks, by_rank);
     static const column columns[] = {{"edge", WORDS}, {"score", 3}, {0}};
-    open_table(s->out, "coarse",
-               "The strongest edges of the coarse graph, by signed score (the "
-               "paper's Gemma: mlp21 > lm_head 8.0, s > v15 7.8, mlp22 > lm_head 6.5, s > v16 6.5)",
-               columns);
+    open_table(
+        s->out, "coarse", columns,
+        "The strongest edges of the coarse graph, by signed score (the "
+        "paper's Gemma: mlp21 > lm_head 8.0, s > v15 7.8, mlp22 > lm_head 6.5, s > v16 6.5)");
     for (int i = 0; i < 10 && i < n; i++)
         ROW(s->out, edge_name(g, s->ranks[i].i, 1).s, -s->ranks[i].value);
     return STEER_OK;
@@ -11477,12 +11471,9 @@ static steer_status shaded_response(experiment *s) {
         return STEER_OK;
     TRY(run_ends(s->t, x, s->vectors[DIM].v, s->e));
     static const column columns[] = {{"token", WORDS}, {"KL", 3}, {"text", WORDS}, {0}};
-    open_table(s->out, "shaded",
-               str("One answer to a %s with +s: KL(steered || base) at each token",
-                   wording_of(s->out) == &refusal_words ? "harmless request"
-                                                        : "prompt without the behaviour")
-                   .s,
-               columns);
+    open_table(
+        s->out, "shaded", columns, "One answer to a %s with +s: KL(steered || base) at each token",
+        wording_of(s->out) == &refusal_words ? "harmless request" : "prompt without the behaviour");
     for (int i = 0; i < x->n - x->n_prompt; i++) {
         float *z[2] = {row_at(s->t->logits[0], i, c->vocab), row_at(s->t->logits[1], i, c->vocab)};
         for (int k = 0; k < 2; k++)
@@ -11564,12 +11555,10 @@ static steer_status faithfulness_table(experiment *s) {
     static const column columns[] = {{"edges", WORDS},  {"share", 3},      {"simple", 3},
                                      {"complement", 3}, {"random", 3},     {"backward", 3},
                                      {"forward", 3},    {"norm-aware", 3}, {0}};
-    open_table(s->out, "faithfulness",
-               str("Faithfulness of circuits (paper: Figure 3): DIM, of %d edges, on the answers "
-                   "that chose them; simple selection, its complement, random (one draw), greedy",
-                   s->t->graph.edges)
-                   .s,
-               columns);
+    open_table(s->out, "faithfulness", columns,
+               "Faithfulness of circuits (paper: Figure 3): DIM, of %d edges, on the answers "
+               "that chose them; simple selection, its complement, random (one draw), greedy",
+               s->t->graph.edges);
     for (int i = 0; i < SHARES; i++) {
         double row[1 + KINDS] = {shares[i]};
         for (int kind = 0; kind < KINDS; kind++)
@@ -11647,10 +11636,9 @@ static steer_status overlap_table(experiment *s) {
                 return s->e->code;
         }
 
-    open_table(s->out, "overlap",
+    open_table(s->out, "overlap", columns,
                "Overlap of circuits (paper: Figure 4), by share of the "
-               "edges: |A and B| / min(|A|, |B|)",
-               columns);
+               "edges: |A and B| / min(|A|, |B|)");
     for (int i = 0; i < n; i++) {
         double row[SHARES * METHODS] = {0};
         for (int j = 0; j < n; j++)
@@ -11723,14 +11711,11 @@ static steer_status overlap_intervals(experiment *s) {
         of[k].n = s->vectors[DIM].choosing.count[HARMFUL];
     }
 
-    open_table(
-        s->out, "overlaps",
-        str("Overlap of circuits of 10.2%%, and intersection over union, with 95%% intervals "
-            "of what as many other prompts would give, by halves of the %d parts of those "
-            "that chose them",
-            parts)
-            .s,
-        columns);
+    open_table(s->out, "overlaps", columns,
+               "Overlap of circuits of 10.2%%, and intersection over union, with 95%% intervals "
+               "of what as many other prompts would give, by halves of the %d parts of those "
+               "that chose them",
+               parts);
     for (int a = 0; a < s->methods; a++)
         for (int b = a + 1; b < s->methods; b++, x += 2)
             ROW(s->out, str("%s and %s", method_names[a], method_names[b]).s, INTERVAL(x[0]),
@@ -11798,10 +11783,9 @@ static steer_status judge_circuits(experiment *s) {
     const column columns[] = {{"circuit", WORDS},  {"edges", 0},        {"share", 3},
                               {"faithfulness", 3}, {"low", 3},          {"high", 3},
                               {words->side[0], 0}, {words->side[1], 0}, {0}};
-    open_table(s->out, "judged",
+    open_table(s->out, "judged", columns,
                "Circuits on answers that chose none: a vector's smallest circuit and others by the "
-               "same scores; faithfulness, its 95% interval (bootstrap over answers)",
-               columns);
+               "same scores; faithfulness, its 95%% interval (bootstrap over answers)");
     for (int j = 0; j < s->methods; j++) {
         const method *x = &s->vectors[j];
         estimate sizes[SIZES], draws;
@@ -11860,14 +11844,11 @@ static void interchange_table(experiment *s) {
         columns[1 + M + 2 * j] = (column){low[j].s, 3};
         columns[2 + M + 2 * j] = (column){high[j].s, 3};
     }
-    open_table(
-        s->out, "interchange",
-        str("Interchange (paper section 5.2): faithfulness of one "
-            "vector's smallest circuit under another vector, on answers that chose none, with "
-            "95%% intervals; random circuits: %d of twice the size of DIM's",
-            DRAWS)
-            .s,
-        columns);
+    open_table(s->out, "interchange", columns,
+               "Interchange (paper section 5.2): faithfulness of one "
+               "vector's smallest circuit under another vector, on answers that chose none, with "
+               "95%% intervals; random circuits: %d of twice the size of DIM's",
+               DRAWS);
     static const char *const of_random[] = {"random, mean", "random, least", "random, most"};
     for (int i = 0; i < M + 3; i++) {
         double row[3 * METHODS] = {0};
@@ -11919,10 +11900,9 @@ static steer_status kinds_table(experiment *s) {
     const steer_graph *g = &s->t->graph;
     const method *dim = &s->vectors[DIM];
     int blocks = s->m->config.layers;
-    open_table(s->out, "kinds",
+    open_table(s->out, "kinds", columns,
                "Kinds of edges in the smallest circuits, percent (paper: Tables 5 to "
-               "8; Gemma's DIM circuit has q 9.1, k 0.6, v 36.6, MLP 43.6, head 10.2)",
-               columns);
+               "8; Gemma's DIM circuit has q 9.1, k 0.6, v 36.6, MLP 43.6, head 10.2)");
     for (int i = 0; i < s->methods; i++) {
         const method *x = &s->vectors[i];
         TRY(kinds_row(s, method_names[i], x, x->edges, ANY));
@@ -11932,10 +11912,9 @@ static steer_status kinds_table(experiment *s) {
     columns[0].name = "ending in";
     columns[10].name = "begin there";
     open_table(
-        s->out, "blocks",
+        s->out, "blocks", columns,
         "DIM's smallest circuit by blocks: edges that end in each, their kinds in percent of "
-        "these, and edges that begin there",
-        columns);
+        "these, and edges that begin there");
     for (int b = g->layer; b <= blocks; b++)
         TRY(kinds_row(s, b < blocks ? str("block %d", b).s : "the output", dim, dim->edges, b));
     return STEER_OK;
@@ -11952,8 +11931,8 @@ static steer_status circuit_table(experiment *s) {
     static const column columns[] = {{"edge", WORDS},     {"score", 3},       {"from layer", CODE},
                                      {"from head", CODE}, {"to layer", CODE}, {"to kind", CODE},
                                      {"to head", CODE},   {"rank", CODE},     {0}};
-    open_table(s->out, "circuit",
-               "The strongest edges of DIM's smallest circuit, by norm-free score", columns);
+    open_table(s->out, "circuit", columns,
+               "The strongest edges of DIM's smallest circuit, by norm-free score");
     if (select_edges(s, &s->vectors[DIM], SIMPLE, s->vectors[DIM].edges, cut_at(s, 0)) < 0)
         return s->e->code;
     for (int k = 0; k < g->edges && rank < LISTED; k++) {
@@ -12065,10 +12044,9 @@ static steer_status value_vectors_table(experiment *s) {
                                      {"tokens", WORDS}, {"2", WORDS},       {"3", WORDS},
                                      {"4", WORDS},      {"5", WORDS},       {"6", WORDS},
                                      {"7", WORDS},      {"8", WORDS},       {0}};
-    open_table(s->out, "svv",
+    open_table(s->out, "svv", columns,
                "Steering value vectors through the logit lens (paper section 6): tokens that each "
-               "raises most; (-): shown with the sign turned; head a > b: a's image read by b",
-               columns);
+               "raises most; (-): shown with the sign turned; head a > b: a's image read by b");
     for (int i = 0; i < s->methods; i++)
         TRY(value_vector_rows(s, i, x, sum, unit, best));
     return STEER_OK;
@@ -12179,11 +12157,10 @@ static steer_status sparsity_table(experiment *s, int which) {
                               {"norm", CODE}, /* 1: the whole vector's */
                               {0}};
     open_table(s->out, which == DIM ? "sparsity" : str("sparsity-%s", method_names[which]).s,
-               str("Sparse vectors (paper section 7): %s; dimensions kept of %d, %s, "
-                   "teacher-forced faithfulness (+-: standard deviation over %d seeds)",
-                   method_names[which], d, words->share, SEEDS)
-                   .s,
-               columns);
+               columns,
+               "Sparse vectors (paper section 7): %s; dimensions kept of %d, %s, "
+               "teacher-forced faithfulness (+-: standard deviation over %d seeds)",
+               method_names[which], d, words->share, SEEDS);
     for (int i = 0; i < SPARSE_ROWS; i++)
         show_sparse(s, &rows[i], &measured, generate ? conditions : NULL);
     return STEER_OK;
@@ -12238,13 +12215,11 @@ static steer_status retention_table(experiment *s) {
     const column columns[] = {{"sparsity", WORDS}, {"n +", 0},        {"n -", 0},
                               {words->plus, 2},    {words->minus, 2}, {"loss", 1},
                               {"low", 1},          {"high", 1},       {0}};
-    open_table(s->out, "retained",
-               str("%s that sparse vectors retain (paper section 7): DIM by the gradient rule, "
-                   "renormalised, on prompts that chose nothing; loss in points beside the whole "
-                   "vector, mean of both directions, 95%% interval",
-                   words == &refusal_words ? "Refusal" : "Behaviour")
-                   .s,
-               columns);
+    open_table(s->out, "retained", columns,
+               "%s that sparse vectors retain (paper section 7): DIM by the gradient rule, "
+               "renormalised, on prompts that chose nothing; loss in points beside the whole "
+               "vector, mean of both directions, 95%% interval",
+               words == &refusal_words ? "Refusal" : "Behaviour");
     ROW(s->out, "0", asked[1].n, asked[0].n, (double)whole[1].n_refused / asked[1].n,
         (double)whole[0].n_refused / asked[0].n, NAN, NAN, NAN);
     for (int i = 0; i < n; i++) {
@@ -12290,11 +12265,10 @@ static steer_status agreement_table(experiment *s) {
     static const column columns[] = {{"vectors", WORDS}, {"tau", 1},     {"kept A", 0},
                                      {"kept B", 0},      {"both", 0},    {"IoU", 3},
                                      {"chance", 3},      {"log10 p", 1}, {0}};
-    open_table(s->out, "agreement",
+    open_table(s->out, "agreement", columns,
                "Dimensions that two methods keep (gradient rule): "
                "intersection over union, what chance gives, and, where both keep at least twenty, "
-               "the probability of as many by chance",
-               columns);
+               "the probability of as many by chance");
     for (int a = DIM; a < s->methods; a++)
         for (int b = a + 1; b < s->methods; b++)
             for (int i = 0; i < TAUS; i++)

@@ -749,7 +749,7 @@ static void fuzz_report(const uint8_t *data, size_t n) {
             add_answer(&r, 0, "-s", 1, text, text);
         } else {
             const char *name = tables[take(&in, sizeof tables / sizeof *tables)];
-            open_table(&r, name, text, columns[take(&in, sizeof columns / sizeof *columns)]);
+            open_table(&r, name, columns[take(&in, sizeof columns / sizeof *columns)], "%s", text);
             for (int rows = take(&in, 12); rows; rows--) {
                 double values[8];
                 char *label = take_string(&in, 12), *texts = take_string(&in, 12);

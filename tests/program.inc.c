@@ -652,14 +652,15 @@ static void test_report(void) {
     add_finding(&r, hostile, "holds in part", broken, numbers);
     add_finding(&r, "a claim", "fails", "100% of <it>", numbers + 1);
     add_answer(&r, HARMLESS, "+s, values frozen", 0, hostile, lines);
-    open_table(&r, "words", hostile,
+    open_table(&r, "words",
                (const column[]){{"what <is>", WORDS},
                                 {"n", 0},
                                 {"x", 2},
                                 {"text & such", WORDS},
                                 {"left", 1},
                                 {"code", CODE},
-                                {0}});
+                                {0}},
+               "%s", hostile);
     add_row(&r, hostile, (const double[]){3, NAN}, 2, (const char *[]){broken}, 1);
     add_row(&r, broken, (const double[]){-0.0, INFINITY}, 2, (const char *[]){hostile}, 1);
     add_row(&r, "", (const double[]){1e300, -1e-300, -INFINITY}, 3, (const char *[]){lines}, 1);
