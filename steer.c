@@ -9212,10 +9212,9 @@ typedef struct {
     steer_vector v;                /* DIM's, of the site in use */
     steer_vector *beside;          /* [n_beside] that are added beside it */
     int n_beside;
-    const steer_edit
-        *added;        /* [n_added] what is added where options say how; n_added 0: v alone, */
-    int n_added;       /* in its block at all positions */
-    const char *where; /* it is added then, in words */
+    const steer_edit *added;   /* [n_added] what is added where options say how; */
+    int n_added;               /* 0: v alone, in its block at all positions */
+    const char *where;         /* it is added then, in words */
     const steer_edit *changes; /* [n_changes] what options freeze or remove */
     int n_changes;
 

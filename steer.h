@@ -92,11 +92,10 @@ typedef struct {
     int eot[STEER_MAX_IDS], first[STEER_MAX_IDS]; /* the paper's R: a refusal's first tokens */
     int site_layer, site_pos;                     /* site to report by default; layer 0: none */
     float site_coeff;
-    int system_always; /* the template writes a system turn even when there is no text for it */
-    int drop_thinking; /* and of earlier answers only what stands behind their </think> */
-    int qk_norm,
-        local_rope;       /* queries and keys are normed by head before rope; blocks with a window
-                                have rotations of their own */
+    int system_always;    /* the template writes a system turn even when there is no text for it */
+    int drop_thinking;    /* and of earlier answers only what stands behind their </think> */
+    int qk_norm;          /* queries and keys are normed by head before rope */
+    int local_rope;       /* blocks with a window have rotations of their own */
     uint64_t fingerprint; /* of all bytes of the file */
     uint64_t identity;    /* of the model in files of any type of weights: its shape (but max_seq),
                           tokenizer, norms and biases. Fine-tuning that leaves all of these as they
@@ -358,8 +357,8 @@ void steer_vector_free(steer_vector *v);
 /* ---- Prompts, with and without a behaviour ---- */
 typedef struct { /* tokenised prompts; all arrays [n], owned */
     int n;
-    int **tokens,
-        *lengths;        /* tokens[i]: lengths[i] of the prompt, then responses[i] of a response */
+    int **tokens; /* tokens[i]: lengths[i] of the prompt, then responses[i] of a response */
+    int *lengths;
     char **text, **task; /* task[i] is NULL where a prompt has none, as task may be */
     int *responses;      /* 0: none was given; NULL: to none */
     char **system;       /* as it was given, or NULL, as may be all */
