@@ -883,7 +883,7 @@ static void open_freezing_table(report *r) {
     static const column columns[] = {
         {"", WORDS},     {"harmless +", 2}, {"harmful -", 2},    {"loss", 1},
         {"loss low", 1}, {"loss high", 1},  {"paper's loss", 2}, {0}};
-    open_table(r, "freezing", columns, "");
+    open_table(r, "freezing", columns, "%s", "");
 }
 
 /* However long names, prompts and answers are. */
