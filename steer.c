@@ -10362,12 +10362,15 @@ static uint64_t hash_example(const experiment *s, const method *x, const example
 
 static const double FAITH_TICKS = 0.3; /* of a teacher-forced text; 1: of an answer */
 
-/* Faithfulness of n plans on a vector's steered texts, of the first `most` a side. */
+/* Faithfulness of n plans of an edit each on a vector's steered texts, of the first `most` a side. */
 static steer_status measure_faithfulness(experiment *s, const method *x, const examples *from,
-                                         int most, const steer_plan *plans, int n,
+                                         int most, const steer_edit *edits, int n,
                                          faithfulness *F) {
     int done[2] = {0, 0};
     double each[MAX_CUTS];
+    steer_plan plans[MAX_CUTS];
+    for (int i = 0; i < n; i++)
+        plans[i] = (steer_plan){&edits[i], 1};
     *F = (faithfulness){.most = min_int(most, max_int(from->count[0], from->count[1]))};
     for (int k = 0; k < 2; k++)
         GET(F->each[k], n * F->most);
@@ -10681,7 +10684,6 @@ static void freezing_row(experiment *s, const char *name, const condition x[2], 
 
 static steer_status freezing_table(experiment *s) {
     steer_edit edits[PARTS_FROZEN];
-    steer_plan plans[PARTS_FROZEN];
     condition frozen[2 * (PARTS_FROZEN + IN_PARTS)];
     const condition *plain = s->plain, *steered = s->vectors[DIM].steered;
     for (int i = 0; i < PARTS_FROZEN; i++) {
@@ -10689,7 +10691,6 @@ static steer_status freezing_table(experiment *s) {
             with(add_vector(s, s->v.v, s->v.coeff), frozen_parts[i].kind, frozen_parts[i].what);
         both(s->test, s->n_test, plan, frozen + 2 * i);
         edits[i] = plan.edits[1];
-        plans[i] = (steer_plan){&edits[i], 1};
     }
     for (int i = 0; i < IN_PARTS; i++) {
         edit_list plan = with(add_vector(s, s->v.v, s->v.coeff), STEER_FREEZE, in_parts[i].what);
@@ -10702,7 +10703,7 @@ static steer_status freezing_table(experiment *s) {
                2 * PARTS_FROZEN * answers_and_reads(s, s->test[0].n) +
                    2 * IN_PARTS * min_int(s->n_more, s->test[0].n) + 20 * FAITH_TICKS * texts);
     faithfulness F;
-    TRY(measure_faithfulness(s, &s->vectors[DIM], from, s->n_faith, plans, PARTS_FROZEN, &F));
+    TRY(measure_faithfulness(s, &s->vectors[DIM], from, s->n_faith, edits, PARTS_FROZEN, &F));
     TRY(answer(s, frozen, 2 * PARTS_FROZEN, s->read));
     TRY(answer(s, frozen + 2 * PARTS_FROZEN, 2 * IN_PARTS, 0));
     for (int i = 0; i < PARTS_FROZEN; i++)
@@ -11528,12 +11529,9 @@ static steer_status judge_cuts(experiment *s, const method *x, int judging, int 
                                faithfulness *F) {
     const examples *from = judging ? &x->judging : &x->choosing;
     steer_edit edits[MAX_CUTS];
-    steer_plan plans[MAX_CUTS];
-    for (int i = 0; i < n; i++) {
+    for (int i = 0; i < n; i++)
         edits[i] = (steer_edit){STEER_CUT, .layer = s->t->graph.layer, .cut = cut_at(s, i)};
-        plans[i] = (steer_plan){&edits[i], 1};
-    }
-    TRY(measure_faithfulness(s, x, from, judging ? s->n_judge : s->n_faith, plans, n, F));
+    TRY(measure_faithfulness(s, x, from, judging ? s->n_judge : s->n_faith, edits, n, F));
     return whole_so_far(s);
 }
 
@@ -12069,6 +12067,8 @@ enum {
     SPARSE_VECTORS = SPARSE_ROWS + (SEEDS - 1) * TAUS /* dropout has a vector a seed */
 };
 
+_Static_assert((int)SPARSE_VECTORS <= MAX_CUTS, "measure_faithfulness takes them at once");
+
 /* A method's vector with dimensions set to 0, into to[d]; how many stay, or -1. */
 static int sparsify(const experiment *s, const method *x, double tau, int rule, uint64_t seed,
                     int renormalised, float *to) {
@@ -12122,7 +12122,6 @@ static steer_status sparsity_table(experiment *s, int which) {
     sparse_row rows[SPARSE_ROWS];
     condition conditions[2 * SPARSE_VECTORS];
     steer_edit edits[SPARSE_VECTORS];
-    steer_plan plans[SPARSE_VECTORS];
     faithfulness measured;
     float *v;
     GET(v, SPARSE_VECTORS * d);
@@ -12137,10 +12136,9 @@ static steer_status sparsity_table(experiment *s, int which) {
     for (int i = 0; i < n; i++) {
         edit_list steered = add_vector(s, row_at(v, i, d), 1);
         edits[i] = steered.edits[0];
-        plans[i] = (steer_plan){&edits[i], 1};
         both(s->test, s->n_sparse, steered, &conditions[2 * i]);
     }
-    TRY(measure_faithfulness(s, x, &x->choosing, s->n_faith, plans, n, &measured));
+    TRY(measure_faithfulness(s, x, &x->choosing, s->n_faith, edits, n, &measured));
     if (generate)
         TRY(answer(s, conditions, 2 * n, 0));
     TRY(whole_so_far(s));
