@@ -154,7 +154,7 @@ def times(names):
              "|---|---|---|---|---|---|"]
     for name in names:
         for model in read(name)["models"]:
-            lines.append("| " + " | ".join([f"{model['name']}, {name}", *took(model)]) + " |")
+            lines.append("| " + " | ".join([f"{model['name']} ({name})", *took(model)]) + " |")
     return "\n".join(lines)
 
 
@@ -322,14 +322,13 @@ PAPER = re.compile(r" \(paper: ([^()]*)\)")
 def claims(names):
     """All that the program concludes: a row for each claim and model, the paper's figures in the first."""
     models = [(name, model) for name in names for model in read(name)["models"]]
-    called = [model["name"] for _, model in models]
     lines = ["| finding | the paper | model | verdict | figures, with 95 % intervals |", "|---|---|---|---|---|"]
     for claim in dict.fromkeys(f["claim"] for _, model in models for f in model["findings"]):
         rows = [(name, model["name"], finding(model, claim)) for name, model in models if finding(model, claim)]
         papers = [match[1] for _, _, f in rows if (match := PAPER.search(f["text"]))]
         first = [claim, papers[0] if papers else "-"]
         for name, model, found in rows:
-            label = f"{model}, {name}" if called.count(model) > 1 else model
+            label = model if name == "box" else f"{model} ({name})"
             cells = [*first, label, f"**{found['verdict']}**", PAPER.sub("", found["text"])]
             lines.append("| " + " | ".join(cells) + " |")
             first = ["", ""]
