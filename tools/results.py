@@ -4,18 +4,30 @@
     python tools/results.py write                                  the tables, into both files
     python tools/results.py check                                  are they what would be written?
 
-A report is what `./steer reproduce ... --report` leaves. `keep` drops the answers to harmful prompts, adds
-the prompt files' numbers and checksums, where these and the weights come from and, in words, what other runs
-did of which the report can't tell, and refuses more than 300 KB. In the two files, what stands between
-`<!-- NAME: WHAT... -->` and `<!-- end -->` is written here: WHAT is `made` (how the report was made),
-`concluded` (its findings), `lost` (a sentence of what freezing takes), or names of tables, each for every
-model. `<!-- findings: NAME... -->` is the table of findings, a column for each model;
-`<!-- NAME: columns -->` is one of what tools/paper_sizes.py --report left,
-`<!-- speed: all -->` and `<!-- speed: short -->` of what tools/bench.py left in speed.json. Kept are
+A report is what `./steer reproduce ... --report` leaves. `keep` drops the answers to harmful prompts and the
+folders of its command, adds the prompt files' numbers and checksums, where these and the weights come from and,
+in words, what other runs did of which the report can't tell, and refuses more than 300 KB:
 
     report.json box
-    qwen.json qwen-0.5b --data DIR --origin TEXT --prompts TEXT [--besides TEXT]
+    qwen.json qwen-0.5b --data DIR --origin TEXT --prompts FILE=TEXT... [--besides TEXT]
     french.json french --data weights/french.jsonl weights/english.jsonl weights/french.txt --origin TEXT
+        --prompts =TEXT
+
+FILE is how files' names begin that come from there. In the two files, what stands between marks is written here:
+
+    <!-- NAME: made -->             how the report was made
+    <!-- NAME: TABLE... -->         these tables, each for every model
+    <!-- NAME: concluded -->        what the program concludes
+    <!-- NAME: why -->              what may explain where it is not as in the paper: the base rate, the site and the
+                                    map's others, directions, places, tokens
+    <!-- NAME: lost -->             a sentence of what freezing takes
+    <!-- findings: NAME... -->      findings, a column for each model
+    <!-- claims: NAME... -->        all that is concluded, a row for each claim and model
+    <!-- times: NAME... -->         what the runs took
+    <!-- NAME: columns -->          of what tools/paper_sizes.py --report left
+    <!-- speed: all, short -->      of what tools/bench.py left in speed.json: one of the two
+
+and `<!-- end -->`.
 
 Standard library only.
 """
@@ -45,11 +57,17 @@ def prompt_files(place):
                    "sha256": hashlib.sha256(data).hexdigest()}
 
 
-def keep(path, name, data, **texts):
+def keep(path, name, data, prompts, **texts):
     report = json.loads(pathlib.Path(path).read_text(encoding="utf-8"))
+    report["command"] = re.sub(r"(?<= )/\S*/(?=\S)", "", report["command"])  # places of the machine it ran on
     for model in report["models"]:
         model["answers"] = [a for a in model["answers"] if a["side"] == "harmless"]
     report["prompt files"] = [one for place in data for one in prompt_files(place)]
+    for one in report["prompt files"]:
+        origins = [text for start, text in prompts if one["file"].startswith(start)]
+        if not origins:
+            sys.exit(f"{one['file']}: --prompts says nothing of where it comes from")
+        one["origin"] = origins[-1]
     report.update({key: text for key, text in texts.items() if text})
     text = json.dumps(report, ensure_ascii=False, separators=(",", ":"))
     text = text.replace('],[', '],\n[').replace('},{', '},\n{') + "\n"  # lines that a diff can show
@@ -116,36 +134,45 @@ def fenced(blocks):
 
 
 def duration(seconds):
-    return f"{seconds:.0f} s" if seconds < 600 else f"{seconds / 3600:.1f} hours"
+    return f"{seconds:.0f} s" if seconds < 600 else f"{seconds / 60:.0f} minutes"
 
 
 def took(model):
     """What all runs took that filled the model's store, and what of it is not known."""
-    spent = model.get("spent")
-    if not spent:
-        return ""
-    runs = "one run" if spent["runs"] == 1 else f"{spent['runs']} runs"
-    text = (f" In {runs}: {duration(spent['seconds'])} by the clock, {duration(spent['processor seconds'])} of"
-            f" processors, at most {spent['memory'] / 1e9:.2f} GB resident")
-    if spent["runs"] == 1 and spent["recalled"]:
-        text += f", beside {spent['recalled']} answers and scores of a store that does not tell what they took"
-    return text + "."
+    if "spent" not in model:
+        return ["-"] * 5
+    spent = model["spent"]
+    unknown = f"{spent['recalled']} answers and scores of a store" if spent["recalled"] else "nothing"
+    if spent["runs"] > 1:  # the earlier runs' may be among those
+        unknown = "can't be told"
+    return [str(spent["runs"]), duration(spent["seconds"]), duration(spent["processor seconds"]),
+            f"{spent['memory'] / 1e9:.2f} GB", unknown]
+
+
+def times(names):
+    lines = ["| model | runs | by the clock | of processors | most memory, the file's pages too | not counted |",
+             "|---|---|---|---|---|---|"]
+    for name in names:
+        for model in read(name)["models"]:
+            lines.append("| " + " | ".join([f"{model['name']} ({name})", *took(model)]) + " |")
+    return "\n".join(lines)
 
 
 def made(report):
     """How a report was made: a line for each fact."""
     lines = [f"    {report['command']}", ""]
-    seconds = report.get("seconds")
     lines.append(f"Printed by {report['program']} on {report['date'][:10]}"
-                 + (f" in {seconds:.0f} seconds." if seconds else "."))
+                 + (f", by a run of {duration(report['seconds'])}." if report.get("seconds") else "."))
     for model in report["models"]:
         counts = "; ".join(f"{name} {' + '.join(map(str, n.values()))}" for name, n in model["prompts"].items())
-        lines.append(f"{model['name']}: fingerprint {model['fingerprint']}; prompts {counts}.{took(model)}")
+        lines.append(f"{model['name']}: fingerprint {model['fingerprint']}; prompts {counts}.")
+        if "spent" in model:
+            lines[-1] += " Runs: {}; {} by the clock, {} of processors, at most {} resident; not counted: {}.".format(
+                *took(model))
     lines += [report["besides"]] if "besides" in report else []
     lines += [f"Weights: {report['origin of the weights']}."]
-    lines += [f"Prompts: {report['origin of the prompts']}."] if "origin of the prompts" in report else []
-    lines += ["", "| prompts | number | SHA-256 |", "|---|---|---|"]
-    lines += [f"| {f['file']} | {f['prompts']} | {f['sha256']} |" for f in report["prompt files"]]
+    lines += ["", "| prompts | origin | number | SHA-256 |", "|---|---|---|---|"]
+    lines += [f"| {f['file']} | {f['origin']} | {f['prompts']} | {f['sha256']} |" for f in report["prompt files"]]
     return "\n".join(lines)
 
 
@@ -181,7 +208,8 @@ def finding(model, claim):
 
 def verdict(model, claim):
     found = finding(model, claim)
-    return f", **{found['verdict'].replace('holds in part', 'in part')}**" if found else ""
+    short = {"holds in part": "in part", "can't be told": "open"}
+    return short.get(found["verdict"], found["verdict"]) if found else "-"
 
 
 def interval(value, low, high, decimals):
@@ -194,8 +222,8 @@ def sentence(report):
     for model in report["models"]:
         at_most, *frozen = [lost(row)(model) for row in ("unsteered", "patterns frozen (QK)", "values frozen (OV)",
                                                          "MLP outputs frozen")]
-        yield ("Of {} points frozen patterns lose {}, values {}, MLP outputs {}."
-               .format(at_most, *frozen))
+        yield ("Of {} points frozen patterns lose {}, values {}, MLP outputs {}. That it acts through values: {}."
+               .format(at_most, *frozen, verdict(model, "Steering acts through values")))
 
 
 def lost(row):
@@ -219,12 +247,19 @@ def number(claim, which, decimals):
     """The least of a finding's numbers with this in their names, with its interval."""
     def text(model):
         found = finding(model, claim)
-        numbers = [n for n in found["numbers"] if which in n["name"]] if found else []
+        numbers = [n for n in found["numbers"] if which in n["name"] and n["value"] is not None] if found else []
         if not numbers:
             return "-"
         least = min(numbers, key=lambda n: n["value"])
         return interval(least["value"], least["low"], least["high"], decimals)
     return text
+
+
+def overlap(model):
+    """Of the two methods whose circuits share fewest edges."""
+    rows = rows_of(model, "overlaps").values()
+    least = min(rows, key=lambda row: row["overlap"], default=None)
+    return interval(least["overlap"], least["low"], least["high"], 2) if least else "-"
 
 
 def zeroed(model):
@@ -246,8 +281,8 @@ def prompts(model):
 
 FINDINGS = [  # a row's name, its figure, the claim whose verdict stands behind it
     ("test prompts; answers that judge circuits", prompts, None),
-    ("at most, what steering did: points of refusal", lost("unsteered"), None),
-    ("three random vectors of the same norm move, on average", random_vectors, None),
+    ("steering moves, points of refusal (89.75)", lost("unsteered"), None),
+    ("random vectors of its norm move", random_vectors, "It is the direction"),
     ("patterns frozen lose (8.75)", lost("patterns frozen (QK)"), "Steering hardly acts through"),
     ("values frozen lose (71.75)", lost("values frozen (OV)"), "Steering acts through values"),
     ("direct image removed from values (54.75)", lost("SVV removed"), "The vector's direct image"),
@@ -257,6 +292,7 @@ FINDINGS = [  # a row's name, its figure, the claim whose verdict stands behind 
     ("random circuits of twice that size keep (under 0.1)", number("Random circuits", "DIM", 2), "Random circuits"),
     ("a circuit under another vector keeps (most)", number("Different methods' vectors", "under", 2),
      "Different methods' vectors"),
+    ("... and shares of its edges (about 0.9)", overlap, None),
     ("entries zeroed with refusal kept (90 to 99 %)", zeroed, "Most of the vector can be zeroed"),
     ("methods keep the same dimensions (p < 0.05)", same_dimensions, "Methods keep the same dimensions"),
 ]
@@ -273,9 +309,107 @@ def findings(names):
         cells = []
         for model in models:
             text = figure(model)
-            cells.append(text + (verdict(model, claim) if claim and text != "-" else ""))
+            cells.append(f"{text}, {verdict(model, claim)}" if claim and text != "-" else text)
         lines.append(f"| {row} | " + " | ".join(cells) + " |")
     return "\n".join(lines)
+
+
+# ---------------------------------------------------------------- what the paper found, and why not here
+
+PAPER = re.compile(r" \(paper: ([^()]*)\)")
+
+
+def claims(names):
+    """All that the program concludes: a row for each claim and model, the paper's figures in the first."""
+    models = [(name, model) for name in names for model in read(name)["models"]]
+    lines = ["| finding | the paper | model | verdict | figures, with 95 % intervals |", "|---|---|---|---|---|"]
+    for claim in dict.fromkeys(f["claim"] for _, model in models for f in model["findings"]):
+        rows = [(name, model["name"], finding(model, claim)) for name, model in models if finding(model, claim)]
+        papers = [match[1] for _, _, f in rows if (match := PAPER.search(f["text"]))]
+        first = [claim, papers[0] if papers else "-"]
+        for name, model, found in rows:
+            label = model if name == "box" else f"{model} ({name})"
+            cells = [*first, label, f"**{found['verdict']}**", PAPER.sub("", found["text"])]
+            lines.append("| " + " | ".join(cells) + " |")
+            first = ["", ""]
+    return "\n".join(lines)
+
+
+def of(row, value, low, high, decimals):
+    return interval(row[value], row[low], row[high], decimals)
+
+
+def directions_of(rows, name):
+    """The rows `NAME, harmless +` and `NAME, harmful -`, or what else the sides are called."""
+    return {label.split(", ")[1]: row for label, row in rows.items() if re.fullmatch(name + ", .* [+-]", label)}
+
+
+def base_rate(tables):
+    (side, plain), (other, without) = [(label.split()[0], row) for label, row in tables["steering"].items()
+                                       if label.endswith(" unsteered")]
+    shown = "refused" if "refused" in plain else "shown"
+    most = 50 * (plain[shown] + 1 - without[shown])
+    moved = of(tables["freezing"]["unsteered"], "loss", "loss low", "loss high", 1)
+    return (f"Base rate: unsteered answers show the behaviour in {of(plain, shown, 'low', 'high', 2)} ({side}) and in "
+            f"{of(without, shown, 'low', 'high', 2)} ({other}), so steering can move at most {most:.1f} points; it "
+            f"moves {moved}.")
+
+
+def by_direction(tables):
+    qk, ov = [tables["directions"][row] for row in ("patterns frozen (QK)", "values frozen (OV)")]
+    sides = [(column, f"{column[-1]} low", f"{column[-1]} high", 1) for column in qk if column[-2:] in (" +", " -")]
+    return "By direction: " + "; ".join(f"{side[0]} loses {of(qk, *side)} points with patterns frozen, {of(ov, *side)} "
+                                        "with values" for side in sides) + "."
+
+
+def by_place(tables):
+    rows = [(label, row) for label, row in tables["directions"].items() if " frozen in the " in label]
+    return (f"By place, the share that {rows[0][1]['n']:.0f} prompts a side lose: "
+            + ", ".join(f"{label} {of(row, 'share', 'share low', 'share high', 2)}" for label, row in rows) + ".")
+
+
+def teacher_forced(tables):
+    rows = {"all": tables["places"]["patterns frozen (QK)"], **directions_of(tables["places"], "QK")}
+    places = [("everywhere", "low", "high", 2)]
+    places += [(f"in the {place}", f"{place} low", f"{place} high", 2) for place in ("prompt", "answer")]
+    said = [f"{label} " + ", ".join(f"{of(row, *place)} {place[0]}" for place in places) for label, row in rows.items()]
+    return f"Teacher-forced faithfulness with patterns frozen: {'; '.join(said)}."
+
+
+def by_token(tables):
+    """Of places that say less than a twentieth of what steering does nothing is kept that means anything."""
+    said, effect = [], directions_of(tables["tokens"], "effect")
+    for label, row in directions_of(tables["tokens"], "QK").items():
+        shares = {column: effect[label][column] or 0 for column in row if column != "what is frozen"}
+        kept = {column: f" ({row[column]:.2f})" if share >= 0.05 else "" for column, share in shares.items()}
+        said.append(f"{label}: " + ", ".join(f"{column} {shares[column]:.2f}{kept[column]}" for column in shares))
+    return f"Share of the effect by tokens of the answer (what patterns frozen keep of it): {'; '.join(said)}."
+
+
+def other_sites(tables):
+    said = [f"The map has {len(tables['map'])} sites that steer"]
+    for part, name in ("QK", "Patterns"), ("OV", "Values"):
+        sites = []
+        for site, row in tables["map"].items():
+            if (row[f"{part} low"] or 0) > 0:
+                points = of(row, f"{part} loss", f"{part} low", f"{part} high", 1)
+                place = site.replace(",", ", position")
+                sites.append(f"block {place}, {points} points ({row[f'{part} +']:.0f} with +s, "
+                             f"{row[f'{part} -']:.0f} with -s)")
+        said.append(f"{name} frozen surely lose something at {len(sites)}" + ": " * bool(sites) + "; ".join(sites))
+    return ". ".join(said) + "."
+
+
+def why(report):
+    """For each model numbers that may explain why it disagrees with the paper, a sentence of each table."""
+    for model in report["models"]:
+        tables = {table["name"]: rows_of(model, table["name"]) for table in model["tables"]}
+        notes = [note for note in model["notes"] if re.match("reported: |the reported site, |the rule picks ", note)]
+        sentences = ["Site: " + "; ".join(notes) + "."] if notes else []
+        sentences += [sentence(tables) for sentence, table in
+                     ((base_rate, "steering"), (by_direction, "directions"), (by_place, "directions"),
+                      (teacher_forced, "places"), (by_token, "tokens"), (other_sites, "map")) if tables.get(table)]
+        yield "\n".join([f"{model['name']}:", ""] + [f"- {sentence}" for sentence in sentences])
 
 
 # ---------------------------------------------------------------- speed
@@ -335,6 +469,8 @@ def written(text):
         what = what.split()
         if name == "findings":
             body = findings(what)
+        elif name in ("claims", "times"):
+            body = {"claims": claims, "times": times}[name](what)
         elif name == "speed":
             body = speed(what)
         elif what == ["made"]:
@@ -343,6 +479,8 @@ def written(text):
             body = columns(read(name))
         elif what == ["lost"]:
             body = "\n".join(sentence(read(name)))
+        elif what == ["why"]:
+            body = "\n\n".join(why(read(name)))
         elif what == ["concluded"]:
             body = fenced(concluded(read(name)))
         else:
@@ -363,15 +501,15 @@ def main():
     one.add_argument("--data", nargs="+", default=[str(TOP / "weights")], metavar="PLACE",
                      help="the folder of the prompts (weights), or the files of another behaviour")
     one.add_argument("--origin", default="tools/train.py, see weights/README.md", help="where the weights come from")
-    one.add_argument("--prompts", help="where the prompts come from")
+    one.add_argument("--prompts", nargs="+", default=["=tools/corpus.py"], metavar="FILE=TEXT",
+                     help="where files come from whose names begin with FILE")
     one.add_argument("--besides", help="a sentence on runs of which the report can't tell")
     commands.add_parser("write")
     commands.add_parser("check")
     arguments = parser.parse_args()
     if arguments.command == "keep":
-        keep(arguments.report, arguments.name, arguments.data,
-             **{"origin of the weights": arguments.origin, "origin of the prompts": arguments.prompts,
-                "besides": arguments.besides})
+        keep(arguments.report, arguments.name, arguments.data, [one.split("=", 1) for one in arguments.prompts],
+             **{"origin of the weights": arguments.origin, "besides": arguments.besides})
         return
     wrong = 0
     for path in FILES:
