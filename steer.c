@@ -3645,14 +3645,16 @@ steer_status steer_generate(steer_context *c, steer_job *jobs, int n, int (*tick
  * and nothing else: what follows makes it fast, and a first reader may stop here.
  *
  * Forward, each output is a `dot`: the same sums in the same order, whatever is computed beside it.
- * A tile holds the sums of MR rows of x and NR rows of W in registers. Rows of W are used as they
- * lie, or, if they are no floats or many rows of x want them, unpacked KC at a time.
+ * A tile holds the sums of MR rows of x and NR rows of W in registers. One row of x, as when a token
+ * is generated, meets each weight once: where registers are wide, W is widened in them. Otherwise
+ * rows of W are used as they lie, or, if they are no floats or many rows of x want them, unpacked
+ * KC at a time.
  * Backward, y[r][j] = sum_c x[r][c] W[c][j], the lanes of a register are neighbouring columns, and
  * each sum takes the rows of W in turn, KB at a time. */
 
 /* Columns of a forward, rows of a backward block of W; rows of x at a time, forward, and in a
  * backward tile. */
-enum { KC = 768, KB = 256, ROWS = 104, BR = 6 };
+enum { KC = 768, KB = 256, ROWS = 104, BR = 6, GROUP = 32 /* of q8's weights */ };
 
 enum { PANEL = KC + SUMS }; /* not KC: rows a power of two apart share their places in the cache */
 
@@ -3675,12 +3677,43 @@ typedef int32_t four_ints __attribute__((vector_size(16)));
 
 #define EACH(i, n) UNROLL for (int i = 0; i < (n); i++) /* n a constant: the loop unrolled */
 
+typedef int32_t ints __attribute__((vector_size(LANES * 4)));
+
+/* One instruction each, which gcc does not find by itself. */
+INLINE ints ints_of_bytes(const int8_t *from) {
+#ifdef __AVX512F__
+    return (ints)_mm512_cvtepi8_epi32(_mm_loadu_si128((const void *)from));
+#elif defined(__AVX2__) && defined(__FMA__)
+    return (ints)_mm256_cvtepi8_epi32(_mm_loadl_epi64((const void *)from));
+#else
+    typedef int8_t bytes __attribute__((vector_size(LANES), aligned(1), may_alias));
+    typedef int16_t wider __attribute__((vector_size(LANES * 2)));
+    return __builtin_convertvector(__builtin_convertvector(*(const bytes *)from, wider), ints);
+#endif
+}
+
+INLINE ints ints_of_shorts(const uint16_t *from) {
+#ifdef __AVX512F__
+    return (ints)_mm512_cvtepu16_epi32(_mm256_loadu_si256((const void *)from));
+#elif defined(__AVX2__) && defined(__FMA__)
+    return (ints)_mm256_cvtepu16_epi32(_mm_loadu_si128((const void *)from));
+#else
+    typedef uint16_t shorts __attribute__((vector_size(LANES * 2), aligned(2), may_alias));
+    return __builtin_convertvector(*(const shorts *)from, ints);
+#endif
+}
+
+/* A register of weights of a type, from number `at` on; q8 without its scale. */
+INLINE vec widened(const void *data, dtype type, size_t at) {
+    if (type == F32)
+        return *(const vec *)((const float *)data + at);
+    if (type == BF16)
+        return (vec)(ints_of_shorts((const uint16_t *)data + at) << 16);
+    return __builtin_convertvector(ints_of_bytes((const int8_t *)data + at), vec);
+}
+
 /* to[i] = W[row][col + i], i < n */
 static WIDE void unpack(float *to, const weight *w, size_t row, size_t col, int n) {
-    typedef int8_t bytes __attribute__((vector_size(LANES), aligned(1), may_alias));
-    typedef int16_t shorts __attribute__((vector_size(LANES * 2)));
-    typedef int32_t ints __attribute__((vector_size(LANES * 4)));
-
     size_t at = row * w->cols + col;
     if (w->type == F32) {
         copy_floats(to, (const float *)w->data + at, n);
@@ -3694,25 +3727,28 @@ static WIDE void unpack(float *to, const weight *w, size_t row, size_t col, int 
         return;
     }
     for (int i = 0; i < n;) { /* to the end of a group */
-        const int8_t *from = (const int8_t *)w->data + at + i;
-        float scale = w->scale[(at + i) / 32];
-        int end = min_int(n, i + 32 - (int)((at + i) % 32));
-        for (; i + LANES <= end; i += LANES, from += LANES) {
-            shorts wider = __builtin_convertvector(*(const bytes *)from, shorts);
-            ints widest = __builtin_convertvector(wider, ints);
-            *(vec *)(to + i) = __builtin_convertvector(widest, vec) * scale;
-        }
-        for (; i < end; i++, from++)
-            to[i] = *from * scale;
+        const int8_t *from = (const int8_t *)w->data;
+        float scale = w->scale[(at + i) / GROUP];
+        int end = min_int(n, i + GROUP - (int)((at + i) % GROUP));
+        for (; i + LANES <= end; i += LANES)
+            *(vec *)(to + i) = widened(from, Q8, at + i) * scale;
+        for (; i < end; i++)
+            to[i] = from[at + i] * scale;
     }
 }
 
-/* W[row][col + i], i < n, will be wanted soon; where there is no such row, nothing happens. */
-static void fetch(const weight *w, size_t row, size_t col, int n) {
+/* n weights of a type, from number `at` on, will be wanted soon; where there are none, nothing
+ * happens. */
+INLINE void fetch(const void *data, dtype type, size_t at, int n) {
     static const size_t sizes[] = {[F32] = 4, [BF16] = 2, [Q8] = 1};
-    uintptr_t from = (uintptr_t)w->data + (row * w->cols + col) * sizes[w->type];
-    for (size_t i = 0; i < n * sizes[w->type]; i += 64)
+    uintptr_t from = (uintptr_t)data + at * sizes[type];
+    for (size_t i = 0; i < n * sizes[type]; i += 64)
         __builtin_prefetch((const void *)(from + i));
+}
+
+/* The same of W[row][col + i], i < n */
+static void fetch_row(const weight *w, size_t row, size_t col, int n) {
+    fetch(w->data, w->type, row * w->cols + col, n);
 }
 
 /* sums[i][j][l] = sum_c x[i][c] w[j][c], c = l, l + SUMS, ... < k, added to what is there unless it
@@ -3769,6 +3805,37 @@ static WIDE void add_products(float *sums, const float *x, size_t xs, int rows, 
     }
 }
 
+/* The sums of one row of x and NR rows of W, the first from W's number `at` on, widened in registers
+ * a group at a time, while the next NR rows come from memory; `at`, W's columns and k are multiples
+ * of GROUP. */
+INLINE void dot_row(float *sums, const float *x, const weight *w, dtype type, size_t at, int k) {
+    vec sum[NR][PARTS] = {{{0}}};
+    for (int c = 0; c < k; c += GROUP)
+        EACH (j, NR) {
+            size_t from = at + (size_t)j * w->cols + c;
+            float scale = type == Q8 ? w->scale[from / GROUP] : 1;
+            fetch(w->data, type, from + (size_t)NR * w->cols, GROUP);
+            EACH (v, GROUP / LANES) {
+                vec wv = widened(w->data, type, from + v * LANES);
+                vec xv = ((const vec *)(x + c))[v];
+                if (type == Q8)
+                    wv *= scale;
+                sum[j][v % PARTS] = multiply_add(xv, wv, sum[j][v % PARTS]);
+            }
+        }
+    EACH (j, NR)
+        EACH (v, PARTS)
+            ((vec *)(sums + j * SUMS))[v] = sum[j][v];
+}
+
+static WIDE void sum_row(float *sums, const float *x, const weight *w, size_t at, int k) {
+    switch (w->type) { /* constants, so that no weight asks for its type */
+    case F32: dot_row(sums, x, w, F32, at, k); break;
+    case BF16: dot_row(sums, x, w, BF16, at, k); break;
+    default: dot_row(sums, x, w, Q8, at, k);
+    }
+}
+
 /* to[i] = s[i] by halves (section 2), i < 4, by the same additions */
 INLINE void end_four(float *to, const float *sums) {
     four s[4], p[2]; /* 4 parts of each sum, 2 of two */
@@ -3784,14 +3851,14 @@ INLINE void end_four(float *to, const float *sums) {
 
 /* y[i][j] = sums[i][j] by halves, j < n */
 static WIDE void end_sums(float *y, size_t ys, const float *sums, int rows, int n) {
-    enum { GROUP = 4 }; /* rows, so many that their sums end by fours */
+    enum { FOUR = 4 }; /* rows, so many that their sums end by fours */
 
-    float ended[GROUP * NR];
+    float ended[FOUR * NR];
     int i = 0;
-    for (; i + GROUP <= rows && n == NR; i += GROUP, sums += GROUP * NR * SUMS) {
+    for (; i + FOUR <= rows && n == NR; i += FOUR, sums += FOUR * NR * SUMS) {
         EACH (s, NR)
             end_four(ended + 4 * s, sums + 4 * s * SUMS);
-        EACH (r, GROUP)
+        EACH (r, FOUR)
             copy_floats(y + (i + r) * ys, ended + r * NR, NR);
     }
     for (; i < rows; i++, sums += NR * SUMS)
@@ -3864,6 +3931,13 @@ static void forward_outputs(float *y, int ys, const float *x, int xs, const weig
     const float *rows_of_w = unpacked; /* [NR][kc] */
     size_t apart = PANEL;
     int as_it_lies = w->type == F32 && rows <= MR && nj == NR;
+    int in_groups = w->cols % GROUP == 0 && p.col % GROUP == 0 && p.cols % GROUP == 0;
+    /* Where registers are narrow, to widen takes several instructions: better once, into memory. */
+    if (rows == 1 && nj == NR && in_groups && LANES > 4) {
+        sum_row(sums, x, w, (p.row + j) * (size_t)w->cols + p.col, p.cols);
+        end_sums(y + j, ys, sums, 1, NR);
+        return;
+    }
     for (int c = 0; c < p.cols; c += KC) {
         int kc = min_int(KC, p.cols - c);
         if (as_it_lies) {
@@ -3872,7 +3946,7 @@ static void forward_outputs(float *y, int ys, const float *x, int xs, const weig
         } else
             for (int i = 0; i < nj; i++) {
                 unpack(unpacked + i * PANEL, w, p.row + j + i, p.col + c, kc);
-                fetch(w, p.row + j + NR + i, p.col + c, kc); /* the next outputs' */
+                fetch_row(w, p.row + j + NR + i, p.col + c, kc); /* the next outputs' */
             }
         add_products(sums, x + c, xs, rows, rows_of_w, apart, kc, c == 0);
     }
@@ -3892,9 +3966,9 @@ static void back_share(float *y, int ys, const float *x, int xs, const weight *w
                 c + KB + i; /* a row of the next block or, behind the last, of the next share */
             unpack(panel + i * PW, w, p.row + c + i, p.col + j, n);
             if (next < p.rows)
-                fetch(w, p.row + next, p.col + j, PW);
+                fetch_row(w, p.row + next, p.col + j, PW);
             else
-                fetch(w, p.row + i, p.col + j + PW, PW);
+                fetch_row(w, p.row + i, p.col + j + PW, PW);
         }
         if (n == PW) {
             times(y + j, ys, x + c, xs, rows, panel, PW, kc, PW, add || c);
