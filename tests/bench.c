@@ -1,8 +1,10 @@
 /* What tools/bench.py (`make bench`) times of steer.c, in a process of its own:
  *     bench linear    linear layers on a few shapes: a line each of columns, rows of W, rows of x,
  *                     GFLOP/s; first of all the machine's peak of multiply-adds
+ *     bench memory    GB/s at which the threads read from memory
  *     bench MODEL     for each line "prefill N" or "generate N" of standard input the seconds that N
- *                     tokens at once, or one after another, take, and the processors' seconds */
+ *                     tokens at once, or one after another, take, the processors' seconds, and the
+ *                     bytes of the weights that a run reads */
 #define main steer_main /* the program's own */
 #include "../steer.c"
 #undef main
@@ -70,6 +72,46 @@ static int time_layers(void) {
     return 0;
 }
 
+/* ---- Memory: each thread reads its part of a block that no cache holds; the best turn counts. */
+static WIDE float sum_of(const float *x, size_t n) {
+    vec sum[CHAINS] = {{0}};
+    for (size_t i = 0; i < n; i += CHAINS * LANES)
+        UNROLL for (int j = 0; j < CHAINS; j++) {
+            __builtin_prefetch(x + i + (8 * CHAINS + j) * LANES);
+            sum[j] += *(const vec *)(x + i + j * LANES);
+        }
+    for (int j = 1; j < CHAINS; j++)
+        sum[0] += sum[j];
+    return sum[0][0];
+}
+
+static int time_memory(void) {
+    enum { TURNS = 8, PART = CHAINS * LANES << 19 }; /* floats of a thread */
+
+    int threads = thread_count();
+    float *x = zeros((size_t)threads * PART + 16 * CHAINS * LANES, sizeof *x);
+    double best = 0, sum = 0;
+    if (!x)
+        return 1;
+    for (size_t i = 0; i < (size_t)threads * PART; i++)
+        x[i] = 1;
+    for (int turn = 0; turn < TURNS; turn++) {
+        double started = seconds();
+        BY_THREADS(threads)
+        for (int t = 0; t < threads; t++) {
+            float got = sum_of(x + (size_t)t * PART, PART);
+#ifdef _OPENMP
+#pragma omp atomic
+#endif
+            sum += got;
+        }
+        best = fmax(best, (double)threads * PART * sizeof *x / (seconds() - started) / 1e9);
+    }
+    printf("%.2f\n", sum > 0 ? best : 0);
+    free(x);
+    return 0;
+}
+
 /* ---- A model. */
 
 enum {
@@ -84,6 +126,23 @@ static int run_rows(steer_context *c, int from, int n, steer_error *e) {
         rows[i] =
             (steer_row){.pos = from + i, .token = 1000 + 7 * (from + i), .logits = i == n - 1};
     return steer_run(c, rows, n, NULL, e);
+}
+
+static double bytes_of(const weight *w) {
+    static const double sizes[] = {[F32] = 4, [BF16] = 2, [Q8] = 1 + 4.0 / GROUP};
+    return sizes[w->type] * w->rows * w->cols;
+}
+
+/* Bytes of the linear layers, which a run of one row reads once. */
+static double weights_read(const steer_model *m) {
+    double bytes = bytes_of(&m->unembed);
+    for (int b = 0; b < m->config.layers; b++) {
+        const block *at = &m->blocks[b];
+        const weight *all[] = {&at->q, &at->k, &at->v, &at->o, &at->gate, &at->up, &at->down};
+        for (size_t i = 0; i < sizeof all / sizeof *all; i++)
+            bytes += bytes_of(all[i]);
+    }
+    return bytes;
 }
 
 static int time_model(const char *path) {
@@ -104,7 +163,8 @@ static int time_model(const char *path) {
             bad = run_rows(c, BEGINNING + i, 1, &e);
         if (!generate && !bad)
             bad = run_rows(c, 0, n, &e);
-        printf("%.6f %.6f\n", seconds() - started, (double)(clock() - used) / CLOCKS_PER_SEC);
+        printf("%.6f %.6f %.0f\n", seconds() - started, (double)(clock() - used) / CLOCKS_PER_SEC,
+               weights_read(m));
         fflush(stdout);
     }
     if (bad)
@@ -119,6 +179,8 @@ int main(int argc, char **argv) {
         return 2;
     if (!strcmp(argv[1], "linear"))
         return time_layers();
+    if (!strcmp(argv[1], "memory"))
+        return time_memory();
 #ifdef _OPENMP
     start_anew(argv, thread_count()); /* as the program does: threads that wait and sleep */
 #endif

@@ -2,9 +2,10 @@
 
     python3 tools/bench.py [--rounds 5] [--threads 2] [--llama PYTHON] [--only WORD...]
 
-Rows: linear layers against the machine's peak of multiply-adds (PyTorch's beside them), prefill and
-generation (llama.cpp), edge scores, steps of NTP and PO training, answers (PyTorch), on the models that are
-there: `make smollm2 qwen`. Each round runs steer.c and the peer one after the other; printed are medians and
+Rows: linear layers against the machine's peak of multiply-adds (PyTorch's beside them), generation against the
+speed at which the same threads read memory, prefill and generation (llama.cpp), edge scores, steps of NTP and PO
+training, answers (PyTorch), on the models that are there: `make smollm2 qwen`; of a larger one (`make qwen-1.5b`)
+generation alone. Each round runs steer.c and the peer one after the other; printed are medians and
 ranges over the rounds, and the median of the rounds' ratios. What is not installed is named.
 
 PyTorch wants the first two groups of tools/requirements.txt, llama.cpp the first and the package
@@ -29,6 +30,7 @@ BUILD, WEIGHTS = ROOT / "build", ROOT / "weights"
 MODELS = {"SmolLM2-135M": ("smollm2-135m", "smollm2"), "Qwen2.5-Coder-0.5B": ("qwen2.5-coder-0.5b", "qwen")}
 # steer.c's format and llama.cpp's
 FORMATS = {"bf16": "F16", "q8": "Q8_0"}
+LARGER = {"Qwen2.5-Coder-1.5B": "qwen2.5-coder-1.5b"}
 PROMPT, GENERATED = 200, 32
 
 
@@ -88,6 +90,7 @@ def middle(values):
 class Bench:
     def __init__(self, args):
         self.args, self.rows, self.layers, self.missing = args, [], [], []
+        self.memory = []
         self.began = time.monotonic()
 
     def say(self, text):
@@ -145,6 +148,24 @@ class Bench:
             self.layers.append(row)
             self.say("  {} -> {}, {} rows: ".format(*shape) + f"steer.c (bf16) {span(row['steer'], 0)}"
                      + (f", PyTorch (f32) {span(row['peer'], 0)}" if torch else ""))
+
+    def reading(self, models):
+        """Bytes of weights a second while tokens are made one at a time, and how fast memory is read."""
+        for name, path in models.items():
+            server, memory, weights = Server(ROOT / "tests" / "bench", path), [], []
+            server.ask("generate", 8)
+            for _ in range(self.args.rounds):
+                memory.append(float(subprocess.run([ROOT / "tests" / "bench", "memory"], stdout=subprocess.PIPE,
+                                                   text=True, check=True).stdout))
+                seconds, _, size = server.ask("generate", GENERATED)
+                weights.append(GENERATED * size / seconds / 1e9)
+            server.end()
+            share = [100 * w / m for w, m in zip(weights, memory)]
+            row = {"model": name, **{what: [middle(x), min(x), max(x)] for what, x in
+                                     (("weights", weights), ("memory", memory), ("share", share))}}
+            self.memory.append(row)
+            self.say(f"{name}: one token at a time reads {span(row['weights'], 1)} GB/s of weights, of memory's "
+                     f"{span(row['memory'], 1)}: {span(row['share'], 0)} %")
 
     def tokens(self, name, file, export):
         llama = self.args.llama
@@ -233,6 +254,11 @@ class Bench:
         for name, (file, export) in have.items():
             if self.wanted("tokens"):
                 self.tokens(name, file, export)
+        if self.wanted("memory"):
+            paths = {f"{name} bf16": WEIGHTS / f"{file}.bin" for name, (file, _) in have.items()}
+            paths |= {f"{name} q8": BUILD / f"bench-{file}-q8.bin" for name, (file, _) in have.items()}
+            paths |= {f"{name} bf16": WEIGHTS / f"{file}.bin" for name, file in LARGER.items()}
+            self.reading({name: path for name, path in paths.items() if path.exists()})
         for name, layer in ("SmolLM2-135M", 10), ("Qwen2.5-Coder-0.5B", 14):
             if name not in have:
                 continue
@@ -280,7 +306,7 @@ def main():
     ap.add_argument("--rounds", type=int, default=5)
     ap.add_argument("--threads", type=int, default=min(2, os.cpu_count() or 1))
     ap.add_argument("--llama", default=os.environ.get("LLAMA_PYTHON"), help="a Python that has llama-cpp-python")
-    ap.add_argument("--only", nargs="+", metavar="WORD", help="of linear, tokens, scores, training, answers")
+    ap.add_argument("--only", nargs="+", metavar="WORD", help="of linear, tokens, memory, scores, training, answers")
     args = ap.parse_args()
     if not args.llama and subprocess.run([sys.executable, "-c", "import llama_cpp"], cwd="/", capture_output=True,
                                          ).returncode == 0:
@@ -294,7 +320,7 @@ def main():
     commit = subprocess.run(["git", "describe", "--always", "--dirty"], cwd=ROOT, capture_output=True, text=True)
     report = {"program": commit.stdout.strip(), "date": time.strftime("%Y-%m-%d"), "processor": processor(),
               "threads": args.threads, "rounds": args.rounds, "missing": bench.missing,
-              "layers": bench.layers, "rows": bench.rows}
+              "layers": bench.layers, "memory": bench.memory, "rows": bench.rows}
     if args.rounds >= 5 and not args.only:
         path = WEIGHTS / "reports" / "speed.json"
         path.write_text(json.dumps(report, indent=1) + "\n")

@@ -453,6 +453,11 @@ def speed(what):
     lines += [f"| {k} to {n}, {rows} | {spread(row['steer'], 0)} | "
               + (spread(row["peer"], 0) if row["peer"] else "-") + " |"
               for row in report["layers"] for k, n, rows in [row["shape"]]]
+    if report.get("memory"):
+        lines += ["", "| tokens one at a time | weights read, GB/s | memory read alone, GB/s | share, % |",
+                  "|---|---|---|---|"]
+        lines += [f"| {row['model']} | {spread(row['weights'], 1)} | {spread(row['memory'], 1)} | "
+                  f"{spread(row['share'], 0)} |" for row in report["memory"]]
     lines += [""] + [f"- {row['work']}: {row['apart']}." for row in report["rows"] if "apart" in row]
     return "\n".join(lines)
 
