@@ -6616,6 +6616,7 @@ steer_status steer_attribute(tracer *t, const example *x, const float *s, int me
     int source = !x->steered_text, n = x->n, d = config->d;
     if (steps < 1 || outside(metric, STEER_LOGIT, STEER_KL))
         return fail(e, STEER_EARG, "%d steps, metric %d: at least 1; 0 to 2", steps, metric);
+    TRY(run_ends(t, x, s, e));
     scores->positions = 0;
     scores->total = scores->estimate = 0;
     set_zero(scores->node, g->nodes);
@@ -6625,7 +6626,6 @@ steer_status steer_attribute(tracer *t, const example *x, const float *s, int me
     size_t slopes = (size_t)n * d * (1 + 2 * g->blocks);
     if (scores->gradient)
         memset(scores->gradient, 0, sizeof(float) * slopes);
-    TRY(run_ends(t, x, s, e));
     int n_poi = scores->positions = find_poi(t, x, metric);
     if (!n_poi)
         return STEER_OK;
@@ -6847,13 +6847,15 @@ steer_status steer_faithfulness(tracer *t, const example *x, const float *s,
                                 steer_error *e) {
     clear_error(e);
     size_t total = 0;
+    if (n < 0)
+        return fail(e, STEER_EARG, "faithfulness of %d plans", n);
     for (int i = 0; i < n; i++) {
         if (plans[i].n < 0 || (plans[i].n && !plans[i].edits))
             return fail(e, STEER_EARG, "plan %d has %d edits, or none", i, plans[i].n);
         total = add(total, (size_t)plans[i].n + 2);
     }
     steer_edit *edits = zeros(total, sizeof *edits);
-    steer_plan *copies = zeros(max_int(0, n), sizeof *copies);
+    steer_plan *copies = zeros(n, sizeof *copies);
     steer_status status = edits && copies
                               ? plans_faithfulness(t, x, s, plans, n, edits, copies, F, D, e)
                               : fail(e, STEER_ENOMEM, "no memory for %d plans", n);
@@ -7335,13 +7337,18 @@ static steer_status train(trainer *x, const steer_pair *pairs, int n, const stee
     return STEER_OK;
 }
 
-/* Whether these are pairs that were prepared. */
-static steer_status check_prepared(const steer_pair *pairs, int n, int responses, steer_error *e) {
+/* Whether these are pairs that were prepared; runs see all tokens but the last that is predicted. */
+static steer_status check_prepared(const steer_pair *pairs, int n, int responses, int vocab,
+                                   steer_error *e) {
     for (int i = 0; i < n; i++)
         for (int k = 0; k < responses; k++) {
             const steer_pair *x = &pairs[i];
-            if (!x->tokens[k] || !x->start[k] || x->n[k] <= x->n_prompt)
+            if (!x->tokens[k] || !x->start[k] || outside(x->n_prompt, 1, x->n[k] - 1))
                 return fail(e, STEER_EARG, "pair %d: no response %d, or it was not prepared", i, k);
+            for (int t = x->n_prompt; t < x->n[k]; t++)
+                if (outside(x->tokens[k][t], 0, vocab - 1))
+                    return fail(e, STEER_EARG, "pair %d: response %d has no token %d", i, k,
+                                x->tokens[k][t]);
         }
     return STEER_OK;
 }
@@ -7359,9 +7366,9 @@ steer_status steer_train(tracer *t, const steer_pair *pairs, int n, const steer_
                     "training on %d pairs and %d, %d epochs, batches of %d, norm %g: at least 1 "
                     "each, and a norm",
                     n, n_validation, x.how.epochs, x.how.batch, norm);
-    int responses = x.how.objective == STEER_PO ? 2 : 1;
-    TRY(check_prepared(pairs, n, responses, e));
-    TRY(check_prepared(validation, n_validation, responses, e));
+    int responses = x.how.objective == STEER_PO ? 2 : 1, vocab = t->m->config.vocab;
+    TRY(check_prepared(pairs, n, responses, vocab, e));
+    TRY(check_prepared(validation, n_validation, responses, vocab, e));
 
     x.state = seeded(x.how.seed);
     x.each = zeros(mul(x.how.epochs, d), sizeof *x.each);

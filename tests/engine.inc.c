@@ -1385,9 +1385,16 @@ static void test_odd_arguments(void) {
         steer_plan plan = {0};
         CHECK_THAT(attribute(t, &x, v, STEER_LOGIT, 1, scores, &e) == STEER_EARG,
                    "%d tokens, %d of prompt are attributed", x.n, x.n_prompt);
+        steer_scores gradient = {.gradient =
+                                     v}; /* too small: nothing is written before it is known */
+        CHECK_THAT(steer_attribute(t, &x, v, STEER_LOGIT, 1, &gradient, &e) == STEER_EARG,
+                   "%d tokens, %d of prompt have a gradient", x.n, x.n_prompt);
         CHECK_THAT(steer_faithfulness(t, &x, v, &plan, 1, &F, NULL, &e) == STEER_EARG,
                    "%d tokens, %d of prompt are judged", x.n, x.n_prompt);
     }
+    CHECK_THAT(steer_faithfulness(t, &(steer_example){tokens, 3, 1, 1, 1}, v, NULL, -5, &F, scores,
+                                  &e) == STEER_EARG,
+               "-5 plans are judged");
     free(scores);
     free(v);
     steer_tracer_free(t);
