@@ -884,7 +884,7 @@ static void check_response(const steer_pair *x, int which, const int *prompt, in
                "%s: another answer", what);
 }
 
-/* Pairs as the paper has them (2.5): the plain prompt with the unwanted response, which is the
+/* Pairs as the paper has them (section 3): the plain prompt with the unwanted response, which is the
  * unsteered model's, and the wanted one: of a harmful prompt the steered model's answer, of a
  * harmless one the refusal of the model that was told to refuse, or else of the steered one. All
  * responses are generated here, one at a time. Returns how many pairs are by telling. */

@@ -130,7 +130,7 @@ static const test tests[] = {
      "completeness, sums of edges, heads and groups, threads"},
     {"circuits", test_circuits, "empty, full, pruned, selected, complementary circuits"},
     {"patterns", test_patterns, "attention patterns of a tape; scores, as many as are asked for"},
-    {"value-vectors", test_value_vectors, "what removing the vector takes from a head (6.6)"},
+    {"value-vectors", test_value_vectors, "what removing the vector takes from a head"},
     {"sparse", test_sparse, "which dimensions stay, and what chance would keep"},
     {"training", test_training, "training lowers the loss; the seed decides the bits"},
     {"patch-errors", test_patch_errors, "wrong plans and examples of patching"},
