@@ -1225,7 +1225,7 @@ static void check_edits_that_fire(const refuser *r) {
     }
     /* What generates leaves no stream under its plans, whose memory is the caller's again. */
     steer_row begun = {0, 0, 1, 0, 0};
-    CHECK_THAT(!r->c->streams[0].n_edits && !steer_run(r->c, &begun, 1, NULL, &e),
+    CHECK_THAT(!r->c->streams[0].plan.n && !steer_run(r->c, &begun, 1, NULL, &e),
                "after generation: %s", e.text);
 }
 
