@@ -558,7 +558,7 @@ static void test_more_threads(void) {
 
 /* ---------------------------------------------------------------- jobs */
 
-/* Walks: what each job's logits were (as a checksum over its steps) beside the tokens it chose. */
+/* What each job's logits were (as a checksum over its steps) beside the tokens it chose. */
 typedef struct {
     generator g;
     uint32_t *sums;

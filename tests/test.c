@@ -96,7 +96,7 @@ static const test tests[] = {
     {"judging", test_judging, "refusals, coherence, intervals, repetition, log-odds, KL"},
     {"same-bits", test_same_bits, "bits do not depend on threads, batch or split"},
     {"more-threads", test_more_threads, "more threads than when the context was made"},
-    {"batches", test_batches, "many jobs in one walk equal each alone, shared prefixes too"},
+    {"batches", test_batches, "many jobs side by side equal each alone, shared prefixes too"},
     {"parts", test_parts, "edits in the prompt or the answer, whoever shares a beginning"},
     {"equal-plans", test_equal_plans, "no plan, own twin, whole span, fork: the same bits"},
     {"identities", test_identities, "ablation, addition and freezing do what they say"},
