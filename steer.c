@@ -437,7 +437,7 @@ static steer_status io_failure(const char *path, const char *what, steer_error *
     return fail(e, STEER_EIO, "%s: %s%s", path, what, strerror(code));
 }
 
-/* For a caller that owns no memory. */
+/* Hand a failure on; in functions that hold nothing to free. */
 #define TRY(call)                 \
     do {                          \
         steer_status s_ = (call); \
@@ -502,7 +502,7 @@ static double random_unit(uint64_t *state) {
     return (double)((*state * 0x2545F4914F6CDD1Dull) >> 11) * 0x1p-53;
 }
 
-static uint64_t seeded(uint64_t seed) { /* such a state */
+static uint64_t seeded(uint64_t seed) { /* such a state, of any seed */
     uint64_t state = seed * 0x9E3779B97F4A7C15ull + 1;
     return state + !state;
 }
@@ -813,21 +813,21 @@ static double log_sum_exp(const float *x, int n) {
  * every number is checked. A first reader needs steer_model and `block`, what the tensors are. */
 
 enum {
-    TOKEN_OFFSETS,
-    TOKEN_BYTES,
-    TOKEN_TYPES,
-    BYTE_TOKENS,
-    MERGES,
-    UNICODE,
-    TEMPLATE,
-    GRAMMAR,
-    NORMAL,
-    WHOLES,
+    TOKEN_OFFSETS, /* u32 [vocab + 1] into TOKEN_BYTES */
+    TOKEN_BYTES,   /* of all tokens, one after another */
+    TOKEN_TYPES,   /* u8 [vocab], TEXT_TOKEN and so on */
+    BYTE_TOKENS,   /* u32 [256] the token of each byte, or UINT32_MAX */
+    MERGES,        /* u32 [n][4] left, right, rank, result; by left and right */
+    UNICODE,       /* u32 [n][3] first, last and class of a range of code points */
+    TEMPLATE,      /* strings, see PIECES, each with its zero */
+    GRAMMAR,       /* lines, see check_grammar */
+    NORMAL,        /* tables of NFC, see load_tokenizer */
+    WHOLES,        /* u32 [n] tokens that are looked up by their bytes, in their order */
     SECTIONS,
     CONFIG_BYTES = offsetof(steer_config, system_always)
 };
 
-enum { MAX_BLOCKS = 512, MAX_EOI = 64, MAX_HEAD_DIM = 1024 };
+enum { MAX_BLOCKS = 512, MAX_EOI = 64 /* tokens that end an instruction */, MAX_HEAD_DIM = 1024 };
 
 /* The strings of TEMPLATE: what stands before and after each turn. */
 enum {
@@ -2807,7 +2807,8 @@ static void add_vectors(steer_context *c, int b, int n) {
             }
 }
 
-/* What this block freezes, and where it starts or cuts: that happens where it is read. */
+/* Hits of freezing, starting and cutting, which happen where something is read; the other edits
+ * count their own. */
 static void count_hits(steer_context *c, int b, int n) {
     for (int r = 0; r < n; r++) {
         const stream *s = stream_at(c, r);
@@ -3499,9 +3500,9 @@ static void end_hits(steer_context *c, const steer_job *jobs, int n) {
 }
 
 /* The next rows of all streams that run a job, as many as fit, into c->batch; returns their number.
- * Job i has the `own` rows i * own ... of the tape: the last `eoi` positions of its prompt, and
- * what follows them. */
-static int put_batch(steer_context *c, const steer_job *jobs, int eoi, int own) {
+ * Job i has the rows i * job_rows ... of the tape: the last `eoi` positions of its prompt, and what
+ * follows them. */
+static int put_batch(steer_context *c, const steer_job *jobs, int eoi, int job_rows) {
     int rows = 0, logits = 0;
     for (int i = 0; i < c->limit.streams; i++) {
         const stream *s = &c->streams[i];
@@ -3519,8 +3520,8 @@ static int put_batch(steer_context *c, const steer_job *jobs, int eoi, int own) 
             row->logits = t >= last;
             logits += row->logits;
             int recorded = t - (j->n_prompt - eoi);
-            if (recorded >= 0 && recorded < own)
-                row->tape = 1 + s->job * own + recorded; /* from 1; 0: none */
+            if (recorded >= 0 && recorded < job_rows)
+                row->tape = 1 + s->job * job_rows + recorded; /* from 1; 0: none */
         }
     }
     return rows;
@@ -3549,7 +3550,7 @@ static steer_status visit_batch(steer_context *c, steer_job *jobs, int rows, vis
 /* Batch after batch, until no job is left; then each edit must have changed a row. */
 static steer_status run_batches(steer_context *c, steer_job *jobs, int n, visitor visit, void *user,
                                 const steer_tape *tape, int eoi, steer_error *e) {
-    int own = tape ? tape->rows / n : 0;
+    int job_rows = tape ? tape->rows / n : 0;
     for (int i = 0; i < c->limit.streams; i++)
         c->streams[i].job = STREAM_FREE;
 
@@ -3560,7 +3561,7 @@ static steer_status run_batches(steer_context *c, steer_job *jobs, int n, visito
             TRY(start_job(c, jobs, n, next, max_int(eoi, 1), &shared, e));
             next++;
         }
-        rows = put_batch(c, jobs, eoi, own);
+        rows = put_batch(c, jobs, eoi, job_rows);
         if (rows) {
             TRY(steer_run(c, c->batch, rows, tape, e));
             TRY(visit_batch(c, jobs, rows, visit, user, e));
@@ -5579,10 +5580,9 @@ steer_graph steer_graph_of(const steer_model *m, int layer) {
     return make_graph(layer, config->layers - layer, config->heads, config->kv_heads);
 }
 
-/* Whether this graph is one that steer_graph_of makes, small enough that marks of its nodes fit on
- * the stack and slots * nodes an int. */
-enum { MAX_NODES = 1 << 14 };
+enum { MAX_NODES = 1 << 14 }; /* marks of nodes fit on the stack, slots * nodes an int */
 
+/* Whether this graph is one that steer_graph_of makes, and no larger than that. */
 static int is_graph(const steer_graph *g) {
     if (outside(g->layer, 0, INT32_MAX - MAX_NODES) || outside(g->blocks, 1, MAX_NODES) ||
         outside(g->heads, 1, MAX_NODES) || outside(g->kv_heads, 1, g->heads) ||
@@ -6121,8 +6121,8 @@ typedef struct steer_tracer { /* memory for examples of `max` tokens, `answers` 
     float *logits[2];     /* [answers][vocab] before the soft-cap */
     int *greedy[2], *poi; /* [answers] argmax of base and steered; positions of interest */
     float *dx, *z;        /* [max][d]; [max][heads * head_dim] */
-    double *logp;         /* [answers] ln p of each token of a response; is it the likeliest? */
-    int *hit;             /* [answers] */
+    double *logp;         /* [answers] ln p of each token of a response */
+    int *hit;             /* [answers] whether it is the likeliest */
     float *p, *q;         /* [vocab or d, the larger] two distributions, or what they are of */
     unsigned char *cut;   /* [cut_streams][slots][nodes] */
     gradients grad;
