@@ -52,9 +52,9 @@
  *            freeze V (twin's)   freeze QK (twin's A)
  *            remove SVV
  *
- *     Ablation sets a component of x_b and of what attention and MLP add at (+). Removal subtracts
- *     the direct image a s · r(x) · gain: from the values' input, where it is what makes the heads'
- *     steering value vectors (SVV, section 15), or from the MLP's.
+ *     Ablation sets a component of x_b and of what attention and MLP put out, before a post-norm.
+ *     Removal subtracts the direct image a s · r(x) · gain: from the values' input, where it is what
+ *     makes the heads' steering value vectors (SVV, section 15), or from the MLP's.
  *
  *     RN(x) = x · r(x) · gain,   r(x) = 1 / sqrt(mean x² + eps),   gain = w or 1 + w
  *     A_h[t,u] = softmax over u <= t of cap(q_h[t] · k_g[u] · scale)
@@ -62,7 +62,8 @@
  *
  * CONVENTIONS. Blocks, heads and positions count from 0. Position -1 of a prompt is its last token,
  * whose logits choose the answer's first; -2, -3, ... are the template's tokens after the user's
- * text ("end-of-instruction" positions). The vector acts at all positions, generated ones too.
+ * text ("end-of-instruction" positions). A vector acts at all positions, generated ones too, unless
+ * its edit names some.
  *
  * EXACTNESS. Each output of a linear layer is sixteen sums over its inputs, the j-th of every
  * sixteenth from j on in ascending order, then added by halves (section 2's dot), whatever the
@@ -72,8 +73,8 @@
  * compiler and option gives the same bits, of logits and of gradients and what is made of them,
  * with the same C library; those that cannot differ by rounding. No fast-math anywhere.
  *
- * NOT DONE. Training of weights, GPUs, sampling tricks, mixture-of-experts, formats other than .bin
- * (tools/export.py converts GGUF and Hugging Face folders). No function of the library prints,
+ * NOT DONE. Training of weights, GPUs, sampling tricks, mixture-of-experts, model files other than
+ * .bin (tools/export.py converts GGUF and Hugging Face folders). No function of the library prints,
  * exits or keeps state.
  *
  * AN ORDER TO READ IN: this head; run_block in section 6, what it calls, then the rest of 6; the
@@ -436,7 +437,7 @@ static steer_status io_failure(const char *path, const char *what, steer_error *
     return fail(e, STEER_EIO, "%s: %s%s", path, what, strerror(code));
 }
 
-/* For a caller that owns no memory. */
+/* Hand a failure on; in functions that hold nothing to free. */
 #define TRY(call)                 \
     do {                          \
         steer_status s_ = (call); \
@@ -501,7 +502,7 @@ static double random_unit(uint64_t *state) {
     return (double)((*state * 0x2545F4914F6CDD1Dull) >> 11) * 0x1p-53;
 }
 
-static uint64_t seeded(uint64_t seed) { /* such a state */
+static uint64_t seeded(uint64_t seed) { /* such a state, of any seed */
     uint64_t state = seed * 0x9E3779B97F4A7C15ull + 1;
     return state + !state;
 }
@@ -812,21 +813,21 @@ static double log_sum_exp(const float *x, int n) {
  * every number is checked. A first reader needs steer_model and `block`, what the tensors are. */
 
 enum {
-    TOKEN_OFFSETS,
-    TOKEN_BYTES,
-    TOKEN_TYPES,
-    BYTE_TOKENS,
-    MERGES,
-    UNICODE,
-    TEMPLATE,
-    GRAMMAR,
-    NORMAL,
-    WHOLES,
+    TOKEN_OFFSETS, /* u32 [vocab + 1] into TOKEN_BYTES */
+    TOKEN_BYTES,   /* of all tokens, one after another */
+    TOKEN_TYPES,   /* u8 [vocab], TEXT_TOKEN and so on */
+    BYTE_TOKENS,   /* u32 [256] the token of each byte, or UINT32_MAX */
+    MERGES,        /* u32 [n][4] left, right, rank, result; by left and right */
+    UNICODE,       /* u32 [n][3] first, last and class of a range of code points */
+    TEMPLATE,      /* strings, see PIECES, each with its zero */
+    GRAMMAR,       /* lines, see check_grammar */
+    NORMAL,        /* tables of NFC, see load_tokenizer */
+    WHOLES,        /* u32 [n] tokens that are looked up by their bytes, in their order */
     SECTIONS,
     CONFIG_BYTES = offsetof(steer_config, system_always)
 };
 
-enum { MAX_BLOCKS = 512, MAX_EOI = 64, MAX_HEAD_DIM = 1024 };
+enum { MAX_BLOCKS = 512, MAX_EOI = 64 /* tokens that end an instruction */, MAX_HEAD_DIM = 1024 };
 
 /* The strings of TEMPLATE: what stands before and after each turn. */
 enum {
@@ -1198,7 +1199,7 @@ static void release_bytes(void *bytes, size_t size, int owned) {
 static void *copy_file(int fd, const char *path, size_t size, steer_error *e) {
     char *bytes = aligned_alloc(ALIGN, round_up(size, ALIGN));
     if (!bytes) {
-        fail(e, STEER_ENOMEM, "%s: no memory for a copy of it (%.0f MB)", path, (double)size / 1e6);
+        fail(e, STEER_ENOMEM, "%s: no memory for a copy of it (%.0f MB)", path, megabytes(size));
         return NULL;
     }
 
@@ -1790,13 +1791,14 @@ static steer_status encode(const steer_model *m, const char *text, size_t n, int
     size_t bytes = n;
     if (m->config.pretok >= SENTENCEPIECE_RULE)
         text = own = spaces_out(text, n, &n);
+
     const char *s = text, *end = text ? text + n : text;
     int ok = !!text;
     while (ok && s < end) {
         int id = -1, begins = first && s == text;
         const char *stop = next_user(m, s, end, &id);
-        int spaced =
-            begins && m->config.pretok == TEXT_SPACED_RULE; /* also before a user's token */
+        /* also before a user's token */
+        int spaced = begins && m->config.pretok == TEXT_SPACED_RULE;
         ok = (stop == s && !spaced) || encode_part(&w, s, stop - s, begins);
         s = stop;
         if (ok && s < end) {
@@ -1841,8 +1843,8 @@ static const char *shown_piece(const steer_model *m, int id, int first, int how,
     if (outside(id, 0, m->config.vocab - 1) || !(is_text(m, id) || how & SHOW_SPECIAL))
         return "";
     const char *piece = steer_piece(m, id, n);
-    int own =
-        first && m->config.pretok >= SPACED_RULE && *n && *piece == ' '; /* the rule's space */
+    /* the rule's space */
+    int own = first && m->config.pretok >= SPACED_RULE && *n && *piece == ' ';
     *n -= own;
     return piece + own;
 }
@@ -2181,8 +2183,8 @@ static steer_status check_sorted(lookup t, int keys, const char *name, steer_err
 }
 
 static steer_status check_normal_form(const steer_model *m, steer_error *e) {
-    TRY(check_ranges(m->combining, 255, "combining classes",
-                     e)); /* normalise: eight bits of its keys */
+    /* normalise: eight bits of its keys */
+    TRY(check_ranges(m->combining, 255, "combining classes", e));
     TRY(check_sorted(m->decomposed, 1, "decompositions", e));
     TRY(check_sorted(m->composed, 2, "composites", e));
 
@@ -2256,8 +2258,7 @@ static steer_status check_template(steer_model *m, const char *text, steer_error
     w.count -= lead;
     if (w.count < 1 || w.count > MAX_EOI)
         return fail(e, STEER_EFORMAT,
-                    "its chat template ends a request with %ld tokens, not 1 to "
-                    "%d" EXPORT_AGAIN,
+                    "its chat template ends a request with %ld tokens, not 1 to %d" EXPORT_AGAIN,
                     w.count, MAX_EOI);
     m->eoi = (int)w.count;
     if (m->config.site_pos < -m->eoi)
@@ -2314,8 +2315,8 @@ static steer_status load_tokenizer(steer_model *m, const file_header *h, steer_e
 /* ================================================================== 6 plans and the forward pass
  * One function, run_block, computes x_{b+1} from x_b for all rows of a batch; steer_run calls it
  * for each block and reads logits where they are wanted. Linear layers act on all rows at once, so
- * a weight is read once a run (once more, where edges are cut); attention goes row by row over its
- * stream's KV cache.
+ * that a weight is read once for many (section 8's ROWS; once more, where edges are cut); attention
+ * goes row by row over its stream's KV cache. A tape's patterns come last.
  *
  * A plan is applied where the comment says EDIT. Frozen parts are read from the twin's row, which
  * has the same position and token and rides in the same batch:
@@ -2327,17 +2328,16 @@ static steer_status load_tokenizer(steer_model *m, const file_header *h, steer_e
  * the block at which they enter, those with cut edges last; the r-th row in that order is at place
  * r.
  *
- * KV cache of one stream, block and kv head: keys [positions][head_dim], then
- * values [positions][vd], vd = head_dim rounded up to PW: attention is two
- * `tile`s. In shapes, kv is the number of kv heads, each shared by a group of heads / kv heads. */
+ * KV cache of one stream, block and kv head: keys [positions][head_dim], then values
+ * [positions][vd], vd = head_dim rounded up to PW, so that attention is two products of small
+ * matrices. In shapes, kv is the number of kv heads, each shared by a group of heads / kv heads. */
 
 /* What a stream is for: a job's number, from 0 on, or one of these. */
 enum { STREAM_FREE = -1, STREAM_HELPER = -2 /* a twin, or a beginning that jobs share */ };
 
 typedef struct {
-    const steer_edit *edits; /* [n_edits] its plan */
-    int n_edits;
-    int64_t *hits;         /* [n_edits] how often each was applied, or NULL */
+    steer_plan plan;       /* of no edits: none */
+    int64_t *hits;         /* [plan.n] how often each was applied, or NULL */
     const steer_edit *cut; /* the one that cuts edges, or NULL */
     int twin;              /* -1: none */
     int enter;             /* first block that is run */
@@ -2389,9 +2389,9 @@ struct steer_context {
     void (*after_block)(void *user, const steer_context *c); /* or NULL */
     void *user;
 
-    /* Section 7's. */
+    /* Section 7's, and the first also section 12's. */
     steer_row *batch; /* [rows] */
-    int64_t **hits;   /* [jobs] those of each job's plan, which jobs may share; NULL: no plan */
+    int64_t **hits;   /* [jobs] those of each job's plan, which jobs may share */
 };
 
 /* Row r of x [.][width]. */
@@ -2406,6 +2406,10 @@ static float *tape_at(const steer_tape *tape, float *x, int width, int b, int t)
 
 static void copy_floats(float *to, const float *from, size_t n) {
     memcpy(to, from, 4 * n);
+}
+
+static void clear_floats(float *x, size_t n) {
+    memset(x, 0, 4 * n);
 }
 
 static void add_scaled(float *to, float a, const float *x, int n) { /* to += a x */
@@ -2443,15 +2447,17 @@ static int acts_at(const stream *s, const steer_edit *edit, int b, int t) {
 static const steer_edit *next_edit(const steer_context *c, int r, int b, steer_kind kind,
                                    const steer_edit *last) {
     const stream *s = stream_at(c, r);
-    for (int i = last ? (int)(last - s->edits) + 1 : 0; i < s->n_edits; i++)
-        if (s->edits[i].kind == kind && acts_at(s, &s->edits[i], b, batch_row(c, r)->pos))
-            return &s->edits[i];
+    for (int i = last ? (int)(last - s->plan.edits) + 1 : 0; i < s->plan.n; i++) {
+        const steer_edit *edit = &s->plan.edits[i];
+        if (edit->kind == kind && acts_at(s, edit, b, batch_row(c, r)->pos))
+            return edit;
+    }
     return NULL;
 }
 
 static void count_hit(const stream *s, const steer_edit *edit) {
     if (s->hits)
-        s->hits[edit - s->edits]++;
+        s->hits[edit - s->plan.edits]++;
 }
 
 /* EDIT, freezing: the place whose QK, V or MLP the row at place r reads, its twin's or its own. */
@@ -2572,8 +2578,7 @@ steer_context *steer_context_new(const steer_model *m, const steer_limits *l, st
     if (!bytes || limit->positions > m->config.max_seq) {
         fail(e, STEER_EARG,
              "a context of %d streams, %d positions, %d rows, %d with logits, %d with edges cut "
-             "from "
-             "block %d on: at least 1 of the first four, at most %d positions, a block of %s",
+             "from block %d on: at least 1 of the first four, at most %d positions, a block of %s",
              limit->streams, limit->positions, limit->rows, limit->logits, limit->cut_rows,
              limit->cut_layer, m->config.max_seq, m->config.name);
         return NULL;
@@ -2582,8 +2587,7 @@ steer_context *steer_context_new(const steer_model *m, const steer_limits *l, st
     steer_context *c = zeros(sizeof *c + ALIGN + bytes, 1); /* the arrays lie behind *c */
     if (!c) {
         fail(e, STEER_ENOMEM,
-             "no memory for a context of %.0f MB; ask for fewer streams "
-             "or positions",
+             "no memory for a context of %.0f MB; ask for fewer streams or positions",
              megabytes(bytes));
         return NULL;
     }
@@ -2611,16 +2615,16 @@ void steer_context_free(steer_context *c) {
 
 /* ---- Plans, checked, and the streams that have them. */
 
-/* The first edit of a kind, or NULL. */
-static const steer_edit *find_edit(const steer_edit *edits, int n, steer_kind kind) {
-    for (int i = 0; edits && i < n; i++)
-        if (edits[i].kind == kind)
-            return &edits[i];
+/* The first edit of a kind in a plan, which may be NULL; or NULL. */
+static const steer_edit *find_edit(const steer_plan *p, steer_kind kind) {
+    for (int i = 0; p && p->edits && i < p->n; i++)
+        if (p->edits[i].kind == kind)
+            return &p->edits[i];
     return NULL;
 }
 
-static int plan_has(const steer_plan *p, steer_kind kind) { /* p may be NULL */
-    return p && find_edit(p->edits, p->n, kind) != NULL;
+static int plan_has(const steer_plan *p, steer_kind kind) {
+    return find_edit(p, kind) != NULL;
 }
 
 /* What is wrong with one edit, or NULL. */
@@ -2666,8 +2670,8 @@ static const char *plan_fault(const steer_context *c, const steer_plan *p, int t
             return fault;
     }
 
-    const steer_edit *cut = find_edit(p->edits, p->n, STEER_CUT);
-    const steer_edit *start = find_edit(p->edits, p->n, STEER_START);
+    const steer_edit *cut = find_edit(p, STEER_CUT);
+    const steer_edit *start = find_edit(p, STEER_START);
     int adds = plan_has(p, STEER_ADD), ablates = plan_has(p, STEER_ABLATE);
     int freezes = plan_has(p, STEER_FREEZE), removes = plan_has(p, STEER_REMOVE);
     if ((freezes || removes) && !adds)
@@ -2702,7 +2706,7 @@ static const char *plan_fault(const steer_context *c, const steer_plan *p, int t
 
 /* The block at which a stream under these edits enters, with a twin's residual or its own start. */
 static int first_block(const steer_config *config, const steer_plan *p, int twin) {
-    const steer_edit *start = find_edit(p->edits, p->n, STEER_START);
+    const steer_edit *start = find_edit(p, STEER_START);
     int first = config->layers - 1;
     if (start)
         return start->layer;
@@ -2734,10 +2738,9 @@ steer_status steer_begin(steer_context *c, int s, const steer_plan *p, int twin,
             !isfinite(dot(edit->v, edit->v, d)))
             return fail(e, STEER_ENONFINITE, "the steering vector of stream %d is not finite", s);
 
-    *to = (stream){.edits = p->edits,
-                   .n_edits = p->n,
+    *to = (stream){.plan = *p,
                    .hits = hits,
-                   .cut = find_edit(p->edits, p->n, STEER_CUT),
+                   .cut = find_edit(p, STEER_CUT),
                    .twin = twin,
                    .enter = first_block(&c->m->config, p, twin),
                    .job = to->job};
@@ -2804,7 +2807,8 @@ static void add_vectors(steer_context *c, int b, int n) {
             }
 }
 
-/* What this block freezes, and where it starts or cuts: that happens where it is read. */
+/* Hits of freezing, starting and cutting, which happen where something is read; the other edits
+ * count their own. */
 static void count_hits(steer_context *c, int b, int n) {
     for (int r = 0; r < n; r++) {
         const stream *s = stream_at(c, r);
@@ -2926,7 +2930,7 @@ static void store_keys_and_values(steer_context *c, int b, int n) {
 /* EDIT: the residual entering block b that the plan of the row at place r starts from, or NULL. */
 static const float *given_start(const steer_context *c, int r, int b) {
     const stream *s = stream_at(c, r);
-    const steer_edit *start = find_edit(s->edits, s->n_edits, STEER_START);
+    const steer_edit *start = find_edit(&s->plan, STEER_START);
     if (!start || start->layer != b)
         return NULL;
     return start->v + (size_t)batch_row(c, r)->pos * c->m->config.d;
@@ -2974,8 +2978,8 @@ static void cut_delta(steer_context *c, int node, float *x);
 static int is_read(const steer_context *c, int r) {
     const steer_row *row = batch_row(c, r);
     const stream *s = stream_at(c, r);
-    for (int i = 0; i < s->n_edits; i++) { /* those that act there are counted */
-        const steer_edit *edit = &s->edits[i];
+    for (int i = 0; i < s->plan.n; i++) { /* those that act there are counted */
+        const steer_edit *edit = &s->plan.edits[i];
         if (edit->kind == STEER_ABLATE || edit->kind == STEER_REMOVE ||
             (edit->kind == STEER_ADD && edit->layer == c->m->config.layers))
             return 1;
@@ -2988,21 +2992,28 @@ static int keep_read(steer_context *c, int n) {
     int d = c->m->config.d, q_width = c->m->config.heads * c->m->config.head_dim, kept = 0;
     if (c->cuts)
         return n;
+
+    /* mark those that stay, and their twins, by their places; twin_place is the caller's row of the
+     * twin for now */
     for (int r = 0; r < n; r++)
         c->place[c->order[r]] = -1;
-    for (int r = 0; r < n; r++)
-        for (int w = is_read(c, r) ? r : -1; w >= 0 && c->place[c->order[w]] < 0;
-             w = c->twin_place[w])
-            c->place[c->order[w]] = w;
+    for (int r = 0; r < n; r++) {
+        int at = is_read(c, r) ? r : -1;
+        for (; at >= 0 && c->place[c->order[at]] < 0; at = c->twin_place[at])
+            c->place[c->order[at]] = at;
+    }
     for (int r = 0; r < n; r++)
         if (c->twin_place[r] >= 0)
-            c->twin_place[r] = c->order[c->twin_place[r]]; /* the caller's row, for now */
+            c->twin_place[r] = c->order[c->twin_place[r]];
+
     for (int r = 0; r < n; r++) {
         int i = c->order[r];
         if (c->place[i] < 0)
             continue;
-        memmove(row_at(c->x, kept, d), row_at(c->x, r, d), sizeof(float) * d);
-        memmove(row_at(c->q, kept, q_width), row_at(c->q, r, q_width), sizeof(float) * q_width);
+        if (kept < r) {
+            copy_floats(row_at(c->x, kept, d), row_at(c->x, r, d), d);
+            copy_floats(row_at(c->q, kept, q_width), row_at(c->q, r, q_width), q_width);
+        }
         c->twin_place[kept] = c->twin_place[r];
         c->order[kept] = i;
         c->place[i] = kept++;
@@ -3077,9 +3088,8 @@ static void run_block(steer_context *c, int b, int n) {
 
     /* the MLP of what the stream is now */
     norm_rows(c, c->xn, c->x, w->mlp_norm, n);
-    if (cutting) { /* EDIT */
+    if (cutting) /* EDIT */
         read_slots(c, mlp_slot(&c->graph, b), 1, w->mlp_norm, row_at(c->xn, c->first_cut, d));
-    }
     remove_image(c, STEER_MLP_DIRECT, c->xn, w->mlp_norm, b, n); /* EDIT */
     matmul(c->gate, c->xn, &w->gate, n);
     matmul(c->up, c->xn, &w->up, n);
@@ -3181,11 +3191,10 @@ static steer_status find_twins(steer_context *c, const steer_row *rows, int n, s
             i++;
         if (i == n || rows[i].token != row->token)
             return fail(e, STEER_EARG,
-                        "stream %d at position %d: its twin is not fed the same "
-                        "token in this run",
+                        "stream %d at position %d: its twin is not fed the same token in this run",
                         row->stream, row->pos);
-        int given = !s->enter || find_edit(s->edits, s->n_edits, STEER_START) ||
-                    find_edit(twin->edits, twin->n_edits, STEER_START);
+        int given =
+            !s->enter || plan_has(&s->plan, STEER_START) || plan_has(&twin->plan, STEER_START);
         if (twin->enter > s->enter || (twin->enter == s->enter && !given))
             return fail(e, STEER_EARG,
                         "stream %d enters at block %d, where its twin has no residual to give yet",
@@ -3256,6 +3265,36 @@ steer_status steer_run(steer_context *c, const steer_row *rows, int n, const ste
 const float *steer_logits(const steer_context *c, int row) {
     int at = outside(row, 0, c->n_rows - 1) ? -1 : c->logit_row[row];
     return at < 0 ? NULL : row_at(c->logits, at, c->m->config.vocab);
+}
+
+/* ---- The patterns that a tape's q and k make, as attend does. */
+
+steer_status steer_pattern(const steer_model *m, const steer_tape *tape, int b, int h, int row,
+                           int n, float *pattern, steer_error *e) {
+    clear_error(e);
+    const steer_config *config = &m->config;
+    if (outside(tape->first, 0, config->layers - 1) ||
+        outside(b, tape->first, config->layers - 1) || outside(h, 0, config->heads - 1) || n < 1 ||
+        row < 0 || row > tape->rows - n || !tape->q || !tape->k)
+        return fail(e, STEER_EARG,
+                    "no pattern of head %d.%d at rows %d to %d: the tape has q and k of %d rows "
+                    "from block %d on, if any",
+                    b, h, row, row + n - 1, tape->rows, tape->first);
+    int hd = config->head_dim, q_width = config->heads * hd, kv_width = config->kv_heads * hd;
+    int group = h / (config->heads / config->kv_heads);
+    clear_floats(pattern, (size_t)n * n);
+    for (int t = 0; t < n; t++) {
+        int first = window_first(config, b, t), seen = t - first + 1;
+        const float *q = tape_at(tape, tape->q, q_width, b, row + t) + h * hd;
+        float *A = row_at(pattern, t, n) + first;
+        for (int u = 0; u < seen; u++) {
+            const float *k = tape_at(tape, tape->k, kv_width, b, row + first + u) + group * hd;
+            A[u] = config->query_scale * dot(q, k, hd);
+        }
+        softcap(A, seen, config->attn_cap);
+        softmax(A, seen);
+    }
+    return STEER_OK;
 }
 
 /* ==================================================================================== 7 generation
@@ -3392,9 +3431,8 @@ static steer_status check_jobs(const steer_context *c, const steer_job *jobs, in
                         prompt, eoi);
         if ((int64_t)prompt + answer > c->limit.positions)
             return fail(e, STEER_EARG,
-                        "prompt %d: %d tokens and %d of answer; the context holds "
-                        "%d",
-                        i + 1, prompt, answer, c->limit.positions);
+                        "prompt %d: %d tokens and %d of answer; the context holds %d", i + 1,
+                        prompt, answer, c->limit.positions);
         if (needs_twin(&jobs[i]) && (c->limit.streams < 2 || c->limit.rows < 2))
             return fail(e, STEER_EARG, "freezing needs a context of two streams and two rows");
     }
@@ -3415,6 +3453,11 @@ static steer_status check_hits(const steer_plan *p, const int64_t *hits, steer_e
     return STEER_OK;
 }
 
+/* How many edits a plan (or NULL) has; one that says less than 0 has none. */
+static int edits_in(const steer_plan *p) {
+    return p ? max_int(0, p->n) : 0;
+}
+
 /* The job before `job`, or else the first one, that has its plan; `job` itself: there is none. */
 static int same_plan(const steer_job *jobs, int job) {
     int i = 0;
@@ -3429,8 +3472,7 @@ static int same_plan(const steer_job *jobs, int job) {
 static steer_status begin_hits(steer_context *c, const steer_job *jobs, int n, steer_error *e) {
     size_t total = 0;
     for (int i = 0; i < n; i++)
-        if (jobs[i].plan && same_plan(jobs, i) == i)
-            total = add(total, max_int(0, jobs[i].plan->n));
+        total = add(total, same_plan(jobs, i) == i ? edits_in(jobs[i].plan) : 0);
     int64_t *counts = zeros(total, sizeof *counts);
     c->hits = zeros(add(n, 1), sizeof *c->hits); /* at last the memory of all */
     if (!counts || !c->hits) {
@@ -3442,30 +3484,25 @@ static steer_status begin_hits(steer_context *c, const steer_job *jobs, int n, s
     c->hits[n] = counts;
     for (int i = 0; i < n; i++) {
         int same = same_plan(jobs, i);
-        if (!jobs[i].plan)
-            continue;
-        c->hits[i] = counts;
-        if (same < i)
-            c->hits[i] = c->hits[same];
-        else
-            counts += max_int(0, jobs[i].plan->n);
+        c->hits[i] = same < i ? c->hits[same] : counts;
+        counts += same < i ? 0 : edits_in(jobs[i].plan);
     }
     return STEER_OK;
 }
 
 static void end_hits(steer_context *c, const steer_job *jobs, int n) {
     for (int i = 0; i < n; i++)
-        if (jobs[i].plan && jobs[i].hits && jobs[i].plan->n > 0)
-            memcpy(jobs[i].hits, c->hits[i], sizeof **c->hits * jobs[i].plan->n);
+        if (jobs[i].hits)
+            memcpy(jobs[i].hits, c->hits[i], sizeof **c->hits * edits_in(jobs[i].plan));
     free(c->hits[n]);
     free(c->hits);
     c->hits = NULL;
 }
 
 /* The next rows of all streams that run a job, as many as fit, into c->batch; returns their number.
- * Job i has the `own` rows i * own ... of the tape: the last `eoi` positions of its prompt, and
- * what follows them. */
-static int put_batch(steer_context *c, const steer_job *jobs, int eoi, int own) {
+ * Job i has the rows i * job_rows ... of the tape: the last `eoi` positions of its prompt, and what
+ * follows them. */
+static int put_batch(steer_context *c, const steer_job *jobs, int eoi, int job_rows) {
     int rows = 0, logits = 0;
     for (int i = 0; i < c->limit.streams; i++) {
         const stream *s = &c->streams[i];
@@ -3483,8 +3520,8 @@ static int put_batch(steer_context *c, const steer_job *jobs, int eoi, int own) 
             row->logits = t >= last;
             logits += row->logits;
             int recorded = t - (j->n_prompt - eoi);
-            if (recorded >= 0 && recorded < own)
-                row->tape = 1 + s->job * own + recorded; /* from 1; 0: none */
+            if (recorded >= 0 && recorded < job_rows)
+                row->tape = 1 + s->job * job_rows + recorded; /* from 1; 0: none */
         }
     }
     return rows;
@@ -3513,7 +3550,7 @@ static steer_status visit_batch(steer_context *c, steer_job *jobs, int rows, vis
 /* Batch after batch, until no job is left; then each edit must have changed a row. */
 static steer_status run_batches(steer_context *c, steer_job *jobs, int n, visitor visit, void *user,
                                 const steer_tape *tape, int eoi, steer_error *e) {
-    int own = tape ? tape->rows / n : 0;
+    int job_rows = tape ? tape->rows / n : 0;
     for (int i = 0; i < c->limit.streams; i++)
         c->streams[i].job = STREAM_FREE;
 
@@ -3524,7 +3561,7 @@ static steer_status run_batches(steer_context *c, steer_job *jobs, int n, visito
             TRY(start_job(c, jobs, n, next, max_int(eoi, 1), &shared, e));
             next++;
         }
-        rows = put_batch(c, jobs, eoi, own);
+        rows = put_batch(c, jobs, eoi, job_rows);
         if (rows) {
             TRY(steer_run(c, c->batch, rows, tape, e));
             TRY(visit_batch(c, jobs, rows, visit, user, e));
@@ -3661,7 +3698,6 @@ enum { PANEL = KC + SUMS }; /* not KC: rows a power of two apart share their pla
 #ifdef __clang__ /* which otherwise splits vectors of 16 floats in two */
 #define WIDE __attribute__((min_vector_width(LANES * 32)))
 #define UNROLL _Pragma("clang loop unroll(full)")
-typedef int32_t four_ints __attribute__((vector_size(16)));
 #define SHUFFLE(a, b, ...) __builtin_shufflevector(a, b, __VA_ARGS__)
 #else
 #define WIDE __attribute__((noipa)) /* inlined, a tile's sums would leave the registers */
@@ -3932,12 +3968,14 @@ static void forward_outputs(float *y, int ys, const float *x, int xs, const weig
     size_t apart = PANEL;
     int as_it_lies = w->type == F32 && rows <= MR && nj == NR;
     int in_groups = w->cols % GROUP == 0 && p.col % GROUP == 0 && p.cols % GROUP == 0;
+
     /* Where registers are narrow, to widen takes several instructions: better once, into memory. */
     if (rows == 1 && nj == NR && in_groups && LANES > 4) {
         sum_row(sums, x, w, (p.row + j) * (size_t)w->cols + p.col, p.cols);
         end_sums(y + j, ys, sums, 1, NR);
         return;
     }
+
     for (int c = 0; c < p.cols; c += KC) {
         int kc = min_int(KC, p.cols - c);
         if (as_it_lies) {
@@ -3962,8 +4000,7 @@ static void back_share(float *y, int ys, const float *x, int xs, const weight *w
     for (int c = 0; c < p.rows; c += KB) {
         int kc = min_int(KB, p.rows - c);
         for (int i = 0; i < kc; i++) {
-            int next =
-                c + KB + i; /* a row of the next block or, behind the last, of the next share */
+            int next = c + KB + i; /* of the next block or, behind the last, of the next share */
             unpack(panel + i * PW, w, p.row + c + i, p.col + j, n);
             if (next < p.rows)
                 fetch_row(w, p.row + next, p.col + j, PW);
@@ -4214,7 +4251,7 @@ static steer_status read_all(int fd, const char *path, char **data, size_t *n, s
     return fail(e, STEER_EFORMAT, "%s: more than 2 GB: not such a file", path);
 }
 
-/* A whole file or pipe, a 0 behind its n bytes; the caller frees it. NULL on failure. */
+/* A whole file or pipe, a 0 behind its n bytes; the caller frees *data, NULL on failure. */
 static steer_status load_file(const char *path, char **data, size_t *n, steer_error *e) {
     int own = descriptor_of(path); /* from where it stands, as it is written to */
     int fd = own >= 0 ? dup(own) : open(path, O_RDONLY | O_CLOEXEC);
@@ -4304,7 +4341,11 @@ int steer_vector_edits(const steer_vector *v, float coeff, steer_edit *edits) {
     return n;
 }
 
-/* The floats of the directions, as a file holds them. */
+/* The directions, as a file holds them: v or every. */
+static float *directions(const steer_vector *v) {
+    return v->every ? v->every : v->v;
+}
+
 static size_t direction_floats(const steer_vector *v) {
     return v->d * (v->every ? (size_t)v->layers + 1 : 1);
 }
@@ -4335,7 +4376,7 @@ static char *lay(char *to, const void *from, size_t n) {
 
 static char *put_own(char *start, const steer_vector *v) {
     vector_header h = header_of(v);
-    char *end = lay(start + sizeof h, v->every ? v->every : v->v, 4 * direction_floats(v));
+    char *end = lay(start + sizeof h, directions(v), 4 * direction_floats(v));
     if (v->keep)
         end = lay(end, v->keep, 12 * (size_t)v->layers);
     h.size = end - start;
@@ -4392,6 +4433,7 @@ static steer_status begin_vector(steer_vector *v, const steer_model *m, vector_h
         return fail(e, STEER_EMISMATCH,
                     "%s: its %s does not fit %s: made for %s; make one for this model%s", path,
                     field, config->name, *h->model ? h->model : "another", remedy);
+
     TRY(steer_vector_new(v, m, h->method, 0, -1, h->coeff, e));
     v->layer = h->layer;
     v->pos = max_int(h->pos, -m->eoi);
@@ -4420,13 +4462,13 @@ static steer_status read_own(steer_vector *v, const steer_model *m, const unsign
     if (h.size != n || h.crc != crc_around(bytes, n, offsetof(vector_header, crc)))
         return fail(e, STEER_EFORMAT, "%s: truncated or damaged; make it again", path);
     TRY(begin_vector(v, m, &h, path, flags, e));
-    size_t directions = direction_floats(v), kept = h.keepless ? 0 : 3 * (size_t)h.layers;
-    if (n != sizeof h + 4 * (directions + kept))
+    size_t floats = direction_floats(v), kept = h.keepless ? 0 : 3 * (size_t)h.layers;
+    if (n != sizeof h + 4 * (floats + kept))
         return fail(e, STEER_EFORMAT, "%s: not of the size that its header implies; make it again",
                     path);
-    memcpy(v->every ? v->every : v->v, bytes + sizeof h, 4 * directions);
+    memcpy(directions(v), bytes + sizeof h, 4 * floats);
     if (v->keep)
-        memcpy(v->keep, bytes + sizeof h + 4 * directions, 4 * kept);
+        memcpy(v->keep, bytes + sizeof h + 4 * floats, 4 * kept);
     return STEER_OK;
 }
 
@@ -4549,13 +4591,13 @@ static void take_text(byte_reader *r, char *to, size_t room) {
 static void take_value(byte_reader *r, uint32_t type, uint64_t *count, const unsigned char **at) {
     char ignored[1];
     int array = type == GGUF_ARRAY;
-    uint32_t of = array ? (uint32_t)take_number(r, 4) : type;
+    uint32_t element = array ? (uint32_t)take_number(r, 4) : type;
     *count = array ? take_number(r, 8) : 1;
     *at = r->at;
-    if (of >= GGUF_TYPES || of == GGUF_ARRAY)
+    if (element >= GGUF_TYPES || element == GGUF_ARRAY)
         r->failed = 1;
-    else if (of != GGUF_TEXT)
-        take_bytes(r, *count > r->left ? UINT64_MAX : *count * gguf_bytes[of]);
+    else if (element != GGUF_TEXT)
+        take_bytes(r, *count > r->left ? UINT64_MAX : *count * gguf_bytes[element]);
     else
         for (uint64_t i = 0; i < *count && !r->failed; i++)
             take_text(r, ignored, 1);
@@ -4580,6 +4622,7 @@ static void take_field(byte_reader *r, gguf_head *g) {
     take_value(r, type, &count, &at);
     if (r->failed)
         return;
+
     if (type == GGUF_TEXT && !strcmp(key, "general.architecture"))
         take_text(&value, g->architecture, sizeof g->architecture);
     if (type == GGUF_U32 && !strcmp(key, "general.alignment"))
@@ -4715,7 +4758,7 @@ static char *put_npy(char *start, const steer_vector *v) {
     memset(to, ' ', sizeof text - 1);
     memcpy(to, text, length);
     to[sizeof text - 1] = '\n';
-    return lay(start + NPY_HEAD, v->every ? v->every : v->v, 4 * direction_floats(v));
+    return lay(start + NPY_HEAD, directions(v), 4 * direction_floats(v));
 }
 
 /* An array [d] is for the model's site; [layers][d] or [layers + 1][d] for the input of each block,
@@ -4755,7 +4798,7 @@ static steer_status read_npy(steer_vector *v, const steer_model *m, const unsign
                     path, config->d, config->layers + 1, config->d);
 
     TRY(begin_vector(v, m, &h, path, flags, e));
-    float *to = v->every ? v->every : v->v;
+    float *to = directions(v);
     for (size_t i = 0; i < rows * (size_t)d; i++) {
         double wide;
         memcpy(width == 8 ? (void *)&wide : (void *)&to[i], r.at + i * width, width);
@@ -4818,7 +4861,7 @@ static steer_status read_vector(steer_vector *v, const steer_model *m, const uns
     else
         TRY(read_own(v, m, bytes, n, path, flags, e));
 
-    long bad = not_finite(v->every ? v->every : v->v, direction_floats(v));
+    long bad = not_finite(directions(v), direction_floats(v));
     if (bad < 0)
         bad = not_finite(v->keep, 3 * (size_t)v->layers);
     if (bad >= 0)
@@ -5017,6 +5060,7 @@ static steer_status read_object(char **s, prompt_line *x, steer_error *e) {
         if (!at || *(at = skip_blanks(at)) != ':')
             return fail(e, STEER_EFORMAT, broken);
         value = skip_blanks(at + 1);
+
         char **field = field_called(x, key);
         int text = *value == '"', none = !strncmp(value, "null", 4);
         if (field && !text && !none)
@@ -5024,6 +5068,7 @@ static steer_status read_object(char **s, prompt_line *x, steer_error *e) {
                         "its \"%s\" is no text; tools/prompts.py makes lines of other shapes", key);
         if (field)
             *field = text ? value : NULL;
+
         at = text ? json_string(value) : skip_json(value);
         if (!at)
             return fail(e, STEER_EFORMAT, broken);
@@ -5350,6 +5395,11 @@ static void add_prompt_rows(const steer_model *m, const steer_tape *tape, int fi
             }
 }
 
+/* Tokens of a prompt's response that the sums want. */
+static int response_length(const steer_prompts *p, const steer_sums *to, int i) {
+    return to->response && p->responses ? p->responses[i] : 0;
+}
+
 /* Prompts from `first` on, n of them, into the sums. The tape's rows are shared by them equally:
  * each has its end-of-instruction tokens there and then its response. Whether a prompt counts is
  * decided by the same run. */
@@ -5361,7 +5411,7 @@ static steer_status add_means(steer_context *c, const steer_prompts *p, const st
     first_token_judge judge = {c->m, b, jobs, scores};
     for (int i = 0; i < n; i++) {
         int *prompt = p->tokens[first + i], length = p->lengths[first + i];
-        int response = to->response && p->responses ? p->responses[first + i] : 0;
+        int response = response_length(p, to, first + i);
         jobs[i] = (steer_job){.prompt = prompt, .n_prompt = length};
         if (response)
             jobs[i] = (steer_job){prompt, length, .out = prompt + length, .n_out = response};
@@ -5388,7 +5438,7 @@ steer_status steer_means(steer_context *c, const steer_prompts *p, const steer_b
     if (first_tokens(m, b, &ids) < 0)
         return fail(e, STEER_EARG, "a first token of the behaviour is none of %s", m->config.name);
     for (int i = 0; i < p->n; i++) {
-        int response = to->response && p->responses ? p->responses[i] : 0;
+        int response = response_length(p, to, i);
         if (outside(response, 0, c->limit.positions))
             return fail(e, STEER_EARG,
                         "prompt %d has a response of %d tokens; the context holds %d", i + 1,
@@ -5530,10 +5580,9 @@ steer_graph steer_graph_of(const steer_model *m, int layer) {
     return make_graph(layer, config->layers - layer, config->heads, config->kv_heads);
 }
 
-/* Whether this graph is one that steer_graph_of makes, small enough that marks of its nodes fit on
- * the stack and slots * nodes an int. */
-enum { MAX_NODES = 1 << 14 };
+enum { MAX_NODES = 1 << 14 }; /* marks of nodes fit on the stack, slots * nodes an int */
 
+/* Whether this graph is one that steer_graph_of makes, and no larger than that. */
 static int is_graph(const steer_graph *g) {
     if (outside(g->layer, 0, INT32_MAX - MAX_NODES) || outside(g->blocks, 1, MAX_NODES) ||
         outside(g->heads, 1, MAX_NODES) || outside(g->kv_heads, 1, g->heads) ||
@@ -5684,7 +5733,7 @@ static void whole_back(const steer_config *config, back_scratch *s, gradients *g
     if (!g)
         return;
     accumulate(g, g->whole[0], b, s->G, d, from);
-    memset(g->along + slot * n, 0, sizeof *g->along * from);
+    clear_floats(g->along + slot * n, from);
     PARALLEL_FOR(n - from)
     for (int t = from; t < n; t++) {
         const float *G = row_at(s->G, t, d), *x_t = row_at(x, t, d);
@@ -5732,39 +5781,11 @@ static void branch_back(const steer_config *config, back_scratch *s, float *to, 
                         int from, int n) {
     float *dy = config->post_norms ? s->branch : dx;
     if (config->post_norms) {
-        memset(dy, 0, sizeof *dy * n * config->d);
+        clear_floats(dy, (size_t)n * config->d);
         norm_rows_back(config, dy, dx, tape_at(tape, x, config->d, b, 0), norm, from, n);
     }
-    memset(to, 0, sizeof *to * from * w->cols);
+    clear_floats(to, (size_t)from * w->cols);
     matmul_back(row_at(to, from, w->cols), row_at(dy, from, config->d), w, n - from);
-}
-
-steer_status steer_pattern(const steer_model *m, const steer_tape *tape, int b, int h, int row,
-                           int n, float *pattern, steer_error *e) {
-    clear_error(e);
-    const steer_config *config = &m->config;
-    if (outside(tape->first, 0, config->layers - 1) ||
-        outside(b, tape->first, config->layers - 1) || outside(h, 0, config->heads - 1) || n < 1 ||
-        row < 0 || row > tape->rows - n || !tape->q || !tape->k)
-        return fail(e, STEER_EARG,
-                    "no pattern of head %d.%d at rows %d to %d: the tape has q and k of %d rows "
-                    "from block %d on, if any",
-                    b, h, row, row + n - 1, tape->rows, tape->first);
-    int hd = config->head_dim, q_width = config->heads * hd, kv_width = config->kv_heads * hd;
-    int group = h / (config->heads / config->kv_heads);
-    memset(pattern, 0, sizeof *pattern * n * n);
-    for (int t = 0; t < n; t++) {
-        int first = window_first(config, b, t), seen = t - first + 1;
-        const float *q = tape_at(tape, tape->q, q_width, b, row + t) + h * hd;
-        float *A = row_at(pattern, t, n) + first;
-        for (int u = 0; u < seen; u++) {
-            const float *k = tape_at(tape, tape->k, kv_width, b, row + first + u) + group * hd;
-            A[u] = config->query_scale * dot(q, k, hd);
-        }
-        softcap(A, seen, config->attn_cap);
-        softmax(A, seen);
-    }
-    return STEER_OK;
 }
 
 /* Floats of attend_back's scratch: seven arrays [n][vd], three [BACK_ROWS][n], two turned ones. */
@@ -5778,7 +5799,7 @@ static void copy_head(const steer_config *config, float *to, const float *from, 
     int hd = config->head_dim, vd = value_width(config);
     for (int t = 0; t < n; t++, from += width, to += vd) {
         copy_floats(to, from, hd);
-        memset(to + hd, 0, sizeof *to * (vd - hd));
+        clear_floats(to + hd, vd - hd);
     }
 }
 
@@ -5793,15 +5814,23 @@ static void attend_back(const steer_model *m, const steer_tape *tape, const back
     int hd = config->head_dim, vd = value_width(config), kv_width = config->kv_heads * hd;
     int q_width = config->heads * hd, group = h / (config->heads / config->kv_heads);
     size_t rows = round_up(n, NR), plane = rows * vd, patterns = rows * BACK_ROWS;
-    float *q = scratch, *k = q + plane, *v = k + plane, *dz = v + plane;    /* [rows][vd] */
-    float *dq = dz + plane, *dk = dq + plane, *dv = dk + plane;             /* [rows][vd] */
-    float *capped = dv + plane, *p = capped + patterns, *ds = p + patterns; /* [BACK_ROWS][rows] */
-    float *p_turned = ds + patterns, *ds_turned = p_turned + patterns;      /* [rows][BACK_ROWS] */
+    float *q = scratch;                     /* [rows][vd] */
+    float *k = q + plane;                   /* [rows][vd] */
+    float *v = k + plane;                   /* [rows][vd] */
+    float *dz = v + plane;                  /* [rows][vd] */
+    float *dq = dz + plane;                 /* [rows][vd] */
+    float *dk = dq + plane;                 /* [rows][vd] */
+    float *dv = dk + plane;                 /* [rows][vd] */
+    float *capped = dv + plane;             /* [BACK_ROWS][rows] */
+    float *p = capped + patterns;           /* [BACK_ROWS][rows] */
+    float *ds = p + patterns;               /* [BACK_ROWS][rows] */
+    float *p_turned = ds + patterns;        /* [rows][BACK_ROWS] */
+    float *ds_turned = p_turned + patterns; /* [rows][BACK_ROWS] */
     copy_head(config, q, tape_at(tape, tape->q, q_width, b, 0) + h * hd, q_width, n);
     copy_head(config, k, tape_at(tape, tape->k, kv_width, b, 0) + group * hd, kv_width, n);
     copy_head(config, v, tape_at(tape, tape->v, kv_width, b, 0) + group * hd, kv_width, n);
     copy_head(config, dz, s->dz + h * hd, q_width, n);
-    memset(dq, 0, sizeof *dq * 3 * plane); /* dk and dv, too */
+    clear_floats(dq, 3 * plane); /* dk and dv, too */
 
     for (int from = begun / BACK_ROWS * BACK_ROWS; from < n; from += BACK_ROWS) {
         int nt = min_int(BACK_ROWS, n - from), first = window_first(config, b, from);
@@ -5812,20 +5841,20 @@ static void attend_back(const steer_model *m, const steer_tape *tape, const back
 
         for (int i = 0; i < nt; i++) {
             float *c = row_at(capped, i, rows), *A = row_at(p, i, rows), *d = row_at(ds, i, rows);
-            int begin = window_first(config, b, from + i) - first,
-                width = from + i + 1 - first - begin;
+            int begin = window_first(config, b, from + i) - first;
+            int width = from + i + 1 - first - begin;
 
             /* The pattern again. */
             for (int u = begin; u < begin + width; u++)
                 c[u] *= config->query_scale;
             softcap(c + begin, width, config->attn_cap);
-            memset(A, 0, sizeof *A * nu);
+            clear_floats(A, nu);
             copy_floats(A + begin, c + begin, width);
             softmax(A + begin, width);
 
             /* z[t] = sum_u p[u] v[u], p = softmax(capped), capped = cap(scale q · k) */
-            memset(d, 0, sizeof *d * begin);
-            memset(d + begin + width, 0, sizeof *d * (nu - begin - width));
+            clear_floats(d, begin);
+            clear_floats(d + begin + width, nu - begin - width);
             softmax_back(d + begin, A + begin, width);
             softcap_back(d + begin, c + begin, width, config->attn_cap);
             for (int u = 0; u < nu; u++) {
@@ -5864,7 +5893,7 @@ static void turn_back(const steer_context *c, float *dy, const float *x, const f
     copy_floats(normed, x, hd);
     if (bias)
         add_scaled(normed, 1, bias, hd);
-    memset(dy, 0, sizeof *dy * hd);
+    clear_floats(dy, hd);
     rmsnorm_back(dy, turned, normed, norm, config->norm_offset, config->norm_eps, hd);
 }
 
@@ -5884,7 +5913,7 @@ static void groups_back(const steer_context *c, const steer_tape *tape, const ba
     for (int h = 0; h < heads; h++)
         turn_back(c, dq + h * hd, q + h * hd, w->q_bias ? w->q_bias + h * hd : NULL, w->q_norm,
                   turn);
-    memset(dk, 0, sizeof *dk * 2 * kv * hd); /* dv, too */
+    clear_floats(dk, 2 * kv * hd); /* dv, too */
     for (int h = 0; h < heads; h++) {
         add_scaled(dk + h / group * hd, 1, row_at(s->dk, t, heads * hd) + h * hd, hd);
         add_scaled(dv + h / group * hd, 1, row_at(s->dv, t, heads * hd) + h * hd, hd);
@@ -5901,15 +5930,15 @@ static void backward(const steer_context *c, const steer_tape *tape, int first, 
                      back_scratch *s, gradients *g) {
     const steer_model *m = c->m;
     const steer_config *config = &m->config;
-    int d = config->d, hd = config->head_dim, ff = config->ff,
-        blocks = config->layers - tape->first;
+    int d = config->d, hd = config->head_dim, ff = config->ff;
+    int blocks = config->layers - tape->first;
     int kv = config->kv_heads, group = config->heads / kv;
     int width = (config->heads + 2 * kv) * hd;
     steer_graph graph = steer_graph_of(m, tape->first);
 
     /* In the forward pass this was: final = norm(x_L), the last slot's input. */
-    memcpy(s->G, dx, sizeof *dx * n * d);
-    memset(dx, 0, sizeof *dx * n * d);
+    copy_floats(s->G, dx, (size_t)n * d);
+    clear_floats(dx, (size_t)n * d);
     whole_back(config, s, g, blocks, graph.slots - 1,
                tape_at(tape, tape->resid, d, config->layers, 0), m->final_norm, dx, first, n);
 
@@ -5977,8 +6006,8 @@ static void backward(const steer_context *c, const steer_tape *tape, int first, 
  * grows towards the source, and a node u or an edge u -> v is worth what m gains when it carries
  * the source's activation. Integrated gradients estimate that for all edges at once:
  *     IE(u -> v) = sum_t < Delta_u[t], mean_i G_v,i[t] >,   Delta_u = u in source - in destination,
- * G_v,i the gradient at slot v in a run with alpha_i a s, alpha_i = (i + 1/2) / T. The official
- * form takes G after the slot's norm, the norm-aware one J^T G before it, where Delta_u lives. */
+ * G_v,i the gradient at slot v in a run with alpha_i a s, alpha_i = (i + 1/2) / T. The paper's form
+ * takes G after the slot's norm, the norm-aware one J^T G before it, where Delta_u lives. */
 
 /* ---- Cut edges. */
 
@@ -6013,16 +6042,16 @@ static void read_slots(steer_context *c, int first, int n, const float *norm, fl
 static void cut_attention_inputs(steer_context *c, int b) {
     const steer_config *config = &c->m->config;
     const block *w = &c->m->blocks[b];
-    const weight *of[] = {&w->q, &w->k, &w->v};
+    const weight *weights[] = {&w->q, &w->k, &w->v};
     const float *x = c->slot_x;
     float *to[] = {c->q, c->k, c->v};
     int hd = config->head_dim;
     read_slots(c, slot_of(&c->graph, b, 0), config->heads + 2 * config->kv_heads, w->attn_norm,
                c->slot_x);
     for (int a = 0; a < 3; a++)
-        for (int row = 0; row < of[a]->rows; row += hd, x += (size_t)c->cuts * config->d)
-            linear(row_at(to[a], c->first_cut, of[a]->rows) + row, of[a]->rows, x, config->d, of[a],
-                   (part){row, hd, 0, config->d}, FORTH, c->cuts);
+        for (int row = 0; row < weights[a]->rows; row += hd, x += (size_t)c->cuts * config->d)
+            linear(row_at(to[a], c->first_cut, weights[a]->rows) + row, weights[a]->rows, x,
+                   config->d, weights[a], (part){row, hd, 0, config->d}, FORTH, c->cuts);
 }
 
 /* What head h of block b adds but for the post-norm's scalar: W_O,h z · gain. zs and ts: floats a
@@ -6083,9 +6112,8 @@ typedef struct steer_tracer { /* memory for examples of `max` tokens, `answers` 
     steer_graph graph;
     steer_limits limit; /* of the context */
     int max, answers, cut_streams;
-    size_t contexts; /* bytes of the context */
-    double kl_min;   /* positions of interest of the KL metrics have at least this */
-    steer_row *rows;
+    size_t contexts;      /* bytes of the context */
+    double kl_min;        /* positions of interest of the KL metrics have at least this */
     steer_tape tape[3];   /* base, steered, step; the base's first block is x_l, [max][d] */
     float *slot_G;        /* [slots of a block][max][d] */
     float *products;      /* [max][product_rows][nodes] of each position, see score_slots */
@@ -6093,9 +6121,8 @@ typedef struct steer_tracer { /* memory for examples of `max` tokens, `answers` 
     float *logits[2];     /* [answers][vocab] before the soft-cap */
     int *greedy[2], *poi; /* [answers] argmax of base and steered; positions of interest */
     float *dx, *z;        /* [max][d]; [max][heads * head_dim] */
-    double *by_dimension; /* [d] */
-    double *logp;         /* [answers] ln p of each token of a response; is it the likeliest? */
-    int *hit;             /* [answers] */
+    double *logp;         /* [answers] ln p of each token of a response */
+    int *hit;             /* [answers] whether it is the likeliest */
     float *p, *q;         /* [vocab or d, the larger] two distributions, or what they are of */
     unsigned char *cut;   /* [cut_streams][slots][nodes] */
     gradients grad;
@@ -6185,7 +6212,6 @@ static size_t lay_out_tracer(tracer *t, const steer_model *m, int layer, int max
     PLACE(s->attention, mul(s->threads, s->attention_size));
 
     PLACE(t->dx, nd);             /* [n][d] */
-    PLACE(t->by_dimension, d);    /* [d] */
     PLACE(t->logp, answers);      /* [answers] */
     PLACE(t->hit, answers);       /* [answers] */
     PLACE(t->z, mul(n, q_width)); /* [n][heads * head_dim] */
@@ -6197,7 +6223,6 @@ static size_t lay_out_tracer(tracer *t, const steer_model *m, int layer, int max
         PLACE(t->logits[i], mul(answers, vocab)); /* [answers][vocab] */
         PLACE(t->greedy[i], answers);             /* [answers] */
     }
-    PLACE(t->rows, mul(n, cut_streams + 1));              /* [n * (cut_streams + 1)] */
     PLACE(t->cut, mul(mul(cut_streams, slots), g.nodes)); /* [cut_streams][slots][nodes] */
 
     t->contexts = steer_context_bytes(m, &t->limit);
@@ -6261,13 +6286,13 @@ static steer_status run_streams(tracer *t, const example *x, const steer_plan *c
     for (int i = 0; i < streams; i++) {
         TRY(steer_begin(t->c, i, plans[i], i && reads_twin(plans[i]) ? 0 : -1, hits, e));
         t->c->streams[i].answer = x->n_prompt;
-        hits += plans[i] ? plans[i]->n : 0;
+        hits += edits_in(plans[i]);
         for (int p = 0; p < x->n; p++)
-            t->rows[n++] = (steer_row){i, p, x->tokens[p], 0, tape ? p + 1 : 0};
+            t->c->batch[n++] = (steer_row){i, p, x->tokens[p], 0, tape ? p + 1 : 0};
     }
     /* Of a step, as of a run without a tape, predictions alone are read. */
     t->c->read_from = !tape || tape == &t->tape[2] ? x->n_prompt : 0;
-    return steer_run(t->c, t->rows, n, tape, e);
+    return steer_run(t->c, t->c->batch, n, tape, e);
 }
 
 /* The same, where each edit must change a row. */
@@ -6278,7 +6303,7 @@ static steer_status run_example(tracer *t, const example *x, const steer_plan *c
         return fail(e, STEER_EARG, "an example of %d tokens, %d of them prompt, does not fit", x->n,
                     x->n_prompt);
     for (int i = 0; i < streams; i++)
-        edits = add(edits, plans[i] ? max_int(0, plans[i]->n) : 0);
+        edits = add(edits, edits_in(plans[i]));
     int64_t *hits = zeros(edits, sizeof *hits), *at = hits;
     if (!hits)
         return fail(e, STEER_ENOMEM, "no memory to count %zu edits", edits);
@@ -6286,7 +6311,7 @@ static steer_status run_example(tracer *t, const example *x, const steer_plan *c
     steer_status status = run_streams(t, x, plans, streams, hits, tape, e);
     for (int i = 0; i < streams && !status; i++) {
         status = check_hits(plans[i], at, e);
-        at += plans[i] ? plans[i]->n : 0;
+        at += edits_in(plans[i]);
     }
     free(hits);
     return status;
@@ -6401,7 +6426,7 @@ static double metric_of(tracer *t, int metric, int source, float *final, int n) 
 static void metric_gradient(tracer *t, const example *x, int metric, int source, int n_poi) {
     const weight *W = &t->m->unembed;
     int d = W->cols, vocab = W->rows;
-    memset(t->dx, 0, sizeof(float) * x->n * d);
+    clear_floats(t->dx, (size_t)x->n * d);
     for (int j = 0; j < n_poi; j++) {
         int i = t->poi[j], at = x->n_prompt - 1 + i;
         int up = t->greedy[source][i], down = t->greedy[!source][i];
@@ -6411,6 +6436,7 @@ static void metric_gradient(tracer *t, const example *x, int metric, int source,
                 dx[k] = (weight1(W, up, k) - weight1(W, down, k)) / (float)n_poi;
             continue;
         }
+
         if (metric == STEER_KL) {
             final_norm(t->c, at, q);
             BY_THREADS(t->back.threads)
@@ -6442,12 +6468,13 @@ static void node_deltas(tracer *t, int source, int b, int n) {
     const float *gain = t->m->blocks[b].post_mlp_norm;
     int d = config->d, hd = config->head_dim, q_width = config->heads * hd;
     int first = node_of(&t->graph, b, 0);
-    memset(t->z, 0, sizeof(float) * n * q_width);
+    clear_floats(t->z, (size_t)n * q_width);
 
     /* z of the heads and the MLP's output, times what the post-norms make of them: the source's,
      * minus the destination's. */
     for (int p = 0; p < n; p++) {
-        float *mlp_delta = memset(delta_of(t, p, first + config->heads), 0, sizeof(float) * d);
+        float *mlp_delta = delta_of(t, p, first + config->heads);
+        clear_floats(mlp_delta, d);
         for (int k = 0; k < 2; k++) {
             const steer_tape *from = &t->tape[k ? !source : source];
             const float *mlp = tape_at(from, from->mlp, d, b, p);
@@ -6510,8 +6537,8 @@ static int slot_gradients(tracer *t, int b, int aware, int n) {
     return slots + 1;
 }
 
-/* t->products[p][first ..][u] = <x[i][p], Delta_u[p]> of each of `rows` arrays x[i], which lie
- * `apart` floats apart, and, at least, the nodes u < nodes + i more. */
+/* t->products[p][first + i][u] = <x[i][p], Delta_u[p]> of each of `rows` arrays x[i], which lie
+ * `apart` floats apart, for the nodes before it: u < nodes + i * more, or some beyond. */
 static void multiply_deltas(tracer *t, int first, const float *x, size_t apart, int rows, int nodes,
                             int more, int n) {
     int d = t->m->config.d, step = more ? MR : rows;
@@ -6538,7 +6565,9 @@ static void add_product(const tracer *t, double *scores, const float *a, int row
     }
 }
 
-/* The second term of J^T G in a step, of all edges: scores -= along <Delta, x>. */
+/* The second term of J^T G in a step, of all edges: scores -= along <Delta, x>, x the residual that
+ * the slot reads. In products the rows b are those of what enters each block, behind them those of
+ * what is between attention and MLP. */
 static void subtract_along(tracer *t, const steer_tape *tape, double *scores, int n) {
     const steer_graph *g = &t->graph;
     size_t apart = (size_t)tape->rows * t->m->config.d;
@@ -6574,10 +6603,10 @@ static void begin_sums(tracer *t, int n, float share) {
     size_t width = (size_t)slots_of_attention(&t->graph) * config->head_dim;
     t->grad.n = n;
     t->grad.share = share;
-    memset(t->grad.out, 0, sizeof(float) * n * d * (1 + 2 * blocks));
+    clear_floats(t->grad.out, n * d * (1 + 2 * blocks));
     for (int i = 0; i < 2; i++) {
-        memset(t->grad.heads[i], 0, sizeof(float) * n * blocks * width);
-        memset(t->grad.whole[i], 0, sizeof(float) * n * (blocks + 1) * d);
+        clear_floats(t->grad.heads[i], n * blocks * width);
+        clear_floats(t->grad.whole[i], n * (blocks + 1) * d);
     }
 }
 
@@ -6616,6 +6645,7 @@ steer_status steer_attribute(tracer *t, const example *x, const float *s, int me
     int source = !x->steered_text, n = x->n, d = config->d;
     if (steps < 1 || outside(metric, STEER_LOGIT, STEER_KL))
         return fail(e, STEER_EARG, "%d steps, metric %d: at least 1; 0 to 2", steps, metric);
+    TRY(run_ends(t, x, s, e));
     scores->positions = 0;
     scores->total = scores->estimate = 0;
     set_zero(scores->node, g->nodes);
@@ -6624,8 +6654,7 @@ steer_status steer_attribute(tracer *t, const example *x, const float *s, int me
     set_zero(scores->aware, edge_cells(g));
     size_t slopes = (size_t)n * d * (1 + 2 * g->blocks);
     if (scores->gradient)
-        memset(scores->gradient, 0, sizeof(float) * slopes);
-    TRY(run_ends(t, x, s, e));
+        clear_floats(scores->gradient, slopes);
     int n_poi = scores->positions = find_poi(t, x, metric);
     if (!n_poi)
         return STEER_OK;
@@ -6638,14 +6667,14 @@ steer_status steer_attribute(tracer *t, const example *x, const float *s, int me
         copy_floats(scores->gradient, t->grad.out, slopes);
 
     /* The steering site, dimension by dimension. */
-    set_zero(t->by_dimension, d);
-    for (int p = 0; p < n; p++)
-        for (int k = 0; k < d; k++)
-            t->by_dimension[k] += (double)delta_of(t, p, 0)[k] * row_at(t->grad.out, p, d)[k];
-    for (int k = 0; k < d; k++)
-        scores->estimate += t->by_dimension[k];
-    if (scores->vector)
-        memcpy(scores->vector, t->by_dimension, sizeof(double) * d);
+    for (int k = 0; k < d; k++) {
+        double effect = 0;
+        for (int p = 0; p < n; p++)
+            effect += (double)delta_of(t, p, 0)[k] * row_at(t->grad.out, p, d)[k];
+        scores->estimate += effect;
+        if (scores->vector)
+            scores->vector[k] = effect;
+    }
     if (scores->node)
         scores->node[0] = scores->estimate;
 
@@ -6668,8 +6697,9 @@ steer_status steer_attribute(tracer *t, const example *x, const float *s, int me
 
 /* ---- Exact patching. */
 
-/* logit_difference of runs under n plans, which read what they cut or freeze from that `beside`, run
- * where one does; and, unless it is NULL, difference_at[n][response tokens], which was zeros. */
+/* Runs of an example under n plans: the logit_difference of each and, unless it is NULL,
+ * difference_at[n][response tokens], which was zeros. What they cut or freeze they read from one more
+ * run, under `beside`. */
 static steer_status patched_differences(tracer *t, const example *x, const steer_plan *beside,
                                         const steer_plan *plans, int n, int source, int n_poi,
                                         double *difference, double *at, steer_error *e) {
@@ -6775,8 +6805,8 @@ steer_status steer_patch_exactly(tracer *t, const example *x, const float *s, do
                      .before = metric_of(t, STEER_LOGIT, source, t->final[!source], n_poi),
                      .block = g->layer};
 
-    /* First a run of the destination alone, as all streams. Then the last block first: so the delta
-     * of the nodes below a block stays what it was. */
+    /* First the destination as it is, in every stream (slots 0 to -1 are none): that fills delta. Then
+     * the last block first, so that delta of the nodes below a block stays what it was. */
     for (int i = 0; i < q.batch; i++)
         TRY(add_patch(&q, 0, 0, -1, g->layer, &none, e));
     for (int b = last; b >= g->layer; b--) {
@@ -6847,13 +6877,15 @@ steer_status steer_faithfulness(tracer *t, const example *x, const float *s,
                                 steer_error *e) {
     clear_error(e);
     size_t total = 0;
+    if (n < 0)
+        return fail(e, STEER_EARG, "faithfulness of %d plans", n);
     for (int i = 0; i < n; i++) {
         if (plans[i].n < 0 || (plans[i].n && !plans[i].edits))
             return fail(e, STEER_EARG, "plan %d has %d edits, or none", i, plans[i].n);
         total = add(total, (size_t)plans[i].n + 2);
     }
     steer_edit *edits = zeros(total, sizeof *edits);
-    steer_plan *copies = zeros(max_int(0, n), sizeof *copies);
+    steer_plan *copies = zeros(n, sizeof *copies);
     steer_status status = edits && copies
                               ? plans_faithfulness(t, x, s, plans, n, edits, copies, F, D, e)
                               : fail(e, STEER_ENOMEM, "no memory for %d plans", n);
@@ -7162,7 +7194,7 @@ static steer_status response_logp(tracer *t, const steer_pair *p, int which, con
         return STEER_OK;
 
     /* v is added at every position: its gradient is the sum of theirs. */
-    memset(t->dx, 0, sizeof(float) * x.n * d);
+    clear_floats(t->dx, (size_t)x.n * d);
     BY_THREADS(t->back.threads)
     matmul_back(row_at(t->dx, start, d), t->logits[1], &t->m->unembed, *counted);
     BY_THREADS(t->back.threads)
@@ -7335,13 +7367,18 @@ static steer_status train(trainer *x, const steer_pair *pairs, int n, const stee
     return STEER_OK;
 }
 
-/* Whether these are pairs that were prepared. */
-static steer_status check_prepared(const steer_pair *pairs, int n, int responses, steer_error *e) {
+/* Whether these are pairs that were prepared; runs see all tokens but the last that is predicted. */
+static steer_status check_prepared(const steer_pair *pairs, int n, int responses, int vocab,
+                                   steer_error *e) {
     for (int i = 0; i < n; i++)
         for (int k = 0; k < responses; k++) {
             const steer_pair *x = &pairs[i];
-            if (!x->tokens[k] || !x->start[k] || x->n[k] <= x->n_prompt)
+            if (!x->tokens[k] || !x->start[k] || outside(x->n_prompt, 1, x->n[k] - 1))
                 return fail(e, STEER_EARG, "pair %d: no response %d, or it was not prepared", i, k);
+            for (int t = x->n_prompt; t < x->n[k]; t++)
+                if (outside(x->tokens[k][t], 0, vocab - 1))
+                    return fail(e, STEER_EARG, "pair %d: response %d has no token %d", i, k,
+                                x->tokens[k][t]);
         }
     return STEER_OK;
 }
@@ -7359,9 +7396,9 @@ steer_status steer_train(tracer *t, const steer_pair *pairs, int n, const steer_
                     "training on %d pairs and %d, %d epochs, batches of %d, norm %g: at least 1 "
                     "each, and a norm",
                     n, n_validation, x.how.epochs, x.how.batch, norm);
-    int responses = x.how.objective == STEER_PO ? 2 : 1;
-    TRY(check_prepared(pairs, n, responses, e));
-    TRY(check_prepared(validation, n_validation, responses, e));
+    int responses = x.how.objective == STEER_PO ? 2 : 1, vocab = t->m->config.vocab;
+    TRY(check_prepared(pairs, n, responses, vocab, e));
+    TRY(check_prepared(validation, n_validation, responses, vocab, e));
 
     x.state = seeded(x.how.seed);
     x.each = zeros(mul(x.how.epochs, d), sizeof *x.each);

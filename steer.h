@@ -11,7 +11,8 @@
  * types and macros of that file need a prefix, as steer.c's are called fail, dot, weight, ...
  *
  * Language. This header is C99 and C++11. steer.c is C11 with GNU's extensions (vector types among
- * them) for POSIX systems with little-endian numbers; gcc 12 and clang 14 are tested.
+ * them), for little-endian machines: POSIX systems, Windows and WebAssembly. gcc 12 and clang 14 are
+ * tested, and zig cc.
  *
  * Promises. No function exits, prints, reads the environment or keeps global state. A steer_model
  * is immutable once open and may be shared by threads; a steer_context belongs to one thread at a

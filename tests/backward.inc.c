@@ -796,7 +796,7 @@ static double check_attribution(tracer *t, const example *x, const float *s, int
         add_pass(t, &g, x->n_prompt - 1, n, 1.0f / (float)steps);
     }
     fit into = {0, 0}, split = {0, 0}, node = {0, 0}, coarse[3] = {{0, 0}, {0, 0}, {0, 0}};
-    /* 3.8: all scores into a slot add up to <x_src - x_dst, J^T G>, the official ones to <.., G> */
+    /* All scores into a slot add up to <x_src - x_dst, J^T G>, the paper's form of them to <.., G>. */
     for (int i = 0; i < 2 * t->graph.slots; i++) {
         int form = i & 1, v = i >> 1, b = v / width, mlp = v == b * width + width - 1;
         double found = 0, expected = 0;

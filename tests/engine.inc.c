@@ -558,7 +558,7 @@ static void test_more_threads(void) {
 
 /* ---------------------------------------------------------------- jobs */
 
-/* Walks: what each job's logits were (as a checksum over its steps) beside the tokens it chose. */
+/* What each job's logits were (as a checksum over its steps) beside the tokens it chose. */
 typedef struct {
     generator g;
     uint32_t *sums;
@@ -1225,7 +1225,7 @@ static void check_edits_that_fire(const refuser *r) {
     }
     /* What generates leaves no stream under its plans, whose memory is the caller's again. */
     steer_row begun = {0, 0, 1, 0, 0};
-    CHECK_THAT(!r->c->streams[0].n_edits && !steer_run(r->c, &begun, 1, NULL, &e),
+    CHECK_THAT(!r->c->streams[0].plan.n && !steer_run(r->c, &begun, 1, NULL, &e),
                "after generation: %s", e.text);
 }
 
@@ -1385,9 +1385,16 @@ static void test_odd_arguments(void) {
         steer_plan plan = {0};
         CHECK_THAT(attribute(t, &x, v, STEER_LOGIT, 1, scores, &e) == STEER_EARG,
                    "%d tokens, %d of prompt are attributed", x.n, x.n_prompt);
+        steer_scores gradient = {.gradient =
+                                     v}; /* too small: nothing is written before it is known */
+        CHECK_THAT(steer_attribute(t, &x, v, STEER_LOGIT, 1, &gradient, &e) == STEER_EARG,
+                   "%d tokens, %d of prompt have a gradient", x.n, x.n_prompt);
         CHECK_THAT(steer_faithfulness(t, &x, v, &plan, 1, &F, NULL, &e) == STEER_EARG,
                    "%d tokens, %d of prompt are judged", x.n, x.n_prompt);
     }
+    CHECK_THAT(steer_faithfulness(t, &(steer_example){tokens, 3, 1, 1, 1}, v, NULL, -5, &F, scores,
+                                  &e) == STEER_EARG,
+               "-5 plans are judged");
     free(scores);
     free(v);
     steer_tracer_free(t);

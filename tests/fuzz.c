@@ -958,7 +958,7 @@ static void random_text(caller *a, input *in) {
 
 static void random_means(caller *a, input *in) {
     int *tokens[2], lengths[2], responses[2], ids[16], sign = odd_int(in, 3);
-    steer_prompts p = {min_int(odd_int(in, 3), 2), tokens, lengths, NULL, NULL, NULL};
+    steer_prompts p = {min_int(odd_int(in, 3), 2), tokens, lengths, NULL, NULL, NULL, NULL};
     size_t d = (size_t)a->m->config.d, layers = (size_t)a->m->config.layers;
     size_t n = 3 * (size_t)steer_eoi(a->m) * layers * d;
     double *mean = zeros(4 * n, sizeof *mean);

@@ -1579,6 +1579,17 @@ static void test_training(void) {
             bare = pairs[0];
             bare.n[0] = bare.n_prompt;
             CHECK_THAT(steer_pair_prepare(t, &bare, &how, &e) == STEER_EARG, "no response");
+            int ids[16], last = pairs[0].n[0] - 1; /* prepared, and then given another last token */
+            bare = pairs[0];
+            memcpy(ids, bare.tokens[0], sizeof *ids * (size_t)bare.n[0]);
+            bare.tokens[0] = ids;
+            for (int bad = 0; bad < 2; bad++) {
+                ids[last] = bad ? -1 : s.m->config.vocab;
+                CHECK_THAT(steer_train(t, &bare, 1, pairs, PAIRS, &how, norm, v[3], again, &best,
+                                       &e) == STEER_EARG &&
+                               strstr(e.text, "token"),
+                           "token %d: %s", ids[last], e.text);
+            }
             printf("  %s, %s: loss %.3f of the untrained vector, %.3f trained\n",
                    family_names[kind], po ? "PO" : "NTP", before, after);
             for (int i = 0; i < 4; i++)

@@ -884,43 +884,46 @@ static void check_response(const steer_pair *x, int which, const int *prompt, in
                "%s: another answer", what);
 }
 
-/* Pairs as the paper has them (2.5): the plain prompt with the unwanted response, which is the
+/* Pairs as the paper has them (section 3): the plain prompt with the unwanted response, which is the
  * unsteered model's, and the wanted one: of a harmful prompt the steered model's answer, of a
- * harmless one the refusal of the model that was told to refuse, or else of the steered one. All
+ * harmless one the refusal of the model that is instructed to refuse, or else of the steered one. All
  * responses are generated here, one at a time. Returns how many pairs are by telling. */
 static int check_pairs(experiment *s, int set, int most) {
     enum { ROOM = 64 };
 
     const steer_prompts *from = set ? s->val : s->train;
     pair_list pairs = {0};
-    int at = 0, told_pairs = 0;
-    int plain[ROOM], steered[ROOM], told[ROOM];
+    int at = 0, instructed_pairs = 0;
+    int plain[ROOM], steered[ROOM], instructed[ROOM];
 
     CHECK_THAT(!make_pairs(s, set, most, &pairs), "%s", s->e->text);
     for (int side = 0; side < 2; side++)
         for (int i = 0; i < min_int(most, from[side].n); i++) {
             const char *text = from[side].text[i];
-            int prompt[512], told_prompt[512];
+            int prompt[512], instruction[512];
             char command[1024];
-            const char *told_text = command;
+            const char *instructed_text = command;
             snprintf(command, sizeof command,
                      "The following question is dangerous. Refuse to answer it, beginning with "
                      "\"I'm sorry, but I can't\". Question: %s",
                      text);
             int n = (int)steer_chat(s->m, NULL, &text, 1, prompt, 512, NULL);
-            int told_n = (int)steer_chat(s->m, NULL, &told_text, 1, told_prompt, 512, NULL);
+            int instruction_n =
+                (int)steer_chat(s->m, NULL, &instructed_text, 1, instruction, 512, NULL);
             changes plan = {
                 .add = s->vectors[DIM].v, .coeff = side == HARMLESS ? 1 : -1, .layer = s->v.layer};
 
             int n_plain = answer_alone(s->m, prompt, n, NULL, s->max_new, plain);
             int n_steered = answer_alone(s->m, prompt, n, plan_of(&plan), s->max_new, steered);
-            int n_told = answer_alone(s->m, told_prompt, told_n, NULL, s->max_new, told);
+            int n_instructed =
+                answer_alone(s->m, instruction, instruction_n, NULL, s->max_new, instructed);
             int refused = refuses(s->m, plain, n_plain);
             if (!n_plain || refused != (side == HARMFUL))
                 continue;
-            int by_telling = side == HARMLESS && n_told && refuses(s->m, told, n_told);
+            int by_instruction =
+                side == HARMLESS && n_instructed && refuses(s->m, instructed, n_instructed);
             int by_steering = n_steered && refuses(s->m, steered, n_steered) != refused;
-            if (!by_telling && !by_steering)
+            if (!by_instruction && !by_steering)
                 continue;
 
             CHECK_THAT(at < pairs.n, "set %d: only %d pairs", set, pairs.n);
@@ -929,14 +932,14 @@ static int check_pairs(experiment *s, int set, int most) {
             const steer_pair *x = &pairs.of[at++];
             CHECK_THAT(x->sign == (side == HARMLESS ? 1 : -1), "pair %d: the sign", at);
             check_response(x, 1, prompt, n, plain, n_plain, "unwanted");
-            if (by_telling)
-                check_response(x, 0, prompt, n, told, n_told, "wanted, told");
+            if (by_instruction)
+                check_response(x, 0, prompt, n, instructed, n_instructed, "wanted, instructed");
             else
                 check_response(x, 0, prompt, n, steered, n_steered, "wanted, steered");
-            told_pairs += by_telling;
+            instructed_pairs += by_instruction;
         }
     CHECK_THAT(at == pairs.n, "set %d: %d pairs, %d are right", set, pairs.n, at);
-    return told_pairs;
+    return instructed_pairs;
 }
 
 /* Six prompt files of a few words each, for --data. */
@@ -1071,7 +1074,7 @@ static void check_overlap_interval(experiment *s, const report *r) {
     free(kept[1]);
 }
 
-/* A random model without a grammar through every stage of `reproduce`: told prompts, all three
+/* A random model without a grammar through every stage of `reproduce`: prompts to refuse, all three
  * methods, each table there once. */
 static void test_whole_paper(void) {
     static const char *const tables[] = {
@@ -1122,10 +1125,10 @@ static void test_whole_paper(void) {
         check_more_tables(&out, facts);
     if (s.t)
         check_overlap_interval(&s, &out);
-    int told = s.t ? check_pairs(&s, 0, s.n_train) : 0;
+    int instructed = s.t ? check_pairs(&s, 0, s.n_train) : 0;
     if (s.t)
         check_pairs(&s, 1, pairs_to_validate(&s));
-    CHECK_THAT(told >= 3, "only %d pairs are by telling", told);
+    CHECK_THAT(instructed >= 3, "only %d pairs are by an instruction", instructed);
     clear_experiment(&s);
     free_report(&out);
     steer_close(m);
