@@ -14701,30 +14701,40 @@ static steer_status chat_vector(conversation *x, const char *path) {
     return status;
 }
 
-/* What the answers are changed by, in a sentence. */
+/* What a conversation's command did, in a sentence; on a terminal in lines as wide as that. */
+__attribute__((format(printf, 1, 2))) static void tell(const char *format, ...) {
+    char text[1024];
+    va_list args;
+    va_start(args, format);
+    vsnprintf(text, sizeof text, format, args);
+    va_end(args);
+    if (isatty(1))
+        put_wrapped(stdout, text, 0, 1, screen_width(1), 0);
+    else
+        puts(text);
+}
+
+/* What the answers are changed by. */
 static void tell_plan(const conversation *x) {
     const steer_vector *v = &x->s->v;
     string changes = changes_in_words(&x->now);
     if (!x->now.vector)
-        puts("(unsteered: there is no vector; /vector FILE)");
+        tell("(unsteered: there is no vector; /vector FILE)");
     else if (x->now.ablate != UNSET)
-        puts("(the component along the vector is set to a constant)");
+        tell("(the component along the vector is set to a constant)");
     else if (v->coeff == 0)
-        puts("(unsteered: the coefficient is 0)");
+        tell("(unsteered: the coefficient is 0)");
     else
-        printf("(coefficient %g: the vector is %s at %s%s%s)\n", v->coeff,
-               v->coeff > 0 ? "added" : "subtracted", where_added(x->s, &x->now).s,
-               *changes.s ? "; " : "", changes.s);
+        tell("(coefficient %g: the vector is %s at %s%s%s)", v->coeff,
+             v->coeff > 0 ? "added" : "subtracted", where_added(x->s, &x->now).s,
+             *changes.s ? "; " : "", changes.s);
 }
 
 static void tell_status(const conversation *x) {
-    put_text(stdout, x->s->path, 0);
-    printf(": %d turns of at most %d\n", x->n / 2, MAX_TURNS / 2);
-    if (x->now.vector) {
-        fputs("vector ", stdout);
-        put_text(stdout, x->now.vector, 0);
-        printf(": %s, %s\n", x->s->v.method, site_name(x->s->v.layer, x->s->v.pos).s);
-    }
+    const steer_vector *v = &x->s->v;
+    tell("%s: %d turns of at most %d", x->s->path, x->n / 2, MAX_TURNS / 2);
+    if (x->now.vector)
+        tell("vector %s: %s, %s", x->now.vector, v->method, site_name(v->layer, v->pos).s);
     tell_plan(x);
 }
 
@@ -14764,7 +14774,7 @@ static steer_status chat_command(conversation *x, char *line) {
         *word++ = 0;
     if (!strcmp(line, "/reset")) {
         x->n = 0;
-        puts("(the conversation begins anew)");
+        tell("(the conversation begins anew)");
     } else if (!strcmp(line, "/status"))
         tell_status(x);
     else if (!strcmp(line, "/compare"))
@@ -14795,7 +14805,7 @@ static steer_status chat_command(conversation *x, char *line) {
         TRY(chat_vector(x, word));
         tell_plan(x);
     } else
-        puts(chat_commands);
+        tell("%s", chat_commands);
     return STEER_OK;
 }
 
@@ -14835,7 +14845,7 @@ static steer_status command_chat(experiment *s, const options *o) {
         if (command)
             status = chat_command(&x, line);
         else if (*line && x.n == MAX_TURNS)
-            puts("(the conversation is full: /reset)");
+            tell("(the conversation is full: /reset)");
         else if (*line) {
             x.turns[x.n] = copy_text(s, line, strlen(line));
             status = x.turns[x.n] ? chat_turn(&x) : s->e->code;
@@ -14845,12 +14855,10 @@ static steer_status command_chat(experiment *s, const options *o) {
         int said = status == STEER_EARG ||
                    (command && (status == STEER_EIO || status == MISUSED ||
                                 status == STEER_EMISMATCH || status == STEER_EFORMAT));
-        if (!said)
-            continue;
-        fputs("(", stdout);
-        put_text(stdout, s->e->text, 0);
-        fputs(")\n", stdout);
-        status = STEER_OK;
+        if (said) {
+            tell("(%s)", s->e->text);
+            status = STEER_OK;
+        }
     }
     free(line);
     return status;

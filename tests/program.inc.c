@@ -371,6 +371,28 @@ static void test_chat_commands(void) {
             CHECK_THAT(found, "%s: no \"%s\" in:\n%.600s", lines[i].typed.s, lines[i].said[k], at);
             at = found ? found + strlen(lines[i].said[k]) : at;
         }
+
+    /* On a terminal what it says has no line that is wider: neither what is in force nor the list of
+     * commands nor a fault. */
+    static char text[1 << 14];
+    char arguments[512];
+    snprintf(arguments, sizeof arguments, "chat weights/tiny-llama.bin --vector %s/v", temporary);
+    for (int columns = 40; columns <= 80; columns += 40) {
+        int widest = 0;
+        terminal_columns = columns;
+        run_on_terminal(
+            arguments,
+            "/positions prompt\n/freeze qk,v@prompt,mlp@first:3\n/status\n/help\n"
+            "/vector a file of which the name alone is wider than many a terminal is, a "
+            "file\n/freeze patterns,values\n",
+            text, sizeof text);
+        for (const char *s = text; *s; s += strcspn(s, "\n") + 1)
+            widest = max_int(widest, (int)strcspn(s, "\n"));
+        CHECK_THAT(widest <= columns && strstr(text, "frozen") && strstr(text, "/quit)") &&
+                       strstr(text, "a file:") && strstr(text, "wanted"),
+                   "%d of %d columns:\n%s", widest, columns, text);
+    }
+    terminal_columns = 0;
 }
 
 /* ---------------------------------------------------------------- experiments */
