@@ -116,7 +116,16 @@ const hostile = {
             ["patterns frozen", null],
           ],
         },
-        {name: "dose", title: "", columns: [{name: "coefficient", type: "number"}], rows: []},
+        {name: "dose", title: "", columns: [{name: "coefficient", type: "number"}], rows: [[1]]},
+        {
+          name: "steering",
+          title: "",
+          columns: [
+            {name: "prompts", type: "text"},
+            {name: "unknown", type: "number"},
+          ],
+          rows: [["harmful unsteered", 1]],
+        },
       ],
       answers: [
         {side: "harmless", prompt: HOSTILE, under: "unsteered", refuses: false, text: "one"},
@@ -188,6 +197,7 @@ async function testReport(browser, what, report, file) {
       [...document.querySelectorAll(".mark-edge")].map(p => p.getAttribute("d")),
     );
     check(`${what}: no two edges lie on each other`, new Set(paths).size, paths.length);
+    check(`${what}: edges that reach out of the picture`, await page.evaluate(edgesOutside), 0);
     const rowsOf = () =>
       page.evaluate(() =>
         Object.fromEntries(
@@ -208,6 +218,7 @@ async function testReport(browser, what, report, file) {
       await count(page, ".mark-edge"),
       Math.min(400, circuit.rows.length),
     );
+    check(`${what}: of all, edges that reach out`, await page.evaluate(edgesOutside), 0);
     const dashes = await page.evaluate(() =>
       ["q", "k", "v"]
         .map(k => {
@@ -254,6 +265,11 @@ async function testReport(browser, what, report, file) {
       );
     }
   }
+  check(
+    `${what}: what is said where there is no answer`,
+    [await count(page, ".no-answers"), await count(page, ".answer")],
+    answers.length ? [0, 1] : [1, 0],
+  );
   check(`${what}: findings`, await count(page, ".findings li"), report.models[0].findings.length);
   const shaded = tableOf(report, "shaded");
   if (shaded)
@@ -282,6 +298,12 @@ async function testReport(browser, what, report, file) {
         0,
       ),
     );
+  const codes = await page.evaluate(() =>
+    [...document.querySelectorAll("details[data-table]")]
+      .map(d => [`Table: ${d.dataset.table}, `, d.querySelector("summary").textContent])
+      .filter(([code, title]) => title.toLowerCase().startsWith(code)),
+  );
+  check(`${what}: tables that are called by their code`, codes, []);
   const lens = tableOf(report, "svv");
   if (lens)
     check(
@@ -289,6 +311,15 @@ async function testReport(browser, what, report, file) {
       await count(page, ".mark-token"),
       Math.min(12, lens.rows.length) * lens.columns.filter(c => c.type === "text").slice(1).length,
     );
+  check(
+    `${what}: tokens of more than one line`,
+    await page.evaluate(() =>
+      [...document.querySelectorAll(".mark-token")]
+        .filter(x => x.textContent.includes("\n"))
+        .map(x => x.textContent),
+    ),
+    [],
+  );
   if (tableOf(report, "sites"))
     check(
       `${what}: cells of the site maps`,
@@ -328,6 +359,7 @@ async function testReport(browser, what, report, file) {
     );
   check(`${what}: figures of tables that differ`, differing, []);
   check(`${what}: texts of pictures that are cut`, await page.evaluate(cut), []);
+  check(`${what}: pictures of nothing`, await page.evaluate(bare), []);
   const t = tableOf(report, "freezing"),
     row = t && t.rows.find(r => /values frozen/.test(r[0])),
     loss = t && row && row[indexOf(t, "loss")];
@@ -466,6 +498,25 @@ function unreachable() {
   scrollTo(0, 0);
   return out;
 }
+/* In the page: pictures without a bar, curve, cell or edge. */
+function bare() {
+  return [...document.querySelectorAll("figure svg")]
+    .filter(svg => !svg.querySelector(".mark-bar, .mark-curve, .mark-cell, .mark-edge"))
+    .map(svg => svg.getAttribute("aria-label"));
+}
+/* In the page: how many edges of the circuit reach out of its picture. */
+function edgesOutside() {
+  return [...document.querySelectorAll(".mark-edge")].filter(path => {
+    const {x, y, width, height} = path.getBBox(),
+      view = path.ownerSVGElement.viewBox.baseVal;
+    return (
+      x < view.x ||
+      y < view.y ||
+      x + width > view.x + view.width ||
+      y + height > view.y + view.height
+    );
+  }).length;
+}
 /* In the page: texts of pictures that reach out of their picture. */
 function cut() {
   const out = [];
@@ -546,6 +597,7 @@ async function testHostile(browser) {
     ),
     0,
   );
+  check("hostile: pictures of nothing", await page.evaluate(bare), []);
   check("hostile: bars", await count(page, ".mark-bar"), 1);
   check("hostile: no paper marks", await count(page, ".mark-paper"), 0);
   check("hostile: 60 of 124,441 edges", await count(page, ".mark-edge"), 60);
