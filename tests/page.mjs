@@ -300,8 +300,8 @@ async function testReport(browser, what, report, file) {
     );
   const codes = await page.evaluate(() =>
     [...document.querySelectorAll("details[data-table]")]
-      .map(d => [`Table: ${d.dataset.table}, `, d.querySelector("summary").textContent])
-      .filter(([code, title]) => title.toLowerCase().startsWith(code)),
+      .map(d => [d.dataset.table, d.querySelector("summary").textContent.toLowerCase()])
+      .filter(([code, title]) => title.startsWith(`table: ${code}, `)),
   );
   check(`${what}: tables that are called by their code`, codes, []);
   const lens = tableOf(report, "svv");
