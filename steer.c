@@ -8000,20 +8000,38 @@ static int columns_shown(const report *r, const entry *t) {
     return max_int(n, 1);
 }
 
-/* A row for the screen. */
+/* The bytes of a text that take at most `room` columns, as put_line writes it; *columns: how many. */
+static size_t bytes_of_columns(const char *text, int room, int *columns) {
+    const char *s = text, *end = s + strlen(s);
+    *columns = 0;
+    for (int length; s < end; s += length) {
+        long c = code_point(s, end, &length);
+        int wide = 1 + (c == '\n' || c == '\t');
+        if (*columns + wide > room)
+            break;
+        *columns += wide;
+    }
+    return s - text;
+}
+
+/* A row for the screen; on a terminal words end where their column does, the last where it does. */
 static void put_row(FILE *f, const report *r, const entry *t, int i) {
-    int n = columns_shown(r, t);
+    int n = columns_shown(r, t), at = 0;
     for (int k = 0; k < n; k++) {
         const datum *x = &row_data(r, t, i)[k];
-        int width = column_width(r, t, k), words = row_data(r, t, -1)[k].value < 0;
+        int width = column_width(r, t, k), words = row_data(r, t, -1)[k].value < 0, columns;
         if (!words) {
             fprintf(f, "%*s", width + 2, x->text);
+            at += width + 2;
             continue;
         }
         fputs(k ? "  " : "", f);
-        put_line(f, x->text);
+        at += k ? 2 : 0;
+        int room = k < n - 1 ? width : r->width - at;
+        put_line_part(f, x->text, bytes_of_columns(x->text, r->width ? room : INT32_MAX, &columns));
         if (k < n - 1)
-            fprintf(f, "%*s", max_int(width - characters(x->text), 0), "");
+            fprintf(f, "%*s", max_int(width - columns, 0), "");
+        at += width;
     }
     fputs("\n", f);
 }
