@@ -78,9 +78,10 @@ build/steer.html: build/live.wasm build/report.html tools/page/live.html $(PAGE_
 	sed -e '/^<!--LIVE-->$$/{r build/live.html' -e 'd' -e '}' build/report.html >$@
 
 # The page's tests; Node.js, chromium and firefox-esr are needed for these only, and two packages:
-# npm install --prefix build puppeteer-core axe-core
+# npm install --prefix build puppeteer-core axe-core; `make test-page QUIET=1`, on a machine that does
+# nothing else, checks the page's times, too.
 test-page: page
-	PAGE_MODEL=$(PAGE_MODEL) node tests/page.mjs
+	PAGE_MODEL=$(PAGE_MODEL) QUIET=$(QUIET) node tests/page.mjs
 
 # Speed, in alternation with the peers that are installed (PyTorch, llama.cpp) and on the models that are
 # there (make smollm2 qwen); the tables go into weights/RESULTS.md and README.md. `make bench ROUNDS=1` is a

@@ -8037,20 +8037,38 @@ static int columns_shown(const report *r, const entry *t) {
     return max_int(n, 1);
 }
 
-/* A row for the screen. */
+/* The bytes of a text that take at most `room` columns, as put_line writes it; *columns: how many. */
+static size_t bytes_of_columns(const char *text, int room, int *columns) {
+    const char *s = text, *end = s + strlen(s);
+    *columns = 0;
+    for (int length; s < end; s += length) {
+        long c = code_point(s, end, &length);
+        int wide = 1 + (c == '\n' || c == '\t');
+        if (*columns + wide > room)
+            break;
+        *columns += wide;
+    }
+    return s - text;
+}
+
+/* A row for the screen; on a terminal words end where their column does, the last where it does. */
 static void put_row(FILE *f, const report *r, const entry *t, int i) {
-    int n = columns_shown(r, t);
+    int n = columns_shown(r, t), at = 0;
     for (int k = 0; k < n; k++) {
         const datum *x = &row_data(r, t, i)[k];
-        int width = column_width(r, t, k), words = row_data(r, t, -1)[k].value < 0;
+        int width = column_width(r, t, k), words = row_data(r, t, -1)[k].value < 0, columns;
         if (!words) {
             fprintf(f, "%*s", width + 2, x->text);
+            at += width + 2;
             continue;
         }
         fputs(k ? "  " : "", f);
-        put_line(f, x->text);
+        at += k ? 2 : 0;
+        int room = k < n - 1 ? width : r->width - at;
+        put_line_part(f, x->text, bytes_of_columns(x->text, r->width ? room : INT32_MAX, &columns));
         if (k < n - 1)
-            fprintf(f, "%*s", max_int(width - characters(x->text), 0), "");
+            fprintf(f, "%*s", max_int(width - columns, 0), "");
+        at += width;
     }
     fputs("\n", f);
 }
@@ -8086,7 +8104,7 @@ static const char *guide_to(const char *table) {
         {"methods", "A row is one side's prompts under the vector of one method. Look whether the "
                     "rates are alike."},
         {"freezing", "A row is what the steered model is not allowed to use. Look at the loss of "
-                     "patterns and of values beside `at most`."},
+                     "patterns and of values beside that of `unsteered`, all of it."},
         {"places", "A row is what is frozen. Look whether it is the prompt's or the answer's that "
                    "steering needs."},
         {"tokens", "A row is what is frozen everywhere, a column a stretch of the answer. Look how "
@@ -8099,6 +8117,9 @@ static const char *guide_to(const char *table) {
         {"shaded", "A row is a token of the answer. Look where KL is large: there s decides."},
         {"faithfulness", "A row is a number of edges, a column a way to choose them. Look how few "
                          "edges reach 0.85, and how far below it random ones stay."},
+        {"overlaps",
+         "A row is two vectors' circuits. Look at the overlap beside a tenth, what chance "
+         "gives."},
         {"overlap", "A row and a column are circuits. Look at those of different methods and equal "
                     "size."},
         {"judged", "A row is a circuit. Look where the interval lies above 0.85."},
@@ -8108,8 +8129,8 @@ static const char *guide_to(const char *table) {
         {"kinds", "A row is a circuit, a column a share of its edges, by where they end or begin. "
                   "Look at v beside q and k."},
         {"blocks",
-         "A row is a block, a column a share of the edges that end in it. Look where edges "
-         "begin and end."},
+         "A row is a block, a column a share of the edges that end in it. Look which blocks read "
+         "s, and through what."},
         {"circuit", "A row is an edge, s the vector. Look at what reads s, and what the output "
                     "reads."},
         {"svv",
@@ -10223,17 +10244,17 @@ static steer_status set_site(experiment *s) {
         both(s->val, s->n_val, add_vector(s, s->v.v, doses[i]), conditions + 2 * i);
     TRY(answer(s, conditions, 2 * DOSES, s->read));
     const column columns[] = {{"coefficient", WORDS}, {words->plus, 2},
-                              {"coherent +", 2},      {"perplexity +", 1},
-                              {"repeats +", 2},       {words->minus, 2},
-                              {"coherent -", 2},      {"perplexity -", 1},
+                              {words->minus, 2},      {"coherent +", 2},
+                              {"coherent -", 2},      {"perplexity +", 1},
+                              {"perplexity -", 1},    {"repeats +", 2},
                               {"repeats -", 2},       {0}};
     open_table(s->out, "dose", columns, "Dose: %s, %d + %d validation prompts, %s",
                site_name(layer, pos).s, condition_size(&conditions[1]),
                condition_size(&conditions[0]), words->share);
     for (int i = 0; i < DOSES; i++) {
         const condition *x = conditions + 2 * i;
-        ROW(s->out, str("%.1f", doses[i]).s, x[1].refused, x[1].coherent, x[1].perplexity,
-            x[1].repeats, x[0].refused, x[0].coherent, x[0].perplexity, x[0].repeats);
+        ROW(s->out, str("%.1f", doses[i]).s, x[1].refused, x[0].refused, x[1].coherent,
+            x[0].coherent, x[1].perplexity, x[0].perplexity, x[1].repeats, x[0].repeats);
         if (dose == 0 && steers(x))
             dose = doses[i];
     }
@@ -10720,17 +10741,17 @@ static void open_directions(experiment *s) {
     const column columns[] = {{"what is frozen", WORDS},
                               {"n", 0},
                               {"loss", 1},
+                              {words->plus, 1},
+                              {words->minus, 1},
+                              {"share", 2},
                               {"loss low", 1},
                               {"loss high", 1},
-                              {"share", 2},
-                              {"share low", 2},
-                              {"share high", 2},
-                              {words->plus, 1},
                               {"+ low", 1},
                               {"+ high", 1},
-                              {words->minus, 1},
                               {"- low", 1},
                               {"- high", 1},
+                              {"share low", 2},
+                              {"share high", 2},
                               {0}};
     open_table(
         s->out, "directions", columns,
@@ -10743,7 +10764,8 @@ static void direction_row(experiment *s, const char *name, const condition froze
     estimate points = loss(steered, frozen), share = share_of_loss(steered, frozen, steered, plain);
     estimate plus = more_refused(&frozen[HARMLESS], &steered[HARMLESS]);
     estimate minus = more_refused(&steered[HARMFUL], &frozen[HARMFUL]);
-    ROW(s->out, name, points.n, INTERVAL(points), INTERVAL(share), INTERVAL(plus), INTERVAL(minus));
+    ROW(s->out, name, points.n, points.value, plus.value, minus.value, share.value, points.low,
+        points.high, plus.low, plus.high, minus.low, minus.high, share.low, share.high);
 }
 
 /* Freezing (paper section 6, Table 1): what steering loses when blocks >= l read the unsteered
@@ -10988,12 +11010,12 @@ static steer_status position_tables(experiment *s) {
     static const int places[] = {0, STEER_IN_PROMPT, STEER_IN_ANSWER};
     static const column place_columns[] = {{"what is frozen", WORDS},
                                            {"everywhere", 3},
+                                           {"in the prompt", 3},
+                                           {"in the answer", 3},
                                            {"low", 3},
                                            {"high", 3},
-                                           {"in the prompt", 3},
                                            {"prompt low", 3},
                                            {"prompt high", 3},
-                                           {"in the answer", 3},
                                            {"answer low", 3},
                                            {"answer high", 3},
                                            {0}};
@@ -11033,9 +11055,9 @@ static steer_status position_tables(experiment *s) {
             double row[9];
             for (int place = 0; place < 3; place++) {
                 estimate kept = kept_of(&x, 3 * i + place, side);
-                row[3 * place] = kept.value;
-                row[3 * place + 1] = kept.low;
-                row[3 * place + 2] = kept.high;
+                row[place] = kept.value;
+                row[3 + 2 * place] = kept.low;
+                row[4 + 2 * place] = kept.high;
             }
             string name = str("%s", frozen_parts[i].name);
             if (side != OF_BOTH)
@@ -11305,17 +11327,17 @@ static steer_status seeds_table(experiment *s) {
 
     const wording *words = wording_of(s->out);
     const column columns[] = {{"vector, seed", WORDS},
-                              {"epoch", 0},
                               {"cosine", 2},
                               {words->plus, 2},
                               {words->minus, 2},
-                              {"at most", 1},
                               {"QK loss", 1},
+                              {"OV loss", 1},
+                              {"at most", 1},
                               {"QK low", 1},
                               {"QK high", 1},
-                              {"OV loss", 1},
                               {"OV low", 1},
                               {"OV high", 1},
+                              {"epoch", 0},
                               {0}};
     open_table(s->out, "seeds", columns,
                "Seeds of training: the epoch chosen, the cosine with the first seed's vector, the "
@@ -11325,9 +11347,9 @@ static steer_status seeds_table(experiment *s) {
         for (int seed = 0; seed < seeds; seed++, x += 6) {
             const trained_vector *t = &s->trained[seed * METHODS + i];
             estimate qk = loss(x, x + 2), ov = loss(x, x + 4);
-            ROW(s->out, str("%s, %d", method_names[i], SEED + seed).s, t->epoch,
-                cosine(t->v, s->trained[i].v, s->m->config.d), x[1].refused, x[0].refused,
-                loss(x, s->plain).value, INTERVAL(qk), INTERVAL(ov));
+            ROW(s->out, str("%s, %d", method_names[i], SEED + seed).s,
+                cosine(t->v, s->trained[i].v, s->m->config.d), x[1].refused, x[0].refused, qk.value,
+                ov.value, loss(x, s->plain).value, qk.low, qk.high, ov.low, ov.high, t->epoch);
         }
     return STEER_OK;
 }
@@ -11487,11 +11509,7 @@ static steer_status patch_method(experiment *s, method *x, double row[13]) {
         return fail(s->e, STEER_EARG, "no example has a position of interest: nothing to patch");
     for (size_t k = SCORE_TOTAL; k < width; k++)
         x->scores[k] /= x->scores[SCORE_POSITIONS];
-    const double known[13] = {x->choosing.count[0],
-                              x->choosing.count[1],
-                              x->scores[SCORE_POSITIONS],
-                              x->scores[SCORE_TOTAL],
-                              ratios / counted,
+    const double known[13] = {ratios / counted,
                               least,
                               most,
                               NAN,
@@ -11499,11 +11517,15 @@ static steer_status patch_method(experiment *s, method *x, double row[13]) {
                               NAN,
                               NAN,
                               NAN,
-                              NAN};
+                              NAN,
+                              x->choosing.count[0],
+                              x->choosing.count[1],
+                              x->scores[SCORE_POSITIONS],
+                              x->scores[SCORE_TOTAL]};
     memcpy(row, known, sizeof known);
     for (int k = 0; k < 2 && compared; k++)
         TRY(compare_scores(s, (const double *[]){sum + k * graph, sum + 2 * graph},
-                           (double *[]){rank, rank + graph}, row + 7 + k));
+                           (double *[]){rank, rank + graph}, row + 3 + k));
     return STEER_OK;
 }
 
@@ -11533,11 +11555,11 @@ static steer_status patching_table(experiment *s) {
         TRY(patch_method(s, &s->vectors[i], rows[i]));
     }
     const wording *words = wording_of(s->out);
-    const column columns[] = {{"vector", WORDS},     {words->side[0], 0},   {words->side[1], 0},
-                              {"positions", 0},      {"total", 2},          {"complete", 4},
-                              {"least", 4},          {"most", 4},           {"Pearson", 3},
-                              {"Pearson, aware", 3}, {"Spearman", 3},       {"Spearman, aware", 3},
-                              {"top 10%", 2},        {"top 10%, aware", 2}, {0}};
+    const column columns[] = {{"vector", WORDS},     {"complete", 4},        {"least", 4},
+                              {"most", 4},           {"Pearson", 3},         {"Pearson, aware", 3},
+                              {"Spearman", 3},       {"Spearman, aware", 3}, {"top 10%", 2},
+                              {"top 10%, aware", 2}, {words->side[0], 0},    {words->side[1], 0},
+                              {"positions", 0},      {"total", 2},           {0}};
     open_table(s->out, "patching", columns,
                "Patching (paper section 4.1): integrated gradients; their "
                "sum beside the total effect (1 is complete), and both forms of the edge scores "
@@ -12222,8 +12244,8 @@ static void show_sparse(const experiment *s, const sparse_row *row, const faithf
         deviation = sqrt(fmax(0, square - mean * mean));
     string label =
         str("%s tau %g%s", rules[row->rule], row->tau, row->renormalised ? "" : ", unscaled");
-    ROW(s->out, label.s, row->kept, 1 - (double)row->kept / s->m->config.d, harmless, harmful, mean,
-        deviation, row->renormalised);
+    ROW(s->out, label.s, row->kept, 1 - (double)row->kept / s->m->config.d, mean, deviation,
+        harmless, harmful, row->renormalised);
 }
 
 static steer_status sparsity_table(experiment *s, int which) {
@@ -12258,10 +12280,10 @@ static steer_status sparsity_table(experiment *s, int which) {
     const column columns[] = {{"method, kept", WORDS},
                               {"kept dims", 0},
                               {"sparsity", 3},
-                              {words->plus, 2},
-                              {words->minus, 2},
                               {"faithfulness", 3},
                               {"+-", 3},
+                              {words->plus, 2},
+                              {words->minus, 2},
                               {"norm", CODE}, /* 1: the whole vector's */
                               {0}};
     open_table(s->out, which == DIM ? "sparsity" : str("sparsity-%s", method_names[which]).s,
@@ -14738,30 +14760,40 @@ static steer_status chat_vector(conversation *x, const char *path) {
     return status;
 }
 
-/* What the answers are changed by, in a sentence. */
+/* What a conversation's command did, in a sentence; on a terminal in lines as wide as that. */
+__attribute__((format(printf, 1, 2))) static void tell(const char *format, ...) {
+    char text[1024];
+    va_list args;
+    va_start(args, format);
+    vsnprintf(text, sizeof text, format, args);
+    va_end(args);
+    if (isatty(1))
+        put_wrapped(stdout, text, 0, 1, screen_width(1), 0);
+    else
+        puts(text);
+}
+
+/* What the answers are changed by. */
 static void tell_plan(const conversation *x) {
     const steer_vector *v = &x->s->v;
     string changes = changes_in_words(&x->now);
     if (!x->now.vector)
-        puts("(unsteered: there is no vector; /vector FILE)");
+        tell("(unsteered: there is no vector; /vector FILE)");
     else if (x->now.ablate != UNSET)
-        puts("(the component along the vector is set to a constant)");
+        tell("(the component along the vector is set to a constant)");
     else if (v->coeff == 0)
-        puts("(unsteered: the coefficient is 0)");
+        tell("(unsteered: the coefficient is 0)");
     else
-        printf("(coefficient %g: the vector is %s at %s%s%s)\n", v->coeff,
-               v->coeff > 0 ? "added" : "subtracted", where_added(x->s, &x->now).s,
-               *changes.s ? "; " : "", changes.s);
+        tell("(coefficient %g: the vector is %s at %s%s%s)", v->coeff,
+             v->coeff > 0 ? "added" : "subtracted", where_added(x->s, &x->now).s,
+             *changes.s ? "; " : "", changes.s);
 }
 
 static void tell_status(const conversation *x) {
-    put_text(stdout, x->s->path, 0);
-    printf(": %d turns of at most %d\n", x->n / 2, MAX_TURNS / 2);
-    if (x->now.vector) {
-        fputs("vector ", stdout);
-        put_text(stdout, x->now.vector, 0);
-        printf(": %s, %s\n", x->s->v.method, site_name(x->s->v.layer, x->s->v.pos).s);
-    }
+    const steer_vector *v = &x->s->v;
+    tell("%s: %d turns of at most %d", x->s->path, x->n / 2, MAX_TURNS / 2);
+    if (x->now.vector)
+        tell("vector %s: %s, %s", x->now.vector, v->method, site_name(v->layer, v->pos).s);
     tell_plan(x);
 }
 
@@ -14801,7 +14833,7 @@ static steer_status chat_command(conversation *x, char *line) {
         *word++ = 0;
     if (!strcmp(line, "/reset")) {
         x->n = 0;
-        puts("(the conversation begins anew)");
+        tell("(the conversation begins anew)");
     } else if (!strcmp(line, "/status"))
         tell_status(x);
     else if (!strcmp(line, "/compare"))
@@ -14832,7 +14864,7 @@ static steer_status chat_command(conversation *x, char *line) {
         TRY(chat_vector(x, word));
         tell_plan(x);
     } else
-        puts(chat_commands);
+        tell("%s", chat_commands);
     return STEER_OK;
 }
 
@@ -14872,7 +14904,7 @@ static steer_status command_chat(experiment *s, const options *o) {
         if (command)
             status = chat_command(&x, line);
         else if (*line && x.n == MAX_TURNS)
-            puts("(the conversation is full: /reset)");
+            tell("(the conversation is full: /reset)");
         else if (*line) {
             x.turns[x.n] = copy_text(s, line, strlen(line));
             status = x.turns[x.n] ? chat_turn(&x) : s->e->code;
@@ -14882,12 +14914,10 @@ static steer_status command_chat(experiment *s, const options *o) {
         int said = status == STEER_EARG ||
                    (command && (status == STEER_EIO || status == MISUSED ||
                                 status == STEER_EMISMATCH || status == STEER_EFORMAT));
-        if (!said)
-            continue;
-        fputs("(", stdout);
-        put_text(stdout, s->e->text, 0);
-        fputs(")\n", stdout);
-        status = STEER_OK;
+        if (said) {
+            tell("(%s)", s->e->text);
+            status = STEER_OK;
+        }
     }
     free(line);
     return status;

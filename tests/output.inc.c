@@ -550,10 +550,39 @@ static void test_progress(void) {
 
 /* ---------------------------------------------------------------- tables on a terminal */
 
+/* Words of a table that are wider than their column, as tokens may be, on terminals of any width. */
+static void check_wide_words(void) {
+    static const column columns[] = {{"head", WORDS}, {"share", 2}, {"tokens", WORDS},
+                                     {"2", WORDS},    {"3", WORDS}, {0}};
+    static const char *const words[] = {"' a_token_of_24_bytes_and\xC3\xA9' 15.9",
+                                        "'\n\n\n\n\n\n\n\n\n\n\n\n\n' 15.9", "' sorry' 9.5"};
+    for (int width = 36; width < 140; width++) {
+        report r = {.width = width};
+        size_t size = 0;
+        char *text = NULL;
+        r.f = open_memstream(&text, &size);
+        open_table(&r, "svv", columns, "%s", "");
+        add_row(&r, "a head whose name is wider than its column", (const double[]){0.5}, 1, words,
+                3);
+        fclose(r.f);
+        r.f = NULL;
+        int widest = 0, at = 0, length;
+        for (const char *s = text, *end = s + size; s < end; s += length) {
+            at = code_point(s, end, &length) == '\n' ? 0 : at + 1;
+            widest = max_int(widest, at);
+        }
+        CHECK_THAT(widest <= width && strstr(text, "0.50") && (width < 106 || strstr(text, "9.5")),
+                   "%d of %d:\n%s", widest, width, text);
+        free(text);
+        free_report(&r);
+    }
+}
+
 /* On a terminal every line fits, tables say how many of their columns they show, per cent only grow
  * and come near to 100; in a file are all columns. */
 static void test_screen(void) {
     static char text[1 << 20];
+    check_wide_words();
     string line = str("reproduce weights/tiny-gemma.bin --quick --train 16 --val 2 --map 1 " SHORT);
     terminal_columns = 90;
     CHECK_THAT(!run_on_terminal(line.s, "", text, sizeof text), "%.300s", text);

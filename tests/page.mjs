@@ -1,6 +1,7 @@
 /* tests/page.mjs: the page in Chromium and Firefox, headless. What it draws is counted and compared
  * with report.json; the live page's answers are compared with ./steer's own; axe-core looks at
- * every tab, light and dark, 400 and 1200 pixels wide.
+ * every tab, light and dark, 400 and 1200 pixels wide. How fast the machine is decides nothing,
+ * but with QUIET set, on a machine that does nothing else: then the page's times are checked, too.
  *
  *     make page && node tests/page.mjs [--shots FOLDER]
  *
@@ -16,10 +17,11 @@ const require = createRequire(path.join(root, "build/"));
 const puppeteer = require("puppeteer-core");
 const axe = fs.readFileSync(require.resolve("axe-core/axe.min.js"), "utf8");
 const shots = process.argv[2] === "--shots" ? process.argv[3] : null;
-const model = process.env.PAGE_MODEL || "weights/tiny-gemma.bin";
+const model = process.env.PAGE_MODEL || "weights/tiny-gemma.bin",
+  quiet = Boolean(process.env.QUIET);
 
-/* Times the bounds in time, where a machine is known to be slow. */
-const SLOW = Number(process.env.SLOW || 1);
+/* How long is waited, ms, for what comes where the page works. */
+const PATIENCE = 600000;
 let passed = 0,
   failed = 0;
 function check(name, got, wanted = true) {
@@ -32,7 +34,6 @@ function check(name, got, wanted = true) {
 }
 const near = (name, got, low, high) =>
   check(`${name} (${got} in ${low}..${high})`, got >= low && got <= high);
-const wait = ms => new Promise(done => setTimeout(done, ms));
 
 /* ---- Pages: the template and a report, joined as steer joins them ---- */
 const template = fs.readFileSync(path.join(root, "tools/page/report.html"), "utf8");
@@ -54,12 +55,12 @@ function join(name, report) {
 }
 const boxText = fs.readFileSync(path.join(root, "build/report.json"), "utf8"),
   box = JSON.parse(boxText);
-const realText = fs.readFileSync(path.join(root, "tests/page-real.json"), "utf8"),
+const realText = fs.readFileSync(path.join(root, "weights/reports/qwen-0.5b.json"), "utf8"),
   real = JSON.parse(realText);
 check(
-  "the real model's report holds no answer to a harmful request and none under -s",
-  real.models.flatMap(m => m.answers).filter(a => a.side !== "harmless" || /^-s/.test(a.under)),
-  [],
+  "the real model's report, whose prompts are a data set's, holds no answer",
+  real.models.map(m => m.answers),
+  [[]],
 );
 const tablesOf = report => report.models[0].tables;
 const tableOf = (report, name) => tablesOf(report).find(t => t.name === name);
@@ -115,7 +116,16 @@ const hostile = {
             ["patterns frozen", null],
           ],
         },
-        {name: "dose", title: "", columns: [{name: "coefficient", type: "number"}], rows: []},
+        {name: "dose", title: "", columns: [{name: "coefficient", type: "number"}], rows: [[1]]},
+        {
+          name: "steering",
+          title: "",
+          columns: [
+            {name: "prompts", type: "text"},
+            {name: "unknown", type: "number"},
+          ],
+          rows: [["harmful unsteered", 1]],
+        },
       ],
       answers: [
         {side: "harmless", prompt: HOSTILE, under: "unsteered", refuses: false, text: "one"},
@@ -137,7 +147,7 @@ async function visit(browser, file, o = {}) {
   });
   if (o.media && !/firefox/i.test(await browser.version()))
     await page.emulateMediaFeatures(o.media);
-  page.setDefaultTimeout(60000 * SLOW);
+  page.setDefaultTimeout(PATIENCE);
   await page.setViewport({width: o.width || 1200, height: 900});
   await page.goto("file://" + file + (o.hash || ""));
   return page;
@@ -187,6 +197,7 @@ async function testReport(browser, what, report, file) {
       [...document.querySelectorAll(".mark-edge")].map(p => p.getAttribute("d")),
     );
     check(`${what}: no two edges lie on each other`, new Set(paths).size, paths.length);
+    check(`${what}: edges that reach out of the picture`, await page.evaluate(edgesOutside), 0);
     const rowsOf = () =>
       page.evaluate(() =>
         Object.fromEntries(
@@ -207,6 +218,7 @@ async function testReport(browser, what, report, file) {
       await count(page, ".mark-edge"),
       Math.min(400, circuit.rows.length),
     );
+    check(`${what}: of all, edges that reach out`, await page.evaluate(edgesOutside), 0);
     const dashes = await page.evaluate(() =>
       ["q", "k", "v"]
         .map(k => {
@@ -253,6 +265,11 @@ async function testReport(browser, what, report, file) {
       );
     }
   }
+  check(
+    `${what}: what is said where there is no answer`,
+    [await count(page, ".no-answers"), await count(page, ".answer")],
+    answers.length ? [0, 1] : [1, 0],
+  );
   check(`${what}: findings`, await count(page, ".findings li"), report.models[0].findings.length);
   const shaded = tableOf(report, "shaded");
   if (shaded)
@@ -281,6 +298,12 @@ async function testReport(browser, what, report, file) {
         0,
       ),
     );
+  const codes = await page.evaluate(() =>
+    [...document.querySelectorAll("details[data-table]")]
+      .map(d => [d.dataset.table, d.querySelector("summary").textContent.toLowerCase()])
+      .filter(([code, title]) => title.startsWith(`table: ${code}, `)),
+  );
+  check(`${what}: tables that are called by their code`, codes, []);
   const lens = tableOf(report, "svv");
   if (lens)
     check(
@@ -288,6 +311,15 @@ async function testReport(browser, what, report, file) {
       await count(page, ".mark-token"),
       Math.min(12, lens.rows.length) * lens.columns.filter(c => c.type === "text").slice(1).length,
     );
+  check(
+    `${what}: tokens of more than one line`,
+    await page.evaluate(() =>
+      [...document.querySelectorAll(".mark-token")]
+        .filter(x => x.textContent.includes("\n"))
+        .map(x => x.textContent),
+    ),
+    [],
+  );
   if (tableOf(report, "sites"))
     check(
       `${what}: cells of the site maps`,
@@ -327,6 +359,7 @@ async function testReport(browser, what, report, file) {
     );
   check(`${what}: figures of tables that differ`, differing, []);
   check(`${what}: texts of pictures that are cut`, await page.evaluate(cut), []);
+  check(`${what}: pictures of nothing`, await page.evaluate(bare), []);
   const t = tableOf(report, "freezing"),
     row = t && t.rows.find(r => /values frozen/.test(r[0])),
     loss = t && row && row[indexOf(t, "loss")];
@@ -465,6 +498,25 @@ function unreachable() {
   scrollTo(0, 0);
   return out;
 }
+/* In the page: pictures without a bar, curve, cell or edge. */
+function bare() {
+  return [...document.querySelectorAll("figure svg")]
+    .filter(svg => !svg.querySelector(".mark-bar, .mark-curve, .mark-cell, .mark-edge"))
+    .map(svg => svg.getAttribute("aria-label"));
+}
+/* In the page: how many edges of the circuit reach out of its picture. */
+function edgesOutside() {
+  return [...document.querySelectorAll(".mark-edge")].filter(path => {
+    const {x, y, width, height} = path.getBBox(),
+      view = path.ownerSVGElement.viewBox.baseVal;
+    return (
+      x < view.x ||
+      y < view.y ||
+      x + width > view.x + view.width ||
+      y + height > view.y + view.height
+    );
+  }).length;
+}
 /* In the page: texts of pictures that reach out of their picture. */
 function cut() {
   const out = [];
@@ -545,6 +597,7 @@ async function testHostile(browser) {
     ),
     0,
   );
+  check("hostile: pictures of nothing", await page.evaluate(bare), []);
   check("hostile: bars", await count(page, ".mark-bar"), 1);
   check("hostile: no paper marks", await count(page, ".mark-paper"), 0);
   check("hostile: 60 of 124,441 edges", await count(page, ".mark-edge"), 60);
@@ -689,7 +742,7 @@ async function testKeys(browser, name, file, live) {
         const s = getComputedStyle(document.activeElement);
         return s.outlineStyle !== "none" && parseFloat(s.outlineWidth) >= 2;
       },
-      {polling: 50, timeout: 2000 * SLOW},
+      {polling: 50, timeout: 60000},
     );
     if (!(await drawn.catch(() => null))) unseen.push(title);
   }
@@ -752,21 +805,7 @@ async function testMarkup(browser) {
 }
 
 /* What only a report of several methods has: overlap and agreement. */
-async function testMethods(browser) {
-  const options = "--limit 14 --val 6 --map 0 --pairs 16 --epochs 1 --patch 2 --exact 0";
-  execFileSync(
-    "./steer",
-    ["reproduce", model, ...options.split(" "), "--report", "build/methods"],
-    {
-      cwd: root,
-      env: {...process.env, OMP_NUM_THREADS: "1"},
-      stdio: "ignore",
-    },
-  );
-  const file = path.join(root, "build/methods.html"),
-    report = JSON.parse(fs.readFileSync(path.join(root, "build/methods.json"), "utf8"));
-  await testReport(browser, "three methods", report, file);
-  await testLooks(browser, "three methods", file, [""], ["light"]);
+async function testMethods(browser, file, report) {
   const page = await visit(browser, file);
   const overlap = tableOf(report, "overlap"),
     agreement = tableOf(report, "agreement");
@@ -905,7 +944,7 @@ const COEFFS = [-2, -1, 0.5, 1, 1.7];
 const settled = page =>
   page.waitForFunction(
     "document.body.dataset.done && document.body.dataset.done === document.body.dataset.asked",
-    {timeout: 60000 * SLOW},
+    {timeout: PATIENCE},
   );
 function native(question, coeff, options) {
   const args = ["generate", model, question, "--max-new", "96"];
@@ -941,11 +980,39 @@ async function change(page, id, value) {
   );
   await settled(page);
 }
-/* A stored answer, and the first live one, ms from the load: the best of five, since a busy machine
- * is slower than its page. */
-async function testSpeed(browser, name) {
+/* What a visitor waits for: stored answers stand there before the model is sent to the worker; the
+ * first question is answered before the vector is made; the model never runs in the page's own
+ * thread, where there is no WebAssembly here. */
+async function testFirst(browser, name) {
+  const page = await browser.newPage();
+  page.setDefaultTimeout(PATIENCE);
+  await page.evaluateOnNewDocument(() => {
+    delete window.WebAssembly;
+    window.sent = [];
+    const post = Worker.prototype.postMessage;
+    Worker.prototype.postMessage = function (message) {
+      sent.push([message.kind, document.getElementById("answer-1").textContent.length > 0]);
+      post.call(this, message);
+    };
+  });
+  await page.goto("file://" + path.join(root, "build/steer.html"));
+  await settled(page);
+  check(
+    `${name}: what is asked of the worker, and whether an answer stands there by then`,
+    (await page.evaluate("sent")).slice(0, 4),
+    ["open", "first", "means", "ask"].map(kind => [kind, true]),
+  );
+  check(
+    `${name}: answers without WebAssembly in the page's thread`,
+    await page.evaluate(() => [typeof WebAssembly, Boolean(document.querySelector(".tok"))]),
+    ["undefined", true],
+  );
+  await page.close();
+}
+/* A stored answer, and the first live one, ms from the load: the best of five. */
+async function testTimes(browser, name) {
   let best = [Infinity, Infinity];
-  for (let i = 0; i < 5 && (best[0] > 300 * SLOW || best[1] > 1000 * SLOW); i++) {
+  for (let i = 0; i < 5; i++) {
     const page = await browser.newPage();
     await page.evaluateOnNewDocument(() => {
       window.times = [0, 0];
@@ -962,8 +1029,8 @@ async function testSpeed(browser, name) {
     best = (await page.evaluate("times")).map((t, k) => Math.min(t, best[k]));
     await page.close();
   }
-  near(`${name}: a stored answer, ms`, best[0], 1, 300 * SLOW);
-  near(`${name}: a live one, ms`, best[1], 1, 1000 * SLOW);
+  near(`${name}: a stored answer, ms`, best[0], 1, 300);
+  near(`${name}: a live one, ms`, best[1], 1, 1000);
 }
 async function testLive(browser, name) {
   const file = path.join(root, "build/steer.html");
@@ -1014,37 +1081,37 @@ async function testLive(browser, name) {
   maps = await sums();
   check(`${name}: others do`, maps[2][0] > 0.01);
   check(`${name}: the lens has two rows of eight tokens`, await count(page, "#lens td"), 16);
-  /* 60 moves in 2 s: the page stays awake, stale work is dropped, and what is shown at the end is
-   * the last value's. Other programs may stall a busy machine: the page itself would do it every
-   * time. */
-  let stall = Infinity,
-    finished;
-  for (let i = 0; i < 5 && stall > 100 * SLOW; i++) {
-    [stall, finished] = await page.evaluate(async () => {
+  /* 60 moves, on a quiet machine in 2 s: what they overtake is dropped, what is shown at the end is
+   * the last value's, and the page stays awake. */
+  const stall = await page.evaluate(
+    async pause => {
       let longest = 0,
         last = performance.now(),
-        on = true,
-        done = new Set();
+        on = true;
       (function beat() {
         const now = performance.now();
         longest = Math.max(longest, now - last);
         last = now;
-        done.add(document.body.dataset.done);
         if (on) setTimeout(beat, 0);
       })();
+      window.finished = 0;
+      new MutationObserver(changes => {
+        finished += changes.length;
+      }).observe(document.body, {attributeFilter: ["data-done"]});
       const slider = document.getElementById("coeff");
       for (let i = 0; i < 60; i++) {
         slider.value = -2 + i / 15;
         slider.dispatchEvent(new Event("input"));
-        await new Promise(r => setTimeout(r, 33));
+        await new Promise(r => setTimeout(r, pause));
       }
       on = false;
-      return [longest, done.size];
-    });
-    await settled(page);
-    check(`${name}: stale work is dropped`, finished < 10);
-  }
-  near(`${name}: longest stall, ms`, stall, 0, 100 * SLOW);
+      return longest;
+    },
+    quiet ? 33 : 0,
+  );
+  await settled(page);
+  near(`${name}: of 60 requests answered`, await page.evaluate("finished"), 1, 10);
+  if (quiet) near(`${name}: longest stall, ms`, stall, 0, 100);
   await change(page, "coeff", 1);
   check(
     `${name}: the last value's answer`,
@@ -1058,31 +1125,42 @@ async function testLive(browser, name) {
       x.value = q;
       x.dispatchEvent(new Event("input"));
     }, question);
-    await wait(500);
+    await settled(page);
   }
   check(
     `${name}: no answer is left of a question that can't be asked`,
     await page.evaluate(() => document.querySelectorAll("#answers .tok").length),
     0,
   );
-  /* Stop midway: what there is stays. */
-  const stopped = await page.evaluate(async question => {
-    const x = document.getElementById("question"),
-      answer = document.getElementById("answer-0");
-    x.value = question;
-    x.dispatchEvent(new Event("input"));
-    while (!answer.querySelector(".tok")) await new Promise(r => setTimeout(r, 1));
-    document.getElementById("stop").click();
-    await new Promise(r => setTimeout(r, 100));
-    const there = answer.textContent;
-    await new Promise(r => setTimeout(r, 500));
-    return [
-      there.length > 0,
-      answer.textContent === there,
-      document.body.dataset.done === document.body.dataset.asked,
-    ];
-  }, QUESTIONS[0]);
-  check(`${name}: stopped midway, the text stays`, stopped, [true, true, false]);
+  /* Stop at the first token: what there is stays, the rest is never done. The hand may come too
+   * late where other programs have the machine, but not each time. */
+  let stopped;
+  for (let i = 0; i < 5 && !(stopped && stopped[2]); i++)
+    stopped = await page.evaluate(async question => {
+      const x = document.getElementById("question"),
+        answer = document.getElementById("answer-0");
+      x.value = "x ".repeat(3000);
+      x.dispatchEvent(new Event("input"));
+      while (answer.querySelector(".tok")) await new Promise(r => setTimeout(r, 1));
+      const begun = new Promise(done => {
+        new MutationObserver((_, observer) => {
+          if (!answer.querySelector(".tok")) return;
+          observer.disconnect();
+          document.getElementById("stop").click();
+          done(answer.textContent);
+        }).observe(answer, {childList: true});
+      });
+      x.value = question;
+      x.dispatchEvent(new Event("input"));
+      const there = await begun;
+      await new Promise(r => setTimeout(r, 1000));
+      return [
+        there.length > 0,
+        answer.textContent.startsWith(there),
+        document.body.dataset.done !== document.body.dataset.asked,
+      ];
+    }, QUESTIONS[0]);
+  check(`${name}: stopped midway, the text stays`, stopped, [true, true, true]);
   await change(page, "lpos", "5");
   await change(page, "question", QUESTIONS[0]);
   check(`${name}: goes on after stop`, await shownAnswer(page, 1), native(QUESTIONS[0], 1, []));
@@ -1129,6 +1207,8 @@ const launch = (browser, executable, colours = LIGHT) =>
     browser: browser,
     executablePath: executable,
     headless: true,
+    timeout: PATIENCE,
+    protocolTimeout: PATIENCE,
     extraPrefsFirefox: {"ui.prefersReducedMotion": 1, ...colours},
     args: browser === "chrome" ? ["--no-sandbox", "--disable-gpu"] : [],
   });
@@ -1156,13 +1236,14 @@ try {
   await testModels(chromium, "real model", real);
   await testHostile(chromium);
   await testMarkup(chromium);
-  await testMethods(chromium);
+  await testMethods(chromium, realPage, real);
   await testBehaviour(chromium);
   await testControl(chromium);
   await testPrint(chromium, boxPage, live, box);
   await testKeys(chromium, "keys, report", boxPage, false);
   await testKeys(chromium, "keys, live", live, true);
-  await testSpeed(chromium, "Chromium");
+  await testFirst(chromium, "Chromium");
+  if (quiet) await testTimes(chromium, "Chromium");
   await testLive(chromium, "Chromium");
   await testLooks(chromium, "box", boxPage, [""]);
   await testLooks(chromium, "real", realPage, [""]);
@@ -1178,7 +1259,8 @@ else {
   try {
     await testReport(firefox, "box model in Firefox", box, boxPage);
     await testHostile(firefox);
-    await testSpeed(firefox, "Firefox");
+    await testFirst(firefox, "Firefox");
+    if (quiet) await testTimes(firefox, "Firefox");
     await testLive(firefox, "Firefox");
     await testModels(firefox, "real model in Firefox", real);
     await testControl(firefox);
@@ -1197,5 +1279,6 @@ else {
   }
   await dark.close();
 }
+if (!quiet) console.log("not checked without QUIET: how long the page takes");
 console.log(`${passed} passed, ${failed} failed`);
 process.exit(failed ? 1 : 0);

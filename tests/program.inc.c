@@ -371,6 +371,28 @@ static void test_chat_commands(void) {
             CHECK_THAT(found, "%s: no \"%s\" in:\n%.600s", lines[i].typed.s, lines[i].said[k], at);
             at = found ? found + strlen(lines[i].said[k]) : at;
         }
+
+    /* On a terminal what it says has no line that is wider: neither what is in force nor the list of
+     * commands nor a fault. */
+    static char text[1 << 14];
+    char arguments[512];
+    snprintf(arguments, sizeof arguments, "chat weights/tiny-llama.bin --vector %s/v", temporary);
+    for (int columns = 40; columns <= 80; columns += 40) {
+        int widest = 0;
+        terminal_columns = columns;
+        run_on_terminal(
+            arguments,
+            "/positions prompt\n/freeze qk,v@prompt,mlp@first:3\n/status\n/help\n"
+            "/vector a file of which the name alone is wider than many a terminal is, a "
+            "file\n/freeze patterns,values\n",
+            text, sizeof text);
+        for (const char *s = text; *s; s += strcspn(s, "\n") + 1)
+            widest = max_int(widest, (int)strcspn(s, "\n"));
+        CHECK_THAT(widest <= columns && strstr(text, "frozen") && strstr(text, "/quit)") &&
+                       strstr(text, "a file:") && strstr(text, "wanted"),
+                   "%d of %d columns:\n%s", widest, columns, text);
+    }
+    terminal_columns = 0;
 }
 
 /* ---------------------------------------------------------------- experiments */
@@ -1074,6 +1096,45 @@ static void check_overlap_interval(experiment *s, const report *r) {
     free(kept[1]);
 }
 
+/* What the sentence above a table tells to look at stands on a screen of 80 columns. */
+static void check_guided_columns(report *r) {
+    static const char *const guided[][3] = {{"dose", "harmless +", "harmful -"},
+                                            {"dose", "coherent +", "coherent -"},
+                                            {"steering", "refused", "low"},
+                                            {"freezing", "loss", "loss high"},
+                                            {"map", "QK loss", "OV loss"},
+                                            {"directions", "harmless +", "harmful -"},
+                                            {"methods", "refused", "high"},
+                                            {"places", "in the prompt", "in the answer"},
+                                            {"tokens", "token 1", "17 and on"},
+                                            {"seeds", "harmful -", "OV loss"},
+                                            {"patching", "complete", "Pearson"},
+                                            {"faithfulness", "simple", "random"},
+                                            {"overlaps", "overlap", "high"},
+                                            {"judged", "low", "high"},
+                                            {"interchange", "with NTP", "with PO"},
+                                            {"kinds", "q", "v"},
+                                            {"blocks", "v", "from s"},
+                                            {"sparsity", "sparsity", "faithfulness"},
+                                            {"retained", "sparsity", "loss"},
+                                            {"agreement", "IoU", "chance"},
+                                            {"svv", "head", "tokens"}};
+    r->width = SCREEN;
+    for (size_t i = 0; i < sizeof guided / sizeof *guided; i++)
+        for (size_t k = 0; k < n_entries(r); k++) {
+            const entry *t = AT(r->entries, entry, k);
+            if (t->kind != IS_TABLE || strcmp(t->name, guided[i][0]))
+                continue;
+            int seen = 0;
+            for (int c = 0; c < columns_shown(r, t); c++)
+                for (int of = 1; of < 3; of++)
+                    seen += !strcmp(row_data(r, t, -1)[c].text, guided[i][of]);
+            CHECK_THAT(seen == 2, "%s or %s of %s: not on the screen", guided[i][1], guided[i][2],
+                       t->name);
+        }
+    r->width = 0;
+}
+
 /* A random model without a grammar through every stage of `reproduce`: prompts to refuse, all three
  * methods, each table there once. */
 static void test_whole_paper(void) {
@@ -1117,6 +1178,7 @@ static void test_whole_paper(void) {
         CHECK_THAT(found == 1, "table %s: %d times", tables[k], found);
         CHECK_THAT(guide_to(tables[k]), "nothing says what a row of %s is", tables[k]);
     }
+    check_guided_columns(&out);
     const model_facts *facts = last_model(&out);
     CHECK_THAT(facts && edges && edges == min_int(facts->circuit_edges, 400) &&
                    facts->graph_edges > edges,
