@@ -7710,6 +7710,19 @@ static int screen_width(int fd) {
     return columns > 0 ? max_int(columns, 20) : SCREEN;
 }
 
+typedef struct {
+    char s[512];
+} string; /* a label or a title */
+
+__attribute__((format(printf, 1, 2))) static string str(const char *format, ...) {
+    string x;
+    va_list args;
+    va_start(args, format);
+    vsnprintf(x.s, sizeof x.s, format, args);
+    va_end(args);
+    return x;
+}
+
 /* PROGRESS of a command over all its models, on standard error where that is a terminal. The work
  * of each model is planned in parts, see plan_work; within a part it goes by ticks. */
 enum {
@@ -7759,11 +7772,23 @@ static void begin_part(progress *p, const char *what, double ticks) {
     p->what = what;
 }
 
+/* "90 s", "25 min", "2 h 10 min" */
+static string time_text(double seconds) {
+    int minutes = (int)(seconds / 60 + 0.5);
+    if (seconds < 600)
+        return str("%.0f s", seconds);
+    if (minutes < 60)
+        return str("%d min", minutes);
+    return str("%d h %d min", minutes / 60, minutes % 60);
+}
+
 /* A new line twenty times a second, and where per cent have grown. */
 static void show_progress(progress *p, double ticks) {
-    if (!p || !p->show)
+    if (!p)
         return;
     p->tick += ticks;
+    if (!p->show)
+        return;
     double now = seconds();
     double done = p->done + p->part * fmin(1, p->tick / fmax(1, p->ticks));
     double share = fmin(1, done / p->total), spent = now - p->started;
@@ -7771,11 +7796,11 @@ static void show_progress(progress *p, double ticks) {
         return;
     p->last = now;
     p->percent = (int)(100 * share);
-    char line[128];
-    int n = snprintf(line, sizeof line, "%3.0f%%  %s  %.0f s", 100 * share, p->what, spent);
-    if (share > 0.02 && n < (int)sizeof line)
-        snprintf(line + n, sizeof line - n, ", about %.0f s left ", spent * (1 - share) / share);
-    fprintf(stderr, "\r\033[K%.*s", screen_width(2) - 1, line);
+    string left = {""};
+    if (share > 0.02)
+        left = str(", about %s left ", time_text(spent * (1 - share) / share).s);
+    string line = str("%3.0f%%  %s  %s%.40s", 100 * share, p->what, time_text(spent).s, left.s);
+    fprintf(stderr, "\r\033[K%.*s", screen_width(2) - 1, line.s);
     p->shown = 1;
 }
 
@@ -9421,19 +9446,6 @@ static char *copy_text(experiment *s, const char *text, size_t n) {
     return copy;
 }
 
-typedef struct {
-    char s[512];
-} string; /* a label or a title */
-
-__attribute__((format(printf, 1, 2))) static string str(const char *format, ...) {
-    string x;
-    va_list args;
-    va_start(args, format);
-    vsnprintf(x.s, sizeof x.s, format, args);
-    va_end(args);
-    return x;
-}
-
 /* An estimate as a text: with its interval, if there is one. */
 static string text_of(estimate x, int decimals) {
     if (isnan(x.value))
@@ -9598,6 +9610,21 @@ static uint64_t hash_job(const experiment *s, const steer_job *j, int read) {
     return hash_plan(h, s->m, j->plan, 0);
 }
 
+static double weights_of_blocks(const steer_config *c) {
+    double attention = ((double)c->heads + c->kv_heads) * 2 * c->head_dim * c->d;
+    return c->layers * (attention + 3.0 * c->ff * c->d);
+}
+
+/* That a row with logits meets. */
+static double all_weights(const steer_config *c) {
+    return weights_of_blocks(c) + 1.0 * c->vocab * c->d;
+}
+
+/* Ticks of an answer: one, and more where something is frozen: its twin's rows have no logits. */
+static double answer_ticks(const experiment *s, int twin) {
+    return 1 + (twin ? weights_of_blocks(&s->m->config) / all_weights(&s->m->config) : 0);
+}
+
 /* Jobs of conditions that are answered, or their answers read: those that are not on file. */
 typedef struct {
     generator g;       /* its jobs: those that are left */
@@ -9630,7 +9657,8 @@ static int answer_visit(void *user, int job, int pos, const float *logits) {
     if (pos == j->n_prompt - 1)
         *score = steer_log_odds(sc->g.m, &sc->s->behaviour, logits);
     int token = generate_visit(&sc->g, job, pos, logits);
-    show_progress(sc->s->bar, 1.0 / j->max_new);
+    double ticks = answer_ticks(sc->s, needs_twin(j));
+    show_progress(sc->s->bar, ticks / j->max_new);
     if (token != END_JOB)
         return token;
 
@@ -9640,7 +9668,7 @@ static int answer_visit(void *user, int job, int pos, const float *logits) {
         sc->record[2 + t] = t < j->n_out ? j->out[t] : 0;
     if (keep_job(sc, job, 0, answer_width(j)))
         return FAILED;
-    show_progress(sc->s->bar, 1 - (double)j->n_out / j->max_new);
+    show_progress(sc->s->bar, ticks * (1 - (double)j->n_out / j->max_new));
     return END_JOB;
 }
 
@@ -9693,7 +9721,7 @@ static steer_status run_units(experiment *s, steer_job *jobs, int n, int read, d
             TRY(recall(s, key, record, width, &state));
         value[i] = 0;
         if (found || state == DONE)
-            show_progress(s->bar, 1);
+            show_progress(s->bar, read ? 1 : answer_ticks(s, needs_twin(&jobs[i])));
         if (found)
             value[i] = record[0];
         else if (state == DONE) {
@@ -9738,9 +9766,16 @@ static steer_status set_plan(experiment *s, condition *x) {
     return STEER_OK;
 }
 
-/* Ticks of a condition of n prompts: of each its answer, of the first some that it is read again. */
-static int answers_and_reads(const experiment *s, int n) {
-    return n + min_int(s->read, n);
+/* Ticks of n conditions: of each answer, and that the first `read` of each are read again. */
+static double ticks_of(const experiment *s, const condition *x, int n, int read) {
+    double ticks = 0;
+    for (const condition *end = x + n; x < end; x++) {
+        int changes = x == s->changed || x == s->changed + 1 ? s->n_changes : 0;
+        int twin = plan_has(&(steer_plan){x->edits.edits, x->edits.n}, STEER_FREEZE) ||
+                   plan_has(&(steer_plan){s->changes, changes}, STEER_FREEZE);
+        ticks += condition_size(x) * answer_ticks(s, twin) + min_int(read, condition_size(x));
+    }
+    return ticks;
 }
 
 /* Answer all conditions' prompts greedily, and judge them; perplexity is of the first `read` of
@@ -10239,9 +10274,9 @@ static steer_status set_site(experiment *s) {
     float dose = 0;
     condition conditions[2 * DOSES];
     TRY(take_site(s, layer, pos, 1));
-    begin_work(s, WORK_DOSE, 2 * DOSES * answers_and_reads(s, min_int(s->n_val, s->val[0].n)));
     for (int i = 0; i < DOSES; i++)
         both(s->val, s->n_val, add_vector(s, s->v.v, doses[i]), conditions + 2 * i);
+    begin_work(s, WORK_DOSE, ticks_of(s, conditions, 2 * DOSES, s->read));
     TRY(answer(s, conditions, 2 * DOSES, s->read));
     const column columns[] = {{"coefficient", WORDS}, {words->plus, 2},
                               {words->minus, 2},      {"coherent +", 2},
@@ -10357,7 +10392,12 @@ static double patching_passes(const experiment *s, int edges) {
     return 4 * (n * (PASSES_A_STEP * s->steps + 2) + fmin(n, s->n_exact) * PASSES_AN_EDGE * edges);
 }
 
-/* Teacher-forced texts of the circuits and of the sparse vectors. */
+/* Teacher-forced texts: of freezing, under each of five plans and of these at three places; of the
+ * circuits; of the sparse vectors. */
+static double freezing_texts(const experiment *s) {
+    return 2 * count_examples(s).faith * 20;
+}
+
 static double circuit_texts(const experiment *s) {
     example_counts n = count_examples(s);
     int chosen = 54 + 21 * s->methods, judged = (19 + s->methods) * s->methods;
@@ -10371,11 +10411,6 @@ static double sparse_texts(const experiment *s) {
 static double sparse_answers(const experiment *s) {
     double n = s->test[0].n, others = n - count_examples(s).choose; /* that chose nothing */
     return 2 * (63 * fmin(s->n_sparse, n) + 3 * fmin(s->n_retain, others));
-}
-
-static double weights_of_blocks(const steer_config *c) {
-    double attention = ((double)c->heads + c->kv_heads) * 2 * c->head_dim * c->d;
-    return c->layers * (attention + 3.0 * c->ff * c->d);
 }
 
 /* Tokens of a test prompt, and with its answer, which in the box ends early. */
@@ -10397,15 +10432,15 @@ static void plan_examples(experiment *s) {
     const steer_config *c = &s->m->config;
     int layer = s->v.v ? s->v.layer : s->requested.layer;
     double one = answer_rows(s), taught = one * (c->layers - layer) / c->layers, *w = s->work;
-    double weights = weights_of_blocks(c) + 1.0 * c->vocab * c->d, n = s->test[HARMFUL].n;
+    double weights = all_weights(c), n = s->test[HARMFUL].n, frozen = answer_ticks(s, 1);
     int patches = !s->freezing_only && s->stages & (PATCH | CIRCUIT | OV | SPARSIFY);
     if (!s->bar)
         return;
     for (int i = WORK_FREEZING; i < WORKS; i++)
         s->bar->total -= w[i];
-    double texts = 16 * n + 13 * fmin(n, s->n_more) + 10 * fmin(s->read, n);
+    double ticks = (4 + 6 * frozen) * n + 8 * frozen * fmin(n, s->n_more) + 10 * fmin(s->read, n);
     if (s->stages & FREEZE)
-        w[WORK_FREEZING] = (texts + 40 * count_examples(s).faith) * one * weights;
+        w[WORK_FREEZING] = (ticks + freezing_texts(s)) * one * weights;
     if (patches)
         w[WORK_PATCHING] =
             s->methods * patching_passes(s, steer_graph_of(s->m, layer).edges) * taught * weights;
@@ -10492,7 +10527,9 @@ static uint64_t hash_example(const experiment *s, const method *x, const example
     return hash_of(h, ex->tokens, sizeof *ex->tokens * ex->n);
 }
 
-static const double FAITH_TICKS = 0.3; /* of a teacher-forced text; 1: of an answer */
+/* Ticks of a teacher-forced text under a sparse vector. One under a freeze, a removal or cuts, beside
+ * which other runs are made, takes as long as an answer: 1. */
+static const double SPARSE_TICKS = 0.3;
 
 /* Faithfulness of n plans of an edit each on a vector's steered texts, of the first `most` a side. */
 static steer_status measure_faithfulness(experiment *s, const method *x, const examples *from,
@@ -10521,7 +10558,7 @@ static steer_status measure_faithfulness(experiment *s, const method *x, const e
             TRY(steer_faithfulness(s->t, ex, x->v, plans, n, each, NULL, s->e));
             TRY(remember(&s->store, key, each, n, s->e));
         }
-        show_progress(s->bar, FAITH_TICKS * n);
+        show_progress(s->bar, (edits->kind == STEER_ADD ? SPARSE_TICKS : 1) * n);
         if (isnan(each[0]))
             continue; /* base and steered run say the same: nothing to divide by */
         for (int j = 0; j < n; j++)
@@ -10680,9 +10717,6 @@ static steer_status steering_table(experiment *s) {
     int one = !s->n_beside && !s->v.every; /* direction, which can be ablated */
     float *random;
     GET(random, mul(CONTROLS, size));
-    begin_work(s, WORK_STEERING,
-               (s->n_changes ? 10 : 8) * answers_and_reads(s, s->test[0].n) +
-                   2 * CONTROLS * answers_and_reads(s, min_int(s->n_control, s->test[0].n)));
     both(s->test, s->n_test, unsteered, conditions);
     both(s->test, s->n_test, steered, conditions + 2);
     both(s->test, one ? s->n_test : 0, ablate(s->v.v, NULL), conditions + 4);
@@ -10693,6 +10727,9 @@ static steer_status steering_table(experiment *s) {
         both(s->test, s->n_control, add_vector(s, v, s->v.coeff), conditions + 8 + 2 * i);
     }
     both(s->test, s->n_changes ? s->n_test : 0, steered, s->changed);
+    begin_work(s, WORK_STEERING,
+               ticks_of(s, conditions, 8 + 2 * CONTROLS, s->read) +
+                   ticks_of(s, s->changed, 2, s->read));
     TRY(answer(s, conditions, 8 + 2 * CONTROLS, s->read));
     TRY(answer(s, s->changed, 2, s->read));
     memcpy(s->control, conditions + 8, sizeof s->control);
@@ -10831,10 +10868,9 @@ static steer_status freezing_table(experiment *s) {
         both(s->test, s->n_more, plan, frozen + 2 * (PARTS_FROZEN + i));
     }
     const examples *from = &s->vectors[DIM].choosing; /* nothing here was chosen by them */
-    double texts = min_int(from->n / 2, 2 * s->n_faith);
     begin_work(s, WORK_FREEZING,
-               2 * PARTS_FROZEN * answers_and_reads(s, s->test[0].n) +
-                   2 * IN_PARTS * min_int(s->n_more, s->test[0].n) + 20 * FAITH_TICKS * texts);
+               ticks_of(s, frozen, 2 * PARTS_FROZEN, s->read) +
+                   ticks_of(s, frozen + 2 * PARTS_FROZEN, 2 * IN_PARTS, 0) + freezing_texts(s));
     faithfulness F;
     TRY(measure_faithfulness(s, &s->vectors[DIM], from, s->n_faith, edits, PARTS_FROZEN, &F));
     TRY(answer(s, frozen, 2 * PARTS_FROZEN, s->read));
@@ -10965,7 +11001,7 @@ static steer_status add_differences(experiment *s, const method *x, const steer_
             TRY(differences_of(s, x, ex, plans, n_plans, text));
             TRY(remember(&s->store, key, text, width, s->e));
         }
-        show_progress(s->bar, FAITH_TICKS * n_plans);
+        show_progress(s->bar, n_plans);
         for (int i = 0; i < n_plans + 2; i++) {
             whole[i] = 0;
             for (int stretch = 0; stretch < STRETCHES; stretch++)
@@ -11098,7 +11134,9 @@ static steer_status site_map(experiment *s) {
             both(s->val, s->map, add_vector_at(site->layer, site->v, s->v.coeff),
                  steered + 2 * n++);
     }
-    begin_work(s, WORK_MAP, s->map * (2 + (s->m->grammar_size ? 4.0 : 3.0) * n));
+    begin_work(s, WORK_MAP, /* how many will steer and be frozen is not known yet */
+               ticks_of(s, plain, 2 + 2 * n, 0) +
+                   s->map * (s->m->grammar_size ? 2.0 : 1.0) * n * answer_ticks(s, 1));
     TRY(answer(s, plain, 2 + 2 * n, 0));
     for (x = steered; x < steered + 2 * n; x += 2) { /* those that steer move up, and are frozen */
         edit_list plan = x[HARMLESS].edits;
@@ -11298,10 +11336,10 @@ static steer_status train_methods(experiment *s) {
     return STEER_OK;
 }
 
-/* Answers of the table of seeds: of two methods, steered, and with patterns, with values frozen. */
-static int seed_answers(const experiment *s) {
+/* Ticks of the table of seeds: of two methods, steered, and with patterns, with values frozen. */
+static double seed_ticks(const experiment *s) {
     int seeds = s->more_seeds ? 1 + s->more_seeds : 0;
-    return 12 * seeds * min_int(s->n_more, s->test[0].n);
+    return 4 * seeds * min_int(s->n_more, s->test[0].n) * (1 + 2 * answer_ticks(s, 1));
 }
 
 static double cosine(const float *a, const float *b, int d) {
@@ -11362,7 +11400,7 @@ static steer_status methods_table(experiment *s) {
     int d = s->m->config.d;
     condition conditions[2 * METHODS];
     begin_work(s, WORK_METHODS,
-               2 * (s->methods - 1) * answers_and_reads(s, s->test[0].n) + seed_answers(s));
+               (s->methods - 1) * ticks_of(s, s->plain, 2, s->read) + seed_ticks(s));
     for (int i = 0; i < s->methods; i++) {
         method *x = &s->vectors[i];
         if (i != DIM)
@@ -12799,7 +12837,7 @@ static steer_status test_circuit(experiment *s) {
 }
 
 static steer_status circuit_stage(experiment *s) {
-    begin_work(s, WORK_CIRCUITS, FAITH_TICKS * circuit_texts(s));
+    begin_work(s, WORK_CIRCUITS, circuit_texts(s));
     SHOW(faithfulness_table(s));
     SHOW(smallest_circuits(s));
     if (s->methods > 1) {
@@ -12815,7 +12853,7 @@ static steer_status circuit_stage(experiment *s) {
 }
 
 static steer_status sparsity_stage(experiment *s) {
-    begin_work(s, WORK_SPARSE, FAITH_TICKS * sparse_texts(s) + sparse_answers(s));
+    begin_work(s, WORK_SPARSE, SPARSE_TICKS * sparse_texts(s) + sparse_answers(s));
     for (int i = DIM; i < s->methods; i++)
         SHOW(sparsity_table(s, i));
     SHOW(retention_table(s));
@@ -15230,10 +15268,9 @@ static void plan_work(experiment *s, const options *o) {
         double texts = min_int(s->n_train, s->train[HARMFUL].n);
         w[WORK_PAIRS] = 11 * (texts + pairs_to_validate(s)) * one; /* 4 answers, 8 texts */
         w[WORK_TRAINING] = 18 * (1 + s->more_seeds) * s->epochs * texts * one;
-        w[WORK_METHODS] =
-            whole ? (2 * (s->methods - 1) * (n + read) + 1.6 * seed_answers(s)) * one : 0;
+        w[WORK_METHODS] = whole ? (2 * (s->methods - 1) * (n + read) + seed_ticks(s)) * one : 0;
     }
-    double weights = weights_of_blocks(c) + 1.0 * c->vocab * c->d;
+    double weights = all_weights(c);
     s->work_before = s->bar ? s->bar->total : 0;
     for (int i = 0; i < WORKS && s->bar; i++) {
         w[i] *= weights;

@@ -548,6 +548,52 @@ static void test_progress(void) {
     CHECK_THAT(!run_program(PROGRAM, line, "") && !strstr(complained, "left"), "%s", complained);
 }
 
+/* What a part is said to be is what is done in it, to the last tick: every answer, also those that
+ * end early, every reading, every freeze with its twin, every teacher-forced text. And times as one
+ * reads them. */
+static void test_counted(void) {
+    const string lines[] = {
+        str("reproduce M --no-scores --site 1,-4 --coeff 1.2 --train 24 --limit 5 --max-new 16"),
+        str("evaluate M --vector %s/v --limit 3 --max-new 16 --freeze v", temporary)};
+    static const int works[] = {WORK_FREEZING, WORK_STEERING};
+    make_vector_file("v");
+    for (int i = 0; i < 2; i++) {
+        steer_error e = {0};
+        progress bar = {0};
+        report out = {.bar = &bar};
+        options o;
+        experiment s = {.path = "weights/tiny-llama.bin", .out = &out, .bar = &bar, .e = &e};
+        s.m = open_or_fail(s.path);
+        steer_model *m = (steer_model *)(uintptr_t)s.m;
+        if (!m)
+            return;
+        m->grammar_size = 0; /* so that freezing is the last part */
+        s.stages = i ? 0 : EVERYTHING;
+        CHECK_THAT(!understand(lines[i].s, &o, &e), "%s", e.text);
+        CHECK_THAT(!prepare_paper(&s, &o) && !command_paper(&s, &o), "%s", e.text);
+        CHECK_THAT(bar.what == work_names[works[i]] && bar.ticks > 0 &&
+                       fabs(bar.tick - bar.ticks) < 1e-6 * bar.ticks,
+                   "%s: %.9g ticks of %.9g", bar.what, bar.tick, bar.ticks);
+        double planned = s.work[works[i]] / (answer_rows(&s) * all_weights(&m->config));
+        CHECK_THAT(i ||
+                       (count_examples(&s).faith > 0 && fabs(planned - bar.ticks) < 1e-6 * planned),
+                   "%.9g were planned, %.9g are done", planned, bar.ticks);
+        clear_experiment(&s);
+        free_report(&out);
+        steer_close(m);
+    }
+
+    static const struct {
+        double seconds;
+        const char *text;
+    } times[] = {{0.4, "0 s"},        {599, "599 s"},       {600, "10 min"},       {3569, "59 min"},
+                 {3571, "1 h 0 min"}, {7800, "2 h 10 min"}, {63490, "17 h 38 min"}};
+
+    for (size_t i = 0; i < sizeof times / sizeof *times; i++)
+        CHECK_THAT(!strcmp(time_text(times[i].seconds).s, times[i].text), "%g: %s",
+                   times[i].seconds, time_text(times[i].seconds).s);
+}
+
 /* ---------------------------------------------------------------- tables on a terminal */
 
 /* Words of a table that are wider than their column, as tokens may be, on terminals of any width. */

@@ -136,6 +136,7 @@ static const test tests[] = {
     {"patch-errors", test_patch_errors, "wrong plans and examples of patching"},
     {"report", test_report, "the JSON is well formed, in a page too, and escapes its text"},
     {"progress", test_progress, "on a terminal progress is wiped before anything is printed"},
+    {"progress-counted", test_counted, "a part's ticks are those it was said to have"},
     {"screen", test_screen, "on a terminal tables fit and progress is true"},
     {"summary", test_summary, "a screen, its parts, its figures those of report.json"},
     {"page", test_page, "a report's page is joined with it, and missed before the work"},
