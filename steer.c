@@ -7773,11 +7773,10 @@ enum { IS_MODEL, IS_NOTE, IS_TABLE, IS_FINDING, IS_ANSWER };
  * MEASURED each. */
 typedef struct {
     int kind, n_columns, n_rows, n_shown; /* shown: on the screen, the first ones */
-    char *name, *text;
+    char *name, *text, *under;
     size_t first;
     const char *verdict; /* of a finding */
     int side, refuses;   /* of an answer, whose under is what changed the model */
-    const char *under;
 } entry;
 
 /* What a run, or several, took. */
@@ -7880,11 +7879,15 @@ static size_t n_entries(const report *r) {
     return r->entries.n;
 }
 
+static void free_entry(entry *x) {
+    free(x->name);
+    free(x->text);
+    free(x->under);
+}
+
 static void free_report(report *r) {
-    for (entry *x = r->entries.p; r->entries.n; r->entries.n--, x++) {
-        free(x->name);
-        free(x->text);
-    }
+    for (entry *x = r->entries.p; r->entries.n; r->entries.n--)
+        free_entry(x++);
     for (datum *x = r->data.p; r->data.n; r->data.n--, x++)
         free(x->text);
     free(r->entries.p);
@@ -8145,10 +8148,8 @@ static void echo_all(report *r) {
 static void add_entry(report *r, entry x) {
     if (append(r, &r->entries, &x, sizeof x))
         echo(r, &x, -1);
-    else {
-        free(x.name);
-        free(x.text);
-    }
+    else
+        free_entry(&x);
 }
 
 #define say(r, ...) add_entry(r, (entry){IS_NOTE, .name = format_text(r, __VA_ARGS__)})
@@ -8174,8 +8175,8 @@ static void open_report(report *r, const steer_model *m, int control) {
 static void add_answer(report *r, int side, const char *under, int refuses, const char *prompt,
                        const char *text) {
     add_entry(r, (entry){IS_ANSWER, .name = format_text(r, "%s", prompt),
-                         .text = format_text(r, "%s", text), .side = side, .under = under,
-                         .refuses = refuses});
+                         .text = format_text(r, "%s", text), .under = format_text(r, "%s", under),
+                         .side = side, .refuses = refuses});
 }
 
 /* A column: its name and with how many decimals its numbers are shown; WORDS: it holds texts, as
@@ -9162,9 +9163,13 @@ typedef struct { /* what training from a seed gave */
     int epoch;   /* the one that was chosen */
 } trained_vector;
 
-typedef struct {     /* faithfulness of some plans on some examples */
-    int n[2], most;  /* examples a side; room for them */
-    double *each[2]; /* [plans][most] by side */
+enum { OF_BOTH = 2 }; /* behind the two sides */
+
+/* What some plans keep of the effect on teacher-forced texts, see section 12. */
+typedef struct {
+    int n[3], room;  /* texts a side, and in all; there is room for so many */
+    double *each;    /* [plans][room] faithfulness, of harmful texts first */
+    double *sums[3]; /* by side, and of both: [plans + 2][STRETCHES], see add_stretches */
 } faithfulness;
 
 enum { CONTROLS = 3, DRAWS = 10 }; /* random vectors; random circuits of a size */
@@ -10436,59 +10441,105 @@ static uint64_t hash_example(const experiment *s, const method *x, const example
 
 static const double FAITH_TICKS = 0.3; /* of a teacher-forced text; 1: of an answer */
 
-/* Faithfulness of n plans of an edit each on a vector's steered texts, of the first `most` a side. */
+/* FAITHFULNESS BY POSITION is told by stretches of the answer, over whose tokens t it is
+ * sum (D - D_base) / sum (D_steer - D_base), see section 12. */
+enum { STRETCHES = 4 };
+
+static const int stretch_begins[STRETCHES] = {0, 1, 4, 16}; /* tokens of the answer */
+
+/* D by stretch, [plans + 2][STRETCHES], of one text. */
+static steer_status differences_of(experiment *s, const method *x, const example *ex,
+                                   const steer_plan *plans, int n, double *sums) {
+    int tokens = ex->n - ex->n_prompt;
+    double *D, *F;
+    GET(D, (n + 2) * tokens);
+    GET(F, n);
+    TRY(steer_faithfulness(s->t, ex, x->v, plans, n, F, D, s->e));
+    memset(sums, 0, sizeof *sums * (n + 2) * STRETCHES);
+    for (int i = 0; i < n + 2; i++, sums += STRETCHES, D += tokens)
+        for (int stretch = 0, t = 0; t < tokens; t++) {
+            stretch += stretch + 1 < STRETCHES && t == stretch_begins[stretch + 1];
+            sums[stretch] += D[t];
+        }
+    return STEER_OK;
+}
+
+/* One text's D by stretch is added to the others'; what each of n plans keeps of all of the text. */
+static void add_stretches(faithfulness *F, int side, const double *D, int n, double *kept) {
+    double whole[MAX_CUTS + 2] = {0};
+    for (int i = 0; i < n + 2; i++)
+        for (int stretch = 0; stretch < STRETCHES; stretch++)
+            whole[i] += D[i * STRETCHES + stretch];
+    double effect = whole[1] - whole[0];
+    for (int j = 0; j < n; j++)
+        kept[j] = effect == 0 ? NAN : (whole[2 + j] - whole[0]) / effect;
+    for (int k = 0; k < (n + 2) * STRETCHES && effect != 0; k++) {
+        F->sums[side][k] += D[k];
+        F->sums[OF_BOTH][k] += D[k];
+    }
+}
+
+/* Faithfulness of n plans of an edit each on a vector's steered texts, of the first `most` a side;
+ * by_stretch 1: and by stretches of the answer. */
 static steer_status measure_faithfulness(experiment *s, const method *x, const examples *from,
-                                         int most, const steer_edit *edits, int n,
+                                         int most, const steer_edit *edits, int n, int by_stretch,
                                          faithfulness *F) {
-    int done[2] = {0, 0};
-    double each[MAX_CUTS];
+    size_t width = by_stretch ? (size_t)(n + 2) * STRETCHES : (size_t)n;
+    int done[2] = {0, 0}, state;
+    double kept[MAX_CUTS], *record;
     steer_plan plans[MAX_CUTS];
     for (int i = 0; i < n; i++)
         plans[i] = (steer_plan){&edits[i], 1};
-    *F = (faithfulness){.most = min_int(most, max_int(from->count[0], from->count[1]))};
-    for (int k = 0; k < 2; k++)
-        GET(F->each[k], n * F->most);
+    *F = (faithfulness){.room = from->n};
+    GET(record, width);
+    GET(F->each, n * F->room);
+    for (int k = 0; k < 3 && by_stretch; k++)
+        GET(F->sums[k], width);
     for (const example *ex = from->list; ex < from->list + from->n; ex++) {
-        int k = side_of(ex);
-        if (!ex->steered_text || done[k]++ >= most)
+        int side = side_of(ex);
+        if (!ex->steered_text || done[side]++ >= most)
             continue;
-        uint64_t key = hash_example(s, x, ex, "faith");
+        uint64_t key = hash_example(s, x, ex, by_stretch ? "by position" : "faith");
         for (int j = 0; j < n; j++)
             key = hash_plan(key, s->m, &plans[j], (int)graph_size(s));
-        int state;
-        TRY(recall(s, key, each, n, &state));
+        TRY(recall(s, key, record, width, &state));
         if (state == OTHERS)
             continue;
-        if (state == OURS) {
-            TRY(steer_faithfulness(s->t, ex, x->v, plans, n, each, NULL, s->e));
-            TRY(remember(&s->store, key, each, n, s->e));
-        }
+        if (state == OURS && by_stretch)
+            TRY(differences_of(s, x, ex, plans, n, record));
+        else if (state == OURS)
+            TRY(steer_faithfulness(s->t, ex, x->v, plans, n, record, NULL, s->e));
+        if (state == OURS)
+            TRY(remember(&s->store, key, record, width, s->e));
         show_progress(s->bar, FAITH_TICKS * n);
-        if (isnan(each[0]))
+        if (by_stretch)
+            add_stretches(F, side, record, n, kept);
+        else
+            memcpy(kept, record, sizeof *kept * width);
+        if (isnan(kept[0]))
             continue; /* base and steered run say the same: nothing to divide by */
         for (int j = 0; j < n; j++)
-            F->each[k][j * F->most + F->n[k]] = each[j];
-        F->n[k]++;
+            F->each[j * F->room + F->n[OF_BOTH]] = kept[j];
+        F->n[side]++;
+        F->n[OF_BOTH]++;
     }
     return STEER_OK;
 }
 
 /* Of plan i the mean of both sides; or, with another plan, the mean of i's minus that one's. */
 static estimate mean_of_plan(const faithfulness *F, int i, int minus) {
-    const double *a[2], *b[2];
-    for (int k = 0; k < 2; k++) {
-        a[k] = F->each[k] + i * F->most;
-        b[k] = F->each[k] + max_int(minus, 0) * F->most;
-    }
-    return bootstrap(a, minus < 0 ? NULL : b, F->n);
+    const double *a = F->each + i * F->room, *b = F->each + max_int(minus, 0) * F->room;
+    const double *const subtracted[] = {b, b + F->n[0]};
+    return bootstrap((const double *[]){a, a + F->n[0]}, minus < 0 ? NULL : subtracted, F->n);
 }
 
 static double mean_of_sides(const faithfulness *F, int i) {
+    const double *each = F->each + i * F->room;
     double sum = 0;
     int sides = (F->n[0] > 0) + (F->n[1] > 0);
     for (int k = 0; k < 2; k++)
         for (int j = 0; j < F->n[k]; j++)
-            sum += F->each[k][i * F->most + j] / F->n[k];
+            sum += *each++ / F->n[k];
     return sides ? sum / sides : NAN;
 }
 
@@ -10591,9 +10642,9 @@ static void control_rows(experiment *s) {
 }
 
 /* A few prompts of each side that the vector flips, with their answers under a condition, into the
- * report. Of a model outside the box it holds no text of a data set, and no answer to a harmful
- * request. */
-static steer_status keep_answers(experiment *s, const condition x[2], const char *const under[2]) {
+ * report: `change` is what it changes of the steered model; NULL: it is unsteered. Of a model outside
+ * the box it holds no text of a data set, and no answer to a harmful request. */
+static steer_status keep_answers(experiment *s, const condition x[2], const char *change) {
     enum { KEPT = 3 };
 
     for (int k = 0; k < 2; k++) {
@@ -10601,6 +10652,9 @@ static steer_status keep_answers(experiment *s, const condition x[2], const char
         if (!s->m->grammar_size && !(k == HARMLESS && s->shown_prompts))
             continue;
         const condition *steered = &s->vectors[DIM].steered[k];
+        string under = str("unsteered");
+        if (change)
+            under = str("%cs%s", k == HARMFUL ? '-' : '+', change);
         for (int i = 0; i < condition_size(&x[k]) && n < KEPT; i++) {
             if (!flips(k, &s->plain[k], steered, i))
                 continue;
@@ -10608,7 +10662,7 @@ static steer_status keep_answers(experiment *s, const condition x[2], const char
             const char *text = answer_text(s, &job, 0);
             if (!text)
                 return s->e->code;
-            add_answer(s->out, k, under[k], x[k].refuses[i], x[k].prompts->text[i], text);
+            add_answer(s->out, k, under.s, x[k].refuses[i], x[k].prompts->text[i], text);
             n++;
         }
     }
@@ -10662,21 +10716,42 @@ static steer_status steering_table(experiment *s) {
         s->findings.moved[i] = loss(x, conditions).value;
         s->findings.control[i] = share_of_loss(x, conditions, conditions + 2, conditions);
     }
-    TRY(keep_answers(s, s->plain, (const char *const[]){"unsteered", "unsteered"}));
-    return keep_answers(s, s->vectors[DIM].steered, (const char *const[]){"-s", "+s"});
+    TRY(keep_answers(s, s->plain, NULL));
+    return keep_answers(s, s->vectors[DIM].steered, "");
 }
 
-/* Losses by direction, and of freezing patterns or values in a part of the text. */
+/* What is frozen or removed, and where. Everywhere, as in the paper's Table 1: blocks >= l read the
+ * unsteered twin's attention patterns (QK) or values (OV), the vector's direct image is taken out of
+ * the values (SVV) or of the MLP inputs, MLP outputs are the twin's. Then, for losses by direction,
+ * patterns and values in a part of the text. */
 static const struct {
-    const char *name;
+    const char *name, *short_name;
+    steer_kind kind;
     unsigned what;
     int part;
-} in_parts[] = {{"QK frozen in the prompt", STEER_QK, STEER_IN_PROMPT},
-                {"QK frozen in the answer", STEER_QK, STEER_IN_ANSWER},
-                {"OV frozen in the prompt", STEER_V, STEER_IN_PROMPT},
-                {"OV frozen in the answer", STEER_V, STEER_IN_ANSWER}};
+    double paper_loss;
+    const char *change; /* see keep_answers */
+} frozen_parts[] = {
+    {"patterns frozen (QK)", "QK", STEER_FREEZE, STEER_QK, 0, 8.75, ", patterns frozen"},
+    {"values frozen (OV)", "OV", STEER_FREEZE, STEER_V, 0, 71.75, ", values frozen"},
+    /* 53.75 printed, 54.75 from the paper's own conditions */
+    {"SVV removed", "SVV", STEER_REMOVE, STEER_SVV, 0, 54.75, ", SVV removed"},
+    {"MLP direct removed", "MLP direct", STEER_REMOVE, STEER_MLP_DIRECT, 0, 44.50,
+     ", MLP direct removed"},
+    {"MLP outputs frozen", "MLP outputs", STEER_FREEZE, STEER_MLP, 0, NAN, ", MLP outputs frozen"},
+    {"QK frozen in the prompt", "", STEER_FREEZE, STEER_QK, STEER_IN_PROMPT, NAN, ""},
+    {"QK frozen in the answer", "", STEER_FREEZE, STEER_QK, STEER_IN_ANSWER, NAN, ""},
+    {"OV frozen in the prompt", "", STEER_FREEZE, STEER_V, STEER_IN_PROMPT, NAN, ""},
+    {"OV frozen in the answer", "", STEER_FREEZE, STEER_V, STEER_IN_ANSWER, NAN, ""}};
 
-enum { IN_PARTS = sizeof in_parts / sizeof *in_parts };
+enum {
+    EVERYWHERE = 5 /* the first ones */,
+    FROZEN_PARTS = sizeof frozen_parts / sizeof *frozen_parts
+};
+
+static steer_edit freeze_edit(int i, int place) {
+    return (steer_edit){frozen_parts[i].kind, .what = frozen_parts[i].what, .part = place};
+}
 
 static void open_directions(experiment *s) {
     const wording *words = wording_of(s->out);
@@ -10709,45 +10784,6 @@ static void direction_row(experiment *s, const char *name, const condition froze
     ROW(s->out, name, points.n, INTERVAL(points), INTERVAL(share), INTERVAL(plus), INTERVAL(minus));
 }
 
-/* Freezing (paper section 6, Table 1): what steering loses when blocks >= l read the unsteered
- * twin's attention patterns (QK) or values (OV), when the vector's direct image is taken out of the
- * values (SVV) or of the MLP inputs, and when MLP outputs are the twin's. */
-enum { PARTS_FROZEN = 5 };
-
-static const struct {
-    const char *name, *short_name;
-    steer_kind kind;
-    unsigned what;
-    double paper_loss;
-    const char *under[2]; /* what answers are said to be given under: -s, +s */
-} frozen_parts[PARTS_FROZEN] = {
-    {"patterns frozen (QK)",
-     "QK",
-     STEER_FREEZE,
-     STEER_QK,
-     8.75,
-     {"-s, patterns frozen", "+s, patterns frozen"}},
-    {"values frozen (OV)",
-     "OV",
-     STEER_FREEZE,
-     STEER_V,
-     71.75,
-     {"-s, values frozen", "+s, values frozen"}},
-    /* 53.75 printed, 54.75 from the paper's own conditions */
-    {"SVV removed", "SVV", STEER_REMOVE, STEER_SVV, 54.75, {"-s, SVV removed", "+s, SVV removed"}},
-    {"MLP direct removed",
-     "MLP direct",
-     STEER_REMOVE,
-     STEER_MLP_DIRECT,
-     44.50,
-     {"-s, MLP direct removed", "+s, MLP direct removed"}},
-    {"MLP outputs frozen",
-     "MLP outputs",
-     STEER_FREEZE,
-     STEER_MLP,
-     NAN,
-     {"-s, MLP outputs frozen", "+s, MLP outputs frozen"}}};
-
 /* Both sides under one freeze: what is lost of what there is, and as a share of it; the paper's
  * loss; faithfulness. */
 static void freezing_row(experiment *s, const char *name, const condition x[2], estimate points,
@@ -10756,32 +10792,30 @@ static void freezing_row(experiment *s, const char *name, const condition x[2], 
         x[1].perplexity, x[0].perplexity, x[1].coherent, x[0].coherent, INTERVAL(F));
 }
 
+/* What steering loses by freezing (paper section 6, Table 1). */
 static steer_status freezing_table(experiment *s) {
-    steer_edit edits[PARTS_FROZEN];
-    condition frozen[2 * (PARTS_FROZEN + IN_PARTS)];
+    steer_edit edits[EVERYWHERE];
+    condition frozen[2 * FROZEN_PARTS];
     const condition *plain = s->plain, *steered = s->vectors[DIM].steered;
-    for (int i = 0; i < PARTS_FROZEN; i++) {
-        edit_list plan =
-            with(add_vector(s, s->v.v, s->v.coeff), frozen_parts[i].kind, frozen_parts[i].what);
-        both(s->test, s->n_test, plan, frozen + 2 * i);
-        edits[i] = plan.edits[1];
+    for (int i = 0; i < FROZEN_PARTS; i++) {
+        edit_list plan = add_vector(s, s->v.v, s->v.coeff);
+        plan.edits[plan.n++] = freeze_edit(i, frozen_parts[i].part);
+        both(s->test, i < EVERYWHERE ? s->n_test : s->n_more, plan, frozen + 2 * i);
     }
-    for (int i = 0; i < IN_PARTS; i++) {
-        edit_list plan = with(add_vector(s, s->v.v, s->v.coeff), STEER_FREEZE, in_parts[i].what);
-        plan.edits[1].part = in_parts[i].part;
-        both(s->test, s->n_more, plan, frozen + 2 * (PARTS_FROZEN + i));
-    }
+    for (int i = 0; i < EVERYWHERE; i++)
+        edits[i] = freeze_edit(i, 0);
     const examples *from = &s->vectors[DIM].choosing; /* nothing here was chosen by them */
     double texts = min_int(from->n / 2, 2 * s->n_faith);
     begin_work(s, WORK_FREEZING,
-               2 * PARTS_FROZEN * answers_and_reads(s, s->test[0].n) +
-                   2 * IN_PARTS * min_int(s->n_more, s->test[0].n) + 20 * FAITH_TICKS * texts);
+               2 * EVERYWHERE * answers_and_reads(s, s->test[0].n) +
+                   2 * (FROZEN_PARTS - EVERYWHERE) * min_int(s->n_more, s->test[0].n) +
+                   20 * FAITH_TICKS * texts);
     faithfulness F;
-    TRY(measure_faithfulness(s, &s->vectors[DIM], from, s->n_faith, edits, PARTS_FROZEN, &F));
-    TRY(answer(s, frozen, 2 * PARTS_FROZEN, s->read));
-    TRY(answer(s, frozen + 2 * PARTS_FROZEN, 2 * IN_PARTS, 0));
-    for (int i = 0; i < PARTS_FROZEN; i++)
-        TRY(keep_answers(s, frozen + 2 * i, frozen_parts[i].under));
+    TRY(measure_faithfulness(s, &s->vectors[DIM], from, s->n_faith, edits, EVERYWHERE, 0, &F));
+    TRY(answer(s, frozen, 2 * EVERYWHERE, s->read));
+    TRY(answer(s, frozen + 2 * EVERYWHERE, 2 * (FROZEN_PARTS - EVERYWHERE), 0));
+    for (int i = 0; i < EVERYWHERE; i++)
+        TRY(keep_answers(s, frozen + 2 * i, frozen_parts[i].change));
     const wording *words = wording_of(s->out);
     const column columns[] = {{"what is frozen", WORDS},
                               {words->plus, 2},
@@ -10813,7 +10847,7 @@ static steer_status freezing_table(experiment *s) {
     freezing_row(s, "unsteered", plain, loss(steered, plain), most, unmeasured, paper_most,
                  exactly(0));
     freezing_row(s, "steered", steered, unmeasured, NAN, unmeasured, NAN, exactly(1));
-    for (int i = 0; i < PARTS_FROZEN; i++) {
+    for (int i = 0; i < EVERYWHERE; i++) {
         const condition *x = frozen + 2 * i;
         f->loss[i] = loss(steered, x);
         f->share[i] = share_of_loss(steered, x, steered, plain);
@@ -10821,127 +10855,44 @@ static steer_status freezing_table(experiment *s) {
         freezing_row(s, frozen_parts[i].name, x, f->loss[i], most, f->share[i],
                      frozen_parts[i].paper_loss, f->F[i]);
     }
-    double refused[2][CONTROLS], points[CONTROLS];
+    double refused[2] = {0, 0}, points[CONTROLS];
     for (int i = 0; i < CONTROLS; i++) {
         points[i] = loss(steered, s->control[i]).value;
         for (int k = 0; k < 2; k++)
-            refused[k][i] = s->control[i][k].refused;
+            refused[k] += s->control[i][k].refused / CONTROLS;
     }
     spread r = spread_of(points, CONTROLS);
-    ROW(s->out, "random vectors", spread_of(refused[1], CONTROLS).mean,
-        spread_of(refused[0], CONTROLS).mean, r.mean, r.least, r.most, most);
+    ROW(s->out, "random vectors", refused[1], refused[0], r.mean, r.least, r.most, most);
     const condition *qk = frozen, *ov = frozen + 2, *svv = frozen + 4;
     f->ov_over_qk = loss(qk, ov);
     f->svv_of_ov = share_of_loss(steered, svv, steered, ov);
     f->F_gap = mean_of_plan(&F, 0, 1);
     if (s->n_more)
         open_directions(s);
-    for (int i = 0; i < PARTS_FROZEN + IN_PARTS && s->n_more; i++) {
-        int whole = i < PARTS_FROZEN;
-        direction_row(s, whole ? frozen_parts[i].name : in_parts[i - PARTS_FROZEN].name,
-                      frozen + 2 * i);
-    }
+    for (int i = 0; i < FROZEN_PARTS && s->n_more; i++)
+        direction_row(s, frozen_parts[i].name, frozen + 2 * i);
     if (s->n_changes)
         direction_row(s, "as asked", s->changed);
     return STEER_OK;
 }
 
-/* FAITHFULNESS BY POSITION, on the texts of the freezing table: of freezes and removals in the
- * prompt or in the answer alone; and told by stretches of the response, over whose tokens t of all
- * texts it is sum (D - D_base) / sum (D_steer - D_base), see section 12. */
-enum { STRETCHES = 4 };
-
-static const int stretch_begins[STRETCHES] = {0, 1, 4, 16}; /* tokens of the response */
-
-/* D by stretch, [plans + 2][STRETCHES], of one text. */
-static steer_status differences_of(experiment *s, const method *x, const example *ex,
-                                   const steer_plan *plans, int n, double *sums) {
-    int tokens = ex->n - ex->n_prompt;
-    double *D, *F;
-    GET(D, (n + 2) * tokens);
-    GET(F, n);
-    TRY(steer_faithfulness(s->t, ex, x->v, plans, n, F, D, s->e));
-    memset(sums, 0, sizeof *sums * (n + 2) * STRETCHES);
-    for (int i = 0; i < n + 2; i++)
-        for (int stretch = 0; stretch < STRETCHES; stretch++) {
-            int end =
-                stretch + 1 < STRETCHES ? min_int(tokens, stretch_begins[stretch + 1]) : tokens;
-            for (int t = stretch_begins[stretch]; t < end; t++)
-                sums[i * STRETCHES + stretch] += D[i * tokens + t];
-        }
-    return STEER_OK;
+/* What plan i keeps of a side's texts, or of all, as one sample. */
+static estimate kept_of(const faithfulness *F, int i, int side) {
+    const double *each = F->each + i * F->room + (side == HARMLESS ? F->n[HARMFUL] : 0);
+    return bootstrap((const double *[]){each, NULL}, NULL, (const int[]){F->n[side], 0});
 }
 
-/* What it comes to: sums of D, [plans + 2][STRETCHES], by side and of both; what each plan keeps of
- * each text as a whole, [plans][room], those of the side that shows the behaviour first. */
-typedef struct {
-    double *sums[3], *F;
-    int n[3], room;
-} by_position;
-
-/* Over the first n_faith texts a side. */
-static steer_status add_differences(experiment *s, const method *x, const steer_plan *plans,
-                                    int n_plans, by_position *to) {
-    int done[2] = {0, 0};
-    double *text, *whole;
-    size_t width = (size_t)(n_plans + 2) * STRETCHES;
-    *to = (by_position){.room = x->choosing.n};
-    GET(text, width);
-    GET(whole, n_plans + 2);
-    GET(to->F, n_plans * to->room);
-    for (int k = 0; k < 3; k++)
-        GET(to->sums[k], width);
-    for (const example *ex = x->choosing.list; ex < x->choosing.list + x->choosing.n; ex++) {
-        int side = side_of(ex);
-        if (!ex->steered_text || done[side]++ >= s->n_faith)
-            continue;
-        uint64_t key = hash_example(s, x, ex, "by position");
-        for (int j = 0; j < n_plans; j++)
-            key = hash_plan(key, s->m, &plans[j], 0);
-        int state;
-        TRY(recall(s, key, text, width, &state));
-        if (state == OTHERS)
-            continue;
-        if (state == OURS) {
-            TRY(differences_of(s, x, ex, plans, n_plans, text));
-            TRY(remember(&s->store, key, text, width, s->e));
-        }
-        show_progress(s->bar, FAITH_TICKS * n_plans);
-        for (int i = 0; i < n_plans + 2; i++) {
-            whole[i] = 0;
-            for (int stretch = 0; stretch < STRETCHES; stretch++)
-                whole[i] += text[i * STRETCHES + stretch];
-        }
-        if (whole[1] == whole[0])
-            continue; /* base and steered run say the same */
-        for (size_t k = 0; k < width; k++) {
-            to->sums[side][k] += text[k];
-            to->sums[2][k] += text[k];
-        }
-        for (int j = 0; j < n_plans; j++)
-            to->F[j * to->room + to->n[2]] = (whole[2 + j] - whole[0]) / (whole[1] - whole[0]);
-        to->n[side]++;
-        to->n[2]++;
-    }
-    return whole_so_far(s);
-}
-
-enum { OF_BOTH = 2 }; /* behind the two sides */
-
-/* What plan j keeps of a side's texts, or of all. */
-static estimate kept_of(const by_position *x, int j, int side) {
-    const double *F = x->F + j * x->room + (side == HARMLESS ? x->n[HARMFUL] : 0);
-    return bootstrap((const double *[]){F, NULL}, NULL, (const int[]){x->n[side], 0});
-}
-
-/* By stretch, what is left of what steering adds there, of a run's D; whole: beside all it adds. */
-static void stretch_row(experiment *s, const char *name, const double *sums, int run, int whole) {
-    const double *base = sums, *steered = sums + STRETCHES, *D = sums + run * STRETCHES;
+/* By stretch, what is left of what steering adds there, of a run's D; of the steered run itself, its
+ * share of all that steering adds. */
+static void stretch_row(experiment *s, const char *name, const faithfulness *x, int side, int run) {
+    const double *base = x->sums[side], *steered = base + STRETCHES, *D = base + run * STRETCHES;
     double effect = 0, row[STRETCHES];
+    if (!x->n[side])
+        return;
     for (int k = 0; k < STRETCHES; k++)
         effect += steered[k] - base[k];
     for (int k = 0; k < STRETCHES; k++) {
-        double of = whole ? effect : steered[k] - base[k];
+        double of = run == 1 ? effect : steered[k] - base[k];
         row[k] = of == 0 ? NAN : (D[k] - base[k]) / of;
     }
     add_numbers(s->out, name, row, STRETCHES);
@@ -10967,22 +10918,19 @@ static steer_status position_tables(experiment *s) {
                                            {"17 and on", 3},
                                            {0}};
 
-    enum { PLANS = 3 * PARTS_FROZEN };
+    enum { PLANS = 3 * EVERYWHERE };
 
     const wording *words = wording_of(s->out);
-    const char *const of[] = {words->minus, words->plus};
+    const string of[3] = {{""}, str(", %s", words->plus), str(", %s", words->minus)};
     static const int order[] = {OF_BOTH, HARMLESS, HARMFUL};
     steer_edit edits[PLANS];
-    steer_plan plans[PLANS];
-    by_position x;
-    for (int i = 0; i < PARTS_FROZEN; i++)
-        for (int k = 0; k < 3; k++) {
-            steer_edit *edit = &edits[3 * i + k];
-            *edit =
-                (steer_edit){frozen_parts[i].kind, .what = frozen_parts[i].what, .part = places[k]};
-            plans[3 * i + k] = (steer_plan){edit, 1};
-        }
-    TRY(add_differences(s, &s->vectors[DIM], plans, PLANS, &x));
+    faithfulness x;
+    for (int i = 0; i < EVERYWHERE; i++)
+        for (int k = 0; k < 3; k++)
+            edits[3 * i + k] = freeze_edit(i, places[k]);
+    const method *dim = &s->vectors[DIM];
+    TRY(measure_faithfulness(s, dim, &dim->choosing, s->n_faith, edits, PLANS, 1, &x));
+    TRY(whole_so_far(s));
     if (!x.n[OF_BOTH])
         return STEER_OK; /* the vector flips no answer, or is added in its own way */
     open_table(s->out, "places", place_columns,
@@ -10990,34 +10938,27 @@ static steer_status position_tables(experiment *s) {
                "texts, frozen or removed everywhere, in the prompt alone, in the answer alone; all "
                "texts', then each direction's, with 95%% intervals",
                x.n[OF_BOTH]);
-    for (int i = 0; i < PARTS_FROZEN; i++)
+    for (int i = 0; i < EVERYWHERE; i++)
         for (int k = 0; k < 3; k++) {
             int side = order[k];
-            double row[9];
-            for (int place = 0; place < 3; place++) {
-                estimate kept = kept_of(&x, 3 * i + place, side);
-                row[3 * place] = kept.value;
-                row[3 * place + 1] = kept.low;
-                row[3 * place + 2] = kept.high;
-            }
-            string name = str("%s", frozen_parts[i].name);
-            if (side != OF_BOTH)
-                name = str("%s, %s", frozen_parts[i].short_name, of[side]);
+            const char *name = k ? frozen_parts[i].short_name : frozen_parts[i].name;
+            estimate all = kept_of(&x, 3 * i, side), prompt = kept_of(&x, 3 * i + 1, side);
+            estimate answers = kept_of(&x, 3 * i + 2, side);
             if (x.n[side])
-                add_numbers(s->out, name.s, row, 9);
+                ROW(s->out, str("%s%s", name, of[k].s).s, INTERVAL(all), INTERVAL(prompt),
+                    INTERVAL(answers));
         }
     open_table(s->out, "tokens", token_columns,
                "The same by tokens of the answer, frozen or removed everywhere; over all these "
                "texts, and how much of what steering does is said there");
-    for (int i = -1; i < PARTS_FROZEN; i++)
-        for (int k = 0; k < 3; k++) {
-            int side = order[k], run = i < 0 ? 1 : 2 + 3 * i;
-            string name = str("%s", i < 0 ? "share of the effect" : frozen_parts[i].name);
-            if (side != OF_BOTH)
-                name = str("%s, %s", i < 0 ? "effect" : frozen_parts[i].short_name, of[side]);
-            if (x.n[side])
-                stretch_row(s, name.s, x.sums[side], run, i < 0);
-        }
+    for (int k = 0; k < 3; k++)
+        stretch_row(s, str("%s%s", k ? "effect" : "share of the effect", of[k].s).s, &x, order[k],
+                    1);
+    for (int i = 0; i < EVERYWHERE; i++)
+        for (int k = 0; k < 3; k++)
+            stretch_row(
+                s, str("%s%s", k ? frozen_parts[i].short_name : frozen_parts[i].name, of[k].s).s,
+                &x, order[k], 2 + 3 * i);
     return STEER_OK;
 }
 
@@ -11605,7 +11546,7 @@ static steer_status judge_cuts(experiment *s, const method *x, int judging, int 
     steer_edit edits[MAX_CUTS];
     for (int i = 0; i < n; i++)
         edits[i] = (steer_edit){STEER_CUT, .layer = s->t->graph.layer, .cut = cut_at(s, i)};
-    TRY(measure_faithfulness(s, x, from, judging ? s->n_judge : s->n_faith, edits, n, F));
+    TRY(measure_faithfulness(s, x, from, judging ? s->n_judge : s->n_faith, edits, n, 0, F));
     return whole_so_far(s);
 }
 
@@ -12212,7 +12153,7 @@ static steer_status sparsity_table(experiment *s, int which) {
         edits[i] = steered.edits[0];
         both(s->test, s->n_sparse, steered, &conditions[2 * i]);
     }
-    TRY(measure_faithfulness(s, x, &x->choosing, s->n_faith, edits, n, &measured));
+    TRY(measure_faithfulness(s, x, &x->choosing, s->n_faith, edits, n, 0, &measured));
     if (generate)
         TRY(answer(s, conditions, 2 * n, 0));
     TRY(whole_so_far(s));
