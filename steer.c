@@ -9316,6 +9316,7 @@ typedef struct {
     int steps, metric;       /* of integrated gradients; a steer_metric */
     double kl_min;           /* least KL of a position that a KL metric looks at */
     int *order;              /* [edges] scratch */
+    int selected;            /* edges of the circuit that was selected last */
     ranked *ranks;           /* [edges] scratch */
     unsigned char *cuts;     /* [MAX_CUTS][slots][nodes] scratch */
 
@@ -11513,8 +11514,10 @@ static int edges_at(const experiment *s, double share) {
     return max_int(1, (int)(share * s->t->graph.edges + 0.5));
 }
 
-/* A vector's circuit of n edges or a few more into keep, s->order sorted; returns its size, or -1. */
-static int select_edges(experiment *s, const method *x, int kind, int n, unsigned char *keep) {
+/* A vector's circuit of n edges or a few more into keep, its size into s->selected; s->order is
+ * sorted then. */
+static steer_status select_edges(experiment *s, const method *x, int kind, int n,
+                                 unsigned char *keep) {
     const steer_graph *g = &s->t->graph;
     int draw = max_int(0, kind - KINDS);
     const double *score = NULL;
@@ -11525,18 +11528,16 @@ static int select_edges(experiment *s, const method *x, int kind, int n, unsigne
         how = STEER_BACKWARD;
     if (kind == FORWARD)
         how = STEER_FORWARD;
-    if (steer_circuit_order(g, score, SEED + (uint64_t)draw, s->order, s->e))
-        return -1;
-    return steer_circuit_select(g, s->order, n, how, keep, s->e);
+    TRY(steer_circuit_order(g, score, SEED + (uint64_t)draw, s->order, s->e));
+    s->selected = steer_circuit_select(g, s->order, n, how, keep, s->e);
+    return s->selected < 0 ? s->e->code : STEER_OK;
 }
 
-/* Cut i: such a circuit alone, or all but it, carries the effect. Returns its edges, or -1. */
-static int cut_circuit(experiment *s, int i, const method *x, int kind, int n) {
+/* Cut i: such a circuit alone, or all but it, carries the effect. */
+static steer_status cut_circuit(experiment *s, int i, const method *x, int kind, int n) {
     unsigned char *cut = cut_at(s, i);
-    int edges = select_edges(s, x, kind, n, cut);
-    if (edges >= 0 && steer_circuit_cut(&s->t->graph, cut, kind == COMPLEMENT, cut, s->e))
-        return -1;
-    return edges;
+    TRY(select_edges(s, x, kind, n, cut));
+    return steer_circuit_cut(&s->t->graph, cut, kind == COMPLEMENT, cut, s->e);
 }
 
 /* Faithfulness of the first n cuts, on the examples that choose or on those that judge. */
@@ -11559,9 +11560,7 @@ static steer_status faithfulness_table(experiment *s) {
     faithfulness F;
     for (int i = 0; i < SHARES; i++)
         for (int kind = 0; kind < KINDS; kind++)
-            if (cut_circuit(s, i * KINDS + kind, &s->vectors[DIM], kind, edges_at(s, shares[i])) <
-                0)
-                return s->e->code;
+            TRY(cut_circuit(s, i * KINDS + kind, &s->vectors[DIM], kind, edges_at(s, shares[i])));
     TRY(judge_cuts(s, &s->vectors[DIM], 0, SHARES * KINDS, &F));
 
     static const column columns[] = {{"edges", WORDS},  {"share", 3},      {"simple", 3},
@@ -11590,16 +11589,16 @@ static steer_status find_smallest(experiment *s, method *x) {
         int start = low, span = high - low, first = 0;
         faithfulness F;
         for (int k = 0; k < TRIED; k++)
-            if (cut_circuit(s, k, x, SIMPLE, max_int(1, start + span * (k + 1) / GAPS)) < 0)
-                return s->e->code;
+            TRY(cut_circuit(s, k, x, SIMPLE, max_int(1, start + span * (k + 1) / GAPS)));
         TRY(judge_cuts(s, x, 0, TRIED, &F));
         while (first < TRIED && !(mean_of_sides(&F, first) >= threshold))
             first++;
         low = start + span * first / GAPS;
         high = start + span * (first + 1) / GAPS;
     }
-    x->edges = select_edges(s, x, SIMPLE, max_int(1, high), cut_at(s, 0));
-    return x->edges < 0 ? s->e->code : STEER_OK;
+    TRY(select_edges(s, x, SIMPLE, max_int(1, high), cut_at(s, 0)));
+    x->edges = s->selected;
+    return STEER_OK;
 }
 
 static steer_status smallest_circuits(experiment *s) {
@@ -11623,8 +11622,7 @@ static steer_status smallest_circuits(experiment *s) {
 /* DIM's smallest circuit, as a file. */
 static steer_status save_circuit(experiment *s, const char *path) {
     held_signals held;
-    if (select_edges(s, &s->vectors[DIM], SIMPLE, s->vectors[DIM].edges, cut_at(s, 0)) < 0)
-        return s->e->code;
+    TRY(select_edges(s, &s->vectors[DIM], SIMPLE, s->vectors[DIM].edges, cut_at(s, 0)));
     hold_signals(&held);
     steer_status status = steer_circuit_save(path, s->m, &s->t->graph, cut_at(s, 0), s->e);
     release_signals(&held);
@@ -11644,8 +11642,7 @@ static steer_status overlap_table(experiment *s) {
         for (int k = 0; k < SHARES; k++, n++) {
             names[n] = str("%s %.1f%%", method_names[i], 100 * shares[k]);
             columns[1 + n] = (column){names[n].s, 2};
-            if (select_edges(s, &s->vectors[i], SIMPLE, edges_at(s, shares[k]), cut_at(s, n)) < 0)
-                return s->e->code;
+            TRY(select_edges(s, &s->vectors[i], SIMPLE, edges_at(s, shares[k]), cut_at(s, n)));
         }
 
     open_table(s->out, "overlap", columns,
@@ -11676,8 +11673,8 @@ static void overlap_cuts(experiment *s, double x[OVERLAPS]) {
 }
 
 /* Cut i: method i's circuit of n edges by those tenths of the prompts whose bits are set; has room
- * for their scores in x. Returns its size, or -1. */
-static int cut_by_tenths(experiment *s, int i, int set, int n, method *x) {
+ * for their scores in x. */
+static steer_status cut_by_tenths(experiment *s, int i, int set, int n, method *x) {
     size_t graph = graph_size(s);
     double *sum = memset(edges_of(s->t, x->scores, 0), 0, graph * sizeof *sum);
     const double *scores = s->vectors[i].tenths;
@@ -11700,8 +11697,7 @@ static steer_status overlap_intervals(experiment *s) {
     GET(some.scores, scores_width(s->t));
     for (int i = 0; i < s->methods; i++) {
         all &= s->vectors[i].in_tenths;
-        if (select_edges(s, &s->vectors[i], SIMPLE, edges, cut_at(s, i)) < 0)
-            return s->e->code;
+        TRY(select_edges(s, &s->vectors[i], SIMPLE, edges, cut_at(s, i)));
     }
     overlap_cuts(s, whole);
     int parts = __builtin_popcount((unsigned)all);
@@ -11709,8 +11705,7 @@ static steer_status overlap_intervals(experiment *s) {
         if (set & ~all || __builtin_popcount((unsigned)set) != parts / 2)
             continue;
         for (int i = 0; i < s->methods; i++)
-            if (cut_by_tenths(s, i, set, edges, &some) < 0)
-                return s->e->code;
+            TRY(cut_by_tenths(s, i, set, edges, &some));
         overlap_cuts(s, half);
         halves++;
         for (int k = 0; k < OVERLAPS; k++) {
@@ -11782,11 +11777,11 @@ static double share_reached(const int *edges, const estimate *F, int all) {
 }
 
 /* Cut i: a vector's circuit of at most n edges, or its smallest, if that has more. */
-static int cut_at_most(experiment *s, int i, const method *x, int n) {
-    int edges = cut_circuit(s, i, x, SIMPLE, n);
-    for (int fewer = n - 1; fewer > 0 && edges > n; fewer--)
-        edges = cut_circuit(s, i, x, SIMPLE, fewer);
-    return edges;
+static steer_status cut_at_most(experiment *s, int i, const method *x, int n) {
+    TRY(cut_circuit(s, i, x, SIMPLE, n));
+    for (int fewer = n - 1; fewer > 0 && s->selected > n; fewer--)
+        TRY(cut_circuit(s, i, x, SIMPLE, fewer));
+    return STEER_OK;
 }
 
 static steer_status judge_circuits(experiment *s) {
@@ -11808,18 +11803,15 @@ static steer_status judge_circuits(experiment *s) {
         for (int i = 0; i < SIZES; i++) {
             if (i < MULTIPLES) {
                 int n = (int)(multiples[i] * x->edges + 0.5);
-                edges[i] = cut_circuit(s, i, x, SIMPLE, min_int(all, max_int(1, n)));
+                TRY(cut_circuit(s, i, x, SIMPLE, min_int(all, max_int(1, n))));
             } else
-                edges[i] = cut_at_most(s, i, x, edges_at(s, i == TENTH ? 0.10 : 0.25));
-            if (edges[i] < 0)
-                return s->e->code;
+                TRY(cut_at_most(s, i, x, edges_at(s, i == TENTH ? 0.10 : 0.25)));
+            edges[i] = s->selected;
         }
         for (int i = 0; i < s->methods; i++)
-            if (cut_circuit(s, SIZES + i, &s->vectors[i], SIMPLE, s->vectors[i].edges) < 0)
-                return s->e->code;
+            TRY(cut_circuit(s, SIZES + i, &s->vectors[i], SIMPLE, s->vectors[i].edges));
         for (int i = 0; i < DRAWS; i++)
-            if (cut_circuit(s, random_at + i, x, KINDS + i, 2 * s->vectors[DIM].edges) < 0)
-                return s->e->code;
+            TRY(cut_circuit(s, random_at + i, x, KINDS + i, 2 * s->vectors[DIM].edges));
         TRY(judge_cuts(s, x, 1, random_at + DRAWS, &F));
 
         for (int i = 0; i < SIZES; i++) {
@@ -11884,8 +11876,7 @@ static steer_status kinds_row(experiment *s, const char *label, const method *x,
     const unsigned char *kept = cut_at(s, 0);
     double row[10] = {0}, *to = row + 1, *from = row + 6; /* by steer_input; s, heads, MLPs */
     int left = n;
-    if (select_edges(s, x, SIMPLE, x->edges, cut_at(s, 0)) < 0)
-        return s->e->code;
+    TRY(select_edges(s, x, SIMPLE, x->edges, cut_at(s, 0)));
     for (const int *edge = s->order; left; edge++) {
         if (!kept[*edge])
             continue;
@@ -11945,8 +11936,7 @@ static steer_status circuit_table(experiment *s) {
                                      {"to head", CODE},   {"rank", CODE},     {0}};
     open_table(s->out, "circuit", columns,
                "The strongest edges of DIM's smallest circuit, by norm-free score");
-    if (select_edges(s, &s->vectors[DIM], SIMPLE, s->vectors[DIM].edges, cut_at(s, 0)) < 0)
-        return s->e->code;
+    TRY(select_edges(s, &s->vectors[DIM], SIMPLE, s->vectors[DIM].edges, cut_at(s, 0)));
     for (int k = 0; k < g->edges && rank < LISTED; k++) {
         int i = s->order[k];
         if (!kept[i])
@@ -11999,9 +11989,8 @@ static steer_status head_image(const experiment *s, int which, const ranked_head
     return STEER_OK;
 }
 
-/* The rows of a method; x, sum, unit [d] and best [heads of all blocks] are scratch. */
-static steer_status value_vector_rows(experiment *s, int which, float *x, float *sum, float *unit,
-                                      ranked_head *best) {
+/* The rows of a method. */
+static steer_status value_vector_rows(experiment *s, int which) {
     enum { SHOWN = 6 };
 
     const steer_graph *g = &s->t->graph;
@@ -12009,10 +11998,14 @@ static steer_status value_vector_rows(experiment *s, int which, float *x, float 
     const double *node = from->scores + SCORE_NODES;
     int d = s->m->config.d, layers = s->m->config.layers, n = 0;
     double all = 0, norm = norm_of(from->v, d);
-    for (int k = 0; k < d; k++) {
+    float *x, *sum, *unit; /* [d] */
+    ranked_head *best;
+    GET(x, d);
+    GET(sum, d);
+    GET(unit, d);
+    GET(best, g->blocks * g->heads);
+    for (int k = 0; k < d; k++)
         unit[k] = (float)(from->v[k] / norm);
-        sum[k] = 0;
-    }
     for (int b = g->layer; b < layers; b++)
         for (int h = 0; h < g->heads; h++, n++) {
             double effect = node[node_of(g, b, h)];
@@ -12044,14 +12037,6 @@ static steer_status value_vector_rows(experiment *s, int which, float *x, float 
 }
 
 static steer_status value_vectors_table(experiment *s) {
-    const steer_graph *g = &s->t->graph;
-    int d = s->m->config.d;
-    float *x, *sum, *unit;
-    ranked_head *best;
-    GET(x, d);
-    GET(sum, d);
-    GET(unit, d);
-    GET(best, g->blocks * g->heads);
     static const column columns[] = {{"head", WORDS},   {"node effect", 3}, {"share", 2},
                                      {"tokens", WORDS}, {"2", WORDS},       {"3", WORDS},
                                      {"4", WORDS},      {"5", WORDS},       {"6", WORDS},
@@ -12060,7 +12045,7 @@ static steer_status value_vectors_table(experiment *s) {
                "Steering value vectors through the logit lens (paper section 6): tokens that each "
                "raises most; (-): shown with the sign turned; head a > b: a's image read by b");
     for (int i = 0; i < s->methods; i++)
-        TRY(value_vector_rows(s, i, x, sum, unit, best));
+        TRY(value_vector_rows(s, i));
     return STEER_OK;
 }
 
@@ -12084,11 +12069,12 @@ enum {
 
 _Static_assert((int)SPARSE_VECTORS <= MAX_CUTS, "measure_faithfulness takes them at once");
 
-/* A method's vector with dimensions set to 0, into to[d]; how many stay, or -1. */
-static int sparsify(const experiment *s, const method *x, double tau, int rule, uint64_t seed,
-                    int renormalised, float *to) {
-    return steer_sparsify(x->v, dvector_of(s->t, x->scores), s->m->config.d, tau,
-                          (steer_sparsity)rule, seed, renormalised, to, s->e);
+/* A method's vector with dimensions set to 0, into to[d]; how many stay. */
+static steer_status sparsify(const experiment *s, const method *x, double tau, int rule,
+                             uint64_t seed, int renormalised, float *to, int *kept) {
+    *kept = steer_sparsify(x->v, dvector_of(s->t, x->scores), s->m->config.d, tau,
+                           (steer_sparsity)rule, seed, renormalised, to, s->e);
+    return *kept < 0 ? s->e->code : STEER_OK;
 }
 
 /* The row's vectors behind the *n that there are in v [][d]. */
@@ -12098,9 +12084,7 @@ static steer_status make_sparse(const experiment *s, const method *x, sparse_row
     row->first = *n;
     for (int seed = SEED; seed < SEED + seeds; seed++) {
         float *to = row_at(v, *n, d);
-        row->kept = sparsify(s, x, row->tau, row->rule, (uint64_t)seed, row->renormalised, to);
-        if (row->kept < 0)
-            return s->e->code;
+        TRY(sparsify(s, x, row->tau, row->rule, (uint64_t)seed, row->renormalised, to, &row->kept));
         *n += dot(to, to, d) != 0;
     }
     row->n = *n - row->first;
@@ -12195,7 +12179,6 @@ static steer_status retention_table(experiment *s) {
         whole[k] = (condition){.prompts = to, .n = most};
         GET(to->tokens, most);
         GET(to->lengths, most);
-        GET(to->text, most);
         GET(to->task, most);
         GET(whole[k].refuses, most);
         for (int i = 0; i < condition_size(&x->steered[k]) && to->n < most; i++) {
@@ -12203,7 +12186,6 @@ static steer_status retention_table(experiment *s) {
                 continue;
             to->tokens[to->n] = from->tokens[i];
             to->lengths[to->n] = from->lengths[i];
-            to->text[to->n] = from->text[i];
             to->task[to->n] = from->task[i];
             whole[k].refuses[to->n] = x->steered[k].refuses[i];
             whole[k].n_refused += x->steered[k].refuses[i];
@@ -12214,9 +12196,8 @@ static steer_status retention_table(experiment *s) {
     }
     for (int i = 0; i < TAUS; i++) {
         float *to = row_at(v, n, d);
-        int kept = sparsify(s, x, taus[i], STEER_BY_GRADIENT, 0, 1, to);
-        if (kept < 0)
-            return s->e->code;
+        int kept;
+        TRY(sparsify(s, x, taus[i], STEER_BY_GRADIENT, 0, 1, to, &kept));
         if (2 * kept > d || dot(to, to, d) == 0)
             continue;
         s->findings.sparse[n].zeroed = 1 - (double)kept / d;
@@ -12252,12 +12233,9 @@ enum { FEWEST = 20 };
 static steer_status agreement_row(experiment *s, int a, int b, double tau, float *v) {
     const int pair[2] = {a, b};
     int d = s->m->config.d, n[2], shared = 0;
-    for (int k = 0; k < 2; k++) {
-        const method *x = &s->vectors[pair[k]];
-        n[k] = sparsify(s, x, tau, STEER_BY_GRADIENT, 0, 0, row_at(v, k, d));
-        if (n[k] < 0)
-            return s->e->code;
-    }
+    for (int k = 0; k < 2; k++)
+        TRY(sparsify(s, &s->vectors[pair[k]], tau, STEER_BY_GRADIENT, 0, 0, row_at(v, k, d),
+                     &n[k]));
     for (int k = 0; k < d; k++)
         shared += v[k] != 0 && v[d + k] != 0;
     double chance = (double)n[0] * n[1] / d, tail = chance_of_overlap(d, n[0], n[1], shared);
