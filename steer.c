@@ -7795,9 +7795,9 @@ static resources spent_until_now(void) {
 
 /* A model of a report, and what was done with it. */
 typedef struct {
-    unsigned long long fingerprint;
-    int box, control; /* 1: of the box; the summary's control */
-    int blocks, heads, kv_heads, d, positions;
+    steer_config config;
+    int box, control;  /* 1: of the box; the summary's control */
+    int positions;     /* behind the request, where a vector may come from */
     int prompts[3][2]; /* train, validation, test; with the behaviour, without */
     int layer, pos;    /* of the vector */
     double coeff;      /* 0: there is none yet */
@@ -8159,17 +8159,9 @@ static model_facts *last_model(const report *r) { /* NULL: there is none */
 }
 
 static void open_report(report *r, const steer_model *m, int control) {
-    const steer_config *c = &m->config;
-    model_facts facts = {.fingerprint = c->fingerprint,
-                         .box = m->grammar_size > 0,
-                         .control = control,
-                         .blocks = c->layers,
-                         .heads = c->heads,
-                         .kv_heads = c->kv_heads,
-                         .d = c->d,
-                         .positions = m->eoi};
+    model_facts facts = {m->config, m->grammar_size > 0, control, .positions = m->eoi};
     if (append(r, &r->models, &facts, sizeof facts))
-        add_entry(r, (entry){IS_MODEL, .name = format_text(r, "%s", c->name)});
+        add_entry(r, (entry){IS_MODEL, .name = format_text(r, "%s", m->config.name)});
 }
 
 static void add_answer(report *r, int side, const char *under, int refuses, const char *prompt,
@@ -8325,12 +8317,13 @@ static void write_entry(FILE *f, const report *r, const entry *x) {
 
 static void write_facts(FILE *f, const wording *words, const model_facts *x) {
     static const char *const sets[] = {"train", "validation", "test"};
+    const steer_config *c = &x->config;
     fprintf(f,
             ", \"fingerprint\": \"%016llx\", \"box\": %s, \"control\": %s,\n"
             "   \"shape\": {\"blocks\": %d, \"heads\": %d, \"kv_heads\": %d, \"d\": %d, "
             "\"positions\": %d},\n   \"site\": ",
-            x->fingerprint, x->box ? "true" : "false", x->control ? "true" : "false", x->blocks,
-            x->heads, x->kv_heads, x->d, x->positions);
+            (unsigned long long)c->fingerprint, x->box ? "true" : "false",
+            x->control ? "true" : "false", c->layers, c->heads, c->kv_heads, c->d, x->positions);
     if (x->coeff != 0)
         fprintf(f, "{\"block\": %d, \"position\": %d, \"coefficient\": %g}", x->layer, x->pos,
                 x->coeff);
@@ -9432,10 +9425,6 @@ static void begin_work(experiment *s, int which, double ticks) {
     begin_part(p, work_names[which], ticks);
 }
 
-static int condition_size(const condition *x) {
-    return min_int(x->n, x->prompts->n);
-}
-
 /* A failure with an option's file names the option, too. */
 static steer_status of_option(const char *name, steer_status status, steer_error *e) {
     if (!status)
@@ -9507,8 +9496,7 @@ static int repeated_4grams(const int *t, int n, int *total) {
 /* Share and mean of what the answers of one condition show; its jobs' answers lie one after
  * another. */
 static steer_status judge(experiment *s, condition *x, const steer_job *jobs, const double *score) {
-    int n = condition_size(x), fine = 0, total = 0, repeated = 0,
-        has_tasks = s->m->grammar_size > 0;
+    int n = x->n, fine = 0, total = 0, repeated = 0, has_tasks = s->m->grammar_size > 0;
     GET(x->lengths, n);
     GET(x->refuses, n);
     x->tokens = jobs->out;
@@ -9699,22 +9687,21 @@ static steer_status answer(experiment *s, condition *conditions, int n_condition
     int *out;
     double *value;
     for (int i = 0; i < n_conditions; i++)
-        n += condition_size(&conditions[i]);
+        n += conditions[i].n;
     GET(jobs, n);
     GET(out, mul(n, max));
     GET(value, n);
     for (condition *x = conditions; x < conditions + n_conditions; x++) {
         TRY(set_plan(s, x));
         const steer_plan *plan = x->plan.n ? &x->plan : NULL;
-        for (int i = 0; i < condition_size(x); i++, k++)
+        for (int i = 0; i < x->n; i++, k++)
             jobs[k] = (steer_job){x->prompts->tokens[i], x->prompts->lengths[i], s->max_new, plan,
                                   .out = out + k * max};
     }
     TRY(run_units(s, jobs, (int)n, 0, value));
     TRY(whole_so_far(s));
-    for (condition *x = conditions; x < conditions + n_conditions;
-         jobs += condition_size(x), value += condition_size(x++)) {
-        int n_read = min_int(read, condition_size(x));
+    for (condition *x = conditions; x < conditions + n_conditions; x++) {
+        int n_read = min_int(read, x->n);
         double sum = 0, tokens = 0;
         TRY(judge(s, x, jobs, value));
         for (int i = 0; i < n_read; i++)
@@ -9725,6 +9712,8 @@ static steer_status answer(experiment *s, condition *conditions, int n_condition
             tokens += jobs[i].n_out;
         }
         x->perplexity = tokens ? exp(sum / tokens) : NAN;
+        jobs += x->n;
+        value += x->n;
     }
     return STEER_OK;
 }
@@ -9832,10 +9821,12 @@ static edit_list with(edit_list x, steer_kind kind, unsigned what) {
 
 /* Both sides under one plan: harmless prompts with its coefficient, harmful with the opposite. */
 static void both(const steer_prompts p[2], int n, edit_list edits, condition conditions[2]) {
-    conditions[HARMLESS] = (condition){.prompts = &p[HARMLESS], .n = n, .edits = edits};
+    conditions[HARMLESS] =
+        (condition){.prompts = &p[HARMLESS], .n = min_int(n, p[HARMLESS].n), .edits = edits};
     for (int i = 0; i < edits.n; i++)
         edits.edits[i].coeff = 0 - edits.edits[i].coeff; /* never -0: records go by its bits */
-    conditions[HARMFUL] = (condition){.prompts = &p[HARMFUL], .n = n, .edits = edits};
+    conditions[HARMFUL] =
+        (condition){.prompts = &p[HARMFUL], .n = min_int(n, p[HARMFUL].n), .edits = edits};
 }
 
 /* Losses, as in the paper's Table 1. What b has lost of what a does to prompt i of a side: 1 if a
@@ -9853,9 +9844,9 @@ static loss_moments losses(const condition a[2], const condition b[2], const con
     side_sums sums[2] = {{0}};
     for (int k = 0; k < 2; k++) {
         side_sums *sum = &sums[k];
-        sum->n = condition_size(&a[k]);
+        sum->n = a[k].n;
         for (int i = 1; i < 4; i++)
-            sum->n = min_int(sum->n, condition_size(&all[i][k]));
+            sum->n = min_int(sum->n, all[i][k].n);
         for (int i = 0; i < sum->n; i++) {
             int x = lost(a, b, k, i), y = lost(c, d, k, i);
             sum->x += x;
@@ -9885,7 +9876,7 @@ static estimate share_of_loss(const condition a[2], const condition b[2], const 
 
 /* Points by which b refuses more than a, the same prompts. */
 static estimate more_refused(const condition *a, const condition *b) {
-    side_sums sum = {.n = min_int(condition_size(a), condition_size(b))};
+    side_sums sum = {.n = min_int(a->n, b->n)};
     for (int i = 0; i < sum.n; i++) {
         int x = b->refuses[i] - a->refuses[i];
         sum.x += x;
@@ -10197,8 +10188,7 @@ static steer_status set_site(experiment *s) {
                               {"coherent -", 2},      {"perplexity -", 1},
                               {"repeats -", 2},       {0}};
     open_table(s->out, "dose", columns, "Dose: %s, %d + %d validation prompts, %s",
-               site_name(layer, pos).s, condition_size(&conditions[1]),
-               condition_size(&conditions[0]), words->share);
+               site_name(layer, pos).s, conditions[1].n, conditions[0].n, words->share);
     for (int i = 0; i < DOSES; i++) {
         const condition *x = conditions + 2 * i;
         ROW(s->out, str("%.1f", doses[i]).s, x[1].refused, x[1].coherent, x[1].perplexity,
@@ -10285,7 +10275,7 @@ static example_counts count_examples(const experiment *s) {
     for (int k = 0; k < 2; k++) {
         const condition *steered = &s->vectors[DIM].steered[k];
         int n = s->test[k].n, flipped = 0;
-        for (int i = 0; steered->refuses && i < condition_size(steered); i++)
+        for (int i = 0; steered->refuses && i < steered->n; i++)
             flipped += flips(k, &s->plain[k], steered, i);
         if (steered->refuses)
             n = flipped;
@@ -10405,7 +10395,7 @@ static steer_status collect(experiment *s, method *x, examples *to, int most, in
         for (int text = judging; text < 2; text++) {
             const condition *plain = &s->plain[k], *steered = &x->steered[k];
             int n = 0;
-            for (int i = 0; i < condition_size(steered) && n < most; i++) {
+            for (int i = 0; i < steered->n && n < most; i++) {
                 if ((judging && s->chose[k][i]) || !flips(k, plain, steered, i))
                     continue;
                 TRY(add_example(s, x, to, k, i, text));
@@ -10480,13 +10470,14 @@ static void add_stretches(faithfulness *F, int side, const double *D, int n, dou
     }
 }
 
-/* Faithfulness of n plans of an edit each on a vector's steered texts, of the first `most` a side;
- * by_stretch 1: and by stretches of the answer. */
-static steer_status measure_faithfulness(experiment *s, const method *x, const examples *from,
-                                         int most, const steer_edit *edits, int n, int by_stretch,
+/* Faithfulness of n plans of an edit each on a vector's steered texts: of those that choose the first
+ * n_faith a side, or those that judge; by_stretch 1: and by stretches of the answer. */
+static steer_status measure_faithfulness(experiment *s, const method *x, int judging,
+                                         const steer_edit *edits, int n, int by_stretch,
                                          faithfulness *F) {
+    const examples *from = judging ? &x->judging : &x->choosing;
     size_t width = by_stretch ? (size_t)(n + 2) * STRETCHES : (size_t)n;
-    int done[2] = {0, 0}, state;
+    int done[2] = {0, 0}, most = judging ? s->n_judge : s->n_faith, state;
     double kept[MAX_CUTS], *record;
     steer_plan plans[MAX_CUTS];
     for (int i = 0; i < n; i++)
@@ -10578,10 +10569,10 @@ static void conditions_table(experiment *s, const char *name, const char *title,
     if (name)
         open_table(s->out, name, columns, "%s", title);
     for (int i = 0; i < n; i++, x++, rows++) {
-        estimate w = wilson(x->n_refused, condition_size(x));
-        ROW(s->out, str("%s%s %s", rows->before, words->side[rows->side], rows->after).s,
-            condition_size(x), x->refused, w.low, w.high, x->log_odds, x->coherent, x->perplexity,
-            x->repeats, rows->gemma, rows->llama);
+        estimate w = wilson(x->n_refused, x->n);
+        ROW(s->out, str("%s%s %s", rows->before, words->side[rows->side], rows->after).s, x->n,
+            x->refused, w.low, w.high, x->log_odds, x->coherent, x->perplexity, x->repeats,
+            rows->gemma, rows->llama);
     }
 }
 
@@ -10607,19 +10598,15 @@ static void random_control(const experiment *s, int draw, float *to) {
     }
 }
 
-typedef struct {
-    double mean, least, most;
-} spread;
-
-/* Where one is NAN, all are. */
-static spread spread_of(const double *x, int n) {
-    spread y = {0, INFINITY, -INFINITY};
+/* The mean of n numbers and, as its bounds, the least and the largest. Where one is NAN, all are. */
+static estimate range_of(const double *x, int n) {
+    estimate y = {0, INFINITY, -INFINITY, 1, n};
     for (int i = 0; i < n; i++) {
-        y.mean += x[i] / n;
-        if (!(x[i] >= y.least))
-            y.least = x[i];
-        if (!(x[i] <= y.most))
-            y.most = x[i];
+        y.value += x[i] / n;
+        if (!(x[i] >= y.low))
+            y.low = x[i];
+        if (!(x[i] <= y.high))
+            y.high = x[i];
     }
     return y;
 }
@@ -10635,10 +10622,9 @@ static void control_rows(experiment *s) {
             perplexity += x->perplexity / CONTROLS;
             repeats += x->repeats / CONTROLS;
         }
-        spread r = spread_of(refused, CONTROLS);
+        estimate r = range_of(refused, CONTROLS);
         ROW(s->out, str("%s random %c", wording_of(s->out)->side[k], k == HARMFUL ? '-' : '+').s,
-            condition_size(&s->control[0][k]), r.mean, r.least, r.most, odds, coherent, perplexity,
-            repeats, NAN, NAN);
+            s->control[0][k].n, INTERVAL(r), odds, coherent, perplexity, repeats, NAN, NAN);
     }
 }
 
@@ -10656,7 +10642,7 @@ static steer_status keep_answers(experiment *s, const condition x[2], const char
         string under = str("unsteered");
         if (change)
             under = str("%cs%s", k == HARMFUL ? '-' : '+', change);
-        for (int i = 0; i < condition_size(&x[k]) && n < KEPT; i++) {
+        for (int i = 0; i < x[k].n && n < KEPT; i++) {
             if (!flips(k, &s->plain[k], steered, i))
                 continue;
             steer_job job = {.out = x[k].tokens + i * s->max_new, .n_out = x[k].lengths[i]};
@@ -10707,8 +10693,7 @@ static steer_status steering_table(experiment *s) {
             "this model hardly %s: %d of %d %s prompts; rates with -a say little here, look at the "
             "log-odds",
             words == &refusal_words ? "refuses" : "shows the behaviour",
-            conditions[HARMFUL].n_refused, condition_size(&conditions[HARMFUL]),
-            words->side[HARMFUL]);
+            conditions[HARMFUL].n_refused, conditions[HARMFUL].n, words->side[HARMFUL]);
     memcpy(s->plain, conditions, sizeof s->plain);
     memcpy(s->vectors[DIM].steered, conditions + 2, sizeof s->plain);
     s->findings.most = loss(conditions + 2, conditions);
@@ -10797,7 +10782,8 @@ static void freezing_row(experiment *s, const char *name, const condition x[2], 
 static steer_status freezing_table(experiment *s) {
     steer_edit edits[EVERYWHERE];
     condition frozen[2 * FROZEN_PARTS];
-    const condition *plain = s->plain, *steered = s->vectors[DIM].steered;
+    const method *dim = &s->vectors[DIM]; /* whose examples chose nothing of this */
+    const condition *plain = s->plain, *steered = dim->steered;
     for (int i = 0; i < FROZEN_PARTS; i++) {
         edit_list plan = add_vector(s, s->v.v, s->v.coeff);
         plan.edits[plan.n++] = freeze_edit(i, frozen_parts[i].part);
@@ -10805,14 +10791,13 @@ static steer_status freezing_table(experiment *s) {
     }
     for (int i = 0; i < EVERYWHERE; i++)
         edits[i] = freeze_edit(i, 0);
-    const examples *from = &s->vectors[DIM].choosing; /* nothing here was chosen by them */
-    double texts = min_int(from->n / 2, 2 * s->n_faith);
+    double texts = min_int(dim->choosing.n / 2, 2 * s->n_faith);
     begin_work(s, WORK_FREEZING,
                2 * EVERYWHERE * answers_and_reads(s, s->test[0].n) +
                    2 * (FROZEN_PARTS - EVERYWHERE) * min_int(s->n_more, s->test[0].n) +
                    20 * FAITH_TICKS * texts);
     faithfulness F;
-    TRY(measure_faithfulness(s, &s->vectors[DIM], from, s->n_faith, edits, EVERYWHERE, 0, &F));
+    TRY(measure_faithfulness(s, dim, 0, edits, EVERYWHERE, 0, &F));
     TRY(answer(s, frozen, 2 * EVERYWHERE, s->read));
     TRY(answer(s, frozen + 2 * EVERYWHERE, 2 * (FROZEN_PARTS - EVERYWHERE), 0));
     for (int i = 0; i < EVERYWHERE; i++)
@@ -10862,8 +10847,8 @@ static steer_status freezing_table(experiment *s) {
         for (int k = 0; k < 2; k++)
             refused[k] += s->control[i][k].refused / CONTROLS;
     }
-    spread r = spread_of(points, CONTROLS);
-    ROW(s->out, "random vectors", refused[1], refused[0], r.mean, r.least, r.most, most);
+    estimate r = range_of(points, CONTROLS);
+    ROW(s->out, "random vectors", refused[1], refused[0], INTERVAL(r), most);
     const condition *qk = frozen, *ov = frozen + 2, *svv = frozen + 4;
     f->ov_over_qk = loss(qk, ov);
     f->svv_of_ov = share_of_loss(steered, svv, steered, ov);
@@ -10929,8 +10914,7 @@ static steer_status position_tables(experiment *s) {
     for (int i = 0; i < EVERYWHERE; i++)
         for (int k = 0; k < 3; k++)
             edits[3 * i + k] = freeze_edit(i, places[k]);
-    const method *dim = &s->vectors[DIM];
-    TRY(measure_faithfulness(s, dim, &dim->choosing, s->n_faith, edits, PLANS, 1, &x));
+    TRY(measure_faithfulness(s, &s->vectors[DIM], 0, edits, PLANS, 1, &x));
     TRY(whole_so_far(s));
     if (!x.n[OF_BOTH])
         return STEER_OK; /* the vector flips no answer, or is added in its own way */
@@ -11010,7 +10994,7 @@ static steer_status site_map(experiment *s) {
     open_table(s->out, "map", columns,
                "Site map: sites that steer at coefficient %g (induce >= 0.9, bypass <= "
                "0.1), %d + %d validation prompts; points lost, in all and by direction",
-               a, condition_size(&plain[1]), condition_size(&plain[0]));
+               a, plain[1].n, plain[0].n);
     for (x = steered; x < steered + 2 * kept; x += 2, frozen += 4) {
         for (site = s->sites; site->v != x->edits.edits[0].v;)
             site++;
@@ -11056,10 +11040,10 @@ static steer_status make_pairs(experiment *s, int set, int most, pair_list *pair
     GET(pairs->of, 2 * (size_t)most);
     both(from, most, unsteered, conditions);
     both(from, most, add_vector(s, s->vectors[DIM].v, 1), conditions + 2);
-    conditions[4] = (condition){.prompts = prompted, .n = most};
+    conditions[4] = (condition){.prompts = prompted, .n = min_int(most, prompted->n)};
     TRY(answer(s, conditions, prompted->n ? 5 : 4, 0));
     for (int k = 0; k < 2; k++)
-        for (int i = 0; i < condition_size(&conditions[k]); i++) {
+        for (int i = 0; i < conditions[k].n; i++) {
             int instructed = k && prompted->n && flips(k, &conditions[k], &conditions[4], i);
             const condition *other = &conditions[instructed ? 4 : 2 + k];
             if (!flips(k, &conditions[k], other, i))
@@ -11076,14 +11060,13 @@ static steer_status make_pairs(experiment *s, int set, int most, pair_list *pair
         say(s->out,
             "%s pairs: %d of %d harmful (refused unsteered, answered with -s) and %d of %d "
             "harmless (answered; %d refused when told to, %d with +s) show the behaviour",
-            set ? "validation" : "train", used[0], condition_size(&conditions[0]), used[1],
-            condition_size(&conditions[1]), used[2], used[1] - used[2]);
+            set ? "validation" : "train", used[0], conditions[0].n, used[1], conditions[1].n,
+            used[2], used[1] - used[2]);
     else
         say(s->out,
             "%s pairs: %d of %d prompts with the behaviour lose it under -s, %d of %d without it "
             "show it under +s",
-            set ? "validation" : "train", used[0], condition_size(&conditions[0]), used[1],
-            condition_size(&conditions[1]));
+            set ? "validation" : "train", used[0], conditions[0].n, used[1], conditions[1].n);
     return STEER_OK;
 }
 
@@ -11225,7 +11208,7 @@ static steer_status seeds_table(experiment *s) {
     open_table(s->out, "seeds", columns,
                "Seeds of training: the epoch chosen, the cosine with the first seed's vector, the "
                "first %d + %d test prompts, %s, points lost with patterns and with values frozen",
-               condition_size(&x[1]), condition_size(&x[0]), words->share);
+               x[1].n, x[0].n, words->share);
     for (int i = NTP; i < s->methods; i++)
         for (int seed = 0; seed < seeds; seed++, x += 6) {
             const trained_vector *t = &s->trained[seed * METHODS + i];
@@ -11543,11 +11526,10 @@ static steer_status cut_circuit(experiment *s, int i, const method *x, int kind,
 /* Faithfulness of the first n cuts, on the examples that choose or on those that judge. */
 static steer_status judge_cuts(experiment *s, const method *x, int judging, int n,
                                faithfulness *F) {
-    const examples *from = judging ? &x->judging : &x->choosing;
     steer_edit edits[MAX_CUTS];
     for (int i = 0; i < n; i++)
         edits[i] = (steer_edit){STEER_CUT, .layer = s->t->graph.layer, .cut = cut_at(s, i)};
-    TRY(measure_faithfulness(s, x, from, judging ? s->n_judge : s->n_faith, edits, n, 0, F));
+    TRY(measure_faithfulness(s, x, judging, edits, n, 0, F));
     return whole_so_far(s);
 }
 
@@ -11824,13 +11806,13 @@ static steer_status judge_circuits(experiment *s) {
         for (int i = 0; i < DRAWS; i++)
             drawn[i] = mean_of_sides(&F, random_at + i);
         draws = bootstrap((const double *[]){drawn, NULL}, NULL, (const int[]){DRAWS, 0});
-        spread range = spread_of(drawn, DRAWS);
+        estimate range = range_of(drawn, DRAWS);
         s->findings.judged[j] = (judged_circuits){sizes[SMALLEST],
                                                   sizes[TENTH],
                                                   sizes[QUARTER],
-                                                  isnan(range.mean) ? unmeasured : draws,
-                                                  range.least,
-                                                  range.most,
+                                                  isnan(range.value) ? unmeasured : draws,
+                                                  range.low,
+                                                  range.high,
                                                   share_reached(edges, sizes, all)};
     }
     return STEER_OK;
@@ -12137,7 +12119,7 @@ static steer_status sparsity_table(experiment *s, int which) {
         edits[i] = steered.edits[0];
         both(s->test, s->n_sparse, steered, &conditions[2 * i]);
     }
-    TRY(measure_faithfulness(s, x, &x->choosing, s->n_faith, edits, n, 0, &measured));
+    TRY(measure_faithfulness(s, x, 0, edits, n, 0, &measured));
     if (generate)
         TRY(answer(s, conditions, 2 * n, 0));
     TRY(whole_so_far(s));
@@ -12174,14 +12156,14 @@ static steer_status retention_table(experiment *s) {
     GET(v, TAUS * d);
     for (int k = 0; k < 2; k++) {
         const steer_prompts *from = &s->test[k];
-        int most = min_int(s->n_retain, condition_size(&x->steered[k]));
+        int most = min_int(s->n_retain, x->steered[k].n);
         steer_prompts *to = &asked[k];
-        whole[k] = (condition){.prompts = to, .n = most};
+        whole[k] = (condition){.prompts = to};
         GET(to->tokens, most);
         GET(to->lengths, most);
         GET(to->task, most);
         GET(whole[k].refuses, most);
-        for (int i = 0; i < condition_size(&x->steered[k]) && to->n < most; i++) {
+        for (int i = 0; i < x->steered[k].n && to->n < most; i++) {
             if (s->chose[k][i])
                 continue;
             to->tokens[to->n] = from->tokens[i];
@@ -12191,6 +12173,7 @@ static steer_status retention_table(experiment *s) {
             whole[k].n_refused += x->steered[k].refuses[i];
             to->n++;
         }
+        whole[k].n = to->n;
         if (!to->n)
             return STEER_OK;
     }
@@ -12371,12 +12354,12 @@ static void conclude_site(experiment *s) {
  * IN PART: at most half. FAILS: one of them surely moves more than a fifth. */
 static void conclude_direction(experiment *s) {
     const paper_findings *f = &s->findings;
-    spread moved = spread_of(f->moved, CONTROLS);
+    estimate moved = range_of(f->moved, CONTROLS);
     conclude_that(
         s->out, "It is the direction that steers, not a push of that size",
         str("%d random vectors of the same norm at the same site move %.1f points on "
             "average (%.1f to %.1f), this one %s",
-            CONTROLS, moved.mean, moved.least, moved.most, text_of(f->most, 1).s),
+            CONTROLS, INTERVAL(moved), text_of(f->most, 1).s),
         (const measure[]){
             {"share that random vector 1 moves", f->control[0], "at most", 0.2, 0.5, &f->most},
             {"share that random vector 2 moves", f->control[1], "at most", 0.2, 0.5, &f->most},
