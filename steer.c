@@ -10367,25 +10367,17 @@ static int *join(experiment *s, const steer_prompts *asked, const condition *x, 
     return to;
 }
 
-/* Prompt i of a side with the unsteered (0) or the steered answer, as one more example. */
-static steer_status add_example(experiment *s, method *x, examples *to, int side, int i, int text) {
-    const condition *answer = text ? &x->steered[side] : &s->plain[side];
-    to->prompt[to->n] = i;
-    example *ex = &to->list[to->n++];
-    *ex = (example){NULL, 0, s->test[side].lengths[i], side == HARMLESS ? 1 : -1, text};
-    ex->tokens = join(s, &s->test[side], answer, i, &ex->n);
-    return ex->tokens ? STEER_OK : s->e->code;
-}
-
 /* The four datasets of a vector (paper section 4): on each side the first prompts that it flips,
  * once with the unsteered answer as the text, once with the steered one. What is chosen by them
  * (circuits, their sizes, dimensions) is judged by as many prompts more, none of which chose for
  * any method: for when all methods have what chooses for them. Only faithfulness is taken of these:
  * their texts are the steered ones. */
-static steer_status collect(experiment *s, method *x, examples *to, int most, int judging) {
+static steer_status collect(experiment *s, method *x, int judging) {
+    examples *to = judging ? &x->judging : &x->choosing;
+    int most = judging ? s->n_judge : s->n_patch;
+    size_t room = 4 * (size_t)min_int(most, s->n_test);
     if (to->list)
         return STEER_OK; /* is done */
-    size_t room = 4 * (size_t)min_int(most, s->n_test);
     GET(to->list, room);
     GET(to->prompt, room);
     for (int k = 0; k < 2; k++)
@@ -10398,20 +10390,17 @@ static steer_status collect(experiment *s, method *x, examples *to, int most, in
             for (int i = 0; i < steered->n && n < most; i++) {
                 if ((judging && s->chose[k][i]) || !flips(k, plain, steered, i))
                     continue;
-                TRY(add_example(s, x, to, k, i, text));
+                example *ex = &to->list[to->n];
+                *ex = (example){NULL, 0, s->test[k].lengths[i], k == HARMLESS ? 1 : -1, text};
+                ex->tokens = join(s, &s->test[k], text ? steered : plain, i, &ex->n);
+                if (!ex->tokens)
+                    return s->e->code;
+                to->prompt[to->n++] = i;
                 s->chose[k][i] |= !judging;
                 to->count[k] = ++n;
             }
         }
     return STEER_OK;
-}
-
-static steer_status collect_examples(experiment *s, method *x) {
-    return collect(s, x, &x->choosing, s->n_patch, 0);
-}
-
-static steer_status collect_judges(experiment *s, method *x) {
-    return collect(s, x, &x->judging, s->n_judge, 1);
 }
 
 static int side_of(const example *x) {
@@ -10830,8 +10819,7 @@ static steer_status freezing_table(experiment *s) {
                words == &refusal_words ? "" : ", of refusal", words->share);
     paper_findings *f = &s->findings;
     double most = f->most.value;
-    freezing_row(s, "unsteered", plain, loss(steered, plain), most, unmeasured, paper_most,
-                 exactly(0));
+    freezing_row(s, "unsteered", plain, f->most, most, unmeasured, paper_most, exactly(0));
     freezing_row(s, "steered", steered, unmeasured, NAN, unmeasured, NAN, exactly(1));
     for (int i = 0; i < EVERYWHERE; i++) {
         const condition *x = frozen + 2 * i;
@@ -11415,7 +11403,7 @@ static steer_status patching_table(experiment *s) {
     double rows[METHODS][13];
     begin_work(s, WORK_PATCHING, s->methods * patching_passes(s, s->t->graph.edges));
     for (int i = 0; i < s->methods; i++) {
-        TRY(collect_examples(s, &s->vectors[i]));
+        TRY(collect(s, &s->vectors[i], 0));
         if (!s->vectors[i].choosing.n)
             return fail(s->e, STEER_EARG, "%s flips no answer: nothing to patch", method_names[i]);
         TRY(patch_method(s, &s->vectors[i], rows[i]));
@@ -11781,7 +11769,7 @@ static steer_status judge_circuits(experiment *s) {
         faithfulness F;
         int edges[SIZES];
         double drawn[DRAWS];
-        TRY(collect_judges(s, &s->vectors[j]));
+        TRY(collect(s, &s->vectors[j], 1));
         for (int i = 0; i < SIZES; i++) {
             if (i < MULTIPLES) {
                 int n = (int)(multiples[i] * x->edges + 0.5);
@@ -12630,7 +12618,7 @@ static int begin_stage(experiment *s, int stage) {
 static steer_status test_circuit(experiment *s) {
     const method *x = &s->vectors[DIM];
     TRY(steer_circuit_cut(&s->t->graph, cut_at(s, 0), 0, cut_at(s, 0), s->e));
-    TRY(collect_judges(s, &s->vectors[DIM]));
+    TRY(collect(s, &s->vectors[DIM], 1));
     for (int judging = 0; judging < 2; judging++) {
         faithfulness F;
         TRY(judge_cuts(s, x, judging, 1, &F));
@@ -12680,7 +12668,7 @@ static steer_status whole_paper(experiment *s) {
                       steer_circuit_load(s->circuit, s->m, &s->t->graph, cut_at(s, 0), s->e),
                       s->e));
     SHOW(steering_table(s));
-    TRY(collect_examples(s, &s->vectors[DIM]));
+    TRY(collect(s, &s->vectors[DIM], 0));
     plan_examples(s);
     if (s->circuit)
         return test_circuit(s);
