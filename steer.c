@@ -11007,20 +11007,9 @@ typedef struct {
 static const steer_training standard_training = {
     .epochs = 10, .batch = 6, .window = 64, .rate = 0.01, .phi = 2e-2, .seed = SEED};
 
-/* Response w of a pair: prompt i as it was asked, without an instruction to refuse, a condition's
- * answer i to it, room for its base run. */
-static steer_status fill_pair(experiment *s, steer_pair *x, int w, const steer_prompts *asked,
-                              const condition *from, int i) {
-    x->tokens[w] = join(s, asked, from, i, &x->n[w]);
-    x->n_prompt = asked->lengths[i];
-    if (!x->tokens[w])
-        return s->e->code;
-    GET(x->start[w], x->n[w] * s->m->config.d);
-    return STEER_OK;
-}
-
-/* Unwanted is what the unsteered model says, wanted what the steered one does; but a harmless
- * prompt's refusal is that of the model that is instructed to refuse, where it does. */
+/* A pair's responses go to the prompt as it was asked, without an instruction to refuse. Unwanted is
+ * what the unsteered model says, wanted what the steered one does; but a harmless prompt's refusal is
+ * that of the model that is instructed to refuse, where it does. */
 static steer_status make_pairs(experiment *s, int set, int most, pair_list *pairs) {
     const steer_prompts *from = set ? s->val : s->train, *prompted = &s->refusal_prompted[set];
     condition conditions[5]; /* unsteered; steered; told to refuse */
@@ -11040,8 +11029,13 @@ static steer_status make_pairs(experiment *s, int set, int most, pair_list *pair
             x->sign = k ? 1 : -1;
             used[k]++;
             used[2] += instructed;
-            TRY(fill_pair(s, x, 0, &from[k], other, i));
-            TRY(fill_pair(s, x, 1, &from[k], &conditions[k], i));
+            x->n_prompt = from[k].lengths[i];
+            for (int w = 0; w < 2; w++) {
+                x->tokens[w] = join(s, &from[k], w ? &conditions[k] : other, i, &x->n[w]);
+                if (!x->tokens[w])
+                    return s->e->code;
+                GET(x->start[w], x->n[w] * s->m->config.d); /* room for its base run */
+            }
             TRY(steer_pair_prepare(s->t, x, &standard_training, s->e));
         }
     if (wording_of(s->out) == &refusal_words)
@@ -11087,26 +11081,24 @@ static steer_status train_method(experiment *s, int which, const steer_training 
     double norm = norm_of(s->vectors[DIM].v, d);
     steer_epoch epochs[16];
     double *record;
-    float *v;
-    GET(v, d);
+    GET(to->v, d);
     GET(record, width);
-    to->v = v;
     uint64_t key = hash_training(s, which, how, pairs, norm);
     TRY(recall(s, key, record, width, &state));
     if (state == OTHERS)
         return whole_so_far(s);
     if (state == OURS) {
-        TRY(steer_train(s->t, pairs[0].of, pairs[0].n, pairs[1].of, pairs[1].n, how, norm, v,
+        TRY(steer_train(s->t, pairs[0].of, pairs[0].n, pairs[1].of, pairs[1].n, how, norm, to->v,
                         epochs, &best, s->e));
         record[0] = best;
         record[1] = epochs[best].loss;
         record[2] = epochs[best].match;
         for (int k = 0; k < d; k++)
-            record[3 + k] = v[k];
+            record[3 + k] = to->v[k];
         TRY(remember(&s->store, key, record, width, s->e));
     }
     for (int k = 0; k < d; k++)
-        v[k] = (float)record[3 + k];
+        to->v[k] = (float)record[3 + k];
     to->epoch = (int)record[0];
     say(s->out,
         "%s: %d pairs, AdamW %g, %d epochs of batches of %d, seed %d; epoch %d chosen: "
