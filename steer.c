@@ -7835,11 +7835,10 @@ enum { IS_MODEL, IS_NOTE, IS_TABLE, IS_FINDING, IS_ANSWER };
  * MEASURED each. */
 typedef struct {
     int kind, n_columns, n_rows, n_shown; /* shown: on the screen, the first ones */
-    char *name, *text;
+    char *name, *text, *under;
     size_t first;
     const char *verdict; /* of a finding */
     int side, refuses;   /* of an answer, whose under is what changed the model */
-    const char *under;
 } entry;
 
 /* What a run, or several, took. */
@@ -7858,9 +7857,9 @@ static resources spent_until_now(void) {
 
 /* A model of a report, and what was done with it. */
 typedef struct {
-    unsigned long long fingerprint;
-    int box, control; /* 1: of the box; the summary's control */
-    int blocks, heads, kv_heads, d, positions;
+    steer_config config;
+    int box, control;  /* 1: of the box; the summary's control */
+    int positions;     /* behind the request, where a vector may come from */
     int prompts[3][2]; /* train, validation, test; with the behaviour, without */
     int layer, pos;    /* of the vector */
     double coeff;      /* 0: there is none yet */
@@ -7942,11 +7941,15 @@ static size_t n_entries(const report *r) {
     return r->entries.n;
 }
 
+static void free_entry(entry *x) {
+    free(x->name);
+    free(x->text);
+    free(x->under);
+}
+
 static void free_report(report *r) {
-    for (entry *x = r->entries.p; r->entries.n; r->entries.n--, x++) {
-        free(x->name);
-        free(x->text);
-    }
+    for (entry *x = r->entries.p; r->entries.n; r->entries.n--)
+        free_entry(x++);
     for (datum *x = r->data.p; r->data.n; r->data.n--, x++)
         free(x->text);
     free(r->entries.p);
@@ -8228,10 +8231,8 @@ static void echo_all(report *r) {
 static void add_entry(report *r, entry x) {
     if (append(r, &r->entries, &x, sizeof x))
         echo(r, &x, -1);
-    else {
-        free(x.name);
-        free(x.text);
-    }
+    else
+        free_entry(&x);
 }
 
 #define say(r, ...) add_entry(r, (entry){IS_NOTE, .name = format_text(r, __VA_ARGS__)})
@@ -8241,24 +8242,16 @@ static model_facts *last_model(const report *r) { /* NULL: there is none */
 }
 
 static void open_report(report *r, const steer_model *m, int control) {
-    const steer_config *c = &m->config;
-    model_facts facts = {.fingerprint = c->fingerprint,
-                         .box = m->grammar_size > 0,
-                         .control = control,
-                         .blocks = c->layers,
-                         .heads = c->heads,
-                         .kv_heads = c->kv_heads,
-                         .d = c->d,
-                         .positions = m->eoi};
+    model_facts facts = {m->config, m->grammar_size > 0, control, .positions = m->eoi};
     if (append(r, &r->models, &facts, sizeof facts))
-        add_entry(r, (entry){IS_MODEL, .name = format_text(r, "%s", c->name)});
+        add_entry(r, (entry){IS_MODEL, .name = format_text(r, "%s", m->config.name)});
 }
 
 static void add_answer(report *r, int side, const char *under, int refuses, const char *prompt,
                        const char *text) {
     add_entry(r, (entry){IS_ANSWER, .name = format_text(r, "%s", prompt),
-                         .text = format_text(r, "%s", text), .side = side, .under = under,
-                         .refuses = refuses});
+                         .text = format_text(r, "%s", text), .under = format_text(r, "%s", under),
+                         .side = side, .refuses = refuses});
 }
 
 /* A column: its name and with how many decimals its numbers are shown; WORDS: it holds texts, as
@@ -8407,12 +8400,13 @@ static void write_entry(FILE *f, const report *r, const entry *x) {
 
 static void write_facts(FILE *f, const wording *words, const model_facts *x) {
     static const char *const sets[] = {"train", "validation", "test"};
+    const steer_config *c = &x->config;
     fprintf(f,
             ", \"fingerprint\": \"%016llx\", \"box\": %s, \"control\": %s,\n"
             "   \"shape\": {\"blocks\": %d, \"heads\": %d, \"kv_heads\": %d, \"d\": %d, "
             "\"positions\": %d},\n   \"site\": ",
-            x->fingerprint, x->box ? "true" : "false", x->control ? "true" : "false", x->blocks,
-            x->heads, x->kv_heads, x->d, x->positions);
+            (unsigned long long)c->fingerprint, x->box ? "true" : "false",
+            x->control ? "true" : "false", c->layers, c->heads, c->kv_heads, c->d, x->positions);
     if (x->coeff != 0)
         fprintf(f, "{\"block\": %d, \"position\": %d, \"coefficient\": %g}", x->layer, x->pos,
                 x->coeff);
@@ -9245,9 +9239,13 @@ typedef struct { /* what training from a seed gave */
     int epoch;   /* the one that was chosen */
 } trained_vector;
 
-typedef struct {     /* faithfulness of some plans on some examples */
-    int n[2], most;  /* examples a side; room for them */
-    double *each[2]; /* [plans][most] by side */
+enum { OF_BOTH = 2 }; /* behind the two sides */
+
+/* What some plans keep of the effect on teacher-forced texts, see section 12. */
+typedef struct {
+    int n[3], room;  /* texts a side, and in all; there is room for so many */
+    double *each;    /* [plans][room] faithfulness, of harmful texts first */
+    double *sums[3]; /* by side, and of both: [plans + 2][STRETCHES], see add_stretches */
 } faithfulness;
 
 enum { CONTROLS = 3, DRAWS = 10 }; /* random vectors; random circuits of a size */
@@ -9394,6 +9392,7 @@ typedef struct {
     int steps, metric;       /* of integrated gradients; a steer_metric */
     double kl_min;           /* least KL of a position that a KL metric looks at */
     int *order;              /* [edges] scratch */
+    int selected;            /* edges of the circuit that was selected last */
     ranked *ranks;           /* [edges] scratch */
     unsigned char *cuts;     /* [MAX_CUTS][slots][nodes] scratch */
 
@@ -9496,10 +9495,6 @@ static void begin_work(experiment *s, int which, double ticks) {
     begin_part(p, work_names[which], ticks);
 }
 
-static int condition_size(const condition *x) {
-    return min_int(x->n, x->prompts->n);
-}
-
 /* A failure with an option's file names the option, too. */
 static steer_status of_option(const char *name, steer_status status, steer_error *e) {
     if (!status)
@@ -9571,8 +9566,7 @@ static int repeated_4grams(const int *t, int n, int *total) {
 /* Share and mean of what the answers of one condition show; its jobs' answers lie one after
  * another. */
 static steer_status judge(experiment *s, condition *x, const steer_job *jobs, const double *score) {
-    int n = condition_size(x), fine = 0, total = 0, repeated = 0,
-        has_tasks = s->m->grammar_size > 0;
+    int n = x->n, fine = 0, total = 0, repeated = 0, has_tasks = s->m->grammar_size > 0;
     GET(x->lengths, n);
     GET(x->refuses, n);
     x->tokens = jobs->out;
@@ -9773,7 +9767,7 @@ static double ticks_of(const experiment *s, const condition *x, int n, int read)
         int changes = x == s->changed || x == s->changed + 1 ? s->n_changes : 0;
         int twin = plan_has(&(steer_plan){x->edits.edits, x->edits.n}, STEER_FREEZE) ||
                    plan_has(&(steer_plan){s->changes, changes}, STEER_FREEZE);
-        ticks += condition_size(x) * answer_ticks(s, twin) + min_int(read, condition_size(x));
+        ticks += x->n * answer_ticks(s, twin) + min_int(read, x->n);
     }
     return ticks;
 }
@@ -9786,22 +9780,21 @@ static steer_status answer(experiment *s, condition *conditions, int n_condition
     int *out;
     double *value;
     for (int i = 0; i < n_conditions; i++)
-        n += condition_size(&conditions[i]);
+        n += conditions[i].n;
     GET(jobs, n);
     GET(out, mul(n, max));
     GET(value, n);
     for (condition *x = conditions; x < conditions + n_conditions; x++) {
         TRY(set_plan(s, x));
         const steer_plan *plan = x->plan.n ? &x->plan : NULL;
-        for (int i = 0; i < condition_size(x); i++, k++)
+        for (int i = 0; i < x->n; i++, k++)
             jobs[k] = (steer_job){x->prompts->tokens[i], x->prompts->lengths[i], s->max_new, plan,
                                   .out = out + k * max};
     }
     TRY(run_units(s, jobs, (int)n, 0, value));
     TRY(whole_so_far(s));
-    for (condition *x = conditions; x < conditions + n_conditions;
-         jobs += condition_size(x), value += condition_size(x++)) {
-        int n_read = min_int(read, condition_size(x));
+    for (condition *x = conditions; x < conditions + n_conditions; x++) {
+        int n_read = min_int(read, x->n);
         double sum = 0, tokens = 0;
         TRY(judge(s, x, jobs, value));
         for (int i = 0; i < n_read; i++)
@@ -9812,6 +9805,8 @@ static steer_status answer(experiment *s, condition *conditions, int n_condition
             tokens += jobs[i].n_out;
         }
         x->perplexity = tokens ? exp(sum / tokens) : NAN;
+        jobs += x->n;
+        value += x->n;
     }
     return STEER_OK;
 }
@@ -9919,10 +9914,12 @@ static edit_list with(edit_list x, steer_kind kind, unsigned what) {
 
 /* Both sides under one plan: harmless prompts with its coefficient, harmful with the opposite. */
 static void both(const steer_prompts p[2], int n, edit_list edits, condition conditions[2]) {
-    conditions[HARMLESS] = (condition){.prompts = &p[HARMLESS], .n = n, .edits = edits};
+    conditions[HARMLESS] =
+        (condition){.prompts = &p[HARMLESS], .n = min_int(n, p[HARMLESS].n), .edits = edits};
     for (int i = 0; i < edits.n; i++)
         edits.edits[i].coeff = 0 - edits.edits[i].coeff; /* never -0: records go by its bits */
-    conditions[HARMFUL] = (condition){.prompts = &p[HARMFUL], .n = n, .edits = edits};
+    conditions[HARMFUL] =
+        (condition){.prompts = &p[HARMFUL], .n = min_int(n, p[HARMFUL].n), .edits = edits};
 }
 
 /* Losses, as in the paper's Table 1. What b has lost of what a does to prompt i of a side: 1 if a
@@ -9940,9 +9937,9 @@ static loss_moments losses(const condition a[2], const condition b[2], const con
     side_sums sums[2] = {{0}};
     for (int k = 0; k < 2; k++) {
         side_sums *sum = &sums[k];
-        sum->n = condition_size(&a[k]);
+        sum->n = a[k].n;
         for (int i = 1; i < 4; i++)
-            sum->n = min_int(sum->n, condition_size(&all[i][k]));
+            sum->n = min_int(sum->n, all[i][k].n);
         for (int i = 0; i < sum->n; i++) {
             int x = lost(a, b, k, i), y = lost(c, d, k, i);
             sum->x += x;
@@ -9972,7 +9969,7 @@ static estimate share_of_loss(const condition a[2], const condition b[2], const 
 
 /* Points by which b refuses more than a, the same prompts. */
 static estimate more_refused(const condition *a, const condition *b) {
-    side_sums sum = {.n = min_int(condition_size(a), condition_size(b))};
+    side_sums sum = {.n = min_int(a->n, b->n)};
     for (int i = 0; i < sum.n; i++) {
         int x = b->refuses[i] - a->refuses[i];
         sum.x += x;
@@ -10284,8 +10281,7 @@ static steer_status set_site(experiment *s) {
                               {"perplexity -", 1},    {"repeats +", 2},
                               {"repeats -", 2},       {0}};
     open_table(s->out, "dose", columns, "Dose: %s, %d + %d validation prompts, %s",
-               site_name(layer, pos).s, condition_size(&conditions[1]),
-               condition_size(&conditions[0]), words->share);
+               site_name(layer, pos).s, conditions[1].n, conditions[0].n, words->share);
     for (int i = 0; i < DOSES; i++) {
         const condition *x = conditions + 2 * i;
         ROW(s->out, str("%.1f", doses[i]).s, x[1].refused, x[0].refused, x[1].coherent,
@@ -10372,7 +10368,7 @@ static example_counts count_examples(const experiment *s) {
     for (int k = 0; k < 2; k++) {
         const condition *steered = &s->vectors[DIM].steered[k];
         int n = s->test[k].n, flipped = 0;
-        for (int i = 0; steered->refuses && i < condition_size(steered); i++)
+        for (int i = 0; steered->refuses && i < steered->n; i++)
             flipped += flips(k, &s->plain[k], steered, i);
         if (steered->refuses)
             n = flipped;
@@ -10464,25 +10460,17 @@ static int *join(experiment *s, const steer_prompts *asked, const condition *x, 
     return to;
 }
 
-/* Prompt i of a side with the unsteered (0) or the steered answer, as one more example. */
-static steer_status add_example(experiment *s, method *x, examples *to, int side, int i, int text) {
-    const condition *answer = text ? &x->steered[side] : &s->plain[side];
-    to->prompt[to->n] = i;
-    example *ex = &to->list[to->n++];
-    *ex = (example){NULL, 0, s->test[side].lengths[i], side == HARMLESS ? 1 : -1, text};
-    ex->tokens = join(s, &s->test[side], answer, i, &ex->n);
-    return ex->tokens ? STEER_OK : s->e->code;
-}
-
 /* The four datasets of a vector (paper section 4): on each side the first prompts that it flips,
  * once with the unsteered answer as the text, once with the steered one. What is chosen by them
  * (circuits, their sizes, dimensions) is judged by as many prompts more, none of which chose for
  * any method: for when all methods have what chooses for them. Only faithfulness is taken of these:
  * their texts are the steered ones. */
-static steer_status collect(experiment *s, method *x, examples *to, int most, int judging) {
+static steer_status collect(experiment *s, method *x, int judging) {
+    examples *to = judging ? &x->judging : &x->choosing;
+    int most = judging ? s->n_judge : s->n_patch;
+    size_t room = 4 * (size_t)min_int(most, s->n_test);
     if (to->list)
         return STEER_OK; /* is done */
-    size_t room = 4 * (size_t)min_int(most, s->n_test);
     GET(to->list, room);
     GET(to->prompt, room);
     for (int k = 0; k < 2; k++)
@@ -10492,23 +10480,20 @@ static steer_status collect(experiment *s, method *x, examples *to, int most, in
         for (int text = judging; text < 2; text++) {
             const condition *plain = &s->plain[k], *steered = &x->steered[k];
             int n = 0;
-            for (int i = 0; i < condition_size(steered) && n < most; i++) {
+            for (int i = 0; i < steered->n && n < most; i++) {
                 if ((judging && s->chose[k][i]) || !flips(k, plain, steered, i))
                     continue;
-                TRY(add_example(s, x, to, k, i, text));
+                example *ex = &to->list[to->n];
+                *ex = (example){NULL, 0, s->test[k].lengths[i], k == HARMLESS ? 1 : -1, text};
+                ex->tokens = join(s, &s->test[k], text ? steered : plain, i, &ex->n);
+                if (!ex->tokens)
+                    return s->e->code;
+                to->prompt[to->n++] = i;
                 s->chose[k][i] |= !judging;
                 to->count[k] = ++n;
             }
         }
     return STEER_OK;
-}
-
-static steer_status collect_examples(experiment *s, method *x) {
-    return collect(s, x, &x->choosing, s->n_patch, 0);
-}
-
-static steer_status collect_judges(experiment *s, method *x) {
-    return collect(s, x, &x->judging, s->n_judge, 1);
 }
 
 static int side_of(const example *x) {
@@ -10531,59 +10516,106 @@ static uint64_t hash_example(const experiment *s, const method *x, const example
  * which other runs are made, takes as long as an answer: 1. */
 static const double SPARSE_TICKS = 0.3;
 
-/* Faithfulness of n plans of an edit each on a vector's steered texts, of the first `most` a side. */
-static steer_status measure_faithfulness(experiment *s, const method *x, const examples *from,
-                                         int most, const steer_edit *edits, int n,
+/* FAITHFULNESS BY POSITION is told by stretches of the answer, over whose tokens t it is
+ * sum (D - D_base) / sum (D_steer - D_base), see section 12. */
+enum { STRETCHES = 4 };
+
+static const int stretch_begins[STRETCHES] = {0, 1, 4, 16}; /* tokens of the answer */
+
+/* D by stretch, [plans + 2][STRETCHES], of one text. */
+static steer_status differences_of(experiment *s, const method *x, const example *ex,
+                                   const steer_plan *plans, int n, double *sums) {
+    int tokens = ex->n - ex->n_prompt;
+    double *D, *F;
+    GET(D, (n + 2) * tokens);
+    GET(F, n);
+    TRY(steer_faithfulness(s->t, ex, x->v, plans, n, F, D, s->e));
+    memset(sums, 0, sizeof *sums * (n + 2) * STRETCHES);
+    for (int i = 0; i < n + 2; i++, sums += STRETCHES, D += tokens)
+        for (int stretch = 0, t = 0; t < tokens; t++) {
+            stretch += stretch + 1 < STRETCHES && t == stretch_begins[stretch + 1];
+            sums[stretch] += D[t];
+        }
+    return STEER_OK;
+}
+
+/* One text's D by stretch is added to the others'; what each of n plans keeps of all of the text. */
+static void add_stretches(faithfulness *F, int side, const double *D, int n, double *kept) {
+    double whole[MAX_CUTS + 2] = {0};
+    for (int i = 0; i < n + 2; i++)
+        for (int stretch = 0; stretch < STRETCHES; stretch++)
+            whole[i] += D[i * STRETCHES + stretch];
+    double effect = whole[1] - whole[0];
+    for (int j = 0; j < n; j++)
+        kept[j] = effect == 0 ? NAN : (whole[2 + j] - whole[0]) / effect;
+    for (int k = 0; k < (n + 2) * STRETCHES && effect != 0; k++) {
+        F->sums[side][k] += D[k];
+        F->sums[OF_BOTH][k] += D[k];
+    }
+}
+
+/* Faithfulness of n plans of an edit each on a vector's steered texts: of those that choose the first
+ * n_faith a side, or those that judge; by_stretch 1: and by stretches of the answer. */
+static steer_status measure_faithfulness(experiment *s, const method *x, int judging,
+                                         const steer_edit *edits, int n, int by_stretch,
                                          faithfulness *F) {
-    int done[2] = {0, 0};
-    double each[MAX_CUTS];
+    const examples *from = judging ? &x->judging : &x->choosing;
+    size_t width = by_stretch ? (size_t)(n + 2) * STRETCHES : (size_t)n;
+    int done[2] = {0, 0}, most = judging ? s->n_judge : s->n_faith, state;
+    double kept[MAX_CUTS], *record;
     steer_plan plans[MAX_CUTS];
     for (int i = 0; i < n; i++)
         plans[i] = (steer_plan){&edits[i], 1};
-    *F = (faithfulness){.most = min_int(most, max_int(from->count[0], from->count[1]))};
-    for (int k = 0; k < 2; k++)
-        GET(F->each[k], n * F->most);
+    *F = (faithfulness){.room = from->n};
+    GET(record, width);
+    GET(F->each, n * F->room);
+    for (int k = 0; k < 3 && by_stretch; k++)
+        GET(F->sums[k], width);
     for (const example *ex = from->list; ex < from->list + from->n; ex++) {
-        int k = side_of(ex);
-        if (!ex->steered_text || done[k]++ >= most)
+        int side = side_of(ex);
+        if (!ex->steered_text || done[side]++ >= most)
             continue;
-        uint64_t key = hash_example(s, x, ex, "faith");
+        uint64_t key = hash_example(s, x, ex, by_stretch ? "by position" : "faith");
         for (int j = 0; j < n; j++)
             key = hash_plan(key, s->m, &plans[j], (int)graph_size(s));
-        int state;
-        TRY(recall(s, key, each, n, &state));
+        TRY(recall(s, key, record, width, &state));
         if (state == OTHERS)
             continue;
-        if (state == OURS) {
-            TRY(steer_faithfulness(s->t, ex, x->v, plans, n, each, NULL, s->e));
-            TRY(remember(&s->store, key, each, n, s->e));
-        }
+        if (state == OURS && by_stretch)
+            TRY(differences_of(s, x, ex, plans, n, record));
+        else if (state == OURS)
+            TRY(steer_faithfulness(s->t, ex, x->v, plans, n, record, NULL, s->e));
+        if (state == OURS)
+            TRY(remember(&s->store, key, record, width, s->e));
         show_progress(s->bar, (edits->kind == STEER_ADD ? SPARSE_TICKS : 1) * n);
-        if (isnan(each[0]))
+        if (by_stretch)
+            add_stretches(F, side, record, n, kept);
+        else
+            memcpy(kept, record, sizeof *kept * width);
+        if (isnan(kept[0]))
             continue; /* base and steered run say the same: nothing to divide by */
         for (int j = 0; j < n; j++)
-            F->each[k][j * F->most + F->n[k]] = each[j];
-        F->n[k]++;
+            F->each[j * F->room + F->n[OF_BOTH]] = kept[j];
+        F->n[side]++;
+        F->n[OF_BOTH]++;
     }
     return STEER_OK;
 }
 
 /* Of plan i the mean of both sides; or, with another plan, the mean of i's minus that one's. */
 static estimate mean_of_plan(const faithfulness *F, int i, int minus) {
-    const double *a[2], *b[2];
-    for (int k = 0; k < 2; k++) {
-        a[k] = F->each[k] + i * F->most;
-        b[k] = F->each[k] + max_int(minus, 0) * F->most;
-    }
-    return bootstrap(a, minus < 0 ? NULL : b, F->n);
+    const double *a = F->each + i * F->room, *b = F->each + max_int(minus, 0) * F->room;
+    const double *const subtracted[] = {b, b + F->n[0]};
+    return bootstrap((const double *[]){a, a + F->n[0]}, minus < 0 ? NULL : subtracted, F->n);
 }
 
 static double mean_of_sides(const faithfulness *F, int i) {
+    const double *each = F->each + i * F->room;
     double sum = 0;
     int sides = (F->n[0] > 0) + (F->n[1] > 0);
     for (int k = 0; k < 2; k++)
         for (int j = 0; j < F->n[k]; j++)
-            sum += F->each[k][i * F->most + j] / F->n[k];
+            sum += *each++ / F->n[k];
     return sides ? sum / sides : NAN;
 }
 
@@ -10621,10 +10653,10 @@ static void conditions_table(experiment *s, const char *name, const char *title,
     if (name)
         open_table(s->out, name, columns, "%s", title);
     for (int i = 0; i < n; i++, x++, rows++) {
-        estimate w = wilson(x->n_refused, condition_size(x));
-        ROW(s->out, str("%s%s %s", rows->before, words->side[rows->side], rows->after).s,
-            condition_size(x), x->refused, w.low, w.high, x->log_odds, x->coherent, x->perplexity,
-            x->repeats, rows->gemma, rows->llama);
+        estimate w = wilson(x->n_refused, x->n);
+        ROW(s->out, str("%s%s %s", rows->before, words->side[rows->side], rows->after).s, x->n,
+            x->refused, w.low, w.high, x->log_odds, x->coherent, x->perplexity, x->repeats,
+            rows->gemma, rows->llama);
     }
 }
 
@@ -10650,19 +10682,15 @@ static void random_control(const experiment *s, int draw, float *to) {
     }
 }
 
-typedef struct {
-    double mean, least, most;
-} spread;
-
-/* Where one is NAN, all are. */
-static spread spread_of(const double *x, int n) {
-    spread y = {0, INFINITY, -INFINITY};
+/* The mean of n numbers and, as its bounds, the least and the largest. Where one is NAN, all are. */
+static estimate range_of(const double *x, int n) {
+    estimate y = {0, INFINITY, -INFINITY, 1, n};
     for (int i = 0; i < n; i++) {
-        y.mean += x[i] / n;
-        if (!(x[i] >= y.least))
-            y.least = x[i];
-        if (!(x[i] <= y.most))
-            y.most = x[i];
+        y.value += x[i] / n;
+        if (!(x[i] >= y.low))
+            y.low = x[i];
+        if (!(x[i] <= y.high))
+            y.high = x[i];
     }
     return y;
 }
@@ -10678,17 +10706,16 @@ static void control_rows(experiment *s) {
             perplexity += x->perplexity / CONTROLS;
             repeats += x->repeats / CONTROLS;
         }
-        spread r = spread_of(refused, CONTROLS);
+        estimate r = range_of(refused, CONTROLS);
         ROW(s->out, str("%s random %c", wording_of(s->out)->side[k], k == HARMFUL ? '-' : '+').s,
-            condition_size(&s->control[0][k]), r.mean, r.least, r.most, odds, coherent, perplexity,
-            repeats, NAN, NAN);
+            s->control[0][k].n, INTERVAL(r), odds, coherent, perplexity, repeats, NAN, NAN);
     }
 }
 
 /* A few prompts of each side that the vector flips, with their answers under a condition, into the
- * report. Of a model outside the box it holds no text of a data set, and no answer to a harmful
- * request. */
-static steer_status keep_answers(experiment *s, const condition x[2], const char *const under[2]) {
+ * report: `change` is what it changes of the steered model; NULL: it is unsteered. Of a model outside
+ * the box it holds no text of a data set, and no answer to a harmful request. */
+static steer_status keep_answers(experiment *s, const condition x[2], const char *change) {
     enum { KEPT = 3 };
 
     for (int k = 0; k < 2; k++) {
@@ -10696,14 +10723,17 @@ static steer_status keep_answers(experiment *s, const condition x[2], const char
         if (!s->m->grammar_size && !(k == HARMLESS && s->shown_prompts))
             continue;
         const condition *steered = &s->vectors[DIM].steered[k];
-        for (int i = 0; i < condition_size(&x[k]) && n < KEPT; i++) {
+        string under = str("unsteered");
+        if (change)
+            under = str("%cs%s", k == HARMFUL ? '-' : '+', change);
+        for (int i = 0; i < x[k].n && n < KEPT; i++) {
             if (!flips(k, &s->plain[k], steered, i))
                 continue;
             steer_job job = {.out = x[k].tokens + i * s->max_new, .n_out = x[k].lengths[i]};
             const char *text = answer_text(s, &job, 0);
             if (!text)
                 return s->e->code;
-            add_answer(s->out, k, under[k], x[k].refuses[i], x[k].prompts->text[i], text);
+            add_answer(s->out, k, under.s, x[k].refuses[i], x[k].prompts->text[i], text);
             n++;
         }
     }
@@ -10747,8 +10777,7 @@ static steer_status steering_table(experiment *s) {
             "this model hardly %s: %d of %d %s prompts; rates with -a say little here, look at the "
             "log-odds",
             words == &refusal_words ? "refuses" : "shows the behaviour",
-            conditions[HARMFUL].n_refused, condition_size(&conditions[HARMFUL]),
-            words->side[HARMFUL]);
+            conditions[HARMFUL].n_refused, conditions[HARMFUL].n, words->side[HARMFUL]);
     memcpy(s->plain, conditions, sizeof s->plain);
     memcpy(s->vectors[DIM].steered, conditions + 2, sizeof s->plain);
     s->findings.most = loss(conditions + 2, conditions);
@@ -10757,21 +10786,42 @@ static steer_status steering_table(experiment *s) {
         s->findings.moved[i] = loss(x, conditions).value;
         s->findings.control[i] = share_of_loss(x, conditions, conditions + 2, conditions);
     }
-    TRY(keep_answers(s, s->plain, (const char *const[]){"unsteered", "unsteered"}));
-    return keep_answers(s, s->vectors[DIM].steered, (const char *const[]){"-s", "+s"});
+    TRY(keep_answers(s, s->plain, NULL));
+    return keep_answers(s, s->vectors[DIM].steered, "");
 }
 
-/* Losses by direction, and of freezing patterns or values in a part of the text. */
+/* What is frozen or removed, and where. Everywhere, as in the paper's Table 1: blocks >= l read the
+ * unsteered twin's attention patterns (QK) or values (OV), the vector's direct image is taken out of
+ * the values (SVV) or of the MLP inputs, MLP outputs are the twin's. Then, for losses by direction,
+ * patterns and values in a part of the text. */
 static const struct {
-    const char *name;
+    const char *name, *short_name;
+    steer_kind kind;
     unsigned what;
     int part;
-} in_parts[] = {{"QK frozen in the prompt", STEER_QK, STEER_IN_PROMPT},
-                {"QK frozen in the answer", STEER_QK, STEER_IN_ANSWER},
-                {"OV frozen in the prompt", STEER_V, STEER_IN_PROMPT},
-                {"OV frozen in the answer", STEER_V, STEER_IN_ANSWER}};
+    double paper_loss;
+    const char *change; /* see keep_answers */
+} frozen_parts[] = {
+    {"patterns frozen (QK)", "QK", STEER_FREEZE, STEER_QK, 0, 8.75, ", patterns frozen"},
+    {"values frozen (OV)", "OV", STEER_FREEZE, STEER_V, 0, 71.75, ", values frozen"},
+    /* 53.75 printed, 54.75 from the paper's own conditions */
+    {"SVV removed", "SVV", STEER_REMOVE, STEER_SVV, 0, 54.75, ", SVV removed"},
+    {"MLP direct removed", "MLP direct", STEER_REMOVE, STEER_MLP_DIRECT, 0, 44.50,
+     ", MLP direct removed"},
+    {"MLP outputs frozen", "MLP outputs", STEER_FREEZE, STEER_MLP, 0, NAN, ", MLP outputs frozen"},
+    {"QK frozen in the prompt", "", STEER_FREEZE, STEER_QK, STEER_IN_PROMPT, NAN, ""},
+    {"QK frozen in the answer", "", STEER_FREEZE, STEER_QK, STEER_IN_ANSWER, NAN, ""},
+    {"OV frozen in the prompt", "", STEER_FREEZE, STEER_V, STEER_IN_PROMPT, NAN, ""},
+    {"OV frozen in the answer", "", STEER_FREEZE, STEER_V, STEER_IN_ANSWER, NAN, ""}};
 
-enum { IN_PARTS = sizeof in_parts / sizeof *in_parts };
+enum {
+    EVERYWHERE = 5 /* the first ones */,
+    FROZEN_PARTS = sizeof frozen_parts / sizeof *frozen_parts
+};
+
+static steer_edit freeze_edit(int i, int place) {
+    return (steer_edit){frozen_parts[i].kind, .what = frozen_parts[i].what, .part = place};
+}
 
 static void open_directions(experiment *s) {
     const wording *words = wording_of(s->out);
@@ -10805,45 +10855,6 @@ static void direction_row(experiment *s, const char *name, const condition froze
         points.high, plus.low, plus.high, minus.low, minus.high, share.low, share.high);
 }
 
-/* Freezing (paper section 6, Table 1): what steering loses when blocks >= l read the unsteered
- * twin's attention patterns (QK) or values (OV), when the vector's direct image is taken out of the
- * values (SVV) or of the MLP inputs, and when MLP outputs are the twin's. */
-enum { PARTS_FROZEN = 5 };
-
-static const struct {
-    const char *name, *short_name;
-    steer_kind kind;
-    unsigned what;
-    double paper_loss;
-    const char *under[2]; /* what answers are said to be given under: -s, +s */
-} frozen_parts[PARTS_FROZEN] = {
-    {"patterns frozen (QK)",
-     "QK",
-     STEER_FREEZE,
-     STEER_QK,
-     8.75,
-     {"-s, patterns frozen", "+s, patterns frozen"}},
-    {"values frozen (OV)",
-     "OV",
-     STEER_FREEZE,
-     STEER_V,
-     71.75,
-     {"-s, values frozen", "+s, values frozen"}},
-    /* 53.75 printed, 54.75 from the paper's own conditions */
-    {"SVV removed", "SVV", STEER_REMOVE, STEER_SVV, 54.75, {"-s, SVV removed", "+s, SVV removed"}},
-    {"MLP direct removed",
-     "MLP direct",
-     STEER_REMOVE,
-     STEER_MLP_DIRECT,
-     44.50,
-     {"-s, MLP direct removed", "+s, MLP direct removed"}},
-    {"MLP outputs frozen",
-     "MLP outputs",
-     STEER_FREEZE,
-     STEER_MLP,
-     NAN,
-     {"-s, MLP outputs frozen", "+s, MLP outputs frozen"}}};
-
 /* Both sides under one freeze: what is lost of what there is, and as a share of it; the paper's
  * loss; faithfulness. */
 static void freezing_row(experiment *s, const char *name, const condition x[2], estimate points,
@@ -10852,31 +10863,29 @@ static void freezing_row(experiment *s, const char *name, const condition x[2], 
         x[1].perplexity, x[0].perplexity, x[1].coherent, x[0].coherent, INTERVAL(F));
 }
 
+/* What steering loses by freezing (paper section 6, Table 1). */
 static steer_status freezing_table(experiment *s) {
-    steer_edit edits[PARTS_FROZEN];
-    condition frozen[2 * (PARTS_FROZEN + IN_PARTS)];
-    const condition *plain = s->plain, *steered = s->vectors[DIM].steered;
-    for (int i = 0; i < PARTS_FROZEN; i++) {
-        edit_list plan =
-            with(add_vector(s, s->v.v, s->v.coeff), frozen_parts[i].kind, frozen_parts[i].what);
-        both(s->test, s->n_test, plan, frozen + 2 * i);
-        edits[i] = plan.edits[1];
+    steer_edit edits[EVERYWHERE];
+    condition frozen[2 * FROZEN_PARTS];
+    const method *dim = &s->vectors[DIM]; /* whose examples chose nothing of this */
+    const condition *plain = s->plain, *steered = dim->steered;
+    for (int i = 0; i < FROZEN_PARTS; i++) {
+        edit_list plan = add_vector(s, s->v.v, s->v.coeff);
+        plan.edits[plan.n++] = freeze_edit(i, frozen_parts[i].part);
+        both(s->test, i < EVERYWHERE ? s->n_test : s->n_more, plan, frozen + 2 * i);
     }
-    for (int i = 0; i < IN_PARTS; i++) {
-        edit_list plan = with(add_vector(s, s->v.v, s->v.coeff), STEER_FREEZE, in_parts[i].what);
-        plan.edits[1].part = in_parts[i].part;
-        both(s->test, s->n_more, plan, frozen + 2 * (PARTS_FROZEN + i));
-    }
-    const examples *from = &s->vectors[DIM].choosing; /* nothing here was chosen by them */
+    for (int i = 0; i < EVERYWHERE; i++)
+        edits[i] = freeze_edit(i, 0);
     begin_work(s, WORK_FREEZING,
-               ticks_of(s, frozen, 2 * PARTS_FROZEN, s->read) +
-                   ticks_of(s, frozen + 2 * PARTS_FROZEN, 2 * IN_PARTS, 0) + freezing_texts(s));
+               ticks_of(s, frozen, 2 * EVERYWHERE, s->read) +
+                   ticks_of(s, frozen + 2 * EVERYWHERE, 2 * (FROZEN_PARTS - EVERYWHERE), 0) +
+                   freezing_texts(s));
     faithfulness F;
-    TRY(measure_faithfulness(s, &s->vectors[DIM], from, s->n_faith, edits, PARTS_FROZEN, &F));
-    TRY(answer(s, frozen, 2 * PARTS_FROZEN, s->read));
-    TRY(answer(s, frozen + 2 * PARTS_FROZEN, 2 * IN_PARTS, 0));
-    for (int i = 0; i < PARTS_FROZEN; i++)
-        TRY(keep_answers(s, frozen + 2 * i, frozen_parts[i].under));
+    TRY(measure_faithfulness(s, dim, 0, edits, EVERYWHERE, 0, &F));
+    TRY(answer(s, frozen, 2 * EVERYWHERE, s->read));
+    TRY(answer(s, frozen + 2 * EVERYWHERE, 2 * (FROZEN_PARTS - EVERYWHERE), 0));
+    for (int i = 0; i < EVERYWHERE; i++)
+        TRY(keep_answers(s, frozen + 2 * i, frozen_parts[i].change));
     const wording *words = wording_of(s->out);
     const column columns[] = {{"what is frozen", WORDS},
                               {words->plus, 2},
@@ -10905,10 +10914,9 @@ static steer_status freezing_table(experiment *s) {
                words == &refusal_words ? "" : ", of refusal", words->share);
     paper_findings *f = &s->findings;
     double most = f->most.value;
-    freezing_row(s, "unsteered", plain, loss(steered, plain), most, unmeasured, paper_most,
-                 exactly(0));
+    freezing_row(s, "unsteered", plain, f->most, most, unmeasured, paper_most, exactly(0));
     freezing_row(s, "steered", steered, unmeasured, NAN, unmeasured, NAN, exactly(1));
-    for (int i = 0; i < PARTS_FROZEN; i++) {
+    for (int i = 0; i < EVERYWHERE; i++) {
         const condition *x = frozen + 2 * i;
         f->loss[i] = loss(steered, x);
         f->share[i] = share_of_loss(steered, x, steered, plain);
@@ -10916,127 +10924,44 @@ static steer_status freezing_table(experiment *s) {
         freezing_row(s, frozen_parts[i].name, x, f->loss[i], most, f->share[i],
                      frozen_parts[i].paper_loss, f->F[i]);
     }
-    double refused[2][CONTROLS], points[CONTROLS];
+    double refused[2] = {0, 0}, points[CONTROLS];
     for (int i = 0; i < CONTROLS; i++) {
         points[i] = loss(steered, s->control[i]).value;
         for (int k = 0; k < 2; k++)
-            refused[k][i] = s->control[i][k].refused;
+            refused[k] += s->control[i][k].refused / CONTROLS;
     }
-    spread r = spread_of(points, CONTROLS);
-    ROW(s->out, "random vectors", spread_of(refused[1], CONTROLS).mean,
-        spread_of(refused[0], CONTROLS).mean, r.mean, r.least, r.most, most);
+    estimate r = range_of(points, CONTROLS);
+    ROW(s->out, "random vectors", refused[1], refused[0], INTERVAL(r), most);
     const condition *qk = frozen, *ov = frozen + 2, *svv = frozen + 4;
     f->ov_over_qk = loss(qk, ov);
     f->svv_of_ov = share_of_loss(steered, svv, steered, ov);
     f->F_gap = mean_of_plan(&F, 0, 1);
     if (s->n_more)
         open_directions(s);
-    for (int i = 0; i < PARTS_FROZEN + IN_PARTS && s->n_more; i++) {
-        int whole = i < PARTS_FROZEN;
-        direction_row(s, whole ? frozen_parts[i].name : in_parts[i - PARTS_FROZEN].name,
-                      frozen + 2 * i);
-    }
+    for (int i = 0; i < FROZEN_PARTS && s->n_more; i++)
+        direction_row(s, frozen_parts[i].name, frozen + 2 * i);
     if (s->n_changes)
         direction_row(s, "as asked", s->changed);
     return STEER_OK;
 }
 
-/* FAITHFULNESS BY POSITION, on the texts of the freezing table: of freezes and removals in the
- * prompt or in the answer alone; and told by stretches of the response, over whose tokens t of all
- * texts it is sum (D - D_base) / sum (D_steer - D_base), see section 12. */
-enum { STRETCHES = 4 };
-
-static const int stretch_begins[STRETCHES] = {0, 1, 4, 16}; /* tokens of the response */
-
-/* D by stretch, [plans + 2][STRETCHES], of one text. */
-static steer_status differences_of(experiment *s, const method *x, const example *ex,
-                                   const steer_plan *plans, int n, double *sums) {
-    int tokens = ex->n - ex->n_prompt;
-    double *D, *F;
-    GET(D, (n + 2) * tokens);
-    GET(F, n);
-    TRY(steer_faithfulness(s->t, ex, x->v, plans, n, F, D, s->e));
-    memset(sums, 0, sizeof *sums * (n + 2) * STRETCHES);
-    for (int i = 0; i < n + 2; i++)
-        for (int stretch = 0; stretch < STRETCHES; stretch++) {
-            int end =
-                stretch + 1 < STRETCHES ? min_int(tokens, stretch_begins[stretch + 1]) : tokens;
-            for (int t = stretch_begins[stretch]; t < end; t++)
-                sums[i * STRETCHES + stretch] += D[i * tokens + t];
-        }
-    return STEER_OK;
+/* What plan i keeps of a side's texts, or of all, as one sample. */
+static estimate kept_of(const faithfulness *F, int i, int side) {
+    const double *each = F->each + i * F->room + (side == HARMLESS ? F->n[HARMFUL] : 0);
+    return bootstrap((const double *[]){each, NULL}, NULL, (const int[]){F->n[side], 0});
 }
 
-/* What it comes to: sums of D, [plans + 2][STRETCHES], by side and of both; what each plan keeps of
- * each text as a whole, [plans][room], those of the side that shows the behaviour first. */
-typedef struct {
-    double *sums[3], *F;
-    int n[3], room;
-} by_position;
-
-/* Over the first n_faith texts a side. */
-static steer_status add_differences(experiment *s, const method *x, const steer_plan *plans,
-                                    int n_plans, by_position *to) {
-    int done[2] = {0, 0};
-    double *text, *whole;
-    size_t width = (size_t)(n_plans + 2) * STRETCHES;
-    *to = (by_position){.room = x->choosing.n};
-    GET(text, width);
-    GET(whole, n_plans + 2);
-    GET(to->F, n_plans * to->room);
-    for (int k = 0; k < 3; k++)
-        GET(to->sums[k], width);
-    for (const example *ex = x->choosing.list; ex < x->choosing.list + x->choosing.n; ex++) {
-        int side = side_of(ex);
-        if (!ex->steered_text || done[side]++ >= s->n_faith)
-            continue;
-        uint64_t key = hash_example(s, x, ex, "by position");
-        for (int j = 0; j < n_plans; j++)
-            key = hash_plan(key, s->m, &plans[j], 0);
-        int state;
-        TRY(recall(s, key, text, width, &state));
-        if (state == OTHERS)
-            continue;
-        if (state == OURS) {
-            TRY(differences_of(s, x, ex, plans, n_plans, text));
-            TRY(remember(&s->store, key, text, width, s->e));
-        }
-        show_progress(s->bar, n_plans);
-        for (int i = 0; i < n_plans + 2; i++) {
-            whole[i] = 0;
-            for (int stretch = 0; stretch < STRETCHES; stretch++)
-                whole[i] += text[i * STRETCHES + stretch];
-        }
-        if (whole[1] == whole[0])
-            continue; /* base and steered run say the same */
-        for (size_t k = 0; k < width; k++) {
-            to->sums[side][k] += text[k];
-            to->sums[2][k] += text[k];
-        }
-        for (int j = 0; j < n_plans; j++)
-            to->F[j * to->room + to->n[2]] = (whole[2 + j] - whole[0]) / (whole[1] - whole[0]);
-        to->n[side]++;
-        to->n[2]++;
-    }
-    return whole_so_far(s);
-}
-
-enum { OF_BOTH = 2 }; /* behind the two sides */
-
-/* What plan j keeps of a side's texts, or of all. */
-static estimate kept_of(const by_position *x, int j, int side) {
-    const double *F = x->F + j * x->room + (side == HARMLESS ? x->n[HARMFUL] : 0);
-    return bootstrap((const double *[]){F, NULL}, NULL, (const int[]){x->n[side], 0});
-}
-
-/* By stretch, what is left of what steering adds there, of a run's D; whole: beside all it adds. */
-static void stretch_row(experiment *s, const char *name, const double *sums, int run, int whole) {
-    const double *base = sums, *steered = sums + STRETCHES, *D = sums + run * STRETCHES;
+/* By stretch, what is left of what steering adds there, of a run's D; of the steered run itself, its
+ * share of all that steering adds. */
+static void stretch_row(experiment *s, const char *name, const faithfulness *x, int side, int run) {
+    const double *base = x->sums[side], *steered = base + STRETCHES, *D = base + run * STRETCHES;
     double effect = 0, row[STRETCHES];
+    if (!x->n[side])
+        return;
     for (int k = 0; k < STRETCHES; k++)
         effect += steered[k] - base[k];
     for (int k = 0; k < STRETCHES; k++) {
-        double of = whole ? effect : steered[k] - base[k];
+        double of = run == 1 ? effect : steered[k] - base[k];
         row[k] = of == 0 ? NAN : (D[k] - base[k]) / of;
     }
     add_numbers(s->out, name, row, STRETCHES);
@@ -11062,22 +10987,18 @@ static steer_status position_tables(experiment *s) {
                                            {"17 and on", 3},
                                            {0}};
 
-    enum { PLANS = 3 * PARTS_FROZEN };
+    enum { PLANS = 3 * EVERYWHERE };
 
     const wording *words = wording_of(s->out);
-    const char *const of[] = {words->minus, words->plus};
+    const string of[3] = {{""}, str(", %s", words->plus), str(", %s", words->minus)};
     static const int order[] = {OF_BOTH, HARMLESS, HARMFUL};
     steer_edit edits[PLANS];
-    steer_plan plans[PLANS];
-    by_position x;
-    for (int i = 0; i < PARTS_FROZEN; i++)
-        for (int k = 0; k < 3; k++) {
-            steer_edit *edit = &edits[3 * i + k];
-            *edit =
-                (steer_edit){frozen_parts[i].kind, .what = frozen_parts[i].what, .part = places[k]};
-            plans[3 * i + k] = (steer_plan){edit, 1};
-        }
-    TRY(add_differences(s, &s->vectors[DIM], plans, PLANS, &x));
+    faithfulness x;
+    for (int i = 0; i < EVERYWHERE; i++)
+        for (int k = 0; k < 3; k++)
+            edits[3 * i + k] = freeze_edit(i, places[k]);
+    TRY(measure_faithfulness(s, &s->vectors[DIM], 0, edits, PLANS, 1, &x));
+    TRY(whole_so_far(s));
     if (!x.n[OF_BOTH])
         return STEER_OK; /* the vector flips no answer, or is added in its own way */
     open_table(s->out, "places", place_columns,
@@ -11085,34 +11006,27 @@ static steer_status position_tables(experiment *s) {
                "texts, frozen or removed everywhere, in the prompt alone, in the answer alone; all "
                "texts', then each direction's, with 95%% intervals",
                x.n[OF_BOTH]);
-    for (int i = 0; i < PARTS_FROZEN; i++)
+    for (int i = 0; i < EVERYWHERE; i++)
         for (int k = 0; k < 3; k++) {
             int side = order[k];
-            double row[9];
-            for (int place = 0; place < 3; place++) {
-                estimate kept = kept_of(&x, 3 * i + place, side);
-                row[place] = kept.value;
-                row[3 + 2 * place] = kept.low;
-                row[4 + 2 * place] = kept.high;
-            }
-            string name = str("%s", frozen_parts[i].name);
-            if (side != OF_BOTH)
-                name = str("%s, %s", frozen_parts[i].short_name, of[side]);
+            const char *name = k ? frozen_parts[i].short_name : frozen_parts[i].name;
+            estimate all = kept_of(&x, 3 * i, side), prompt = kept_of(&x, 3 * i + 1, side);
+            estimate answers = kept_of(&x, 3 * i + 2, side);
             if (x.n[side])
-                add_numbers(s->out, name.s, row, 9);
+                ROW(s->out, str("%s%s", name, of[k].s).s, all.value, prompt.value, answers.value,
+                    all.low, all.high, prompt.low, prompt.high, answers.low, answers.high);
         }
     open_table(s->out, "tokens", token_columns,
                "The same by tokens of the answer, frozen or removed everywhere; over all these "
                "texts, and how much of what steering does is said there");
-    for (int i = -1; i < PARTS_FROZEN; i++)
-        for (int k = 0; k < 3; k++) {
-            int side = order[k], run = i < 0 ? 1 : 2 + 3 * i;
-            string name = str("%s", i < 0 ? "share of the effect" : frozen_parts[i].name);
-            if (side != OF_BOTH)
-                name = str("%s, %s", i < 0 ? "effect" : frozen_parts[i].short_name, of[side]);
-            if (x.n[side])
-                stretch_row(s, name.s, x.sums[side], run, i < 0);
-        }
+    for (int k = 0; k < 3; k++)
+        stretch_row(s, str("%s%s", k ? "effect" : "share of the effect", of[k].s).s, &x, order[k],
+                    1);
+    for (int i = 0; i < EVERYWHERE; i++)
+        for (int k = 0; k < 3; k++)
+            stretch_row(
+                s, str("%s%s", k ? frozen_parts[i].short_name : frozen_parts[i].name, of[k].s).s,
+                &x, order[k], 2 + 3 * i);
     return STEER_OK;
 }
 
@@ -11165,7 +11079,7 @@ static steer_status site_map(experiment *s) {
     open_table(s->out, "map", columns,
                "Site map: sites that steer at coefficient %g (induce >= 0.9, bypass <= "
                "0.1), %d + %d validation prompts; points lost, in all and by direction",
-               a, condition_size(&plain[1]), condition_size(&plain[0]));
+               a, plain[1].n, plain[0].n);
     for (x = steered; x < steered + 2 * kept; x += 2, frozen += 4) {
         for (site = s->sites; site->v != x->edits.edits[0].v;)
             site++;
@@ -11190,20 +11104,9 @@ typedef struct {
 static const steer_training standard_training = {
     .epochs = 10, .batch = 6, .window = 64, .rate = 0.01, .phi = 2e-2, .seed = SEED};
 
-/* Response w of a pair: prompt i as it was asked, without an instruction to refuse, a condition's
- * answer i to it, room for its base run. */
-static steer_status fill_pair(experiment *s, steer_pair *x, int w, const steer_prompts *asked,
-                              const condition *from, int i) {
-    x->tokens[w] = join(s, asked, from, i, &x->n[w]);
-    x->n_prompt = asked->lengths[i];
-    if (!x->tokens[w])
-        return s->e->code;
-    GET(x->start[w], x->n[w] * s->m->config.d);
-    return STEER_OK;
-}
-
-/* Unwanted is what the unsteered model says, wanted what the steered one does; but a harmless
- * prompt's refusal is that of the model that is instructed to refuse, where it does. */
+/* A pair's responses go to the prompt as it was asked, without an instruction to refuse. Unwanted is
+ * what the unsteered model says, wanted what the steered one does; but a harmless prompt's refusal is
+ * that of the model that is instructed to refuse, where it does. */
 static steer_status make_pairs(experiment *s, int set, int most, pair_list *pairs) {
     const steer_prompts *from = set ? s->val : s->train, *prompted = &s->refusal_prompted[set];
     condition conditions[5]; /* unsteered; steered; told to refuse */
@@ -11211,10 +11114,10 @@ static steer_status make_pairs(experiment *s, int set, int most, pair_list *pair
     GET(pairs->of, 2 * (size_t)most);
     both(from, most, unsteered, conditions);
     both(from, most, add_vector(s, s->vectors[DIM].v, 1), conditions + 2);
-    conditions[4] = (condition){.prompts = prompted, .n = most};
+    conditions[4] = (condition){.prompts = prompted, .n = min_int(most, prompted->n)};
     TRY(answer(s, conditions, prompted->n ? 5 : 4, 0));
     for (int k = 0; k < 2; k++)
-        for (int i = 0; i < condition_size(&conditions[k]); i++) {
+        for (int i = 0; i < conditions[k].n; i++) {
             int instructed = k && prompted->n && flips(k, &conditions[k], &conditions[4], i);
             const condition *other = &conditions[instructed ? 4 : 2 + k];
             if (!flips(k, &conditions[k], other, i))
@@ -11223,22 +11126,26 @@ static steer_status make_pairs(experiment *s, int set, int most, pair_list *pair
             x->sign = k ? 1 : -1;
             used[k]++;
             used[2] += instructed;
-            TRY(fill_pair(s, x, 0, &from[k], other, i));
-            TRY(fill_pair(s, x, 1, &from[k], &conditions[k], i));
+            x->n_prompt = from[k].lengths[i];
+            for (int w = 0; w < 2; w++) {
+                x->tokens[w] = join(s, &from[k], w ? &conditions[k] : other, i, &x->n[w]);
+                if (!x->tokens[w])
+                    return s->e->code;
+                GET(x->start[w], x->n[w] * s->m->config.d); /* room for its base run */
+            }
             TRY(steer_pair_prepare(s->t, x, &standard_training, s->e));
         }
     if (wording_of(s->out) == &refusal_words)
         say(s->out,
             "%s pairs: %d of %d harmful (refused unsteered, answered with -s) and %d of %d "
             "harmless (answered; %d refused when told to, %d with +s) show the behaviour",
-            set ? "validation" : "train", used[0], condition_size(&conditions[0]), used[1],
-            condition_size(&conditions[1]), used[2], used[1] - used[2]);
+            set ? "validation" : "train", used[0], conditions[0].n, used[1], conditions[1].n,
+            used[2], used[1] - used[2]);
     else
         say(s->out,
             "%s pairs: %d of %d prompts with the behaviour lose it under -s, %d of %d without it "
             "show it under +s",
-            set ? "validation" : "train", used[0], condition_size(&conditions[0]), used[1],
-            condition_size(&conditions[1]));
+            set ? "validation" : "train", used[0], conditions[0].n, used[1], conditions[1].n);
     return STEER_OK;
 }
 
@@ -11271,26 +11178,24 @@ static steer_status train_method(experiment *s, int which, const steer_training 
     double norm = norm_of(s->vectors[DIM].v, d);
     steer_epoch epochs[16];
     double *record;
-    float *v;
-    GET(v, d);
+    GET(to->v, d);
     GET(record, width);
-    to->v = v;
     uint64_t key = hash_training(s, which, how, pairs, norm);
     TRY(recall(s, key, record, width, &state));
     if (state == OTHERS)
         return whole_so_far(s);
     if (state == OURS) {
-        TRY(steer_train(s->t, pairs[0].of, pairs[0].n, pairs[1].of, pairs[1].n, how, norm, v,
+        TRY(steer_train(s->t, pairs[0].of, pairs[0].n, pairs[1].of, pairs[1].n, how, norm, to->v,
                         epochs, &best, s->e));
         record[0] = best;
         record[1] = epochs[best].loss;
         record[2] = epochs[best].match;
         for (int k = 0; k < d; k++)
-            record[3 + k] = v[k];
+            record[3 + k] = to->v[k];
         TRY(remember(&s->store, key, record, width, s->e));
     }
     for (int k = 0; k < d; k++)
-        v[k] = (float)record[3 + k];
+        to->v[k] = (float)record[3 + k];
     to->epoch = (int)record[0];
     say(s->out,
         "%s: %d pairs, AdamW %g, %d epochs of batches of %d, seed %d; epoch %d chosen: "
@@ -11380,7 +11285,7 @@ static steer_status seeds_table(experiment *s) {
     open_table(s->out, "seeds", columns,
                "Seeds of training: the epoch chosen, the cosine with the first seed's vector, the "
                "first %d + %d test prompts, %s, points lost with patterns and with values frozen",
-               condition_size(&x[1]), condition_size(&x[0]), words->share);
+               x[1].n, x[0].n, words->share);
     for (int i = NTP; i < s->methods; i++)
         for (int seed = 0; seed < seeds; seed++, x += 6) {
             const trained_vector *t = &s->trained[seed * METHODS + i];
@@ -11587,7 +11492,7 @@ static steer_status patching_table(experiment *s) {
     double rows[METHODS][13];
     begin_work(s, WORK_PATCHING, s->methods * patching_passes(s, s->t->graph.edges));
     for (int i = 0; i < s->methods; i++) {
-        TRY(collect_examples(s, &s->vectors[i]));
+        TRY(collect(s, &s->vectors[i], 0));
         if (!s->vectors[i].choosing.n)
             return fail(s->e, STEER_EARG, "%s flips no answer: nothing to patch", method_names[i]);
         TRY(patch_method(s, &s->vectors[i], rows[i]));
@@ -11669,8 +11574,10 @@ static int edges_at(const experiment *s, double share) {
     return max_int(1, (int)(share * s->t->graph.edges + 0.5));
 }
 
-/* A vector's circuit of n edges or a few more into keep, s->order sorted; returns its size, or -1. */
-static int select_edges(experiment *s, const method *x, int kind, int n, unsigned char *keep) {
+/* A vector's circuit of n edges or a few more into keep, its size into s->selected; s->order is
+ * sorted then. */
+static steer_status select_edges(experiment *s, const method *x, int kind, int n,
+                                 unsigned char *keep) {
     const steer_graph *g = &s->t->graph;
     int draw = max_int(0, kind - KINDS);
     const double *score = NULL;
@@ -11681,28 +11588,25 @@ static int select_edges(experiment *s, const method *x, int kind, int n, unsigne
         how = STEER_BACKWARD;
     if (kind == FORWARD)
         how = STEER_FORWARD;
-    if (steer_circuit_order(g, score, SEED + (uint64_t)draw, s->order, s->e))
-        return -1;
-    return steer_circuit_select(g, s->order, n, how, keep, s->e);
+    TRY(steer_circuit_order(g, score, SEED + (uint64_t)draw, s->order, s->e));
+    s->selected = steer_circuit_select(g, s->order, n, how, keep, s->e);
+    return s->selected < 0 ? s->e->code : STEER_OK;
 }
 
-/* Cut i: such a circuit alone, or all but it, carries the effect. Returns its edges, or -1. */
-static int cut_circuit(experiment *s, int i, const method *x, int kind, int n) {
+/* Cut i: such a circuit alone, or all but it, carries the effect. */
+static steer_status cut_circuit(experiment *s, int i, const method *x, int kind, int n) {
     unsigned char *cut = cut_at(s, i);
-    int edges = select_edges(s, x, kind, n, cut);
-    if (edges >= 0 && steer_circuit_cut(&s->t->graph, cut, kind == COMPLEMENT, cut, s->e))
-        return -1;
-    return edges;
+    TRY(select_edges(s, x, kind, n, cut));
+    return steer_circuit_cut(&s->t->graph, cut, kind == COMPLEMENT, cut, s->e);
 }
 
 /* Faithfulness of the first n cuts, on the examples that choose or on those that judge. */
 static steer_status judge_cuts(experiment *s, const method *x, int judging, int n,
                                faithfulness *F) {
-    const examples *from = judging ? &x->judging : &x->choosing;
     steer_edit edits[MAX_CUTS];
     for (int i = 0; i < n; i++)
         edits[i] = (steer_edit){STEER_CUT, .layer = s->t->graph.layer, .cut = cut_at(s, i)};
-    TRY(measure_faithfulness(s, x, from, judging ? s->n_judge : s->n_faith, edits, n, F));
+    TRY(measure_faithfulness(s, x, judging, edits, n, 0, F));
     return whole_so_far(s);
 }
 
@@ -11715,9 +11619,7 @@ static steer_status faithfulness_table(experiment *s) {
     faithfulness F;
     for (int i = 0; i < SHARES; i++)
         for (int kind = 0; kind < KINDS; kind++)
-            if (cut_circuit(s, i * KINDS + kind, &s->vectors[DIM], kind, edges_at(s, shares[i])) <
-                0)
-                return s->e->code;
+            TRY(cut_circuit(s, i * KINDS + kind, &s->vectors[DIM], kind, edges_at(s, shares[i])));
     TRY(judge_cuts(s, &s->vectors[DIM], 0, SHARES * KINDS, &F));
 
     static const column columns[] = {{"edges", WORDS},  {"share", 3},      {"simple", 3},
@@ -11746,16 +11648,16 @@ static steer_status find_smallest(experiment *s, method *x) {
         int start = low, span = high - low, first = 0;
         faithfulness F;
         for (int k = 0; k < TRIED; k++)
-            if (cut_circuit(s, k, x, SIMPLE, max_int(1, start + span * (k + 1) / GAPS)) < 0)
-                return s->e->code;
+            TRY(cut_circuit(s, k, x, SIMPLE, max_int(1, start + span * (k + 1) / GAPS)));
         TRY(judge_cuts(s, x, 0, TRIED, &F));
         while (first < TRIED && !(mean_of_sides(&F, first) >= threshold))
             first++;
         low = start + span * first / GAPS;
         high = start + span * (first + 1) / GAPS;
     }
-    x->edges = select_edges(s, x, SIMPLE, max_int(1, high), cut_at(s, 0));
-    return x->edges < 0 ? s->e->code : STEER_OK;
+    TRY(select_edges(s, x, SIMPLE, max_int(1, high), cut_at(s, 0)));
+    x->edges = s->selected;
+    return STEER_OK;
 }
 
 static steer_status smallest_circuits(experiment *s) {
@@ -11779,8 +11681,7 @@ static steer_status smallest_circuits(experiment *s) {
 /* DIM's smallest circuit, as a file. */
 static steer_status save_circuit(experiment *s, const char *path) {
     held_signals held;
-    if (select_edges(s, &s->vectors[DIM], SIMPLE, s->vectors[DIM].edges, cut_at(s, 0)) < 0)
-        return s->e->code;
+    TRY(select_edges(s, &s->vectors[DIM], SIMPLE, s->vectors[DIM].edges, cut_at(s, 0)));
     hold_signals(&held);
     steer_status status = steer_circuit_save(path, s->m, &s->t->graph, cut_at(s, 0), s->e);
     release_signals(&held);
@@ -11800,8 +11701,7 @@ static steer_status overlap_table(experiment *s) {
         for (int k = 0; k < SHARES; k++, n++) {
             names[n] = str("%s %.1f%%", method_names[i], 100 * shares[k]);
             columns[1 + n] = (column){names[n].s, 2};
-            if (select_edges(s, &s->vectors[i], SIMPLE, edges_at(s, shares[k]), cut_at(s, n)) < 0)
-                return s->e->code;
+            TRY(select_edges(s, &s->vectors[i], SIMPLE, edges_at(s, shares[k]), cut_at(s, n)));
         }
 
     open_table(s->out, "overlap", columns,
@@ -11832,8 +11732,8 @@ static void overlap_cuts(experiment *s, double x[OVERLAPS]) {
 }
 
 /* Cut i: method i's circuit of n edges by those tenths of the prompts whose bits are set; has room
- * for their scores in x. Returns its size, or -1. */
-static int cut_by_tenths(experiment *s, int i, int set, int n, method *x) {
+ * for their scores in x. */
+static steer_status cut_by_tenths(experiment *s, int i, int set, int n, method *x) {
     size_t graph = graph_size(s);
     double *sum = memset(edges_of(s->t, x->scores, 0), 0, graph * sizeof *sum);
     const double *scores = s->vectors[i].tenths;
@@ -11856,8 +11756,7 @@ static steer_status overlap_intervals(experiment *s) {
     GET(some.scores, scores_width(s->t));
     for (int i = 0; i < s->methods; i++) {
         all &= s->vectors[i].in_tenths;
-        if (select_edges(s, &s->vectors[i], SIMPLE, edges, cut_at(s, i)) < 0)
-            return s->e->code;
+        TRY(select_edges(s, &s->vectors[i], SIMPLE, edges, cut_at(s, i)));
     }
     overlap_cuts(s, whole);
     int parts = __builtin_popcount((unsigned)all);
@@ -11865,8 +11764,7 @@ static steer_status overlap_intervals(experiment *s) {
         if (set & ~all || __builtin_popcount((unsigned)set) != parts / 2)
             continue;
         for (int i = 0; i < s->methods; i++)
-            if (cut_by_tenths(s, i, set, edges, &some) < 0)
-                return s->e->code;
+            TRY(cut_by_tenths(s, i, set, edges, &some));
         overlap_cuts(s, half);
         halves++;
         for (int k = 0; k < OVERLAPS; k++) {
@@ -11938,11 +11836,11 @@ static double share_reached(const int *edges, const estimate *F, int all) {
 }
 
 /* Cut i: a vector's circuit of at most n edges, or its smallest, if that has more. */
-static int cut_at_most(experiment *s, int i, const method *x, int n) {
-    int edges = cut_circuit(s, i, x, SIMPLE, n);
-    for (int fewer = n - 1; fewer > 0 && edges > n; fewer--)
-        edges = cut_circuit(s, i, x, SIMPLE, fewer);
-    return edges;
+static steer_status cut_at_most(experiment *s, int i, const method *x, int n) {
+    TRY(cut_circuit(s, i, x, SIMPLE, n));
+    for (int fewer = n - 1; fewer > 0 && s->selected > n; fewer--)
+        TRY(cut_circuit(s, i, x, SIMPLE, fewer));
+    return STEER_OK;
 }
 
 static steer_status judge_circuits(experiment *s) {
@@ -11960,22 +11858,19 @@ static steer_status judge_circuits(experiment *s) {
         faithfulness F;
         int edges[SIZES];
         double drawn[DRAWS];
-        TRY(collect_judges(s, &s->vectors[j]));
+        TRY(collect(s, &s->vectors[j], 1));
         for (int i = 0; i < SIZES; i++) {
             if (i < MULTIPLES) {
                 int n = (int)(multiples[i] * x->edges + 0.5);
-                edges[i] = cut_circuit(s, i, x, SIMPLE, min_int(all, max_int(1, n)));
+                TRY(cut_circuit(s, i, x, SIMPLE, min_int(all, max_int(1, n))));
             } else
-                edges[i] = cut_at_most(s, i, x, edges_at(s, i == TENTH ? 0.10 : 0.25));
-            if (edges[i] < 0)
-                return s->e->code;
+                TRY(cut_at_most(s, i, x, edges_at(s, i == TENTH ? 0.10 : 0.25)));
+            edges[i] = s->selected;
         }
         for (int i = 0; i < s->methods; i++)
-            if (cut_circuit(s, SIZES + i, &s->vectors[i], SIMPLE, s->vectors[i].edges) < 0)
-                return s->e->code;
+            TRY(cut_circuit(s, SIZES + i, &s->vectors[i], SIMPLE, s->vectors[i].edges));
         for (int i = 0; i < DRAWS; i++)
-            if (cut_circuit(s, random_at + i, x, KINDS + i, 2 * s->vectors[DIM].edges) < 0)
-                return s->e->code;
+            TRY(cut_circuit(s, random_at + i, x, KINDS + i, 2 * s->vectors[DIM].edges));
         TRY(judge_cuts(s, x, 1, random_at + DRAWS, &F));
 
         for (int i = 0; i < SIZES; i++) {
@@ -11988,13 +11883,13 @@ static steer_status judge_circuits(experiment *s) {
         for (int i = 0; i < DRAWS; i++)
             drawn[i] = mean_of_sides(&F, random_at + i);
         draws = bootstrap((const double *[]){drawn, NULL}, NULL, (const int[]){DRAWS, 0});
-        spread range = spread_of(drawn, DRAWS);
+        estimate range = range_of(drawn, DRAWS);
         s->findings.judged[j] = (judged_circuits){sizes[SMALLEST],
                                                   sizes[TENTH],
                                                   sizes[QUARTER],
-                                                  isnan(range.mean) ? unmeasured : draws,
-                                                  range.least,
-                                                  range.most,
+                                                  isnan(range.value) ? unmeasured : draws,
+                                                  range.low,
+                                                  range.high,
                                                   share_reached(edges, sizes, all)};
     }
     return STEER_OK;
@@ -12040,8 +11935,7 @@ static steer_status kinds_row(experiment *s, const char *label, const method *x,
     const unsigned char *kept = cut_at(s, 0);
     double row[10] = {0}, *to = row + 1, *from = row + 6; /* by steer_input; s, heads, MLPs */
     int left = n;
-    if (select_edges(s, x, SIMPLE, x->edges, cut_at(s, 0)) < 0)
-        return s->e->code;
+    TRY(select_edges(s, x, SIMPLE, x->edges, cut_at(s, 0)));
     for (const int *edge = s->order; left; edge++) {
         if (!kept[*edge])
             continue;
@@ -12101,8 +11995,7 @@ static steer_status circuit_table(experiment *s) {
                                      {"to head", CODE},   {"rank", CODE},     {0}};
     open_table(s->out, "circuit", columns,
                "The strongest edges of DIM's smallest circuit, by norm-free score");
-    if (select_edges(s, &s->vectors[DIM], SIMPLE, s->vectors[DIM].edges, cut_at(s, 0)) < 0)
-        return s->e->code;
+    TRY(select_edges(s, &s->vectors[DIM], SIMPLE, s->vectors[DIM].edges, cut_at(s, 0)));
     for (int k = 0; k < g->edges && rank < LISTED; k++) {
         int i = s->order[k];
         if (!kept[i])
@@ -12155,9 +12048,8 @@ static steer_status head_image(const experiment *s, int which, const ranked_head
     return STEER_OK;
 }
 
-/* The rows of a method; x, sum, unit [d] and best [heads of all blocks] are scratch. */
-static steer_status value_vector_rows(experiment *s, int which, float *x, float *sum, float *unit,
-                                      ranked_head *best) {
+/* The rows of a method. */
+static steer_status value_vector_rows(experiment *s, int which) {
     enum { SHOWN = 6 };
 
     const steer_graph *g = &s->t->graph;
@@ -12165,10 +12057,14 @@ static steer_status value_vector_rows(experiment *s, int which, float *x, float 
     const double *node = from->scores + SCORE_NODES;
     int d = s->m->config.d, layers = s->m->config.layers, n = 0;
     double all = 0, norm = norm_of(from->v, d);
-    for (int k = 0; k < d; k++) {
+    float *x, *sum, *unit; /* [d] */
+    ranked_head *best;
+    GET(x, d);
+    GET(sum, d);
+    GET(unit, d);
+    GET(best, g->blocks * g->heads);
+    for (int k = 0; k < d; k++)
         unit[k] = (float)(from->v[k] / norm);
-        sum[k] = 0;
-    }
     for (int b = g->layer; b < layers; b++)
         for (int h = 0; h < g->heads; h++, n++) {
             double effect = node[node_of(g, b, h)];
@@ -12200,14 +12096,6 @@ static steer_status value_vector_rows(experiment *s, int which, float *x, float 
 }
 
 static steer_status value_vectors_table(experiment *s) {
-    const steer_graph *g = &s->t->graph;
-    int d = s->m->config.d;
-    float *x, *sum, *unit;
-    ranked_head *best;
-    GET(x, d);
-    GET(sum, d);
-    GET(unit, d);
-    GET(best, g->blocks * g->heads);
     static const column columns[] = {{"head", WORDS},   {"node effect", 3}, {"share", 2},
                                      {"tokens", WORDS}, {"2", WORDS},       {"3", WORDS},
                                      {"4", WORDS},      {"5", WORDS},       {"6", WORDS},
@@ -12216,7 +12104,7 @@ static steer_status value_vectors_table(experiment *s) {
                "Steering value vectors through the logit lens (paper section 6): tokens that each "
                "raises most; (-): shown with the sign turned; head a > b: a's image read by b");
     for (int i = 0; i < s->methods; i++)
-        TRY(value_vector_rows(s, i, x, sum, unit, best));
+        TRY(value_vector_rows(s, i));
     return STEER_OK;
 }
 
@@ -12240,11 +12128,12 @@ enum {
 
 _Static_assert((int)SPARSE_VECTORS <= MAX_CUTS, "measure_faithfulness takes them at once");
 
-/* A method's vector with dimensions set to 0, into to[d]; how many stay, or -1. */
-static int sparsify(const experiment *s, const method *x, double tau, int rule, uint64_t seed,
-                    int renormalised, float *to) {
-    return steer_sparsify(x->v, dvector_of(s->t, x->scores), s->m->config.d, tau,
-                          (steer_sparsity)rule, seed, renormalised, to, s->e);
+/* A method's vector with dimensions set to 0, into to[d]; how many stay. */
+static steer_status sparsify(const experiment *s, const method *x, double tau, int rule,
+                             uint64_t seed, int renormalised, float *to, int *kept) {
+    *kept = steer_sparsify(x->v, dvector_of(s->t, x->scores), s->m->config.d, tau,
+                           (steer_sparsity)rule, seed, renormalised, to, s->e);
+    return *kept < 0 ? s->e->code : STEER_OK;
 }
 
 /* The row's vectors behind the *n that there are in v [][d]. */
@@ -12254,9 +12143,7 @@ static steer_status make_sparse(const experiment *s, const method *x, sparse_row
     row->first = *n;
     for (int seed = SEED; seed < SEED + seeds; seed++) {
         float *to = row_at(v, *n, d);
-        row->kept = sparsify(s, x, row->tau, row->rule, (uint64_t)seed, row->renormalised, to);
-        if (row->kept < 0)
-            return s->e->code;
+        TRY(sparsify(s, x, row->tau, row->rule, (uint64_t)seed, row->renormalised, to, &row->kept));
         *n += dot(to, to, d) != 0;
     }
     row->n = *n - row->first;
@@ -12309,7 +12196,7 @@ static steer_status sparsity_table(experiment *s, int which) {
         edits[i] = steered.edits[0];
         both(s->test, s->n_sparse, steered, &conditions[2 * i]);
     }
-    TRY(measure_faithfulness(s, x, &x->choosing, s->n_faith, edits, n, &measured));
+    TRY(measure_faithfulness(s, x, 0, edits, n, 0, &measured));
     if (generate)
         TRY(answer(s, conditions, 2 * n, 0));
     TRY(whole_so_far(s));
@@ -12346,33 +12233,31 @@ static steer_status retention_table(experiment *s) {
     GET(v, TAUS * d);
     for (int k = 0; k < 2; k++) {
         const steer_prompts *from = &s->test[k];
-        int most = min_int(s->n_retain, condition_size(&x->steered[k]));
+        int most = min_int(s->n_retain, x->steered[k].n);
         steer_prompts *to = &asked[k];
-        whole[k] = (condition){.prompts = to, .n = most};
+        whole[k] = (condition){.prompts = to};
         GET(to->tokens, most);
         GET(to->lengths, most);
-        GET(to->text, most);
         GET(to->task, most);
         GET(whole[k].refuses, most);
-        for (int i = 0; i < condition_size(&x->steered[k]) && to->n < most; i++) {
+        for (int i = 0; i < x->steered[k].n && to->n < most; i++) {
             if (s->chose[k][i])
                 continue;
             to->tokens[to->n] = from->tokens[i];
             to->lengths[to->n] = from->lengths[i];
-            to->text[to->n] = from->text[i];
             to->task[to->n] = from->task[i];
             whole[k].refuses[to->n] = x->steered[k].refuses[i];
             whole[k].n_refused += x->steered[k].refuses[i];
             to->n++;
         }
+        whole[k].n = to->n;
         if (!to->n)
             return STEER_OK;
     }
     for (int i = 0; i < TAUS; i++) {
         float *to = row_at(v, n, d);
-        int kept = sparsify(s, x, taus[i], STEER_BY_GRADIENT, 0, 1, to);
-        if (kept < 0)
-            return s->e->code;
+        int kept;
+        TRY(sparsify(s, x, taus[i], STEER_BY_GRADIENT, 0, 1, to, &kept));
         if (2 * kept > d || dot(to, to, d) == 0)
             continue;
         s->findings.sparse[n].zeroed = 1 - (double)kept / d;
@@ -12408,12 +12293,9 @@ enum { FEWEST = 20 };
 static steer_status agreement_row(experiment *s, int a, int b, double tau, float *v) {
     const int pair[2] = {a, b};
     int d = s->m->config.d, n[2], shared = 0;
-    for (int k = 0; k < 2; k++) {
-        const method *x = &s->vectors[pair[k]];
-        n[k] = sparsify(s, x, tau, STEER_BY_GRADIENT, 0, 0, row_at(v, k, d));
-        if (n[k] < 0)
-            return s->e->code;
-    }
+    for (int k = 0; k < 2; k++)
+        TRY(sparsify(s, &s->vectors[pair[k]], tau, STEER_BY_GRADIENT, 0, 0, row_at(v, k, d),
+                     &n[k]));
     for (int k = 0; k < d; k++)
         shared += v[k] != 0 && v[d + k] != 0;
     double chance = (double)n[0] * n[1] / d, tail = chance_of_overlap(d, n[0], n[1], shared);
@@ -12549,12 +12431,12 @@ static void conclude_site(experiment *s) {
  * IN PART: at most half. FAILS: one of them surely moves more than a fifth. */
 static void conclude_direction(experiment *s) {
     const paper_findings *f = &s->findings;
-    spread moved = spread_of(f->moved, CONTROLS);
+    estimate moved = range_of(f->moved, CONTROLS);
     conclude_that(
         s->out, "It is the direction that steers, not a push of that size",
         str("%d random vectors of the same norm at the same site move %.1f points on "
             "average (%.1f to %.1f), this one %s",
-            CONTROLS, moved.mean, moved.least, moved.most, text_of(f->most, 1).s),
+            CONTROLS, INTERVAL(moved), text_of(f->most, 1).s),
         (const measure[]){
             {"share that random vector 1 moves", f->control[0], "at most", 0.2, 0.5, &f->most},
             {"share that random vector 2 moves", f->control[1], "at most", 0.2, 0.5, &f->most},
@@ -12825,7 +12707,7 @@ static int begin_stage(experiment *s, int stage) {
 static steer_status test_circuit(experiment *s) {
     const method *x = &s->vectors[DIM];
     TRY(steer_circuit_cut(&s->t->graph, cut_at(s, 0), 0, cut_at(s, 0), s->e));
-    TRY(collect_judges(s, &s->vectors[DIM]));
+    TRY(collect(s, &s->vectors[DIM], 1));
     for (int judging = 0; judging < 2; judging++) {
         faithfulness F;
         TRY(judge_cuts(s, x, judging, 1, &F));
@@ -12875,7 +12757,7 @@ static steer_status whole_paper(experiment *s) {
                       steer_circuit_load(s->circuit, s->m, &s->t->graph, cut_at(s, 0), s->e),
                       s->e));
     SHOW(steering_table(s));
-    TRY(collect_examples(s, &s->vectors[DIM]));
+    TRY(collect(s, &s->vectors[DIM], 0));
     plan_examples(s);
     if (s->circuit)
         return test_circuit(s);

@@ -1029,9 +1029,9 @@ static void check_more_tables(const report *r, const model_facts *facts) {
         double other = number_at(r, "seeds", others[i], "cosine");
         CHECK_THAT(other > -1 && other < 0.9999, "%s: another seed trains the same", others[i]);
     }
-    for (int b = facts->layer; b <= facts->blocks; b++) {
+    for (int b = facts->layer; b <= facts->config.layers; b++) {
         string row = str("block %d", b);
-        if (b == facts->blocks)
+        if (b == facts->config.layers)
             row = str("the output");
         ends += number_at(r, "blocks", row.s, "edges");
         begins +=

@@ -588,9 +588,9 @@ static void test_judges(void) {
         }
     }
     for (int j = 0; j < METHODS; j++)
-        CHECK_THAT(!collect_examples(&s, &s.vectors[j]), "%s", e.text);
+        CHECK_THAT(!collect(&s, &s.vectors[j], 0), "%s", e.text);
     for (int j = 0; j < METHODS; j++)
-        CHECK_THAT(!collect_judges(&s, &s.vectors[j]), "%s", e.text);
+        CHECK_THAT(!collect(&s, &s.vectors[j], 1), "%s", e.text);
     for (int j = 0; j < METHODS; j++) {
         const examples *judging = &s.vectors[j].judging, *choosing = &s.vectors[j].choosing;
         CHECK_THAT(choosing->n == 4 * CHOOSE && choosing->count[0] == CHOOSE, "%d choose",
