@@ -91,7 +91,7 @@
  *                        12 patching                       16 sparse vectors
  *     III  THE PROGRAM   17 output and report              20 the summary
  *                        18 measuring                      21 command line
- *                        19 the experiments
+ *                        19 the experiments               22 the operating system
  */
 /* Sums in another order, and NaNs that can't be told: no promise of this file would hold. */
 #if defined __FAST_MATH__ || __FINITE_MATH_ONLY__ || __ASSOCIATIVE_MATH__
@@ -104,248 +104,15 @@
 #include "steer.h"
 #include <ctype.h>
 #include <errno.h>
+#include <fcntl.h>
 #include <math.h>
 #include <stdarg.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <time.h>
-
-/* ---- The operating system: all that this file asks of it beyond the C library. Files are opened,
- * read, written, cut, synced, replaced, removed and asked for by the names of POSIX; what maps a
- * file, locks one, tells it from others or takes its path apart, reads the clock, asks a terminal or
- * a pipe, takes signals and tells what the process took are the functions here. WebAssembly maps no
- * file and knows no owner, mode or second descriptor: each is refused. On Windows paths, arguments
- * and the screen are UTF-8 and files are bytes; owners, modes, links, a pipe's reader and what the
- * process took are not asked there. */
-#include <fcntl.h>
 #include <sys/stat.h>
+#include <time.h>
 #include <unistd.h>
-#ifndef STEER_NO_MAIN
-#include <signal.h>
-#endif
-#if defined __wasi__ || defined _WIN32
-#define fchown(...) (-1)
-#define fchmod(...) (-1)
-#endif
-#ifdef __wasi__
-#define dup(...) (-1)
-#define map_bytes(fd, size) NULL
-#define unmap_bytes(bytes, size) ((void)0)
-#elif defined _WIN32
-#include <io.h>
-#define WIN32_LEAN_AND_MEAN
-#define NOUSER
-#include <windows.h>
-#include <shellapi.h>
-#undef FAILED
-#undef IN
-#undef TEXT
-#undef far
-#undef near
-
-enum { O_NONBLOCK = 0, O_CLOEXEC = O_NOINHERIT, O_NOCTTY = 0, F_GETFL = 0 };
-
-#define S_ISSOCK(mode) 0
-#define aligned_alloc(alignment, size) malloc(size)
-#define readlink(...) (-1)
-#define fcntl(...) (-1)
-#define fsync _commit
-#define open(path, ...) _wopen(wide(path).s, O_BINARY | __VA_ARGS__)
-#define stat(path, st) wstat(wide(path).s, st)
-#define access(path, how) _waccess(wide(path).s, how)
-#define unlink(path) _wunlink(wide(path).s)
-#define rename(a, b) status_of(MoveFileExW(wide(a).s, wide(b).s, MOVEFILE_REPLACE_EXISTING))
-#define pread(fd, to, n, at) (_lseeki64(fd, at, SEEK_SET) < 0 ? -1 : read(fd, to, n))
-#define pwrite(fd, from, n, at) (_lseeki64(fd, at, SEEK_SET) < 0 ? -1 : write(fd, from, n))
-
-typedef struct {
-    wchar_t s[4096];
-} wide_path;
-
-static inline wide_path wide(const char *path) { /* "": too long, or no UTF-8 */
-    wide_path x;
-    if (!MultiByteToWideChar(CP_UTF8, MB_ERR_INVALID_CHARS, path, -1, x.s, sizeof x.s / 2))
-        *x.s = 0;
-    return x;
-}
-
-static inline int status_of(int done) {
-    errno = EACCES;
-    return done ? 0 : -1;
-}
-
-static inline HANDLE handle_of(int fd) {
-    return (HANDLE)_get_osfhandle(fd);
-}
-
-static inline void *map_bytes(int fd, size_t size) {
-    HANDLE mapping = CreateFileMappingW(handle_of(fd), NULL, PAGE_READONLY, 0, 0, NULL);
-    void *bytes = MapViewOfFile(mapping, FILE_MAP_READ, 0, 0, size);
-    CloseHandle(mapping);
-    errno = EIO;
-    return bytes;
-}
-
-static inline void unmap_bytes(void *bytes, size_t size) {
-    (void)size;
-    UnmapViewOfFile(bytes);
-}
-#else
-#include <sys/mman.h>
-
-static inline void *map_bytes(int fd, size_t size) { /* NULL: errno says why not */
-    void *bytes = mmap(NULL, size, PROT_READ, MAP_PRIVATE, fd, 0);
-    return bytes == MAP_FAILED ? NULL : bytes;
-}
-
-static inline void unmap_bytes(void *bytes, size_t size) {
-    munmap(bytes, size);
-}
-#endif
-
-/* The slash before a path's last part; NULL: it has no folder. */
-static inline const char *last_slash(const char *path) {
-    const char *slash = strrchr(path, '/');
-#ifdef _WIN32
-    const char *other = strrchr(slash ? slash : path, '\\');
-    slash = other ? other : slash;
-#endif
-    return slash;
-}
-
-#ifndef STEER_NO_MAIN
-static double seconds(void) {
-    struct timespec t;
-    clock_gettime(CLOCK_MONOTONIC, &t);
-    return (double)t.tv_sec + 1e-9 * (double)t.tv_nsec;
-}
-
-typedef void signal_handler(int);
-
-#ifdef _WIN32
-enum { SIGHUP = SIGBREAK };
-
-#define take_signal signal /* for one time: a second Ctrl-C ends the program */
-#define processor_and_memory(...) ((void)0)
-#define is_unread(file) 0
-/* a byte far behind the end, as one that is locked can't be read */
-#define lock_file(fd) status_of(LockFile(handle_of(fd), 0, 1 << 30, 1, 0))
-
-static int same_file(const char *path, int fd) { /* with its number all else is equal */
-    BY_HANDLE_FILE_INFORMATION x, y;
-    int other = open(path, O_RDONLY);
-    if (other < 0)
-        return -1;
-    int known = GetFileInformationByHandle(handle_of(fd), &x) &&
-                GetFileInformationByHandle(handle_of(other), &y);
-    close(other);
-    return known && !memcmp(&x, &y, sizeof x);
-}
-
-static int columns_of(int fd) {
-    CONSOLE_SCREEN_BUFFER_INFO x;
-    return GetConsoleScreenBufferInfo(handle_of(fd), &x) ? x.dwSize.X : 0;
-}
-
-static ssize_t getline(char **line, size_t *room, FILE *f) { /* of at most a megabyte */
-    if (!*line)
-        *line = malloc(*room = 1 << 20);
-    return *line && fgets(*line, (int)*room, f) ? (ssize_t)strlen(*line) : -1;
-}
-
-/* Standard files are bytes; the screen and the arguments (unless the C library took a * of them for
- * a pattern) become UTF-8. */
-static void begin_program(int argc, char **argv) {
-    int n = 0;
-    wchar_t **typed = CommandLineToArgvW(GetCommandLineW(), &n);
-    for (int fd = 0; fd < 3; fd++)
-        _setmode(fd, O_BINARY);
-    SetConsoleCP(CP_UTF8);
-    SetConsoleOutputCP(CP_UTF8);
-    SetConsoleMode(handle_of(2), ENABLE_PROCESSED_OUTPUT | ENABLE_VIRTUAL_TERMINAL_PROCESSING);
-    for (int i = 0; i < argc && n == argc; i++) {
-        int size = 3 * (int)wcslen(typed[i]) + 1;
-        char *text = malloc(size);
-        if (text && WideCharToMultiByte(CP_UTF8, 0, typed[i], -1, text, size, NULL, NULL))
-            argv[i] = text;
-    }
-}
-#else
-#include <poll.h>
-#include <sys/ioctl.h>
-#include <sys/resource.h>
-
-static signal_handler *take_signal(int number, signal_handler *handler) { /* what took it before */
-    struct sigaction action = {.sa_handler = handler}, before;
-    sigemptyset(&action.sa_mask);
-    sigaction(number, &action, &before);
-    return before.sa_handler;
-}
-
-/* Of this process: seconds of all processors; the most bytes that were resident. They stay as they
- * are where they are not known. */
-static void processor_and_memory(double *processor, double *memory) {
-    struct rusage x;
-    if (getrusage(RUSAGE_SELF, &x))
-        return;
-    *processor = (double)(x.ru_utime.tv_sec + x.ru_stime.tv_sec) +
-                 1e-6 * (double)(x.ru_utime.tv_usec + x.ru_stime.tv_usec);
-#ifdef __APPLE__
-    *memory = (double)x.ru_maxrss;
-#else
-    *memory = 1024 * (double)x.ru_maxrss;
-#endif
-}
-
-/* Is it known that nobody reads an output any more? */
-static int is_unread(FILE *f) {
-    struct pollfd end = {fileno(f), 0, 0};
-    return poll(&end, 1, 0) > 0 && end.revents & (POLLERR | POLLHUP);
-}
-
-static int columns_of(int fd) { /* 0: not known */
-    struct winsize size;
-    return ioctl(fd, TIOCGWINSZ, &size) ? 0 : size.ws_col;
-}
-
-/* Is what stands under a path the file that is open? -1: errno says why not even that is known. */
-static int same_file(const char *path, int fd) {
-    struct stat a, b;
-    if (stat(path, &a) || fstat(fd, &b))
-        return -1;
-    return a.st_dev == b.st_dev && a.st_ino == b.st_ino;
-}
-
-/* 0: a file is locked for writing; or the process that has locked it; or -1, and errno says why not.
- * A record lock, not flock's: it tells who holds it. Closing any descriptor of the file drops it. */
-static long lock_file(int fd) {
-    const struct flock all = {.l_type = F_WRLCK, .l_whence = SEEK_SET};
-    while (fcntl(fd, F_SETLK, &all)) {
-        struct flock held = all;
-        if (errno == EINTR)
-            continue;
-        if ((errno != EACCES && errno != EAGAIN) || fcntl(fd, F_GETLK, &held))
-            return -1;
-        if (held.l_type != F_UNLCK) /* else it ended just now */
-            return held.l_pid;
-    }
-    return 0;
-}
-
-/* Whoever closed one of the three standard files must not have it become a model or a store; what
- * is read or written there fails. A closed pipe is an error like others, see flush_output. */
-static void begin_program(int argc, char **argv) {
-    (void)argc;
-    (void)argv;
-    for (int fd = 0; fd < 3; fd++)
-        if (fcntl(fd, F_GETFD) < 0)
-            (void)!open("/dev/null", fd ? O_RDONLY : O_WRONLY);
-    signal(SIGPIPE, SIG_IGN);
-}
-#endif
-#endif
-
 #if defined(__AVX512F__) || defined(__FMA__)
 #include <immintrin.h>
 #elif defined(__ARM_NEON)
@@ -354,45 +121,9 @@ static void begin_program(int argc, char **argv) {
 #ifdef __clang__ /* which names no macro for -funsafe-math-optimizations and its parts */
 #pragma clang fp reassociate(off)
 #pragma STDC FP_CONTRACT OFF /* one rounding of product and sum only where multiply_add says so */
-#ifdef _OPENMP /* it counts the turns of a taskloop in an unsigned long, and complains of that */
-#pragma clang diagnostic ignored "-Wsign-compare"
-#endif
 #else
 #pragma GCC optimize("fp-contract=off")
 #endif
-#ifdef _OPENMP
-#include <omp.h>
-#define PRAGMA(x) _Pragma(#x)
-#define thread_count omp_get_max_threads
-#define thread_number omp_get_thread_num
-#else
-#define PRAGMA(x)
-#define thread_count() 1
-#define thread_number() 0
-#endif
-/* What stands behind BY_THREADS, a whole forward pass as a rule, is one parallel region: one thread
- * goes through it, and of its loops of more than one turn, marked PARALLEL_FOR, the others take
- * shares. A share that none of them has begun it takes itself: beside other busy processes it waits
- * for no thread that the system lets wait. Outside such a region the loops are like any other. */
-#define BY_THREADS(n) PRAGMA(omp parallel num_threads(n)) PRAGMA(omp master)
-#define PARALLEL_FOR(turns) PRAGMA(omp taskloop default(shared) if ((turns) > 1))
-#define PARALLEL_FOR_PAIRS PRAGMA(omp taskloop default(shared) collapse(2))
-
-_Static_assert(STEER_VERSION == 3, "steer.h and steer.c are of different versions");
-_Static_assert(STEER_ENONFINITE == 7 && STEER_START == 6 && STEER_TO_LOGITS == 4 && STEER_KL == 2 &&
-                   STEER_FORWARD == 2 && STEER_PO == 1 && STEER_BY_CHANCE == 3,
-               "a list of steer.h ends elsewhere than steer.c knows");
-_Static_assert(sizeof(void *) != 8 || (sizeof(steer_error) == 324 && sizeof(steer_config) == 272 &&
-                                       sizeof(steer_edit) == 56 && sizeof(steer_plan) == 16 &&
-                                       sizeof(steer_graph) == 28 && sizeof(steer_edge_ends) == 20 &&
-                                       sizeof(steer_limits) == 24 && sizeof(steer_row) == 20 &&
-                                       sizeof(steer_tape) == 104 && sizeof(steer_job) == 64 &&
-                                       sizeof(steer_vector) == 152 && sizeof(steer_prompts) == 56 &&
-                                       sizeof(steer_behaviour) == 32 && sizeof(steer_sums) == 40 &&
-                                       sizeof(steer_example) == 24 && sizeof(steer_scores) == 64 &&
-                                       sizeof(steer_pair) == 64 && sizeof(steer_training) == 56 &&
-                                       sizeof(steer_epoch) == 16),
-               "a struct of steer.h has another size than steer.c knows");
 
 /* =================================================================================================
  *
@@ -1187,9 +918,85 @@ steer_model *steer_open_memory(const void *bytes, size_t size, const char *name,
     return NULL;
 }
 
+/* ---- Files of other systems. POSIX's names for what is asked of files stand throughout; here they
+ * are given to what Windows and WebAssembly have. WebAssembly maps no file and knows no owner, mode
+ * or second descriptor: each is refused. On Windows paths are UTF-8 and files are bytes; owners,
+ * modes and links are not asked for there. */
+#if defined __wasi__ || defined _WIN32
+#define fchown(...) (-1)
+#define fchmod(...) (-1)
+#define mmap(address, size, reads, private, fd, at) map_bytes(fd, size)
+#define MAP_FAILED NULL
+#endif
+#ifdef __wasi__
+#define dup(...) (-1)
+#define map_bytes(fd, size) NULL
+#define munmap(bytes, size) ((void)0)
+#elif defined _WIN32
+#include <io.h>
+#define WIN32_LEAN_AND_MEAN
+#define NOUSER
+#include <windows.h>
+#undef FAILED
+#undef IN
+#undef TEXT
+#undef far
+#undef near
+
+enum { O_NONBLOCK = 0, O_CLOEXEC = O_NOINHERIT, O_NOCTTY = 0, F_GETFL = 0 };
+
+#define S_ISSOCK(mode) 0
+#define aligned_alloc(alignment, size) malloc(size)
+#define readlink(...) (-1)
+#define fcntl(...) (-1)
+#define fsync _commit
+#define open(path, ...) _wopen(wide(path).s, O_BINARY | __VA_ARGS__)
+#define stat(path, st) wstat(wide(path).s, st)
+#define access(path, how) _waccess(wide(path).s, how)
+#define unlink(path) _wunlink(wide(path).s)
+#define rename(a, b) status_of(MoveFileExW(wide(a).s, wide(b).s, MOVEFILE_REPLACE_EXISTING))
+#define pread(fd, to, n, at) (_lseeki64(fd, at, SEEK_SET) < 0 ? -1 : read(fd, to, n))
+#define pwrite(fd, from, n, at) (_lseeki64(fd, at, SEEK_SET) < 0 ? -1 : write(fd, from, n))
+
+typedef struct {
+    wchar_t s[4096];
+} wide_path;
+
+static inline wide_path wide(const char *path) { /* "": too long, or no UTF-8 */
+    wide_path x;
+    if (!MultiByteToWideChar(CP_UTF8, MB_ERR_INVALID_CHARS, path, -1, x.s, sizeof x.s / 2))
+        *x.s = 0;
+    return x;
+}
+
+static inline int status_of(int done) {
+    errno = EACCES;
+    return done ? 0 : -1;
+}
+
+static inline HANDLE handle_of(int fd) {
+    return (HANDLE)_get_osfhandle(fd);
+}
+
+static inline void *map_bytes(int fd, size_t size) {
+    HANDLE mapping = CreateFileMappingW(handle_of(fd), NULL, PAGE_READONLY, 0, 0, NULL);
+    void *bytes = MapViewOfFile(mapping, FILE_MAP_READ, 0, 0, size);
+    CloseHandle(mapping);
+    errno = EIO;
+    return bytes;
+}
+
+static inline void munmap(void *bytes, size_t size) {
+    (void)size;
+    UnmapViewOfFile(bytes);
+}
+#else
+#include <sys/mman.h>
+#endif
+
 static void release_bytes(void *bytes, size_t size, int owned) {
     if (owned == MAPPED)
-        unmap_bytes(bytes, size);
+        munmap(bytes, size);
     if (owned == COPIED)
         free(bytes);
 }
@@ -1219,8 +1026,8 @@ static void *copy_file(int fd, const char *path, size_t size, steer_error *e) {
 }
 
 static void *map_file(int fd, const char *path, size_t size, steer_error *e) {
-    void *bytes = map_bytes(fd, size);
-    if (bytes)
+    void *bytes = mmap(NULL, size, PROT_READ, MAP_PRIVATE, fd, 0);
+    if (bytes != MAP_FAILED)
         return bytes;
     if (errno == ENOMEM)
         fail(e, STEER_ENOMEM, "%s: no memory to map it", path);
@@ -2330,6 +2137,27 @@ static steer_status load_tokenizer(steer_model *m, const file_header *h, steer_e
  * KV cache of one stream, block and kv head: keys [positions][head_dim], then
  * values [positions][vd], vd = head_dim rounded up to PW: attention is two
  * `tile`s. In shapes, kv is the number of kv heads, each shared by a group of heads / kv heads. */
+
+#ifdef _OPENMP
+#include <omp.h>
+#ifdef __clang__ /* it counts the turns of a taskloop in an unsigned long, and complains of that */
+#pragma clang diagnostic ignored "-Wsign-compare"
+#endif
+#define PRAGMA(x) _Pragma(#x)
+#define thread_count omp_get_max_threads
+#define thread_number omp_get_thread_num
+#else
+#define PRAGMA(x)
+#define thread_count() 1
+#define thread_number() 0
+#endif
+/* What stands behind BY_THREADS, a whole forward pass as a rule, is one parallel region: one thread
+ * goes through it, and of its loops of more than one turn, marked PARALLEL_FOR, the others take
+ * shares. A share that none of them has begun it takes itself: beside other busy processes it waits
+ * for no thread that the system lets wait. Outside such a region the loops are like any other. */
+#define BY_THREADS(n) PRAGMA(omp parallel num_threads(n)) PRAGMA(omp master)
+#define PARALLEL_FOR(turns) PRAGMA(omp taskloop default(shared) if ((turns) > 1))
+#define PARALLEL_FOR_PAIRS PRAGMA(omp taskloop default(shared) collapse(2))
 
 /* What a stream is for: a job's number, from 0 on, or one of these. */
 enum { STREAM_FREE = -1, STREAM_HELPER = -2 /* a twin, or a beginning that jobs share */ };
@@ -4068,6 +3896,16 @@ static int descriptor_of(const char *path) {
             return number;
     }
     return -1;
+}
+
+/* The slash before a path's last part; NULL: it has no folder. */
+static const char *last_slash(const char *path) {
+    const char *slash = strrchr(path, '/');
+#ifdef _WIN32
+    const char *other = strrchr(slash ? slash : path, '\\');
+    slash = other ? other : slash;
+#endif
+    return slash;
 }
 
 /* Follow the links that a path's last part is, in place; the file itself need not exist. */
@@ -7477,6 +7315,22 @@ int steer_sparsify(const float *v, const double *effect, int d, double tau, stee
     return d - dropped;
 }
 
+_Static_assert(STEER_VERSION == 3, "steer.h and steer.c are of different versions");
+_Static_assert(STEER_ENONFINITE == 7 && STEER_START == 6 && STEER_TO_LOGITS == 4 && STEER_KL == 2 &&
+                   STEER_FORWARD == 2 && STEER_PO == 1 && STEER_BY_CHANCE == 3,
+               "a list of steer.h ends elsewhere than steer.c knows");
+_Static_assert(sizeof(void *) != 8 || (sizeof(steer_error) == 324 && sizeof(steer_config) == 272 &&
+                                       sizeof(steer_edit) == 56 && sizeof(steer_plan) == 16 &&
+                                       sizeof(steer_graph) == 28 && sizeof(steer_edge_ends) == 20 &&
+                                       sizeof(steer_limits) == 24 && sizeof(steer_row) == 20 &&
+                                       sizeof(steer_tape) == 104 && sizeof(steer_job) == 64 &&
+                                       sizeof(steer_vector) == 152 && sizeof(steer_prompts) == 56 &&
+                                       sizeof(steer_behaviour) == 32 && sizeof(steer_sums) == 40 &&
+                                       sizeof(steer_example) == 24 && sizeof(steer_scores) == 64 &&
+                                       sizeof(steer_pair) == 64 && sizeof(steer_training) == 56 &&
+                                       sizeof(steer_epoch) == 16),
+               "a struct of steer.h has another size than steer.c knows");
+
 /* =================================================================================================
  *
  *                                     PART III: THE PROGRAM
@@ -7485,12 +7339,39 @@ int steer_sparsify(const float *v, const double *effect, int d, double tau, stee
  * ============================================================================================== */
 
 #ifndef STEER_NO_MAIN /* from here on, what only the program needs */
+#include <signal.h>
 
 /* ============================================================================ 17 output and report
  * What the program writes: text for a screen, and the report, which is tables and sentences.
  *
  * STANDARD OUTPUT is looked at after every table and answer, so that a full disk or a reader that
  * went away ends a long run early, and at the program's end. */
+
+/* ---- What the program asks of the operating system, beside files: section 22 has it. */
+typedef void signal_handler(int);
+
+static signal_handler *take_signal(int number, signal_handler *handler); /* what took it before */
+static double seconds(void);
+static int is_unread(FILE *f); /* is it known that nobody reads an output any more? */
+static int columns_of(int fd); /* 0: not known */
+
+/* Is what stands under a path the file that is open? -1: errno says why not even that is known. */
+static int same_file(const char *path, int fd);
+
+/* 0: a file is locked for writing; or the process that has locked it; or -1, and errno says why
+ * not. */
+static long lock_file(int fd);
+
+/* Of this process: seconds of all processors; the most bytes that were resident. They stay as they
+ * are where they are not known. */
+static void processor_and_memory(double *processor, double *memory);
+
+static void begin_program(int argc, char **argv);
+#ifdef _WIN32
+enum { SIGHUP = SIGBREAK };
+
+static ssize_t getline(char **line, size_t *room, FILE *f);
+#endif
 
 /* Statuses that only the program has. A command that was not understood makes its status 2; of
  * output that nobody reads any more it says nothing. */
@@ -15882,4 +15763,144 @@ int main(int argc, char **argv) {
         notice("steer: %s%s%s", command, c ? ": " : "", e.text);
     return s == MISUSED ? 2 : s != STEER_OK && s != MISSING; /* a shard's part is well done */
 }
+
+/* ======================================================================== 22 the operating system
+ * What section 17 declares: POSIX's, behind Windows', where arguments and the screen are made UTF-8,
+ * files bytes, and a pipe's reader and what the process took are not asked for. */
+
+static double seconds(void) {
+    struct timespec t;
+    clock_gettime(CLOCK_MONOTONIC, &t);
+    return (double)t.tv_sec + 1e-9 * (double)t.tv_nsec;
+}
+
+#ifdef _WIN32
+#include <shellapi.h>
+
+static signal_handler *take_signal(int number, signal_handler *handler) {
+    return signal(number, handler); /* for one time: a second Ctrl-C ends the program */
+}
+
+static void processor_and_memory(double *processor, double *memory) {
+    (void)processor;
+    (void)memory;
+}
+
+static int is_unread(FILE *f) {
+    (void)f;
+    return 0;
+}
+
+/* A byte far behind the end, as one that is locked can't be read. */
+static long lock_file(int fd) {
+    return status_of(LockFile(handle_of(fd), 0, 1 << 30, 1, 0));
+}
+
+static int same_file(const char *path, int fd) { /* with its number all else is equal */
+    BY_HANDLE_FILE_INFORMATION x, y;
+    int other = open(path, O_RDONLY);
+    if (other < 0)
+        return -1;
+    int known = GetFileInformationByHandle(handle_of(fd), &x) &&
+                GetFileInformationByHandle(handle_of(other), &y);
+    close(other);
+    return known && !memcmp(&x, &y, sizeof x);
+}
+
+static int columns_of(int fd) {
+    CONSOLE_SCREEN_BUFFER_INFO x;
+    return GetConsoleScreenBufferInfo(handle_of(fd), &x) ? x.dwSize.X : 0;
+}
+
+static ssize_t getline(char **line, size_t *room, FILE *f) { /* of at most a megabyte */
+    if (!*line)
+        *line = malloc(*room = 1 << 20);
+    return *line && fgets(*line, (int)*room, f) ? (ssize_t)strlen(*line) : -1;
+}
+
+/* Standard files are bytes; the screen and the arguments (unless the C library took a * of them for
+ * a pattern) become UTF-8. */
+static void begin_program(int argc, char **argv) {
+    int n = 0;
+    wchar_t **typed = CommandLineToArgvW(GetCommandLineW(), &n);
+    for (int fd = 0; fd < 3; fd++)
+        _setmode(fd, O_BINARY);
+    SetConsoleCP(CP_UTF8);
+    SetConsoleOutputCP(CP_UTF8);
+    SetConsoleMode(handle_of(2), ENABLE_PROCESSED_OUTPUT | ENABLE_VIRTUAL_TERMINAL_PROCESSING);
+    for (int i = 0; i < argc && n == argc; i++) {
+        int size = 3 * (int)wcslen(typed[i]) + 1;
+        char *text = malloc(size);
+        if (text && WideCharToMultiByte(CP_UTF8, 0, typed[i], -1, text, size, NULL, NULL))
+            argv[i] = text;
+    }
+}
+#else
+#include <poll.h>
+#include <sys/ioctl.h>
+#include <sys/resource.h>
+
+static signal_handler *take_signal(int number, signal_handler *handler) {
+    struct sigaction action = {.sa_handler = handler}, before;
+    sigemptyset(&action.sa_mask);
+    sigaction(number, &action, &before);
+    return before.sa_handler;
+}
+
+static void processor_and_memory(double *processor, double *memory) {
+    struct rusage x;
+    if (getrusage(RUSAGE_SELF, &x))
+        return;
+    *processor = (double)(x.ru_utime.tv_sec + x.ru_stime.tv_sec) +
+                 1e-6 * (double)(x.ru_utime.tv_usec + x.ru_stime.tv_usec);
+#ifdef __APPLE__
+    *memory = (double)x.ru_maxrss;
+#else
+    *memory = 1024 * (double)x.ru_maxrss;
+#endif
+}
+
+static int is_unread(FILE *f) {
+    struct pollfd end = {fileno(f), 0, 0};
+    return poll(&end, 1, 0) > 0 && end.revents & (POLLERR | POLLHUP);
+}
+
+static int columns_of(int fd) {
+    struct winsize size;
+    return ioctl(fd, TIOCGWINSZ, &size) ? 0 : size.ws_col;
+}
+
+static int same_file(const char *path, int fd) {
+    struct stat a, b;
+    if (stat(path, &a) || fstat(fd, &b))
+        return -1;
+    return a.st_dev == b.st_dev && a.st_ino == b.st_ino;
+}
+
+/* A record lock, not flock's: it tells who holds it. Closing any descriptor of the file drops it. */
+static long lock_file(int fd) {
+    const struct flock all = {.l_type = F_WRLCK, .l_whence = SEEK_SET};
+    while (fcntl(fd, F_SETLK, &all)) {
+        struct flock held = all;
+        if (errno == EINTR)
+            continue;
+        if ((errno != EACCES && errno != EAGAIN) || fcntl(fd, F_GETLK, &held))
+            return -1;
+        if (held.l_type != F_UNLCK) /* else it ended just now */
+            return held.l_pid;
+    }
+    return 0;
+}
+
+/* Whoever closed one of the three standard files must not have it become a model or a store; what
+ * is read or written there fails. A closed pipe is an error like others, see flush_output. */
+static void begin_program(int argc, char **argv) {
+    (void)argc;
+    (void)argv;
+    for (int fd = 0; fd < 3; fd++)
+        if (fcntl(fd, F_GETFD) < 0)
+            (void)!open("/dev/null", fd ? O_RDONLY : O_WRONLY);
+    signal(SIGPIPE, SIG_IGN);
+}
+#endif
 #endif
