@@ -13343,57 +13343,40 @@ static int is_given(const options *o, const char *name) {
     return i >= 0 && (o->given >> i & 1);
 }
 
-/* The edits (a character more, less or other) between two short names; from 32 bytes on: many. */
-static int edits_between(const char *a, const char *b) {
-    enum { LONG = 32 };
-
-    int row[LONG + 1], n = (int)strlen(b);
-    if (strlen(a) >= LONG || n >= LONG)
-        return LONG;
-    for (int j = 0; j <= n; j++)
-        row[j] = j;
-    for (int i = 1; a[i - 1]; i++) {
-        int diagonal = row[0];
-        row[0] = i;
-        for (int j = 1; j <= n; j++) {
-            int changed = diagonal + (a[i - 1] != b[j - 1]);
-            diagonal = row[j];
-            row[j] = min_int(changed, 1 + min_int(row[j], row[j - 1]));
-        }
-    }
-    return row[n];
+/* Do so many edits, each a character more, less or other, make one name of another? */
+static int is_within(const char *a, const char *b, int edits) {
+    for (; *a && *a == *b; a++)
+        b++;
+    if (*a == *b)
+        return 1;
+    if (!edits--)
+        return 0;
+    return (*a && is_within(a + 1, b, edits)) || (*b && is_within(a, b + 1, edits)) ||
+           (*a && *b && is_within(a + 1, b + 1, edits));
 }
 
-/* Keeps in *best what is nearest to a name that there is none of; at most a third may differ. */
-static void consider(const char *name, const char *candidate, const char **best, int *distance) {
-    int d = edits_between(name, candidate);
-    if (3 * d > (int)strlen(name) + 2 || d >= *distance)
-        return;
-    *best = candidate;
-    *distance = d;
+/* What there is no name of: at most a third of it may differ from the one that was meant. */
+static int most_edits(const char *name) {
+    size_t n = strlen(name);
+    return n < 32 ? (int)(n + 2) / 3 : 0;
 }
 
 static steer_status no_such_option(const known_command *c, const char *name, steer_error *e) {
-    const char *nearest = NULL;
-    int distance = INT32_MAX;
-    for (int i = 0; i < ALL_OPTIONS; i++)
-        if (all_options[i].commands & c->bit)
-            consider(name, all_options[i].name, &nearest, &distance);
-    if (!nearest)
-        return misused(e, "there is no option --%.60s", name);
-    return misused(e, "there is no option --%.60s (did you mean --%s?)", name, nearest);
+    for (int n = 1; n <= most_edits(name); n++)
+        for (const known_option *p = all_options; p < all_options + ALL_OPTIONS; p++)
+            if (p->commands & c->bit && is_within(name, p->name, n))
+                return misused(e, "there is no option --%.60s (did you mean --%s?)", name, p->name);
+    return misused(e, "there is no option --%.60s", name);
 }
 
 static steer_status no_such_command(const char *name, steer_error *e) {
-    const char *nearest = NULL;
-    int distance = INT32_MAX;
     if (!*name)
         return misused(e, "a command is needed");
-    for (int i = 0; i < ALL_COMMANDS; i++)
-        consider(name, all_commands[i].name, &nearest, &distance);
-    if (!nearest)
-        return misused(e, "no such command: %.60s", name);
-    return misused(e, "no such command: %.60s (did you mean %s?)", name, nearest);
+    for (int n = 1; n <= most_edits(name); n++)
+        for (const known_command *c = all_commands; c < all_commands + ALL_COMMANDS; c++)
+            if (is_within(name, c->name, n))
+                return misused(e, "no such command: %.60s (did you mean %s?)", name, c->name);
+    return misused(e, "no such command: %.60s", name);
 }
 
 /* The place of a word of n bytes among names with a separator between them, or -1. */
@@ -13974,11 +13957,10 @@ static steer_status command_tokenize(experiment *s, const options *o) {
 }
 
 /* A vector of zeros steers nothing, whatever the tables say. */
-static steer_status check_not_zero(experiment *s) {
-    const steer_vector *v = &s->v;
+static steer_status check_not_zero(const steer_vector *v, steer_error *e) {
     if (norm_of(v->v, v->d) > 0)
         return STEER_OK;
-    return fail(s->e, STEER_EARG, "the vector of %s is zero and steers nothing: %s",
+    return fail(e, STEER_EARG, "the vector of %s is zero and steers nothing: %s",
                 site_name(v->layer, v->pos).s,
                 v->layer ? "what it is the difference of is the same on both sides"
                          : "at block 0 a token of the template is the same in every prompt; take a "
@@ -13988,8 +13970,7 @@ static steer_status check_not_zero(experiment *s) {
 enum { TO_ZERO, TO_MEAN }; /* --ablate */
 
 /* Of several blocks' directions the one at o->site; one alone may be added at another block. */
-static steer_status take_direction_at(experiment *s, const options *o) {
-    steer_vector *v = &s->v;
+static steer_status take_direction_at(steer_vector *v, const experiment *s, const options *o) {
     TRY(check_site(s->m, o->layer, o->pos, s->e));
     if (v->every)
         copy_floats(v->v, row_at(v->every, o->layer, v->d), v->d);
@@ -14001,9 +13982,7 @@ static steer_status take_direction_at(experiment *s, const options *o) {
 }
 
 /* A vector that was not made on this very file: in one line, of what and for what it is taken. */
-static void tell_origin(const experiment *s, const options *o) {
-    const steer_vector *v = &s->v;
-    const steer_config *c = &s->m->config;
+static void tell_origin(const steer_vector *v, const steer_config *c, const char *path) {
     steer_edit added[MAX_BLOCKS + 1];
     int n = steer_vector_edits(v, 1, added);
     const char *model = *v->model ? v->model : "a model that it does not name";
@@ -14011,69 +13990,62 @@ static void tell_origin(const experiment *s, const options *o) {
     if (n > 1)
         where = str("%d blocks, %d to %d", n, added[0].layer, added[n - 1].layer);
     if (v->identity && v->identity == c->identity && v->fingerprint != c->fingerprint)
-        notice("%s: made with another file of this model; %s, coefficient %g", o->vector, where.s,
+        notice("%s: made with another file of this model; %s, coefficient %g", path, where.s,
                v->coeff);
     else if (v->fingerprint != c->fingerprint)
-        notice("%s: made for %s, taken for %s as --foreign says; %s, coefficient %g", o->vector,
-               model, c->name, where.s, v->coeff);
+        notice("%s: made for %s, taken for %s as --foreign says; %s, coefficient %g", path, model,
+               c->name, where.s, v->coeff);
 }
 
-/* The experiment's vector, from its file; with the coefficient that was given, else the file's.
- * several 1: directions of several blocks may be added together. */
-static steer_status load_vector(experiment *s, const options *o, int several) {
-    steer_vector *v = &s->v;
-    TRY(steer_vector_load(v, o->vector, s->m, o->foreign ? STEER_FOREIGN : 0, s->e));
+/* A vector, from its file; with the coefficient that was given, else the file's. several 1:
+ * directions of several blocks may be added together. */
+static steer_status open_vector(steer_vector *v, const char *path, const experiment *s,
+                                const options *o, int several) {
+    TRY(steer_vector_load(v, path, s->m, o->foreign ? STEER_FOREIGN : 0, s->e));
     if (o->site)
-        TRY(take_direction_at(s, o));
+        TRY(take_direction_at(v, s, o));
     if (v->every && !several)
         return misused(
             s->e, "%s holds directions for several blocks, and one is wanted here: give --site L,P",
-            o->vector);
+            path);
     if (o->ablate == TO_MEAN && !v->keep)
         return misused(
             s->e, "--ablate mean: %s does not hold the means of this model; take --ablate zero",
-            o->vector);
+            path);
     if (!isnan(o->coeff))
         v->coeff = (float)o->coeff;
     else if (v->coeff == 0)
-        return misused(s->e, "%s holds the coefficient 0: give --coeff", o->vector);
-    TRY(check_not_zero(s));
-    tell_origin(s, o);
+        return misused(s->e, "%s holds the coefficient 0: give --coeff", path);
+    TRY(check_not_zero(v, s->e));
+    tell_origin(v, &s->m->config, path);
     return STEER_OK;
 }
 
-/* The other vectors that are added: each is loaded as the first one was. */
-static steer_status load_beside(experiment *s, const options *o) {
-    steer_vector first = s->v;
-    steer_status status = STEER_OK;
-    GET(s->beside, o->n_more);
-    for (int i = 0; i < o->n_more && !status; i++) {
-        options own = *o;
-        own.vector = o->more_vectors[i];
-        s->v = (steer_vector){0};
-        status = load_vector(s, &own, o->ablate == UNSET);
-        s->beside[s->n_beside++] = s->v; /* to be freed, whatever it is */
-    }
-    s->v = first;
-    return status;
+static int adds_vector(const options *o) {
+    return o->vector && o->ablate == UNSET;
+}
+
+static steer_status load_vector(steer_vector *v, const char *path, const experiment *s,
+                                const options *o, int several) {
+    return of_option("vector", open_vector(v, path, s, o, several), s->e);
 }
 
 /* The vectors that the options name become the experiment's. */
 static steer_status load_vectors(experiment *s, const options *o) {
-    int layers = s->m->config.layers;
+    int layers = s->m->config.layers, several = adds_vector(o);
     if (o->vector)
-        TRY(of_option("vector", load_vector(s, o, o->ablate == UNSET), s->e));
-    TRY(of_option("vector", load_beside(s, o), s->e));
+        TRY(load_vector(&s->v, o->vector, s, o, several));
+    GET(s->beside, o->n_more);
+    while (s->n_beside < o->n_more) {
+        const char *path = o->more_vectors[s->n_beside];
+        TRY(load_vector(&s->beside[s->n_beside++], path, s, o, several));
+    }
     if (memchr(o->blocks + layers, 1, MAX_BLOCKS - layers))
         return misused(s->e, "--layers %.60s: %s has blocks 0 to %d", o->layers, s->m->config.name,
                        layers - 1);
     if (o->layers && s->v.every)
         return misused(s->e, "--layers: %s says itself in which blocks it is added", o->vector);
     return STEER_OK;
-}
-
-static int adds_vector(const options *o) {
-    return o->vector && o->ablate == UNSET;
 }
 
 /* The additions of a vector, or its ablation, into edits[layers + 1]; returns how many. */
@@ -14565,27 +14537,22 @@ static steer_status chat_compare(conversation *x) {
 /* Another vector, with its file's coefficient; the one in use stays where that can't be had. */
 static steer_status chat_vector(conversation *x, const char *path) {
     experiment *s = x->s;
-    steer_vector before = s->v;
-    options old = x->now;
-    const char *name = copy_text(s, path, strlen(path));
-    if (!name)
+    steer_vector before = s->v, next = {0};
+    options then = x->now;
+    if (!(then.vector = copy_text(s, path, strlen(path))))
         return s->e->code;
-    x->now.vector = name;
-    x->now.coeff = NAN;
-    x->now.site = NULL; /* it was the other one's */
-    s->v = (steer_vector){0};
-    steer_status status = load_vector(s, &x->now, adds_vector(&x->now));
-    steer_vector_free(status ? &s->v : &before);
-    for (int i = 0; i < s->n_beside && !status; i++)
-        steer_vector_free(&s->beside[i]);
-    if (!status) {
-        s->n_beside = x->now.n_more = 0;
-        x->now.layers = NULL;
-        return STEER_OK;
-    }
-    s->v = before;
-    x->now = old;
-    return status;
+    then.coeff = NAN;
+    then.site = then.layers = NULL; /* they were the other one's */
+    then.n_more = 0;
+    steer_status status = open_vector(&next, then.vector, s, &then, adds_vector(&then));
+    steer_vector_free(status ? &next : &before);
+    if (status)
+        return status;
+    while (s->n_beside)
+        steer_vector_free(&s->beside[--s->n_beside]);
+    s->v = next;
+    x->now = then;
+    return STEER_OK;
 }
 
 /* What the answers are changed by, in a sentence. */
@@ -15125,7 +15092,7 @@ static steer_status prepare_paper(experiment *s, const options *o) {
     s->max_bytes = o->max_mem == UNSET ? 0 : (size_t)o->max_mem * 1000000;
     TRY(set_max_new(s, o, box ? 64 : 48));
     if (s->stages & ~FREEZE && o->vector)
-        TRY(of_option("vector", load_vector(s, o, 0), s->e));
+        TRY(load_vector(&s->v, o->vector, s, o, 0));
     else
         TRY(place_vectors(s, o));
     if (s->n_added)
@@ -15200,11 +15167,11 @@ static steer_status command_paper(experiment *s, const options *o) {
         if (s->scored)
             SHOW(choose_site(s));
         SHOW(set_site(s));
-        TRY(check_not_zero(s));
+        TRY(check_not_zero(&s->v, s->e));
     } else {
         if (!o->vector)
             TRY(take_site(s, s->requested.layer, s->requested.pos, s->requested.a));
-        TRY(check_not_zero(s));
+        TRY(check_not_zero(&s->v, s->e));
         begin_work(s, WORK_SITES, s->asked);
         say(s->out, "vector by %s, %s, coefficient %g, as given; norm %.2f", s->v.method,
             steered_at(s).s, s->v.coeff, norm_of(s->v.v, s->v.d));
@@ -15560,32 +15527,25 @@ static steer_status end_output(steer_error *e) {
 #ifdef _OPENMP
 static const double SPIN_SECONDS = 50e-6; /* longer than nearly all waits of a quiet run */
 
-/* One line of a file that the system made; 0: there is none. */
-static int read_line(const char *path, char *line, int cap) {
+/* The numbers at the beginning of a file that the system made; returns how many of two. */
+static int read_numbers(const char *folder, const char *name, double numbers[2]) {
+    char path[4200];
+    snprintf(path, sizeof path, "%s/%s", folder, name);
     FILE *f = fopen(path, "r");
-    int ok = f && fgets(line, cap, f);
+    int n = f ? fscanf(f, "%lf %lf", numbers, numbers + 1) : 0;
     if (f)
         fclose(f);
-    return ok;
+    return n;
 }
 
 /* Processors that a control group's folder allows, of either version; INFINITY: any number. */
 static double group_quota(const char *folder, int version) {
-    char path[4200], line[64];
-    double quota, period;
-    if (version == 2) { /* "max 100000", "150000 100000" */
-        snprintf(path, sizeof path, "%s/cpu.max", folder);
-        if (!read_line(path, line, sizeof line) || sscanf(line, "%lf %lf", &quota, &period) != 2)
-            return INFINITY;
-    } else { /* -1, 150000; 100000 */
-        snprintf(path, sizeof path, "%s/cpu.cfs_quota_us", folder);
-        if (!read_line(path, line, sizeof line) || sscanf(line, "%lf", &quota) != 1)
-            return INFINITY;
-        snprintf(path, sizeof path, "%s/cpu.cfs_period_us", folder);
-        if (!read_line(path, line, sizeof line) || sscanf(line, "%lf", &period) != 1)
-            return INFINITY;
-    }
-    return quota > 0 && period > 0 ? quota / period : INFINITY;
+    double quota[2] = {-1, 0}, *period = quota + 1;
+    int known = read_numbers(folder, "cpu.max", quota) == 2; /* "max 100000", "150000 100000" */
+    if (version == 1)                                        /* -1, 150000; 100000 */
+        known = read_numbers(folder, "cpu.cfs_quota_us", quota) == 1 &&
+                read_numbers(folder, "cpu.cfs_period_us", period) == 1;
+    return known && *quota > 0 && *period > 0 ? *quota / *period : INFINITY;
 }
 
 /* The least quota of the control groups of this process, which the file `groups` lists as
@@ -15604,13 +15564,13 @@ static double processor_quota(const char *groups, const char *mount) {
         int version = *controllers ? 1 : 2;
         if (version == 1 && index_of("cpu", 3, controllers, ',') < 0)
             continue;
-        for (int more = 1; more;) { /* this group, then the one above, at last the mount itself */
+        for (char *end = path;
+             end;) { /* this group, then the one above, at last the mount itself */
             snprintf(folder, sizeof folder, "%s%s%s", mount, version == 1 ? "/cpu" : "", path);
             least = fmin(least, group_quota(folder, version));
-            char *slash = strrchr(path, '/');
-            more = slash != NULL;
-            if (slash)
-                *slash = 0;
+            end = strrchr(path, '/');
+            if (end)
+                *end = 0;
         }
     }
     if (f)
