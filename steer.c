@@ -12916,13 +12916,12 @@ static int n_findings(const chapter *c) {
 }
 
 static const char *short_verdict(const entry *finding) {
-    static const char *const short_ones[][2] = {{"holds in part", "in part"},
-                                                {"can't be told", "open"}};
     if (!finding)
         return "-";
-    for (int i = 0; i < 2; i++)
-        if (!strcmp(finding->verdict, short_ones[i][0]))
-            return short_ones[i][1];
+    if (!strcmp(finding->verdict, "holds in part"))
+        return "in part";
+    if (!strcmp(finding->verdict, "can't be told"))
+        return "open";
     return finding->verdict;
 }
 
@@ -13706,15 +13705,18 @@ static steer_status read_arguments(const known_command *c, char **argv, options 
 
 enum { HELP_WIDTH = 79 };
 
+static string use_of(const known_command *c) {
+    string use = str("steer %s %s", c->name, c->arguments);
+    return c->required ? str("%s --%s FILE", use.s, c->required) : use;
+}
+
 /* The help of all commands. */
 static void print_commands(void) {
     enum { ABOUT = 37 }; /* column */
 
     puts("steer: run a small chat model, steer it, and see why the steering works\n");
     for (const known_command *c = all_commands; c < all_commands + ALL_COMMANDS; c++) {
-        string use = str("steer %s %s%s%s%s", c->name, c->arguments, c->required ? " --" : "",
-                         c->required ? c->required : "", c->required ? " FILE" : "");
-        printf("  %-34s ", use.s);
+        printf("  %-34s ", use_of(c).s);
         put_wrapped(stdout, c->about, ABOUT, ABOUT, HELP_WIDTH, 0);
     }
     puts("\n`steer help COMMAND` or --help: its options; --version. Options stand anywhere,\n"
@@ -13726,11 +13728,10 @@ static void print_option(const known_option *p) {
     enum { ABOUT = 27 }; /* column */
 
     string text = str("%s", p->about);
-    if (p->kind == INTEGER && p->standard != UNSET)
-        text = str("%s (default %.0f)", p->about, p->standard);
-    if (p->kind == REAL && !isnan(p->standard))
+    int has_standard = p->standard != UNSET && !isnan(p->standard);
+    if ((p->kind == INTEGER || p->kind == REAL) && has_standard)
         text = str("%s (default %g)", p->about, p->standard);
-    if (p->kind == CHOICE && p->standard != UNSET)
+    if (p->kind == CHOICE && has_standard)
         text = str("%s (default %.*s)", p->about, (int)strcspn(p->value, "|"), p->value);
     printf("  %-*s ", ABOUT - 3, str("--%s %s", p->name, p->value ? p->value : "").s);
     put_wrapped(stdout, text.s, ABOUT, ABOUT, HELP_WIDTH, 0);
@@ -13754,10 +13755,7 @@ static void print_rules(const known_command *c, const known_option *p, relation 
 }
 
 static void print_help(const known_command *c) {
-    printf("steer %s %s", c->name, c->arguments);
-    if (c->required)
-        printf(" --%s FILE", c->required);
-    printf(" [options]\n  %s\n\n", c->about);
+    printf("%s [options]\n  %s\n\n", use_of(c).s, c->about);
     const known_option *end = all_options + ALL_OPTIONS;
     for (const known_option *p = all_options; p < end; p++)
         if (p->commands & c->bit)
@@ -14221,10 +14219,8 @@ typedef struct {
     steer_context *c;
     const options *o;
     steer_job *jobs;
-    int one;               /* a single answer, printed as it comes */
     int how;               /* SHOW_SPECIAL or 0: how tokens become text */
-    typewriter screen;     /* where it is printed */
-    text_columns *columns; /* or one for each job; NULL: none */
+    text_columns *columns; /* one for each job, printed as they come; NULL: none */
     FILE *lines;           /* --jsonl, from its first line on */
     double prompts, read;  /* tokens of all prompts; of these, read */
     double due;            /* tokens of prompts that are answered */
@@ -14281,8 +14277,8 @@ static steer_status take_answer(answer_sink *a, int number, const steer_job *j) 
     return flush_output(stdout, a->s->e);
 }
 
-static steer_status type_in_column(answer_sink *a, int number, int token, int first, int ends) {
-    text_column *x = &a->columns->of[number];
+/* A token's text; `first`: the answer begins with it. */
+static steer_status type_in_column(answer_sink *a, text_column *x, int token, int first, int ends) {
     size_t n;
     const char *piece = shown_piece(a->s->m, token, first, a->how, &n);
     type_bytes(&x->typed, piece, n);
@@ -14316,32 +14312,26 @@ static void tick_prompts(void *user, const steer_context *c) {
 static int take_token(void *user, int number, int token) {
     answer_sink *a = user;
     steer_job j = a->jobs[number];
-    const steer_model *m = a->s->m;
     const char *begun = a->s->begun;
-    int first = !j.n_out && !begun, typed = a->one || a->columns;
-    if (typed)
+    int first = !j.n_out && !begun;
+    text_column *shown = a->columns ? &a->columns->of[number] : NULL;
+    if (shown)
         wipe_progress(a->s->bar);
     if (!j.n_out) {
         double shared = fmax(0, (a->due += j.n_prompt) - a->read); /* read once for several jobs */
         a->read += shared;
-        if (!typed)
+        if (!shown)
             show_progress(a->s->bar, shared);
-        if (typed && begun)
-            type_bytes(a->one ? &a->screen : &a->columns->of[number].typed, begun, strlen(begun));
+        if (shown && begun)
+            type_bytes(&shown->typed, begun, strlen(begun));
     }
     j.out[j.n_out++] = token;
-    if (a->one) {
-        size_t n;
-        const char *piece = shown_piece(m, token, first, a->how, &n);
-        type_bytes(&a->screen, piece, n);
-        a->status = flush_output(stdout, a->s->e);
-    }
-    int ends = is_eot(&m->config, token) || j.n_out == j.max_new;
-    if (a->columns)
-        a->status = type_in_column(a, number, token, first, ends);
+    int ends = is_eot(&a->s->m->config, token) || j.n_out == j.max_new;
+    if (shown)
+        a->status = type_in_column(a, shown, token, first, ends);
     if (ends && !a->status)
         a->status = take_answer(a, number, &j);
-    if (!typed)
+    if (!shown)
         show_progress(a->s->bar, 1.0 + (ends ? j.max_new - j.n_out : 0));
     return a->status != STEER_OK;
 }
@@ -14351,7 +14341,7 @@ static steer_status make_answers(answer_sink *a, int n) {
     experiment *s = a->s;
     steer_error e = {0}; /* s->e says what failed in take_token */
     a->how = a->o->special ? SHOW_SPECIAL : 0;
-    int typed = a->one || a->columns;
+    int typed = a->columns != NULL;
     double answers = 0;
     for (int i = 0; i < n; i++) {
         a->prompts += a->jobs[i].n_prompt;
@@ -14368,13 +14358,19 @@ static steer_status make_answers(answer_sink *a, int n) {
     wipe_progress(s->bar);
     if (status && !a->status)
         *s->e = e;
-    if (a->one) {
-        type_rest(&a->screen);
-        putchar('\n');
-    }
     if (a->lines && fclose(a->lines) && !status && !a->status)
         status = io_failure(a->o->jsonl, "can't be written: ", s->e);
     return a->status ? a->status : status;
+}
+
+/* A single answer, each character as it comes. */
+static steer_status make_one(answer_sink *a) {
+    text_columns alone = {.n = 1};
+    a->columns = &alone;
+    steer_status status = make_answers(a, 1);
+    type_rest(&alone.of[0].typed);
+    putchar('\n');
+    return status;
 }
 
 /* Answers of a comparison's jobs, side by side as they come. */
@@ -14456,9 +14452,12 @@ static steer_status command_generate(experiment *s, const options *o) {
     }
     TRY(open_context(s, min_int(2 * n + 8, 264), longest_prompt(s)));
     double started = seconds(), made = 0;
-    int one = !o->prompts && !o->compare && !is_standard_output(o->jsonl);
-    answer_sink a = {.s = s, .c = s->c, .o = o, .jobs = jobs, .one = one};
-    TRY(o->compare ? make_columns(&a, &compared) : make_answers(&a, n));
+    int one = !o->prompts && !is_standard_output(o->jsonl);
+    answer_sink a = {.s = s, .c = s->c, .o = o, .jobs = jobs};
+    if (o->compare)
+        TRY(make_columns(&a, &compared));
+    else
+        TRY(one ? make_one(&a) : make_answers(&a, n));
     double spent = seconds() - started;
     TRY(flush_output(stdout, s->e));
     for (int i = 0; i < n; i++)
@@ -14501,8 +14500,8 @@ static steer_status chat_turn(conversation *x) {
         return s->e->code;
     TRY(plan_of_options(s, &x->now, 1, &plan));
     steer_job job = {tokens, count, room, plan.n ? &plan : NULL, .out = x->out};
-    answer_sink a = {.s = s, .c = s->c, .o = &x->now, .jobs = &job, .one = 1};
-    TRY(make_answers(&a, 1));
+    answer_sink a = {.s = s, .c = s->c, .o = &x->now, .jobs = &job};
+    TRY(make_one(&a));
     TRY(flush_output(stdout, s->e));
     return (x->turns[x->n + 1] = answer_text(s, &job, 0)) ? STEER_OK : s->e->code;
 }
@@ -15301,26 +15300,32 @@ static steer_status read_page(const char *program, char **page, steer_error *e) 
                                       : fail(e, STEER_EFORMAT, "%s: no page for a report", path.s);
 }
 
-/* NAME.json or NAME.html. */
-static steer_status name_report(const char *name, int html, char path[PATH_BYTES], steer_error *e) {
-    if (snprintf(path, PATH_BYTES, "%s%s", name, html ? ".html" : ".json") < PATH_BYTES)
-        return STEER_OK;
-    return fail(e, STEER_EARG, "--report %.100s...: too long a name", name);
-}
-
-/* The report, on standard output with --json, and in NAME.json and, if there is a page for it, in
- * NAME.html; also of a shard. */
-static steer_status publish(report *r, const char *name, const char *page, steer_error *e) {
+/* Looks whether NAME.json and, with a page, NAME.html can be written; with a report, writes them. */
+static steer_status write_files(const report *r, const char *name, const char *page,
+                                steer_error *e) {
     char path[PATH_BYTES];
-    end_report(r);
-    TRY(report_status(r, e));
-    for (int html = 0; html < 1 + (page != NULL) && name; html++) {
-        TRY(name_report(name, html, path, e));
+    for (int html = 0; html < 1 + (page != NULL); html++) {
+        if (snprintf(path, sizeof path, "%s%s", name, html ? ".html" : ".json") >= PATH_BYTES)
+            return fail(e, STEER_EARG, "--report %.100s...: too long a name", name);
+        if (!r) {
+            TRY(of_option("report", check_output(path, WHOLE, e), e));
+            continue;
+        }
         TRY(save_report(r, html ? page : NULL, path, e));
         if (!r->summary_only)
             notice("%s written", path);
     }
-    if (name && !page)
+    return STEER_OK;
+}
+
+/* The report, on standard output with --json, and in its files; also of a shard. */
+static steer_status publish(report *r, const char *name, const char *page, steer_error *e) {
+    end_report(r);
+    TRY(report_status(r, e));
+    if (!name)
+        return STEER_OK;
+    TRY(write_files(r, name, page, e));
+    if (!page)
         notice("no page: there is no tools/page/report.html beside the program");
     return STEER_OK;
 }
@@ -15414,22 +15419,17 @@ static steer_status end_run(experiment *s) {
 static steer_status run_experiments(const options *o, int stages, const char *page, report *out,
                                     steer_error *e) {
     int n = o->n_arguments + (o->control != NULL); /* the control comes last */
-    char path[PATH_BYTES];
-    for (int html = 0; html < 1 + (page != NULL) && o->report; html++) {
-        TRY(name_report(o->report, html, path, e));
-        TRY(of_option("report", check_output(path, WHOLE, e), e));
-    }
+    if (o->report)
+        TRY(write_files(NULL, o->report, page, e));
     experiment *all = zeros(n, sizeof *all);
     if (!all)
         return fail(e, STEER_ENOMEM, "no memory for %d models", n);
     steer_status status = STEER_OK;
     for (int i = 0; i < n && !status; i++) {
         experiment *s = &all[i];
-        *s = (experiment){
-            .path = o->argument[i], .out = out, .e = e, .stages = stages, .bar = out->bar};
+        *s = (experiment){.out = out, .e = e, .stages = stages, .bar = out->bar};
         s->control_model = i == o->n_arguments;
-        if (s->control_model)
-            s->path = o->control;
+        s->path = s->control_model ? o->control : o->argument[i];
         s->m = open_model(s->path, o, e);
         status = s->m ? prepare_paper(s, o) : e->code;
         if (s->control_model)
