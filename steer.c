@@ -7366,7 +7366,7 @@ static long lock_file(int fd);
  * are where they are not known. */
 static void processor_and_memory(double *processor, double *memory);
 
-static void begin_program(int argc, char **argv);
+static void begin_program(int argc, char **argv); /* standard files and arguments as main needs */
 #ifdef _WIN32
 enum { SIGHUP = SIGBREAK };
 
@@ -13482,31 +13482,34 @@ static int is_standard_output(const char *path) { /* NULL: no */
     return path && !strcmp(path, standard_output);
 }
 
-static void set_field(options *o, const known_option *p, const char *text, int64_t integer,
-                      double real) {
-    char *field = (char *)o + p->at;
-    const char **name = (const char **)(void *)field;
-    if (p->kind == INPUTS && text && *name)
+static void set_text(options *o, const known_option *p, const char *text) {
+    const char **field = (const char **)(void *)((char *)o + p->at);
+    if (*field) /* one of several INPUTS */
         o->more_vectors[o->n_more++] = text;
-    else if (p->kind <= OUTPUT)
-        *name = text;
-    else if (p->kind == REAL)
-        *(double *)(void *)field = real;
     else
-        *(int64_t *)(void *)field = integer;
+        *field = text;
+}
+
+static void set_number(options *o, const known_option *p, double x) {
+    void *field = (char *)o + p->at;
+    if (p->kind == REAL)
+        *(double *)field = x;
+    else
+        *(int64_t *)field = (int64_t)x;
 }
 
 static options standard_options(void) {
     options o = {.given = 0};
     for (const known_option *p = all_options; p < all_options + ALL_OPTIONS; p++)
-        set_field(&o, p, NULL, p->kind == REAL ? 0 : (int64_t)p->standard, p->standard);
+        if (p->kind > OUTPUT)
+            set_number(&o, p, p->standard);
     return o;
 }
 
 static steer_status set_option(options *o, const known_option *p, const char *text,
                                steer_error *e) {
-    int64_t integer = 1;
-    double real = 0;
+    int64_t integer = 1; /* of a FLAG */
+    double number = 0;
     int empty = !*text && p->kind != FLAG && p->kind != EMPTY_TOO;
     if (empty)
         return misused(e, "--%s \"\": %s is wanted", p->name, p->value);
@@ -13515,7 +13518,7 @@ static steer_status set_option(options *o, const known_option *p, const char *te
     if (p->kind == INTEGER && !read_integer(text, strlen(text), p->least, p->most, &integer))
         return misused(e, "--%s %.60s: a whole number from %.0f to %.0f is wanted", p->name, text,
                        p->least, p->most);
-    if (p->kind == REAL && !read_real(text, p->least, p->most, &real))
+    if (p->kind == REAL && !read_real(text, p->least, p->most, &number))
         return misused(e, "--%s %.60s: a number from %g to %g is wanted", p->name, text, p->least,
                        p->most);
     if (o->n_more == MOST_VECTORS)
@@ -13523,7 +13526,10 @@ static steer_status set_option(options *o, const known_option *p, const char *te
     int is_file = p->kind == INPUT || p->kind == INPUTS || p->kind == OUTPUT;
     if (is_file && !strcmp(text, "-"))
         text = p->kind == OUTPUT ? standard_output : standard_input;
-    set_field(o, p, text, integer, real);
+    if (p->kind <= OUTPUT)
+        set_text(o, p, text);
+    else
+        set_number(o, p, p->kind == REAL ? number : (double)integer);
     return STEER_OK;
 }
 
@@ -13533,10 +13539,8 @@ static steer_status read_option(const known_command *c, char **argv, options *o,
     const char *name = argv[0] + 2, *text = strchr(name, '=');
     size_t n = text ? (size_t)(text - name) : strlen(name);
     int i = option_called(name, n);
-    char asked[64];
-    snprintf(asked, sizeof asked, "%.*s", (int)(n < 60 ? n : 60), name);
     if (i < 0)
-        return no_such_option(c, asked, e);
+        return no_such_option(c, str("%.*s", (int)min_size(n, 60), name).s, e);
 
     const known_option *p = &all_options[i];
     int again = o->given >> i & 1, several = p->kind == INPUTS && c->bit & FOR_PLACES;
@@ -14838,7 +14842,7 @@ static steer_status load_prompts(experiment *s, const options *o) {
 static steer_status read_judge(experiment *s, const char *path) {
     char *data, *end;
     const char **phrases;
-    size_t n, lines = 1;
+    size_t n;
     TRY(load_file(path, &data, &n, s->e));
     char *text = copy_text(s, data, n);
     free(data);
@@ -14846,9 +14850,7 @@ static steer_status read_judge(experiment *s, const char *path) {
         return s->e->code;
     if (memchr(text, 0, n))
         return fail(s->e, STEER_EFORMAT, "%s: a zero byte: not a text file", path);
-    for (const char *c = text; *c; c++)
-        lines += *c == '\n';
-    GET(phrases, lines);
+    GET(phrases, n);
     s->behaviour.phrases = phrases;
     for (char *line = after_mark(text), *stop = text + n; line < stop; line = end + 1) {
         end = line + strcspn(line, "\n");
@@ -15528,11 +15530,11 @@ static steer_status end_output(steer_error *e) {
 static const double SPIN_SECONDS = 50e-6; /* longer than nearly all waits of a quiet run */
 
 /* The numbers at the beginning of a file that the system made; returns how many of two. */
-static int read_numbers(const char *folder, const char *name, double numbers[2]) {
+static int read_numbers(const char *folder, const char *name, double *first, double *second) {
     char path[4200];
     snprintf(path, sizeof path, "%s/%s", folder, name);
     FILE *f = fopen(path, "r");
-    int n = f ? fscanf(f, "%lf %lf", numbers, numbers + 1) : 0;
+    int n = f ? fscanf(f, "%lf %lf", first, second) : 0;
     if (f)
         fclose(f);
     return n;
@@ -15540,12 +15542,14 @@ static int read_numbers(const char *folder, const char *name, double numbers[2])
 
 /* Processors that a control group's folder allows, of either version; INFINITY: any number. */
 static double group_quota(const char *folder, int version) {
-    double quota[2] = {-1, 0}, *period = quota + 1;
-    int known = read_numbers(folder, "cpu.max", quota) == 2; /* "max 100000", "150000 100000" */
-    if (version == 1)                                        /* -1, 150000; 100000 */
-        known = read_numbers(folder, "cpu.cfs_quota_us", quota) == 1 &&
-                read_numbers(folder, "cpu.cfs_period_us", period) == 1;
-    return known && *quota > 0 && *period > 0 ? *quota / *period : INFINITY;
+    double quota, period, none;
+    int known;
+    if (version == 2) /* "max 100000", "150000 100000" */
+        known = read_numbers(folder, "cpu.max", &quota, &period) == 2;
+    else /* -1, 150000; 100000 */
+        known = read_numbers(folder, "cpu.cfs_quota_us", &quota, &none) == 1 &&
+                read_numbers(folder, "cpu.cfs_period_us", &period, &none) == 1;
+    return known && quota > 0 && period > 0 ? quota / period : INFINITY;
 }
 
 /* The least quota of the control groups of this process, which the file `groups` lists as
@@ -15731,8 +15735,8 @@ int main(int argc, char **argv) {
 }
 
 /* ======================================================================== 22 the operating system
- * What section 17 declares: POSIX's, behind Windows', where arguments and the screen are made UTF-8,
- * files bytes, and a pipe's reader and what the process took are not asked for. */
+ * What section 17 declares, by POSIX and by Windows, where a pipe's reader and what the process took
+ * are not asked for. */
 
 static double seconds(void) {
     struct timespec t;
@@ -15740,68 +15744,7 @@ static double seconds(void) {
     return (double)t.tv_sec + 1e-9 * (double)t.tv_nsec;
 }
 
-#ifdef _WIN32
-#include <shellapi.h>
-
-static signal_handler *take_signal(int number, signal_handler *handler) {
-    return signal(number, handler); /* for one time: a second Ctrl-C ends the program */
-}
-
-static void processor_and_memory(double *processor, double *memory) {
-    (void)processor;
-    (void)memory;
-}
-
-static int is_unread(FILE *f) {
-    (void)f;
-    return 0;
-}
-
-/* A byte far behind the end, as one that is locked can't be read. */
-static long lock_file(int fd) {
-    return status_of(LockFile(handle_of(fd), 0, 1 << 30, 1, 0));
-}
-
-static int same_file(const char *path, int fd) { /* with its number all else is equal */
-    BY_HANDLE_FILE_INFORMATION x, y;
-    int other = open(path, O_RDONLY);
-    if (other < 0)
-        return -1;
-    int known = GetFileInformationByHandle(handle_of(fd), &x) &&
-                GetFileInformationByHandle(handle_of(other), &y);
-    close(other);
-    return known && !memcmp(&x, &y, sizeof x);
-}
-
-static int columns_of(int fd) {
-    CONSOLE_SCREEN_BUFFER_INFO x;
-    return GetConsoleScreenBufferInfo(handle_of(fd), &x) ? x.dwSize.X : 0;
-}
-
-static ssize_t getline(char **line, size_t *room, FILE *f) { /* of at most a megabyte */
-    if (!*line)
-        *line = malloc(*room = 1 << 20);
-    return *line && fgets(*line, (int)*room, f) ? (ssize_t)strlen(*line) : -1;
-}
-
-/* Standard files are bytes; the screen and the arguments (unless the C library took a * of them for
- * a pattern) become UTF-8. */
-static void begin_program(int argc, char **argv) {
-    int n = 0;
-    wchar_t **typed = CommandLineToArgvW(GetCommandLineW(), &n);
-    for (int fd = 0; fd < 3; fd++)
-        _setmode(fd, O_BINARY);
-    SetConsoleCP(CP_UTF8);
-    SetConsoleOutputCP(CP_UTF8);
-    SetConsoleMode(handle_of(2), ENABLE_PROCESSED_OUTPUT | ENABLE_VIRTUAL_TERMINAL_PROCESSING);
-    for (int i = 0; i < argc && n == argc; i++) {
-        int size = 3 * (int)wcslen(typed[i]) + 1;
-        char *text = malloc(size);
-        if (text && WideCharToMultiByte(CP_UTF8, 0, typed[i], -1, text, size, NULL, NULL))
-            argv[i] = text;
-    }
-}
-#else
+#ifndef _WIN32
 #include <poll.h>
 #include <sys/ioctl.h>
 #include <sys/resource.h>
@@ -15867,6 +15810,67 @@ static void begin_program(int argc, char **argv) {
         if (fcntl(fd, F_GETFD) < 0)
             (void)!open("/dev/null", fd ? O_RDONLY : O_WRONLY);
     signal(SIGPIPE, SIG_IGN);
+}
+#else /* arguments and the screen become UTF-8, standard files bytes */
+#include <shellapi.h>
+
+static signal_handler *take_signal(int number, signal_handler *handler) {
+    return signal(number, handler); /* for one time: a second Ctrl-C ends the program */
+}
+
+static void processor_and_memory(double *processor, double *memory) {
+    (void)processor;
+    (void)memory;
+}
+
+static int is_unread(FILE *f) {
+    (void)f;
+    return 0;
+}
+
+/* A byte far behind the end, as one that is locked can't be read. */
+static long lock_file(int fd) {
+    return status_of(LockFile(handle_of(fd), 0, 1 << 30, 1, 0));
+}
+
+static int same_file(const char *path, int fd) { /* with its number all else is equal */
+    BY_HANDLE_FILE_INFORMATION x, y;
+    int other = open(path, O_RDONLY);
+    if (other < 0)
+        return -1;
+    int known = GetFileInformationByHandle(handle_of(fd), &x) &&
+                GetFileInformationByHandle(handle_of(other), &y);
+    close(other);
+    return known && !memcmp(&x, &y, sizeof x);
+}
+
+static int columns_of(int fd) {
+    CONSOLE_SCREEN_BUFFER_INFO x;
+    return GetConsoleScreenBufferInfo(handle_of(fd), &x) ? x.dwSize.X : 0;
+}
+
+static ssize_t getline(char **line, size_t *room, FILE *f) { /* of at most a megabyte */
+    if (!*line)
+        *line = malloc(*room = 1 << 20);
+    return *line && fgets(*line, (int)*room, f) ? (ssize_t)strlen(*line) : -1;
+}
+
+/* Standard files are bytes; the screen and the arguments (unless the C library took a * of them for
+ * a pattern) become UTF-8. */
+static void begin_program(int argc, char **argv) {
+    int n = 0;
+    wchar_t **typed = CommandLineToArgvW(GetCommandLineW(), &n);
+    for (int fd = 0; fd < 3; fd++)
+        _setmode(fd, O_BINARY);
+    SetConsoleCP(CP_UTF8);
+    SetConsoleOutputCP(CP_UTF8);
+    SetConsoleMode(handle_of(2), ENABLE_PROCESSED_OUTPUT | ENABLE_VIRTUAL_TERMINAL_PROCESSING);
+    for (int i = 0; i < argc && n == argc; i++) {
+        int size = 3 * (int)wcslen(typed[i]) + 1;
+        char *text = malloc(size);
+        if (text && WideCharToMultiByte(CP_UTF8, 0, typed[i], -1, text, size, NULL, NULL))
+            argv[i] = text;
+    }
 }
 #endif
 #endif
