@@ -92,7 +92,7 @@
  *                        12 patching                       16 sparse vectors
  *     III  THE PROGRAM   17 output and report              20 the summary
  *                        18 measuring                      21 command line
- *                        19 the experiments
+ *                        19 the experiments               22 the operating system
  */
 /* Sums in another order, and NaNs that can't be told: no promise of this file would hold. */
 #if defined __FAST_MATH__ || __FINITE_MATH_ONLY__ || __ASSOCIATIVE_MATH__
@@ -105,248 +105,15 @@
 #include "steer.h"
 #include <ctype.h>
 #include <errno.h>
+#include <fcntl.h>
 #include <math.h>
 #include <stdarg.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <time.h>
-
-/* ---- The operating system: all that this file asks of it beyond the C library. Files are opened,
- * read, written, cut, synced, replaced, removed and asked for by the names of POSIX; what maps a
- * file, locks one, tells it from others or takes its path apart, reads the clock, asks a terminal or
- * a pipe, takes signals and tells what the process took are the functions here. WebAssembly maps no
- * file and knows no owner, mode or second descriptor: each is refused. On Windows paths, arguments
- * and the screen are UTF-8 and files are bytes; owners, modes, links, a pipe's reader and what the
- * process took are not asked there. */
-#include <fcntl.h>
 #include <sys/stat.h>
+#include <time.h>
 #include <unistd.h>
-#ifndef STEER_NO_MAIN
-#include <signal.h>
-#endif
-#if defined __wasi__ || defined _WIN32
-#define fchown(...) (-1)
-#define fchmod(...) (-1)
-#endif
-#ifdef __wasi__
-#define dup(...) (-1)
-#define map_bytes(fd, size) NULL
-#define unmap_bytes(bytes, size) ((void)0)
-#elif defined _WIN32
-#include <io.h>
-#define WIN32_LEAN_AND_MEAN
-#define NOUSER
-#include <windows.h>
-#include <shellapi.h>
-#undef FAILED
-#undef IN
-#undef TEXT
-#undef far
-#undef near
-
-enum { O_NONBLOCK = 0, O_CLOEXEC = O_NOINHERIT, O_NOCTTY = 0, F_GETFL = 0 };
-
-#define S_ISSOCK(mode) 0
-#define aligned_alloc(alignment, size) malloc(size)
-#define readlink(...) (-1)
-#define fcntl(...) (-1)
-#define fsync _commit
-#define open(path, ...) _wopen(wide(path).s, O_BINARY | __VA_ARGS__)
-#define stat(path, st) wstat(wide(path).s, st)
-#define access(path, how) _waccess(wide(path).s, how)
-#define unlink(path) _wunlink(wide(path).s)
-#define rename(a, b) status_of(MoveFileExW(wide(a).s, wide(b).s, MOVEFILE_REPLACE_EXISTING))
-#define pread(fd, to, n, at) (_lseeki64(fd, at, SEEK_SET) < 0 ? -1 : read(fd, to, n))
-#define pwrite(fd, from, n, at) (_lseeki64(fd, at, SEEK_SET) < 0 ? -1 : write(fd, from, n))
-
-typedef struct {
-    wchar_t s[4096];
-} wide_path;
-
-static inline wide_path wide(const char *path) { /* "": too long, or no UTF-8 */
-    wide_path x;
-    if (!MultiByteToWideChar(CP_UTF8, MB_ERR_INVALID_CHARS, path, -1, x.s, sizeof x.s / 2))
-        *x.s = 0;
-    return x;
-}
-
-static inline int status_of(int done) {
-    errno = EACCES;
-    return done ? 0 : -1;
-}
-
-static inline HANDLE handle_of(int fd) {
-    return (HANDLE)_get_osfhandle(fd);
-}
-
-static inline void *map_bytes(int fd, size_t size) {
-    HANDLE mapping = CreateFileMappingW(handle_of(fd), NULL, PAGE_READONLY, 0, 0, NULL);
-    void *bytes = MapViewOfFile(mapping, FILE_MAP_READ, 0, 0, size);
-    CloseHandle(mapping);
-    errno = EIO;
-    return bytes;
-}
-
-static inline void unmap_bytes(void *bytes, size_t size) {
-    (void)size;
-    UnmapViewOfFile(bytes);
-}
-#else
-#include <sys/mman.h>
-
-static inline void *map_bytes(int fd, size_t size) { /* NULL: errno says why not */
-    void *bytes = mmap(NULL, size, PROT_READ, MAP_PRIVATE, fd, 0);
-    return bytes == MAP_FAILED ? NULL : bytes;
-}
-
-static inline void unmap_bytes(void *bytes, size_t size) {
-    munmap(bytes, size);
-}
-#endif
-
-/* The slash before a path's last part; NULL: it has no folder. */
-static inline const char *last_slash(const char *path) {
-    const char *slash = strrchr(path, '/');
-#ifdef _WIN32
-    const char *other = strrchr(slash ? slash : path, '\\');
-    slash = other ? other : slash;
-#endif
-    return slash;
-}
-
-#ifndef STEER_NO_MAIN
-static double seconds(void) {
-    struct timespec t;
-    clock_gettime(CLOCK_MONOTONIC, &t);
-    return (double)t.tv_sec + 1e-9 * (double)t.tv_nsec;
-}
-
-typedef void signal_handler(int);
-
-#ifdef _WIN32
-enum { SIGHUP = SIGBREAK };
-
-#define take_signal signal /* for one time: a second Ctrl-C ends the program */
-#define processor_and_memory(...) ((void)0)
-#define is_unread(file) 0
-/* a byte far behind the end, as one that is locked can't be read */
-#define lock_file(fd) status_of(LockFile(handle_of(fd), 0, 1 << 30, 1, 0))
-
-static int same_file(const char *path, int fd) { /* with its number all else is equal */
-    BY_HANDLE_FILE_INFORMATION x, y;
-    int other = open(path, O_RDONLY);
-    if (other < 0)
-        return -1;
-    int known = GetFileInformationByHandle(handle_of(fd), &x) &&
-                GetFileInformationByHandle(handle_of(other), &y);
-    close(other);
-    return known && !memcmp(&x, &y, sizeof x);
-}
-
-static int columns_of(int fd) {
-    CONSOLE_SCREEN_BUFFER_INFO x;
-    return GetConsoleScreenBufferInfo(handle_of(fd), &x) ? x.dwSize.X : 0;
-}
-
-static ssize_t getline(char **line, size_t *room, FILE *f) { /* of at most a megabyte */
-    if (!*line)
-        *line = malloc(*room = 1 << 20);
-    return *line && fgets(*line, (int)*room, f) ? (ssize_t)strlen(*line) : -1;
-}
-
-/* Standard files are bytes; the screen and the arguments (unless the C library took a * of them for
- * a pattern) become UTF-8. */
-static void begin_program(int argc, char **argv) {
-    int n = 0;
-    wchar_t **typed = CommandLineToArgvW(GetCommandLineW(), &n);
-    for (int fd = 0; fd < 3; fd++)
-        _setmode(fd, O_BINARY);
-    SetConsoleCP(CP_UTF8);
-    SetConsoleOutputCP(CP_UTF8);
-    SetConsoleMode(handle_of(2), ENABLE_PROCESSED_OUTPUT | ENABLE_VIRTUAL_TERMINAL_PROCESSING);
-    for (int i = 0; i < argc && n == argc; i++) {
-        int size = 3 * (int)wcslen(typed[i]) + 1;
-        char *text = malloc(size);
-        if (text && WideCharToMultiByte(CP_UTF8, 0, typed[i], -1, text, size, NULL, NULL))
-            argv[i] = text;
-    }
-}
-#else
-#include <poll.h>
-#include <sys/ioctl.h>
-#include <sys/resource.h>
-
-static signal_handler *take_signal(int number, signal_handler *handler) { /* what took it before */
-    struct sigaction action = {.sa_handler = handler}, before;
-    sigemptyset(&action.sa_mask);
-    sigaction(number, &action, &before);
-    return before.sa_handler;
-}
-
-/* Of this process: seconds of all processors; the most bytes that were resident. They stay as they
- * are where they are not known. */
-static void processor_and_memory(double *processor, double *memory) {
-    struct rusage x;
-    if (getrusage(RUSAGE_SELF, &x))
-        return;
-    *processor = (double)(x.ru_utime.tv_sec + x.ru_stime.tv_sec) +
-                 1e-6 * (double)(x.ru_utime.tv_usec + x.ru_stime.tv_usec);
-#ifdef __APPLE__
-    *memory = (double)x.ru_maxrss;
-#else
-    *memory = 1024 * (double)x.ru_maxrss;
-#endif
-}
-
-/* Is it known that nobody reads an output any more? */
-static int is_unread(FILE *f) {
-    struct pollfd end = {fileno(f), 0, 0};
-    return poll(&end, 1, 0) > 0 && end.revents & (POLLERR | POLLHUP);
-}
-
-static int columns_of(int fd) { /* 0: not known */
-    struct winsize size;
-    return ioctl(fd, TIOCGWINSZ, &size) ? 0 : size.ws_col;
-}
-
-/* Is what stands under a path the file that is open? -1: errno says why not even that is known. */
-static int same_file(const char *path, int fd) {
-    struct stat a, b;
-    if (stat(path, &a) || fstat(fd, &b))
-        return -1;
-    return a.st_dev == b.st_dev && a.st_ino == b.st_ino;
-}
-
-/* 0: a file is locked for writing; or the process that has locked it; or -1, and errno says why not.
- * A record lock, not flock's: it tells who holds it. Closing any descriptor of the file drops it. */
-static long lock_file(int fd) {
-    const struct flock all = {.l_type = F_WRLCK, .l_whence = SEEK_SET};
-    while (fcntl(fd, F_SETLK, &all)) {
-        struct flock held = all;
-        if (errno == EINTR)
-            continue;
-        if ((errno != EACCES && errno != EAGAIN) || fcntl(fd, F_GETLK, &held))
-            return -1;
-        if (held.l_type != F_UNLCK) /* else it ended just now */
-            return held.l_pid;
-    }
-    return 0;
-}
-
-/* Whoever closed one of the three standard files must not have it become a model or a store; what
- * is read or written there fails. A closed pipe is an error like others, see flush_output. */
-static void begin_program(int argc, char **argv) {
-    (void)argc;
-    (void)argv;
-    for (int fd = 0; fd < 3; fd++)
-        if (fcntl(fd, F_GETFD) < 0)
-            (void)!open("/dev/null", fd ? O_RDONLY : O_WRONLY);
-    signal(SIGPIPE, SIG_IGN);
-}
-#endif
-#endif
-
 #if defined(__AVX512F__) || defined(__FMA__)
 #include <immintrin.h>
 #elif defined(__ARM_NEON)
@@ -355,45 +122,9 @@ static void begin_program(int argc, char **argv) {
 #ifdef __clang__ /* which names no macro for -funsafe-math-optimizations and its parts */
 #pragma clang fp reassociate(off)
 #pragma STDC FP_CONTRACT OFF /* one rounding of product and sum only where multiply_add says so */
-#ifdef _OPENMP /* it counts the turns of a taskloop in an unsigned long, and complains of that */
-#pragma clang diagnostic ignored "-Wsign-compare"
-#endif
 #else
 #pragma GCC optimize("fp-contract=off")
 #endif
-#ifdef _OPENMP
-#include <omp.h>
-#define PRAGMA(x) _Pragma(#x)
-#define thread_count omp_get_max_threads
-#define thread_number omp_get_thread_num
-#else
-#define PRAGMA(x)
-#define thread_count() 1
-#define thread_number() 0
-#endif
-/* What stands behind BY_THREADS, a whole forward pass as a rule, is one parallel region: one thread
- * goes through it, and of its loops of more than one turn, marked PARALLEL_FOR, the others take
- * shares. A share that none of them has begun it takes itself: beside other busy processes it waits
- * for no thread that the system lets wait. Outside such a region the loops are like any other. */
-#define BY_THREADS(n) PRAGMA(omp parallel num_threads(n)) PRAGMA(omp master)
-#define PARALLEL_FOR(turns) PRAGMA(omp taskloop default(shared) if ((turns) > 1))
-#define PARALLEL_FOR_PAIRS PRAGMA(omp taskloop default(shared) collapse(2))
-
-_Static_assert(STEER_VERSION == 3, "steer.h and steer.c are of different versions");
-_Static_assert(STEER_ENONFINITE == 7 && STEER_START == 6 && STEER_TO_LOGITS == 4 && STEER_KL == 2 &&
-                   STEER_FORWARD == 2 && STEER_PO == 1 && STEER_BY_CHANCE == 3,
-               "a list of steer.h ends elsewhere than steer.c knows");
-_Static_assert(sizeof(void *) != 8 || (sizeof(steer_error) == 324 && sizeof(steer_config) == 272 &&
-                                       sizeof(steer_edit) == 56 && sizeof(steer_plan) == 16 &&
-                                       sizeof(steer_graph) == 28 && sizeof(steer_edge_ends) == 20 &&
-                                       sizeof(steer_limits) == 24 && sizeof(steer_row) == 20 &&
-                                       sizeof(steer_tape) == 104 && sizeof(steer_job) == 64 &&
-                                       sizeof(steer_vector) == 152 && sizeof(steer_prompts) == 56 &&
-                                       sizeof(steer_behaviour) == 32 && sizeof(steer_sums) == 40 &&
-                                       sizeof(steer_example) == 24 && sizeof(steer_scores) == 64 &&
-                                       sizeof(steer_pair) == 64 && sizeof(steer_training) == 56 &&
-                                       sizeof(steer_epoch) == 16),
-               "a struct of steer.h has another size than steer.c knows");
 
 /* =================================================================================================
  *
@@ -1188,9 +919,85 @@ steer_model *steer_open_memory(const void *bytes, size_t size, const char *name,
     return NULL;
 }
 
+/* ---- Files of other systems. POSIX's names for what is asked of files stand throughout; here they
+ * are given to what Windows and WebAssembly have. WebAssembly maps no file and knows no owner, mode
+ * or second descriptor: each is refused. On Windows paths are UTF-8 and files are bytes; owners,
+ * modes and links are not asked for there. */
+#if defined __wasi__ || defined _WIN32
+#define fchown(...) (-1)
+#define fchmod(...) (-1)
+#define mmap(address, size, reads, private, fd, at) map_bytes(fd, size)
+#define MAP_FAILED NULL
+#endif
+#ifdef __wasi__
+#define dup(...) (-1)
+#define map_bytes(fd, size) NULL
+#define munmap(bytes, size) ((void)0)
+#elif defined _WIN32
+#include <io.h>
+#define WIN32_LEAN_AND_MEAN
+#define NOUSER
+#include <windows.h>
+#undef FAILED
+#undef IN
+#undef TEXT
+#undef far
+#undef near
+
+enum { O_NONBLOCK = 0, O_CLOEXEC = O_NOINHERIT, O_NOCTTY = 0, F_GETFL = 0 };
+
+#define S_ISSOCK(mode) 0
+#define aligned_alloc(alignment, size) malloc(size)
+#define readlink(...) (-1)
+#define fcntl(...) (-1)
+#define fsync _commit
+#define open(path, ...) _wopen(wide(path).s, O_BINARY | __VA_ARGS__)
+#define stat(path, st) wstat(wide(path).s, st)
+#define access(path, how) _waccess(wide(path).s, how)
+#define unlink(path) _wunlink(wide(path).s)
+#define rename(a, b) status_of(MoveFileExW(wide(a).s, wide(b).s, MOVEFILE_REPLACE_EXISTING))
+#define pread(fd, to, n, at) (_lseeki64(fd, at, SEEK_SET) < 0 ? -1 : read(fd, to, n))
+#define pwrite(fd, from, n, at) (_lseeki64(fd, at, SEEK_SET) < 0 ? -1 : write(fd, from, n))
+
+typedef struct {
+    wchar_t s[4096];
+} wide_path;
+
+static inline wide_path wide(const char *path) { /* "": too long, or no UTF-8 */
+    wide_path x;
+    if (!MultiByteToWideChar(CP_UTF8, MB_ERR_INVALID_CHARS, path, -1, x.s, sizeof x.s / 2))
+        *x.s = 0;
+    return x;
+}
+
+static inline int status_of(int done) {
+    errno = EACCES;
+    return done ? 0 : -1;
+}
+
+static inline HANDLE handle_of(int fd) {
+    return (HANDLE)_get_osfhandle(fd);
+}
+
+static inline void *map_bytes(int fd, size_t size) {
+    HANDLE mapping = CreateFileMappingW(handle_of(fd), NULL, PAGE_READONLY, 0, 0, NULL);
+    void *bytes = MapViewOfFile(mapping, FILE_MAP_READ, 0, 0, size);
+    CloseHandle(mapping);
+    errno = EIO;
+    return bytes;
+}
+
+static inline void munmap(void *bytes, size_t size) {
+    (void)size;
+    UnmapViewOfFile(bytes);
+}
+#else
+#include <sys/mman.h>
+#endif
+
 static void release_bytes(void *bytes, size_t size, int owned) {
     if (owned == MAPPED)
-        unmap_bytes(bytes, size);
+        munmap(bytes, size);
     if (owned == COPIED)
         free(bytes);
 }
@@ -1220,8 +1027,8 @@ static void *copy_file(int fd, const char *path, size_t size, steer_error *e) {
 }
 
 static void *map_file(int fd, const char *path, size_t size, steer_error *e) {
-    void *bytes = map_bytes(fd, size);
-    if (bytes)
+    void *bytes = mmap(NULL, size, PROT_READ, MAP_PRIVATE, fd, 0);
+    if (bytes != MAP_FAILED)
         return bytes;
     if (errno == ENOMEM)
         fail(e, STEER_ENOMEM, "%s: no memory to map it", path);
@@ -2331,6 +2138,27 @@ static steer_status load_tokenizer(steer_model *m, const file_header *h, steer_e
  * KV cache of one stream, block and kv head: keys [positions][head_dim], then values
  * [positions][vd], vd = head_dim rounded up to PW, so that attention is two products of small
  * matrices. In shapes, kv is the number of kv heads, each shared by a group of heads / kv heads. */
+
+#ifdef _OPENMP
+#include <omp.h>
+#ifdef __clang__ /* it counts the turns of a taskloop in an unsigned long, and complains of that */
+#pragma clang diagnostic ignored "-Wsign-compare"
+#endif
+#define PRAGMA(x) _Pragma(#x)
+#define thread_count omp_get_max_threads
+#define thread_number omp_get_thread_num
+#else
+#define PRAGMA(x)
+#define thread_count() 1
+#define thread_number() 0
+#endif
+/* What stands behind BY_THREADS, a whole forward pass as a rule, is one parallel region: one thread
+ * goes through it, and of its loops of more than one turn, marked PARALLEL_FOR, the others take
+ * shares. A share that none of them has begun it takes itself: beside other busy processes it waits
+ * for no thread that the system lets wait. Outside such a region the loops are like any other. */
+#define BY_THREADS(n) PRAGMA(omp parallel num_threads(n)) PRAGMA(omp master)
+#define PARALLEL_FOR(turns) PRAGMA(omp taskloop default(shared) if ((turns) > 1))
+#define PARALLEL_FOR_PAIRS PRAGMA(omp taskloop default(shared) collapse(2))
 
 /* What a stream is for: a job's number, from 0 on, or one of these. */
 enum { STREAM_FREE = -1, STREAM_HELPER = -2 /* a twin, or a beginning that jobs share */ };
@@ -4105,6 +3933,16 @@ static int descriptor_of(const char *path) {
             return number;
     }
     return -1;
+}
+
+/* The slash before a path's last part; NULL: it has no folder. */
+static const char *last_slash(const char *path) {
+    const char *slash = strrchr(path, '/');
+#ifdef _WIN32
+    const char *other = strrchr(slash ? slash : path, '\\');
+    slash = other ? other : slash;
+#endif
+    return slash;
 }
 
 /* Follow the links that a path's last part is, in place; the file itself need not exist. */
@@ -7514,6 +7352,22 @@ int steer_sparsify(const float *v, const double *effect, int d, double tau, stee
     return d - dropped;
 }
 
+_Static_assert(STEER_VERSION == 3, "steer.h and steer.c are of different versions");
+_Static_assert(STEER_ENONFINITE == 7 && STEER_START == 6 && STEER_TO_LOGITS == 4 && STEER_KL == 2 &&
+                   STEER_FORWARD == 2 && STEER_PO == 1 && STEER_BY_CHANCE == 3,
+               "a list of steer.h ends elsewhere than steer.c knows");
+_Static_assert(sizeof(void *) != 8 || (sizeof(steer_error) == 324 && sizeof(steer_config) == 272 &&
+                                       sizeof(steer_edit) == 56 && sizeof(steer_plan) == 16 &&
+                                       sizeof(steer_graph) == 28 && sizeof(steer_edge_ends) == 20 &&
+                                       sizeof(steer_limits) == 24 && sizeof(steer_row) == 20 &&
+                                       sizeof(steer_tape) == 104 && sizeof(steer_job) == 64 &&
+                                       sizeof(steer_vector) == 152 && sizeof(steer_prompts) == 56 &&
+                                       sizeof(steer_behaviour) == 32 && sizeof(steer_sums) == 40 &&
+                                       sizeof(steer_example) == 24 && sizeof(steer_scores) == 64 &&
+                                       sizeof(steer_pair) == 64 && sizeof(steer_training) == 56 &&
+                                       sizeof(steer_epoch) == 16),
+               "a struct of steer.h has another size than steer.c knows");
+
 /* =================================================================================================
  *
  *                                     PART III: THE PROGRAM
@@ -7522,12 +7376,39 @@ int steer_sparsify(const float *v, const double *effect, int d, double tau, stee
  * ============================================================================================== */
 
 #ifndef STEER_NO_MAIN /* from here on, what only the program needs */
+#include <signal.h>
 
 /* ============================================================================ 17 output and report
  * What the program writes: text for a screen, and the report, which is tables and sentences.
  *
  * STANDARD OUTPUT is looked at after every table and answer, so that a full disk or a reader that
  * went away ends a long run early, and at the program's end. */
+
+/* ---- What the program asks of the operating system, beside files: section 22 has it. */
+typedef void signal_handler(int);
+
+static signal_handler *take_signal(int number, signal_handler *handler); /* what took it before */
+static double seconds(void);
+static int is_unread(FILE *f); /* is it known that nobody reads an output any more? */
+static int columns_of(int fd); /* 0: not known */
+
+/* Is what stands under a path the file that is open? -1: errno says why not even that is known. */
+static int same_file(const char *path, int fd);
+
+/* 0: a file is locked for writing; or the process that has locked it; or -1, and errno says why
+ * not. */
+static long lock_file(int fd);
+
+/* Of this process: seconds of all processors; the most bytes that were resident. They stay as they
+ * are where they are not known. */
+static void processor_and_memory(double *processor, double *memory);
+
+static void begin_program(int argc, char **argv); /* standard files and arguments as main needs */
+#ifdef _WIN32
+enum { SIGHUP = SIGBREAK };
+
+static ssize_t getline(char **line, size_t *room, FILE *f);
+#endif
 
 /* Statuses that only the program has. A command that was not understood makes its status 2; of
  * output that nobody reads any more it says nothing. */
@@ -13014,13 +12895,12 @@ static int n_findings(const chapter *c) {
 }
 
 static const char *short_verdict(const entry *finding) {
-    static const char *const short_ones[][2] = {{"holds in part", "in part"},
-                                                {"can't be told", "open"}};
     if (!finding)
         return "-";
-    for (int i = 0; i < 2; i++)
-        if (!strcmp(finding->verdict, short_ones[i][0]))
-            return short_ones[i][1];
+    if (!strcmp(finding->verdict, "holds in part"))
+        return "in part";
+    if (!strcmp(finding->verdict, "can't be told"))
+        return "open";
     return finding->verdict;
 }
 
@@ -13167,138 +13047,144 @@ typedef struct {
     const char *name, *value; /* the value's name in the help; of a CHOICE its words */
     value_kind kind;
     size_t at; /* of its field */
-    double least, most, standard;
     unsigned commands;
     const char *about;
+    double least, most, standard; /* of a number; also of a CHOICE that is UNSET */
 } known_option;
 
-#define AT_FIELD(field) offsetof(options, field)
+#define AT_FIELD(field) .at = offsetof(options, field)
 static const known_option all_options[] = {
-    {"vector", "FILE", INPUTS, AT_FIELD(vector), 0, 0, 0, FOR_TALK | FOR_TESTS,
+    {"vector", "FILE", INPUTS, AT_FIELD(vector), FOR_TALK | FOR_TESTS,
      "a steering vector: one that `steer vector` made, a control vector (.gguf) of llama.cpp or "
      "repeng, or an array of numpy (.npy); generate, chat, evaluate and freeze add several, a "
      "--vector each"},
-    {"foreign", NULL, FLAG, AT_FIELD(foreign), 0, 0, 0, FOR_TALK | FOR_TESTS,
+    {"foreign", NULL, FLAG, AT_FIELD(foreign), FOR_TALK | FOR_TESTS,
      "take a vector of another model of this width, or of one that its file does not name"},
-    {"coeff", "A", REAL, AT_FIELD(coeff), -1e6, 1e6, NAN, FOR_TALK | FOR_EXPERIMENTS,
+    {"coeff", "A", REAL, AT_FIELD(coeff), FOR_TALK | FOR_EXPERIMENTS,
      "the vector is multiplied by this (otherwise by its file's or model's coefficient, which the "
-     "numbers in the file do not hold); + induces the behaviour, - bypasses it"},
-    {"freeze", "LIST", TEXT, AT_FIELD(freeze), 0, 0, 0, FOR_PLACES,
+     "numbers in the file do not hold); + induces the behaviour, - bypasses it",
+     -1e6, 1e6, NAN},
+    {"freeze", "LIST", TEXT, AT_FIELD(freeze), FOR_PLACES,
      "what is read from the unsteered run: some of qk,v,mlp, each everywhere or, as in "
      "qk@prompt,v@answer, where --positions says"},
-    {"remove", "LIST", TEXT, AT_FIELD(remove), 0, 0, 0, FOR_PLACES,
+    {"remove", "LIST", TEXT, AT_FIELD(remove), FOR_PLACES,
      "what loses the vector's direct image: some of svv,mlp-direct; @ as with --freeze"},
-    {"positions", "WHERE", TEXT, AT_FIELD(positions), 0, 0, 0, FOR_PLACES,
+    {"positions", "WHERE", TEXT, AT_FIELD(positions), FOR_PLACES,
      "where the vector acts: all; prompt; answer, the tokens that are generated; first:N, the "
      "first N of them (otherwise all)"},
-    {"layers", "LIST", TEXT, AT_FIELD(layers), 0, 0, 0, FOR_PLACES,
+    {"layers", "LIST", TEXT, AT_FIELD(layers), FOR_PLACES,
      "blocks where the vector is added, such as 3,5-8, instead of its own"},
-    {"ablate", "zero|mean", CHOICE, AT_FIELD(ablate), 0, 0, UNSET, FOR_TALK,
-     "set the component along the vector to this, instead of adding the vector"},
-    {"compare", NULL, FLAG, AT_FIELD(compare), 0, 0, 0, FOR_GENERATE,
+    {"ablate", "zero|mean", CHOICE, AT_FIELD(ablate), FOR_TALK,
+     "set the component along the vector to this, instead of adding the vector", .standard = UNSET},
+    {"compare", NULL, FLAG, AT_FIELD(compare), FOR_GENERATE,
      "print the unsteered and the steered answer side by side, with --freeze or --remove also the "
      "steered one without"},
-    {"system", "TEXT", EMPTY_TOO, AT_FIELD(system), 0, 0, 0, FOR_TOKENIZE | FOR_TALK,
+    {"system", "TEXT", EMPTY_TOO, AT_FIELD(system), FOR_TOKENIZE | FOR_TALK,
      "the system prompt (otherwise the model's own); \"\": a turn without text"},
-    {"chat", "TEXT", EMPTY_TOO, AT_FIELD(chat), 0, 0, 0, FOR_TOKENIZE,
+    {"chat", "TEXT", EMPTY_TOO, AT_FIELD(chat), FOR_TOKENIZE,
      "a user's message, under the model's template, in place of TEXT"},
-    {"answer", "TEXT", TEXT, AT_FIELD(answer), 0, 0, 0, FOR_TALK | FOR_TESTS,
+    {"answer", "TEXT", TEXT, AT_FIELD(answer), FOR_TALK | FOR_TESTS,
      "begin each answer with this text, which the model goes on from"},
-    {"raw", NULL, FLAG, AT_FIELD(raw), 0, 0, 0, FOR_TOKENIZE | FOR_GENERATE,
+    {"raw", NULL, FLAG, AT_FIELD(raw), FOR_TOKENIZE | FOR_GENERATE,
      "take the text as it is, without the model's template; names of special tokens in it are "
      "these tokens"},
-    {"special", NULL, FLAG, AT_FIELD(special), 0, 0, 0, FOR_TALK,
+    {"special", NULL, FLAG, AT_FIELD(special), FOR_TALK,
      "show special tokens in answers, by their names"},
-    {"prompts", "FILE", INPUT, AT_FIELD(prompts), 0, 0, 0, FOR_GENERATE,
+    {"prompts", "FILE", INPUT, AT_FIELD(prompts), FOR_GENERATE,
      "many prompts, one a line, in place of PROMPT; -: from standard input"},
-    {"jsonl", "FILE", OUTPUT, AT_FIELD(jsonl), 0, 0, 0, FOR_GENERATE,
+    {"jsonl", "FILE", OUTPUT, AT_FIELD(jsonl), FOR_GENERATE,
      "write the answers there as they come, one JSON object a line; -: on standard output, alone"},
-    {"temp", "T", REAL, AT_FIELD(temp), 0, 100, 0, FOR_GENERATE,
-     "temperature of sampling; 0: the likeliest token"},
-    {"top-p", "P", REAL, AT_FIELD(top_p), 0.001, 1, 1, FOR_GENERATE,
-     "sample from the likeliest tokens that hold this probability"},
-    {"seed", "N", INTEGER, AT_FIELD(seed), 0, 9e15, 1, FOR_GENERATE,
-     "of sampling; prompt i of a file takes seed + i"},
-    {"max-new", "N", INTEGER, AT_FIELD(max_new), 1, 1e9, UNSET, FOR_TALK | FOR_EXPERIMENTS,
+    {"temp", "T", REAL, AT_FIELD(temp), FOR_GENERATE,
+     "temperature of sampling; 0: the likeliest token", 0, 100},
+    {"top-p", "P", REAL, AT_FIELD(top_p), FOR_GENERATE,
+     "sample from the likeliest tokens that hold this probability", 0.001, 1, 1},
+    {"seed", "N", INTEGER, AT_FIELD(seed), FOR_GENERATE,
+     "of sampling; prompt i of a file takes seed + i", 0, 9e15, 1},
+    {"max-new", "N", INTEGER, AT_FIELD(max_new), FOR_TALK | FOR_EXPERIMENTS,
      "most tokens of an answer (otherwise generate 256, chat 512, experiments 64 in the box, 48 "
-     "elsewhere)"},
-    {"quiet", NULL, FLAG, AT_FIELD(quiet), 0, 0, 0, FOR_TOKENIZE | FOR_GENERATE,
+     "elsewhere)",
+     1, 1e9, UNSET},
+    {"quiet", NULL, FLAG, AT_FIELD(quiet), FOR_TOKENIZE | FOR_GENERATE,
      "ids only; no speed, and with --jsonl no answers on the screen"},
-    {"no-mmap", NULL, FLAG, AT_FIELD(no_mmap), 0, 0, 0, FOR_MODELS,
+    {"no-mmap", NULL, FLAG, AT_FIELD(no_mmap), FOR_MODELS,
      "read the model file into memory (beside --max-mem), so that it may change meanwhile"},
-    {"verify", NULL, FLAG, AT_FIELD(verify), 0, 0, 0, FOR_INFO, "check the weights' checksum too"},
-    {"method", "dim|ntp|po", CHOICE, AT_FIELD(method), 0, 0, 0, FOR_VECTOR,
+    {"verify", NULL, FLAG, AT_FIELD(verify), FOR_INFO, "check the weights' checksum too"},
+    {"method", "dim|ntp|po", CHOICE, AT_FIELD(method), FOR_VECTOR,
      "difference in means, or trained: next-token prediction, preference optimisation"},
-    {"site", "L,P", TEXT, AT_FIELD(site), 0, 0, 0, FOR_TALK | FOR_EXPERIMENTS,
+    {"site", "L,P", TEXT, AT_FIELD(site), FOR_TALK | FOR_EXPERIMENTS,
      "block and position of the vector, such as 14,-4; of a --vector: which one of several "
      "blocks', or where it is added; reproduce: or auto, the paper's rule"},
-    {"data", "DIR", TEXT, AT_FIELD(data), 0, 0, 0, FOR_EXPERIMENTS,
+    {"data", "DIR", TEXT, AT_FIELD(data), FOR_EXPERIMENTS,
      "folder of the prompts, harmful-test.txt and so on (otherwise the model's)"},
-    {"with", "FILE", TEXT, AT_FIELD(with), 0, 0, 0, FOR_EXPERIMENTS,
+    {"with", "FILE", TEXT, AT_FIELD(with), FOR_EXPERIMENTS,
      "another behaviour than refusal: prompts that show it. Of each four the first two make the "
      "vector, the third is for validation, the fourth for the test. A line is a prompt, or JSON "
      "with \"prompt\" and, where wanted, \"system\", \"response\""},
-    {"without", "FILE", TEXT, AT_FIELD(without), 0, 0, 0, FOR_EXPERIMENTS,
+    {"without", "FILE", TEXT, AT_FIELD(without), FOR_EXPERIMENTS,
      "prompts that do not; where all have responses, the vector is taken over these"},
-    {"judge", "FILE", TEXT, AT_FIELD(judge), 0, 0, 0, FOR_EXPERIMENTS,
+    {"judge", "FILE", TEXT, AT_FIELD(judge), FOR_EXPERIMENTS,
      "phrases, one a line: an answer that holds one shows the behaviour (otherwise the paper's 12 "
      "of refusal)"},
-    {"first", "LIST", TEXT, AT_FIELD(first), 0, 0, 0, FOR_EXPERIMENTS,
+    {"first", "LIST", TEXT, AT_FIELD(first), FOR_EXPERIMENTS,
      "tokens such as \"I,As\" with which an answer that shows it begins, for log-odds (otherwise "
      "the model file's, which of another behaviour choose no prompts and no site)"},
-    {"train", "N", INTEGER, AT_FIELD(train), 1, 1e6, 256, FOR_VECTOR | FOR_REPRODUCE,
-     "most train prompts a side: they make the vector"},
-    {"val", "N", INTEGER, AT_FIELD(val), 1, 1e6, 32, FOR_REPRODUCE,
-     "most validation prompts a side: they choose the site and the dose"},
-    {"limit", "N", INTEGER, AT_FIELD(limit), 1, 1e6, 100, FOR_EXPERIMENTS,
-     "most test prompts a side"},
-    {"patch", "N", INTEGER, AT_FIELD(patch), 1, 1e6, UNSET, FOR_FREEZE | FOR_EDGES,
+    {"train", "N", INTEGER, AT_FIELD(train), FOR_VECTOR | FOR_REPRODUCE,
+     "most train prompts a side: they make the vector", 1, 1e6, 256},
+    {"val", "N", INTEGER, AT_FIELD(val), FOR_REPRODUCE,
+     "most validation prompts a side: they choose the site and the dose", 1, 1e6, 32},
+    {"limit", "N", INTEGER, AT_FIELD(limit), FOR_EXPERIMENTS, "most test prompts a side", 1, 1e6,
+     100},
+    {"patch", "N", INTEGER, AT_FIELD(patch), FOR_FREEZE | FOR_EDGES,
      "prompts a side whose runs are patched or teacher-forced; as many more, where there are, "
      "judge what these chose (otherwise 10 in the box, 20 elsewhere); of reproduce outside the box "
-     "also: run all stages"},
-    {"exact", "N", INTEGER, AT_FIELD(exact), 0, 1e6, UNSET, FOR_EDGES,
+     "also: run all stages",
+     1, 1e6, UNSET},
+    {"exact", "N", INTEGER, AT_FIELD(exact), FOR_EDGES,
      "examples of a dataset whose every edge is patched exactly (otherwise 2 in the box, 0 "
-     "elsewhere)"},
-    {"metric", "logit|dirkl|kl", CHOICE, AT_FIELD(metric), 0, 0, 0, FOR_EDGES,
-     "what patching measures"},
-    {"kl-min", "X", REAL, AT_FIELD(kl_min), 0, 1e9, 0, FOR_EDGES,
-     "least KL of a position that a KL metric looks at"},
-    {"pairs", "N", INTEGER, AT_FIELD(pairs), 4, 1e6, 64, FOR_VECTOR | FOR_REPRODUCE,
-     "prompts a side from which NTP and PO make their training pairs"},
-    {"epochs", "N", INTEGER, AT_FIELD(epochs), 1, 16, 10, FOR_VECTOR | FOR_REPRODUCE,
-     "passes over the pairs"},
-    {"seeds", "N", INTEGER, AT_FIELD(seeds), 1, 16, 1, FOR_REPRODUCE,
+     "elsewhere)",
+     0, 1e6, UNSET},
+    {"metric", "logit|dirkl|kl", CHOICE, AT_FIELD(metric), FOR_EDGES, "what patching measures"},
+    {"kl-min", "X", REAL, AT_FIELD(kl_min), FOR_EDGES,
+     "least KL of a position that a KL metric looks at", 0, 1e9},
+    {"pairs", "N", INTEGER, AT_FIELD(pairs), FOR_VECTOR | FOR_REPRODUCE,
+     "prompts a side from which NTP and PO make their training pairs", 4, 1e6, 64},
+    {"epochs", "N", INTEGER, AT_FIELD(epochs), FOR_VECTOR | FOR_REPRODUCE, "passes over the pairs",
+     1, 16, 10},
+    {"seeds", "N", INTEGER, AT_FIELD(seeds), FOR_REPRODUCE,
      "train NTP and PO from so many seeds, 42, 43 ..., and compare them on 60 test prompts a side; "
-     "the first one's vectors go through the other stages"},
-    {"map", "N", INTEGER, AT_FIELD(map), 0, 1e6, UNSET, FOR_REPRODUCE,
-     "prompts a side of the map of all sites, 0: none (otherwise 20 in the box, 8 elsewhere)"},
-    {"no-scores", NULL, FLAG, AT_FIELD(no_scores), 0, 0, 0, FOR_REPRODUCE,
+     "the first one's vectors go through the other stages",
+     1, 16, 1},
+    {"map", "N", INTEGER, AT_FIELD(map), FOR_REPRODUCE,
+     "prompts a side of the map of all sites, 0: none (otherwise 20 in the box, 8 elsewhere)", 0,
+     1e6, UNSET},
+    {"no-scores", NULL, FLAG, AT_FIELD(no_scores), FOR_REPRODUCE,
      "leave the scores of all sites, the dose curve and the map out"},
-    {"quick", NULL, FLAG, AT_FIELD(quick), 0, 0, 0, FOR_REPRODUCE,
+    {"quick", NULL, FLAG, AT_FIELD(quick), FOR_REPRODUCE,
      "the DIM vector only, less patching, sparse vectors without answers"},
-    {"circuit", "FILE", INPUT, AT_FIELD(circuit), 0, 0, 0, FOR_CIRCUIT,
+    {"circuit", "FILE", INPUT, AT_FIELD(circuit), FOR_CIRCUIT,
      "the faithfulness of this circuit instead of the search for one"},
-    {"out", "FILE", OUTPUT, AT_FIELD(out), 0, 0, 0, FOR_VECTOR | FOR_CIRCUIT | FOR_MERGE,
+    {"out", "FILE", OUTPUT, AT_FIELD(out), FOR_VECTOR | FOR_CIRCUIT | FOR_MERGE,
      "where the vector (NAME.gguf: as llama.cpp and repeng read it; NAME.npy: an array of numpy), "
      "the smallest circuit or the joint store is written; -: on standard output, and tables go to "
      "standard error"},
-    {"report", "NAME", TEXT, AT_FIELD(report), 0, 0, 0, FOR_EXPERIMENTS,
+    {"report", "NAME", TEXT, AT_FIELD(report), FOR_EXPERIMENTS,
      "write the tables to NAME.json, and to the page NAME.html, too"},
-    {"verbose", NULL, FLAG, AT_FIELD(verbose), 0, 0, 0, FOR_REPRODUCE,
+    {"verbose", NULL, FLAG, AT_FIELD(verbose), FOR_REPRODUCE,
      "with --report: print the tables as they come, too, and not the summary alone"},
-    {"control", "MODEL", TEXT, AT_FIELD(control), 0, 0, 0, FOR_REPRODUCE,
+    {"control", "MODEL", TEXT, AT_FIELD(control), FOR_REPRODUCE,
      "one model more, not made to carry its decision through attention: the control"},
-    {"json", NULL, FLAG, AT_FIELD(json), 0, 0, 0, FOR_EXPERIMENTS, "print JSON instead of text"},
-    {"store", "FILE", TEXT, AT_FIELD(store), 0, 0, 0, FOR_EXPERIMENTS,
+    {"json", NULL, FLAG, AT_FIELD(json), FOR_EXPERIMENTS, "print JSON instead of text"},
+    {"store", "FILE", TEXT, AT_FIELD(store), FOR_EXPERIMENTS,
      "keep what was computed there; the same command then goes on where it was"},
-    {"shard", "i/n", TEXT, AT_FIELD(shard), 0, 0, 0, FOR_EXPERIMENTS & ~FOR_OV,
+    {"shard", "i/n", TEXT, AT_FIELD(shard), FOR_EXPERIMENTS & ~FOR_OV,
      "do part i of n of the work, into --store; `steer merge` joins the parts"},
-    {"threads", "N", INTEGER, AT_FIELD(threads), 1, 1024, UNSET, FOR_COMPUTING,
+    {"threads", "N", INTEGER, AT_FIELD(threads), FOR_COMPUTING,
      "threads that compute (otherwise OMP_NUM_THREADS, or as many as there are processors for this "
-     "process and its container)"},
-    {"max-mem", "MB", INTEGER, AT_FIELD(max_mem), 1, 1e9, UNSET, FOR_EXPERIMENTS,
-     "refuse to begin when more memory is wanted"},
-    {"salvage", NULL, FLAG, AT_FIELD(salvage), 0, 0, 0, FOR_MERGE,
+     "process and its container)",
+     1, 1024, UNSET},
+    {"max-mem", "MB", INTEGER, AT_FIELD(max_mem), FOR_EXPERIMENTS,
+     "refuse to begin when more memory is wanted", 1, 1e9, UNSET},
+    {"salvage", NULL, FLAG, AT_FIELD(salvage), FOR_MERGE,
      "of damaged stores, take the good records and say what is lost"},
 };
 
@@ -13435,57 +13321,40 @@ static int is_given(const options *o, const char *name) {
     return i >= 0 && (o->given >> i & 1);
 }
 
-/* The edits (a character more, less or other) between two short names; from 32 bytes on: many. */
-static int edits_between(const char *a, const char *b) {
-    enum { LONG = 32 };
-
-    int row[LONG + 1], n = (int)strlen(b);
-    if (strlen(a) >= LONG || n >= LONG)
-        return LONG;
-    for (int j = 0; j <= n; j++)
-        row[j] = j;
-    for (int i = 1; a[i - 1]; i++) {
-        int diagonal = row[0];
-        row[0] = i;
-        for (int j = 1; j <= n; j++) {
-            int changed = diagonal + (a[i - 1] != b[j - 1]);
-            diagonal = row[j];
-            row[j] = min_int(changed, 1 + min_int(row[j], row[j - 1]));
-        }
-    }
-    return row[n];
+/* Do so many edits, each a character more, less or other, make one name of another? */
+static int is_within(const char *a, const char *b, int edits) {
+    for (; *a && *a == *b; a++)
+        b++;
+    if (*a == *b)
+        return 1;
+    if (!edits--)
+        return 0;
+    return (*a && is_within(a + 1, b, edits)) || (*b && is_within(a, b + 1, edits)) ||
+           (*a && *b && is_within(a + 1, b + 1, edits));
 }
 
-/* Keeps in *best what is nearest to a name that there is none of; at most a third may differ. */
-static void consider(const char *name, const char *candidate, const char **best, int *distance) {
-    int d = edits_between(name, candidate);
-    if (3 * d > (int)strlen(name) + 2 || d >= *distance)
-        return;
-    *best = candidate;
-    *distance = d;
+/* What there is no name of: at most a third of it may differ from the one that was meant. */
+static int most_edits(const char *name) {
+    size_t n = strlen(name);
+    return n < 32 ? (int)(n + 2) / 3 : 0;
 }
 
 static steer_status no_such_option(const known_command *c, const char *name, steer_error *e) {
-    const char *nearest = NULL;
-    int distance = INT32_MAX;
-    for (int i = 0; i < ALL_OPTIONS; i++)
-        if (all_options[i].commands & c->bit)
-            consider(name, all_options[i].name, &nearest, &distance);
-    if (!nearest)
-        return misused(e, "there is no option --%.60s", name);
-    return misused(e, "there is no option --%.60s (did you mean --%s?)", name, nearest);
+    for (int n = 1; n <= most_edits(name); n++)
+        for (const known_option *p = all_options; p < all_options + ALL_OPTIONS; p++)
+            if (p->commands & c->bit && is_within(name, p->name, n))
+                return misused(e, "there is no option --%.60s (did you mean --%s?)", name, p->name);
+    return misused(e, "there is no option --%.60s", name);
 }
 
 static steer_status no_such_command(const char *name, steer_error *e) {
-    const char *nearest = NULL;
-    int distance = INT32_MAX;
     if (!*name)
         return misused(e, "a command is needed");
-    for (int i = 0; i < ALL_COMMANDS; i++)
-        consider(name, all_commands[i].name, &nearest, &distance);
-    if (!nearest)
-        return misused(e, "no such command: %.60s", name);
-    return misused(e, "no such command: %.60s (did you mean %s?)", name, nearest);
+    for (int n = 1; n <= most_edits(name); n++)
+        for (const known_command *c = all_commands; c < all_commands + ALL_COMMANDS; c++)
+            if (is_within(name, c->name, n))
+                return misused(e, "no such command: %.60s (did you mean %s?)", name, c->name);
+    return misused(e, "no such command: %.60s", name);
 }
 
 /* The place of a word of n bytes among names with a separator between them, or -1. */
@@ -13592,31 +13461,34 @@ static int is_standard_output(const char *path) { /* NULL: no */
     return path && !strcmp(path, standard_output);
 }
 
-static void set_field(options *o, const known_option *p, const char *text, int64_t integer,
-                      double real) {
-    char *field = (char *)o + p->at;
-    const char **name = (const char **)(void *)field;
-    if (p->kind == INPUTS && text && *name)
+static void set_text(options *o, const known_option *p, const char *text) {
+    const char **field = (const char **)(void *)((char *)o + p->at);
+    if (*field) /* one of several INPUTS */
         o->more_vectors[o->n_more++] = text;
-    else if (p->kind <= OUTPUT)
-        *name = text;
-    else if (p->kind == REAL)
-        *(double *)(void *)field = real;
     else
-        *(int64_t *)(void *)field = integer;
+        *field = text;
+}
+
+static void set_number(options *o, const known_option *p, double x) {
+    void *field = (char *)o + p->at;
+    if (p->kind == REAL)
+        *(double *)field = x;
+    else
+        *(int64_t *)field = (int64_t)x;
 }
 
 static options standard_options(void) {
     options o = {.given = 0};
     for (const known_option *p = all_options; p < all_options + ALL_OPTIONS; p++)
-        set_field(&o, p, NULL, p->kind == REAL ? 0 : (int64_t)p->standard, p->standard);
+        if (p->kind > OUTPUT)
+            set_number(&o, p, p->standard);
     return o;
 }
 
 static steer_status set_option(options *o, const known_option *p, const char *text,
                                steer_error *e) {
-    int64_t integer = 1;
-    double real = 0;
+    int64_t integer = 1; /* of a FLAG */
+    double number = 0;
     int empty = !*text && p->kind != FLAG && p->kind != EMPTY_TOO;
     if (empty)
         return misused(e, "--%s \"\": %s is wanted", p->name, p->value);
@@ -13625,7 +13497,7 @@ static steer_status set_option(options *o, const known_option *p, const char *te
     if (p->kind == INTEGER && !read_integer(text, strlen(text), p->least, p->most, &integer))
         return misused(e, "--%s %.60s: a whole number from %.0f to %.0f is wanted", p->name, text,
                        p->least, p->most);
-    if (p->kind == REAL && !read_real(text, p->least, p->most, &real))
+    if (p->kind == REAL && !read_real(text, p->least, p->most, &number))
         return misused(e, "--%s %.60s: a number from %g to %g is wanted", p->name, text, p->least,
                        p->most);
     if (o->n_more == MOST_VECTORS)
@@ -13633,7 +13505,10 @@ static steer_status set_option(options *o, const known_option *p, const char *te
     int is_file = p->kind == INPUT || p->kind == INPUTS || p->kind == OUTPUT;
     if (is_file && !strcmp(text, "-"))
         text = p->kind == OUTPUT ? standard_output : standard_input;
-    set_field(o, p, text, integer, real);
+    if (p->kind <= OUTPUT)
+        set_text(o, p, text);
+    else
+        set_number(o, p, p->kind == REAL ? number : (double)integer);
     return STEER_OK;
 }
 
@@ -13643,10 +13518,8 @@ static steer_status read_option(const known_command *c, char **argv, options *o,
     const char *name = argv[0] + 2, *text = strchr(name, '=');
     size_t n = text ? (size_t)(text - name) : strlen(name);
     int i = option_called(name, n);
-    char asked[64];
-    snprintf(asked, sizeof asked, "%.*s", (int)(n < 60 ? n : 60), name);
     if (i < 0)
-        return no_such_option(c, asked, e);
+        return no_such_option(c, str("%.*s", (int)min_size(n, 60), name).s, e);
 
     const known_option *p = &all_options[i];
     int again = o->given >> i & 1, several = p->kind == INPUTS && c->bit & FOR_PLACES;
@@ -13815,15 +13688,18 @@ static steer_status read_arguments(const known_command *c, char **argv, options 
 
 enum { HELP_WIDTH = 79 };
 
+static string use_of(const known_command *c) {
+    string use = str("steer %s %s", c->name, c->arguments);
+    return c->required ? str("%s --%s FILE", use.s, c->required) : use;
+}
+
 /* The help of all commands. */
 static void print_commands(void) {
     enum { ABOUT = 37 }; /* column */
 
     puts("steer: run a small chat model, steer it, and see why the steering works\n");
     for (const known_command *c = all_commands; c < all_commands + ALL_COMMANDS; c++) {
-        string use = str("steer %s %s%s%s%s", c->name, c->arguments, c->required ? " --" : "",
-                         c->required ? c->required : "", c->required ? " FILE" : "");
-        printf("  %-34s ", use.s);
+        printf("  %-34s ", use_of(c).s);
         put_wrapped(stdout, c->about, ABOUT, ABOUT, HELP_WIDTH, 0);
     }
     puts("\n`steer help COMMAND` or --help: its options; --version. Options stand anywhere,\n"
@@ -13835,11 +13711,10 @@ static void print_option(const known_option *p) {
     enum { ABOUT = 27 }; /* column */
 
     string text = str("%s", p->about);
-    if (p->kind == INTEGER && p->standard != UNSET)
-        text = str("%s (default %.0f)", p->about, p->standard);
-    if (p->kind == REAL && !isnan(p->standard))
+    int has_standard = p->standard != UNSET && !isnan(p->standard);
+    if ((p->kind == INTEGER || p->kind == REAL) && has_standard)
         text = str("%s (default %g)", p->about, p->standard);
-    if (p->kind == CHOICE && p->standard != UNSET)
+    if (p->kind == CHOICE && has_standard)
         text = str("%s (default %.*s)", p->about, (int)strcspn(p->value, "|"), p->value);
     printf("  %-*s ", ABOUT - 3, str("--%s %s", p->name, p->value ? p->value : "").s);
     put_wrapped(stdout, text.s, ABOUT, ABOUT, HELP_WIDTH, 0);
@@ -13863,10 +13738,7 @@ static void print_rules(const known_command *c, const known_option *p, relation 
 }
 
 static void print_help(const known_command *c) {
-    printf("steer %s %s", c->name, c->arguments);
-    if (c->required)
-        printf(" --%s FILE", c->required);
-    printf(" [options]\n  %s\n\n", c->about);
+    printf("%s [options]\n  %s\n\n", use_of(c).s, c->about);
     const known_option *end = all_options + ALL_OPTIONS;
     for (const known_option *p = all_options; p < end; p++)
         if (p->commands & c->bit)
@@ -14066,11 +13938,10 @@ static steer_status command_tokenize(experiment *s, const options *o) {
 }
 
 /* A vector of zeros steers nothing, whatever the tables say. */
-static steer_status check_not_zero(experiment *s) {
-    const steer_vector *v = &s->v;
+static steer_status check_not_zero(const steer_vector *v, steer_error *e) {
     if (norm_of(v->v, v->d) > 0)
         return STEER_OK;
-    return fail(s->e, STEER_EARG, "the vector of %s is zero and steers nothing: %s",
+    return fail(e, STEER_EARG, "the vector of %s is zero and steers nothing: %s",
                 site_name(v->layer, v->pos).s,
                 v->layer ? "what it is the difference of is the same on both sides"
                          : "at block 0 a token of the template is the same in every prompt; take a "
@@ -14080,8 +13951,7 @@ static steer_status check_not_zero(experiment *s) {
 enum { TO_ZERO, TO_MEAN }; /* --ablate */
 
 /* Of several blocks' directions the one at o->site; one alone may be added at another block. */
-static steer_status take_direction_at(experiment *s, const options *o) {
-    steer_vector *v = &s->v;
+static steer_status take_direction_at(steer_vector *v, const experiment *s, const options *o) {
     TRY(check_site(s->m, o->layer, o->pos, s->e));
     if (v->every)
         copy_floats(v->v, row_at(v->every, o->layer, v->d), v->d);
@@ -14093,9 +13963,7 @@ static steer_status take_direction_at(experiment *s, const options *o) {
 }
 
 /* A vector that was not made on this very file: in one line, of what and for what it is taken. */
-static void tell_origin(const experiment *s, const options *o) {
-    const steer_vector *v = &s->v;
-    const steer_config *c = &s->m->config;
+static void tell_origin(const steer_vector *v, const steer_config *c, const char *path) {
     steer_edit added[MAX_BLOCKS + 1];
     int n = steer_vector_edits(v, 1, added);
     const char *model = *v->model ? v->model : "a model that it does not name";
@@ -14103,69 +13971,62 @@ static void tell_origin(const experiment *s, const options *o) {
     if (n > 1)
         where = str("%d blocks, %d to %d", n, added[0].layer, added[n - 1].layer);
     if (v->identity && v->identity == c->identity && v->fingerprint != c->fingerprint)
-        notice("%s: made with another file of this model; %s, coefficient %g", o->vector, where.s,
+        notice("%s: made with another file of this model; %s, coefficient %g", path, where.s,
                v->coeff);
     else if (v->fingerprint != c->fingerprint)
-        notice("%s: made for %s, taken for %s as --foreign says; %s, coefficient %g", o->vector,
-               model, c->name, where.s, v->coeff);
+        notice("%s: made for %s, taken for %s as --foreign says; %s, coefficient %g", path, model,
+               c->name, where.s, v->coeff);
 }
 
-/* The experiment's vector, from its file; with the coefficient that was given, else the file's.
- * several 1: directions of several blocks may be added together. */
-static steer_status load_vector(experiment *s, const options *o, int several) {
-    steer_vector *v = &s->v;
-    TRY(steer_vector_load(v, o->vector, s->m, o->foreign ? STEER_FOREIGN : 0, s->e));
+/* A vector, from its file; with the coefficient that was given, else the file's. several 1:
+ * directions of several blocks may be added together. */
+static steer_status open_vector(steer_vector *v, const char *path, const experiment *s,
+                                const options *o, int several) {
+    TRY(steer_vector_load(v, path, s->m, o->foreign ? STEER_FOREIGN : 0, s->e));
     if (o->site)
-        TRY(take_direction_at(s, o));
+        TRY(take_direction_at(v, s, o));
     if (v->every && !several)
         return misused(
             s->e, "%s holds directions for several blocks, and one is wanted here: give --site L,P",
-            o->vector);
+            path);
     if (o->ablate == TO_MEAN && !v->keep)
         return misused(
             s->e, "--ablate mean: %s does not hold the means of this model; take --ablate zero",
-            o->vector);
+            path);
     if (!isnan(o->coeff))
         v->coeff = (float)o->coeff;
     else if (v->coeff == 0)
-        return misused(s->e, "%s holds the coefficient 0: give --coeff", o->vector);
-    TRY(check_not_zero(s));
-    tell_origin(s, o);
+        return misused(s->e, "%s holds the coefficient 0: give --coeff", path);
+    TRY(check_not_zero(v, s->e));
+    tell_origin(v, &s->m->config, path);
     return STEER_OK;
 }
 
-/* The other vectors that are added: each is loaded as the first one was. */
-static steer_status load_beside(experiment *s, const options *o) {
-    steer_vector first = s->v;
-    steer_status status = STEER_OK;
-    GET(s->beside, o->n_more);
-    for (int i = 0; i < o->n_more && !status; i++) {
-        options own = *o;
-        own.vector = o->more_vectors[i];
-        s->v = (steer_vector){0};
-        status = load_vector(s, &own, o->ablate == UNSET);
-        s->beside[s->n_beside++] = s->v; /* to be freed, whatever it is */
-    }
-    s->v = first;
-    return status;
+static int adds_vector(const options *o) {
+    return o->vector && o->ablate == UNSET;
+}
+
+static steer_status load_vector(steer_vector *v, const char *path, const experiment *s,
+                                const options *o, int several) {
+    return of_option("vector", open_vector(v, path, s, o, several), s->e);
 }
 
 /* The vectors that the options name become the experiment's. */
 static steer_status load_vectors(experiment *s, const options *o) {
-    int layers = s->m->config.layers;
+    int layers = s->m->config.layers, several = adds_vector(o);
     if (o->vector)
-        TRY(of_option("vector", load_vector(s, o, o->ablate == UNSET), s->e));
-    TRY(of_option("vector", load_beside(s, o), s->e));
+        TRY(load_vector(&s->v, o->vector, s, o, several));
+    GET(s->beside, o->n_more);
+    while (s->n_beside < o->n_more) {
+        const char *path = o->more_vectors[s->n_beside];
+        TRY(load_vector(&s->beside[s->n_beside++], path, s, o, several));
+    }
     if (memchr(o->blocks + layers, 1, MAX_BLOCKS - layers))
         return misused(s->e, "--layers %.60s: %s has blocks 0 to %d", o->layers, s->m->config.name,
                        layers - 1);
     if (o->layers && s->v.every)
         return misused(s->e, "--layers: %s says itself in which blocks it is added", o->vector);
     return STEER_OK;
-}
-
-static int adds_vector(const options *o) {
-    return o->vector && o->ablate == UNSET;
 }
 
 /* The additions of a vector, or its ablation, into edits[layers + 1]; returns how many. */
@@ -14341,10 +14202,8 @@ typedef struct {
     steer_context *c;
     const options *o;
     steer_job *jobs;
-    int one;               /* a single answer, printed as it comes */
     int how;               /* SHOW_SPECIAL or 0: how tokens become text */
-    typewriter screen;     /* where it is printed */
-    text_columns *columns; /* or one for each job; NULL: none */
+    text_columns *columns; /* one for each job, printed as they come; NULL: none */
     FILE *lines;           /* --jsonl, from its first line on */
     double prompts, read;  /* tokens of all prompts; of these, read */
     double due;            /* tokens of prompts that are answered */
@@ -14401,8 +14260,8 @@ static steer_status take_answer(answer_sink *a, int number, const steer_job *j) 
     return flush_output(stdout, a->s->e);
 }
 
-static steer_status type_in_column(answer_sink *a, int number, int token, int first, int ends) {
-    text_column *x = &a->columns->of[number];
+/* A token's text; `first`: the answer begins with it. */
+static steer_status type_in_column(answer_sink *a, text_column *x, int token, int first, int ends) {
     size_t n;
     const char *piece = shown_piece(a->s->m, token, first, a->how, &n);
     type_bytes(&x->typed, piece, n);
@@ -14436,32 +14295,26 @@ static void tick_prompts(void *user, const steer_context *c) {
 static int take_token(void *user, int number, int token) {
     answer_sink *a = user;
     steer_job j = a->jobs[number];
-    const steer_model *m = a->s->m;
     const char *begun = a->s->begun;
-    int first = !j.n_out && !begun, typed = a->one || a->columns;
-    if (typed)
+    int first = !j.n_out && !begun;
+    text_column *shown = a->columns ? &a->columns->of[number] : NULL;
+    if (shown)
         wipe_progress(a->s->bar);
     if (!j.n_out) {
         double shared = fmax(0, (a->due += j.n_prompt) - a->read); /* read once for several jobs */
         a->read += shared;
-        if (!typed)
+        if (!shown)
             show_progress(a->s->bar, shared);
-        if (typed && begun)
-            type_bytes(a->one ? &a->screen : &a->columns->of[number].typed, begun, strlen(begun));
+        if (shown && begun)
+            type_bytes(&shown->typed, begun, strlen(begun));
     }
     j.out[j.n_out++] = token;
-    if (a->one) {
-        size_t n;
-        const char *piece = shown_piece(m, token, first, a->how, &n);
-        type_bytes(&a->screen, piece, n);
-        a->status = flush_output(stdout, a->s->e);
-    }
-    int ends = is_eot(&m->config, token) || j.n_out == j.max_new;
-    if (a->columns)
-        a->status = type_in_column(a, number, token, first, ends);
+    int ends = is_eot(&a->s->m->config, token) || j.n_out == j.max_new;
+    if (shown)
+        a->status = type_in_column(a, shown, token, first, ends);
     if (ends && !a->status)
         a->status = take_answer(a, number, &j);
-    if (!typed)
+    if (!shown)
         show_progress(a->s->bar, 1.0 + (ends ? j.max_new - j.n_out : 0));
     return a->status != STEER_OK;
 }
@@ -14471,7 +14324,7 @@ static steer_status make_answers(answer_sink *a, int n) {
     experiment *s = a->s;
     steer_error e = {0}; /* s->e says what failed in take_token */
     a->how = a->o->special ? SHOW_SPECIAL : 0;
-    int typed = a->one || a->columns;
+    int typed = a->columns != NULL;
     double answers = 0;
     for (int i = 0; i < n; i++) {
         a->prompts += a->jobs[i].n_prompt;
@@ -14488,13 +14341,19 @@ static steer_status make_answers(answer_sink *a, int n) {
     wipe_progress(s->bar);
     if (status && !a->status)
         *s->e = e;
-    if (a->one) {
-        type_rest(&a->screen);
-        putchar('\n');
-    }
     if (a->lines && fclose(a->lines) && !status && !a->status)
         status = io_failure(a->o->jsonl, "can't be written: ", s->e);
     return a->status ? a->status : status;
+}
+
+/* A single answer, each character as it comes. */
+static steer_status make_one(answer_sink *a) {
+    text_columns alone = {.n = 1};
+    a->columns = &alone;
+    steer_status status = make_answers(a, 1);
+    type_rest(&alone.of[0].typed);
+    putchar('\n');
+    return status;
 }
 
 /* Answers of a comparison's jobs, side by side as they come. */
@@ -14576,9 +14435,12 @@ static steer_status command_generate(experiment *s, const options *o) {
     }
     TRY(open_context(s, min_int(2 * n + 8, 264), longest_prompt(s)));
     double started = seconds(), made = 0;
-    int one = !o->prompts && !o->compare && !is_standard_output(o->jsonl);
-    answer_sink a = {.s = s, .c = s->c, .o = o, .jobs = jobs, .one = one};
-    TRY(o->compare ? make_columns(&a, &compared) : make_answers(&a, n));
+    int one = !o->prompts && !is_standard_output(o->jsonl);
+    answer_sink a = {.s = s, .c = s->c, .o = o, .jobs = jobs};
+    if (o->compare)
+        TRY(make_columns(&a, &compared));
+    else
+        TRY(one ? make_one(&a) : make_answers(&a, n));
     double spent = seconds() - started;
     TRY(flush_output(stdout, s->e));
     for (int i = 0; i < n; i++)
@@ -14621,8 +14483,8 @@ static steer_status chat_turn(conversation *x) {
         return s->e->code;
     TRY(plan_of_options(s, &x->now, 1, &plan));
     steer_job job = {tokens, count, room, plan.n ? &plan : NULL, .out = x->out};
-    answer_sink a = {.s = s, .c = s->c, .o = &x->now, .jobs = &job, .one = 1};
-    TRY(make_answers(&a, 1));
+    answer_sink a = {.s = s, .c = s->c, .o = &x->now, .jobs = &job};
+    TRY(make_one(&a));
     TRY(flush_output(stdout, s->e));
     return (x->turns[x->n + 1] = answer_text(s, &job, 0)) ? STEER_OK : s->e->code;
 }
@@ -14657,27 +14519,22 @@ static steer_status chat_compare(conversation *x) {
 /* Another vector, with its file's coefficient; the one in use stays where that can't be had. */
 static steer_status chat_vector(conversation *x, const char *path) {
     experiment *s = x->s;
-    steer_vector before = s->v;
-    options old = x->now;
-    const char *name = copy_text(s, path, strlen(path));
-    if (!name)
+    steer_vector before = s->v, next = {0};
+    options then = x->now;
+    if (!(then.vector = copy_text(s, path, strlen(path))))
         return s->e->code;
-    x->now.vector = name;
-    x->now.coeff = NAN;
-    x->now.site = NULL; /* it was the other one's */
-    s->v = (steer_vector){0};
-    steer_status status = load_vector(s, &x->now, adds_vector(&x->now));
-    steer_vector_free(status ? &s->v : &before);
-    for (int i = 0; i < s->n_beside && !status; i++)
-        steer_vector_free(&s->beside[i]);
-    if (!status) {
-        s->n_beside = x->now.n_more = 0;
-        x->now.layers = NULL;
-        return STEER_OK;
-    }
-    s->v = before;
-    x->now = old;
-    return status;
+    then.coeff = NAN;
+    then.site = then.layers = NULL; /* they were the other one's */
+    then.n_more = 0;
+    steer_status status = open_vector(&next, then.vector, s, &then, adds_vector(&then));
+    steer_vector_free(status ? &next : &before);
+    if (status)
+        return status;
+    while (s->n_beside)
+        steer_vector_free(&s->beside[--s->n_beside]);
+    s->v = next;
+    x->now = then;
+    return STEER_OK;
 }
 
 /* What a conversation's command did, in a sentence; on a terminal in lines as wide as that. */
@@ -14972,7 +14829,7 @@ static steer_status load_prompts(experiment *s, const options *o) {
 static steer_status read_judge(experiment *s, const char *path) {
     char *data, *end;
     const char **phrases;
-    size_t n, lines = 1;
+    size_t n;
     TRY(load_file(path, &data, &n, s->e));
     char *text = copy_text(s, data, n);
     free(data);
@@ -14980,9 +14837,7 @@ static steer_status read_judge(experiment *s, const char *path) {
         return s->e->code;
     if (memchr(text, 0, n))
         return fail(s->e, STEER_EFORMAT, "%s: a zero byte: not a text file", path);
-    for (const char *c = text; *c; c++)
-        lines += *c == '\n';
-    GET(phrases, lines);
+    GET(phrases, n);
     s->behaviour.phrases = phrases;
     for (char *line = after_mark(text), *stop = text + n; line < stop; line = end + 1) {
         end = line + strcspn(line, "\n");
@@ -15224,7 +15079,7 @@ static steer_status prepare_paper(experiment *s, const options *o) {
     s->max_bytes = o->max_mem == UNSET ? 0 : (size_t)o->max_mem * 1000000;
     TRY(set_max_new(s, o, box ? 64 : 48));
     if (s->stages & ~FREEZE && o->vector)
-        TRY(of_option("vector", load_vector(s, o, 0), s->e));
+        TRY(load_vector(&s->v, o->vector, s, o, 0));
     else
         TRY(place_vectors(s, o));
     if (s->n_added)
@@ -15299,11 +15154,11 @@ static steer_status command_paper(experiment *s, const options *o) {
         if (s->scored)
             SHOW(choose_site(s));
         SHOW(set_site(s));
-        TRY(check_not_zero(s));
+        TRY(check_not_zero(&s->v, s->e));
     } else {
         if (!o->vector)
             TRY(take_site(s, s->requested.layer, s->requested.pos, s->requested.a));
-        TRY(check_not_zero(s));
+        TRY(check_not_zero(&s->v, s->e));
         begin_work(s, WORK_SITES, s->asked);
         say(s->out, "vector by %s, %s, coefficient %g, as given; norm %.2f", s->v.method,
             steered_at(s).s, s->v.coeff, norm_of(s->v.v, s->v.d));
@@ -15433,26 +15288,32 @@ static steer_status read_page(const char *program, char **page, steer_error *e) 
                                       : fail(e, STEER_EFORMAT, "%s: no page for a report", path.s);
 }
 
-/* NAME.json or NAME.html. */
-static steer_status name_report(const char *name, int html, char path[PATH_BYTES], steer_error *e) {
-    if (snprintf(path, PATH_BYTES, "%s%s", name, html ? ".html" : ".json") < PATH_BYTES)
-        return STEER_OK;
-    return fail(e, STEER_EARG, "--report %.100s...: too long a name", name);
-}
-
-/* The report, on standard output with --json, and in NAME.json and, if there is a page for it, in
- * NAME.html; also of a shard. */
-static steer_status publish(report *r, const char *name, const char *page, steer_error *e) {
+/* Looks whether NAME.json and, with a page, NAME.html can be written; with a report, writes them. */
+static steer_status write_files(const report *r, const char *name, const char *page,
+                                steer_error *e) {
     char path[PATH_BYTES];
-    end_report(r);
-    TRY(report_status(r, e));
-    for (int html = 0; html < 1 + (page != NULL) && name; html++) {
-        TRY(name_report(name, html, path, e));
+    for (int html = 0; html < 1 + (page != NULL); html++) {
+        if (snprintf(path, sizeof path, "%s%s", name, html ? ".html" : ".json") >= PATH_BYTES)
+            return fail(e, STEER_EARG, "--report %.100s...: too long a name", name);
+        if (!r) {
+            TRY(of_option("report", check_output(path, WHOLE, e), e));
+            continue;
+        }
         TRY(save_report(r, html ? page : NULL, path, e));
         if (!r->summary_only)
             notice("%s written", path);
     }
-    if (name && !page)
+    return STEER_OK;
+}
+
+/* The report, on standard output with --json, and in its files; also of a shard. */
+static steer_status publish(report *r, const char *name, const char *page, steer_error *e) {
+    end_report(r);
+    TRY(report_status(r, e));
+    if (!name)
+        return STEER_OK;
+    TRY(write_files(r, name, page, e));
+    if (!page)
         notice("no page: there is no tools/page/report.html beside the program");
     return STEER_OK;
 }
@@ -15546,22 +15407,17 @@ static steer_status end_run(experiment *s) {
 static steer_status run_experiments(const options *o, int stages, const char *page, report *out,
                                     steer_error *e) {
     int n = o->n_arguments + (o->control != NULL); /* the control comes last */
-    char path[PATH_BYTES];
-    for (int html = 0; html < 1 + (page != NULL) && o->report; html++) {
-        TRY(name_report(o->report, html, path, e));
-        TRY(of_option("report", check_output(path, WHOLE, e), e));
-    }
+    if (o->report)
+        TRY(write_files(NULL, o->report, page, e));
     experiment *all = zeros(n, sizeof *all);
     if (!all)
         return fail(e, STEER_ENOMEM, "no memory for %d models", n);
     steer_status status = STEER_OK;
     for (int i = 0; i < n && !status; i++) {
         experiment *s = &all[i];
-        *s = (experiment){
-            .path = o->argument[i], .out = out, .e = e, .stages = stages, .bar = out->bar};
+        *s = (experiment){.out = out, .e = e, .stages = stages, .bar = out->bar};
         s->control_model = i == o->n_arguments;
-        if (s->control_model)
-            s->path = o->control;
+        s->path = s->control_model ? o->control : o->argument[i];
         s->m = open_model(s->path, o, e);
         status = s->m ? prepare_paper(s, o) : e->code;
         if (s->control_model)
@@ -15659,32 +15515,27 @@ static steer_status end_output(steer_error *e) {
 #ifdef _OPENMP
 static const double SPIN_SECONDS = 50e-6; /* longer than nearly all waits of a quiet run */
 
-/* One line of a file that the system made; 0: there is none. */
-static int read_line(const char *path, char *line, int cap) {
+/* The numbers at the beginning of a file that the system made; returns how many of two. */
+static int read_numbers(const char *folder, const char *name, double *first, double *second) {
+    char path[4200];
+    snprintf(path, sizeof path, "%s/%s", folder, name);
     FILE *f = fopen(path, "r");
-    int ok = f && fgets(line, cap, f);
+    int n = f ? fscanf(f, "%lf %lf", first, second) : 0;
     if (f)
         fclose(f);
-    return ok;
+    return n;
 }
 
 /* Processors that a control group's folder allows, of either version; INFINITY: any number. */
 static double group_quota(const char *folder, int version) {
-    char path[4200], line[64];
-    double quota, period;
-    if (version == 2) { /* "max 100000", "150000 100000" */
-        snprintf(path, sizeof path, "%s/cpu.max", folder);
-        if (!read_line(path, line, sizeof line) || sscanf(line, "%lf %lf", &quota, &period) != 2)
-            return INFINITY;
-    } else { /* -1, 150000; 100000 */
-        snprintf(path, sizeof path, "%s/cpu.cfs_quota_us", folder);
-        if (!read_line(path, line, sizeof line) || sscanf(line, "%lf", &quota) != 1)
-            return INFINITY;
-        snprintf(path, sizeof path, "%s/cpu.cfs_period_us", folder);
-        if (!read_line(path, line, sizeof line) || sscanf(line, "%lf", &period) != 1)
-            return INFINITY;
-    }
-    return quota > 0 && period > 0 ? quota / period : INFINITY;
+    double quota, period, none;
+    int known;
+    if (version == 2) /* "max 100000", "150000 100000" */
+        known = read_numbers(folder, "cpu.max", &quota, &period) == 2;
+    else /* -1, 150000; 100000 */
+        known = read_numbers(folder, "cpu.cfs_quota_us", &quota, &none) == 1 &&
+                read_numbers(folder, "cpu.cfs_period_us", &period, &none) == 1;
+    return known && quota > 0 && period > 0 ? quota / period : INFINITY;
 }
 
 /* The least quota of the control groups of this process, which the file `groups` lists as
@@ -15703,13 +15554,13 @@ static double processor_quota(const char *groups, const char *mount) {
         int version = *controllers ? 1 : 2;
         if (version == 1 && index_of("cpu", 3, controllers, ',') < 0)
             continue;
-        for (int more = 1; more;) { /* this group, then the one above, at last the mount itself */
+        for (char *end = path;
+             end;) { /* this group, then the one above, at last the mount itself */
             snprintf(folder, sizeof folder, "%s%s%s", mount, version == 1 ? "/cpu" : "", path);
             least = fmin(least, group_quota(folder, version));
-            char *slash = strrchr(path, '/');
-            more = slash != NULL;
-            if (slash)
-                *slash = 0;
+            end = strrchr(path, '/');
+            if (end)
+                *end = 0;
         }
     }
     if (f)
@@ -15868,4 +15719,144 @@ int main(int argc, char **argv) {
         notice("steer: %s%s%s", command, c ? ": " : "", e.text);
     return s == MISUSED ? 2 : s != STEER_OK && s != MISSING; /* a shard's part is well done */
 }
+
+/* ======================================================================== 22 the operating system
+ * What section 17 declares, by POSIX and by Windows, where a pipe's reader and what the process took
+ * are not asked for. */
+
+static double seconds(void) {
+    struct timespec t;
+    clock_gettime(CLOCK_MONOTONIC, &t);
+    return (double)t.tv_sec + 1e-9 * (double)t.tv_nsec;
+}
+
+#ifndef _WIN32
+#include <poll.h>
+#include <sys/ioctl.h>
+#include <sys/resource.h>
+
+static signal_handler *take_signal(int number, signal_handler *handler) {
+    struct sigaction action = {.sa_handler = handler}, before;
+    sigemptyset(&action.sa_mask);
+    sigaction(number, &action, &before);
+    return before.sa_handler;
+}
+
+static void processor_and_memory(double *processor, double *memory) {
+    struct rusage x;
+    if (getrusage(RUSAGE_SELF, &x))
+        return;
+    *processor = (double)(x.ru_utime.tv_sec + x.ru_stime.tv_sec) +
+                 1e-6 * (double)(x.ru_utime.tv_usec + x.ru_stime.tv_usec);
+#ifdef __APPLE__
+    *memory = (double)x.ru_maxrss;
+#else
+    *memory = 1024 * (double)x.ru_maxrss;
+#endif
+}
+
+static int is_unread(FILE *f) {
+    struct pollfd end = {fileno(f), 0, 0};
+    return poll(&end, 1, 0) > 0 && end.revents & (POLLERR | POLLHUP);
+}
+
+static int columns_of(int fd) {
+    struct winsize size;
+    return ioctl(fd, TIOCGWINSZ, &size) ? 0 : size.ws_col;
+}
+
+static int same_file(const char *path, int fd) {
+    struct stat a, b;
+    if (stat(path, &a) || fstat(fd, &b))
+        return -1;
+    return a.st_dev == b.st_dev && a.st_ino == b.st_ino;
+}
+
+/* A record lock, not flock's: it tells who holds it. Closing any descriptor of the file drops it. */
+static long lock_file(int fd) {
+    const struct flock all = {.l_type = F_WRLCK, .l_whence = SEEK_SET};
+    while (fcntl(fd, F_SETLK, &all)) {
+        struct flock held = all;
+        if (errno == EINTR)
+            continue;
+        if ((errno != EACCES && errno != EAGAIN) || fcntl(fd, F_GETLK, &held))
+            return -1;
+        if (held.l_type != F_UNLCK) /* else it ended just now */
+            return held.l_pid;
+    }
+    return 0;
+}
+
+/* Whoever closed one of the three standard files must not have it become a model or a store; what
+ * is read or written there fails. A closed pipe is an error like others, see flush_output. */
+static void begin_program(int argc, char **argv) {
+    (void)argc;
+    (void)argv;
+    for (int fd = 0; fd < 3; fd++)
+        if (fcntl(fd, F_GETFD) < 0)
+            (void)!open("/dev/null", fd ? O_RDONLY : O_WRONLY);
+    signal(SIGPIPE, SIG_IGN);
+}
+#else /* arguments and the screen become UTF-8, standard files bytes */
+#include <shellapi.h>
+
+static signal_handler *take_signal(int number, signal_handler *handler) {
+    return signal(number, handler); /* for one time: a second Ctrl-C ends the program */
+}
+
+static void processor_and_memory(double *processor, double *memory) {
+    (void)processor;
+    (void)memory;
+}
+
+static int is_unread(FILE *f) {
+    (void)f;
+    return 0;
+}
+
+/* A byte far behind the end, as one that is locked can't be read. */
+static long lock_file(int fd) {
+    return status_of(LockFile(handle_of(fd), 0, 1 << 30, 1, 0));
+}
+
+static int same_file(const char *path, int fd) { /* with its number all else is equal */
+    BY_HANDLE_FILE_INFORMATION x, y;
+    int other = open(path, O_RDONLY);
+    if (other < 0)
+        return -1;
+    int known = GetFileInformationByHandle(handle_of(fd), &x) &&
+                GetFileInformationByHandle(handle_of(other), &y);
+    close(other);
+    return known && !memcmp(&x, &y, sizeof x);
+}
+
+static int columns_of(int fd) {
+    CONSOLE_SCREEN_BUFFER_INFO x;
+    return GetConsoleScreenBufferInfo(handle_of(fd), &x) ? x.dwSize.X : 0;
+}
+
+static ssize_t getline(char **line, size_t *room, FILE *f) { /* of at most a megabyte */
+    if (!*line)
+        *line = malloc(*room = 1 << 20);
+    return *line && fgets(*line, (int)*room, f) ? (ssize_t)strlen(*line) : -1;
+}
+
+/* Standard files are bytes; the screen and the arguments (unless the C library took a * of them for
+ * a pattern) become UTF-8. */
+static void begin_program(int argc, char **argv) {
+    int n = 0;
+    wchar_t **typed = CommandLineToArgvW(GetCommandLineW(), &n);
+    for (int fd = 0; fd < 3; fd++)
+        _setmode(fd, O_BINARY);
+    SetConsoleCP(CP_UTF8);
+    SetConsoleOutputCP(CP_UTF8);
+    SetConsoleMode(handle_of(2), ENABLE_PROCESSED_OUTPUT | ENABLE_VIRTUAL_TERMINAL_PROCESSING);
+    for (int i = 0; i < argc && n == argc; i++) {
+        int size = 3 * (int)wcslen(typed[i]) + 1;
+        char *text = malloc(size);
+        if (text && WideCharToMultiByte(CP_UTF8, 0, typed[i], -1, text, size, NULL, NULL))
+            argv[i] = text;
+    }
+}
+#endif
 #endif
