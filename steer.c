@@ -7655,12 +7655,12 @@ static void begin_part(progress *p, const char *what, double ticks) {
 
 /* "90 s", "25 min", "2 h 10 min" */
 static string time_text(double seconds) {
-    int minutes = (int)(seconds / 60 + 0.5);
+    int minutes = (int)(seconds / 60 + 0.5), hours = minutes / 60;
     if (seconds < 600)
         return str("%.0f s", seconds);
     if (minutes < 60)
         return str("%d min", minutes);
-    return str("%d h %d min", minutes / 60, minutes % 60);
+    return str("%d h %d min", hours, minutes - 60 * hours);
 }
 
 /* A new line twenty times a second, and where per cent have grown. */
