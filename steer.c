@@ -7215,8 +7215,10 @@ static steer_status check_prepared(const steer_pair *pairs, int n, int responses
                 return fail(e, STEER_EARG, "pair %d: no response %d, or it was not prepared", i, k);
             for (int t = x->n_prompt; t < x->n[k]; t++)
                 if (outside(x->tokens[k][t], 0, vocab - 1))
-                    return fail(e, STEER_EARG, "pair %d: response %d has no token %d", i, k,
-                                x->tokens[k][t]);
+                    return fail(
+                        e, STEER_EARG,
+                        "pair %d: response %d holds token %d, which the model does not have", i, k,
+                        x->tokens[k][t]);
         }
     return STEER_OK;
 }
@@ -10236,9 +10238,12 @@ static int flips(int side, const condition *base, const condition *steered, int 
 }
 
 /* ---- How much work examples are: by the prompts that DIM's vector flips, before these are known by
- * all that there are. What patching takes of a text, in forward passes over it: a step of integrated
- * gradients, an edge that is patched exactly. */
-static const double PASSES_A_STEP = 3, PASSES_AN_EDGE = 0.7, PASSES_A_CUT = 1.3;
+ * all that there are. What patching takes of a text, in forward passes over it from the vector's block
+ * on: a step of integrated gradients, an edge that is patched exactly, a circuit's cuts. And ticks of
+ * a text that is teacher-forced (an answer's: 1): under a freeze, a removal or cuts, beside which other
+ * runs are made; under a sparse vector. */
+static const double PASSES_A_STEP = 3, PASSES_AN_EDGE = 0.7, PASSES_A_CUT = 2.2;
+static const double TEXT_TICKS = 0.8, SPARSE_TICKS = 0.3;
 
 typedef struct {
     double choose, judge, faith; /* examples a side, the mean of both: choosing, judging; texts */
@@ -10263,16 +10268,25 @@ static example_counts count_examples(const experiment *s) {
     return x;
 }
 
+static int prompts_to_train(const experiment *s) { /* a side */
+    return max_int(1, min_int(s->n_train, s->train[HARMFUL].n));
+}
+
+/* Of pairs of which NTP reads one text and PO two, forward and, twice as long, backward. */
+static double training_passes(const experiment *s, int pairs) {
+    return 3.0 * 3 * (1 + s->more_seeds) * s->epochs * pairs;
+}
+
 /* Of all texts of a method. */
 static double patching_passes(const experiment *s, int edges) {
     double n = count_examples(s).choose;
     return 4 * (n * (PASSES_A_STEP * s->steps + 2) + fmin(n, s->n_exact) * PASSES_AN_EDGE * edges);
 }
 
-/* Teacher-forced texts: of freezing, under each of five plans and of these at three places; of the
- * circuits; of the sparse vectors. */
+/* Teacher-forced texts. Of freezing, in ticks: under each of five plans and of these at three places.
+ * Of the circuits and of the sparse vectors, their number. */
 static double freezing_texts(const experiment *s) {
-    return 2 * count_examples(s).faith * 20;
+    return TEXT_TICKS * 2 * count_examples(s).faith * 20;
 }
 
 static double circuit_texts(const experiment *s) {
@@ -10308,8 +10322,12 @@ static double answer_rows(const experiment *s) {
 static void plan_examples(experiment *s) {
     const steer_config *c = &s->m->config;
     int layer = s->v.v ? s->v.layer : s->requested.layer;
-    double one = answer_rows(s), taught = one * (c->layers - layer) / c->layers, *w = s->work;
-    double weights = all_weights(c), n = s->test[HARMFUL].n, frozen = answer_ticks(s, 1);
+    double share = (double)(c->layers - layer) / c->layers, *w = s->work;
+    /* An answer; a text from the vector's block on. */
+    double one = answer_rows(s) * all_weights(c);
+    double taught =
+        answer_rows(s) * (share * weights_of_blocks(c) + all_weights(c) - weights_of_blocks(c));
+    double n = s->test[HARMFUL].n, frozen = answer_ticks(s, 1);
     int patches = !s->freezing_only && s->stages & (PATCH | CIRCUIT | OV | SPARSIFY);
     if (!s->bar)
         return;
@@ -10317,14 +10335,16 @@ static void plan_examples(experiment *s) {
         s->bar->total -= w[i];
     double ticks = (4 + 6 * frozen) * n + 8 * frozen * fmin(n, s->n_more) + 10 * fmin(s->read, n);
     if (s->stages & FREEZE)
-        w[WORK_FREEZING] = (ticks + freezing_texts(s)) * one * weights;
+        w[WORK_FREEZING] = (ticks + freezing_texts(s)) * one;
+    if (w[WORK_TRAINING])
+        w[WORK_TRAINING] = training_passes(s, 2 * prompts_to_train(s)) * taught;
     if (patches)
         w[WORK_PATCHING] =
-            s->methods * patching_passes(s, steer_graph_of(s->m, layer).edges) * taught * weights;
+            s->methods * patching_passes(s, steer_graph_of(s->m, layer).edges) * taught;
     if (patches && s->stages & CIRCUIT)
-        w[WORK_CIRCUITS] = circuit_texts(s) * PASSES_A_CUT * taught * weights;
+        w[WORK_CIRCUITS] = circuit_texts(s) * PASSES_A_CUT * taught;
     if (patches && s->stages & SPARSIFY)
-        w[WORK_SPARSE] = (sparse_texts(s) * taught / 2 + sparse_answers(s) * one) * weights;
+        w[WORK_SPARSE] = sparse_texts(s) * taught + sparse_answers(s) * one;
     for (int i = WORK_FREEZING; i < WORKS; i++)
         s->bar->total += w[i];
 }
@@ -10392,10 +10412,6 @@ static uint64_t hash_example(const experiment *s, const method *x, const example
     h = hash_of(hash_of(h, &ex->coeff, sizeof ex->coeff), text, sizeof text);
     return hash_of(h, ex->tokens, sizeof *ex->tokens * ex->n);
 }
-
-/* Ticks of a teacher-forced text under a sparse vector. One under a freeze, a removal or cuts, beside
- * which other runs are made, takes as long as an answer: 1. */
-static const double SPARSE_TICKS = 0.3;
 
 /* FAITHFULNESS BY POSITION is told by stretches of the answer, over whose tokens t it is
  * sum (D - D_base) / sum (D_steer - D_base), see section 12. */
@@ -10468,7 +10484,7 @@ static steer_status measure_faithfulness(experiment *s, const method *x, int jud
             TRY(steer_faithfulness(s->t, ex, x->v, plans, n, record, NULL, s->e));
         if (state == OURS)
             TRY(remember(&s->store, key, record, width, s->e));
-        show_progress(s->bar, (edits->kind == STEER_ADD ? SPARSE_TICKS : 1) * n);
+        show_progress(s->bar, (edits->kind == STEER_ADD ? SPARSE_TICKS : TEXT_TICKS) * n);
         if (by_stretch)
             add_stretches(F, side, record, n, kept);
         else
@@ -11107,6 +11123,10 @@ static steer_status train_methods(experiment *s) {
     }
     how.user = s->bar;
     int seeds = 1 + s->more_seeds;
+    double planned = s->work[WORK_TRAINING]; /* for all prompts: few make no pair */
+    s->work[WORK_TRAINING] *= pairs[0].n / (2.0 * prompts_to_train(s));
+    if (s->bar)
+        s->bar->total += s->work[WORK_TRAINING] - planned;
     begin_work(s, WORK_TRAINING,
                3.0 * seeds * s->epochs * pairs[0].n); /* PO reads two texts a pair */
     GET(s->trained, seeds * METHODS);
@@ -12600,7 +12620,7 @@ static steer_status test_circuit(experiment *s) {
 }
 
 static steer_status circuit_stage(experiment *s) {
-    begin_work(s, WORK_CIRCUITS, circuit_texts(s));
+    begin_work(s, WORK_CIRCUITS, TEXT_TICKS * circuit_texts(s));
     SHOW(faithfulness_table(s));
     SHOW(smallest_circuits(s));
     if (s->methods > 1) {
@@ -15002,9 +15022,9 @@ static void plan_work(experiment *s, const options *o) {
         w[WORK_MAP] = s->map * (2 + (box ? 3 : 1) * sites) * one; /* few sites of others steer */
     int trains = whole || (train && s->requested.method != DIM);
     if (trains && s->methods > 1 && !s->freezing_only) {
-        double texts = min_int(s->n_train, s->train[HARMFUL].n);
+        int texts = prompts_to_train(s);
         w[WORK_PAIRS] = 11 * (texts + pairs_to_validate(s)) * one; /* 4 answers, 8 texts */
-        w[WORK_TRAINING] = 18 * (1 + s->more_seeds) * s->epochs * texts * one;
+        w[WORK_TRAINING] = training_passes(s, 2 * texts) * one;
         w[WORK_METHODS] = whole ? (2 * (s->methods - 1) * (n + read) + seed_ticks(s)) * one : 0;
     }
     double weights = all_weights(c);

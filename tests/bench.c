@@ -98,6 +98,7 @@ static int time_memory(void) {
     for (int turn = 0; turn < TURNS; turn++) {
         double started = seconds();
         BY_THREADS(threads)
+        PARALLEL_FOR(threads)
         for (int t = 0; t < threads; t++) {
             float got = sum_of(x + (size_t)t * PART, PART);
 #ifdef _OPENMP

@@ -601,8 +601,8 @@ static void make_jobs(job_set *s, const steer_model *m, const float *v) {
     }
 }
 
-static steer_status walk_jobs(const steer_model *m, steer_limits l, job_set *s, int first, int n,
-                              steer_error *e) {
+static steer_status run_job_set(const steer_model *m, steer_limits l, job_set *s, int first, int n,
+                                steer_error *e) {
     steer_context *c = steer_context_new(m, &l, e);
     if (!c)
         return e->code;
@@ -629,7 +629,7 @@ static void test_batches(void) {
         make_jobs(&alone, m, v);
         int64_t steered = 0; /* rows, when no job shares anything */
         for (int i = 0; i < JOBS; i++) {
-            CHECK_THAT(!walk_jobs(m, (steer_limits)LIMITS(2, 32, 64), &alone, i, 1, &e), "%s",
+            CHECK_THAT(!run_job_set(m, (steer_limits)LIMITS(2, 32, 64), &alone, i, 1, &e), "%s",
                        e.text);
             if (alone.jobs[i].plan == &alone.plans[1].plan)
                 steered += alone.hits[i][0];
@@ -639,7 +639,7 @@ static void test_batches(void) {
                    "answers");
         for (size_t i = 0; i < sizeof limits / sizeof *limits; i++) {
             make_jobs(&together, m, v);
-            steer_status s = walk_jobs(m, limits[i], &together, 0, JOBS, &e);
+            steer_status s = run_job_set(m, limits[i], &together, 0, JOBS, &e);
             CHECK_THAT(!s, "%s, %d streams, %d rows: %s", model_names[k], limits[i].streams,
                        limits[i].rows, e.text);
             for (int j = 0; j < JOBS && !s; j++) {
@@ -666,7 +666,7 @@ static void test_batches(void) {
                 mixed[j] = together.jobs[j * 7 % JOBS];
             memcpy(together.jobs, mixed, sizeof mixed);
             steer_status s =
-                walk_jobs(m, (steer_limits)LIMITS(streams, 32, 32), &together, 0, JOBS, &e);
+                run_job_set(m, (steer_limits)LIMITS(streams, 32, 32), &together, 0, JOBS, &e);
             CHECK_THAT(!s, "%s, %d streams, mixed plans: %s", model_names[k], streams, e.text);
             for (int j = 0; j < JOBS && !s; j++)
                 CHECK_THAT(together.sums[j] == alone.sums[j * 7 % JOBS] &&
@@ -679,7 +679,7 @@ static void test_batches(void) {
                                              LIMITS(9, 32, 1)};
         for (size_t i = 0; i < sizeof tight / sizeof *tight; i++) {
             make_jobs(&together, m, v);
-            steer_status s = walk_jobs(m, tight[i], &together, 0, 6, &e);
+            steer_status s = run_job_set(m, tight[i], &together, 0, 6, &e);
             CHECK_THAT(!s, "%d streams, %d rows: %s", tight[i].streams, tight[i].rows, e.text);
             for (int j = 0; j < 6 && !s; j++)
                 CHECK_THAT(together.sums[j] == alone.sums[j], "job %d", j);
@@ -722,12 +722,12 @@ static void test_parts(void) {
                 }
                 set.jobs[j].plan = &own;
                 set.jobs[j].max_new = NEW;
-                steer_status s = walk_jobs(m, limits[1], &set, j, 1, &e);
+                steer_status s = run_job_set(m, limits[1], &set, j, 1, &e);
                 CHECK_THAT(!s || (s == STEER_ENOHIT && set.jobs[j].n_out < 3), "%s", e.text);
                 alone[j] = set.sums[j];
                 edits[n - 1].from = edits[n - 1].to = 0; /* what the position decides */
                 set.sums[j] = 0;
-                CHECK_THAT(!walk_jobs(m, limits[1], &set, j, 1, &e), "%s", e.text);
+                CHECK_THAT(!run_job_set(m, limits[1], &set, j, 1, &e), "%s", e.text);
                 everywhere += set.sums[j] != alone[j];
             }
             CHECK_THAT(everywhere >= JOBS - 4, "plan %zu: for %u of %d jobs positions matter", i,
@@ -739,7 +739,7 @@ static void test_parts(void) {
                     set.jobs[j].plan = &shared;
                     set.jobs[j].max_new = NEW;
                 }
-                CHECK_THAT(!walk_jobs(m, limits[l], &set, 0, JOBS, &e), "%s", e.text);
+                CHECK_THAT(!run_job_set(m, limits[l], &set, 0, JOBS, &e), "%s", e.text);
                 for (int j = 0; j < JOBS; j++)
                     CHECK_THAT(set.sums[j] == alone[j], "%s, plan %zu, %d streams: job %d",
                                model_names[k], i, limits[l].streams, j);

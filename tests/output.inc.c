@@ -538,8 +538,8 @@ static void test_progress(void) {
     close(slave);
     close(terminal);
     int shown_lines = 0;
-    for (const char *s = text; (s = strstr(s, "s left ")); shown_lines++) {
-        s += strlen("s left ");
+    for (const char *s = text; (s = strstr(s, " left ")); shown_lines++) {
+        s += strlen(" left ");
         CHECK_THAT(*s == '\r', "behind a line of progress stands \"%.60s\"", s);
     }
     CHECK_THAT(!status && shown_lines > 5 && strstr(text, "Freezing"), "status %d, %d lines",

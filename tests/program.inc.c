@@ -909,7 +909,7 @@ static void check_response(const steer_pair *x, int which, const int *prompt, in
 /* Pairs as the paper has them (section 3): the plain prompt with the unwanted response, which is the
  * unsteered model's, and the wanted one: of a harmful prompt the steered model's answer, of a
  * harmless one the refusal of the model that is instructed to refuse, or else of the steered one. All
- * responses are generated here, one at a time. Returns how many pairs are by telling. */
+ * responses are generated here, one at a time. Returns how many pairs are by an instruction. */
 static int check_pairs(experiment *s, int set, int most) {
     enum { ROOM = 64 };
 

@@ -258,6 +258,9 @@ class Bench:
             paths = {f"{name} bf16": WEIGHTS / f"{file}.bin" for name, (file, _) in have.items()}
             paths |= {f"{name} q8": BUILD / f"bench-{file}-q8.bin" for name, (file, _) in have.items()}
             paths |= {f"{name} bf16": WEIGHTS / f"{file}.bin" for name, file in LARGER.items()}
+            for name, path in paths.items():
+                if not path.exists():
+                    self.lack(f"{path.relative_to(ROOT)}: how fast it is read")
             self.reading({name: path for name, path in paths.items() if path.exists()})
         for name, layer in ("SmolLM2-135M", 10), ("Qwen2.5-Coder-0.5B", 14):
             if name not in have:
