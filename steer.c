@@ -3670,15 +3670,16 @@ static WIDE void add_products(float *sums, const float *x, size_t xs, int rows, 
 }
 
 /* The sums of one row of x and NR rows of W, the first from W's number `at` on, widened in registers
- * a group at a time, while the next NR rows come from memory; `at`, W's columns and k are multiples
- * of GROUP. */
+ * a group at a time, while the next NR rows come from memory in the order in which they lie there;
+ * `at`, W's columns and k are multiples of GROUP. */
 INLINE void dot_row(float *sums, const float *x, const weight *w, dtype type, size_t at, int k) {
     vec sum[NR][PARTS] = {{{0}}};
+    size_t next = at + (size_t)NR * w->cols;
     for (int c = 0; c < k; c += GROUP)
         EACH (j, NR) {
             size_t from = at + (size_t)j * w->cols + c;
             float scale = type == Q8 ? w->scale[from / GROUP] : 1;
-            fetch(w->data, type, from + (size_t)NR * w->cols, GROUP);
+            fetch(w->data, type, next + (size_t)c * NR + j * GROUP, GROUP);
             EACH (v, GROUP / LANES) {
                 vec wv = widened(w->data, type, from + v * LANES);
                 vec xv = ((const vec *)(x + c))[v];
