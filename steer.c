@@ -14559,7 +14559,7 @@ static steer_status chat_vector(conversation *x, const char *path) {
 }
 
 /* What a conversation's command did, in a sentence; on a terminal in lines as wide as that. */
-__attribute__((format(printf, 1, 2))) static void tell(const char *format, ...) {
+__attribute__((format(printf, 1, 2))) static void tell_user(const char *format, ...) {
     char text[1024];
     va_list args;
     va_start(args, format);
@@ -14576,22 +14576,22 @@ static void tell_plan(const conversation *x) {
     const steer_vector *v = &x->s->v;
     string changes = changes_in_words(&x->now);
     if (!x->now.vector)
-        tell("(unsteered: there is no vector; /vector FILE)");
+        tell_user("(unsteered: there is no vector; /vector FILE)");
     else if (x->now.ablate != UNSET)
-        tell("(the component along the vector is set to a constant)");
+        tell_user("(the component along the vector is set to a constant)");
     else if (v->coeff == 0)
-        tell("(unsteered: the coefficient is 0)");
+        tell_user("(unsteered: the coefficient is 0)");
     else
-        tell("(coefficient %g: the vector is %s at %s%s%s)", v->coeff,
-             v->coeff > 0 ? "added" : "subtracted", where_added(x->s, &x->now).s,
-             *changes.s ? "; " : "", changes.s);
+        tell_user("(coefficient %g: the vector is %s at %s%s%s)", v->coeff,
+                  v->coeff > 0 ? "added" : "subtracted", where_added(x->s, &x->now).s,
+                  *changes.s ? "; " : "", changes.s);
 }
 
 static void tell_status(const conversation *x) {
     const steer_vector *v = &x->s->v;
-    tell("%s: %d turns of at most %d", x->s->path, x->n / 2, MAX_TURNS / 2);
+    tell_user("%s: %d turns of at most %d", x->s->path, x->n / 2, MAX_TURNS / 2);
     if (x->now.vector)
-        tell("vector %s: %s, %s", x->now.vector, v->method, site_name(v->layer, v->pos).s);
+        tell_user("vector %s: %s, %s", x->now.vector, v->method, site_name(v->layer, v->pos).s);
     tell_plan(x);
 }
 
@@ -14631,7 +14631,7 @@ static steer_status chat_command(conversation *x, char *line) {
         *word++ = 0;
     if (!strcmp(line, "/reset")) {
         x->n = 0;
-        tell("(the conversation begins anew)");
+        tell_user("(the conversation begins anew)");
     } else if (!strcmp(line, "/status"))
         tell_status(x);
     else if (!strcmp(line, "/compare"))
@@ -14662,7 +14662,7 @@ static steer_status chat_command(conversation *x, char *line) {
         TRY(chat_vector(x, word));
         tell_plan(x);
     } else
-        tell("%s", chat_commands);
+        tell_user("%s", chat_commands);
     return STEER_OK;
 }
 
@@ -14702,7 +14702,7 @@ static steer_status command_chat(experiment *s, const options *o) {
         if (command)
             status = chat_command(&x, line);
         else if (*line && x.n == MAX_TURNS)
-            tell("(the conversation is full: /reset)");
+            tell_user("(the conversation is full: /reset)");
         else if (*line) {
             x.turns[x.n] = copy_text(s, line, strlen(line));
             status = x.turns[x.n] ? chat_turn(&x) : s->e->code;
@@ -14713,7 +14713,7 @@ static steer_status command_chat(experiment *s, const options *o) {
                    (command && (status == STEER_EIO || status == MISUSED ||
                                 status == STEER_EMISMATCH || status == STEER_EFORMAT));
         if (said) {
-            tell("(%s)", s->e->text);
+            tell_user("(%s)", s->e->text);
             status = STEER_OK;
         }
     }
