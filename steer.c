@@ -3670,8 +3670,8 @@ static WIDE void add_products(float *sums, const float *x, size_t xs, int rows, 
 }
 
 /* The sums of one row of x and NR rows of W, the first from W's number `at` on, widened in registers
- * a group at a time, while the next NR rows come from memory in the order in which they lie there;
- * `at`, W's columns and k are multiples of GROUP. */
+ * a group at a time, while the next NR rows come from memory in the order in which they lie there
+ * (if k is all of W's columns); `at`, these and k are multiples of GROUP. */
 INLINE void dot_row(float *sums, const float *x, const weight *w, dtype type, size_t at, int k) {
     vec sum[NR][PARTS] = {{{0}}};
     size_t next = at + (size_t)NR * w->cols;
@@ -10284,10 +10284,10 @@ static double patching_passes(const experiment *s, int edges) {
     return 4 * (n * (PASSES_A_STEP * s->steps + 2) + fmin(n, s->n_exact) * PASSES_AN_EDGE * edges);
 }
 
-/* Teacher-forced texts. Of freezing, in ticks: under each of five plans and of these at three places.
- * Of the circuits and of the sparse vectors, their number. */
+/* Teacher-forced texts: of freezing, under each of five plans and of these at three places; of the
+ * circuits; of the sparse vectors. */
 static double freezing_texts(const experiment *s) {
-    return TEXT_TICKS * 2 * count_examples(s).faith * 20;
+    return 2 * count_examples(s).faith * 20;
 }
 
 static double circuit_texts(const experiment *s) {
@@ -10318,7 +10318,7 @@ static double answer_rows(const experiment *s) {
     return prompt_rows(s) + (s->m->grammar_size ? min_int(24, s->max_new) : s->max_new);
 }
 
-/* Rows times weights of freezing and of what examples are patched and taught in, from the vector's
+/* Rows times weights of freezing, and of training, patching and teacher-forcing from the vector's
  * block on. Planned before the work, and once more when the examples are known. */
 static void plan_examples(experiment *s) {
     const steer_config *c = &s->m->config;
@@ -10336,7 +10336,7 @@ static void plan_examples(experiment *s) {
         s->bar->total -= w[i];
     double ticks = (4 + 6 * frozen) * n + 8 * frozen * fmin(n, s->n_more) + 10 * fmin(s->read, n);
     if (s->stages & FREEZE)
-        w[WORK_FREEZING] = (ticks + freezing_texts(s)) * one;
+        w[WORK_FREEZING] = (ticks + TEXT_TICKS * freezing_texts(s)) * one;
     if (w[WORK_TRAINING])
         w[WORK_TRAINING] = training_passes(s, 2 * prompts_to_train(s)) * taught;
     if (patches)
@@ -10777,7 +10777,7 @@ static steer_status freezing_table(experiment *s) {
     begin_work(s, WORK_FREEZING,
                ticks_of(s, frozen, 2 * EVERYWHERE, s->read) +
                    ticks_of(s, frozen + 2 * EVERYWHERE, 2 * (FROZEN_PARTS - EVERYWHERE), 0) +
-                   freezing_texts(s));
+                   TEXT_TICKS * freezing_texts(s));
     faithfulness F;
     TRY(measure_faithfulness(s, dim, 0, edits, EVERYWHERE, 0, &F));
     TRY(answer(s, frozen, 2 * EVERYWHERE, s->read));
@@ -11124,7 +11124,7 @@ static steer_status train_methods(experiment *s) {
     }
     how.user = s->bar;
     int seeds = 1 + s->more_seeds;
-    double planned = s->work[WORK_TRAINING]; /* for all prompts: few make no pair */
+    double planned = s->work[WORK_TRAINING]; /* as if all prompts made a pair */
     s->work[WORK_TRAINING] *= pairs[0].n / (2.0 * prompts_to_train(s));
     if (s->bar)
         s->bar->total += s->work[WORK_TRAINING] - planned;
