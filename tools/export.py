@@ -244,6 +244,12 @@ class Gguf:
             raise self.wrong(key, value, "above 0")
         return float(value)
 
+    def flag(self, key, default):
+        value = self(key, default)
+        if type(value) is not bool:
+            raise self.wrong(key, value, "true or false")
+        return value
+
     def text(self, key, default=None):
         value = self(key, default)
         if type(value) is not str:
@@ -434,7 +440,7 @@ def read_vocabulary(g, rows):
         scores = g("tokenizer.ggml.scores")
         if type(scores) is not list or len(scores) != rows or not all(type(x) is float and x == x for x in scores):
             raise Refused("the GGUF lacks tokenizer.ggml.scores, one a token")
-        spaced = g("tokenizer.ggml.add_space_prefix", True)
+        spaced = g.flag("tokenizer.ggml.add_space_prefix", True)
         tables = folder.sentencepiece(text, kind, scores, binfile.SPACED if spaced else binfile.SENTENCEPIECE)
     else:
         tables = byte_level(g, text, kind)
@@ -447,7 +453,7 @@ def read_vocabulary(g, rows):
     eot = [token_id("eos"), token_id("eot"), special.get("<|im_end|>"), special.get("<|endoftext|>")]
     bos, eos = ("" if token_id(key) is None else text[token_id(key)] for key in ("bos", "eos"))
     return tables | dict(eot=[i for i in eot if i is not None], bos=bos, eos=eos,
-                         add_bos=bool(g("tokenizer.ggml.add_bos_token", model == "llama")))
+                         add_bos=g.flag("tokenizer.ggml.add_bos_token", model == "llama"))
 
 
 def byte_level(g, text, kind):

@@ -132,6 +132,11 @@ def fields(raw):
     return out
 
 
+def is_text(s):
+    """Whether it can be written as UTF-8: JSON can hold half a surrogate pair."""
+    return type(s) is str and not re.search("[\ud800-\udfff]", s)
+
+
 def load_json(path):
     if path.stat().st_size > MOST:
         raise Refused(f"{path} has more than {MOST >> 20} MB")
@@ -194,7 +199,8 @@ class Folder:
         inner = whole.get("text_config")
         self.facts = whole
         if type(inner) is dict:                   # images are left out
-            self.facts = {k: v for k, v in whole.items() if k in ("eos_token_id", "architectures")} | inner
+            kept = "eos_token_id", "architectures", "quantization_config"
+            self.facts = {k: v for k, v in whole.items() if k in kept} | inner
         self.arch = self.facts.get("model_type")
         if self.arch == "gemma3_text":
             self.facts = GEMMA3 | self.facts
@@ -255,7 +261,7 @@ class Folder:
         if family == "gemma2":
             size = self.whole("window", "sliding_window", 4096)
         full = [k == "full_attention" for k in kinds]
-        if len(kinds) != layers or not {*kinds} <= {"full_attention", "sliding_attention"}:
+        if len(kinds) != layers or not all(k in ("full_attention", "sliding_attention") for k in kinds):
             raise Refused(f"config.json has layer_types = {repr(kinds)[:60]}, not a kind of attention a block")
         if all(full) or size is None:
             return 0, 0
@@ -270,7 +276,7 @@ class Folder:
 
     def config(self):
         facts, family = self.facts, self.arch
-        if family not in FAMILIES:
+        if type(family) is not str or family not in FAMILIES:
             raise Refused(f"config.json has model_type = {repr(family)[:60]}, which is not supported "
                           f"({', '.join(sorted(FAMILIES))} are)")
         if facts.get("quantization_config"):
@@ -333,7 +339,7 @@ class Folder:
             return float(value)
         if how not in ("default", "linear", "llama3"):
             raise Refused(f"rope scaling of type {repr(how)[:60]} is not supported (linear and llama3 are)")
-        if p.get("partial_rotary_factor", 1.0) != 1.0:
+        if p.get("partial_rotary_factor") not in (None, 1.0):
             raise Refused("config.json has a partial_rotary_factor, which steer.c does not know")
         freq = binfile.rope_freq(number("rope_theta"), c["head_dim"])
         if how == "linear":
@@ -496,6 +502,8 @@ class Folder:
         """A special token's name in tokenizer_config.json, or None."""
         value = self.tokenizer_config.get(key)
         value = value.get("content") if type(value) is dict else value
+        if type(value) is str and not is_text(value):
+            raise Refused(f"tokenizer_config.json has {key} = {value!r}, which is half a surrogate pair")
         return value if type(value) is str else None
 
     def ends(self, names, rows):
@@ -509,6 +517,20 @@ class Folder:
             if type(i) is not int or not 0 <= i < rows:
                 raise Refused(f"eos_token_id is {i!r}, which is not in the vocabulary of {rows}")
         return eot
+
+    def added(self):
+        """[(id, text, whether it is special, what else is said)] of what transformers adds to tokenizer.model."""
+        listed, path = self.tokenizer_config.get("added_tokens_decoder") or {}, self.path / "added_tokens.json"
+        if type(listed) is not dict:
+            raise Refused(f"tokenizer_config.json has added_tokens_decoder = {repr(listed)[:60]}")
+        named = load_json(path) if path.is_file() else {}
+        listed = {str(i): {"content": s, "special": True} for s, i in named.items()} | listed
+        for i, a in listed.items():
+            text = a.get("content") if type(a) is dict else None
+            if not re.fullmatch("[0-9]{1,9}", i) or not is_text(text):
+                raise Refused(f"the folder adds a token {repr(text)[:60]} of id {i[:60]!r} to tokenizer.model")
+        return [(int(i), a["content"], bool(a.get("special")), a) for i, a in sorted(
+            listed.items(), key=lambda entry: int(entry[0]))]
 
     def from_sentencepiece(self, raw, rows):
         """A tokenizer.model: pieces, and how it was trained and normalises, as far as that matters."""
@@ -534,12 +556,7 @@ class Folder:
             raise Refused("tokenizer.model has a piece of an unknown type, or a score that is not a number")
 
         # What transformers adds to it, by id
-        added = dict(self.tokenizer_config.get("added_tokens_decoder") or {})
-        path = self.path / "added_tokens.json"
-        for s, i in (load_json(path) if path.is_file() else {}).items():
-            added.setdefault(str(i), {"content": s, "special": True})
-        for i, a in sorted((int(i), a) for i, a in added.items()):
-            s, special = a["content"], bool(a.get("special"))
+        for i, s, special, a in self.added():
             if i < len(pieces) and pieces[i] == s and (special or kinds[i] == USER_DEFINED):
                 kinds[i] = CONTROL if special else kinds[i]
                 continue
@@ -600,10 +617,13 @@ class Folder:
         """The source, or "" where there is none."""
         path = self.path / "chat_template.jinja"
         if path.is_file():
-            return path.read_text(encoding="utf-8")
+            try:
+                return path.read_text(encoding="utf-8")
+            except UnicodeDecodeError as e:
+                raise Refused(f"{path} is not UTF-8 ({e})")
         source = self.tokenizer_config.get("chat_template") or ""
         if type(source) is list:                  # one a purpose
-            source = next((s.get("template") for s in source if s.get("name") == "default"), None)
+            source = next((s.get("template") for s in source if type(s) is dict and s.get("name") == "default"), None)
         if type(source) is not str:
             raise Refused("tokenizer_config.json has a chat_template that is not a text")
         return source

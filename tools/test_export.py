@@ -321,6 +321,8 @@ REFUSED = [
     ("eot_token_id is", meta("tokenizer.ggml.eot_token_id", "uint32", MAX)),
     ("eot_token_id is", meta("tokenizer.ggml.eot_token_id", "string", "260")),
     ("bos_token_id is", meta("tokenizer.ggml.bos_token_id", "int32", 262, -1)),
+    ("add_bos_token is 'false', not true or false", meta("tokenizer.ggml.add_bos_token", "string", "false")),
+    ("add_space_prefix is 0", [both(sentencepiece, *meta("tokenizer.ggml.add_space_prefix", "uint32", 0))]),
     ("no end-of-turn token", [both(drop("tokenizer.ggml.eos_token_id"), put("text", 260, "<end>"))]),
     ('no token "I"', [put("text", ord("I"), "II")]),
     ("merge 1, of tokens 116 and 104, is there before as merge 0", [put("merges", 1, "t h")]),
@@ -426,13 +428,14 @@ class SmallFolder:
         self.tokenizer = tokenizer_json()
         self.tokenizer_config = {"bos_token": TOKENS[259], "eos_token": TOKENS[260], "chat_template": CHATML}
         self.generation = {}
-        self.index, self.cut, self.header, self.model = None, None, None, None
+        self.index = self.cut = self.header = self.model = self.jinja = None
 
     def write(self, path):
         path.mkdir(exist_ok=True)
-        (path / "tokenizer.model").unlink(missing_ok=True)
-        if self.model is not None:
-            (path / "tokenizer.model").write_bytes(self.model)
+        for name, raw in ("tokenizer.model", self.model), ("chat_template.jinja", self.jinja):
+            (path / name).unlink(missing_ok=True)
+            if raw is not None:
+                (path / name).write_bytes(raw)
         files = {"config": self.config, "tokenizer": self.tokenizer, "tokenizer_config": self.tokenizer_config,
                  "generation_config": self.generation, "model.safetensors.index": self.index}
         for name, value in files.items():
@@ -526,7 +529,9 @@ FOLDER_REFUSED = [
     ("model_type = 'phi3'", fact("model_type", "phi3")),
     ("model_type = 'qwen3_5_text'", [both(*fact("text_config", {"model_type": "qwen3_5_text", "hidden_size": 8}),
                                           *fact("model_type", "qwen3_5"))]),
-    ("quantised", fact("quantization_config", {"bits": 4})),
+    ("model_type = ['llama']", fact("model_type", ["llama"])),
+    ("quantised", [*fact("quantization_config", {"bits": 4}),
+                   lambda s: setattr(s, "config", {"quantization_config": {"bits": 4}, "text_config": s.config})]),
     ("has logit_scale = 2", fact("logit_scale", 2)),
     ("has attention_bias = True", fact("attention_bias", True)),
     ("has hidden_act = 'gelu'", fact("hidden_act", "gelu")),
@@ -550,7 +555,7 @@ FOLDER_REFUSED = [
                                 *fact("use_sliding_window", True), *fact("sliding_window", 8),
                                 *fact("max_window_layers", 2))]),
     ("not a kind of attention", [both(*fact("model_type", "qwen2"), *fact("layer_types", kinds))
-                                 for kinds in (["full_attention"] * 2, ["linear_attention"])]),
+                                 for kinds in (["full_attention"] * 2, ["linear_attention"], [{}])]),
     ("is not JSON", [field("config", "{"), field("config", "[" * 10**5)]),
     ("is not a JSON object", [field("config", "[]")]),
     ("nor a folder with a config.json", [field("config", None)]),
@@ -583,6 +588,10 @@ FOLDER_REFUSED = [
                           for field in ((2, b"map"), (4, 1), (5, 0))]),
     ("an unknown type", [both(pieces, more_model((1, message((1, b"x"), (3, 7)))))]),
     ("pieces, the embedding", [both(pieces, more_model(*[(1, message((1, b"x")))] * 9))]),
+    ("has added_tokens_decoder =", [both(pieces, part("tokenizer_config", "added_tokens_decoder", [1]))]),
+    ("the folder adds a token", [both(pieces, part("tokenizer_config", "added_tokens_decoder", {i: a})) for i, a in (
+        ("x", {"content": "a"}), ("-1", {"content": "a"}), ("280", "a"), ("280", {"content": 5}),
+        ("280", {"content": "\ud800"}))]),
     ("the id 900", [both(pieces, adds("900", "<tool>", True))]),
     ("matches '<tool>' not as it stands", [both(pieces, adds(str(len(PIECES)), "<tool>", False, rstrip=True))]),
     ("adds '<tool>' to the pieces", [both(pieces, adds(str(len(PIECES)), "<tool>", False))]),
@@ -590,7 +599,9 @@ FOLDER_REFUSED = [
                                    part("tokenizer", "added_tokens.0.lstrip", True))]),
     ("eos_token_id is 262", [part("generation", "eos_token_id", [260, 262])]),
     ("eos_token_id is 'x'", fact("eos_token_id", "x")),
-    ("chat_template that is not a text", [part("tokenizer_config", "chat_template", {"a": 1})]),
+    ("chat_template that is not a text", [part("tokenizer_config", "chat_template", v) for v in ({"a": 1}, ["a"])]),
+    ("chat_template.jinja is not UTF-8", [field("jinja", b"\xe9")]),
+    ("half a surrogate pair", [part("tokenizer_config", "bos_token", "\ud800")]),
     ("valid Jinja", [part("tokenizer_config", "chat_template", "{% for %}")]),
 
     ("has no safetensors", [field("cut", -10**9)]),
@@ -637,6 +648,7 @@ def test_folders(path):
     path.with_suffix(".gguf").unlink()
     check("    its tokenizer and template are the GGUF's", text == binfile.read(out)[1])
     opens("more rows than tokens", *fact("vocab_size", 300), tensor("model.embed_tokens.weight", ones(300, 8)))
+    opens("a rope parameter that is null", *fact("rope_scaling", {"type": "default", "partial_rotary_factor": None}))
     opens("a tied lm_head that is written out", tensor("lm_head.weight", ones(262, 8)))
     opens("frequencies that are written out", tensor("model.layers.0.self_attn.rotary_emb.inv_freq", ones(2)))
     opens("no generation_config.json", field("generation", None))
