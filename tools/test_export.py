@@ -13,6 +13,7 @@ The last line is "N passed, N failed".
 import functools
 import json
 import os
+import pty
 import random
 import re
 import resource
@@ -50,6 +51,16 @@ GEMMA = ("{{ bos_token }}{% if messages[0].role == 'system' %}{{ raise_exception
 INSIDE = ("{% for m in messages if m.role != 'system' %}{% if m.role == 'user' %}<|im_start|>{% if loop.first and "
           "messages[0].role == 'system' %}{{ messages[0].content + '\n' }}{% endif %}{{ m.content + ':' }}"
           "{% else %}{{ m.content | trim + '<|im_end|>' }}{% endif %}{% endfor %}")
+
+# As Llama 3.2's: a system block in any case
+ALWAYS = ("{% if messages[0].role == 'system' %}{% set system, turns = messages[0].content | trim, messages[1:] %}"
+          "{% else %}{% set system, turns = '', messages %}{% endif %}<|im_start|>system\nDay 7\n{{ system }}<|im_end|>"
+          "{% for m in turns %}<|im_start|>{{ m.role + '\n' + m.content | trim }}<|im_end|>{% endfor %}"
+          "{% if add_generation_prompt %}<|im_start|>assistant\n{% endif %}")
+# As Qwen3's: an answer that is not to be thought about begins with an empty thought
+THINKING = ("{% for m in messages %}<|im_start|>{{ m.role + '\n' + m.content }}<|im_end|>{% endfor %}"
+            "{% if add_generation_prompt %}<|im_start|>assistant\n"
+            "{% if enable_thinking is defined and not enable_thinking %}<think></think>{% endif %}{% endif %}")
 
 
 def check(what, good, figure=""):
@@ -652,6 +663,8 @@ def test_folders(path):
     opens("a tied lm_head that is written out", tensor("lm_head.weight", ones(262, 8)))
     opens("frequencies that are written out", tensor("model.layers.0.self_attn.rotary_emb.inv_freq", ones(2)))
     opens("no generation_config.json", field("generation", None))
+    out = opens("chat_template.jinja", part("tokenizer_config", "chat_template", None), field("jinja", CHATML.encode()))
+    check("    is its template", text == binfile.read(out)[1])
     t = binfile.read(opens("a list of end tokens", part("generation", "eos_token_id", [258, 260])))[1]
     check("    they end a turn", t["eot"] == [258, 260], t["eot"])
     t = binfile.read(opens("the template's end of a turn", part("tokenizer_config", "eos_token", TOKENS[259])))[1]
@@ -693,12 +706,12 @@ def without_steer():
     export.STEER = Path("/nowhere/steer")
 
 
-def exported(what, path, *changes, small=None):
+def exported(what, path, *changes, small=None, how=()):
     """A Small or a SmallFolder, changed, must be exported without help of ./steer, open and generate."""
     small = small or Small()
     both(*changes)(small)
     small.write(path)
-    out, status, said = run_export(path, before=without_steer)
+    out, status, said = run_export(path, *how, before=without_steer)
     if status == 0:
         status, said = steer("generate", out, "the", "--max-new", "4")
     check(what, status == 0, said if status else "")
@@ -782,6 +795,11 @@ def test_tables(path):
 
 def test_exported(path):
     exported("a small model", path)
+    other = path.with_suffix(".safetensors")
+    path.rename(other)
+    out, status, err = run_export(other)
+    check("    under another name", status == 0 and not steer("info", out)[0], err)
+    other.unlink()
     exported("Gemma 2's network", path, gemma)
     exported("Gemma 2's network without a window", path, gemma, *meta(".attention.sliding_window", "uint32", 0))
     exported("Qwen3's network", path, qwen3)
@@ -820,6 +838,15 @@ def test_exported(path):
           and p["system_post"] == "\n" and p["assistant_post"] == "<|im_end|><|im_start|>", p)
     tokenized(out, "I ", 259, *b"x\nI :", how=("--system", "x", "--chat"))
     tokenized(out, "I ", 259, *b"I :", how=("--chat",))
+    for what, source, how, always, wanted in [
+            ("a system block in any case", ALWAYS, (), 1,
+             {"start": "", "system_pre": "<|im_start|>system\nDay 7\n", "system_post": "<|im_end|>"}),
+            ("    made bare", ALWAYS, ("--template", "bare"), 0, {"start": "", "system_pre": "", "system_post": ""}),
+            ("a thought before an answer", THINKING, (), 0, {"answer_pre": "<|im_start|>assistant\n"}),
+            ("    left out", THINKING, ("--no-thinking",), 0,
+             {"assistant_pre": "<|im_start|>assistant\n", "answer_pre": "<|im_start|>assistant\n<think></think>"})]:
+        t = binfile.read(exported(what, path, template(source), how=how))[1]
+        check("    its parts", t["system_always"] == always and wanted.items() <= t["template"].items(), t["template"])
     out = exported("delimiters of the template that the file calls text", path, put("types", 259, 1),
                    put("types", 260, 1), put("types", 261, 1), drop("tokenizer.ggml.eos_token_id"))
     t = binfile.read(out)[1]
@@ -926,6 +953,12 @@ def test_outputs(path):
     done = subprocess.run(["sh", "-c", 'exec "$@" >&-', "sh", sys.executable, export.__file__, path,
                            "-o", out], capture_output=True, text=True)
     check("standard output closed", done.returncode == 0 and not done.stderr, done.stderr)
+    terminal, inside = pty.openpty()
+    run_export(path, out=out, before=lambda: os.dup2(inside, 2))
+    said = os.read(terminal, 1 << 16)
+    check("progress on a terminal", re.search(rb"\d of \d+ MB", said), said)
+    os.close(terminal)
+    os.close(inside)
     check("nothing else is left", {p.name for p in folder.iterdir()} == {"m.gguf", "m.bin", "link.bin"})
     link.unlink()
     out.unlink()
