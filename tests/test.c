@@ -70,6 +70,7 @@ static const test tests[] = {
     {"golden-tokens", test_golden_tokens, "token ids equal those of the tokenizers library"},
     {"golden-split", test_golden_split, "so do the pieces of all four pre-tokenizer rules"},
     {"template-switches", test_template_switches, "blanks, thinking and empty system turns"},
+    {"info", test_info, "a model file's switches, template and tokens, in words"},
     {"golden-pieces", test_golden_pieces, "SentencePiece and whole words equal the library, too"},
     {"matmul", test_matmul, "the blocked product equals a double loop"},
     {"functions", test_functions, "exp, tanh, softmax, rope, norms, gates, caps"},

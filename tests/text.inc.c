@@ -378,6 +378,38 @@ static void test_template_switches(void) {
     steer_close(m);
 }
 
+/* What `steer info` says of a model: the network as its switches, the template with its tokens, what
+ * ends an answer and begins a refusal, the memory of a run. */
+static void test_info(void) {
+    static const char *const said[] = {
+        "  6 blocks, d 128, 4 heads, 2 kv heads of 32, MLP 352 (GeGLU), context 512\n",
+        "embeddings (tied), as bf16\n",
+        "  q, k, v biases no, QK-norm no, post-norms yes, norm gain 1 + w, soft-caps 50 and 30\n",
+        "  embeddings times 11.3137, queries times 0.176777, angles a position 1 to 0.000177828\n",
+        "  window 48 in the first 1 of every 2 blocks\n",
+        "GPT-2's rule with single digits, 1787 merges, 5 special tokens, 0 matched in texts\n",
+        "    start                     \"<bos>\"\n",
+        "    behind a question         \"<end>\\n\"\n",
+        "    before the answer to come \"<assistant>\\n\"\n",
+        "begins with \"Hi\": 0 \"<bos>\", 1 \"<user>\", 203 \"\\n\", 540 \"Hi\", 3 \"<end>\", 203 ",
+        "  end-of-instruction positions -4 to -1\n",
+        "  an answer ends with 3 \"<end>\"\n",
+        "  refusals begin with 45 \"I\", 663 \"Sorry\"\n",
+        "  reported site: block 1, position -4, coefficient 1\n",
+        "  a run of  128 tokens: ",
+        "  a run of  512 tokens: "};
+    CHECK_THAT(!run_program(PROGRAM, "info weights/tiny-gemma.bin", ""), "%s", complained);
+    for (size_t i = 0; i < sizeof said / sizeof *said; i++)
+        CHECK_THAT(strstr(shown, said[i]), "\"%s\" is not in \"%s\"", said[i], shown);
+
+    /* Another model, other switches. */
+    static const char *const other[] = {"(SwiGLU)", "post-norms no", "  no window\n",
+                                        "soft-caps 0 and 0", "  an answer ends with "};
+    CHECK_THAT(!run_program(PROGRAM, "info weights/tiny-llama.bin", ""), "%s", complained);
+    for (size_t i = 0; i < sizeof other / sizeof *other; i++)
+        CHECK_THAT(strstr(shown, other[i]), "\"%s\" is not in \"%s\"", other[i], shown);
+}
+
 /* ---------------------------------------------------------------- normal form */
 
 static void check_normal(const steer_model *m, const char *text, const char *expected) {
