@@ -238,6 +238,13 @@ def random_vectors(model):
     return f"{rows['unsteered']['loss'] - rows['random vectors']['loss']:.1f}" if "random vectors" in rows else "-"
 
 
+def site_by_rule(model):
+    """What the paper's selection rule holds against the reported site."""
+    found = finding(model, "The vector is of the site")
+    said = found and re.search(r" (?:passes|does not pass \(([^()]*)\)):", found["text"])
+    return (said[1] or "passes") if said else "-"
+
+
 def smallest(model):
     circuit = model.get("circuit")
     return f"{100 * circuit['edges'] / circuit['of']:.1f} %" if circuit else "-"
@@ -281,6 +288,7 @@ def prompts(model):
 
 FINDINGS = [  # a row's name, its figure, the claim whose verdict stands behind it
     ("test prompts; answers that judge circuits", prompts, None),
+    ("the reported site by the paper's rule", site_by_rule, "The vector is of the site"),
     ("steering moves, points of refusal (89.75)", lost("unsteered"), None),
     ("random vectors of its norm move", random_vectors, "It is the direction"),
     ("patterns frozen lose (8.75)", lost("patterns frozen (QK)"), "Steering hardly acts through"),
@@ -288,7 +296,9 @@ FINDINGS = [  # a row's name, its figure, the claim whose verdict stands behind 
     ("direct image removed from values (54.75)", lost("SVV removed"), "The vector's direct image"),
     ("... from MLP inputs (44.50)", lost("MLP direct removed"), None),
     ("MLP outputs frozen", lost("MLP outputs frozen"), None),
-    ("edges of DIM's smallest faithful circuit (10.2 and 10.8 %)", smallest, "A tenth of the edges"),
+    ("a tenth of the edges keeps, on answers that chose none (0.85)", number("A tenth of the edges", "a tenth", 2),
+     "A tenth of the edges"),
+    ("DIM's smallest circuit that keeps 0.85 of what chose it (10.2 and 10.8 %)", smallest, None),
     ("random circuits of twice that size keep (under 0.1)", number("Random circuits", "DIM", 2), "Random circuits"),
     ("a circuit under another vector keeps (most)", number("Different methods' vectors", "under", 2),
      "Different methods' vectors"),
