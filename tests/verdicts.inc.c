@@ -321,6 +321,10 @@ static void test_losses(void) {
     estimate share = share_of_loss(steered, frozen, steered, plain);
     CHECK_THAT(nearly(share.value, some.value / most.value) && share.low < share.value, "share %g",
                share.value);
+    /* 27.25, which has two neighbours of one decimal, and no 27.250000000000004. */
+    CHECK_THAT(in_points((estimate){0.2725, 0.2725, -0.2725, 1, 400}).value == 27.25 &&
+                   in_points((estimate){0.2725, 0.2725, -0.2725, 1, 400}).high == -27.25,
+               "a tie between decimals");
     /* What both lose of the same prompts is known better than each alone. */
     estimate same = share_of_loss(steered, plain, steered, plain);
     CHECK_THAT(nearly(same.value, 1) && same.low > 0.6 && same.high < 1.6, "all of it: [%g, %g]",
@@ -342,6 +346,23 @@ static estimate about(double value, double margin, int n) {
     return (estimate){value, value - margin, value + margin, 1, n};
 }
 
+/* Of a finding's numbers in the report, how many are not surely where the claim wants them. */
+static int numbers_amiss(const report *r, const entry *x) {
+    int amiss = 0;
+    for (int i = 0; i < x->n_rows; i++) {
+        const datum *number = AT(r->data, datum, x->first + 5 * i);
+        double low = number[1].value, high = number[2].value, bound = number[3].value;
+        const char *wanted = number[1].text;
+        if (isnan(low))
+            low = high = number[0].value;
+        if (!strcmp(wanted, "within"))
+            amiss += fmax(fabs(low), fabs(high)) > bound;
+        else
+            amiss += !strcmp(wanted, "at least") ? low < bound : high > bound;
+    }
+    return amiss;
+}
+
 static void check_verdict(experiment *s, void (*conclude_it)(experiment *), const char *verdict,
                           int line) {
     conclude_it(s);
@@ -354,6 +375,8 @@ static void check_verdict(experiment *s, void (*conclude_it)(experiment *), cons
                "line %d: not how many: %.300s", line, x->text);
     CHECK_THAT(!strstr(x->text, "nan") && !strstr(x->text, "inf "), "line %d: no number: %.300s",
                line, x->text);
+    CHECK_THAT(strcmp(verdict, "holds") || !numbers_amiss(s->out, x),
+               "line %d: it holds, but not its numbers: %.300s", line, x->text);
 }
 
 /* From "holds" the share falls to "in part"; a gap fails it; a share between can't be told. */
@@ -485,6 +508,8 @@ static void test_verdicts(void) {
     VERDICT(conclude_random, "holds");
     s.findings.judged[DIM].largest = 0.4;
     VERDICT(conclude_random, "holds in part");
+    CHECK_THAT(numbers_amiss(&out, AT(out.entries, entry, n_entries(&out) - 1)) == 1,
+               "the largest draw keeps it from holding, and is no number of the finding's");
     s.findings.judged[DIM].random = about(0.2, 0.05, DRAWS);
     VERDICT(conclude_random, "fails");
     s.findings.judged[DIM].random = about(0.12, 0.05, DRAWS);
