@@ -13436,11 +13436,12 @@ static int read_place(const char *text, size_t n, edit_place *at) {
 }
 
 /* The words of a list, separated by commas, each alone or with @ and a place behind it: what they
- * freeze or, by kind, remove is appended. */
-static steer_status read_changes(const char *list, steer_kind kind, change_list *to,
-                                 steer_error *e) {
-    int freeze = kind == STEER_FREEZE, first = to->n;
-    const char *option = freeze ? "freeze" : "remove", *names = freeze ? freezes : removals;
+ * freeze or, by kind, remove is appended. typed: what the user wrote before the list, an option or a
+ * conversation's command. */
+static steer_status read_changes(const char *typed, const char *list, steer_kind kind,
+                                 change_list *to, steer_error *e) {
+    int first = to->n;
+    const char *names = kind == STEER_FREEZE ? freezes : removals;
     for (const char *s = list; s; s = strchr(s, ',')) {
         s += s > list;
         size_t n = strcspn(s, ",@"), length = strcspn(s, ",");
@@ -13450,11 +13451,11 @@ static steer_status read_changes(const char *list, steer_kind kind, change_list 
         if (!known)
             return misused(
                 e,
-                "--%s %.60s: wanted is a list of %s, each alone or with @prompt, @answer or "
-                "@first:N",
-                option, list, names);
+                "%s %.60s: wanted is a list of %s, each alone or with @prompt, @answer or "
+                "@first:N%s",
+                typed, list, names, *typed == '/' ? "; or off" : "");
         if (to->n == first + MOST_PLACED)
-            return misused(e, "--%s %.60s: more than %d", option, list, MOST_PLACED);
+            return misused(e, "%s %.60s: more than %d", typed, list, MOST_PLACED);
         to->edits[to->n++] = (steer_edit){kind, .to = at.to, .what = 1u << i, .part = at.part};
     }
     return STEER_OK;
@@ -13573,22 +13574,24 @@ static steer_status read_option(const known_command *c, char **argv, options *o,
 
 /* Whether the vector is where a freeze or a removal acts. In the prompt nothing is steered by what
  * acts in the answer; the other way round the answer reads a steered past, but holds no vector that
- * could be removed. */
-static steer_status check_reach(const options *o, steer_error *e) {
+ * could be removed. chat 1: a conversation's commands said where. */
+static steer_status check_reach(const options *o, int chat, steer_error *e) {
     const steer_edit *end = o->changes.edits + o->changes.n;
+    const char *freeze = chat ? "/freeze" : "--freeze";
     for (const steer_edit *x = o->changes.edits; x < end && o->place.part; x++) {
         int removal = x->kind == STEER_REMOVE;
         if (x->part && x->part != o->place.part && (removal || x->part == STEER_IN_PROMPT))
-            return misused(e, "--positions %.60s: the vector is not where --%s acts", o->positions,
-                           removal ? "remove" : "freeze");
+            return misused(e, "%s %.60s: the vector is not where %s acts",
+                           chat ? "/positions" : "--positions", o->positions,
+                           removal ? "--remove" : freeze);
     }
     return STEER_OK;
 }
 
 /* What --positions, --layers, --freeze and --remove say. */
 static steer_status read_places(options *o, steer_error *e) {
-    TRY(read_changes(o->freeze, STEER_FREEZE, &o->changes, e));
-    TRY(read_changes(o->remove, STEER_REMOVE, &o->changes, e));
+    TRY(read_changes("--freeze", o->freeze, STEER_FREEZE, &o->changes, e));
+    TRY(read_changes("--remove", o->remove, STEER_REMOVE, &o->changes, e));
     if (o->positions && !read_place(o->positions, strlen(o->positions), &o->place))
         return misused(e, "--positions %.60s: all, prompt, answer or first:N is wanted",
                        o->positions);
@@ -13596,7 +13599,7 @@ static steer_status read_places(options *o, steer_error *e) {
         return misused(e, "--layers %.60s: blocks are wanted, such as 3,5-8", o->layers);
     if (o->n_more && (o->layers || o->site))
         return misused(e, "--%s is for one --vector", o->layers ? "layers" : "site");
-    return check_reach(o, e);
+    return check_reach(o, 0, e);
 }
 
 /* What the values say, and rule out, before a model is opened. */
@@ -14604,13 +14607,13 @@ static steer_status chat_freeze(conversation *x, const char *list) {
         tell_plan(x);
         return STEER_OK;
     }
-    if (strcmp(list, "off") && read_changes(list, STEER_FREEZE, &then.changes, x->s->e))
-        return STEER_EARG;
+    if (strcmp(list, "off"))
+        TRY(read_changes("/freeze", list, STEER_FREEZE, &then.changes, x->s->e));
     int frozen = then.changes.n;
     for (int i = 0; i < before->n; i++)
         if (before->edits[i].kind == STEER_REMOVE)
             then.changes.edits[then.changes.n++] = before->edits[i];
-    TRY(check_reach(&then, x->s->e));
+    TRY(check_reach(&then, 1, x->s->e));
     if (frozen && !adds_vector(&x->now))
         return fail(x->s->e, STEER_EARG, "nothing to freeze against: /vector FILE");
     x->now = then;
@@ -14626,7 +14629,7 @@ static const char chat_commands[] =
 static steer_status chat_command(conversation *x, char *line) {
     experiment *s = x->s;
     char *word = line + strcspn(line, " ");
-    float a;
+    double a;
     if (*word)
         *word++ = 0;
     if (!strcmp(line, "/reset")) {
@@ -14637,15 +14640,15 @@ static steer_status chat_command(conversation *x, char *line) {
     else if (!strcmp(line, "/compare"))
         return chat_compare(x);
     else if (!strcmp(line, "/coeff")) {
-        int given = *word && sscanf(word, "%f", &a) == 1 && isfinite(a);
-        if (*word && !given)
+        int given = *word != 0;
+        if (given && !read_real(word, -1e6, 1e6, &a))
             return fail(s->e, STEER_EARG, "/coeff %.40s: a number is wanted", word);
         if (given && !adds_vector(&x->now))
             return fail(s->e, STEER_EARG, "no vector is added: /vector FILE, without --ablate");
         if (given)
-            s->v.coeff = a;
+            s->v.coeff = (float)a;
         for (int i = 0; given && i < s->n_beside; i++)
-            s->beside[i].coeff = a;
+            s->beside[i].coeff = (float)a;
         tell_plan(x);
     } else if (!strcmp(line, "/freeze")) {
         return chat_freeze(x, word);
@@ -14655,7 +14658,7 @@ static steer_status chat_command(conversation *x, char *line) {
             return fail(s->e, STEER_EARG, "/positions %.40s: all, prompt, answer or first:N", word);
         if (*word && !(then.positions = copy_text(s, word, strlen(word))))
             return s->e->code;
-        TRY(check_reach(&then, s->e));
+        TRY(check_reach(&then, 1, s->e));
         x->now = then;
         tell_plan(x);
     } else if (!strcmp(line, "/vector") && *word) {

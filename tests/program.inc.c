@@ -342,8 +342,12 @@ static void test_chat_commands(void) {
         {str("/coeff"), {"(coefficient -1.5: the vector is subtracted at block 3)"}},
         {str("/coeff much"), {"(/coeff much: a number is wanted)"}},
         {str("/coeff nan"), {"(/coeff nan: a number is wanted)"}},
+        {str("/coeff 2x"), {"(/coeff 2x: a number is wanted)"}},
+        {str("/coeff 1e7"), {"(/coeff 1e7: a number is wanted)"}},
         {str("/freeze qk,v"), {"at block 3; patterns frozen, values frozen)"}},
-        {str("/freeze w"), {"wanted is a list of qk,v,mlp"}},
+        {str("/freeze w"),
+         {"(/freeze w: wanted is a list of qk,v,mlp, each alone or with @prompt, @answer or "
+          "@first:N; or off)"}},
         {str("/freeze"), {"at block 3; patterns frozen, values frozen)"}},
         {str("How do I bake a cake?"), {""}},
         {str("/compare"), {"unsteered  ", "steered, patterns", "---"}},
