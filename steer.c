@@ -3128,14 +3128,14 @@ steer_status steer_pattern(const steer_model *m, const steer_tape *tape, int b, 
 /* ==================================================================================== 7 generation
  * `run_jobs` feeds any number of token sequences through the context, prompts and single new tokens
  * in the same batches, the next job in place of one that ends. After each row whose logits are
- * wanted (from the last prompt token on) it calls a visitor, which may append a token: generation
- * is a visitor that samples, scoring one that only looks. Jobs in a row under the same plan that
+ * wanted (from the last prompt token on) it calls a handler, which may append a token: generation
+ * is a handler that samples, scoring one that only looks. Jobs in a row under the same plan that
  * begin alike (the template, the system prompt) share that prefix: it is computed once, in streams
  * of its own, and forked. A job whose plan freezes brings an unsteered twin. */
 
 /* Told of the logits at position `pos` of a job, it returns the job's next token or one of these;
  * FAILED where it has filled in the error. */
-typedef int (*visitor)(void *user, int job, int pos, const float *logits);
+typedef int (*logits_handler)(void *user, int job, int pos, const float *logits);
 
 enum { NO_TOKEN = -1, END_JOB = -2, FAILED = -3 };
 
@@ -3355,16 +3355,16 @@ static int put_batch(steer_context *c, const steer_job *jobs, int eoi, int job_r
     return rows;
 }
 
-/* Let the visitor see the logits of the batch, and append the tokens that it returns. */
-static steer_status visit_batch(steer_context *c, steer_job *jobs, int rows, visitor visit,
-                                void *user, steer_error *e) {
+/* Let the handler see the logits of the batch, and append the tokens that it returns. */
+static steer_status handle_logits(steer_context *c, steer_job *jobs, int rows,
+                                  logits_handler on_logits, void *user, steer_error *e) {
     for (int r = 0; r < rows; r++) {
         const steer_row *row = &c->batch[r];
         stream *s = &c->streams[row->stream];
         if (!row->logits || s->job < 0)
             continue; /* no job: it ended at an earlier row */
         steer_job *j = &jobs[s->job];
-        int token = visit(user, s->job, row->pos, steer_logits(c, r));
+        int token = on_logits(user, s->job, row->pos, steer_logits(c, r));
         if (token == FAILED)
             return e ? e->code : STEER_EIO;
         if (token >= 0)
@@ -3376,8 +3376,8 @@ static steer_status visit_batch(steer_context *c, steer_job *jobs, int rows, vis
 }
 
 /* Batch after batch, until no job is left; then each edit must have changed a row. */
-static steer_status run_batches(steer_context *c, steer_job *jobs, int n, visitor visit, void *user,
-                                const steer_tape *tape, int eoi, steer_error *e) {
+static steer_status run_batches(steer_context *c, steer_job *jobs, int n, logits_handler on_logits,
+                                void *user, const steer_tape *tape, int eoi, steer_error *e) {
     int job_rows = tape ? tape->rows / n : 0;
     for (int i = 0; i < c->limit.streams; i++)
         c->streams[i].job = STREAM_FREE;
@@ -3392,7 +3392,7 @@ static steer_status run_batches(steer_context *c, steer_job *jobs, int n, visito
         rows = put_batch(c, jobs, eoi, job_rows);
         if (rows) {
             TRY(steer_run(c, c->batch, rows, tape, e));
-            TRY(visit_batch(c, jobs, rows, visit, user, e));
+            TRY(handle_logits(c, jobs, rows, on_logits, user, e));
         }
     } while (rows || next < n);
 
@@ -3402,12 +3402,12 @@ static steer_status run_batches(steer_context *c, steer_job *jobs, int n, visito
 }
 
 /* Run all jobs to their end; a tape's rows are shared by them equally, see put_batch. */
-static steer_status run_jobs(steer_context *c, steer_job *jobs, int n, visitor visit, void *user,
-                             const steer_tape *tape, steer_error *e) {
+static steer_status run_jobs(steer_context *c, steer_job *jobs, int n, logits_handler on_logits,
+                             void *user, const steer_tape *tape, steer_error *e) {
     int eoi = tape ? c->m->eoi : 0;
     TRY(check_jobs(c, jobs, n, eoi, e));
     TRY(begin_hits(c, jobs, n, e));
-    steer_status status = run_batches(c, jobs, n, visit, user, tape, eoi, e);
+    steer_status status = run_batches(c, jobs, n, on_logits, user, tape, eoi, e);
     for (int i = 0; i < c->limit.streams; i++)
         c->streams[i] = (stream){.twin = -1}; /* plans and hits need not outlive this call */
     end_hits(c, jobs, n);
@@ -3477,7 +3477,7 @@ typedef struct {
     int stopped;
 } generator;
 
-static int generate_visit(void *user, int job, int pos, const float *logits) {
+static int generate_on_logits(void *user, int job, int pos, const float *logits) {
     generator *g = user;
     steer_job *j = &g->jobs[job];
     (void)pos;
@@ -3500,7 +3500,7 @@ steer_status steer_generate(steer_context *c, steer_job *jobs, int n, int (*tick
         return fail(e, STEER_ENOMEM, "no memory to sample");
     for (int i = 0; i < n; i++)
         jobs[i].n_out = 0;
-    steer_status status = run_jobs(c, jobs, n, generate_visit, &g, NULL, e);
+    steer_status status = run_jobs(c, jobs, n, generate_on_logits, &g, NULL, e);
     free(g.scratch);
     return status;
 }
@@ -4118,8 +4118,8 @@ typedef struct {
     uint32_t template_crc;
     uint64_t fingerprint;
     char method[16], model[64];
-    uint64_t identity;         /* 0: the fingerprint alone tells */
-    int32_t several, keepless; /* 1: every stands in place of v; there is no keep */
+    uint64_t identity;           /* 0: the fingerprint alone tells */
+    int32_t several, lacks_keep; /* 1: every stands in place of v; there is no keep */
     char zero[96];
 } vector_header;
 
@@ -4200,7 +4200,7 @@ static vector_header header_of(const steer_vector *v) {
                        .fingerprint = v->fingerprint,
                        .identity = v->identity,
                        .several = v->every != NULL,
-                       .keepless = v->keep == NULL};
+                       .lacks_keep = v->keep == NULL};
     memcpy(h.magic, "STEERVEC", sizeof h.magic);
     memcpy(h.method, v->method, sizeof h.method);
     memcpy(h.model, v->model, sizeof h.model);
@@ -4245,7 +4245,7 @@ static const char *wrong_field(const steer_model *m, const vector_header *h, uns
         return "model fingerprint";
     if (h->template_crc != m->template_crc && !foreign)
         return "chat template";
-    if (h->operation || h->site || h->several & ~1 || h->keepless & ~1)
+    if (h->operation || h->site || h->several & ~1 || h->lacks_keep & ~1)
         return "operation or site";
     if (outside(h->layer, 0, config->layers - !h->several))
         return "block";
@@ -4280,7 +4280,7 @@ static steer_status begin_vector(steer_vector *v, const steer_model *m, vector_h
     v->identity = h->identity;
     v->template_crc = h->template_crc;
     memcpy(v->model, h->model, sizeof v->model);
-    if (h->keepless || !is_of_model(m, h)) { /* another model's means are not this one's */
+    if (h->lacks_keep || !is_of_model(m, h)) { /* another model's means are not this one's */
         free(v->keep);
         v->keep = NULL;
     }
@@ -4301,7 +4301,7 @@ static steer_status read_own(steer_vector *v, const steer_model *m, const unsign
     if (h.size != n || h.crc != crc_around(bytes, n, offsetof(vector_header, crc)))
         return fail(e, STEER_EFORMAT, "%s: truncated or damaged; make it again", path);
     TRY(begin_vector(v, m, &h, path, flags, e));
-    size_t floats = direction_floats(v), kept = h.keepless ? 0 : 3 * (size_t)h.layers;
+    size_t floats = direction_floats(v), kept = h.lacks_keep ? 0 : 3 * (size_t)h.layers;
     if (n != sizeof h + 4 * (floats + kept))
         return fail(e, STEER_EFORMAT, "%s: not of the size that its header implies; make it again",
                     path);
@@ -4555,7 +4555,7 @@ static steer_status read_gguf(steer_vector *v, const steer_model *m, const unsig
     while (!at[first])
         first++;
     g.h.several = tensors > 1 || first == config->layers;
-    g.h.keepless = g.kept != 3 * (uint64_t)config->layers;
+    g.h.lacks_keep = g.kept != 3 * (uint64_t)config->layers;
     if (g.h.layer < 0)
         g.h.layer = first;
     TRY(begin_vector(v, m, &g.h, path, flags, e));
@@ -4611,7 +4611,7 @@ static steer_status read_npy(steer_vector *v, const steer_model *m, const unsign
                        .pos = min_int(config->site_pos, -1),
                        .coeff = 1,
                        .method = "npy",
-                       .keepless = 1};
+                       .lacks_keep = 1};
     char text[256] = "";
     byte_reader r = {bytes, n, 0};
     take_bytes(&r, 6);
@@ -4954,13 +4954,13 @@ static steer_status append_response(const steer_model *m, const char *response, 
     if (!response || !*response)
         return STEER_OK;
     TRY(tokens_of(m, AS_TEXT, NULL, response, NULL, &own, added, e));
-    int *both = realloc(*tokens, mul(add(n, *added), sizeof *both));
-    if (both) {
-        memcpy(both + n, own, sizeof *own * *added);
-        *tokens = both;
+    int *longer = realloc(*tokens, mul(add(n, *added), sizeof *longer));
+    if (longer) {
+        memcpy(longer + n, own, sizeof *own * *added);
+        *tokens = longer;
     }
     free(own);
-    return both ? STEER_OK : fail(e, STEER_ENOMEM, "no memory for a response");
+    return longer ? STEER_OK : fail(e, STEER_ENOMEM, "no memory for a response");
 }
 
 steer_status steer_prompts_add(steer_prompts *p, const steer_model *m, const char *system,
@@ -5437,7 +5437,7 @@ static int has_edge(const steer_graph *g, int edge) {
     return at.rem < senders(g, at.quot);
 }
 
-static size_t edge_cells(const steer_graph *g) {
+static size_t edge_places(const steer_graph *g) {
     return (size_t)g->slots * g->nodes;
 }
 
@@ -6489,8 +6489,8 @@ steer_status steer_attribute(tracer *t, const example *x, const float *s, int me
     scores->total = scores->estimate = 0;
     set_zero(scores->node, g->nodes);
     set_zero(scores->vector, d);
-    set_zero(scores->edge, edge_cells(g));
-    set_zero(scores->aware, edge_cells(g));
+    set_zero(scores->edge, edge_places(g));
+    set_zero(scores->aware, edge_places(g));
     size_t slopes = (size_t)n * d * (1 + 2 * g->blocks);
     if (scores->gradient)
         clear_floats(scores->gradient, slopes);
@@ -6605,7 +6605,7 @@ static steer_status run_patches(patch_queue *q, steer_error *e) {
 static steer_status add_patch(patch_queue *q, int u, int first, int last, int b, double *worth,
                               steer_error *e) {
     const steer_graph *g = &q->t->graph;
-    size_t edges = edge_cells(g);
+    size_t edges = edge_places(g);
     if (b != q->block)
         TRY(run_patches(q, e));
     unsigned char *cut = memset(q->t->cut + q->n * edges, 0, edges);
@@ -6631,7 +6631,7 @@ steer_status steer_patch_exactly(tracer *t, const example *x, const float *s, do
     TRY(run_ends(t, x, s, e));
     memset(node, 0, sizeof *node * g->nodes);
     if (edge)
-        memset(edge, 0, sizeof *edge * edge_cells(g));
+        memset(edge, 0, sizeof *edge * edge_places(g));
     int n_poi = find_poi(t, x, STEER_LOGIT);
     if (!n_poi)
         return STEER_OK;
@@ -6819,7 +6819,7 @@ steer_status steer_circuit_order(const steer_graph *g, const double *score, uint
 
 /* The top c edges, pruned; returns how many are left. */
 static int keep_top(const steer_graph *g, const int *order, int c, unsigned char *kept) {
-    memset(kept, 0, edge_cells(g));
+    memset(kept, 0, edge_places(g));
     for (int i = 0; i < c; i++)
         kept[order[i]] = 1;
     return prune(g, kept);
@@ -6844,7 +6844,7 @@ static int select_greedy(const steer_graph *g, const int *order, int n, int forw
                          unsigned char *kept) {
     unsigned char inside[MAX_NODES] = {(unsigned char)forward};
     int size = 0, first;
-    memset(kept, 0, edge_cells(g));
+    memset(kept, 0, edge_places(g));
     for (int i = 0; i < g->edges && size < n; i++) {
         div_t at = div(order[i], g->nodes); /* slot, node */
         int fed = fed_by(g, at.quot, &first);
@@ -6909,7 +6909,7 @@ steer_status steer_circuit_save(const char *path, const steer_model *m, const st
 
     size_t lines = 1, n = 0;
     TRY(check_graph(g, e));
-    for (size_t i = 0; i < edge_cells(g); i++)
+    for (size_t i = 0; i < edge_places(g); i++)
         lines += kept[i] != 0;
     char *text = zeros(lines, LINE);
     if (!text)
@@ -6941,10 +6941,10 @@ static steer_status read_circuit(const char *path, const char *text, const steer
                     "block %d; this is %016llx from block %d",
                     path, model, layer, ours, g->layer);
 
-    memset(kept, 0, edge_cells(g));
+    memset(kept, 0, edge_places(g));
     for (const char *line = text + at + 1; *line; line = end + (*end == '\n'), edges++) {
         long i = strtol(line, &end, 10);
-        if (end == line || i < 0 || i >= (long)edge_cells(g) || !has_edge(g, (int)i))
+        if (end == line || i < 0 || i >= (long)edge_places(g) || !has_edge(g, (int)i))
             return fail(e, STEER_EFORMAT, "%s: line %d: no edge of this graph", path, edges + 2);
         kept[i] = 1;
         end += strcspn(end, "\n");
@@ -7529,24 +7529,24 @@ __attribute__((format(printf, 1, 2))) static void notice(const char *format, ...
 }
 
 /* Text that comes token by token: a character's bytes may be several tokens' and are held until it
- * ends. It goes to the screen at once, or (keeps) stays in text, escaped for the screen. */
+ * ends. It goes to the screen at once, or (in_memory 1) stays in text, escaped for the screen. */
 typedef struct {
     char held[4];
     size_t n;
-    int keeps, lost; /* lost: memory lacked */
-    char *text;      /* [room] the first `length` bytes and a 0 */
+    int in_memory, no_memory; /* no_memory 1: it lacked */
+    char *text;               /* [room] the first `length` bytes and a 0 */
     size_t length, room;
 } typewriter;
 
 static void type_character(typewriter *w, const char *s, size_t n) {
-    if (!w->keeps) {
+    if (!w->in_memory) {
         put_text_part(stdout, s, n, 1);
         return;
     }
     if (w->room - w->length < 4 * sizeof w->held + 1) {
         size_t room = 2 * w->room + 256;
         char *text = realloc(w->text, room);
-        w->lost |= !text;
+        w->no_memory |= !text;
         if (!text)
             return;
         w->text = text;
@@ -7742,15 +7742,15 @@ static resources spent_until_now(void) {
 /* A model of a report, and what was done with it. */
 typedef struct {
     steer_config config;
-    int box, control;  /* 1: of the box; the summary's control */
-    int positions;     /* behind the request, where a vector may come from */
-    int prompts[3][2]; /* train, validation, test; with the behaviour, without */
-    int layer, pos;    /* of the vector */
-    double coeff;      /* 0: there is none yet */
-    int circuit_edges; /* of DIM's smallest circuit */
-    int graph_edges;   /* of all; 0: no circuit was looked for */
-    resources spent;   /* runs 0: not told */
-    long recalled;     /* units that a store had */
+    int has_grammar, control; /* 1: of the box, whose models have one; the summary's control */
+    int positions;            /* behind the request, where a vector may come from */
+    int prompts[3][2];        /* train, validation, test; with the behaviour, without */
+    int layer, pos;           /* of the vector */
+    double coeff;             /* 0: there is none yet */
+    int circuit_edges;        /* of DIM's smallest circuit */
+    int graph_edges;          /* of all; 0: no circuit was looked for */
+    resources spent;          /* runs 0: not told */
+    long recalled;            /* units that a store had */
 } model_facts;
 
 typedef struct {
@@ -7758,10 +7758,10 @@ typedef struct {
     char *text;
 } datum; /* in a head: decimals (-1: text) and name */
 
-/* On f, if any, as text, or (json) as JSON at the end. lost: memory lacked, no more is kept. */
+/* On f, if any, as text, or (json) as JSON at the end. no_memory 1: it lacked, no more is kept. */
 typedef struct {
     FILE *f;
-    int json, lost;
+    int json, no_memory;
     int width;        /* columns of the screen; 0: a file or a pipe, any */
     progress *bar;    /* whose line is wiped before anything appears; NULL: none */
     int summary_only; /* 1: nothing of it appears as it comes, f gets a summary at the end */
@@ -7780,9 +7780,9 @@ static const wording *wording_of(const report *r) {
 
 /* 0: memory lacked, now or before, and the item is not kept. */
 static int append(report *r, buffer *b, const void *item, size_t size) {
-    char *p = r->lost ? NULL : realloc(b->p, (b->n + 1) * size);
+    char *p = r->no_memory ? NULL : realloc(b->p, (b->n + 1) * size);
     if (!p)
-        r->lost = 1;
+        r->no_memory = 1;
     if (!p)
         return 0;
     memcpy(p + b->n++ * size, item, size);
@@ -7812,12 +7812,12 @@ __attribute__((format(printf, 1, 0))) static char *new_text(const char *format, 
 
 __attribute__((format(printf, 2, 3))) static char *format_text(report *r, const char *format, ...) {
     va_list args;
-    if (r->lost)
+    if (r->no_memory)
         return NULL;
     va_start(args, format);
     char *s = new_text(format, args);
     va_end(args);
-    r->lost = !s;
+    r->no_memory = !s;
     return s;
 }
 
@@ -7968,8 +7968,8 @@ static void put_row(FILE *f, const report *r, const entry *t, int i) {
     int n = columns_shown(r, t), at = 0;
     for (int k = 0; k < n; k++) {
         const datum *x = &row_data(r, t, i)[k];
-        int width = column_width(r, t, k), words = row_data(r, t, -1)[k].value < 0, columns;
-        if (!words) {
+        int width = column_width(r, t, k), is_words = row_data(r, t, -1)[k].value < 0, columns;
+        if (!is_words) {
             fprintf(f, "%*s", width + 2, x->text);
             at += width + 2;
             continue;
@@ -8074,7 +8074,7 @@ enum { SCREEN_ROWS = 60 }; /* of a table, on the screen; the report has all */
 /* As text: a sentence, or a table's title and head (i -1); row i of a table. */
 static void echo(const report *r, const entry *x, int i) {
     int table = x->kind == IS_TABLE;
-    if (!r->f || r->json || r->summary_only || r->lost || x->kind == IS_ANSWER)
+    if (!r->f || r->json || r->summary_only || r->no_memory || x->kind == IS_ANSWER)
         return;
     wipe_progress(r->bar);
     if (x->kind == IS_MODEL) {
@@ -8119,7 +8119,7 @@ static void add_entry(report *r, entry x) {
         free_entry(&x);
 }
 
-#define say(r, ...) add_entry(r, (entry){IS_NOTE, .name = format_text(r, __VA_ARGS__)})
+#define add_note(r, ...) add_entry(r, (entry){IS_NOTE, .name = format_text(r, __VA_ARGS__)})
 
 static model_facts *last_model(const report *r) { /* NULL: there is none */
     return r->models.n ? AT(r->models, model_facts, r->models.n - 1) : NULL;
@@ -8154,9 +8154,9 @@ __attribute__((format(printf, 4, 5))) static void open_table(report *r, const ch
     va_list args;
     va_start(args, title);
     entry t = {IS_TABLE, .name = format_text(r, "%s", name),
-               .text = r->lost ? NULL : new_text(title, args), .first = r->data.n};
+               .text = r->no_memory ? NULL : new_text(title, args), .first = r->data.n};
     va_end(args);
-    r->lost |= !t.text;
+    r->no_memory |= !t.text;
     for (const column *x = columns; x->name; x++) {
         append_datum(r, x->decimals == CODE ? 0 : x->decimals, format_text(r, "%s", x->name));
         t.n_columns++;
@@ -8170,7 +8170,7 @@ __attribute__((format(printf, 4, 5))) static void open_table(report *r, const ch
  * right, and n_texts texts for those of text. Columns that are left over show nothing. */
 static void add_row(report *r, const char *label, const double *numbers, int n,
                     const char *const *texts, int n_texts) {
-    if (r->lost)
+    if (r->no_memory)
         return;
     entry *t = AT(r->entries, entry, n_entries(r) - 1);
     append_datum(r, NAN, format_text(r, "%s", label));
@@ -8185,7 +8185,7 @@ static void add_row(report *r, const char *label, const double *numbers, int n,
         const char *format = isfinite(x) ? "%.*f" : "-";
         append_datum(r, x, format_text(r, format, decimals, x + 0.0)); /* + 0.0: no -0 */
     }
-    if (!r->lost)
+    if (!r->no_memory)
         echo(r, t, t->n_rows++);
 }
 
@@ -8194,7 +8194,7 @@ static void add_numbers(report *r, const char *label, const double *numbers, int
 }
 
 /* A row of the numbers that follow the label, with their count. */
-#define ROW(r, label, ...)                               \
+#define ADD_ROW(r, label, ...)                           \
     add_numbers(r, label, (const double[]){__VA_ARGS__}, \
                 (int)(sizeof((const double[]){__VA_ARGS__}) / sizeof(double)))
 
@@ -8289,7 +8289,7 @@ static void write_facts(FILE *f, const wording *words, const model_facts *x) {
             ", \"fingerprint\": \"%016llx\", \"box\": %s, \"control\": %s,\n"
             "   \"shape\": {\"blocks\": %d, \"heads\": %d, \"kv_heads\": %d, \"d\": %d, "
             "\"positions\": %d},\n   \"site\": ",
-            (unsigned long long)c->fingerprint, x->box ? "true" : "false",
+            (unsigned long long)c->fingerprint, x->has_grammar ? "true" : "false",
             x->control ? "true" : "false", c->layers, c->heads, c->kv_heads, c->d, x->positions);
     if (x->coeff != 0)
         fprintf(f, "{\"block\": %d, \"position\": %d, \"coefficient\": %g}", x->layer, x->pos,
@@ -8358,13 +8358,13 @@ static void write_json(FILE *f, const report *r) {
 }
 
 static void end_report(const report *r) {
-    if (r->json && r->f && !r->lost)
+    if (r->json && r->f && !r->no_memory)
         write_json(r->f, r);
 }
 
 /* Standard output's state, or that memory lacked for the report: asked after every table. */
 static steer_status report_status(const report *r, steer_error *e) {
-    if (r->lost)
+    if (r->no_memory)
         return fail(e, STEER_ENOMEM, "no memory for the report");
     return r->f ? flush_output(r->f, e) : STEER_OK;
 }
@@ -8434,7 +8434,7 @@ enum {
     RECORD_MAGIC = 0x43455253,
     SEARCHED = 1 << 16,   /* bytes of a file read at once */
     OF_TIME = 0x54494D45, /* the upper half of the keys of records of what runs took */
-    KEEP_TIME = 60        /* seconds from one such record of a run to the next */
+    TIME_EVERY = 60       /* seconds from one such record of a run to the next */
 };
 
 typedef struct {
@@ -8471,8 +8471,8 @@ typedef struct {
     uint64_t model;   /* its fingerprint: part of every key, so that models share a store */
     stored *list;     /* [count], room for `room`; the last of a key holds */
     size_t count, room;
-    size_t *place; /* [places] hash table: 1 + a record's number at or behind its key */
-    size_t places; /* a power of two, more than half of them empty; or 0 */
+    size_t *table;     /* [places] hash table: 1 + a record's number at or behind its key */
+    size_t table_size; /* a power of two, more than half of them empty; or 0 */
     damage damage;
     int shard, shards; /* shards 0: all units are this run's */
     long missing;      /* units met that are not on file and other shards' */
@@ -8513,15 +8513,15 @@ static uint64_t hash_plan(uint64_t h, const steer_model *m, const steer_plan *p,
 /* ---- The records of a store, in memory. */
 
 /* Where the table has this key's record, or the empty place that awaits it. */
-static size_t place_of(const records *r, uint64_t key) {
-    size_t i = key & (r->places - 1);
-    while (r->place[i] && r->list[r->place[i] - 1].key != key)
-        i = (i + 1) & (r->places - 1);
+static size_t index_of_key(const records *r, uint64_t key) {
+    size_t i = key & (r->table_size - 1);
+    while (r->table[i] && r->list[r->table[i] - 1].key != key)
+        i = (i + 1) & (r->table_size - 1);
     return i;
 }
 
 static const stored *find_record(const records *r, uint64_t key) {
-    size_t number = r->count ? r->place[place_of(r, key ^ r->model)] : 0;
+    size_t number = r->count ? r->table[index_of_key(r, key ^ r->model)] : 0;
     return number ? &r->list[number - 1] : NULL;
 }
 
@@ -8530,15 +8530,15 @@ static steer_status make_room(records *r, steer_error *e) {
     stored *list = realloc(r->list, mul(room, sizeof *list));
     if (list)
         r->list = list;
-    size_t *place = list ? zeros(2 * room, sizeof *place) : NULL;
-    if (!place)
+    size_t *table = list ? zeros(2 * room, sizeof *table) : NULL;
+    if (!table)
         return fail(e, STEER_ENOMEM, "%s: no memory for %zu records", r->path, room);
-    free(r->place);
-    r->place = place;
-    r->places = 2 * room;
+    free(r->table);
+    r->table = table;
+    r->table_size = 2 * room;
     r->room = room;
     for (size_t i = 0; i < r->count; i++)
-        r->place[place_of(r, r->list[i].key)] = i + 1;
+        r->table[index_of_key(r, r->list[i].key)] = i + 1;
     return STEER_OK;
 }
 
@@ -8546,7 +8546,7 @@ static steer_status add_record(records *r, stored x, steer_error *e) {
     if (r->count == r->room)
         TRY(make_room(r, e));
     r->list[r->count++] = x;
-    r->place[place_of(r, x.key)] = r->count;
+    r->table[index_of_key(r, x.key)] = r->count;
     return STEER_OK;
 }
 
@@ -8688,12 +8688,12 @@ static steer_status scan_records(records *r, off_t size, steer_error *e) {
     return s;
 }
 
-/* *found: whether there is such a record of n doubles, which values then holds. */
+/* *on_file: whether there is such a record of n doubles, which values then holds. */
 static steer_status read_record(const records *r, uint64_t key, double *values, size_t n,
-                                int *found, steer_error *e) {
+                                int *on_file, steer_error *e) {
     const stored *x = find_record(r, key);
-    *found = x && x->n == n;
-    if (!*found)
+    *on_file = x && x->n == n;
+    if (!*on_file)
         return STEER_OK;
     TRY(read_bytes(r, x->at, values, 8 * n, e));
     if (crc32_of(0, values, 8 * n) == x->crc)
@@ -8728,13 +8728,13 @@ static steer_status append_bytes(records *r, const void *bytes, size_t n, steer_
 }
 
 /* What this run takes, as a record of its own: once a minute, so that a killed run leaves one. */
-static steer_status keep_time(records *r, steer_error *e);
+static steer_status remember_time(records *r, steer_error *e);
 
 static steer_status remember(records *r, uint64_t key, const double *v, size_t n, steer_error *e) {
     if (!r->path)
         return STEER_OK;
-    if (r->run && seconds() - r->kept >= KEEP_TIME)
-        TRY(keep_time(r, e));
+    if (r->run && seconds() - r->kept >= TIME_EVERY)
+        TRY(remember_time(r, e));
     record_head h = {RECORD_MAGIC, (uint32_t)n, key ^ r->model, crc32_of(0, v, 8 * n), 0};
     h.head_crc = crc32_of(0, &h, offsetof(record_head, head_crc));
     stored x = {h.key, h.n, h.crc, r->end + (off_t)sizeof h};
@@ -8757,7 +8757,7 @@ static resources spent_by_run(const records *r) {
     return x;
 }
 
-static steer_status keep_time(records *r, steer_error *e) {
+static steer_status remember_time(records *r, steer_error *e) {
     resources x = spent_by_run(r);
     r->kept = seconds();
     return remember(r, r->run, (const double[]){x.seconds, x.processor, x.memory}, 3, e);
@@ -8778,11 +8778,11 @@ static steer_status spent_in_all(const records *r, resources *all, steer_error *
     for (size_t i = 0; i < r->count; i++) {
         double x[3];
         uint64_t key = r->list[i].key ^ r->model;
-        int found;
+        int on_file;
         if (key >> 32 != OF_TIME || key == r->run || find_record(r, key) != &r->list[i])
             continue; /* the last of a key holds */
-        TRY(read_record(r, key, x, 3, &found, e));
-        if (!found)
+        TRY(read_record(r, key, x, 3, &on_file, e));
+        if (!on_file)
             continue;
         all->seconds += x[0];
         all->processor += x[1];
@@ -8806,7 +8806,7 @@ static void close_records(records *r) {
     if (r->path)
         close(r->fd);
     free(r->list);
-    free(r->place);
+    free(r->table);
     *r = (records){0};
 }
 
@@ -9055,14 +9055,14 @@ static estimate by_halves(double share, double mean, double squares, int n) {
     return (estimate){share, fmax(0, share - wide), fmin(1, share + wide), 1, n};
 }
 
-/* QUESTIONS. Whether an estimate reaches a bound: it does when its whole interval does. `wanted` of
+/* QUESTIONS. Whether an estimate reaches a bound: it does when its whole interval does. `needed` of
  * an open question is the number of prompts a side that would tell if the estimate stayed where it
  * is: an interval shrinks with the root of their number. INFINITY: no number can be given. */
 enum { NO, OPEN, YES };
 
 typedef struct {
     int answer;
-    double wanted;
+    double needed;
 } reply;
 
 static reply at_least(estimate x, double bound) {
@@ -9081,14 +9081,14 @@ static reply at_most(estimate x, double bound) {
     return at_least((estimate){-x.value, -x.high, -x.low, x.wider, x.n}, -bound);
 }
 
-static reply both_of(reply a, reply b) {
-    return (reply){min_int(a.answer, b.answer), fmax(a.wanted, b.wanted)};
+static reply reply_and(reply a, reply b) {
+    return (reply){min_int(a.answer, b.answer), fmax(a.needed, b.needed)};
 }
 
-static reply either_of(reply a, reply b) {
+static reply reply_or(reply a, reply b) {
     if (a.answer != b.answer)
         return a.answer > b.answer ? a : b;
-    return (reply){a.answer, fmin(a.wanted, b.wanted)};
+    return (reply){a.answer, fmin(a.needed, b.needed)};
 }
 
 /* The sides, of prompts, conditions, means: with the behaviour and without it; by default it is
@@ -9116,7 +9116,7 @@ typedef struct {
     double *tenths;    /* [TENTHS][slots][nodes] the edges' sums over every tenth prompt; */
     int in_tenths;     /* bits: those of which it has texts */
     int edges;         /* of its smallest circuit; 0: none */
-} method;
+} method_vector;
 
 typedef struct { /* what training from a seed gave */
     float *v;    /* [d] */
@@ -9161,16 +9161,23 @@ typedef struct {
     double reached;                    /* share of the edges at which it is 0.85 */
 } judged_circuits;
 
+/* What is frozen or removed everywhere, the first rows of frozen_parts: patterns (QK) and values (OV)
+ * are frozen, the vector's direct image is taken out of the values (SVV) and of the MLP inputs, MLP
+ * outputs are frozen; so many are these. */
+enum { PATTERNS, VALUES, IMAGE, MLP_IMAGE, MLP_OUTPUTS, EVERYWHERE };
+
 /* What `conclude` reads of the tables. */
 typedef struct {
-    /* Steering and freezing, in points of refusal. Freezing's rows: QK, OV, SVV, MLP image, MLP. */
-    estimate most;              /* what there is to lose: all that the vector moves */
-    estimate loss[5], share[5]; /* what each row loses, and as a share of `most` */
-    estimate ov_over_qk;        /* the loss of OV minus that of QK */
-    estimate svv_of_ov;         /* the loss of SVV as a share of OV's */
-    estimate F[5], F_gap;       /* faithfulness; with QK frozen minus with OV frozen */
-    estimate control[CONTROLS]; /* what a random vector moves, as a share of `most` */
-    double moved[CONTROLS];     /* the same in points */
+    /* Steering and freezing, in points of refusal. */
+    estimate most;                 /* what there is to lose: all that the vector moves */
+    estimate loss[EVERYWHERE];     /* what is lost by each freeze or removal */
+    estimate share[EVERYWHERE];    /* the same as a share of `most` */
+    estimate values_over_patterns; /* the loss of values minus that of patterns */
+    estimate image_of_values;      /* the loss of the image as a share of values' */
+    estimate F[EVERYWHERE];        /* faithfulness */
+    estimate F_difference;         /* with patterns frozen minus with values frozen */
+    estimate control[CONTROLS];    /* what a random vector moves, as a share of `most` */
+    double moved[CONTROLS];        /* the same in points */
 
     estimate apart[METHODS][2]; /* refusal rates minus DIM's, in points, by side */
 
@@ -9192,18 +9199,18 @@ typedef struct {
 typedef struct {
     /* The model, and where results go. */
     const steer_model *m;
-    const char *path;   /* of its file */
-    steer_context *c;   /* answers */
-    tracer *t;          /* patches; NULL until open_paper */
-    steer_error *e;     /* of every failure */
-    const char *begun;  /* what answers begin with, already there; NULL: nothing */
-    report *out;        /* tables and sentences */
-    records store;      /* of units of work */
-    progress *bar;      /* of the command; NULL: none */
-    double work[WORKS]; /* planned; and the work of the models before this one */
+    const char *path;         /* of its file */
+    steer_context *c;         /* answers */
+    tracer *t;                /* patches; NULL until open_paper */
+    steer_error *e;           /* of every failure */
+    const char *answer_start; /* what answers begin with, already there; NULL: nothing */
+    report *out;              /* tables and sentences */
+    records store;            /* of units of work */
+    progress *bar;            /* of the command; NULL: none */
+    double work[WORKS];       /* planned; and the work of the models before this one */
     double work_before;
-    double asked;         /* prompts that the choice of a site asks, each time counted */
-    void **memory;        /* what `get` gave, each block beginning with the next one */
+    double site_ticks;    /* runs of a prompt that the choice of a site takes */
+    void **memory;        /* what `allocate` gave, each block beginning with the next one */
     size_t max_bytes;     /* --max-mem; 0: any */
     size_t context_bytes; /* what c takes */
 
@@ -9212,15 +9219,15 @@ typedef struct {
     int shards;          /* of a stage that is asked for; store.shards is 0 in the others */
     int freezing_only;   /* 1: steering, site and freezing alone */
     int control_model;   /* 1: the one that --control names */
-    int shown_prompts;   /* 1: the harmless test prompts are the box's, which a report may show */
+    int shown_prompts;   /* 1: a report may show the harmless test prompts: they are the box's */
     const char *circuit; /* a file: the circuit to test, instead of a search; or NULL */
     const char *save;    /* a file for DIM's smallest circuit; or NULL */
 
     struct {
-        int given, asked; /* 1: --site named a site; there was a --site at all */
-        int layer, pos;   /* that site, or the model file's */
-        int method;       /* of the vector to save */
-        float a;          /* the coefficient; 0: none was given */
+        int given, automatic; /* 1: --site named a site; --site auto, the rule's */
+        int layer, pos;       /* that site, or the model file's */
+        int method;           /* of the vector to save */
+        float a;              /* the coefficient; 0: none was given */
     } requested;
 
     /* What is looked for. */
@@ -9239,7 +9246,7 @@ typedef struct {
     int n_more;    /* of tables that the paper does not have; 0: they are left out */
     int map;       /* validation prompts a site of the map; 0: no map */
     int max_new;   /* most tokens of an answer */
-    int read;      /* answers whose perplexity is taken */
+    int n_read;    /* answers whose perplexity is taken */
 
     /* The site and the vector. */
     steer_sums sums[2];            /* by side, see steer_means */
@@ -9258,7 +9265,7 @@ typedef struct {
     int n_changes;
 
     /* The vectors of all methods for that site. */
-    method vectors[METHODS];
+    method_vector vectors[METHODS];
     int methods;                    /* 1: DIM alone; METHODS */
     int epochs;                     /* of training */
     int more_seeds;                 /* behind the first */
@@ -9302,7 +9309,7 @@ static void clear_experiment(experiment *s) {
 }
 
 /* Zeroed memory until clear_experiment; NULL: s->e says that there is none. */
-static void *get(experiment *s, size_t n, size_t size) {
+static void *allocate(experiment *s, size_t n, size_t size) {
     void **p = zeros(1, add(mul(n ? n : 1, size), 16)); /* 16: the alignment of what follows */
     if (!p) {
         fail(s->e, STEER_ENOMEM, "no memory for %.0f MB", megabytes(mul(n, size)));
@@ -9314,16 +9321,16 @@ static void *get(experiment *s, size_t n, size_t size) {
 }
 
 /* Such memory for n objects at p; where there is none the function ends, as with TRY. */
-#define GET(p, n)                               \
-    do {                                        \
-        (p) = get(s, (size_t)(n), sizeof *(p)); \
-        if (!(p))                               \
-            return s->e->code;                  \
+#define ALLOCATE(p, n)                               \
+    do {                                             \
+        (p) = allocate(s, (size_t)(n), sizeof *(p)); \
+        if (!(p))                                    \
+            return s->e->code;                       \
     } while (0)
 
 /* A copy of n bytes with a 0 behind them, until clear_experiment; or NULL. */
 static char *copy_text(experiment *s, const char *text, size_t n) {
-    char *copy = get(s, add(n, 1), 1);
+    char *copy = allocate(s, add(n, 1), 1);
     if (copy)
         memcpy(copy, text, n);
     return copy;
@@ -9341,23 +9348,24 @@ static string text_of(estimate x, int decimals) {
 
 /* ---- The units of an experiment. */
 
-enum { DONE, OURS, OTHERS };
+/* Of a unit: the store has it; it is to be done and remembered; or that is another shard's to do. */
+enum { ON_FILE, TO_DO, OTHER_SHARDS };
 
-/* DONE: values [n] hold the unit. OURS: it is to be done, and remembered. OTHERS: not by us. */
+/* Which of these a unit is; values [n] hold it when it is on file. */
 static steer_status recall(experiment *s, uint64_t key, double *values, size_t n, int *state) {
     records *r = &s->store;
-    int ours = !r->shards || (int)(key % (uint64_t)r->shards) == r->shard, found;
-    TRY(read_record(r, key, values, n, &found, s->e));
-    *state = ours ? OURS : OTHERS;
-    if (found)
-        *state = DONE;
-    r->recalled += found;
-    r->missing += !found && !ours;
+    int is_ours = !r->shards || (int)(key % (uint64_t)r->shards) == r->shard, on_file;
+    TRY(read_record(r, key, values, n, &on_file, s->e));
+    *state = is_ours ? TO_DO : OTHER_SHARDS;
+    if (on_file)
+        *state = ON_FILE;
+    r->recalled += on_file;
+    r->missing += !on_file && !is_ours;
     return STEER_OK;
 }
 
 /* MISSING when other shards' units are missing from what was just computed. */
-static steer_status whole_so_far(const experiment *s) {
+static steer_status check_shards(const experiment *s) {
     const records *r = &s->store;
     if (!r->missing)
         return STEER_OK;
@@ -9389,13 +9397,13 @@ static steer_status of_option(const char *name, steer_status status, steer_error
 
 /* An answer with what --answer began it with, until the experiment ends; NULL: no memory. */
 static char *answer_text(experiment *s, const steer_job *j, int how) {
-    size_t begun = s->begun ? strlen(s->begun) : 0;
+    size_t begun = s->answer_start ? strlen(s->answer_start) : 0;
     how |= begun ? GOES_ON : 0;
     size_t n = decode(s->m, j->out, j->n_out, how, NULL, 0) + 1;
-    char *text = get(s, begun + n, 1);
+    char *text = allocate(s, begun + n, 1);
     if (!text)
         return NULL;
-    memcpy(text, s->begun ? s->begun : "", begun);
+    memcpy(text, s->answer_start ? s->answer_start : "", begun);
     decode(s->m, j->out, j->n_out, how, text + begun, n);
     return text;
 }
@@ -9449,10 +9457,11 @@ static int repeated_4grams(const int *t, int n, int *total) {
 
 /* Share and mean of what the answers of one condition show; its jobs' answers lie one after
  * another. */
-static steer_status judge(experiment *s, condition *x, const steer_job *jobs, const double *score) {
+static steer_status judge_answers(experiment *s, condition *x, const steer_job *jobs,
+                                  const double *score) {
     int n = x->n, fine = 0, total = 0, repeated = 0, has_tasks = s->m->grammar_size > 0;
-    GET(x->lengths, n);
-    GET(x->refuses, n);
+    ALLOCATE(x->lengths, n);
+    ALLOCATE(x->refuses, n);
     x->tokens = jobs->out;
     x->n_refused = 0;
     x->log_odds = 0;
@@ -9513,7 +9522,7 @@ typedef struct {
 } scorer;
 
 /* A job's record, kept as soon as it is done, unless its plan did nothing. */
-static steer_status keep_job(scorer *sc, int job, int read, size_t width) {
+static steer_status remember_job(scorer *sc, int job, int read, size_t width) {
     records *r = &sc->s->store;
     const steer_job *j = &sc->g.jobs[job];
     if (!r->path)
@@ -9528,13 +9537,13 @@ static size_t answer_width(const steer_job *j) {
     return 2 + (size_t)j->max_new;
 }
 
-static int answer_visit(void *user, int job, int pos, const float *logits) {
+static int answer_on_logits(void *user, int job, int pos, const float *logits) {
     scorer *sc = user;
     const steer_job *j = &sc->g.jobs[job];
     double *score = &sc->value[sc->number[job]];
     if (pos == j->n_prompt - 1)
         *score = steer_log_odds(sc->g.m, &sc->s->behaviour, logits);
-    int token = generate_visit(&sc->g, job, pos, logits);
+    int token = generate_on_logits(&sc->g, job, pos, logits);
     double ticks = answer_ticks(sc->s, needs_twin(j));
     show_progress(sc->s->bar, ticks / j->max_new);
     if (token != END_JOB)
@@ -9544,7 +9553,7 @@ static int answer_visit(void *user, int job, int pos, const float *logits) {
     sc->record[1] = *score;
     for (int t = 0; t < j->max_new; t++)
         sc->record[2 + t] = t < j->n_out ? j->out[t] : 0;
-    if (keep_job(sc, job, 0, answer_width(j)))
+    if (remember_job(sc, job, 0, answer_width(j)))
         return FAILED;
     show_progress(sc->s->bar, ticks * (1 - (double)j->n_out / j->max_new));
     return END_JOB;
@@ -9564,7 +9573,7 @@ static steer_status restore_answer(experiment *s, const double *record, steer_jo
                 s->store.path);
 }
 
-static int read_visit(void *user, int job, int pos, const float *logits) {
+static int read_on_logits(void *user, int job, int pos, const float *logits) {
     scorer *sc = user;
     const steer_job *j = &sc->g.jobs[job];
     double *sum = &sc->value[sc->number[job]];
@@ -9575,7 +9584,7 @@ static int read_visit(void *user, int job, int pos, const float *logits) {
     }
     show_progress(sc->s->bar, 1);
     sc->record[0] = *sum;
-    return keep_job(sc, job, 1, 1) ? FAILED : NO_TOKEN;
+    return remember_job(sc, job, 1, 1) ? FAILED : NO_TOKEN;
 }
 
 /* Jobs are answered or, read 1, their answers read: recalled, or done and remembered, but for other
@@ -9586,38 +9595,43 @@ static steer_status run_units(experiment *s, steer_job *jobs, int n, int read, d
     double *record;
     steer_job *left;
     int n_left = 0, *number;
-    GET(record, width);
-    GET(left, n);
-    GET(number, n);
+    ALLOCATE(record, width);
+    ALLOCATE(left, n);
+    ALLOCATE(number, n);
     for (int i = 0; i < n; i++) {
         /* Without a store no key: that takes longer than a tiny model. */
         uint64_t key = s->store.path ? hash_job(s, &jobs[i], read) : 0;
-        int state = OURS, found = 0;
+        int state = TO_DO, on_file = 0;
         if (read)
-            TRY(read_record(&s->store, key, record, width, &found, s->e));
+            TRY(read_record(&s->store, key, record, width, &on_file, s->e));
         else
             TRY(recall(s, key, record, width, &state));
         value[i] = 0;
-        if (found || state == DONE)
+        if (on_file || state == ON_FILE)
             show_progress(s->bar, read ? 1 : answer_ticks(s, needs_twin(&jobs[i])));
-        if (found)
+        if (on_file)
             value[i] = record[0];
-        else if (state == DONE) {
+        else if (state == ON_FILE) {
             value[i] = record[1];
             TRY(restore_answer(s, record, &jobs[i]));
-        } else if (state == OURS) {
+        } else if (state == TO_DO) {
             number[n_left] = i;
             left[n_left++] = jobs[i];
         }
     }
 
     scorer sc = {{.m = s->m, .jobs = left}, number, value, record, s};
-    visitor visit = read ? read_visit : answer_visit;
+    logits_handler on_logits = read ? read_on_logits : answer_on_logits;
     if (n_left)
-        TRY(run_jobs(s->c, left, n_left, visit, &sc, NULL, s->e));
+        TRY(run_jobs(s->c, left, n_left, on_logits, &sc, NULL, s->e));
     for (int i = 0; i < n_left; i++)
         jobs[number[i]].n_out = left[i].n_out;
     return STEER_OK;
+}
+
+/* How many edits options freeze or remove in a condition. */
+static int changes_of(const experiment *s, const condition *x) {
+    return x == &s->changed[HARMFUL] || x == &s->changed[HARMLESS] ? s->n_changes : 0;
 }
 
 /* The plan of a condition. Where options say how the vector is added, its edit stands for all of these;
@@ -9625,12 +9639,12 @@ static steer_status run_units(experiment *s, steer_job *jobs, int n, int read, d
 static steer_status set_plan(experiment *s, condition *x) {
     const steer_edit *own = x->edits.edits;
     steer_edit *all;
-    int changes = x == s->changed || x == s->changed + 1 ? s->n_changes : 0;
+    int changes = changes_of(s, x);
     int n = x->edits.n && own->kind == STEER_ADD ? s->n_added : 0, rest = x->edits.n - (n > 0);
     x->plan = (steer_plan){own, x->edits.n};
     if (!n && !changes)
         return STEER_OK;
-    GET(all, n + rest + changes);
+    ALLOCATE(all, n + rest + changes);
     for (int i = 0; i < n; i++) {
         all[i] = s->added[i];
         all[i].coeff *= own->coeff / s->v.coeff; /* 1 or -1 */
@@ -9648,9 +9662,8 @@ static steer_status set_plan(experiment *s, condition *x) {
 static double ticks_of(const experiment *s, const condition *x, int n, int read) {
     double ticks = 0;
     for (const condition *end = x + n; x < end; x++) {
-        int changes = x == s->changed || x == s->changed + 1 ? s->n_changes : 0;
         int twin = plan_has(&(steer_plan){x->edits.edits, x->edits.n}, STEER_FREEZE) ||
-                   plan_has(&(steer_plan){s->changes, changes}, STEER_FREEZE);
+                   plan_has(&(steer_plan){s->changes, changes_of(s, x)}, STEER_FREEZE);
         ticks += x->n * answer_ticks(s, twin) + min_int(read, x->n);
     }
     return ticks;
@@ -9658,16 +9671,17 @@ static double ticks_of(const experiment *s, const condition *x, int n, int read)
 
 /* Answer all conditions' prompts greedily, and judge them; perplexity is of the first `read` of
  * each. */
-static steer_status answer(experiment *s, condition *conditions, int n_conditions, int read) {
+static steer_status answer_conditions(experiment *s, condition *conditions, int n_conditions,
+                                      int read) {
     size_t n = 0, k = 0, max = s->max_new;
     steer_job *jobs;
     int *out;
     double *value;
     for (int i = 0; i < n_conditions; i++)
         n += conditions[i].n;
-    GET(jobs, n);
-    GET(out, mul(n, max));
-    GET(value, n);
+    ALLOCATE(jobs, n);
+    ALLOCATE(out, mul(n, max));
+    ALLOCATE(value, n);
     for (condition *x = conditions; x < conditions + n_conditions; x++) {
         TRY(set_plan(s, x));
         const steer_plan *plan = x->plan.n ? &x->plan : NULL;
@@ -9676,11 +9690,11 @@ static steer_status answer(experiment *s, condition *conditions, int n_condition
                                   .out = out + k * max};
     }
     TRY(run_units(s, jobs, (int)n, 0, value));
-    TRY(whole_so_far(s));
+    TRY(check_shards(s));
     for (condition *x = conditions; x < conditions + n_conditions; x++) {
         int n_read = min_int(read, x->n);
         double sum = 0, tokens = 0;
-        TRY(judge(s, x, jobs, value));
+        TRY(judge_answers(s, x, jobs, value));
         for (int i = 0; i < n_read; i++)
             jobs[i].plan = NULL;
         TRY(run_units(s, jobs, n_read, 1, value));
@@ -9715,7 +9729,7 @@ static double first_token_kl(const float *a, const float *b, int vocab) {
     return sum;
 }
 
-static int first_token_visit(void *user, int job, int pos, const float *logits) {
+static int score_on_logits(void *user, int job, int pos, const float *logits) {
     first_token *f = user;
     int vocab = f->m->config.vocab;
     float *base = f->base ? row_at(f->base, job, vocab) : NULL;
@@ -9735,10 +9749,10 @@ static steer_status score_prompts(experiment *s, const steer_prompts *p, const s
                                   double *score, float *base, double *kl) {
     first_token f = {s->m, &s->behaviour, score, base, kl, s->bar};
     steer_job *jobs;
-    GET(jobs, p->n);
+    ALLOCATE(jobs, p->n);
     for (int i = 0; i < p->n; i++)
         jobs[i] = (steer_job){p->tokens[i], p->lengths[i], .plan = plan};
-    return run_jobs(s->c, jobs, p->n, first_token_visit, &f, NULL, s->e);
+    return run_jobs(s->c, jobs, p->n, score_on_logits, &f, NULL, s->e);
 }
 
 static double log_choose(int n, int k) {
@@ -9767,8 +9781,9 @@ static int longest_prompt(const experiment *s) {
         for (int k = 0; k < 2; k++)
             for (int i = 0; i < sets[set][k].n; i++)
                 longest = max_int(longest, sets[set][k].lengths[i] + sets[set][k].responses[i]);
-    if (s->begun)
-        longest += (int)strlen(s->begun) + 2; /* most tokens that it may take, see command_paper */
+    if (s->answer_start)
+        longest +=
+            (int)strlen(s->answer_start) + 2; /* most tokens that it may take, see command_paper */
     return longest;
 }
 
@@ -9790,14 +9805,14 @@ static edit_list ablate(const float *v, const float *keep) {
     return (edit_list){{{STEER_ABLATE, .v = v, .keep = keep}}, 1};
 }
 
-/* The same, and freezing or removing besides. */
-static edit_list with(edit_list x, steer_kind kind, unsigned what) {
-    x.edits[x.n++] = (steer_edit){kind, .what = what};
+static edit_list with_edit(edit_list x, steer_edit edit) {
+    x.edits[x.n++] = edit;
     return x;
 }
 
-/* Both sides under one plan: harmless prompts with its coefficient, harmful with the opposite. */
-static void both(const steer_prompts p[2], int n, edit_list edits, condition conditions[2]) {
+/* Conditions of both sides under one plan: harmless prompts with its coefficient, harmful with the
+ * opposite; of each at most n. */
+static void set_sides(const steer_prompts p[2], int n, edit_list edits, condition conditions[2]) {
     conditions[HARMLESS] =
         (condition){.prompts = &p[HARMLESS], .n = min_int(n, p[HARMLESS].n), .edits = edits};
     for (int i = 0; i < edits.n; i++)
@@ -9847,7 +9862,7 @@ static estimate in_points(estimate x) {
 }
 
 /* Points that b has lost of what a does, the mean of both sides. */
-static estimate loss(const condition a[2], const condition b[2]) {
+static estimate points_lost(const condition a[2], const condition b[2]) {
     return in_points(loss_estimate(losses(a, b, a, b)));
 }
 
@@ -9900,19 +9915,19 @@ static steer_status extract_means(experiment *s) {
         steer_sums *sums = &s->sums[k];
         int sign = k ? -1 : 1;
         size_t n = sum_size(s->m, 0);
-        GET(sums->sum, n);
+        ALLOCATE(sums->sum, n);
         if (s->responses)
-            GET(sums->response, sum_size(s->m, 1));
+            ALLOCATE(sums->response, sum_size(s->m, 1));
         if (!s->scored || s->responses)
             sign = 0;
         TRY(means_of(s, &s->train[k], sign, sums));
         if (sign)
-            say(s->out, "%s: %d train prompts, mean %s %.2f; %d have the right sign%s",
-                words->side[k], sums->n, words->odds, sums->score / sums->n, sums->count,
-                sums->count < 8 ? ": too few, all are used" : " and make the vector");
+            add_note(s->out, "%s: %d train prompts, mean %s %.2f; %d have the right sign%s",
+                     words->side[k], sums->n, words->odds, sums->score / sums->n, sums->count,
+                     sums->count < 8 ? ": too few, all are used" : " and make the vector");
         else
-            say(s->out, "%s: %d train prompts make the vector%s", words->side[k], sums->n,
-                s->responses ? ", over the tokens of their responses" : "");
+            add_note(s->out, "%s: %d train prompts make the vector%s", words->side[k], sums->n,
+                     s->responses ? ", over the tokens of their responses" : "");
         if (sums->count < 8 && sign) {
             memset(sums->sum, 0, sizeof *sums->sum * n);
             sums->count = 0;
@@ -9963,9 +9978,9 @@ static steer_status choose_site_prompts(experiment *s, int side, steer_prompts *
     double *score;
     *p = (steer_prompts){0};
     *mean = 0;
-    GET(score, from->n);
-    GET(p->tokens, most);
-    GET(p->lengths, most);
+    ALLOCATE(score, from->n);
+    ALLOCATE(p->tokens, most);
+    ALLOCATE(p->lengths, most);
     for (int others = 0; others < 2 && p->n < 4; others++)
         for (int i = 0; i < from->n && p->n < most; i++) {
             if (!others && i % AT_ONCE == 0) {
@@ -9990,13 +10005,13 @@ static steer_status prepare_site_prompts(experiment *s) {
         return STEER_OK;
     for (int k = 0; k < 2; k++)
         TRY(choose_site_prompts(s, k, &s->site_prompts[k], &s->site_log_odds[k]));
-    GET(s->site_logits, SITE_PROMPTS * (size_t)s->m->config.vocab);
+    ALLOCATE(s->site_logits, SITE_PROMPTS * (size_t)s->m->config.vocab);
     return score_prompts(s, &s->site_prompts[HARMLESS], NULL, NULL, s->site_logits, NULL);
 }
 
 /* The prompts' mean refusal score under a plan, or, with `base`, mean KL to those logits. */
-static steer_status ask(experiment *s, const steer_prompts *p, edit_list edits, float *base,
-                        double *mean) {
+static steer_status mean_of_prompts(experiment *s, const steer_prompts *p, edit_list edits,
+                                    float *base, double *mean) {
     double x[SITE_PROMPTS];
     steer_plan plan = {edits.edits, edits.n};
     TRY(score_prompts(s, p, &plan, base ? NULL : x, base, base ? x : NULL));
@@ -10026,19 +10041,22 @@ static string site_numbers(const site_score *x) {
 
 /* The refusal scores of a site at coefficient 1, with -v (bypass) and with +v (induce). */
 static steer_status score_site(experiment *s, site_score *x) {
-    TRY(ask(s, &s->site_prompts[HARMFUL], add_vector_at(x->layer, x->v, -1), NULL, &x->bypass));
-    return ask(s, &s->site_prompts[HARMLESS], add_vector_at(x->layer, x->v, 1), NULL, &x->induce);
+    TRY(mean_of_prompts(s, &s->site_prompts[HARMFUL], add_vector_at(x->layer, x->v, -1), NULL,
+                        &x->bypass));
+    return mean_of_prompts(s, &s->site_prompts[HARMLESS], add_vector_at(x->layer, x->v, 1), NULL,
+                           &x->induce);
 }
 
 /* And the mean KL that ablating its direction costs on harmless prompts. */
 static steer_status score_ablation(experiment *s, site_score *x) {
-    return ask(s, &s->site_prompts[HARMLESS], ablate(x->v, NULL), s->site_logits, &x->kl);
+    return mean_of_prompts(s, &s->site_prompts[HARMLESS], ablate(x->v, NULL), s->site_logits,
+                           &x->kl);
 }
 
 /* A site's vector and refusal scores; the rule maximises sigmoid(induce) - sigmoid(bypass). */
 static steer_status rate_site(experiment *s, site_score *x) {
     int d = s->m->config.d;
-    GET(x->v, d);
+    ALLOCATE(x->v, d);
     TRY(take_site(s, x->layer, x->pos, 1));
     memcpy(x->v, s->v.v, sizeof *x->v * d);
     if (dot(x->v, x->v, d) > 0) { /* at block 0: the template's own embeddings */
@@ -10105,18 +10123,18 @@ static steer_status pick_site(experiment *s, int sites) {
 
 static steer_status choose_site(experiment *s) {
     int sites = site_count(s);
-    GET(s->sites, sites);
-    begin_work(s, WORK_SITES, s->asked);
+    ALLOCATE(s->sites, sites);
+    begin_work(s, WORK_SITES, s->site_ticks);
     TRY(prepare_site_prompts(s));
     TRY(sites_table(s));
     TRY(pick_site(s, sites));
     if (s->picked.layer >= 0)
-        say(s->out, "the rule picks %s: %s", site_name(s->picked.layer, s->picked.pos).s,
-            site_numbers(&s->picked).s);
+        add_note(s->out, "the rule picks %s: %s", site_name(s->picked.layer, s->picked.pos).s,
+                 site_numbers(&s->picked).s);
     for (int i = 0; i < min_int(3, sites) && s->picked.layer < 0; i++) {
         const site_score *x = &s->sites[i];
-        say(s->out, "no site passes the rule; near miss: %s: %s, %s", site_name(x->layer, x->pos).s,
-            faults_of(s, x).s, site_numbers(x).s);
+        add_note(s->out, "no site passes the rule; near miss: %s: %s, %s",
+                 site_name(x->layer, x->pos).s, faults_of(s, x).s, site_numbers(x).s);
     }
     return STEER_OK;
 }
@@ -10131,9 +10149,9 @@ static steer_status judge_site(experiment *s) {
     TRY(score_site(s, x));
     TRY(score_ablation(s, x));
     string faults = faults_of(s, x);
-    say(s->out, "the reported site, %s, %s the rule%s%s%s: %s at coefficient 1",
-        site_name(x->layer, x->pos).s, *faults.s ? "does not pass" : "passes",
-        *faults.s ? " (" : "", faults.s, *faults.s ? ")" : "", site_numbers(x).s);
+    add_note(s->out, "the reported site, %s, %s the rule%s%s%s: %s at coefficient 1",
+             site_name(x->layer, x->pos).s, *faults.s ? "does not pass" : "passes",
+             *faults.s ? " (" : "", faults.s, *faults.s ? ")" : "", site_numbers(x).s);
     return STEER_OK;
 }
 
@@ -10152,7 +10170,7 @@ static steer_status set_site(experiment *s) {
     const steer_config *c = &s->m->config;
     int passes = s->sites && s->picked.layer >= 0;
     const site_score *best = passes ? &s->picked : s->sites;
-    int own = !s->requested.given && !s->requested.asked && c->site_layer;
+    int own = !s->requested.given && !s->requested.automatic && c->site_layer;
     int layer = s->requested.layer, pos = s->requested.pos; /* given or the model file's */
     if (!own && !s->requested.given) {
         layer = best->layer;
@@ -10162,9 +10180,9 @@ static steer_status set_site(experiment *s) {
     condition conditions[2 * DOSES];
     TRY(take_site(s, layer, pos, 1));
     for (int i = 0; i < DOSES; i++)
-        both(s->val, s->n_val, add_vector(s, s->v.v, doses[i]), conditions + 2 * i);
-    begin_work(s, WORK_DOSE, ticks_of(s, conditions, 2 * DOSES, s->read));
-    TRY(answer(s, conditions, 2 * DOSES, s->read));
+        set_sides(s->val, s->n_val, add_vector(s, s->v.v, doses[i]), conditions + 2 * i);
+    begin_work(s, WORK_DOSE, ticks_of(s, conditions, 2 * DOSES, s->n_read));
+    TRY(answer_conditions(s, conditions, 2 * DOSES, s->n_read));
     const column columns[] = {{"coefficient", WORDS}, {words->plus, 2},
                               {words->minus, 2},      {"coherent +", 2},
                               {"coherent -", 2},      {"perplexity +", 1},
@@ -10174,8 +10192,8 @@ static steer_status set_site(experiment *s) {
                site_name(layer, pos).s, conditions[1].n, conditions[0].n, words->share);
     for (int i = 0; i < DOSES; i++) {
         const condition *x = conditions + 2 * i;
-        ROW(s->out, str("%.1f", doses[i]).s, x[1].refused, x[0].refused, x[1].coherent,
-            x[0].coherent, x[1].perplexity, x[0].perplexity, x[1].repeats, x[0].repeats);
+        ADD_ROW(s->out, str("%.1f", doses[i]).s, x[1].refused, x[0].refused, x[1].coherent,
+                x[0].coherent, x[1].perplexity, x[0].perplexity, x[1].repeats, x[0].repeats);
         if (dose == 0 && steers(x))
             dose = doses[i];
     }
@@ -10195,8 +10213,8 @@ static steer_status set_site(experiment *s) {
         s->v.coeff = s->requested.a;
         coeff_from = str("given; %s", rule.s);
     }
-    say(s->out, "reported: %s (%s), coefficient %g (%s); norm of the vector %.2f",
-        site_name(layer, pos).s, site_from, s->v.coeff, coeff_from.s, norm_of(s->v.v, s->v.d));
+    add_note(s->out, "reported: %s (%s), coefficient %g (%s); norm of the vector %.2f",
+             site_name(layer, pos).s, site_from, s->v.coeff, coeff_from.s, norm_of(s->v.v, s->v.d));
     return STEER_OK;
 }
 
@@ -10205,7 +10223,7 @@ static steer_status set_site(experiment *s) {
 static const double threshold = 0.85; /* of a faithful circuit: paper section 4.3 */
 
 static size_t graph_size(const experiment *s) {
-    return edge_cells(&s->t->graph);
+    return edge_places(&s->t->graph);
 }
 
 /* What the paper's experiments begin with: DIM with its coefficient folded in, memory. */
@@ -10228,10 +10246,10 @@ static steer_status open_paper(experiment *s) {
     s->t = steer_tracer_new(s->m, layer, max, answers, streams, s->e);
     if (!s->t)
         return s->e->code;
-    GET(s->vectors[DIM].v, d);
-    GET(s->order, t.graph.edges);
-    GET(s->ranks, t.graph.edges);
-    GET(s->cuts, MAX_CUTS * graph_size(s));
+    ALLOCATE(s->vectors[DIM].v, d);
+    ALLOCATE(s->order, t.graph.edges);
+    ALLOCATE(s->ranks, t.graph.edges);
+    ALLOCATE(s->cuts, MAX_CUTS * graph_size(s));
     steer_tracer_kl_min(s->t, s->kl_min);
     for (int k = 0; k < d; k++)
         s->vectors[DIM].v[k] = s->v.coeff * s->v.v[k];
@@ -10291,7 +10309,8 @@ static double patching_passes(const experiment *s, int edges) {
 }
 
 /* Teacher-forced texts: of freezing, under each of five plans and of these at three places; of the
- * circuits; of the sparse vectors. */
+ * circuits, nine shares of the edges by six rules and 21 tries of each method's smallest, then nine
+ * sizes, the methods' and ten random ones; of the sparse vectors. */
 static double freezing_texts(const experiment *s) {
     return 2 * count_examples(s).faith * 20;
 }
@@ -10340,7 +10359,7 @@ static void plan_examples(experiment *s) {
         return;
     for (int i = WORK_FREEZING; i < WORKS; i++)
         s->bar->total -= w[i];
-    double ticks = (4 + 6 * frozen) * n + 8 * frozen * fmin(n, s->n_more) + 10 * fmin(s->read, n);
+    double ticks = (4 + 6 * frozen) * n + 8 * frozen * fmin(n, s->n_more) + 10 * fmin(s->n_read, n);
     if (s->stages & FREEZE)
         w[WORK_FREEZING] = (ticks + TEXT_TICKS * freezing_texts(s)) * one;
     if (w[WORK_TRAINING])
@@ -10356,14 +10375,15 @@ static void plan_examples(experiment *s) {
         s->bar->total += w[i];
 }
 
-/* Prompt i of `asked` with a condition's answer i, *n tokens; NULL: no memory. */
-static int *join(experiment *s, const steer_prompts *asked, const condition *x, int i, int *n) {
-    int n_prompt = asked->lengths[i], *to;
+/* Prompt i of a list with a condition's answer i, *n tokens; NULL: no memory. */
+static int *prompt_with_answer(experiment *s, const steer_prompts *prompts, const condition *x,
+                               int i, int *n) {
+    int n_prompt = prompts->lengths[i], *to;
     *n = n_prompt + x->lengths[i];
-    to = get(s, *n, sizeof *to);
+    to = allocate(s, *n, sizeof *to);
     if (!to)
         return NULL;
-    memcpy(to, asked->tokens[i], sizeof *to * n_prompt);
+    memcpy(to, prompts->tokens[i], sizeof *to * n_prompt);
     memcpy(to + n_prompt, x->tokens + i * s->max_new, sizeof *to * x->lengths[i]);
     return to;
 }
@@ -10373,17 +10393,17 @@ static int *join(experiment *s, const steer_prompts *asked, const condition *x, 
  * (circuits, their sizes, dimensions) is judged by as many prompts more, none of which chose for
  * any method: for when all methods have what chooses for them. Only faithfulness is taken of these:
  * their texts are the steered ones. */
-static steer_status collect(experiment *s, method *x, int judging) {
+static steer_status collect(experiment *s, method_vector *x, int judging) {
     examples *to = judging ? &x->judging : &x->choosing;
     int most = judging ? s->n_judge : s->n_patch;
     size_t room = 4 * (size_t)min_int(most, s->n_test);
     if (to->list)
         return STEER_OK; /* is done */
-    GET(to->list, room);
-    GET(to->prompt, room);
+    ALLOCATE(to->list, room);
+    ALLOCATE(to->prompt, room);
     for (int k = 0; k < 2; k++)
         if (!s->chose[k])
-            GET(s->chose[k], s->test[k].n);
+            ALLOCATE(s->chose[k], s->test[k].n);
     for (int k = 0; k < 2; k++)
         for (int text = judging; text < 2; text++) {
             const condition *plain = &s->plain[k], *steered = &x->steered[k];
@@ -10393,7 +10413,7 @@ static steer_status collect(experiment *s, method *x, int judging) {
                     continue;
                 example *ex = &to->list[to->n];
                 *ex = (example){NULL, 0, s->test[k].lengths[i], k == HARMLESS ? 1 : -1, text};
-                ex->tokens = join(s, &s->test[k], text ? steered : plain, i, &ex->n);
+                ex->tokens = prompt_with_answer(s, &s->test[k], text ? steered : plain, i, &ex->n);
                 if (!ex->tokens)
                     return s->e->code;
                 to->prompt[to->n++] = i;
@@ -10409,7 +10429,7 @@ static int side_of(const example *x) {
 }
 
 /* The key of an example's records: what it is of, vector, block, sign, text. */
-static uint64_t hash_example(const experiment *s, const method *x, const example *ex,
+static uint64_t hash_example(const experiment *s, const method_vector *x, const example *ex,
                              const char *what) {
     const int run[] = {s->t->graph.layer, s->steps, s->metric};
     const int text[] = {ex->steered_text, ex->n_prompt};
@@ -10427,12 +10447,12 @@ enum { STRETCHES = 4 };
 static const int stretch_begins[STRETCHES] = {0, 1, 4, 16}; /* tokens of the answer */
 
 /* D by stretch, [plans + 2][STRETCHES], of one text. */
-static steer_status differences_of(experiment *s, const method *x, const example *ex,
+static steer_status differences_of(experiment *s, const method_vector *x, const example *ex,
                                    const steer_plan *plans, int n, double *sums) {
     int tokens = ex->n - ex->n_prompt;
     double *D, *F;
-    GET(D, (n + 2) * tokens);
-    GET(F, n);
+    ALLOCATE(D, (n + 2) * tokens);
+    ALLOCATE(F, n);
     TRY(steer_faithfulness(s->t, ex, x->v, plans, n, F, D, s->e));
     memset(sums, 0, sizeof *sums * (n + 2) * STRETCHES);
     for (int i = 0; i < n + 2; i++, sums += STRETCHES, D += tokens)
@@ -10460,7 +10480,7 @@ static void add_stretches(faithfulness *F, int side, const double *D, int n, dou
 
 /* Faithfulness of n plans of an edit each on a vector's steered texts: of those that choose the first
  * n_faith a side, or those that judge; by_stretch 1: and by stretches of the answer. */
-static steer_status measure_faithfulness(experiment *s, const method *x, int judging,
+static steer_status measure_faithfulness(experiment *s, const method_vector *x, int judging,
                                          const steer_edit *edits, int n, int by_stretch,
                                          faithfulness *F) {
     const examples *from = judging ? &x->judging : &x->choosing;
@@ -10471,10 +10491,10 @@ static steer_status measure_faithfulness(experiment *s, const method *x, int jud
     for (int i = 0; i < n; i++)
         plans[i] = (steer_plan){&edits[i], 1};
     *F = (faithfulness){.room = from->n};
-    GET(record, width);
-    GET(F->each, n * F->room);
+    ALLOCATE(record, width);
+    ALLOCATE(F->each, n * F->room);
     for (int k = 0; k < 3 && by_stretch; k++)
-        GET(F->sums[k], width);
+        ALLOCATE(F->sums[k], width);
     for (const example *ex = from->list; ex < from->list + from->n; ex++) {
         int side = side_of(ex);
         if (!ex->steered_text || done[side]++ >= most)
@@ -10483,13 +10503,13 @@ static steer_status measure_faithfulness(experiment *s, const method *x, int jud
         for (int j = 0; j < n; j++)
             key = hash_plan(key, s->m, &plans[j], (int)graph_size(s));
         TRY(recall(s, key, record, width, &state));
-        if (state == OTHERS)
+        if (state == OTHER_SHARDS)
             continue;
-        if (state == OURS && by_stretch)
+        if (state == TO_DO && by_stretch)
             TRY(differences_of(s, x, ex, plans, n, record));
-        else if (state == OURS)
+        else if (state == TO_DO)
             TRY(steer_faithfulness(s->t, ex, x->v, plans, n, record, NULL, s->e));
-        if (state == OURS)
+        if (state == TO_DO)
             TRY(remember(&s->store, key, record, width, s->e));
         show_progress(s->bar, (edits->kind == STEER_ADD ? SPARSE_TICKS : TEXT_TICKS) * n);
         if (by_stretch)
@@ -10558,9 +10578,9 @@ static void conditions_table(experiment *s, const char *name, const char *title,
         open_table(s->out, name, columns, "%s", title);
     for (int i = 0; i < n; i++, x++, rows++) {
         estimate w = wilson(x->n_refused, x->n);
-        ROW(s->out, str("%s%s %s", rows->before, words->side[rows->side], rows->after).s, x->n,
-            x->refused, w.low, w.high, x->log_odds, x->coherent, x->perplexity, x->repeats,
-            rows->gemma, rows->llama);
+        ADD_ROW(s->out, str("%s%s %s", rows->before, words->side[rows->side], rows->after).s, x->n,
+                x->refused, w.low, w.high, x->log_odds, x->coherent, x->perplexity, x->repeats,
+                rows->gemma, rows->llama);
     }
 }
 
@@ -10611,15 +10631,16 @@ static void control_rows(experiment *s) {
             repeats += x->repeats / CONTROLS;
         }
         estimate r = range_of(refused, CONTROLS);
-        ROW(s->out, str("%s random %c", wording_of(s->out)->side[k], k == HARMFUL ? '-' : '+').s,
-            s->control[0][k].n, INTERVAL(r), odds, coherent, perplexity, repeats, NAN, NAN);
+        ADD_ROW(s->out,
+                str("%s random %c", wording_of(s->out)->side[k], k == HARMFUL ? '-' : '+').s,
+                s->control[0][k].n, INTERVAL(r), odds, coherent, perplexity, repeats, NAN, NAN);
     }
 }
 
 /* A few prompts of each side that the vector flips, with their answers under a condition, into the
  * report: `change` is what it changes of the steered model; NULL: it is unsteered. Of a model outside
  * the box it holds no text of a data set, and no answer to a harmful request. */
-static steer_status keep_answers(experiment *s, const condition x[2], const char *change) {
+static steer_status report_answers(experiment *s, const condition x[2], const char *change) {
     enum { KEPT = 3 };
 
     for (int k = 0; k < 2; k++) {
@@ -10650,22 +10671,22 @@ static steer_status steering_table(experiment *s) {
     size_t size = (size_t)s->v.d * max_int(1, s->n_added);
     int one = !s->n_beside && !s->v.every; /* direction, which can be ablated */
     float *random;
-    GET(random, mul(CONTROLS, size));
-    both(s->test, s->n_test, unsteered, conditions);
-    both(s->test, s->n_test, steered, conditions + 2);
-    both(s->test, one ? s->n_test : 0, ablate(s->v.v, NULL), conditions + 4);
-    both(s->test, one && s->v.keep ? s->n_test : 0, ablate(s->v.v, s->v.keep), conditions + 6);
+    ALLOCATE(random, mul(CONTROLS, size));
+    set_sides(s->test, s->n_test, unsteered, conditions);
+    set_sides(s->test, s->n_test, steered, conditions + 2);
+    set_sides(s->test, one ? s->n_test : 0, ablate(s->v.v, NULL), conditions + 4);
+    set_sides(s->test, one && s->v.keep ? s->n_test : 0, ablate(s->v.v, s->v.keep), conditions + 6);
     for (int i = 0; i < CONTROLS; i++) {
         float *v = random + i * size;
         random_control(s, i, v);
-        both(s->test, s->n_control, add_vector(s, v, s->v.coeff), conditions + 8 + 2 * i);
+        set_sides(s->test, s->n_control, add_vector(s, v, s->v.coeff), conditions + 8 + 2 * i);
     }
-    both(s->test, s->n_changes ? s->n_test : 0, steered, s->changed);
+    set_sides(s->test, s->n_changes ? s->n_test : 0, steered, s->changed);
     begin_work(s, WORK_STEERING,
-               ticks_of(s, conditions, 8 + 2 * CONTROLS, s->read) +
-                   ticks_of(s, s->changed, 2, s->read));
-    TRY(answer(s, conditions, 8 + 2 * CONTROLS, s->read));
-    TRY(answer(s, s->changed, 2, s->read));
+               ticks_of(s, conditions, 8 + 2 * CONTROLS, s->n_read) +
+                   ticks_of(s, s->changed, 2, s->n_read));
+    TRY(answer_conditions(s, conditions, 8 + 2 * CONTROLS, s->n_read));
+    TRY(answer_conditions(s, s->changed, 2, s->n_read));
     memcpy(s->control, conditions + 8, sizeof s->control);
     const wording *words = wording_of(s->out);
     string title =
@@ -10677,21 +10698,22 @@ static steer_status steering_table(experiment *s) {
     conditions_table(s, NULL, NULL, s->changed, paper_steering + 8, s->n_changes ? 2 : 0);
     control_rows(s);
     if (conditions[HARMFUL].refused < 0.1)
-        say(s->out,
+        add_note(
+            s->out,
             "this model hardly %s: %d of %d %s prompts; rates with -a say little here, look at the "
             "log-odds",
             words == &refusal_words ? "refuses" : "shows the behaviour",
             conditions[HARMFUL].n_refused, conditions[HARMFUL].n, words->side[HARMFUL]);
     memcpy(s->plain, conditions, sizeof s->plain);
     memcpy(s->vectors[DIM].steered, conditions + 2, sizeof s->plain);
-    s->findings.most = loss(conditions + 2, conditions);
+    s->findings.most = points_lost(conditions + 2, conditions);
     for (int i = 0; i < CONTROLS; i++) {
         const condition *x = s->control[i];
-        s->findings.moved[i] = loss(x, conditions).value;
+        s->findings.moved[i] = points_lost(x, conditions).value;
         s->findings.control[i] = share_of_loss(x, conditions, conditions + 2, conditions);
     }
-    TRY(keep_answers(s, s->plain, NULL));
-    return keep_answers(s, s->vectors[DIM].steered, "");
+    TRY(report_answers(s, s->plain, NULL));
+    return report_answers(s, s->vectors[DIM].steered, "");
 }
 
 /* What is frozen or removed, and where. Everywhere, as in the paper's Table 1: blocks >= l read the
@@ -10704,7 +10726,7 @@ static const struct {
     unsigned what;
     int part;
     double paper_loss;
-    const char *change; /* see keep_answers */
+    const char *change; /* see report_answers */
 } frozen_parts[] = {
     {"patterns frozen (QK)", "QK", STEER_FREEZE, STEER_QK, 0, 8.75, ", patterns frozen"},
     {"values frozen (OV)", "OV", STEER_FREEZE, STEER_V, 0, 71.75, ", values frozen"},
@@ -10718,10 +10740,7 @@ static const struct {
     {"OV frozen in the prompt", "", STEER_FREEZE, STEER_V, STEER_IN_PROMPT, NAN, ""},
     {"OV frozen in the answer", "", STEER_FREEZE, STEER_V, STEER_IN_ANSWER, NAN, ""}};
 
-enum {
-    EVERYWHERE = 5 /* the first ones */,
-    FROZEN_PARTS = sizeof frozen_parts / sizeof *frozen_parts
-};
+enum { FROZEN_PARTS = sizeof frozen_parts / sizeof *frozen_parts };
 
 static steer_edit freeze_edit(int i, int place) {
     return (steer_edit){frozen_parts[i].kind, .what = frozen_parts[i].what, .part = place};
@@ -10752,44 +10771,45 @@ static void open_directions(experiment *s) {
 
 static void direction_row(experiment *s, const char *name, const condition frozen[2]) {
     const condition *plain = s->plain, *steered = s->vectors[DIM].steered;
-    estimate points = loss(steered, frozen), share = share_of_loss(steered, frozen, steered, plain);
+    estimate points = points_lost(steered, frozen),
+             share = share_of_loss(steered, frozen, steered, plain);
     estimate plus = more_refused(&frozen[HARMLESS], &steered[HARMLESS]);
     estimate minus = more_refused(&steered[HARMFUL], &frozen[HARMFUL]);
-    ROW(s->out, name, points.n, points.value, plus.value, minus.value, share.value, points.low,
-        points.high, plus.low, plus.high, minus.low, minus.high, share.low, share.high);
+    ADD_ROW(s->out, name, points.n, points.value, plus.value, minus.value, share.value, points.low,
+            points.high, plus.low, plus.high, minus.low, minus.high, share.low, share.high);
 }
 
 /* Both sides under one freeze: what is lost of what there is, and as a share of it; the paper's
  * loss; faithfulness. */
 static void freezing_row(experiment *s, const char *name, const condition x[2], estimate points,
                          double most, estimate share, double paper, estimate F) {
-    ROW(s->out, name, x[1].refused, x[0].refused, INTERVAL(points), most, INTERVAL(share), paper,
-        x[1].perplexity, x[0].perplexity, x[1].coherent, x[0].coherent, INTERVAL(F));
+    ADD_ROW(s->out, name, x[1].refused, x[0].refused, INTERVAL(points), most, INTERVAL(share),
+            paper, x[1].perplexity, x[0].perplexity, x[1].coherent, x[0].coherent, INTERVAL(F));
 }
 
 /* What steering loses by freezing (paper section 6, Table 1). */
 static steer_status freezing_table(experiment *s) {
     steer_edit edits[EVERYWHERE];
     condition frozen[2 * FROZEN_PARTS];
-    const method *dim = &s->vectors[DIM]; /* whose examples chose nothing of this */
+    const method_vector *dim = &s->vectors[DIM]; /* whose examples chose nothing of this */
     const condition *plain = s->plain, *steered = dim->steered;
     for (int i = 0; i < FROZEN_PARTS; i++) {
-        edit_list plan = add_vector(s, s->v.v, s->v.coeff);
-        plan.edits[plan.n++] = freeze_edit(i, frozen_parts[i].part);
-        both(s->test, i < EVERYWHERE ? s->n_test : s->n_more, plan, frozen + 2 * i);
+        edit_list steering = add_vector(s, s->v.v, s->v.coeff);
+        set_sides(s->test, i < EVERYWHERE ? s->n_test : s->n_more,
+                  with_edit(steering, freeze_edit(i, frozen_parts[i].part)), frozen + 2 * i);
     }
     for (int i = 0; i < EVERYWHERE; i++)
         edits[i] = freeze_edit(i, 0);
     begin_work(s, WORK_FREEZING,
-               ticks_of(s, frozen, 2 * EVERYWHERE, s->read) +
+               ticks_of(s, frozen, 2 * EVERYWHERE, s->n_read) +
                    ticks_of(s, frozen + 2 * EVERYWHERE, 2 * (FROZEN_PARTS - EVERYWHERE), 0) +
                    TEXT_TICKS * freezing_texts(s));
     faithfulness F;
     TRY(measure_faithfulness(s, dim, 0, edits, EVERYWHERE, 0, &F));
-    TRY(answer(s, frozen, 2 * EVERYWHERE, s->read));
-    TRY(answer(s, frozen + 2 * EVERYWHERE, 2 * (FROZEN_PARTS - EVERYWHERE), 0));
+    TRY(answer_conditions(s, frozen, 2 * EVERYWHERE, s->n_read));
+    TRY(answer_conditions(s, frozen + 2 * EVERYWHERE, 2 * (FROZEN_PARTS - EVERYWHERE), 0));
     for (int i = 0; i < EVERYWHERE; i++)
-        TRY(keep_answers(s, frozen + 2 * i, frozen_parts[i].change));
+        TRY(report_answers(s, frozen + 2 * i, frozen_parts[i].change));
     const wording *words = wording_of(s->out);
     const column columns[] = {{"what is frozen", WORDS},
                               {words->plus, 2},
@@ -10822,7 +10842,7 @@ static steer_status freezing_table(experiment *s) {
     freezing_row(s, "steered", steered, unmeasured, NAN, unmeasured, NAN, exactly(1));
     for (int i = 0; i < EVERYWHERE; i++) {
         const condition *x = frozen + 2 * i;
-        f->loss[i] = loss(steered, x);
+        f->loss[i] = points_lost(steered, x);
         f->share[i] = share_of_loss(steered, x, steered, plain);
         f->F[i] = mean_of_plan(&F, i, -1);
         freezing_row(s, frozen_parts[i].name, x, f->loss[i], most, f->share[i],
@@ -10830,16 +10850,17 @@ static steer_status freezing_table(experiment *s) {
     }
     double refused[2] = {0, 0}, points[CONTROLS];
     for (int i = 0; i < CONTROLS; i++) {
-        points[i] = loss(steered, s->control[i]).value;
+        points[i] = points_lost(steered, s->control[i]).value;
         for (int k = 0; k < 2; k++)
             refused[k] += s->control[i][k].refused / CONTROLS;
     }
     estimate r = range_of(points, CONTROLS);
-    ROW(s->out, "random vectors", refused[1], refused[0], INTERVAL(r), most);
-    const condition *qk = frozen, *ov = frozen + 2, *svv = frozen + 4;
-    f->ov_over_qk = loss(qk, ov);
-    f->svv_of_ov = share_of_loss(steered, svv, steered, ov);
-    f->F_gap = mean_of_plan(&F, 0, 1);
+    ADD_ROW(s->out, "random vectors", refused[1], refused[0], INTERVAL(r), most);
+    const condition *patterns = frozen + 2 * PATTERNS, *values = frozen + 2 * VALUES;
+    const condition *image = frozen + 2 * IMAGE;
+    f->values_over_patterns = points_lost(patterns, values);
+    f->image_of_values = share_of_loss(steered, image, steered, values);
+    f->F_difference = mean_of_plan(&F, PATTERNS, VALUES);
     if (s->n_more)
         open_directions(s);
     for (int i = 0; i < FROZEN_PARTS && s->n_more; i++)
@@ -10865,8 +10886,8 @@ static void stretch_row(experiment *s, const char *name, const faithfulness *x, 
     for (int k = 0; k < STRETCHES; k++)
         effect += steered[k] - base[k];
     for (int k = 0; k < STRETCHES; k++) {
-        double of = run == 1 ? effect : steered[k] - base[k];
-        row[k] = of == 0 ? NAN : (D[k] - base[k]) / of;
+        double whole = run == 1 ? effect : steered[k] - base[k];
+        row[k] = whole == 0 ? NAN : (D[k] - base[k]) / whole;
     }
     add_numbers(s->out, name, row, STRETCHES);
 }
@@ -10894,7 +10915,7 @@ static steer_status position_tables(experiment *s) {
     enum { PLANS = 3 * EVERYWHERE };
 
     const wording *words = wording_of(s->out);
-    const string of[3] = {{""}, str(", %s", words->plus), str(", %s", words->minus)};
+    const string suffix[3] = {{""}, str(", %s", words->plus), str(", %s", words->minus)};
     static const int order[] = {OF_BOTH, HARMLESS, HARMFUL};
     steer_edit edits[PLANS];
     faithfulness x;
@@ -10902,7 +10923,7 @@ static steer_status position_tables(experiment *s) {
         for (int k = 0; k < 3; k++)
             edits[3 * i + k] = freeze_edit(i, places[k]);
     TRY(measure_faithfulness(s, &s->vectors[DIM], 0, edits, PLANS, 1, &x));
-    TRY(whole_so_far(s));
+    TRY(check_shards(s));
     if (!x.n[OF_BOTH])
         return STEER_OK; /* the vector flips no answer, or is added in its own way */
     open_table(s->out, "places", place_columns,
@@ -10917,19 +10938,21 @@ static steer_status position_tables(experiment *s) {
             estimate all = kept_of(&x, 3 * i, side), prompt = kept_of(&x, 3 * i + 1, side);
             estimate answers = kept_of(&x, 3 * i + 2, side);
             if (x.n[side])
-                ROW(s->out, str("%s%s", name, of[k].s).s, all.value, prompt.value, answers.value,
-                    all.low, all.high, prompt.low, prompt.high, answers.low, answers.high);
+                ADD_ROW(s->out, str("%s%s", name, suffix[k].s).s, all.value, prompt.value,
+                        answers.value, all.low, all.high, prompt.low, prompt.high, answers.low,
+                        answers.high);
         }
     open_table(s->out, "tokens", token_columns,
                "The same by tokens of the answer, frozen or removed everywhere; over all these "
                "texts, and how much of what steering does is said there");
     for (int k = 0; k < 3; k++)
-        stretch_row(s, str("%s%s", k ? "effect" : "share of the effect", of[k].s).s, &x, order[k],
-                    1);
+        stretch_row(s, str("%s%s", k ? "effect" : "share of the effect", suffix[k].s).s, &x,
+                    order[k], 1);
     for (int i = 0; i < EVERYWHERE; i++)
         for (int k = 0; k < 3; k++)
             stretch_row(
-                s, str("%s%s", k ? frozen_parts[i].short_name : frozen_parts[i].name, of[k].s).s,
+                s,
+                str("%s%s", k ? frozen_parts[i].short_name : frozen_parts[i].name, suffix[k].s).s,
                 &x, order[k], 2 + 3 * i);
     return STEER_OK;
 }
@@ -10941,30 +10964,30 @@ static steer_status site_map(experiment *s) {
     double a = s->v.coeff;
     const site_score *site;
     condition *plain, *frozen, *x;
-    GET(plain, 2 + 2 * sites);
-    GET(frozen, 4 * sites);
+    ALLOCATE(plain, 2 + 2 * sites);
+    ALLOCATE(frozen, 4 * sites);
     condition *steered = plain + 2;
-    both(s->val, s->map, unsteered, plain);
+    set_sides(s->val, s->map, unsteered, plain);
     for (int i = 0; i < sites; i++) {
         for (site = s->sites; site->rank.i != i;)
             site++;
         if (site->induce >= site->bypass - 2)
-            both(s->val, s->map, add_vector_at(site->layer, site->v, s->v.coeff),
-                 steered + 2 * n++);
+            set_sides(s->val, s->map, add_vector_at(site->layer, site->v, s->v.coeff),
+                      steered + 2 * n++);
     }
     begin_work(s, WORK_MAP, /* how many will steer and be frozen is not known yet */
                ticks_of(s, plain, 2 + 2 * n, 0) +
                    s->map * (s->m->grammar_size ? 2.0 : 1.0) * n * answer_ticks(s, 1));
-    TRY(answer(s, plain, 2 + 2 * n, 0));
+    TRY(answer_conditions(s, plain, 2 + 2 * n, 0));
     for (x = steered; x < steered + 2 * n; x += 2) { /* those that steer move up, and are frozen */
         edit_list plan = x[HARMLESS].edits;
         if (!steers(x))
             continue;
         memmove(steered + 2 * kept, x, 2 * sizeof *x);
-        both(s->val, s->map, with(plan, STEER_FREEZE, STEER_QK), frozen + 4 * kept);
-        both(s->val, s->map, with(plan, STEER_FREEZE, STEER_V), frozen + 4 * kept++ + 2);
+        set_sides(s->val, s->map, with_edit(plan, freeze_edit(PATTERNS, 0)), frozen + 4 * kept);
+        set_sides(s->val, s->map, with_edit(plan, freeze_edit(VALUES, 0)), frozen + 4 * kept++ + 2);
     }
-    TRY(answer(s, frozen, 4 * kept, 0));
+    TRY(answer_conditions(s, frozen, 4 * kept, 0));
     static const column columns[] = {{"block, position", WORDS},
                                      {"induce", 2},
                                      {"bypass", 2},
@@ -10987,21 +11010,21 @@ static steer_status site_map(experiment *s) {
     for (x = steered; x < steered + 2 * kept; x += 2, frozen += 4) {
         for (site = s->sites; site->v != x->edits.edits[0].v;)
             site++;
-        estimate qk = loss(x, frozen), ov = loss(x, frozen + 2);
-        ROW(s->out, str("%d, %d", site->layer, site->pos).s, x[1].refused, x[0].refused,
-            INTERVAL(qk), INTERVAL(ov), loss(x, plain).value,
-            100 * (x[1].refused - frozen[1].refused), 100 * (frozen[0].refused - x[0].refused),
-            100 * (x[1].refused - frozen[3].refused), 100 * (frozen[2].refused - x[0].refused));
+        estimate qk = points_lost(x, frozen), ov = points_lost(x, frozen + 2);
+        ADD_ROW(s->out, str("%d, %d", site->layer, site->pos).s, x[1].refused, x[0].refused,
+                INTERVAL(qk), INTERVAL(ov), points_lost(x, plain).value,
+                100 * (x[1].refused - frozen[1].refused), 100 * (frozen[0].refused - x[0].refused),
+                100 * (x[1].refused - frozen[3].refused), 100 * (frozen[2].refused - x[0].refused));
     }
     if (!kept)
-        say(s->out, "no site steers both ways at coefficient %g", a);
+        add_note(s->out, "no site steers both ways at coefficient %g", a);
     return STEER_OK;
 }
 
 /* ---- Trained vectors: NTP and PO (paper section 3), on pairs that the model makes of train and
  * validation prompts. */
 typedef struct {
-    steer_pair *of;
+    steer_pair *list;
     int n;
 } pair_list;
 
@@ -11015,38 +11038,40 @@ static steer_status make_pairs(experiment *s, int set, int most, pair_list *pair
     const steer_prompts *from = set ? s->val : s->train, *prompted = &s->refusal_prompted[set];
     condition conditions[5]; /* unsteered; steered; told to refuse */
     int used[3] = {0, 0, 0}; /* harmful, harmless; of these by an instruction */
-    GET(pairs->of, 2 * (size_t)most);
-    both(from, most, unsteered, conditions);
-    both(from, most, add_vector(s, s->vectors[DIM].v, 1), conditions + 2);
+    ALLOCATE(pairs->list, 2 * (size_t)most);
+    set_sides(from, most, unsteered, conditions);
+    set_sides(from, most, add_vector(s, s->vectors[DIM].v, 1), conditions + 2);
     conditions[4] = (condition){.prompts = prompted, .n = min_int(most, prompted->n)};
-    TRY(answer(s, conditions, prompted->n ? 5 : 4, 0));
+    TRY(answer_conditions(s, conditions, prompted->n ? 5 : 4, 0));
     for (int k = 0; k < 2; k++)
         for (int i = 0; i < conditions[k].n; i++) {
             int instructed = k && prompted->n && flips(k, &conditions[k], &conditions[4], i);
             const condition *other = &conditions[instructed ? 4 : 2 + k];
             if (!flips(k, &conditions[k], other, i))
                 continue;
-            steer_pair *x = &pairs->of[pairs->n++];
+            steer_pair *x = &pairs->list[pairs->n++];
             x->sign = k ? 1 : -1;
             used[k]++;
             used[2] += instructed;
             x->n_prompt = from[k].lengths[i];
             for (int w = 0; w < 2; w++) {
-                x->tokens[w] = join(s, &from[k], w ? &conditions[k] : other, i, &x->n[w]);
+                x->tokens[w] =
+                    prompt_with_answer(s, &from[k], w ? &conditions[k] : other, i, &x->n[w]);
                 if (!x->tokens[w])
                     return s->e->code;
-                GET(x->start[w], x->n[w] * s->m->config.d); /* room for its base run */
+                ALLOCATE(x->start[w], x->n[w] * s->m->config.d); /* room for its base run */
             }
             TRY(steer_pair_prepare(s->t, x, &standard_training, s->e));
         }
     if (wording_of(s->out) == &refusal_words)
-        say(s->out,
-            "%s pairs: %d of %d harmful (refused unsteered, answered with -s) and %d of %d "
-            "harmless (answered; %d refused when told to, %d with +s) show the behaviour",
-            set ? "validation" : "train", used[0], conditions[0].n, used[1], conditions[1].n,
-            used[2], used[1] - used[2]);
+        add_note(s->out,
+                 "%s pairs: %d of %d harmful (refused unsteered, answered with -s) and %d of %d "
+                 "harmless (answered; %d refused when told to, %d with +s) show the behaviour",
+                 set ? "validation" : "train", used[0], conditions[0].n, used[1], conditions[1].n,
+                 used[2], used[1] - used[2]);
     else
-        say(s->out,
+        add_note(
+            s->out,
             "%s pairs: %d of %d prompts with the behaviour lose it under -s, %d of %d without it "
             "show it under +s",
             set ? "validation" : "train", used[0], conditions[0].n, used[1], conditions[1].n);
@@ -11062,7 +11087,7 @@ static uint64_t hash_training(const experiment *s, int which, const steer_traini
     h = hash_of(h, about_how, sizeof about_how);
     for (int list = 0; list < 2; list++)
         for (int i = 0; i < pairs[list].n; i++) {
-            const steer_pair *x = &pairs[list].of[i];
+            const steer_pair *x = &pairs[list].list[i];
             const int about[] = {x->n_prompt, x->sign < 0, pairs[0].n};
             for (int text = 0; text < 2; text++) {
                 h = hash_of(h, about, sizeof about);
@@ -11082,15 +11107,15 @@ static steer_status train_method(experiment *s, int which, const steer_training 
     double norm = norm_of(s->vectors[DIM].v, d);
     steer_epoch epochs[16];
     double *record;
-    GET(to->v, d);
-    GET(record, width);
+    ALLOCATE(to->v, d);
+    ALLOCATE(record, width);
     uint64_t key = hash_training(s, which, how, pairs, norm);
     TRY(recall(s, key, record, width, &state));
-    if (state == OTHERS)
-        return whole_so_far(s);
-    if (state == OURS) {
-        TRY(steer_train(s->t, pairs[0].of, pairs[0].n, pairs[1].of, pairs[1].n, how, norm, to->v,
-                        epochs, &best, s->e));
+    if (state == OTHER_SHARDS)
+        return check_shards(s);
+    if (state == TO_DO) {
+        TRY(steer_train(s->t, pairs[0].list, pairs[0].n, pairs[1].list, pairs[1].n, how, norm,
+                        to->v, epochs, &best, s->e));
         record[0] = best;
         record[1] = epochs[best].loss;
         record[2] = epochs[best].match;
@@ -11101,11 +11126,11 @@ static steer_status train_method(experiment *s, int which, const steer_training 
     for (int k = 0; k < d; k++)
         to->v[k] = (float)record[3 + k];
     to->epoch = (int)record[0];
-    say(s->out,
-        "%s: %d pairs, AdamW %g, %d epochs of batches of %d, seed %d; epoch %d chosen: "
-        "validation loss %.3f, match %.3f",
-        method_names[which], pairs[0].n, how->rate, how->epochs, how->batch, (int)how->seed,
-        to->epoch, record[1], record[2]);
+    add_note(s->out,
+             "%s: %d pairs, AdamW %g, %d epochs of batches of %d, seed %d; epoch %d chosen: "
+             "validation loss %.3f, match %.3f",
+             method_names[which], pairs[0].n, how->rate, how->epochs, how->batch, (int)how->seed,
+             to->epoch, record[1], record[2]);
     return STEER_OK;
 }
 
@@ -11125,7 +11150,7 @@ static steer_status train_methods(experiment *s) {
     TRY(make_pairs(s, 0, s->n_train, &pairs[0]));
     TRY(make_pairs(s, 1, pairs_to_validate(s), &pairs[1]));
     if (pairs[0].n < 8 || pairs[1].n < 2) {
-        say(s->out, "too few pairs to train on: NTP and PO are left out");
+        add_note(s->out, "too few pairs to train on: NTP and PO are left out");
         s->methods = 1;
     }
     how.user = s->bar;
@@ -11136,7 +11161,7 @@ static steer_status train_methods(experiment *s) {
         s->bar->total += s->work[WORK_TRAINING] - planned;
     begin_work(s, WORK_TRAINING,
                3.0 * seeds * s->epochs * pairs[0].n); /* PO reads two texts a pair */
-    GET(s->trained, seeds * METHODS);
+    ALLOCATE(s->trained, seeds * METHODS);
     for (int seed = 0; seed < seeds; seed++)
         for (int i = NTP; i < s->methods; i++) {
             how.objective = i == PO ? STEER_PO : STEER_NTP;
@@ -11165,16 +11190,16 @@ static steer_status seeds_table(experiment *s) {
     condition *x, *end;
     if (!s->more_seeds || s->methods == 1)
         return STEER_OK;
-    GET(x, 6 * METHODS * seeds);
+    ALLOCATE(x, 6 * METHODS * seeds);
     end = x;
     for (int i = NTP; i < s->methods; i++)
         for (int seed = 0; seed < seeds; seed++, end += 6) {
             edit_list plan = add_vector(s, s->trained[seed * METHODS + i].v, 1);
-            both(s->test, s->n_more, plan, end);
-            both(s->test, s->n_more, with(plan, STEER_FREEZE, STEER_QK), end + 2);
-            both(s->test, s->n_more, with(plan, STEER_FREEZE, STEER_V), end + 4);
+            set_sides(s->test, s->n_more, plan, end);
+            set_sides(s->test, s->n_more, with_edit(plan, freeze_edit(PATTERNS, 0)), end + 2);
+            set_sides(s->test, s->n_more, with_edit(plan, freeze_edit(VALUES, 0)), end + 4);
         }
-    TRY(answer(s, x, (int)(end - x), 0));
+    TRY(answer_conditions(s, x, (int)(end - x), 0));
 
     const wording *words = wording_of(s->out);
     const column columns[] = {{"vector, seed", WORDS},
@@ -11197,10 +11222,11 @@ static steer_status seeds_table(experiment *s) {
     for (int i = NTP; i < s->methods; i++)
         for (int seed = 0; seed < seeds; seed++, x += 6) {
             const trained_vector *t = &s->trained[seed * METHODS + i];
-            estimate qk = loss(x, x + 2), ov = loss(x, x + 4);
-            ROW(s->out, str("%s, %d", method_names[i], SEED + seed).s,
-                cosine(t->v, s->trained[i].v, s->m->config.d), x[1].refused, x[0].refused, qk.value,
-                ov.value, loss(x, s->plain).value, qk.low, qk.high, ov.low, ov.high, t->epoch);
+            estimate qk = points_lost(x, x + 2), ov = points_lost(x, x + 4);
+            ADD_ROW(s->out, str("%s, %d", method_names[i], SEED + seed).s,
+                    cosine(t->v, s->trained[i].v, s->m->config.d), x[1].refused, x[0].refused,
+                    qk.value, ov.value, points_lost(x, s->plain).value, qk.low, qk.high, ov.low,
+                    ov.high, t->epoch);
         }
     return STEER_OK;
 }
@@ -11213,13 +11239,13 @@ static steer_status methods_table(experiment *s) {
     int d = s->m->config.d;
     condition conditions[2 * METHODS];
     begin_work(s, WORK_METHODS,
-               (s->methods - 1) * ticks_of(s, s->plain, 2, s->read) + seed_ticks(s));
+               (s->methods - 1) * ticks_of(s, s->plain, 2, s->n_read) + seed_ticks(s));
     for (int i = 0; i < s->methods; i++) {
-        method *x = &s->vectors[i];
+        method_vector *x = &s->vectors[i];
         if (i != DIM)
-            both(s->test, s->n_test, add_vector(s, x->v, 1), x->steered);
+            set_sides(s->test, s->n_test, add_vector(s, x->v, 1), x->steered);
         if (i != DIM)
-            TRY(answer(s, x->steered, 2, s->read));
+            TRY(answer_conditions(s, x->steered, 2, s->n_read));
         memcpy(conditions + 2 * i, x->steered, sizeof x->steered);
         for (int k = 0; k < 2; k++)
             s->findings.apart[i][k] = more_refused(&s->vectors[DIM].steered[k], &x->steered[k]);
@@ -11230,8 +11256,8 @@ static steer_status methods_table(experiment *s) {
         conditions, rows, 2 * s->methods);
     for (int i = 0; i < s->methods; i++)
         for (int j = i + 1; j < s->methods; j++)
-            say(s->out, "cosine of %s and %s: %.2f (paper: 0.10 to 0.42)", method_names[i],
-                method_names[j], cosine(s->vectors[i].v, s->vectors[j].v, d));
+            add_note(s->out, "cosine of %s and %s: %.2f (paper: 0.10 to 0.42)", method_names[i],
+                     method_names[j], cosine(s->vectors[i].v, s->vectors[j].v, d));
     return STEER_OK;
 }
 
@@ -11280,23 +11306,23 @@ static steer_status compare_scores(experiment *s, const double *score[2], double
 enum { SCORE_POSITIONS, SCORE_TOTAL, SCORE_ESTIMATE, SCORE_NODES };
 
 static size_t scores_width(const tracer *t) {
-    return SCORE_NODES + (size_t)t->graph.nodes + t->m->config.d + 2 * edge_cells(&t->graph);
+    return SCORE_NODES + (size_t)t->graph.nodes + t->m->config.d + 2 * edge_places(&t->graph);
 }
 
-static double *dvector_of(const tracer *t, double *s) {
+static double *vector_scores(const tracer *t, double *s) {
     return s + SCORE_NODES + t->graph.nodes;
 }
 
-static double *edges_of(const tracer *t, double *scores, int aware) {
-    return dvector_of(t, scores) + t->m->config.d + aware * edge_cells(&t->graph);
+static double *edge_scores(const tracer *t, double *scores, int aware) {
+    return vector_scores(t, scores) + t->m->config.d + aware * edge_places(&t->graph);
 }
 
 static steer_status attribute(tracer *t, const example *x, const float *v, int metric, int steps,
                               double *record, steer_error *e) {
     steer_scores scores = {.node = record + SCORE_NODES,
-                           .vector = dvector_of(t, record),
-                           .edge = edges_of(t, record, 0),
-                           .aware = edges_of(t, record, 1)};
+                           .vector = vector_scores(t, record),
+                           .edge = edge_scores(t, record, 0),
+                           .aware = edge_scores(t, record, 1)};
     TRY(steer_attribute(t, x, v, metric, steps, &scores, e));
     record[SCORE_POSITIONS] = scores.positions;
     record[SCORE_TOTAL] = scores.total;
@@ -11306,28 +11332,29 @@ static steer_status attribute(tracer *t, const example *x, const float *v, int m
 
 /* Node and edge scores of a vector (paper section 4.1), means over all positions of interest,
  * and its row of the table: completeness, both forms beside exact patching of n_exact a dataset. */
-static steer_status patch_method(experiment *s, method *x, double row[13]) {
+static steer_status patch_method(experiment *s, method_vector *x, double row[13]) {
     size_t width = scores_width(s->t), graph = graph_size(s), nodes = s->t->graph.nodes;
     double *one, *sum, *rank, ratios = 0, least = INFINITY, most = -INFINITY;
     int counted = 0, compared = 0, seen[4] = {0};
-    GET(one, width + graph + nodes);
-    GET(sum, 3 * graph);
-    GET(rank, 2 * graph);
-    GET(x->scores, width);
-    GET(x->tenths, TENTHS * graph);
-    double *forms = edges_of(s->t, one, 0), *exact = one + width; /* which follows the two forms */
+    ALLOCATE(one, width + graph + nodes);
+    ALLOCATE(sum, 3 * graph);
+    ALLOCATE(rank, 2 * graph);
+    ALLOCATE(x->scores, width);
+    ALLOCATE(x->tenths, TENTHS * graph);
+    double *forms = edge_scores(s->t, one, 0),
+           *exact = one + width; /* which follows the two forms */
     for (int i = 0; i < x->choosing.n; i++) {
         const example *ex = &x->choosing.list[i];
         int earlier = seen[2 * side_of(ex) + ex->steered_text]++; /* of its dataset */
         uint64_t key = hash_example(s, x, ex, "scores");
-        int state, found;
+        int state, on_file;
         TRY(recall(s, key, one, width, &state));
-        if (state == OURS) {
+        if (state == TO_DO) {
             TRY(attribute(s->t, ex, x->v, s->metric, s->steps, one, s->e));
             TRY(remember(&s->store, key, one, width, s->e));
         }
         show_progress(s->bar, PASSES_A_STEP * s->steps + 2);
-        if (state == OTHERS || !one[SCORE_POSITIONS])
+        if (state == OTHER_SHARDS || !one[SCORE_POSITIONS])
             continue; /* the same tokens: nothing to explain */
         double poi = one[SCORE_POSITIONS], ratio = one[SCORE_ESTIMATE] / one[SCORE_TOTAL];
         x->scores[SCORE_POSITIONS] += poi;
@@ -11345,8 +11372,8 @@ static steer_status patch_method(experiment *s, method *x, double row[13]) {
         if (earlier >= s->n_exact)
             continue;
         key = hash_example(s, x, ex, "exact");
-        TRY(read_record(&s->store, key, exact, graph, &found, s->e));
-        if (!found) { /* the scores' shard does this too */
+        TRY(read_record(&s->store, key, exact, graph, &on_file, s->e));
+        if (!on_file) { /* the scores' shard does this too */
             TRY(steer_patch_exactly(s->t, ex, x->v, exact + graph, exact, s->e));
             TRY(remember(&s->store, key, exact, graph, s->e));
         }
@@ -11355,7 +11382,7 @@ static steer_status patch_method(experiment *s, method *x, double row[13]) {
             sum[k] += poi * forms[k];
         compared = 1;
     }
-    TRY(whole_so_far(s));
+    TRY(check_shards(s));
     if (!counted)
         return fail(s->e, STEER_EARG, "no example has a position of interest: nothing to patch");
     for (size_t k = SCORE_TOTAL; k < width; k++)
@@ -11425,9 +11452,9 @@ static steer_status patching_table(experiment *s) {
 static steer_status coarse_table(experiment *s) {
     const steer_graph *g = &s->t->graph;
     int n = 0;
-    const double *score = edges_of(s->t, s->vectors[DIM].scores, 0);
+    const double *score = edge_scores(s->t, s->vectors[DIM].scores, 0);
     double *sum; /* at a block's first query, key, value */
-    GET(sum, graph_size(s));
+    ALLOCATE(sum, graph_size(s));
     for (int i = 0; i < g->slots * g->nodes; i++)
         if (has_edge(g, i))
             sum[i - ends_of(g, i).index * g->nodes] -= score[i];
@@ -11441,7 +11468,7 @@ static steer_status coarse_table(experiment *s) {
         "The strongest edges of the coarse graph, by signed score (the "
         "paper's Gemma: mlp21 > lm_head 8.0, s > v15 7.8, mlp22 > lm_head 6.5, s > v16 6.5)");
     for (int i = 0; i < 10 && i < n; i++)
-        ROW(s->out, edge_name(g, s->ranks[i].i, 1).s, -s->ranks[i].value);
+        ADD_ROW(s->out, edge_name(g, s->ranks[i].i, 1).s, -s->ranks[i].value);
     return STEER_OK;
 }
 
@@ -11484,38 +11511,38 @@ static int edges_at(const experiment *s, double share) {
 
 /* A vector's circuit of n edges or a few more into keep, its size into s->selected; s->order is
  * sorted then. */
-static steer_status select_edges(experiment *s, const method *x, int kind, int n,
-                                 unsigned char *keep) {
+static steer_status select_edges(experiment *s, const method_vector *x, int kind, int n,
+                                 unsigned char *kept) {
     const steer_graph *g = &s->t->graph;
     int draw = max_int(0, kind - KINDS);
     const double *score = NULL;
     steer_selection how = STEER_SIMPLE;
     if (kind != RANDOM && kind < KINDS)
-        score = edges_of(s->t, x->scores, kind == AWARE);
+        score = edge_scores(s->t, x->scores, kind == AWARE);
     if (kind == BACKWARD)
         how = STEER_BACKWARD;
     if (kind == FORWARD)
         how = STEER_FORWARD;
     TRY(steer_circuit_order(g, score, SEED + (uint64_t)draw, s->order, s->e));
-    s->selected = steer_circuit_select(g, s->order, n, how, keep, s->e);
+    s->selected = steer_circuit_select(g, s->order, n, how, kept, s->e);
     return s->selected < 0 ? s->e->code : STEER_OK;
 }
 
 /* Cut i: such a circuit alone, or all but it, carries the effect. */
-static steer_status cut_circuit(experiment *s, int i, const method *x, int kind, int n) {
+static steer_status cut_circuit(experiment *s, int i, const method_vector *x, int kind, int n) {
     unsigned char *cut = cut_at(s, i);
     TRY(select_edges(s, x, kind, n, cut));
     return steer_circuit_cut(&s->t->graph, cut, kind == COMPLEMENT, cut, s->e);
 }
 
 /* Faithfulness of the first n cuts, on the examples that choose or on those that judge. */
-static steer_status judge_cuts(experiment *s, const method *x, int judging, int n,
+static steer_status judge_cuts(experiment *s, const method_vector *x, int judging, int n,
                                faithfulness *F) {
     steer_edit edits[MAX_CUTS];
     for (int i = 0; i < n; i++)
         edits[i] = (steer_edit){STEER_CUT, .layer = s->t->graph.layer, .cut = cut_at(s, i)};
     TRY(measure_faithfulness(s, x, judging, edits, n, 0, F));
-    return whole_so_far(s);
+    return check_shards(s);
 }
 
 /* Faithfulness against circuit size (paper section 4.3, Figure 3), on the examples that chose. */
@@ -11548,7 +11575,7 @@ static steer_status faithfulness_table(experiment *s) {
 
 /* A vector's smallest simple circuit with faithfulness 0.85 (paper section 4.3). Seven sizes
  * between two are tried, then seven in the gap below the first that is faithful, then once more. */
-static steer_status find_smallest(experiment *s, method *x) {
+static steer_status find_smallest(experiment *s, method_vector *x) {
     enum { ROUNDS = 3, TRIED = 7, GAPS = TRIED + 1 };
 
     int low = 0, high = s->t->graph.edges;
@@ -11573,10 +11600,10 @@ static steer_status smallest_circuits(experiment *s) {
     for (int i = 0; i < s->methods; i++) {
         TRY(find_smallest(s, &s->vectors[i]));
         int edges = s->vectors[i].edges;
-        say(s->out,
-            "smallest circuit of %s with faithfulness %.2f: %d edges, %.1f%% of %d, on the "
-            "answers that chose it (paper: 10.2%% Gemma, 10.8%% Llama)",
-            method_names[i], threshold, edges, 100.0 * edges / all, all);
+        add_note(s->out,
+                 "smallest circuit of %s with faithfulness %.2f: %d edges, %.1f%% of %d, on the "
+                 "answers that chose it (paper: 10.2%% Gemma, 10.8%% Llama)",
+                 method_names[i], threshold, edges, 100.0 * edges / all, all);
     }
     model_facts *facts = last_model(s->out);
     if (facts) {
@@ -11641,9 +11668,9 @@ static void overlap_cuts(experiment *s, double x[OVERLAPS]) {
 
 /* Cut i: method i's circuit of n edges by those tenths of the prompts whose bits are set; has room
  * for their scores in x. */
-static steer_status cut_by_tenths(experiment *s, int i, int set, int n, method *x) {
+static steer_status cut_by_tenths(experiment *s, int i, int set, int n, method_vector *x) {
     size_t graph = graph_size(s);
-    double *sum = memset(edges_of(s->t, x->scores, 0), 0, graph * sizeof *sum);
+    double *sum = memset(edge_scores(s->t, x->scores, 0), 0, graph * sizeof *sum);
     const double *scores = s->vectors[i].tenths;
     for (int tenth = 0; tenth < TENTHS; tenth++, scores += graph)
         for (size_t k = 0; k < graph && set >> tenth & 1; k++)
@@ -11659,9 +11686,9 @@ static steer_status overlap_intervals(experiment *s) {
         {"IoU", 3},          {"IoU low", 3}, {"IoU high", 3}, {0}};
     double whole[OVERLAPS], half[OVERLAPS], sum[OVERLAPS] = {0}, squares[OVERLAPS] = {0};
     int all = -1, halves = 0, edges = edges_at(s, 0.102);
-    estimate of[OVERLAPS], *x = of;
-    method some = {0};
-    GET(some.scores, scores_width(s->t));
+    estimate overlaps[OVERLAPS], *x = overlaps;
+    method_vector some = {0};
+    ALLOCATE(some.scores, scores_width(s->t));
     for (int i = 0; i < s->methods; i++) {
         all &= s->vectors[i].in_tenths;
         TRY(select_edges(s, &s->vectors[i], SIMPLE, edges, cut_at(s, i)));
@@ -11681,8 +11708,8 @@ static steer_status overlap_intervals(experiment *s) {
         }
     }
     for (int k = 0; k < OVERLAPS; k++) {
-        of[k] = by_halves(whole[k], sum[k] / halves, squares[k] / halves, parts);
-        of[k].n = s->vectors[DIM].choosing.count[HARMFUL];
+        overlaps[k] = by_halves(whole[k], sum[k] / halves, squares[k] / halves, parts);
+        overlaps[k].n = s->vectors[DIM].choosing.count[HARMFUL];
     }
 
     open_table(s->out, "overlaps", columns,
@@ -11692,10 +11719,11 @@ static steer_status overlap_intervals(experiment *s) {
                parts);
     for (int a = 0; a < s->methods; a++)
         for (int b = a + 1; b < s->methods; b++, x += 2)
-            ROW(s->out, str("%s and %s", method_names[a], method_names[b]).s, INTERVAL(x[0]),
-                INTERVAL(x[1]));
+            ADD_ROW(s->out, str("%s and %s", method_names[a], method_names[b]).s, INTERVAL(x[0]),
+                    INTERVAL(x[1]));
     s->findings.overlap = x[0];
-    say(s->out,
+    add_note(
+        s->out,
         "overlap at 10.2%%: mean %s, intersection over union %s (paper: overlap about 0.9; two "
         "random circuits of that size would share a tenth)",
         text_of(x[0], 2).s, text_of(x[1], 2).s);
@@ -11744,7 +11772,7 @@ static double share_reached(const int *edges, const estimate *F, int all) {
 }
 
 /* Cut i: a vector's circuit of at most n edges, or its smallest, if that has more. */
-static steer_status cut_at_most(experiment *s, int i, const method *x, int n) {
+static steer_status cut_at_most(experiment *s, int i, const method_vector *x, int n) {
     TRY(cut_circuit(s, i, x, SIMPLE, n));
     for (int fewer = n - 1; fewer > 0 && s->selected > n; fewer--)
         TRY(cut_circuit(s, i, x, SIMPLE, fewer));
@@ -11761,7 +11789,7 @@ static steer_status judge_circuits(experiment *s) {
                "Circuits on answers that chose none: a vector's smallest circuit and others by the "
                "same scores; faithfulness, its 95%% interval (bootstrap over answers)");
     for (int j = 0; j < s->methods; j++) {
-        const method *x = &s->vectors[j];
+        const method_vector *x = &s->vectors[j];
         estimate sizes[SIZES], draws;
         faithfulness F;
         int edges[SIZES];
@@ -11783,8 +11811,8 @@ static steer_status judge_circuits(experiment *s) {
 
         for (int i = 0; i < SIZES; i++) {
             sizes[i] = mean_of_plan(&F, i, -1);
-            ROW(s->out, str("%s, %s", method_names[j], size_names[i]).s, edges[i],
-                (double)edges[i] / all, INTERVAL(sizes[i]), F.n[HARMFUL], F.n[HARMLESS]);
+            ADD_ROW(s->out, str("%s, %s", method_names[j], size_names[i]).s, edges[i],
+                    (double)edges[i] / all, INTERVAL(sizes[i]), F.n[HARMFUL], F.n[HARMLESS]);
         }
         for (int i = 0; i < s->methods; i++)
             s->findings.interchange[i][j] = mean_of_plan(&F, SIZES + i, -1);
@@ -11824,8 +11852,9 @@ static void interchange_table(experiment *s) {
     for (int i = 0; i < M + 3; i++) {
         double row[3 * METHODS] = {0};
         for (int j = 0; j < M; j++) {
-            const judged_circuits *of = &s->findings.judged[j];
-            const estimate randoms[] = {of->random, exactly(of->least), exactly(of->largest)};
+            const judged_circuits *judged = &s->findings.judged[j];
+            const estimate randoms[] = {judged->random, exactly(judged->least),
+                                        exactly(judged->largest)};
             estimate x = i < M ? s->findings.interchange[i][j] : randoms[i - M];
             row[j] = x.value;
             row[M + 2 * j] = x.low;
@@ -11839,7 +11868,8 @@ static void interchange_table(experiment *s) {
  * end in a block, unless that is ANY, and how many begin there. */
 enum { ANY = -1 };
 
-static steer_status kinds_row(experiment *s, const char *label, const method *x, int n, int where) {
+static steer_status kinds_row(experiment *s, const char *label, const method_vector *x, int n,
+                              int where) {
     const unsigned char *kept = cut_at(s, 0);
     double row[10] = {0}, *to = row + 1, *from = row + 6; /* by steer_input; s, heads, MLPs */
     int left = n;
@@ -11868,13 +11898,13 @@ static steer_status kinds_table(experiment *s) {
                           {"v", 1},           {"mlp", 1},     {"lm_head", 1}, {"from s", 1},
                           {"from heads", 1},  {"from mlp", 1}};
     const steer_graph *g = &s->t->graph;
-    const method *dim = &s->vectors[DIM];
+    const method_vector *dim = &s->vectors[DIM];
     int blocks = s->m->config.layers;
     open_table(s->out, "kinds", columns,
                "Kinds of edges in the smallest circuits, percent (paper: Tables 5 to "
                "8; Gemma's DIM circuit has q 9.1, k 0.6, v 36.6, MLP 43.6, head 10.2)");
     for (int i = 0; i < s->methods; i++) {
-        const method *x = &s->vectors[i];
+        const method_vector *x = &s->vectors[i];
         TRY(kinds_row(s, method_names[i], x, x->edges, ANY));
         TRY(kinds_row(s, str("%s, strongest tenth", method_names[i]).s, x,
                       max_int(1, x->edges / 10), ANY));
@@ -11896,7 +11926,7 @@ static steer_status circuit_table(experiment *s) {
 
     const steer_graph *g = &s->t->graph;
     const unsigned char *kept = cut_at(s, 0);
-    const double *score = edges_of(s->t, s->vectors[DIM].scores, 0);
+    const double *score = edge_scores(s->t, s->vectors[DIM].scores, 0);
     int rank = 0;
     static const column columns[] = {{"edge", WORDS},     {"score", 3},       {"from layer", CODE},
                                      {"from head", CODE}, {"to layer", CODE}, {"to kind", CODE},
@@ -11910,8 +11940,8 @@ static steer_status circuit_table(experiment *s) {
             continue;
         steer_edge_ends x = ends_of(g, i);
         rank++;
-        ROW(s->out, edge_name(g, i, 0).s, score[i], x.from, x.head, x.to, (int)x.input, x.index,
-            rank);
+        ADD_ROW(s->out, edge_name(g, i, 0).s, score[i], x.from, x.head, x.to, (int)x.input, x.index,
+                rank);
     }
     return STEER_OK;
 }
@@ -11961,16 +11991,16 @@ static steer_status value_vector_rows(experiment *s, int which) {
     enum { SHOWN = 6 };
 
     const steer_graph *g = &s->t->graph;
-    const method *from = &s->vectors[which];
+    const method_vector *from = &s->vectors[which];
     const double *node = from->scores + SCORE_NODES;
     int d = s->m->config.d, layers = s->m->config.layers, n = 0;
     double all = 0, norm = norm_of(from->v, d);
     float *x, *sum, *unit; /* [d] */
     ranked_head *best;
-    GET(x, d);
-    GET(sum, d);
-    GET(unit, d);
-    GET(best, g->blocks * g->heads);
+    ALLOCATE(x, d);
+    ALLOCATE(sum, d);
+    ALLOCATE(unit, d);
+    ALLOCATE(best, g->blocks * g->heads);
     for (int k = 0; k < d; k++)
         unit[k] = (float)(from->v[k] / norm);
     for (int b = g->layer; b < layers; b++)
@@ -12037,16 +12067,16 @@ enum {
 _Static_assert((int)SPARSE_VECTORS <= MAX_CUTS, "measure_faithfulness takes them at once");
 
 /* A method's vector with dimensions set to 0, into to[d]; how many stay. */
-static steer_status sparsify(const experiment *s, const method *x, double tau, int rule,
+static steer_status sparsify(const experiment *s, const method_vector *x, double tau, int rule,
                              uint64_t seed, int renormalised, float *to, int *kept) {
-    *kept = steer_sparsify(x->v, dvector_of(s->t, x->scores), s->m->config.d, tau,
+    *kept = steer_sparsify(x->v, vector_scores(s->t, x->scores), s->m->config.d, tau,
                            (steer_sparsity)rule, seed, renormalised, to, s->e);
     return *kept < 0 ? s->e->code : STEER_OK;
 }
 
 /* The row's vectors behind the *n that there are in v [][d]. */
-static steer_status make_sparse(const experiment *s, const method *x, sparse_row *row, float *v,
-                                int *n) {
+static steer_status make_sparse(const experiment *s, const method_vector *x, sparse_row *row,
+                                float *v, int *n) {
     int d = s->m->config.d, seeds = row->rule == STEER_BY_CHANCE ? SEEDS : 1;
     row->first = *n;
     for (int seed = SEED; seed < SEED + seeds; seed++) {
@@ -12077,12 +12107,12 @@ static void show_sparse(const experiment *s, const sparse_row *row, const faithf
         deviation = sqrt(fmax(0, square - mean * mean));
     string label =
         str("%s tau %g%s", rules[row->rule], row->tau, row->renormalised ? "" : ", unscaled");
-    ROW(s->out, label.s, row->kept, 1 - (double)row->kept / s->m->config.d, mean, deviation,
-        harmless, harmful, row->renormalised);
+    ADD_ROW(s->out, label.s, row->kept, 1 - (double)row->kept / s->m->config.d, mean, deviation,
+            harmless, harmful, row->renormalised);
 }
 
 static steer_status sparsity_table(experiment *s, int which) {
-    const method *x = &s->vectors[which];
+    const method_vector *x = &s->vectors[which];
     int d = s->m->config.d, n = 0, n_rows = 0;
     int generate = which == DIM && s->n_sparse > 0;
     sparse_row rows[SPARSE_ROWS];
@@ -12090,7 +12120,7 @@ static steer_status sparsity_table(experiment *s, int which) {
     steer_edit edits[SPARSE_VECTORS];
     faithfulness measured;
     float *v;
-    GET(v, SPARSE_VECTORS * d);
+    ALLOCATE(v, SPARSE_VECTORS * d);
     for (int rule = STEER_BY_GRADIENT; rule <= STEER_BY_CHANCE; rule++)
         for (int i = 0; i < TAUS; i++)
             rows[n_rows++] = (sparse_row){.rule = rule, .renormalised = 1, .tau = taus[i]};
@@ -12102,12 +12132,12 @@ static steer_status sparsity_table(experiment *s, int which) {
     for (int i = 0; i < n; i++) {
         edit_list steered = add_vector(s, row_at(v, i, d), 1);
         edits[i] = steered.edits[0];
-        both(s->test, s->n_sparse, steered, &conditions[2 * i]);
+        set_sides(s->test, s->n_sparse, steered, &conditions[2 * i]);
     }
     TRY(measure_faithfulness(s, x, 0, edits, n, 0, &measured));
     if (generate)
-        TRY(answer(s, conditions, 2 * n, 0));
-    TRY(whole_so_far(s));
+        TRY(answer_conditions(s, conditions, 2 * n, 0));
+    TRY(check_shards(s));
 
     const wording *words = wording_of(s->out);
     const column columns[] = {{"method, kept", WORDS},
@@ -12133,21 +12163,21 @@ static steer_status sparsity_table(experiment *s, int which) {
  * dimensions stay is the gradient's to say, what counts is what generations do. Prompts that chose
  * the dimensions are left out. Only taus that set half of the vector or more to 0. */
 static steer_status retention_table(experiment *s) {
-    const method *x = &s->vectors[DIM];
+    const method_vector *x = &s->vectors[DIM];
     int d = s->m->config.d, n = 0;
-    steer_prompts asked[2] = {{0}};
+    steer_prompts prompts[2] = {{0}};
     condition whole[2], sparse[2 * TAUS];
     float *v;
-    GET(v, TAUS * d);
+    ALLOCATE(v, TAUS * d);
     for (int k = 0; k < 2; k++) {
         const steer_prompts *from = &s->test[k];
         int most = min_int(s->n_retain, x->steered[k].n);
-        steer_prompts *to = &asked[k];
+        steer_prompts *to = &prompts[k];
         whole[k] = (condition){.prompts = to};
-        GET(to->tokens, most);
-        GET(to->lengths, most);
-        GET(to->task, most);
-        GET(whole[k].refuses, most);
+        ALLOCATE(to->tokens, most);
+        ALLOCATE(to->lengths, most);
+        ALLOCATE(to->task, most);
+        ALLOCATE(whole[k].refuses, most);
         for (int i = 0; i < x->steered[k].n && to->n < most; i++) {
             if (s->chose[k][i])
                 continue;
@@ -12169,9 +12199,9 @@ static steer_status retention_table(experiment *s) {
         if (2 * kept > d || dot(to, to, d) == 0)
             continue;
         s->findings.sparse[n].zeroed = 1 - (double)kept / d;
-        both(asked, s->n_retain, add_vector(s, to, 1), sparse + 2 * n++);
+        set_sides(prompts, s->n_retain, add_vector(s, to, 1), sparse + 2 * n++);
     }
-    TRY(answer(s, sparse, 2 * n, 0));
+    TRY(answer_conditions(s, sparse, 2 * n, 0));
     const wording *words = wording_of(s->out);
     const column columns[] = {{"sparsity", WORDS}, {"n +", 0},        {"n -", 0},
                               {words->plus, 2},    {words->minus, 2}, {"loss", 1},
@@ -12181,14 +12211,14 @@ static steer_status retention_table(experiment *s) {
                "renormalised, on prompts that chose nothing; loss in points beside the whole "
                "vector, mean of both directions, 95%% interval",
                words == &refusal_words ? "Refusal" : "Behaviour");
-    ROW(s->out, "0", asked[1].n, asked[0].n, (double)whole[1].n_refused / asked[1].n,
-        (double)whole[0].n_refused / asked[0].n, NAN, NAN, NAN);
+    ADD_ROW(s->out, "0", prompts[1].n, prompts[0].n, (double)whole[1].n_refused / prompts[1].n,
+            (double)whole[0].n_refused / prompts[0].n, NAN, NAN, NAN);
     for (int i = 0; i < n; i++) {
         const condition *y = sparse + 2 * i;
-        estimate lost_points = loss(whole, y);
+        estimate lost_points = points_lost(whole, y);
         s->findings.sparse[i].loss = lost_points;
-        ROW(s->out, str("%.3f", s->findings.sparse[i].zeroed).s, asked[1].n, asked[0].n,
-            y[1].refused, y[0].refused, INTERVAL(lost_points));
+        ADD_ROW(s->out, str("%.3f", s->findings.sparse[i].zeroed).s, prompts[1].n, prompts[0].n,
+                y[1].refused, y[0].refused, INTERVAL(lost_points));
     }
     return STEER_OK;
 }
@@ -12208,9 +12238,9 @@ static steer_status agreement_row(experiment *s, int a, int b, double tau, float
         shared += v[k] != 0 && v[d + k] != 0;
     double chance = (double)n[0] * n[1] / d, tail = chance_of_overlap(d, n[0], n[1], shared);
     int enough = n[0] >= FEWEST && n[1] >= FEWEST;
-    ROW(s->out, str("%s and %s", method_names[a], method_names[b]).s, tau, n[0], n[1], shared,
-        shared / fmax(1, n[0] + n[1] - shared), chance / fmax(1, n[0] + n[1] - chance),
-        enough ? log10(fmax(tail, 1e-300)) : NAN);
+    ADD_ROW(s->out, str("%s and %s", method_names[a], method_names[b]).s, tau, n[0], n[1], shared,
+            shared / fmax(1, n[0] + n[1] - shared), chance / fmax(1, n[0] + n[1] - chance),
+            enough ? log10(fmax(tail, 1e-300)) : NAN);
     s->findings.significant += enough && tail < 0.05;
     s->findings.tested += enough;
     return STEER_OK;
@@ -12219,7 +12249,7 @@ static steer_status agreement_row(experiment *s, int a, int b, double tau, float
 static steer_status agreement_table(experiment *s) {
     int d = s->m->config.d;
     float *v;
-    GET(v, 2 * d);
+    ALLOCATE(v, 2 * d);
     static const column columns[] = {{"vectors", WORDS}, {"tau", 1},     {"kept A", 0},
                                      {"kept B", 0},      {"both", 0},    {"IoU", 3},
                                      {"chance", 3},      {"log10 p", 1}, {0}};
@@ -12272,14 +12302,14 @@ static void conclude_with(report *r, const char *claim, reply full, reply weaker
         verdict = "holds in part";
     else if (full.answer == NO) {
         verdict = "fails";
-        if (weaker.answer == OPEN && weaker.wanted < 1e6)
-            more = str("; whether in part, about %.0f + %.0f prompts would tell", weaker.wanted,
-                       weaker.wanted);
+        if (weaker.answer == OPEN && weaker.needed < 1e6)
+            more = str("; whether in part, about %.0f + %.0f prompts would tell", weaker.needed,
+                       weaker.needed);
         else if (weaker.answer == OPEN)
             more = str("; whether in part can't be said");
-    } else if (full.wanted < 1e6)
-        more = str("; about %.0f + %.0f prompts would tell", full.wanted, full.wanted);
-    else if (!isnan(full.wanted))
+    } else if (full.needed < 1e6)
+        more = str("; about %.0f + %.0f prompts would tell", full.needed, full.needed);
+    else if (!isnan(full.needed))
         more = str("; how many prompts would tell can't be said");
     add_finding(r, claim, verdict, str("%s%s", text.s, more.s).s, numbers);
 }
@@ -12296,8 +12326,8 @@ static reply reply_of(const measure *numbers, int weaker) {
         if (!strcmp(x->relation, "at least"))
             one = at_least(x->is, bound);
         if (x->whole && !(x->whole->low > 0))
-            one = (reply){OPEN, at_least(*x->whole, 1e-9).wanted};
-        all = both_of(all, one);
+            one = (reply){OPEN, at_least(*x->whole, 1e-9).needed};
+        all = reply_and(all, one);
     }
     return all;
 }
@@ -12312,19 +12342,19 @@ static void conclude_site(experiment *s) {
     const wording *words = wording_of(s->out);
     const site_score *x = &s->reported, *y = &s->picked;
     string faults = faults_of(s, x), other = str("the rule was not asked about other sites");
-    int passes = !*faults.s, asked = s->sites != NULL;
-    int same = asked && x->layer == y->layer && x->pos == y->pos;
+    int passes = !*faults.s, rated = s->sites != NULL;
+    int same = rated && x->layer == y->layer && x->pos == y->pos;
     reply full = {passes ? OPEN : NO, NAN};
     if (isnan(x->kl))
         full.answer = OPEN;
-    else if (passes && asked)
+    else if (passes && rated)
         full.answer = same ? YES : NO;
-    if (asked)
+    if (rated)
         other = str("no site passes");
-    if (asked && y->layer >= 0)
+    if (rated && y->layer >= 0)
         other = str("the rule picks %s", site_name(y->layer, y->pos).s);
     conclude_with(s->out, "The vector is of the site that the paper's rule picks", full,
-                  (reply){passes && asked ? YES : NO, 0},
+                  (reply){passes && rated ? YES : NO, 0},
                   str("%s %s%s%s: %s at coefficient 1; %s", site_name(x->layer, x->pos).s,
                       passes ? "passes" : "does not pass (", faults.s, passes ? "" : ")",
                       site_numbers(x).s, other.s),
@@ -12360,11 +12390,11 @@ static void conclude_patterns(experiment *s) {
         s->out, "Steering hardly acts through attention patterns",
         str("frozen patterns lose %s points of at most %s, a share of %s; frozen values "
             "%s more (paper: 8.75 points, values 71.75)",
-            text_of(f->loss[0], 1).s, text_of(f->most, 1).s, text_of(f->share[0], 2).s,
-            text_of(f->ov_over_qk, 1).s),
+            text_of(f->loss[PATTERNS], 1).s, text_of(f->most, 1).s,
+            text_of(f->share[PATTERNS], 2).s, text_of(f->values_over_patterns, 1).s),
         (const measure[]){
-            {"share lost with patterns frozen", f->share[0], "at most", 0.2, NAN, &f->most},
-            {"points that values lose more", f->ov_over_qk, "at least", NAN, 0, &f->most},
+            {"share lost with patterns frozen", f->share[PATTERNS], "at most", 0.2, NAN, &f->most},
+            {"points that values lose more", f->values_over_patterns, "at least", NAN, 0, &f->most},
             {0}});
 }
 
@@ -12375,10 +12405,10 @@ static void conclude_values(experiment *s) {
     conclude_that(
         s->out, "Steering acts through values",
         str("frozen values lose %s points, a share of %s (paper: 71.75 points)",
-            text_of(f->loss[1], 1).s, text_of(f->share[1], 2).s),
+            text_of(f->loss[VALUES], 1).s, text_of(f->share[VALUES], 2).s),
         (const measure[]){
-            {"share lost with values frozen", f->share[1], "at least", 0.5, NAN, &f->most},
-            {"points that values lose more", f->ov_over_qk, "at least", NAN, 0, &f->most},
+            {"share lost with values frozen", f->share[VALUES], "at least", 0.5, NAN, &f->most},
+            {"points that values lose more", f->values_over_patterns, "at least", NAN, 0, &f->most},
             {0}});
 }
 
@@ -12389,9 +12419,9 @@ static void conclude_image(experiment *s) {
     conclude_that(s->out, "The vector's direct image in the values is most of that",
                   str("removing it loses %s points; as a share of what frozen values lose, %s "
                       "(paper: 54.75 of 71.75)",
-                      text_of(f->loss[2], 1).s, text_of(f->svv_of_ov, 2).s),
-                  (const measure[]){{"share of what frozen values lose", f->svv_of_ov, "at least",
-                                     0.5, 0.25, &f->loss[1]},
+                      text_of(f->loss[IMAGE], 1).s, text_of(f->image_of_values, 2).s),
+                  (const measure[]){{"share of what frozen values lose", f->image_of_values,
+                                     "at least", 0.5, 0.25, &f->loss[VALUES]},
                                     {0}});
 }
 
@@ -12399,15 +12429,16 @@ static void conclude_image(experiment *s) {
  * with values frozen. IN PART: surely more with patterns frozen than with values. FAILS: one of the
  * two is surely not so, nor is the difference. */
 static void conclude_continuous(experiment *s) {
-    const estimate *F = s->findings.F, *gap = &s->findings.F_gap;
+    const estimate *F = s->findings.F;
     conclude_that(
         s->out, "The continuous measure says the same",
         str("teacher-forced faithfulness is %s with patterns frozen and %s with values frozen",
-            text_of(F[0], 2).s, text_of(F[1], 2).s),
-        (const measure[]){{"faithfulness with patterns frozen", F[0], "at least", 0.8, NAN, NULL},
-                          {"faithfulness with values frozen", F[1], "at most", 0.5, NAN, NULL},
-                          {"their difference", *gap, "at least", NAN, 0, NULL},
-                          {0}});
+            text_of(F[PATTERNS], 2).s, text_of(F[VALUES], 2).s),
+        (const measure[]){
+            {"faithfulness with patterns frozen", F[PATTERNS], "at least", 0.8, NAN, NULL},
+            {"faithfulness with values frozen", F[VALUES], "at most", 0.5, NAN, NULL},
+            {"their difference", s->findings.F_difference, "at least", NAN, 0, NULL},
+            {0}});
 }
 
 /* HOLDS: on each side each trained vector's refusal rate is surely within 10 points of DIM's. IN
@@ -12415,19 +12446,19 @@ static void conclude_continuous(experiment *s) {
 static void conclude_methods(experiment *s) {
     reply full = {YES, 0}, weaker = {YES, 0};
     estimate farthest = {0, 0, 0, 1, 0};
-    const char *of = wording_of(s->out) == &refusal_words ? "refusal " : "";
+    const char *what = wording_of(s->out) == &refusal_words ? "refusal " : "";
     for (int i = NTP; i < s->methods; i++)
         for (int k = 0; k < 2; k++) {
             estimate x = s->findings.apart[i][k];
-            full = both_of(full, both_of(at_most(x, 10), at_least(x, -10)));
-            weaker = both_of(weaker, both_of(at_most(x, 30), at_least(x, -30)));
+            full = reply_and(full, reply_and(at_most(x, 10), at_least(x, -10)));
+            weaker = reply_and(weaker, reply_and(at_most(x, 30), at_least(x, -30)));
             if (fabs(x.value) >= fabs(farthest.value))
                 farthest = x;
         }
     conclude_with(s->out, "Trained vectors steer as the difference in means does", full, weaker,
-                  str("%srates differ by at most %.0f points: %s", of, fabs(farthest.value),
+                  str("%srates differ by at most %.0f points: %s", what, fabs(farthest.value),
                       text_of(farthest, 0).s),
-                  (const measure[]){{str("largest difference of %srates, points", of).s, farthest,
+                  (const measure[]){{str("largest difference of %srates, points", what).s, farthest,
                                      "within", 10, 30, NULL},
                                     {0}});
 }
@@ -12473,20 +12504,20 @@ static void conclude_random(experiment *s) {
         means[2 * j] = (measure){method_names[j], x->random, "at most", NAN, 0.1, NULL};
         means[2 * j + 1] =
             (measure){largest[j], {x->largest, NAN, NAN, 1, 0}, "at most", 0.1, NAN, NULL};
-        weaker = both_of(weaker, all);
+        weaker = reply_and(weaker, all);
         if (all.answer == YES && x->largest > 0.1)
             all.answer = NO;
         if (x->largest <= 0.1)
             all.answer = YES;
-        full = both_of(full, all);
+        full = reply_and(full, all);
         string range = str("unknown");
         if (!isnan(x->random.value))
             range = str("%.2f (%.2f to %.2f)", x->random.value, x->least, x->largest);
         numbers = str("%s%s%s %s", numbers.s, j ? ", " : "", method_names[j], range.s);
     }
-    if (full.answer == OPEN && full.wanted < 1e6)
-        numbers = str("%s; about %.0f draws would tell", numbers.s, full.wanted);
-    full.wanted = weaker.wanted = NAN;
+    if (full.answer == OPEN && full.needed < 1e6)
+        numbers = str("%s; about %.0f draws would tell", numbers.s, full.needed);
+    full.needed = weaker.needed = NAN;
     conclude_with(s->out, "Random circuits twice as large carry less than a tenth", full, weaker,
                   str("mean and range of %d, under %s", DRAWS, numbers.s), means);
 }
@@ -12501,8 +12532,8 @@ static void conclude_interchange(experiment *s) {
             estimate x = s->findings.interchange[i][j];
             if (i == j)
                 continue;
-            full = both_of(full, at_least(x, 0.75));
-            weaker = both_of(weaker, at_least(x, 0.525));
+            full = reply_and(full, at_least(x, 0.75));
+            weaker = reply_and(weaker, at_least(x, 0.525));
             if (!(x.value >= least.value))
                 least = x;
         }
@@ -12532,9 +12563,9 @@ static void conclude_sparsity(experiment *s) {
             continue;
         tried++;
         if (zeroed >= 0.85)
-            full = either_of(full, retains);
+            full = reply_or(full, retains);
         if (zeroed >= 0.60)
-            weaker = either_of(weaker, retains);
+            weaker = reply_or(weaker, retains);
         if (zeroed < least_zeroed) {
             least_zeroed = zeroed;
             at_least_zeroed = x;
@@ -12610,22 +12641,22 @@ static void conclude(experiment *s) {
 
 /* Is a stage asked for? Shards share it then, and not what other stages need of it. */
 static int begin_stage(experiment *s, int stage) {
-    int asked = (s->stages & stage) != 0;
-    s->store.shards = asked ? s->shards : 0;
-    return asked;
+    int is_on = (s->stages & stage) != 0;
+    s->store.shards = is_on ? s->shards : 0;
+    return is_on;
 }
 
 /* What a circuit that a file holds carries under this vector. */
 static steer_status test_circuit(experiment *s) {
-    const method *x = &s->vectors[DIM];
+    const method_vector *x = &s->vectors[DIM];
     TRY(steer_circuit_cut(&s->t->graph, cut_at(s, 0), 0, cut_at(s, 0), s->e));
     TRY(collect(s, &s->vectors[DIM], 1));
     for (int judging = 0; judging < 2; judging++) {
         faithfulness F;
         TRY(judge_cuts(s, x, judging, 1, &F));
-        say(s->out, "faithfulness of the circuit in %s: %s on %d + %d answers%s", s->circuit,
-            text_of(mean_of_plan(&F, 0, -1), 3).s, F.n[0], F.n[1],
-            judging ? " more, with which `circuit --out` would not have chosen it" : "");
+        add_note(s->out, "faithfulness of the circuit in %s: %s on %d + %d answers%s", s->circuit,
+                 text_of(mean_of_plan(&F, 0, -1), 3).s, F.n[0], F.n[1],
+                 judging ? " more, with which `circuit --out` would not have chosen it" : "");
     }
     return STEER_OK;
 }
@@ -12680,13 +12711,14 @@ static steer_status whole_paper(experiment *s) {
     if (begin_stage(s, MAP) && s->map && s->sites)
         SHOW(site_map(s));
     if (s->freezing_only) {
-        say(s->out, "the rest, with its --pairs, --epochs, --exact, --metric: give --patch 20");
+        add_note(s->out,
+                 "the rest, with its --pairs, --epochs, --exact, --metric: give --patch 20");
         conclude(s);
         return STEER_OK;
     }
 
     if (!s->vectors[DIM].choosing.n && s->stages & (TRAIN | need_scores)) {
-        say(s->out, "the vector flips no test prompt's answer: nothing to patch");
+        add_note(s->out, "the vector flips no test prompt's answer: nothing to patch");
         return STEER_OK;
     }
     if (begin_stage(s, TRAIN)) {
@@ -12806,10 +12838,10 @@ static int put_answers(FILE *f, const chapter *c, int side, int most) {
     static const char *const conditions[2][4] = {
         {"unsteered", "-s"}, {"unsteered", "+s", "+s, patterns frozen", "+s, values frozen"}};
     const entry *first = answer_under(c, side, conditions[side][1], NULL);
-    if (!first || (side == HARMFUL && !c->facts->box))
+    if (!first || (side == HARMFUL && !c->facts->has_grammar))
         return 0;
-    string asked = str("Asked (%s): %.300s", wording_of(c->r)->side[side], first->name);
-    int n = put_wrapped(f, one_line(asked.s).s, 0, 2, width, beside ? 2 : 0);
+    string question = str("Asked (%s): %.300s", wording_of(c->r)->side[side], first->name);
+    int n = put_wrapped(f, one_line(question.s).s, 0, 2, width, beside ? 2 : 0);
     for (int i = 0; i < 4 && conditions[side][i]; i++) {
         const entry *x = answer_under(c, side, conditions[side][i], first->name);
         if (!x)
@@ -13298,7 +13330,7 @@ static const char reproduce_notes[] =
     "takes one model, no site is looked for and nothing is trained. --kl-min is for the KL "
     "metrics, --exact for the logit metric. On a terminal tables show the columns that fit; a file "
     "or a pipe gets all, and so does the report.";
-static const char asked_notes[] =
+static const char change_notes[] =
     "What --freeze and --remove name is one plan; rows called \"as asked\" are steered under it.";
 static const char edge_notes[] = "--kl-min is for the KL metrics, --exact for the logit metric.";
 static const known_command all_commands[] = {
@@ -13313,9 +13345,9 @@ static const known_command all_commands[] = {
     {"vector", "MODEL", FOR_VECTOR, 1, 1, "out", TRAIN, command_paper, "make a steering vector",
      vector_notes},
     {"evaluate", "MODEL", FOR_EVALUATE, 1, 1, "vector", 0, command_paper,
-     "how often the behaviour shows, steered and ablated (Table 2)", asked_notes},
+     "how often the behaviour shows, steered and ablated (Table 2)", change_notes},
     {"freeze", "MODEL", FOR_FREEZE, 1, 1, "vector", FREEZE, command_paper,
-     "what steering loses when parts are frozen (Table 1)", asked_notes},
+     "what steering loses when parts are frozen (Table 1)", change_notes},
     {"patch", "MODEL", FOR_PATCH, 1, 1, "vector", PATCH, command_paper,
      "scores of every edge (section 4)", edge_notes},
     {"circuit", "MODEL", FOR_CIRCUIT, 1, 1, "vector", CIRCUIT, command_paper,
@@ -13446,11 +13478,12 @@ static int read_place(const char *text, size_t n, edit_place *at) {
 }
 
 /* The words of a list, separated by commas, each alone or with @ and a place behind it: what they
- * freeze or, by kind, remove is appended. */
-static steer_status read_changes(const char *list, steer_kind kind, change_list *to,
-                                 steer_error *e) {
-    int freeze = kind == STEER_FREEZE, first = to->n;
-    const char *option = freeze ? "freeze" : "remove", *names = freeze ? freezes : removals;
+ * freeze or, by kind, remove is appended. typed: what the user wrote before the list, an option or a
+ * conversation's command. */
+static steer_status read_changes(const char *typed, const char *list, steer_kind kind,
+                                 change_list *to, steer_error *e) {
+    int first = to->n;
+    const char *names = kind == STEER_FREEZE ? freezes : removals;
     for (const char *s = list; s; s = strchr(s, ',')) {
         s += s > list;
         size_t n = strcspn(s, ",@"), length = strcspn(s, ",");
@@ -13460,11 +13493,11 @@ static steer_status read_changes(const char *list, steer_kind kind, change_list 
         if (!known)
             return misused(
                 e,
-                "--%s %.60s: wanted is a list of %s, each alone or with @prompt, @answer or "
-                "@first:N",
-                option, list, names);
+                "%s %.60s: wanted is a list of %s, each alone or with @prompt, @answer or "
+                "@first:N%s",
+                typed, list, names, *typed == '/' ? "; or off" : "");
         if (to->n == first + MOST_PLACED)
-            return misused(e, "--%s %.60s: more than %d", option, list, MOST_PLACED);
+            return misused(e, "%s %.60s: more than %d", typed, list, MOST_PLACED);
         to->edits[to->n++] = (steer_edit){kind, .to = at.to, .what = 1u << i, .part = at.part};
     }
     return STEER_OK;
@@ -13583,22 +13616,24 @@ static steer_status read_option(const known_command *c, char **argv, options *o,
 
 /* Whether the vector is where a freeze or a removal acts. In the prompt nothing is steered by what
  * acts in the answer; the other way round the answer reads a steered past, but holds no vector that
- * could be removed. */
-static steer_status check_reach(const options *o, steer_error *e) {
+ * could be removed. chat 1: a conversation's commands said where. */
+static steer_status check_reach(const options *o, int chat, steer_error *e) {
     const steer_edit *end = o->changes.edits + o->changes.n;
+    const char *freeze = chat ? "/freeze" : "--freeze";
     for (const steer_edit *x = o->changes.edits; x < end && o->place.part; x++) {
         int removal = x->kind == STEER_REMOVE;
         if (x->part && x->part != o->place.part && (removal || x->part == STEER_IN_PROMPT))
-            return misused(e, "--positions %.60s: the vector is not where --%s acts", o->positions,
-                           removal ? "remove" : "freeze");
+            return misused(e, "%s %.60s: the vector is not where %s acts",
+                           chat ? "/positions" : "--positions", o->positions,
+                           removal ? "--remove" : freeze);
     }
     return STEER_OK;
 }
 
 /* What --positions, --layers, --freeze and --remove say. */
 static steer_status read_places(options *o, steer_error *e) {
-    TRY(read_changes(o->freeze, STEER_FREEZE, &o->changes, e));
-    TRY(read_changes(o->remove, STEER_REMOVE, &o->changes, e));
+    TRY(read_changes("--freeze", o->freeze, STEER_FREEZE, &o->changes, e));
+    TRY(read_changes("--remove", o->remove, STEER_REMOVE, &o->changes, e));
     if (o->positions && !read_place(o->positions, strlen(o->positions), &o->place))
         return misused(e, "--positions %.60s: all, prompt, answer or first:N is wanted",
                        o->positions);
@@ -13606,7 +13641,7 @@ static steer_status read_places(options *o, steer_error *e) {
         return misused(e, "--layers %.60s: blocks are wanted, such as 3,5-8", o->layers);
     if (o->n_more && (o->layers || o->site))
         return misused(e, "--%s is for one --vector", o->layers ? "layers" : "site");
-    return check_reach(o, e);
+    return check_reach(o, 0, e);
 }
 
 /* What the values say, and rule out, before a model is opened. */
@@ -14047,7 +14082,7 @@ static steer_status load_vectors(experiment *s, const options *o) {
     int layers = s->m->config.layers, several = adds_vector(o);
     if (o->vector)
         TRY(load_vector(&s->v, o->vector, s, o, several));
-    GET(s->beside, o->n_more);
+    ALLOCATE(s->beside, o->n_more);
     while (s->n_beside < o->n_more) {
         const char *path = o->more_vectors[s->n_beside];
         TRY(load_vector(&s->beside[s->n_beside++], path, s, o, several));
@@ -14086,7 +14121,7 @@ static steer_status plan_of_options(experiment *s, const options *o, int changed
     *plan = (steer_plan){0};
     if (!o->vector)
         return STEER_OK;
-    GET(edits, (1 + s->n_beside) * room + changes);
+    ALLOCATE(edits, (1 + s->n_beside) * room + changes);
     int n = edits_of_vector(&s->v, o, edits);
     for (int i = 0; i < s->n_beside; i++)
         n += edits_of_vector(&s->beside[i], o, edits + n);
@@ -14121,7 +14156,7 @@ typedef struct {
 } text_column;
 
 typedef struct {
-    text_column of[MOST_COLUMNS];
+    text_column column[MOST_COLUMNS];
     int n, width; /* columns; characters of each */
 } text_columns;
 
@@ -14132,7 +14167,7 @@ static const char *text_in(const text_column *x) {
 /* Every column has ended or has a whole line, and one of them has a line. */
 static int row_is_there(const text_columns *x) {
     int any = 0;
-    for (const text_column *y = x->of; y < x->of + x->n; y++) {
+    for (const text_column *y = x->column; y < x->column + x->n; y++) {
         const char *next;
         size_t length = line_of(text_in(y), x->width, &next);
         if (!y->ended && !text_in(y)[length])
@@ -14145,7 +14180,7 @@ static int row_is_there(const text_columns *x) {
 static void print_rows(text_columns *x) {
     while (row_is_there(x)) {
         int blank = 0; /* columns that wait for text behind them */
-        for (text_column *y = x->of; y < x->of + x->n; y++) {
+        for (text_column *y = x->column; y < x->column + x->n; y++) {
             const char *text = text_in(y), *next;
             size_t length = line_of(text, x->width, &next);
             string line = str("%.*s", (int)length, text);
@@ -14163,17 +14198,17 @@ static void print_rows(text_columns *x) {
 /* Titles above the columns, each with a line under it. */
 static void put_titles(text_columns *x, const string *titles) {
     for (int i = 0; i < x->n; i++) {
-        text_column *y = &x->of[i];
+        text_column *y = &x->column[i];
         y->ended = 1;
         type_bytes(&y->typed, titles[i].s, strlen(titles[i].s));
     }
     print_rows(x);
     for (int i = 0; i < x->n; i++)
         for (int k = min_int(x->width, characters(titles[i].s)); k > 0; k--)
-            type_bytes(&x->of[i].typed, "-", 1);
+            type_bytes(&x->column[i].typed, "-", 1);
     print_rows(x);
     for (int i = 0; i < x->n; i++)
-        x->of[i].ended = 0;
+        x->column[i].ended = 0;
 }
 
 /* Where, in words; "" everywhere. */
@@ -14257,9 +14292,10 @@ static steer_status write_line(answer_sink *a, int number, const char *text, con
     held_signals held;
     hold_signals(&held);
     json_text(a->lines, "{\"prompt\": ", prompt);
-    if (a->s->begun) {
-        json_text(a->lines, ", \"answer\": ", a->s->begun); /* its beginning, not the model's */
-        text += strlen(a->s->begun);
+    if (a->s->answer_start) {
+        json_text(a->lines,
+                  ", \"answer\": ", a->s->answer_start); /* its beginning, not the model's */
+        text += strlen(a->s->answer_start);
     }
     fputs(", \"ids\": [", a->lines);
     for (int k = 0; k < j->n_out; k++)
@@ -14299,7 +14335,7 @@ static steer_status type_in_column(answer_sink *a, text_column *x, int token, in
     if (ends)
         type_rest(&x->typed);
     x->ended = ends;
-    if (x->typed.lost)
+    if (x->typed.no_memory)
         return fail(a->s->e, STEER_ENOMEM, "no memory for the answers");
     print_rows(a->columns);
     return flush_output(stdout, a->s->e);
@@ -14326,9 +14362,9 @@ static void tick_prompts(void *user, const steer_context *c) {
 static int take_token(void *user, int number, int token) {
     answer_sink *a = user;
     steer_job j = a->jobs[number];
-    const char *begun = a->s->begun;
+    const char *begun = a->s->answer_start;
     int first = !j.n_out && !begun;
-    text_column *shown = a->columns ? &a->columns->of[number] : NULL;
+    text_column *shown = a->columns ? &a->columns->column[number] : NULL;
     if (shown)
         wipe_progress(a->s->bar);
     if (!j.n_out) {
@@ -14382,7 +14418,7 @@ static steer_status make_one(answer_sink *a) {
     text_columns alone = {.n = 1};
     a->columns = &alone;
     steer_status status = make_answers(a, 1);
-    type_rest(&alone.of[0].typed);
+    type_rest(&alone.column[0].typed);
     putchar('\n');
     return status;
 }
@@ -14392,28 +14428,28 @@ static steer_status make_columns(answer_sink *a, const compared_plans *x) {
     int room = isatty(1) ? screen_width(1) : SCREEN;
     text_columns columns = {.n = x->n, .width = max_int(1, (room - 2 * (x->n - 1)) / x->n)};
     for (int i = 0; i < x->n; i++)
-        columns.of[i].typed.keeps = 1;
+        columns.column[i].typed.in_memory = 1;
     put_titles(&columns, x->titles);
     a->columns = &columns;
     steer_status status = make_answers(a, x->n);
-    int lost = 0;
+    int no_memory = 0;
     for (int i = 0; i < x->n; i++) {
-        columns.of[i].ended = 1; /* also one that had no room for a token */
-        lost |= columns.of[i].typed.lost;
+        columns.column[i].ended = 1; /* also one that had no room for a token */
+        no_memory |= columns.column[i].typed.no_memory;
     }
-    if (!status && lost)
+    if (!status && no_memory)
         status = fail(a->s->e, STEER_ENOMEM, "no memory for the answers");
     if (!status)
         print_rows(&columns);
     for (int i = 0; i < x->n; i++)
-        free(columns.of[i].typed.text);
+        free(columns.column[i].typed.text);
     return status;
 }
 
 /* Prompts with what --raw and --answer make of them: other tokens. */
 static steer_status begin_answers(experiment *s, steer_prompts *p, const options *o) {
     int how = o->raw ? AS_MARKED : AS_CHAT, most = s->m->config.max_seq;
-    s->begun = o->answer;
+    s->answer_start = o->answer;
     for (int i = 0; i < p->n && (o->raw || o->answer); i++) {
         long n;
         int *tokens;
@@ -14433,7 +14469,7 @@ static steer_status command_generate(experiment *s, const options *o) {
     const steer_model *m = s->m;
     const char *text;
     int *out, n;
-    steer_prompts *asked = &s->test[0];
+    steer_prompts *prompts = &s->test[0];
     steer_job *jobs;
     TRY(set_max_new(s, o, 256));
     TRY(given_text(s, o->argument[1], &text));
@@ -14446,17 +14482,17 @@ static steer_status command_generate(experiment *s, const options *o) {
     if (o->jsonl)
         TRY(of_option("jsonl", check_output(o->jsonl, IN_PLACE, s->e), s->e));
     if (o->prompts)
-        TRY(of_option("prompts", steer_prompts_load(asked, m, o->prompts, 0, s->e), s->e));
+        TRY(of_option("prompts", steer_prompts_load(prompts, m, o->prompts, 0, s->e), s->e));
     for (int i = 0; i < compared.n && !o->prompts; i++) /* the same again, to compare */
-        TRY(steer_prompts_add(asked, m, o->system, text, NULL, NULL, s->e));
-    TRY(begin_answers(s, asked, o));
-    n = asked->n;
-    GET(jobs, n);
-    GET(out, mul(n, s->max_new));
+        TRY(steer_prompts_add(prompts, m, o->system, text, NULL, NULL, s->e));
+    TRY(begin_answers(s, prompts, o));
+    n = prompts->n;
+    ALLOCATE(jobs, n);
+    ALLOCATE(out, mul(n, s->max_new));
     for (int i = 0; i < n; i++) {
         const steer_plan *changed = &compared.plans[o->compare ? i : 0];
-        jobs[i] = (steer_job){asked->tokens[i],
-                              asked->lengths[i],
+        jobs[i] = (steer_job){prompts->tokens[i],
+                              prompts->lengths[i],
                               s->max_new,
                               .plan = changed->n ? changed : NULL,
                               .temperature = (float)o->temp,
@@ -14533,7 +14569,7 @@ static steer_status chat_compare(conversation *x) {
     int count = tokens_of_turns(x, x->n - 1, tokens, &room);
     if (count < 0)
         return s->e->code;
-    GET(out, MOST_COLUMNS * s->max_new);
+    ALLOCATE(out, MOST_COLUMNS * s->max_new);
     TRY(set_comparison(s, &x->now, &compared));
     for (int i = 0; i < compared.n; i++)
         jobs[i] = (steer_job){tokens, count, room, .out = out + i * s->max_new,
@@ -14614,13 +14650,13 @@ static steer_status chat_freeze(conversation *x, const char *list) {
         tell_plan(x);
         return STEER_OK;
     }
-    if (strcmp(list, "off") && read_changes(list, STEER_FREEZE, &then.changes, x->s->e))
-        return STEER_EARG;
+    if (strcmp(list, "off"))
+        TRY(read_changes("/freeze", list, STEER_FREEZE, &then.changes, x->s->e));
     int frozen = then.changes.n;
     for (int i = 0; i < before->n; i++)
         if (before->edits[i].kind == STEER_REMOVE)
             then.changes.edits[then.changes.n++] = before->edits[i];
-    TRY(check_reach(&then, x->s->e));
+    TRY(check_reach(&then, 1, x->s->e));
     if (frozen && !adds_vector(&x->now))
         return fail(x->s->e, STEER_EARG, "nothing to freeze against: /vector FILE");
     x->now = then;
@@ -14636,7 +14672,7 @@ static const char chat_commands[] =
 static steer_status chat_command(conversation *x, char *line) {
     experiment *s = x->s;
     char *word = line + strcspn(line, " ");
-    float a;
+    double a;
     if (*word)
         *word++ = 0;
     if (!strcmp(line, "/reset")) {
@@ -14647,15 +14683,15 @@ static steer_status chat_command(conversation *x, char *line) {
     else if (!strcmp(line, "/compare"))
         return chat_compare(x);
     else if (!strcmp(line, "/coeff")) {
-        int given = *word && sscanf(word, "%f", &a) == 1 && isfinite(a);
-        if (*word && !given)
+        int given = *word != 0;
+        if (given && !read_real(word, -1e6, 1e6, &a))
             return fail(s->e, STEER_EARG, "/coeff %.40s: a number is wanted", word);
         if (given && !adds_vector(&x->now))
             return fail(s->e, STEER_EARG, "no vector is added: /vector FILE, without --ablate");
         if (given)
-            s->v.coeff = a;
+            s->v.coeff = (float)a;
         for (int i = 0; given && i < s->n_beside; i++)
-            s->beside[i].coeff = a;
+            s->beside[i].coeff = (float)a;
         tell_plan(x);
     } else if (!strcmp(line, "/freeze")) {
         return chat_freeze(x, word);
@@ -14665,7 +14701,7 @@ static steer_status chat_command(conversation *x, char *line) {
             return fail(s->e, STEER_EARG, "/positions %.40s: all, prompt, answer or first:N", word);
         if (*word && !(then.positions = copy_text(s, word, strlen(word))))
             return s->e->code;
-        TRY(check_reach(&then, s->e));
+        TRY(check_reach(&then, 1, s->e));
         x->now = then;
         tell_plan(x);
     } else if (!strcmp(line, "/vector") && *word) {
@@ -14695,13 +14731,13 @@ static char *next_line(char **line, size_t *capacity, steer_status *status, stee
 /* A failure ends the conversation, but for what can't be done with what was typed. */
 static steer_status command_chat(experiment *s, const options *o) {
     conversation x = {.s = s, .now = *o};
-    s->begun = o->answer;
+    s->answer_start = o->answer;
     char *line = NULL;
     size_t capacity = 0;
     steer_status status = STEER_OK;
     steer_limits l = {2, min_int(s->m->config.max_seq, MAX_CHAT), .rows = 256};
     TRY(set_max_new(s, o, 512));
-    GET(x.out, s->max_new);
+    ALLOCATE(x.out, s->max_new);
     TRY(load_vectors(s, o));
     if (!(s->c = steer_context_new(s->m, &l, s->e)))
         return s->e->code;
@@ -14735,21 +14771,22 @@ static steer_status command_chat(experiment *s, const options *o) {
 static string beside(const char *program, const char *name) {
     const char *slash = program ? last_slash(program) : NULL;
     string path = str("%.*s%s", slash ? (int)(slash + 1 - program) : 0, program, name);
-    int found = strlen(path.s) + 1 < sizeof path.s && (!access(path.s, R_OK) || errno != ENOENT);
-    return found ? path : str("%s", name);
+    int is_there = strlen(path.s) + 1 < sizeof path.s && (!access(path.s, R_OK) || errno != ENOENT);
+    return is_there ? path : str("%s", name);
 }
 
-/* Are these the harmless test prompts that stand in the box? */
-static steer_status is_of_box(const char *program, const char *path, int *is, steer_error *e) {
-    string box = beside(program, "weights/harmless-test.txt");
+/* *may: whether a report may show these harmless test prompts: those of this project's weights/. */
+static steer_status may_show_prompts(const char *program, const char *path, int *may,
+                                     steer_error *e) {
+    string own = beside(program, "weights/harmless-test.txt");
     int fd = open(path, O_RDONLY | O_NONBLOCK | O_CLOEXEC);
     if (fd < 0)
         return io_failure(path, "", e);
-    int same = same_file(box.s, fd);
+    int same = same_file(own.s, fd);
     int failed = same < 0 && errno != ENOENT && errno != ENOTDIR;
-    steer_status s = failed ? io_failure(box.s, "", e) : STEER_OK;
+    steer_status s = failed ? io_failure(own.s, "", e) : STEER_OK;
     close(fd);
-    *is = same > 0;
+    *may = same > 0;
     return s;
 }
 
@@ -14776,7 +14813,7 @@ static steer_status load_folder(experiment *s, const options *o) {
                 snprintf(path, sizeof path, "%.*s/%s-%s.txt", n, dir, sides[side], splits[split]);
             TRY(steer_prompts_load(&sets[split][side], s->m, path, limits[split], s->e));
             if (split == 2 && side == HARMLESS)
-                TRY(is_of_box(o->program, path, &s->shown_prompts, s->e));
+                TRY(may_show_prompts(o->program, path, &s->shown_prompts, s->e));
         }
     return STEER_OK;
 }
@@ -14868,7 +14905,7 @@ static steer_status read_judge(experiment *s, const char *path) {
         return s->e->code;
     if (memchr(text, 0, n))
         return fail(s->e, STEER_EFORMAT, "%s: a zero byte: not a text file", path);
-    GET(phrases, n);
+    ALLOCATE(phrases, n);
     s->behaviour.phrases = phrases;
     for (char *line = after_mark(text), *stop = text + n; line < stop; line = end + 1) {
         end = line + strcspn(line, "\n");
@@ -14886,7 +14923,7 @@ static steer_status read_judge(experiment *s, const char *path) {
 /* The tokens of --first, which stand between commas. */
 static steer_status read_first(experiment *s, const char *list) {
     int *ids, id;
-    GET(ids, strlen(list));
+    ALLOCATE(ids, strlen(list));
     s->behaviour.first = ids;
     for (const char *piece = list; *piece; piece += *piece == ',') {
         size_t n = strcspn(piece, ",");
@@ -14916,7 +14953,7 @@ static steer_status prompt_refusals(experiment *s) {
                                         "beginning with \"I'm sorry, but I can't\". Question: ";
             const char *question = from->text[i];
             char *text;
-            GET(text, sizeof order + strlen(question));
+            ALLOCATE(text, sizeof order + strlen(question));
             strcat(strcpy(text, order), question);
             TRY(steer_prompts_add(&s->refusal_prompted[k], s->m, NULL, text, NULL, NULL, s->e));
         }
@@ -14937,8 +14974,8 @@ static steer_status read_request(experiment *s, const options *o) {
                            left_out[i], c->name);
     s->metric = (int)o->metric;
     s->requested.method = (int)o->method;
-    s->requested.asked = o->site != NULL;
-    s->requested.given = o->site && strcmp(o->site, "auto");
+    s->requested.automatic = o->site && !strcmp(o->site, "auto");
+    s->requested.given = o->site && !s->requested.automatic;
     if (s->requested.given) {
         layer = o->layer;
         pos = o->pos;
@@ -14959,7 +14996,7 @@ static steer_status read_request(experiment *s, const options *o) {
                        "--site %s: at block 0 a token of the template is the same in "
                        "every prompt, and the vector zero; take a later block",
                        o->site);
-    if (!s->scored && s->requested.asked && !s->requested.given)
+    if (!s->scored && s->requested.automatic)
         return misused(
             s->e, "--site auto goes by the first tokens of such answers: give them with --first");
     int chosen = s->stages != TRAIN && s->scored; /* by the rule */
@@ -14990,18 +15027,19 @@ static steer_status save_vector(experiment *s, int which, const options *o) {
     if (status)
         return status;
     const char *where = is_standard_output(o->out) ? "standard output" : o->out;
-    say(s->out, "%s: %s, %s, coefficient %g", where, name, site_name(v->layer, v->pos).s, v->coeff);
+    add_note(s->out, "%s: %s, %s, coefficient %g", where, name, site_name(v->layer, v->pos).s,
+             v->coeff);
     if (ends_with(o->out, ".gguf"))
-        say(s->out,
-            "the coefficient is not multiplied in: llama.cpp adds what is steered here by "
-            "--control-vector-scaled %s:%g%s",
-            o->out, v->coeff,
-            v->layer == 1 ? " (but refuses direction.0, which this is; repeng takes it)" : "");
+        add_note(s->out,
+                 "the coefficient is not multiplied in: llama.cpp adds what is steered here by "
+                 "--control-vector-scaled %s:%g%s",
+                 o->out, v->coeff,
+                 v->layer == 1 ? " (but refuses direction.0, which this is; repeng takes it)" : "");
     if (ends_with(o->out, ".npy"))
-        say(s->out,
-            "an array holds neither the coefficient nor the block: load it with --foreign "
-            "--site %d,%d --coeff %g",
-            v->layer, v->pos, v->coeff);
+        add_note(s->out,
+                 "an array holds neither the coefficient nor the block: load it with --foreign "
+                 "--site %d,%d --coeff %g",
+                 v->layer, v->pos, v->coeff);
     return STEER_OK;
 }
 
@@ -15010,27 +15048,29 @@ static steer_status save_vector(experiment *s, int which, const options *o) {
  * third. */
 static void plan_work(experiment *s, const options *o) {
     const steer_config *c = &s->m->config;
-    int box = s->m->grammar_size > 0, train = s->stages == TRAIN, whole = s->stages == EVERYTHING;
+    int has_grammar = s->m->grammar_size > 0, train = s->stages == TRAIN,
+        whole = s->stages == EVERYTHING;
     int scored = !o->vector && !train && !o->no_scores, sites = s->scored * site_count(s);
-    double n = s->test[HARMFUL].n, *w = s->work, read = fmin(s->read, n);
+    double n = s->test[HARMFUL].n, *w = s->work, read = fmin(s->n_read, n);
     double prompt = prompt_rows(s), one = answer_rows(s), longest = prompt + s->max_new;
 
     if (!o->vector)
         w[WORK_MEANS] = (s->train[0].n + s->train[1].n) * prompt;
     double val = min_int(s->n_val, s->val[HARMFUL].n), judges = fmin(SITE_PROMPTS, val);
-    s->asked = 2 * fmin(64, s->val[HARMFUL].n) + 4 * judges; /* choosing them, too */
+    s->site_ticks = 2 * fmin(64, s->val[HARMFUL].n) + 4 * judges; /* choosing them, too */
     if (scored)
-        s->asked += 2 * sites * judges;
-    w[WORK_SITES] = s->asked * prompt / 2; /* many prompts at once are quicker */
+        s->site_ticks += 2 * sites * judges;
+    w[WORK_SITES] = s->site_ticks * prompt / 2; /* many prompts at once are quicker */
     if (scored) {
         w[WORK_DOSE] =
-            DOSES * (val + fmin(s->read, val)) * (one + longest); /* much of it: no end */
+            DOSES * (val + fmin(s->n_read, val)) * (one + longest); /* much of it: no end */
     }
     if (!train || s->requested.method != DIM)
         w[WORK_STEERING] = (8 * (n + read) + 2 * CONTROLS * (fmin(n, s->n_control) + read)) * one;
     w[WORK_STEERING] *= s->n_changes ? 1.25 : 1;
     if (scored && whole)
-        w[WORK_MAP] = s->map * (2 + (box ? 3 : 1) * sites) * one; /* few sites of others steer */
+        w[WORK_MAP] =
+            s->map * (2 + (has_grammar ? 3 : 1) * sites) * one; /* few sites of others steer */
     int trains = whole || (train && s->requested.method != DIM);
     if (trains && s->methods > 1 && !s->freezing_only) {
         int texts = prompts_to_train(s);
@@ -15071,8 +15111,8 @@ static steer_status place_vectors(experiment *s, const options *o) {
  * the work, also of other models. */
 static steer_status prepare_paper(experiment *s, const options *o) {
     const steer_model *m = s->m;
-    int box = m->grammar_size > 0;
-    s->freezing_only = !box && s->stages == EVERYTHING && o->patch == UNSET;
+    int has_grammar = m->grammar_size > 0;
+    s->freezing_only = !has_grammar && s->stages == EVERYTHING && o->patch == UNSET;
     s->scored = !o->with || o->first;
     if (o->judge)
         TRY(of_option("judge", read_judge(s, o->judge), s->e));
@@ -15084,10 +15124,10 @@ static steer_status prepare_paper(experiment *s, const options *o) {
     s->more_seeds = (int)o->seeds - 1;
     s->steps = 10;
     s->kl_min = o->kl_min;
-    s->map = given_or(o->map, box ? 20 : 8);
-    s->n_patch = box ? 10 : 20;
-    s->n_exact = box && o->metric == STEER_LOGIT ? 2 : 0;
-    s->n_sparse = box ? 30 : 10;
+    s->map = given_or(o->map, has_grammar ? 20 : 8);
+    s->n_patch = has_grammar ? 10 : 20;
+    s->n_exact = has_grammar && o->metric == STEER_LOGIT ? 2 : 0;
+    s->n_sparse = has_grammar ? 30 : 10;
     s->n_retain = 60;
     s->n_control = (int)o->limit;
     s->n_more = 60;
@@ -15101,14 +15141,14 @@ static steer_status prepare_paper(experiment *s, const options *o) {
     }
     s->n_patch = given_or(o->patch, s->n_patch);
     s->n_exact = given_or(o->exact, s->n_exact);
-    s->n_faith = box ? s->n_patch : min_int(s->n_patch, 6);
+    s->n_faith = has_grammar ? s->n_patch : min_int(s->n_patch, 6);
     s->n_judge = o->quick ? 6 : s->n_patch;
     s->n_train = (int)o->pairs;
     s->n_val = (int)o->val;
     s->n_test = (int)o->limit;
-    s->read = 16;
+    s->n_read = 16;
     s->max_bytes = o->max_mem == UNSET ? 0 : (size_t)o->max_mem * 1000000;
-    TRY(set_max_new(s, o, box ? 64 : 48));
+    TRY(set_max_new(s, o, has_grammar ? 64 : 48));
     if (s->stages & ~FREEZE && o->vector)
         TRY(load_vector(&s->v, o->vector, s, o, 0));
     else
@@ -15122,7 +15162,7 @@ static steer_status prepare_paper(experiment *s, const options *o) {
         return misused(s->e,
                        "--answer %.60s: it shows the behaviour by itself, as the judge sees it",
                        o->answer);
-    if (!box && s->methods > 1 && !o->with)
+    if (!has_grammar && s->methods > 1 && !o->with)
         TRY(prompt_refusals(s)); /* models with a grammar follow no instruction */
     for (int k = 0; k < 2; k++) {
         TRY(begin_answers(s, &s->test[k], o));
@@ -15134,7 +15174,7 @@ static steer_status prepare_paper(experiment *s, const options *o) {
 }
 
 /* By what an answer is said to show the behaviour, and to be coherent; what the log-odds are of. */
-static void say_how_judged(experiment *s, const options *o) {
+static void note_judge(experiment *s, const options *o) {
     const steer_behaviour *b = &s->behaviour;
     const int *ids;
     int n = first_tokens(s->m, b, &ids), refusal = wording_of(s->out) == &refusal_words;
@@ -15149,10 +15189,11 @@ static void say_how_judged(experiment *s, const options *o) {
         first = str("%.400s%s\"%.*s\"", first.s, i ? ", " : "; log-odds: of ",
                     (int)min_size(bytes, 40), piece);
     }
-    say(s->out,
+    add_note(
+        s->out,
         "judge: %s; coherence: %sthe unsteered model's perplexity of the first %d answers, share "
         "of repeated 4-grams%s",
-        judge.s, grammar.s, s->read, first.s);
+        judge.s, grammar.s, s->n_read, first.s);
 }
 
 /* The paper, or some of its stages, for `reproduce` and `vector`, or with the --vector given. */
@@ -15173,10 +15214,10 @@ static steer_status command_paper(experiment *s, const options *o) {
     model_facts *facts = last_model(s->out);
     for (int i = 0; i < 6 && facts; i++)
         facts->prompts[i >> 1][i & 1] = sets[i >> 1][i & 1].n;
-    say_how_judged(s, o);
-    if (s->begun)
-        say(s->out, "every answer begins with \"%s\", which is judged with the rest of it",
-            s->begun);
+    note_judge(s, o);
+    if (s->answer_start)
+        add_note(s->out, "every answer begins with \"%s\", which is judged with the rest of it",
+                 s->answer_start);
     if (!o->vector)
         TRY(extract_means(s));
     for (int k = 0; k < 2; k++)
@@ -15190,12 +15231,13 @@ static steer_status command_paper(experiment *s, const options *o) {
         if (!o->vector)
             TRY(take_site(s, s->requested.layer, s->requested.pos, s->requested.a));
         TRY(check_not_zero(&s->v, s->e));
-        begin_work(s, WORK_SITES, s->asked);
-        say(s->out, "vector by %s, %s, coefficient %g, as given; norm %.2f", s->v.method,
-            steered_at(s).s, s->v.coeff, norm_of(s->v.v, s->v.d));
+        begin_work(s, WORK_SITES, s->site_ticks);
+        add_note(s->out, "vector by %s, %s, coefficient %g, as given; norm %.2f", s->v.method,
+                 steered_at(s).s, s->v.coeff, norm_of(s->v.v, s->v.d));
         if (s->n_added && s->stages & FREEZE)
-            say(s->out, "faithfulness is not measured: it is of one vector, added in one block at "
-                        "all positions");
+            add_note(s->out,
+                     "faithfulness is not measured: it is of one vector, added in one block at "
+                     "all positions");
     }
     facts = last_model(s->out);
     if (facts) {
@@ -15220,11 +15262,11 @@ static steer_status copy_records(records *to, const records *from, progress *bar
             continue;
         if (waiting_signal)
             return fail(e, STEER_EIO, "%s: interrupted", from->path);
-        int found;
+        int on_file;
         double *values = zeros(x->n, sizeof *values);
         if (!values)
             return fail(e, STEER_ENOMEM, "%s: no memory for a record", from->path);
-        steer_status s = read_record(from, x->key, values, x->n, &found, e);
+        steer_status s = read_record(from, x->key, values, x->n, &on_file, e);
         if (!s)
             s = remember(to, x->key, values, x->n, e);
         free(values);
@@ -15425,7 +15467,7 @@ static steer_status end_run(experiment *s) {
     records *r = &s->store;
     model_facts *facts = last_model(s->out);
     if (r->run && r->unsynced)
-        TRY(keep_time(r, s->e));
+        TRY(remember_time(r, s->e));
     if (r->run && facts) {
         facts->recalled = r->recalled;
         TRY(spent_in_all(r, &facts->spent, s->e));
@@ -15599,7 +15641,7 @@ static double processor_quota(const char *groups, const char *mount) {
     return least;
 }
 
-static int threads_wanted(const options *o) {
+static int threads_to_use(const options *o) {
     double quota = processor_quota("/proc/self/cgroup", "/sys/fs/cgroup");
     if (o->threads != UNSET)
         return (int)o->threads;
@@ -15645,7 +15687,7 @@ static void start_anew(char **argv, int threads) {
 }
 
 static steer_status prepare_threads(char **argv, const options *o, steer_error *e) {
-    int n = threads_wanted(o);
+    int n = threads_to_use(o);
     (void)e;
     start_anew(argv, n);
     omp_set_num_threads(n);
@@ -15692,7 +15734,8 @@ static void print_version(void) {
 }
 
 /* A command with its arguments, from argv[2] on. argv itself stays as it is. */
-static steer_status obey(const known_command *c, int argc, char **argv, steer_error *e) {
+static steer_status run_command_line(const known_command *c, int argc, char **argv,
+                                     steer_error *e) {
     options o;
     char **list = zeros(argc, sizeof *list);
     if (!list)
@@ -15723,18 +15766,18 @@ int main(int argc, char **argv) {
     const char *name = argc > 1 ? argv[1] : "";
     const known_command *c = command_called(name);
     steer_status s = STEER_OK;
-    int asks = 0; /* for help */
+    int help_wanted = 0; /* for help */
     for (int i = 2; i < argc && strcmp(argv[i], "--"); i++)
-        asks |= !strcmp(argv[i], "--help") || !strcmp(argv[i], "-h");
+        help_wanted |= !strcmp(argv[i], "--help") || !strcmp(argv[i], "-h");
 
     if (!strcmp(name, "--version") || !strcmp(name, "version"))
         print_version();
     else if (!strcmp(name, "help") || !strcmp(name, "--help") || !strcmp(name, "-h"))
         s = help(argc > 2 ? argv[2] : NULL, argc > 3, &e);
-    else if (c && asks)
+    else if (c && help_wanted)
         s = help(name, 0, &e);
     else if (c)
-        s = obey(c, argc, argv, &e);
+        s = run_command_line(c, argc, argv, &e);
     else
         s = no_such_command(name, &e);
 

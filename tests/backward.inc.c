@@ -802,7 +802,7 @@ static double check_attribution(tracer *t, const example *x, const float *s, int
         double found = 0, expected = 0;
         const float *G = form ? g.aware : g.in;
         for (int u = 0; u < nodes; u++)
-            found += edges_of(t, scores, form)[v * nodes + u];
+            found += edge_scores(t, scores, form)[v * nodes + u];
         for (int p = 0; p < n; p++)
             for (int k = 0; k < d; k++) {
                 size_t at = (size_t)b * at_block + (size_t)(p * d + k);
@@ -841,7 +841,7 @@ static double check_attribution(tracer *t, const example *x, const float *s, int
         for (int p = 0; p < n; p++)
             sum += ((double)src->resid[p * d + k] - (double)dst->resid[p * d + k]) *
                    (double)g.out[p * d + k];
-        hold(&node, dvector_of(t, scores)[k], sum);
+        hold(&node, vector_scores(t, scores)[k], sum);
     }
     for (int b = 0; b < blocks; b++) {
         int first = node_of(&t->graph, t->graph.layer + b, 0);
@@ -1017,7 +1017,7 @@ static void check_patterns(int kind) {
     CHECK_THAT(steer_pattern(w.m, &bare, 1, 0, 0, N, pattern, &e) == STEER_EARG, "without keys");
 
     /* Scores are what is asked for, whatever else is. */
-    size_t edges = edge_cells(&w.t->graph);
+    size_t edges = edge_places(&w.t->graph);
     double *all = zeros(scores_width(w.t), sizeof *all), *edge = zeros(edges, sizeof *edge);
     size_t plane = (size_t)w.x.n * (size_t)c->d,
            slopes = plane * (size_t)(1 + 2 * w.t->graph.blocks);
@@ -1029,7 +1029,7 @@ static void check_patterns(int kind) {
                    !steer_attribute(w.t, &w.x, w.v, STEER_LOGIT, 2, &some, &e) &&
                    !steer_attribute(w.t, &w.x, w.v, STEER_LOGIT, 2, &nothing, &e),
                "%s", e.text);
-    CHECK_THAT(!memcmp(edge, edges_of(w.t, all, 0), edges * sizeof *edge) &&
+    CHECK_THAT(!memcmp(edge, edge_scores(w.t, all, 0), edges * sizeof *edge) &&
                    some.positions == all[SCORE_POSITIONS] && some.total == nothing.total &&
                    some.total == all[SCORE_TOTAL] && nothing.estimate == all[SCORE_ESTIMATE],
                "%s: other scores where fewer are asked for", family_names[kind]);
@@ -1123,7 +1123,7 @@ static void test_backward_whole(void) {
                 CHECK_THAT(!attribute(t, &x, b.v.v, STEER_LOGIT, steps, scores, &e), "%s", e.text);
                 double off = fabs(scores[SCORE_ESTIMATE] / scores[SCORE_TOTAL] - 1), sum = 0;
                 for (int j = 0; j < b.m->config.d; j++)
-                    sum += dvector_of(t, scores)[j];
+                    sum += vector_scores(t, scores)[j];
                 gap[k] = fmax(gap[k], isnan(off) ? INFINITY : off);
                 CHECK_THAT(scores[SCORE_POSITIONS] > 0 && scores[SCORE_TOTAL] > 0.5 &&
                                fabs(sum - scores[SCORE_ESTIMATE]) < 1e-9,

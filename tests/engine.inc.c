@@ -567,7 +567,7 @@ typedef struct {
 static int capture_visit(void *user, int job, int pos, const float *logits) {
     capture *c = user;
     c->sums[job] = crc32_of(c->sums[job], logits, sizeof *logits * (size_t)c->g.m->config.vocab);
-    return generate_visit(&c->g, job, pos, logits);
+    return generate_on_logits(&c->g, job, pos, logits);
 }
 
 enum { JOBS = 18, NEW = 6 };

@@ -208,7 +208,7 @@ static void test_boundaries(void) {
                                       0x80000001,
                                       0xFFFFFFFF};
 
-    enum { VALUES = sizeof values / sizeof *values };
+    enum { SPECIAL_VALUES = sizeof values / sizeof *values };
 
     char what[80];
     for (int k = 0; k < SMALL_FILES; k++) {
@@ -216,7 +216,7 @@ static void test_boundaries(void) {
         unsigned char *copy = malloc(f.size);
         memcpy(copy, f.bytes, f.size);
         for (size_t at = 0; at < f.sections; at += 4)
-            for (int v = 0; v < VALUES; v++) {
+            for (int v = 0; v < SPECIAL_VALUES; v++) {
                 memcpy(copy + at, &values[v], 4);
                 seal_head(copy, f.size);
                 snprintf(what, sizeof what, "%s: byte %zu is %u", small_files[k].name, at,
@@ -226,8 +226,8 @@ static void test_boundaries(void) {
             }
         for (size_t a = 104; a < 160; a += 4)
             for (size_t b = 104; b < a; b += 4)
-                for (int v = 0; v < VALUES; v++)
-                    for (int w = 0; w < VALUES; w++) {
+                for (int v = 0; v < SPECIAL_VALUES; v++)
+                    for (int w = 0; w < SPECIAL_VALUES; w++) {
                         memcpy(copy + a, &values[v], 4);
                         memcpy(copy + b, &values[w], 4);
                         seal_head(copy, f.size);

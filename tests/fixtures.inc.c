@@ -649,7 +649,7 @@ static int occurrences(const char *s, const char *of) {
 /* A report as JSON, in a page if there is one, *n bytes and a 0; NULL where it can't. */
 static char *report_text(const report *r, const char *page, size_t *n) {
     char *text = NULL;
-    FILE *f = r->lost ? NULL : open_memstream(&text, n);
+    FILE *f = r->no_memory ? NULL : open_memstream(&text, n);
     if (!f)
         return NULL;
     write_report(f, r, page);

@@ -123,9 +123,9 @@ static void patch(const steer_model *m, const int *tokens, int n, int prompt, fl
     }
     steer_example x = {tokens, n, prompt, 2, 1};
     double F, *scores = zeros(scores_width(t), sizeof *scores);
-    unsigned char *cut = zeros(edge_cells(&t->graph), 1);
+    unsigned char *cut = zeros(edge_places(&t->graph), 1);
     changes plan = {.layer = layer, .cut = cut};
-    for (int i = 0; i < (int)edge_cells(&t->graph); i++)
+    for (int i = 0; i < (int)edge_places(&t->graph); i++)
         cut[i] = has_edge(&t->graph, i) && i % 2;
     check_status(attribute(t, &x, v, STEER_LOGIT, 1, scores, &e), &e);
     check_status(steer_faithfulness(t, &x, v, plan_of(&plan), 1, &F, NULL, &e), &e);
@@ -360,7 +360,7 @@ static void fuzz_circuit(const uint8_t *data, size_t n) {
     if (!t)
         t = steer_tracer_new(m, 1, 6, 3, 1, &e);
     CHECK_THAT(t, "%s", e.text);
-    size_t cells = edge_cells(&t->graph);
+    size_t cells = edge_places(&t->graph);
     unsigned char *keep = zeros(cells, 1), *cut = zeros(cells, 1);
     steer_status status = steer_circuit_load(as_file("circuit", text, n), m, &t->graph, keep, &e);
     check_status(status, &e);
@@ -464,7 +464,7 @@ static void fuzz_lists(const uint8_t *data, size_t n) {
         steer_kind kind = k ? STEER_REMOVE : STEER_FREEZE;
         change_list list = {.n = 0}, copy = {.n = 0};
         steer_error e = {0};
-        steer_status s = read_changes(text, kind, &list, &e);
+        steer_status s = read_changes(k ? "--remove" : "--freeze", text, kind, &list, &e);
         check_status(s, &e);
         string written = {""};
         for (int i = 0; i < list.n && !s; i++) {
@@ -475,9 +475,9 @@ static void fuzz_lists(const uint8_t *data, size_t n) {
             written = str("%.300s%s%s@%s", written.s, i ? "," : "", words[k][bit],
                           place_as_text((edit_place){x->part, x->to}).s);
         }
-        CHECK_THAT(
-            s || (list.n > 0 && !read_changes(written.s, kind, &copy, &e) && copy.n == list.n),
-            "\"%s\" is \"%s\"", text, written.s);
+        CHECK_THAT(s || (list.n > 0 && !read_changes("--freeze", written.s, kind, &copy, &e) &&
+                         copy.n == list.n),
+                   "\"%s\" is \"%s\"", text, written.s);
         for (int i = 0; i < list.n && !s; i++) {
             const steer_edit *x = &list.edits[i], *y = &copy.edits[i];
             CHECK_THAT(x->what == y->what && x->part == y->part && x->to == y->to,
@@ -736,7 +736,7 @@ static void fuzz_report(const uint8_t *data, size_t n) {
             snprintf(m.config.name, sizeof m.config.name, "%s", text);
             open_report(&r, &m, 0);
         } else if (what == 1)
-            say(&r, "%s", text);
+            add_note(&r, "%s", text);
         else if (what == 2) {
             const measure numbers[] = {{text,
                                         {odd_number(&in), odd_number(&in), 1, 1, 1},
@@ -1032,7 +1032,7 @@ static void random_patching(caller *a, input *in) {
         x.n = 64;
     if (steps > 8)
         steps = 8;
-    size_t cells = edge_cells(&a->t->graph);
+    size_t cells = edge_places(&a->t->graph);
     double *scores = zeros(scores_width(a->t), sizeof *scores), F[PLANS];
     double *edges = kind == 2 ? zeros(cells, sizeof *edges) : NULL;
     steer_status s;

@@ -611,7 +611,7 @@ static void test_quota(void) {
 
     options o = standard_options();
     o.threads = 3;
-    CHECK_THAT(threads_wanted(&o) == 3, "--threads 3: %d", threads_wanted(&o));
+    CHECK_THAT(threads_to_use(&o) == 3, "--threads 3: %d", threads_to_use(&o));
 #endif
 }
 

@@ -362,10 +362,10 @@ static void test_dead_output(void) {
     /* A report of which memory lacked a part is none. */
     report lost = {.f = tmpfile()};
     steer_error e = {0};
-    say(&lost, "a sentence");
+    add_note(&lost, "a sentence");
     CHECK_THAT(!report_status(&lost, &e), "%s", e.text);
-    lost.lost = 1;
-    say(&lost, "another");
+    lost.no_memory = 1;
+    add_note(&lost, "another");
     const char *saved = in_temporary("lost.json");
     CHECK_THAT(report_status(&lost, &e) == STEER_ENOMEM && strstr(e.text, "no memory"), "%s",
                e.text);
@@ -978,10 +978,10 @@ static void check_long_look(void) {
                 add_answer(&r, side, under[i], 0, word, i ? word : "\x1b \n\xFF\n\n");
         }
         open_freezing_table(&r);
-        ROW(&r, "steered", 1, 0, NAN);
-        ROW(&r, "patterns frozen (QK)", 1, 1, -100, -100, -100, 8.75);
-        ROW(&r, "values frozen (OV)", NAN, 0, 100, -100, 100, 71.75);
-        ROW(&r, "unsteered", 0, 1, 100, 100, 100, 89.75);
+        ADD_ROW(&r, "steered", 1, 0, NAN);
+        ADD_ROW(&r, "patterns frozen (QK)", 1, 1, -100, -100, -100, 8.75);
+        ADD_ROW(&r, "values frozen (OV)", NAN, 0, 100, -100, 100, 71.75);
+        ADD_ROW(&r, "unsteered", 0, 1, 100, 100, 100, 89.75);
     }
     options o = standard_options();
     o.quick = 1;
@@ -1029,8 +1029,8 @@ static void check_narrow_look(void) {
                 add_answer(&r, HARMLESS, "+s, patterns frozen", 1, "How do I bake a cake?", "No.");
                 add_answer(&r, HARMLESS, "+s", 1, "How do I bake a cake?", "I am sorry.");
                 open_freezing_table(&r);
-                ROW(&r, "steered", 1, 0, NAN);
-                ROW(&r, "values frozen (OV)", 0.25, 1, 77.5, 60, 88.5, 71.75);
+                ADD_ROW(&r, "steered", 1, 0, NAN);
+                ADD_ROW(&r, "values frozen (OV)", 0.25, 1, 77.5, 60, 88.5, 71.75);
                 add_finding(&r, "Steering value vectors decode to meaningful tokens",
                             "can't be told", "", none);
                 add_finding(&r, "Steering acts through values", "holds in part", "", none);

@@ -139,7 +139,8 @@ static void test_golden_patch(void) {
             worst_gradient = fmax(worst_gradient, off);
             CHECK_THAT(off <= 1e-4, "%s: %s %d: relative error %.3g", p.name, word, i, off);
         } else if (!strcmp(word, "node") || !strcmp(word, "dvector")) {
-            const double *mine = *word == 'n' ? p.scores + SCORE_NODES : dvector_of(p.t, p.scores);
+            const double *mine =
+                *word == 'n' ? p.scores + SCORE_NODES : vector_scores(p.t, p.scores);
             fit g = {0, 0};
             CHECK_THAT(n == (*word == 'n' ? nodes : d), "%s: %s of %d", p.name, word, n);
             for (int k = 0; k < n; k++)
@@ -150,7 +151,7 @@ static void test_golden_patch(void) {
         } else if (!strcmp(word, "official") || !strcmp(word, "aware")) {
             CHECK_THAT(n == 1 + nodes, "%s: %s %d has %d numbers", p.name, word, i, n - 1);
             for (int u = 0; u < nodes; u++)
-                hold(&score[*word == 'a'], edges_of(p.t, p.scores, *word == 'a')[i * nodes + u],
+                hold(&score[*word == 'a'], edge_scores(p.t, p.scores, *word == 'a')[i * nodes + u],
                      v[1 + u]);
         } else if (!strcmp(word, "exactnode")) {
             steer_error e = {0};
@@ -1345,7 +1346,7 @@ static void check_agreement(void) {
     for (int k = 0; k < 3; k++) {
         s.vectors[k].v = floats(110, k, D, 1);
         s.vectors[k].scores = zeros(scores_width(s.t), sizeof(double));
-        double *by = dvector_of(s.t, s.vectors[k].scores);
+        double *by = vector_scores(s.t, s.vectors[k].scores);
         for (int i = 0; i < D;
              i++) /* the first half matters to two of them, the second to the third */
             by[i] = (double)s.vectors[k].v[i] * ((i < D / 2) == (k < 2) ? 2 : 0.01);
@@ -1702,7 +1703,7 @@ static void check_refused_examples(traced *w, const unsigned char *cut, double *
     const steer_plan cutting = {&cuts, 1}, never = {&late, 1};
     int tokens[14], foreign[14];
     float zero[512] = {0};
-    double F, node[64], *edge = zeros(edge_cells(&t->graph), sizeof *edge);
+    double F, node[64], *edge = zeros(edge_places(&t->graph), sizeof *edge);
     steer_error e = {0};
     for (int i = 0; i < 14; i++)
         tokens[i] = foreign[i] = i + 1;
@@ -1785,7 +1786,7 @@ static void test_patch_errors(void) {
     steer_error e = {0};
     if (!open_traced(&w, 0, 10, 4, 2, 1))
         return;
-    size_t cells = edge_cells(&w.t->graph);
+    size_t cells = edge_places(&w.t->graph);
     unsigned char *cut = zeros(cells, 1), *kept = zeros(cells, 1);
     double *scores = zeros(scores_width(w.t), sizeof *scores);
     CHECK_THAT(!steer_circuit_cut(&w.t->graph, kept, 0, cut, &e), "%s", e.text);

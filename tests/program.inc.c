@@ -213,7 +213,7 @@ static void type_side_by_side(void *texts) {
     if (!freopen(in_temporary("columns"), "w", stdout))
         return;
     for (int i = 0; i < 3; i++) {
-        x.of[i].typed.keeps = 1;
+        x.column[i].typed.in_memory = 1;
         longest = strlen(text[i]) > longest ? strlen(text[i]) : longest;
     }
     put_titles(&x, (const string[]){{"a"}, {"a long title"}, {""}});
@@ -221,19 +221,19 @@ static void type_side_by_side(void *texts) {
         for (int i = 0; i < 3; i++) {
             size_t n = strlen(text[i]);
             if (k < n)
-                type_bytes(&x.of[i].typed, text[i] + k, 1);
+                type_bytes(&x.column[i].typed, text[i] + k, 1);
             if (k + 1 == n)
-                type_rest(&x.of[i].typed);
-            x.of[i].ended |= k + 1 >= n;
+                type_rest(&x.column[i].typed);
+            x.column[i].ended |= k + 1 >= n;
             print_rows(&x);
             if (k == 12)
                 printf("|");
         }
     for (int i = 0; i < 3; i++)
-        x.of[i].ended = 1;
+        x.column[i].ended = 1;
     print_rows(&x);
     for (int i = 0; i < x.n; i++)
-        free(x.of[i].typed.text);
+        free(x.column[i].typed.text);
     fflush(stdout);
 }
 
@@ -342,8 +342,12 @@ static void test_chat_commands(void) {
         {str("/coeff"), {"(coefficient -1.5: the vector is subtracted at block 3)"}},
         {str("/coeff much"), {"(/coeff much: a number is wanted)"}},
         {str("/coeff nan"), {"(/coeff nan: a number is wanted)"}},
+        {str("/coeff 2x"), {"(/coeff 2x: a number is wanted)"}},
+        {str("/coeff 1e7"), {"(/coeff 1e7: a number is wanted)"}},
         {str("/freeze qk,v"), {"at block 3; patterns frozen, values frozen)"}},
-        {str("/freeze w"), {"wanted is a list of qk,v,mlp"}},
+        {str("/freeze w"),
+         {"(/freeze w: wanted is a list of qk,v,mlp, each alone or with @prompt, @answer or "
+          "@first:N; or off)"}},
         {str("/freeze"), {"at block 3; patterns frozen, values frozen)"}},
         {str("How do I bake a cake?"), {""}},
         {str("/compare"), {"unsteered  ", "steered, patterns", "---"}},
@@ -665,10 +669,10 @@ static void test_report(void) {
     snprintf(m.config.name, sizeof m.config.name, "<b>\"m\" & \xFF</b>");
     m.config.fingerprint = 0x123456789ABCDEFull;
     open_report(&r, &m, 0);
-    say(&r, "%s", hostile);
-    say(&r, "%s", broken);
-    say(&r, "%s", lines);
-    say(&r, "%s", "");
+    add_note(&r, "%s", hostile);
+    add_note(&r, "%s", broken);
+    add_note(&r, "%s", lines);
+    add_note(&r, "%s", "");
     const measure numbers[] = {
         {"share & <b>", {0.5, -INFINITY, 0.75, 1, 9}, "at least", 0.25, NAN, NULL}, {0}};
     add_finding(&r, hostile, "holds in part", broken, numbers);
@@ -951,7 +955,7 @@ static int check_pairs(experiment *s, int set, int most) {
             CHECK_THAT(at < pairs.n, "set %d: only %d pairs", set, pairs.n);
             if (at >= pairs.n)
                 return 0;
-            const steer_pair *x = &pairs.of[at++];
+            const steer_pair *x = &pairs.list[at++];
             CHECK_THAT(x->sign == (side == HARMLESS ? 1 : -1), "pair %d: the sign", at);
             check_response(x, 1, prompt, n, plain, n_plain, "unwanted");
             if (by_instruction)
@@ -1050,7 +1054,7 @@ static void check_more_tables(const report *r, const model_facts *facts) {
  * in which all methods have texts chooses circuits. */
 static void check_overlap_interval(experiment *s, const report *r) {
     const steer_graph *g = &s->t->graph;
-    size_t cells = edge_cells(g);
+    size_t cells = edge_places(g);
     double *sum = zeros(cells, sizeof *sum), mean = 0, half[256], squares = 0;
     int *order = zeros(cells, sizeof *order), parts[10], n = 0, halves = 0;
     unsigned char *kept[2] = {zeros(cells, 1), zeros(cells, 1)};

@@ -406,10 +406,10 @@ static void test_store_time(void) {
         for (int run = 0; run < 2; run++) {
             begin_run(&r);
             r.begun.seconds -= 100;
-            CHECK_THAT(!keep_time(&r, &e), "%s", e.text);
+            CHECK_THAT(!remember_time(&r, &e), "%s", e.text);
             r.begun.seconds -= 900;
             r.begun.processor -= 50;
-            r.kept -= KEEP_TIME; /* a minute later */
+            r.kept -= TIME_EVERY; /* a minute later */
             put_record(&r, 100 + (uint64_t)run, 1);
         }
         size_t count = r.count;

@@ -553,7 +553,7 @@ static int good_call(int which, const steer_model *m, steer_context *c, steer_er
     case 1: return steer_run(c, &row, 1, NULL, e) != STEER_OK;
     case 2: return steer_encode(m, "a", 1, tokens, 8, e) < 0;
     case 3: return steer_generate(c, NULL, 0, NULL, NULL, e) != STEER_OK;
-    default: return edge_cells(&g) > sizeof kept || steer_circuit_prune(&g, kept, e) < 0;
+    default: return edge_places(&g) > sizeof kept || steer_circuit_prune(&g, kept, e) < 0;
     }
 }
 
@@ -588,7 +588,7 @@ static void check_unsaid(steer_model *m) {
                    steer_vector_load_memory(&v, file, 8, "v", m, 0, NULL) == STEER_EFORMAT &&
                    steer_dim(&v, m, &none, &none, 1, -1, 1, NULL) == STEER_EARG && !v.v,
                "vectors");
-    CHECK_THAT(edge_cells(&g) <= sizeof kept &&
+    CHECK_THAT(edge_places(&g) <= sizeof kept &&
                    steer_circuit_load("/no/such/file", m, &g, kept, NULL) == STEER_EIO,
                "circuits");
     CHECK_THAT(steer_chat(m, NULL, NULL, -1, NULL, 0, NULL) == -1, "less than no turns");
@@ -903,11 +903,11 @@ static void test_judging(void) {
         base[i] = logits[i] = (float)(i % 7);
     double kl = 1, sum = 0, za = log_sum_exp(base, vocab);
     first_token t = {m, NULL, NULL, base, &kl, NULL};
-    first_token_visit(&t, 0, 0, logits);
+    score_on_logits(&t, 0, 0, logits);
     CHECK_THAT(kl == 0, "KL of equal runs is %g", kl);
     for (int i = 0; i < vocab; i++)
         logits[i] = (float)(i % 5);
-    first_token_visit(&t, 0, 0, logits);
+    score_on_logits(&t, 0, 0, logits);
     double zb = log_sum_exp(logits, vocab);
     for (int i = 0; i < vocab; i++)
         sum += exp((double)base[i] - za) * (((double)base[i] - za) - ((double)logits[i] - zb));

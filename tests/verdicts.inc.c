@@ -314,7 +314,7 @@ static void test_losses(void) {
                           hand_cell(&p, "0000000000", room[3])};
     condition frozen[2] = {hand_cell(&p, "0000011110", room[4]),
                            hand_cell(&p, "1111111101", room[5])};
-    estimate most = loss(steered, plain), some = loss(steered, frozen);
+    estimate most = points_lost(steered, plain), some = points_lost(steered, frozen);
     CHECK_THAT(nearly(most.value, 90) && most.n == 10, "%g points to lose", most.value);
     CHECK_THAT(nearly(some.value, 50 * (3 / 10.0 + 0)), "%g points lost", some.value);
     CHECK_THAT(some.low < some.value && some.value < some.high, "[%g, %g]", some.low, some.high);
@@ -329,14 +329,14 @@ static void test_losses(void) {
     estimate same = share_of_loss(steered, plain, steered, plain);
     CHECK_THAT(nearly(same.value, 1) && same.low > 0.6 && same.high < 1.6, "all of it: [%g, %g]",
                same.low, same.high);
-    estimate back = loss(frozen, steered);
+    estimate back = points_lost(frozen, steered);
     estimate change = more_refused(&steered[HARMLESS], &frozen[HARMLESS]);
     CHECK_THAT(nearly(back.value, -some.value) && nearly(back.low, -some.high), "back: %g",
                back.value);
     CHECK_THAT(nearly(change.value, 0) && change.low < 0 && change.high > 0, "a change of %g",
                change.value);
     condition fewer[2] = {hand_cell(&p, "11111", room[2]), hand_cell(&p, "00000", room[3])};
-    CHECK_THAT(loss(steered, fewer).n == 5 && nearly(loss(steered, fewer).value, 100),
+    CHECK_THAT(points_lost(steered, fewer).n == 5 && nearly(points_lost(steered, fewer).value, 100),
                "the first five");
 }
 
@@ -437,44 +437,44 @@ static void test_verdicts(void) {
 
     /* Patterns: on fresh prompts Qwen lost 0.28 [0.21, 0.34] of what there is: in part. */
     s.findings.share[0] = about(0.1, 0.1, 100);
-    s.findings.ov_over_qk = about(0, 5, 100);
+    s.findings.values_over_patterns = about(0, 5, 100);
     VERDICT(conclude_patterns, "holds");
     s.findings.share[0] = (estimate){0.28, 0.21, 0.34, 1, 160};
-    s.findings.ov_over_qk = about(20, 5, 160);
+    s.findings.values_over_patterns = about(20, 5, 160);
     VERDICT(conclude_patterns, "holds in part");
-    s.findings.ov_over_qk = about(4, 5, 160);
+    s.findings.values_over_patterns = about(4, 5, 160);
     VERDICT(conclude_patterns, "fails");
     s.findings.share[0] = about(0.19, 0.05, 160);
     VERDICT(conclude_patterns, "can't be told");
     s.findings.share[0] = about(0.1, 0.05, 160);
     s.findings.most = about(3, 4, 100);
     VERDICT(conclude_patterns, "can't be told"); /* there is too little to lose */
-    s.findings.ov_over_qk = about(20, 5, 160);
+    s.findings.values_over_patterns = about(20, 5, 160);
     VERDICT(conclude_patterns, "can't be told");
     s.findings.most = about(90, 5, 100);
 
     const estimate values[] = {about(0.6, 0.1, 100), about(0.4, 0.05, 100), about(0, 3, 100),
                                about(0.55, 0.1, 100)};
-    FALLING(conclude_values, &s.findings.share[1], &s.findings.ov_over_qk, values);
+    FALLING(conclude_values, &s.findings.share[1], &s.findings.values_over_patterns, values);
 
     s.findings.loss[1] = about(80, 5, 100);
-    s.findings.svv_of_ov = about(0.7, 0.1, 100);
+    s.findings.image_of_values = about(0.7, 0.1, 100);
     VERDICT(conclude_image, "holds");
-    s.findings.svv_of_ov = about(0.36, 0.1, 100);
+    s.findings.image_of_values = about(0.36, 0.1, 100);
     VERDICT(conclude_image, "holds in part");
-    s.findings.svv_of_ov = about(0.2, 0.1, 100);
+    s.findings.image_of_values = about(0.2, 0.1, 100);
     VERDICT(conclude_image, "fails");
-    s.findings.svv_of_ov = about(0.45, 0.3, 100);
+    s.findings.image_of_values = about(0.45, 0.3, 100);
     VERDICT(conclude_image, "can't be told");
     s.findings.loss[1] = about(0, 3, 100);
-    s.findings.svv_of_ov = unmeasured;
+    s.findings.image_of_values = unmeasured;
     VERDICT(conclude_image, "can't be told");
 
     const estimate continuous[] = {about(0.9, 0.1, 10), about(0.7, 0.05, 10), about(0.1, 0.2, 10),
                                    about(0.85, 0.1, 10)};
     s.findings.F[1] = about(0.3, 0.1, 10);
-    s.findings.F_gap = about(0.6, 0.2, 10);
-    FALLING(conclude_continuous, &s.findings.F[0], &s.findings.F_gap, continuous);
+    s.findings.F_difference = about(0.6, 0.2, 10);
+    FALLING(conclude_continuous, &s.findings.F[0], &s.findings.F_difference, continuous);
 
     for (int i = NTP; i <= PO; i++)
         for (int k = 0; k < 2; k++)
@@ -566,10 +566,10 @@ static void test_verdicts(void) {
 
     /* How many prompts: the interval shrinks with the root of their number. */
     reply q = at_least(about(0.55, 0.1, 100), 0.5);
-    CHECK_THAT(q.answer == OPEN && fabs(q.wanted - 400) <= 1, "%g prompts", q.wanted);
+    CHECK_THAT(q.answer == OPEN && fabs(q.needed - 400) <= 1, "%g prompts", q.needed);
     q = at_most(about(0.15, 0.1, 50), 0.2);
-    CHECK_THAT(q.answer == OPEN && fabs(q.wanted - 200) <= 1, "%g prompts", q.wanted);
-    CHECK_THAT(isinf(at_least(about(0.5, 0.1, 50), 0.5).wanted), "on the bound none is enough");
+    CHECK_THAT(q.answer == OPEN && fabs(q.needed - 200) <= 1, "%g prompts", q.needed);
+    CHECK_THAT(isinf(at_least(about(0.5, 0.1, 50), 0.5).needed), "on the bound none is enough");
     free_report(&out);
 }
 

@@ -209,7 +209,7 @@ static void test_places(void) {
                      "never\n/coeff -1\n") &&
             strstr(shown, "blocks 2-3 at the first 3 tokens of the answer)") &&
             strstr(shown, "; values frozen in the answer)") &&
-            strstr(shown, "the vector is not where --freeze acts") &&
+            strstr(shown, "(/positions first:3: the vector is not where /freeze acts)") &&
             strstr(shown, "(/positions never: all, prompt, answer") &&
             strstr(shown, "subtracted at blocks 2-3"),
         "%s", shown);
