@@ -15142,7 +15142,7 @@ static steer_status prepare_paper(experiment *s, const options *o) {
     s->n_patch = given_or(o->patch, s->n_patch);
     s->n_exact = given_or(o->exact, s->n_exact);
     s->n_faith = has_grammar ? s->n_patch : min_int(s->n_patch, 6);
-    s->n_judge = o->quick ? 6 : s->n_patch;
+    s->n_judge = o->quick && o->patch == UNSET ? 6 : s->n_patch;
     s->n_train = (int)o->pairs;
     s->n_val = (int)o->val;
     s->n_test = (int)o->limit;

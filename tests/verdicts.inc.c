@@ -652,6 +652,7 @@ static void test_controls(void) {
                            &o, &e),
                "%s", e.text);
     CHECK_THAT(!prepare_paper(&s, &o) && !command_paper(&s, &o), "%s", e.text);
+    CHECK_THAT(s.n_patch == 1 && s.n_judge == 1, "--patch 1, and %d judge", s.n_judge);
     CHECK_THAT(s.findings.most.value > 80, "the vector moves %g points", s.findings.most.value);
     for (int i = 0; i < CONTROLS; i++) {
         const steer_edit *add = s.control[i][HARMLESS].edits.edits;

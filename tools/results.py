@@ -234,8 +234,10 @@ def lost(row):
 
 
 def random_vectors(model):
-    rows = rows_of(model, "freezing")
-    return f"{rows['unsteered']['loss'] - rows['random vectors']['loss']:.1f}" if "random vectors" in rows else "-"
+    """As the finding says it: on the prompts that the random vectors have."""
+    found = finding(model, "It is the direction")
+    said = found and re.search(r" move (-?[\d.]+) points", found["text"])
+    return said[1] if said else "-"
 
 
 def site_by_rule(model):
