@@ -3669,17 +3669,20 @@ static WIDE void add_products(float *sums, const float *x, size_t xs, int rows, 
     }
 }
 
-/* The sums of one row of x and NR rows of W, the first from W's number `at` on, widened in registers
- * a group at a time, while the next NR rows come from memory in the order in which they lie there
- * (if k is all of W's columns); `at`, these and k are multiples of GROUP. */
-INLINE void dot_row(float *sums, const float *x, const weight *w, dtype type, size_t at, int k) {
+/* The sums of one row of x and n rows of W (a constant), the first from W's number `at` on, widened in
+ * registers a group at a time; `at`, W's columns and k are multiples of GROUP. Of several rows the
+ * next n come from memory meanwhile, in the order in which they lie there (if k is all of W's
+ * columns); where one row is read behind the other the processor itself reads ahead. */
+INLINE void dot_row(float *sums, const float *x, const weight *w, dtype type, int n, size_t at,
+                    int k) {
     vec sum[NR][PARTS] = {{{0}}};
-    size_t next = at + (size_t)NR * w->cols;
+    size_t next = at + (size_t)n * w->cols;
     for (int c = 0; c < k; c += GROUP)
-        EACH (j, NR) {
+        EACH (j, n) {
             size_t from = at + (size_t)j * w->cols + c;
             float scale = type == Q8 ? w->scale[from / GROUP] : 1;
-            fetch(w->data, type, next + (size_t)c * NR + j * GROUP, GROUP);
+            if (n > 1)
+                fetch(w->data, type, next + (size_t)c * n + j * GROUP, GROUP);
             EACH (v, GROUP / LANES) {
                 vec wv = widened(w->data, type, from + v * LANES);
                 vec xv = ((const vec *)(x + c))[v];
@@ -3688,16 +3691,20 @@ INLINE void dot_row(float *sums, const float *x, const weight *w, dtype type, si
                 sum[j][v % PARTS] = multiply_add(xv, wv, sum[j][v % PARTS]);
             }
         }
-    EACH (j, NR)
+    EACH (j, n)
         EACH (v, PARTS)
             ((vec *)(sums + j * SUMS))[v] = sum[j][v];
 }
 
+/* The same of NR rows: bf16's, of the models that do not fit a cache, one behind the other; the others'
+ * at once, so that none waits for its own additions. */
 static WIDE void sum_row(float *sums, const float *x, const weight *w, size_t at, int k) {
     switch (w->type) { /* constants, so that no weight asks for its type */
-    case F32: dot_row(sums, x, w, F32, at, k); break;
-    case BF16: dot_row(sums, x, w, BF16, at, k); break;
-    default: dot_row(sums, x, w, Q8, at, k);
+    case F32: dot_row(sums, x, w, F32, NR, at, k); break;
+    case Q8: dot_row(sums, x, w, Q8, NR, at, k); break;
+    default:
+        for (int j = 0; j < NR; j++)
+            dot_row(sums + j * SUMS, x, w, BF16, 1, at + j * w->cols, k);
     }
 }
 
