@@ -90,7 +90,7 @@ def middle(values):
 class Bench:
     def __init__(self, args):
         self.args, self.rows, self.layers, self.missing = args, [], [], []
-        self.memory = []
+        self.memory, self.peak = [], None
         self.began = time.monotonic()
 
     def say(self, text):
@@ -139,6 +139,7 @@ class Bench:
                 ours.setdefault(shape, []).append(100 * float(rate) / peaks[-1])
                 if torch:
                     theirs.setdefault(shape, []).append(100 * layer_rate(*shape) / peaks[-1])
+        self.peak = middle(peaks)
         self.say(f"peak of multiply-adds {span([middle(peaks), min(peaks), max(peaks)])} GFLOP/s; per cent of it:")
         for shape, x in ours.items():
             row = {"shape": shape, "steer": [middle(x), min(x), max(x)], "peer": None}
@@ -302,6 +303,20 @@ def processor():
         return platform.processor() or platform.machine()
 
 
+def renewed(report, parts):
+    """A whole report of this machine with what was measured anew, each part by its own version; of another machine
+    it is left as it is."""
+    if any(report[key] != parts[key] for key in ("processor", "threads", "rounds")):
+        sys.exit("weights/reports/speed.json is of another machine: nothing is written")
+    anew = {row["work"]: dict(row, program=parts["program"]) for row in parts["rows"]}
+    report["rows"] = [anew.get(row["work"], row) for row in report["rows"]]
+    if parts["memory"]:
+        report["memory"] = [dict(row, program=parts["program"]) for row in parts["memory"]]
+    if parts["layers"]:
+        report["layers"], report["peak"] = parts["layers"], parts["peak"]
+    return report
+
+
 def main():
     if sys.argv[1:2] == ["--llama-worker"]:
         return llama_worker(sys.argv[2], int(sys.argv[3]))
@@ -322,10 +337,12 @@ def main():
     bench.run()
     commit = subprocess.run(["git", "describe", "--always", "--dirty"], cwd=ROOT, capture_output=True, text=True)
     report = {"program": commit.stdout.strip(), "date": time.strftime("%Y-%m-%d"), "processor": processor(),
-              "threads": args.threads, "rounds": args.rounds, "missing": bench.missing,
+              "peak": bench.peak, "threads": args.threads, "rounds": args.rounds, "missing": bench.missing,
               "layers": bench.layers, "memory": bench.memory, "rows": bench.rows}
-    if args.rounds >= 5 and not args.only:
-        path = WEIGHTS / "reports" / "speed.json"
+    path = WEIGHTS / "reports" / "speed.json"
+    if args.only and args.rounds >= 5 and path.exists():
+        report = renewed(json.loads(path.read_text()), report)
+    if args.rounds >= 5 and (not args.only or report["layers"]):
         path.write_text(json.dumps(report, indent=1) + "\n")
         subprocess.run([sys.executable, HERE / "results.py", "write"], check=True)
         bench.say(f"{path.relative_to(ROOT)}, weights/RESULTS.md and README.md are written")
