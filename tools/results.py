@@ -25,7 +25,7 @@ FILE is how files' names begin that come from there. In the two files, what stan
     <!-- claims: NAME... -->        all that is concluded, a row for each claim and model
     <!-- times: NAME... -->         what the runs took
     <!-- NAME: columns -->          of what tools/paper_sizes.py --report left
-    <!-- speed: all, short -->      of what tools/bench.py left in speed.json: one of the two
+    <!-- speed: all, short -->      of what tools/bench.py left in speed.json, or in another report: one of the two
 
 and `<!-- end -->`.
 
@@ -444,21 +444,20 @@ def speed_by_model(rows):
     return "\n".join(lines)
 
 
-def speed(what):
+def speed(report, what):
     """How many times as fast as its peer steer.c is, by the clock and by processors' time."""
-    if not (REPORTS / "speed.json").exists():
-        return "Not measured yet (`make bench`)."
-    report = read("speed")
     rows = [row for row in report["rows"] if row["peer"]]
     if what == ["short"]:
         return speed_by_model(rows)
-    lines = [f"By {report['program']} on {report['date']}; {report['processor']}, {report['threads']} threads, "
-             f"{report['rounds']} rounds" + "".join(f"; not there: {x}" for x in report["missing"]) + ".", "",
+    peak = f"a peak of {report['peak']:.0f} GFLOP/s, " if report.get("peak") else ""
+    anew = sorted({row["program"] for row in report["rows"] + report.get("memory", []) if "program" in row})
+    lines = [f"By {report['program']} on {report['date']}; {report['processor']}, {report['threads']} threads, {peak}"
+             f"{report['rounds']} rounds" + "".join(f"; rows with * by {program}" for program in anew) + "".join(f"; not there: {x}" for x in report["missing"]) + ".", "",
              "| work | beside | times as fast (range) | by processors' time (range) | steer.c's own range |",
              "|---|---|---|---|---|"]
     for row in rows:
         mid, low, high = row["steer clock"]
-        cells = [row["work"], row["peer"], spread(row["ratio clock"], 2), spread(row["ratio processors"], 2),
+        cells = [row["work"] + " *" * ("program" in row), row["peer"], spread(row["ratio clock"], 2), spread(row["ratio processors"], 2),
                  f"{100 * (low / mid - 1):+.0f} to {100 * (high / mid - 1):+.0f} %"]
         lines.append("| " + " | ".join(cells) + " |")
     lines += ["", "| linear layer, rows of x | steer.c (bf16), % of peak | PyTorch (f32), % of peak |", "|---|---|---|"]
@@ -468,7 +467,7 @@ def speed(what):
     if report.get("memory"):
         lines += ["", "| tokens one at a time | weights read, GB/s | memory read alone, GB/s | share, % |",
                   "|---|---|---|---|"]
-        lines += [f"| {row['model']} | {spread(row['weights'], 1)} | {spread(row['memory'], 1)} | "
+        lines += [f"| {row['model']}{' *' * ('program' in row)} | {spread(row['weights'], 1)} | {spread(row['memory'], 1)} | "
                   f"{spread(row['share'], 0)} |" for row in report["memory"]]
     lines += [""] + [f"- {row['work']}: {row['apart']}." for row in report["rows"] if "apart" in row]
     return "\n".join(lines)
@@ -488,8 +487,8 @@ def written(text):
             body = findings(what)
         elif name in ("claims", "times"):
             body = {"claims": claims, "times": times}[name](what)
-        elif name == "speed":
-            body = speed(what)
+        elif name.startswith("speed"):
+            body = speed(read(name), what)
         elif what == ["made"]:
             body = made(read(name))
         elif what == ["columns"]:
