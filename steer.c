@@ -9861,7 +9861,7 @@ static loss_moments losses(const condition a[2], const condition b[2], const con
 /* Points of a share, without what binary fractions add to a tie: 0.2725 are 27.25 points, which
  * round alike here and where report.json is read. */
 static double as_points(double share) {
-    return round(1e8 * share) / 1e6;
+    return round(1e11 * share) / 1e9;
 }
 
 static estimate in_points(estimate x) {
