@@ -808,6 +808,18 @@ def test_exported(path):
     exported("one number a block", path, *meta(".attention.head_count", "array", [4, 4]))
     exported("the longest context", path, *meta(".context_length", "uint32", 2**24))
     exported("no rope frequency in the file", path, drop(".rope.freq_base"))
+    for title, base, note in [("Mistral 7B v0.1", 1e4, True), ("Mistral 7B v0.2", 1e6, False), ("small", 1e4, False)]:
+        s = Small()
+        both(*meta("general.name", "string", title), *meta(".rope.freq_base", "float32", base))(s)
+        s.write(path)
+        done = subprocess.run([sys.executable, export.__file__, path, "-o", path.with_suffix(".bin")],
+                              capture_output=True, text=True)
+        check(f"a window that may be missing, {title}", done.returncode == 0 and note ==
+              ("note: a sliding window, which Mistral 7B v0.1 has" in done.stdout), done.stderr)
+    g = export.Gguf(path)                         # small
+    shape = dict(zip(("layers", "d", "kv_heads", "ff"), export.MISTRAL))
+    check("    told by its shape", export.hides_window(g, shape, "zephyr") and
+          not export.hides_window(g, shape | {"kv_heads": 32}, "zephyr"))
     exported("a name of control characters", path,
              *meta("general.name", "string", "a\n\x1b[2Jb\0" + "\u4e2d" * 40))
     exported("a byte without a token", path, put("text", 7, "the" * 2))
