@@ -431,6 +431,7 @@ CHECKED = [
     ("Qwen2, 2.5", ["qwen2"], ["Qwen2.5-Coder-0.5B-Instruct"], ["qwen"], "qwen2"),
     ("Qwen3", ["qwen3"], "-", ["qwen3"], None),
     ("Qwen3.5", "refused", "-", ["qwen3.5"], "qwen35"),
+    ("Phi-3", "refused", "-", [], "phi-3"),
 ]
 NOT_RUN = "not run"
 
@@ -495,7 +496,7 @@ def conversations(report, names):
         for f in report[f"tokens {name}"]["figures"]:
             if f["kind"] == "chats":
                 parts.append(f"{f['template']}: {equal(f)}, {f['systems'] or 'none'} with a system prompt")
-    return "; ".join(parts)
+    return "; ".join(parts) or "-"
 
 
 def checked_models():
