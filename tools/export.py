@@ -68,6 +68,7 @@ MODELS = {
 # The pre-tokenizer rules that steer.c has, by llama.cpp's name: (pretok, nfc, whether marks are letters)
 PRETOK = {"smollm": (binfile.GPT2, 0, 0), "qwen2": (binfile.QWEN2, 1, 0), "qwen35": (binfile.QWEN2, 1, 1),
           "llama-bpe": (binfile.LLAMA3, 0, 0)}
+MISTRAL = 32, 4096, 8, 14336                  # blocks, width, heads of keys and values, feed-forward of Mistral 7B
 DELIMITER = re.compile(rb"<[^<>\s]+>|\[[^][\s]+\]")
 # What --verify looks at
 VERIFIED = ["The capital of France is Paris, and the capital of Italy is",
@@ -520,6 +521,15 @@ def read_tokenizer(g, rows, **how):
                     normal=binfile.pack_nfc() if v["nfc"] else b"")
 
 
+def hides_window(g, config, title):
+    """llama.cpp calls Mistral's network llama and does not write its window, which 7B v0.1 and what comes of it
+    have: told by its name or shape, and by v0.1's rope, which v0.2 and v0.3, without a window, don't have."""
+    if not isinstance(g, Gguf) or g.arch != "llama" or g.number(".rope.freq_base", 1e4) != 1e4:
+        return False
+    shape = config["layers"], config["d"], config["kv_heads"], config["ff"]
+    return shape == MISTRAL or "mistral" in title.lower()
+
+
 def mark_delimiters(v, template):
     """A token such as <|im_start|> that the template writes, that the file calls text and that no merge
     leads to can only be a delimiter: in the template it is special, in a user's text it never comes."""
@@ -685,6 +695,9 @@ def convert(name, path, out, dtype, **how):
         if (config["layers"], config["d"]) != size:
             raise Refused(f"{path} is not {title}: it has {config['layers']} blocks of width "
                           f"{config['d']}, not {size[0]} of {size[1]}")
+    if hides_window(g, config, title):
+        say("note: a sliding window, which Mistral 7B v0.1 has (4096 tokens), is not in a GGUF: longer texts see all "
+            "that is before them; a Hugging Face folder names it")
     tensors = g.tensors_of(config)
     tokenizer = read_tokenizer(g, config["vocab"], **how)
     check_turn(tokenizer, site)

@@ -10,7 +10,7 @@
 Exit status 1 if logits differ by more than 1e-3, an argmax differs where the reference's first two
 logits are that far apart, or any token differs. Use a MODEL.bin in f32 (export.py --dtype f32) to
 compare arithmetic alone; bf16 files are widened for PyTorch, so they compare as well. MODEL.bin may
-also be one of the small models in weights/.
+also be one of the small models in weights/. logits --report FILE keeps the figures (checked.py).
 """
 import argparse
 import importlib
@@ -24,6 +24,7 @@ import numpy as np
 
 import binfile
 import chat_template
+import checked
 import export
 
 MODULES = ("argparse ast bisect calendar cmd codecs csv dataclasses difflib email enum fractions heapq "
@@ -88,6 +89,8 @@ def logits(args):
     total = len(rows) * n
     print(f"{name} ({args.model}): {len(rows)} texts of {n} tokens: logits differ by at most {worst:.2g} "
           f"(mean {mean:.2g}, largest logit {size:.0f}), argmax equal at {agree} of {total} positions")
+    checked.add(texts=len(rows), length=n, largest=worst, equal=agree, of=total)
+    checked.keep(args.report, f"logits {name}, {len(rows)} of {n}")
     return worst <= args.tolerance and agree + near == total
 
 
@@ -199,6 +202,7 @@ def tokens(args):
                 print(f"differs: {s!r} ({names})\n"
                       f"   ours {[text[i] for i in ids]}\n   reference {[text[i] for i in w]}")
     print(f"plain text: {len(todo) - bad} of {len(todo)} strings equal")
+    checked.add(kind="tokens", reference="tokenizers", form="GGUF", equal=len(todo) - bad, of=len(todo))
 
     # Whole conversations: the template rendered by Jinja, special tokens matched in the rendering
     reference_text.add_specials(tok, [s for s, k in zip(text, types) if k == 1])
@@ -286,6 +290,7 @@ def main():
     a.add_argument("--threads", type=int, default=2)
     a.add_argument("--raw", help="keep the program's logits here")
     a.add_argument("--reuse", action="store_true", help="compare the logits that --raw holds already")
+    a.add_argument("--report", metavar="FILE", help="keep the figures there, as JSON")
     b = sub.add_parser("tokens")
     b.add_argument("model")
     b.add_argument("gguf")

