@@ -3696,8 +3696,8 @@ INLINE void dot_row(float *sums, const float *x, const weight *w, dtype type, in
             ((vec *)(sums + j * SUMS))[v] = sum[j][v];
 }
 
-/* The same of NR rows: bf16's, of the models that do not fit a cache, one behind the other; the others'
- * at once, so that none waits for its own additions. */
+/* The same of NR rows: bf16's one behind the other, as memory gives them fastest (from a cache four at
+ * once would be faster); the others' at once, so that none waits for its own additions. */
 static WIDE void sum_row(float *sums, const float *x, const weight *w, size_t at, int k) {
     switch (w->type) { /* constants, so that no weight asks for its type */
     case F32: dot_row(sums, x, w, F32, NR, at, k); break;
@@ -8478,7 +8478,7 @@ typedef struct {
     uint64_t model;   /* its fingerprint: part of every key, so that models share a store */
     stored *list;     /* [count], room for `room`; the last of a key holds */
     size_t count, room;
-    size_t *table;     /* [places] hash table: 1 + a record's number at or behind its key */
+    size_t *table;     /* [table_size] hash table: 1 + a record's number at or behind its key */
     size_t table_size; /* a power of two, more than half of them empty; or 0 */
     damage damage;
     int shard, shards; /* shards 0: all units are this run's */

@@ -304,16 +304,17 @@ def processor():
 
 
 def renewed(report, parts):
-    """A whole report of this machine with what was measured anew, each part by its own version; of another machine
-    it is left as it is."""
+    """A whole report of this machine with what was measured anew, each part by its own version; None: it is of another
+    machine, or nothing tells (processors of one name differ in their peak, which `linear` measures)."""
+    peaks = report.get("peak"), parts["peak"]
+    if not all(peaks) or abs(peaks[0] / peaks[1] - 1) > 0.03:
+        return None
     if any(report[key] != parts[key] for key in ("processor", "threads", "rounds")):
-        sys.exit("weights/reports/speed.json is of another machine: nothing is written")
+        return None
     anew = {row["work"]: dict(row, program=parts["program"]) for row in parts["rows"]}
     report["rows"] = [anew.get(row["work"], row) for row in report["rows"]]
-    if parts["memory"]:
-        report["memory"] = [dict(row, program=parts["program"]) for row in parts["memory"]]
-    if parts["layers"]:
-        report["layers"], report["peak"] = parts["layers"], parts["peak"]
+    report["layers"] = [dict(row, program=parts["program"]) for row in parts["layers"]]
+    report["memory"] = [dict(row, program=parts["program"]) for row in parts["memory"]] or report["memory"]
     return report
 
 
@@ -340,9 +341,9 @@ def main():
               "peak": bench.peak, "threads": args.threads, "rounds": args.rounds, "missing": bench.missing,
               "layers": bench.layers, "memory": bench.memory, "rows": bench.rows}
     path = WEIGHTS / "reports" / "speed.json"
-    if args.only and args.rounds >= 5 and path.exists():
-        report = renewed(json.loads(path.read_text()), report)
-    if args.rounds >= 5 and (not args.only or report["layers"]):
+    if args.only:
+        report = renewed(json.loads(path.read_text()), report) if path.exists() else None
+    if report and args.rounds >= 5:
         path.write_text(json.dumps(report, indent=1) + "\n")
         subprocess.run([sys.executable, HERE / "results.py", "write"], check=True)
         bench.say(f"{path.relative_to(ROOT)}, weights/RESULTS.md and README.md are written")

@@ -548,30 +548,38 @@ def speed_by_model(rows):
     return "\n".join(lines)
 
 
+def star(row):
+    """It was measured anew, by another version than the report's."""
+    return " *" if "program" in row else ""
+
+
 def speed(report, what):
     """How many times as fast as its peer steer.c is, by the clock and by processors' time."""
     rows = [row for row in report["rows"] if row["peer"]]
     if what == ["short"]:
         return speed_by_model(rows)
     peak = f"a peak of {report['peak']:.0f} GFLOP/s, " if report.get("peak") else ""
-    anew = sorted({row["program"] for row in report["rows"] + report.get("memory", []) if "program" in row})
-    lines = [f"By {report['program']} on {report['date']}; {report['processor']}, {report['threads']} threads, {peak}"
-             f"{report['rounds']} rounds" + "".join(f"; rows with * by {program}" for program in anew) + "".join(f"; not there: {x}" for x in report["missing"]) + ".", "",
+    rows_of_all = report["rows"] + report["layers"] + report.get("memory", [])
+    anew = sorted({row["program"] for row in rows_of_all if "program" in row})
+    head = [f"By {report['program']} on {report['date']}", f"{report['processor']}, {report['threads']} threads, {peak}"
+            f"{report['rounds']} rounds", *(f"what has a * by {program}" for program in anew),
+            *(f"not there: {x}" for x in report["missing"])]
+    lines = ["; ".join(head) + ".", "",
              "| work | beside | times as fast (range) | by processors' time (range) | steer.c's own range |",
              "|---|---|---|---|---|"]
     for row in rows:
         mid, low, high = row["steer clock"]
-        cells = [row["work"] + " *" * ("program" in row), row["peer"], spread(row["ratio clock"], 2), spread(row["ratio processors"], 2),
+        cells = [row["work"] + star(row), row["peer"], spread(row["ratio clock"], 2), spread(row["ratio processors"], 2),
                  f"{100 * (low / mid - 1):+.0f} to {100 * (high / mid - 1):+.0f} %"]
         lines.append("| " + " | ".join(cells) + " |")
     lines += ["", "| linear layer, rows of x | steer.c (bf16), % of peak | PyTorch (f32), % of peak |", "|---|---|---|"]
-    lines += [f"| {k} to {n}, {rows} | {spread(row['steer'], 0)} | "
+    lines += [f"| {k} to {n}, {rows}{star(row)} | {spread(row['steer'], 0)} | "
               + (spread(row["peer"], 0) if row["peer"] else "-") + " |"
               for row in report["layers"] for k, n, rows in [row["shape"]]]
     if report.get("memory"):
         lines += ["", "| tokens one at a time | weights read, GB/s | memory read alone, GB/s | share, % |",
                   "|---|---|---|---|"]
-        lines += [f"| {row['model']}{' *' * ('program' in row)} | {spread(row['weights'], 1)} | {spread(row['memory'], 1)} | "
+        lines += [f"| {row['model']}{star(row)} | {spread(row['weights'], 1)} | {spread(row['memory'], 1)} | "
                   f"{spread(row['share'], 0)} |" for row in report["memory"]]
     lines += [""] + [f"- {row['work']}: {row['apart']}." for row in report["rows"] if "apart" in row]
     return "\n".join(lines)
