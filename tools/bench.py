@@ -313,6 +313,7 @@ def renewed(report, parts):
         return None
     anew = {row["work"]: dict(row, program=parts["program"]) for row in parts["rows"]}
     report["rows"] = [anew.get(row["work"], row) for row in report["rows"]]
+    report["peak"] = parts["peak"]
     report["layers"] = [dict(row, program=parts["program"]) for row in parts["layers"]]
     report["memory"] = [dict(row, program=parts["program"]) for row in parts["memory"]] or report["memory"]
     return report

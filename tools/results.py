@@ -569,7 +569,8 @@ def speed(report, what):
              "|---|---|---|---|---|"]
     for row in rows:
         mid, low, high = row["steer clock"]
-        cells = [row["work"] + star(row), row["peer"], spread(row["ratio clock"], 2), spread(row["ratio processors"], 2),
+        cells = [row["work"] + star(row), row["peer"], spread(row["ratio clock"], 2),
+                 spread(row["ratio processors"], 2),
                  f"{100 * (low / mid - 1):+.0f} to {100 * (high / mid - 1):+.0f} %"]
         lines.append("| " + " | ".join(cells) + " |")
     lines += ["", "| linear layer, rows of x | steer.c (bf16), % of peak | PyTorch (f32), % of peak |", "|---|---|---|"]
