@@ -10,6 +10,7 @@ paper, a line of the README, goes through patching with all three. Each line end
 that its run took; the last line is "N passed, N failed".
 """
 import re
+import resource
 import shlex
 import subprocess
 import sys
@@ -22,14 +23,14 @@ ROOT = Path(__file__).resolve().parent.parent
 COUNTS = ["data", "limit", "train", "val", "max-new", "map", "patch", "pairs", "epochs", "exact",
           "store", "report"]
 STUDY = "--data weights --limit 4 --max-new 8".split()
-TRAIN = "--train 8 --pairs 8 --epochs 1".split()
+TRAIN = "--train 8 --pairs 4 --epochs 1".split()
 BRIEF_WORDS = ["Steering", "patterns frozen", "values frozen", "SVV removed", "Steering acts"]
 SCORED_WORDS = ["Dose", "Site map"]
 WHOLE_WORDS = BRIEF_WORDS + SCORED_WORDS + ["NTP: ", "PO: ", "Patching", "smallest circuit",
                                             "Interchange", "logit lens", "Sparse vectors"]
 
 
-def readme_lines(model):
+def readme_lines(model, folder):
     """(arguments, words expected) of each line of the README that names a real model."""
     text = (ROOT / "README.md").read_text()
     for name, value in re.findall(r"^([A-Z]+)=(\S+)$", text, re.M):
@@ -50,6 +51,7 @@ def readme_lines(model):
             continue
         scored = "--no-scores" not in words
         counts = STUDY + (["--val", "2", "--map", "2"] if scored else [])
+        counts += ["--store", f"{folder}/store"]
         if "--with" in words:
             counts = counts[2:]              # its own data
         if "--patch" in words:
@@ -95,20 +97,26 @@ def run(arguments, expected):
     return None
 
 
+def processors():
+    """Seconds of processors that the runs so far took."""
+    used = resource.getrusage(resource.RUSAGE_CHILDREN)
+    return used.ru_utime + used.ru_stime
+
+
 def main():
     model = str(Path(sys.argv[1]).resolve())
     passed = failed = 0
     with tempfile.TemporaryDirectory() as folder:
         runs = []
-        for each in [*readme_lines(model), *method_runs(model, folder)]:
+        for each in [*readme_lines(model, folder), *method_runs(model, folder)]:
             if each not in runs:         # lines may differ in their counts alone
                 runs.append(each)
         for arguments, expected in runs:
-            start = time.monotonic()
+            start, before = time.monotonic(), processors()
             fault = run(arguments, expected)
-            seconds = time.monotonic() - start
+            seconds, used = time.monotonic() - start, processors() - before
             passed, failed = passed + (not fault), failed + bool(fault)
-            print("FAIL" if fault else "ok  ", "steer", " ".join(arguments), f"({seconds:.0f} s)",
+            print("FAIL" if fault else "ok  ", "steer", " ".join(arguments), f"({seconds:.0f} s, {used:.0f} of processors)",
                   fault or "", flush=True)
     print(f"{passed} passed, {failed} failed")
     sys.exit(failed > 0)
