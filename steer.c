@@ -95,7 +95,7 @@
  *                        19 the experiments               22 the operating system
  */
 /* Sums in another order, and NaNs that can't be told: no promise of this file would hold. */
-#if defined __FAST_MATH__ || __FINITE_MATH_ONLY__ || __ASSOCIATIVE_MATH__
+#if defined __FAST_MATH__ || __FINITE_MATH_ONLY__ || __ASSOCIATIVE_MATH__ || __RECIPROCAL_MATH__
 #error "-Ofast and -ffast-math make logits wrong; type: cc -O3 -march=native -fopenmp steer.c -lm"
 #endif
 #ifndef _GNU_SOURCE
@@ -720,6 +720,8 @@ static const char *config_fault(const steer_config *config) { /* what is wrong w
         return "a negative soft-cap";
     if (outside(config->pretok, GPT2_RULE, FIRST_LACKING_RULE))
         return "an unknown pre-tokenizer rule";
+    if (config->nfc && config->pretok >= SENTENCEPIECE_RULE)
+        return "NFC, which SentencePiece's rules do not take";
 
     /* The paper's R is a set; whoever names a token twice meant another one. */
     for (int i = 0; i < config->n_first; i++)
@@ -1061,7 +1063,8 @@ steer_model *steer_open(const char *path, unsigned flags, steer_error *e) {
     else if ((uint64_t)st.st_size > SIZE_MAX / 2)
         fault = "too large to be addressed";
     if (fault) {
-        fail(e, STEER_EIO, "%s: %s", path, fault);
+        int could_be_read = S_ISREG(st.st_mode) && !st.st_size;
+        fail(e, could_be_read ? STEER_EFORMAT : STEER_EIO, "%s: %s", path, fault);
         close(fd);
         return NULL;
     }
@@ -2475,7 +2478,9 @@ static const char *edit_fault(const steer_context *c, const steer_edit *edit) {
                    : "freezes or removes nothing, or something unknown";
     case STEER_CUT: return edit->cut ? NULL : "cuts edges, and does not say which";
     case STEER_START:
-        return edit->v && !edit->from && !edit->to && !edit->part ? NULL : "starts from nothing";
+        return edit->v && !edit->from && !edit->to && !edit->part
+                   ? NULL
+                   : "starts from nothing, or at some positions only";
     default: break;
     }
 
@@ -2510,6 +2515,8 @@ static const char *plan_fault(const steer_context *c, const steer_plan *p, int t
         return "cuts edges and edits something else";
     if (cut && (!c->limit.cut_rows || cut->layer != max_int(c->limit.cut_layer, c->cut_from)))
         return "cuts edges of a graph that this context was not made for";
+    if (cut && start && start->layer != cut->layer) /* rows with cut edges stand side by side */
+        return "cuts edges of one block's graph, and starts at another block";
     if (ablates && start)
         return "ablates at every block, and starts above some";
     if (adds && ablates)
@@ -3134,10 +3141,10 @@ steer_status steer_pattern(const steer_model *m, const steer_tape *tape, int b, 
  * of its own, and forked. A job whose plan freezes brings an unsteered twin. */
 
 /* Told of the logits at position `pos` of a job, it returns the job's next token or one of these;
- * FAILED where it has filled in the error. */
+ * END_ALL ends every job, FAILED is for where it has filled in the error. */
 typedef int (*logits_handler)(void *user, int job, int pos, const float *logits);
 
-enum { NO_TOKEN = -1, END_JOB = -2, FAILED = -3 };
+enum { NO_TOKEN = -1, END_JOB = -2, END_ALL = -3, FAILED = -4 };
 
 /* A shared beginning: its stream, its length, how many jobs will still fork from it. */
 typedef struct {
@@ -3355,9 +3362,11 @@ static int put_batch(steer_context *c, const steer_job *jobs, int eoi, int job_r
     return rows;
 }
 
-/* Let the handler see the logits of the batch, and append the tokens that it returns. */
+/* Let the handler see the logits of the batch, and append the tokens that it returns; *stopped: it
+ * has ended all jobs. */
 static steer_status handle_logits(steer_context *c, steer_job *jobs, int rows,
-                                  logits_handler on_logits, void *user, steer_error *e) {
+                                  logits_handler on_logits, void *user, int *stopped,
+                                  steer_error *e) {
     for (int r = 0; r < rows; r++) {
         const steer_row *row = &c->batch[r];
         stream *s = &c->streams[row->stream];
@@ -3367,6 +3376,10 @@ static steer_status handle_logits(steer_context *c, steer_job *jobs, int rows,
         int token = on_logits(user, s->job, row->pos, steer_logits(c, r));
         if (token == FAILED)
             return e ? e->code : STEER_EIO;
+        if (token == END_ALL) {
+            *stopped = 1;
+            return STEER_OK;
+        }
         if (token >= 0)
             j->out[j->n_out++] = token;
         else if (token == END_JOB || row->pos + 1 == j->n_prompt + j->n_out)
@@ -3375,7 +3388,8 @@ static steer_status handle_logits(steer_context *c, steer_job *jobs, int rows,
     return STEER_OK;
 }
 
-/* Batch after batch, until no job is left; then each edit must have changed a row. */
+/* Batch after batch, until no job is left or the handler stops; if it does not, each edit must have
+ * changed a row. */
 static steer_status run_batches(steer_context *c, steer_job *jobs, int n, logits_handler on_logits,
                                 void *user, const steer_tape *tape, int eoi, steer_error *e) {
     int job_rows = tape ? tape->rows / n : 0;
@@ -3383,7 +3397,7 @@ static steer_status run_batches(steer_context *c, steer_job *jobs, int n, logits
         c->streams[i].job = STREAM_FREE;
 
     prefix shared = {0};
-    int next = 0, rows;
+    int next = 0, rows, stopped = 0;
     do {
         while (next < n && free_streams(c) > needs_twin(&jobs[next])) {
             TRY(start_job(c, jobs, n, next, max_int(eoi, 1), &shared, e));
@@ -3392,11 +3406,11 @@ static steer_status run_batches(steer_context *c, steer_job *jobs, int n, logits
         rows = put_batch(c, jobs, eoi, job_rows);
         if (rows) {
             TRY(steer_run(c, c->batch, rows, tape, e));
-            TRY(handle_logits(c, jobs, rows, on_logits, user, e));
+            TRY(handle_logits(c, jobs, rows, on_logits, user, &stopped, e));
         }
-    } while (rows || next < n);
+    } while (!stopped && (rows || next < n));
 
-    for (int i = 0; i < n; i++)
+    for (int i = 0; i < n && !stopped; i++)
         TRY(check_hits(jobs[i].plan, c->hits[i], e));
     return STEER_OK;
 }
@@ -3474,28 +3488,27 @@ typedef struct {
     ranked *scratch; /* [vocab] */
     int (*tick)(void *, int, int);
     void *user;
-    int stopped;
 } generator;
 
 static int generate_on_logits(void *user, int job, int pos, const float *logits) {
     generator *g = user;
     steer_job *j = &g->jobs[job];
     (void)pos;
-    if (g->stopped || j->n_out >= j->max_new)
+    if (j->n_out >= j->max_new)
         return END_JOB;
     int token = sample(j, logits, g->m->config.vocab, g->scratch);
-    if (g->tick && g->tick(g->user, job, token))
-        g->stopped = 1;
-    if (!is_eot(&g->m->config, token) && j->n_out + 1 < j->max_new && !g->stopped)
+    int stops = g->tick && g->tick(g->user, job, token);
+    int ends = is_eot(&g->m->config, token) || j->n_out + 1 >= j->max_new;
+    if (!ends && !stops)
         return token;
     j->out[j->n_out++] = token;
-    return END_JOB;
+    return stops ? END_ALL : END_JOB;
 }
 
 steer_status steer_generate(steer_context *c, steer_job *jobs, int n, int (*tick)(void *, int, int),
                             void *user, steer_error *e) {
     clear_error(e);
-    generator g = {c->m, jobs, zeros(c->m->config.vocab, sizeof *g.scratch), tick, user, 0};
+    generator g = {c->m, jobs, zeros(c->m->config.vocab, sizeof *g.scratch), tick, user};
     if (!g.scratch)
         return fail(e, STEER_ENOMEM, "no memory to sample");
     for (int i = 0; i < n; i++)
@@ -4246,8 +4259,8 @@ static const char *wrong_field(const steer_model *m, const vector_header *h, uns
     if (h->d != config->d)
         return "width d";
     if (outside(h->layers, 1, MAX_BLOCKS) ||
-        (h->layers != config->layers && (!foreign || h->several)))
-        return "number of blocks";
+        (h->layers != config->layers && (!foreign || h->several || is_of_model(m, h))))
+        return "number of blocks"; /* of this model itself, keep has a row for each */
     if (!is_of_model(m, h) && !foreign)
         return "model fingerprint";
     if (h->template_crc != m->template_crc && !foreign)
@@ -4670,6 +4683,8 @@ steer_status steer_vector_save(const steer_vector *v, const char *path, steer_er
                     v->layers);
     steer_edit rows[MAX_BLOCKS + 1];
     int n = steer_vector_edits(v, 1, rows), gguf = ends_with(path, ".gguf");
+    if (!n)
+        return fail(e, STEER_EARG, "%s: directions of zeros alone, which no file may hold", path);
     if (gguf && n && !rows->layer)
         return fail(e, STEER_EARG,
                     "%s: a control vector is added behind blocks, so it has no place for what "
@@ -5042,13 +5057,15 @@ static steer_status add_item(steer_prompts *p, const steer_model *m, char **s, s
     return add_prompt_line(p, m, &x, e);
 }
 
-/* The first item of a text that is a JSON array of objects or of texts; NULL: it is none. */
+/* The first item of a text that is a JSON array of objects or of texts, or ] of one without items,
+ * which holds no prompt; NULL: it is none. */
 static char *array_in(char *text) {
     text = skip_blanks(text);
     if (*text != '[')
         return NULL;
     text = skip_blanks(text + 1);
-    return *text == '{' || *text == '"' ? text : NULL;
+    int empty = *text == ']' && !*skip_blanks(text + 1);
+    return *text == '{' || *text == '"' || empty ? text : NULL;
 }
 
 static int is_full(const steer_prompts *p, int limit) {
@@ -6812,11 +6829,18 @@ steer_status steer_circuit_order(const steer_graph *g, const double *score, uint
     ranked *sorted = zeros(g->edges, sizeof *sorted);
     if (!sorted)
         return fail(e, STEER_ENOMEM, "no memory to sort %d edges", g->edges);
+    int bad = -1; /* an edge whose score is not a number, which has no place in an order */
     for (int v = 0; v < g->slots; v++)
         for (int u = 0; u < senders(g, v); u++) {
             int edge = v * g->nodes + u;
+            if (score && isnan(score[edge]))
+                bad = edge;
             sorted[n++] = (ranked){score ? -fabs(score[edge]) : random_unit(&state), edge};
         }
+    if (bad >= 0) {
+        free(sorted);
+        return fail(e, STEER_ENONFINITE, "the score of edge %d is not a number", bad);
+    }
     qsort(sorted, n, sizeof *sorted, by_rank);
     for (int i = 0; i < n; i++)
         order[i] = sorted[i].i;
@@ -7109,12 +7133,14 @@ static void shuffle(int *order, int n, uint64_t *state) {
     }
 }
 
-/* The epoch of the least loss (PO), or of the least sum of its ranks by loss and by match (NTP); -1
- * where no loss is finite. record[epochs]. */
+/* The epoch of the least loss (PO), or of the least sum of its ranks by loss and by match (NTP), of
+ * those whose loss is finite; -1: there is none. record[epochs]. */
 static int best_epoch(const steer_epoch *record, int epochs, int po) {
     double least = INFINITY;
     int best = -1;
     for (int i = 0; i < epochs; i++) {
+        if (!isfinite(record[i].loss))
+            continue;
         double value = po ? record[i].loss : 0;
         for (int j = 0; j < epochs && !po; j++)
             value += (record[j].loss < record[i].loss) + (record[j].match > record[i].match);
@@ -7181,6 +7207,10 @@ static steer_status train_epoch(trainer *x, const steer_pair *pairs, int n, int 
 static steer_status validate(const trainer *x, const steer_pair *pairs, int n, steer_epoch *record,
                              steer_error *e) {
     double f = x->norm / norm_of(x->v, x->t->m->config.d), loss = 0, match = 0;
+    if (!isfinite(f) || f == 0)
+        return fail(e, STEER_ENONFINITE,
+                    "the trained vector is zero or not finite; train at a lower rate than %g",
+                    x->how.rate);
     *record = (steer_epoch){0, 0};
     for (int i = 0; i < n; i++) {
         TRY(pair_loss(x->t, &pairs[i], &x->how, x->v, f, &loss, &match, NULL, e));
@@ -7296,9 +7326,10 @@ steer_status steer_logit_lens(const steer_model *m, const float *v, int n, int *
     if (outside(n, 1, config->vocab))
         return fail(e, STEER_EARG, "%d tokens of the lens; at least 1, at most %d", n,
                     config->vocab);
-    float *x = zeros((size_t)config->d + config->vocab, sizeof *x), *all = x + config->d;
+    float *x = zeros((size_t)config->d + config->vocab, sizeof *x);
     if (!x)
         return fail(e, STEER_ENOMEM, "no memory for %d logits", config->vocab);
+    float *all = x + config->d;
     double rms = norm_of(v, config->d) / sqrt(config->d);
     for (int k = 0; k < config->d; k++)
         x[k] = rms > 0 ? (float)(v[k] / rms) * (config->norm_offset + m->final_norm[k]) : 0;
@@ -7338,16 +7369,21 @@ int steer_sparsify(const float *v, const double *effect, int d, double tau, stee
     uint64_t state = seeded(seed);
     for (int i = 0; i < d; i++)
         e_square += effect[i] * effect[i];
+    if (!isfinite(e_square) || !isfinite(v_norm)) {
+        free(sorted);
+        fail(e, STEER_ENONFINITE, "a vector, or its effect, that is not finite");
+        return -1;
+    }
     for (int i = 0; i < d; i++) {
-        double size = fabs(v[i]), least = fabs(effect[i]);
-        int drop = least / sqrt(e_square) < tau * size / v_norm;
+        double size = fabs(v[i]), key = fabs(effect[i]); /* the least keys are dropped */
+        int drop = key / sqrt(e_square) < tau * size / v_norm;
         if (by == STEER_BY_GRADIENT)
-            least = !drop;
+            key = !drop;
         if (by == STEER_BY_MAGNITUDE)
-            least = size;
+            key = size;
         if (by == STEER_BY_CHANCE)
-            least = random_unit(&state);
-        sorted[i] = (ranked){least, i};
+            key = random_unit(&state);
+        sorted[i] = (ranked){key, i};
         dropped += drop;
     }
     qsort(sorted, d, sizeof *sorted, by_rank);

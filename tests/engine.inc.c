@@ -606,7 +606,7 @@ static steer_status run_job_set(const steer_model *m, steer_limits l, job_set *s
     steer_context *c = steer_context_new(m, &l, e);
     if (!c)
         return e->code;
-    capture seen = {{m, s->jobs + first, NULL, NULL, NULL, 0}, s->sums + first};
+    capture seen = {{m, s->jobs + first, NULL, NULL, NULL}, s->sums + first};
     steer_status status = run_jobs(c, s->jobs + first, n, capture_visit, &seen, NULL, e);
     steer_context_free(c);
     return status;
@@ -1172,6 +1172,23 @@ static void check_refused_plans(const refuser *r) {
     }
 }
 
+/* Rows with cut edges enter at one block, since they stand side by side in a batch. */
+static void check_start_of_cuts(const refuser *r) {
+    const steer_limits l = {.streams = 4, .positions = 8, .rows = 4, .cut_rows = 2, .cut_layer = 2};
+    steer_error e = {0};
+    steer_context *c = steer_context_new(r->m, &l, &e);
+    unsigned char *cut = zeros(1 << 16, 1);
+    const steer_edit cuts = {STEER_CUT, .layer = 2, .cut = cut};
+    const steer_plan below = PLAN({STEER_START, .layer = 1, .v = r->v}, cuts);
+    const steer_plan there = PLAN({STEER_START, .layer = 2, .v = r->v}, cuts);
+    CHECK_THAT(c, "%s", e.text);
+    steer_status s = steer_begin(c, 1, &below, 0, NULL, &e);
+    check_refusal("cut edges above the start", s, STEER_EARG, &e, "starts at another block");
+    CHECK_THAT(!steer_begin(c, 1, &there, 0, NULL, &e), "cut edges from the start on: %s", e.text);
+    free(cut);
+    steer_context_free(c);
+}
+
 /* An edit that never fires: a span beyond the text, or a plan used again whose hits are old. */
 static void check_edits_that_fire(const refuser *r) {
     const float *v = r->v;
@@ -1327,6 +1344,7 @@ static void test_plan_errors(void) {
         r.v[i] = (float)random_value(9, 9, 9, (uint64_t)i);
     r.v[0] = 1;
     check_refused_plans(&r);
+    check_start_of_cuts(&r);
     check_edits_that_fire(&r);
     check_refused_rows(&r);
     check_refused_forks(&r);
@@ -1525,6 +1543,16 @@ static void test_generation(void) {
         CHECK_THAT(ticks.count == total && (stop ? total == stop : total == 40),
                    "%d ticks, %d tokens", ticks.count, total);
     }
+    /* Stopped, an edit that had no row yet is no error. */
+    float *later = (float *)random_vector(84, 1, 0, config->d, 0, 1);
+    const steer_plan in_answer = PLAN({STEER_ADD, .coeff = 1, .v = later, .part = STEER_IN_ANSWER});
+    for (int i = 0; i < 8; i++)
+        many[i] = (steer_job){
+            .prompt = prompt, .n_prompt = 6, .max_new = 5, .out = outs[i], .plan = &in_answer};
+    ticks.count = 0;
+    ticks.stop_after = 1;
+    CHECK_THAT(!steer_generate(c, many, 8, count_tick, NULL, &e) && ticks.count == 1, "%s", e.text);
+    free(later);
     /* Too small, too long, wrong. */
     job = (steer_job){.prompt = prompt, .n_prompt = 6, .max_new = 59, .out = out};
     CHECK_THAT(steer_generate(c, &job, 1, NULL, NULL, &e) == STEER_EARG && strstr(e.text, "holds"),

@@ -398,6 +398,25 @@ static void check_refused_vectors(const steer_model *m, const steer_model *wide,
         seal_vector(copy, n);
         refused_vector(m, copy, n, STEER_ENONFINITE, "finite", "a NaN");
     }
+
+    /* This model's vector with means of more blocks than it has, which foreign ones may have. */
+    enum { MORE = 512 };
+
+    size_t large = VECTOR_HEAD + 4 * ((size_t)m->config.d + 3 * MORE);
+    unsigned char *longer = zeros(large, 1);
+    uint32_t blocks = MORE;
+    memcpy(longer, bytes, n);
+    memcpy(longer + 16, &(uint64_t){large}, 8);
+    memcpy(longer + 28, &blocks, 4);
+    seal_vector(longer, large);
+    steer_vector v;
+    steer_error e = {0};
+    CHECK_THAT(steer_vector_load_memory(&v, longer, large, "longer", m, STEER_FOREIGN, &e) ==
+                       STEER_EMISMATCH &&
+                   strstr(e.text, "blocks"),
+               "means of %d blocks: %s", MORE, e.text);
+    free(longer);
+
     memcpy(copy, bytes, n);
     copy[n] = 0;
 
@@ -546,6 +565,12 @@ static void test_read_into_memory(void) {
         steer_model *m = steer_open(bad[i], STEER_READ, &e);
         CHECK_THAT(!m && e.code == STEER_EIO && *e.text, "\"%s\": %s", bad[i], e.text);
     }
+    const char *nothing = in_temporary("nothing.bin"); /* it can be read, and is no model */
+    write_bytes(nothing, (const unsigned char *)"", 0);
+    for (unsigned flags = 0; flags <= STEER_READ; flags++)
+        CHECK_THAT(!steer_open(nothing, flags, &e) && e.code == STEER_EFORMAT &&
+                       strstr(e.text, "empty"),
+                   "an empty file: %s", e.text);
     CHECK_THAT(!steer_open("weights/tiny-llama.bin", 2, &e) && e.code == STEER_EARG, "%s", e.text);
 }
 
@@ -614,7 +639,12 @@ static void test_fast_math(void) {
     static const struct {
         const char *flags;
         int refused;
-    } tried[] = {{"-Ofast", 1}, {"-O3 -ffast-math", 1}, {"-ffinite-math-only", 1}, {"-O3", 0}};
+        const char *only; /* this compiler, as others name no macro for it; NULL: all */
+    } tried[] = {{"-Ofast", 1, NULL},
+                 {"-O3 -ffast-math", 1, NULL},
+                 {"-ffinite-math-only", 1, NULL},
+                 {"-O3 -freciprocal-math", 1, "gcc"},
+                 {"-O3", 0, NULL}};
 
     int found = 0;
     for (size_t i = 0; i < sizeof compilers / sizeof *compilers; i++) {
@@ -627,6 +657,8 @@ static void test_fast_math(void) {
 
         found++;
         for (size_t k = 0; k < sizeof tried / sizeof *tried; k++) {
+            if (tried[k].only && strcmp(tried[k].only, compilers[i]))
+                continue;
             snprintf(command, sizeof command,
                      "%s -std=gnu11 %s -fsyntax-only -DSTEER_NO_MAIN steer.c 2>&1", compilers[i],
                      tried[k].flags);
@@ -988,7 +1020,10 @@ static void test_promises(void) {
         patch_config(&f, header[i].field, header[i].value);
         check_refused(&f, header[i].word);
     }
-    image f = small_image(F32, 0);
+    image f = small_image(F32, SMALL_NFC);
+    patch_config(&f, FIELD(pretok), SENTENCEPIECE_RULE);
+    check_refused(&f, "NFC");
+    f = small_image(F32, 0);
     steer_model *m = open_image(&f);
     float *angle = (float *)(f.bytes + ((const unsigned char *)m->rope_freq - f.bytes)) + 1;
     steer_close(m);

@@ -798,6 +798,13 @@ static void check_selection(int L, int H, int K, double density, int round) {
     CHECK_THAT(steer_circuit_prune(&g, pruned, &e) == n, "pruning twice");
 
     CHECK_THAT(!steer_circuit_order(&g, score, 0, order, &e), "%s", e.text);
+    double whole = score[order[3]];
+    int there = order[3];
+    score[there] = NAN;
+    CHECK_THAT(steer_circuit_order(&g, score, 0, order, &e) == STEER_ENONFINITE,
+               "a score that is no number: %s", e.text);
+    score[there] = whole;
+    CHECK_THAT(!steer_circuit_order(&g, score, 0, order, &e), "%s", e.text);
     memset(rest, 0, sizeof rest);
     for (int i = 0, at; i < g.edges; i++, rest[at] = 1) { /* falling, ties in the edges' order */
         at = strongest(&g, score, rest, NULL);
@@ -1399,6 +1406,11 @@ static void test_sparse(void) {
     CHECK_THAT(steer_sparsify(v, effect, 8, 1, (steer_sparsity)4, 1, 1, to, NULL) == -1 &&
                    steer_sparsify(v, effect, 0, 1, STEER_BY_EFFECT, 1, 1, to, NULL) == -1,
                "an unknown rule, no dimensions");
+    double no_number[8] = {3, 6, NAN};
+    steer_error e = {0};
+    CHECK_THAT(steer_sparsify(v, no_number, 8, 1, STEER_BY_EFFECT, 1, 1, to, &e) == -1 &&
+                   e.code == STEER_ENONFINITE,
+               "an effect that is no number: %s", e.text);
     CHECK_THAT(sparsely(v, effect, 8, 1, STEER_BY_GRADIENT, 1, 1, to) == 8 &&
                    !memcmp(v, to, sizeof v),
                "all are exactly at tau 1");
@@ -1496,8 +1508,19 @@ static double mean_loss(tracer *t, const steer_pair *pairs, int n, const steer_t
     return sum;
 }
 
+/* Epochs whose loss is not finite are not chosen. */
+static void check_best_epoch(void) {
+    const steer_epoch record[] = {{NAN, 0.9}, {2, 0.5}, {1, 0.6}, {INFINITY, 1}};
+    for (int po = 0; po < 2; po++) {
+        CHECK_THAT(best_epoch(record, 4, po) == 2, "epoch %d of four", best_epoch(record, 4, po));
+        CHECK_THAT(best_epoch(record, 1, po) == -1, "no epoch has a loss");
+    }
+}
+
 static void test_training(void) {
     enum { PAIRS = 6, EPOCHS = 5 };
+
+    check_best_epoch();
 
     for (int kind = 0; kind < FAMILIES; kind += 2)
         for (int po = 0; po < 2; po++) {
@@ -1561,6 +1584,11 @@ static void test_training(void) {
                            "%s", e.text);
                 check_chosen(again, EPOCHS, chosen, po, "the opposite pairs");
             }
+            steer_training wild = how; /* the first step goes beyond what a float can hold */
+            wild.rate = 1e30;
+            CHECK_THAT(steer_train(t, pairs, PAIRS, pairs, PAIRS, &wild, norm, v[3], again, &best,
+                                   &e) == STEER_ENONFINITE,
+                       "%s", e.text);
             /* What can't be trained on. */
             steer_pair bare = pairs[0], none = {0};
             bare.start[0] = NULL;

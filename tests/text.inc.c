@@ -737,6 +737,7 @@ static void check_refused_prompts(const steer_model *m) {
         {"no comma", "{\"prompt\": \"a\" \"x\": 1}", 0, "broken", STEER_EFORMAT},
         {"an object's end is missing", "{\"prompt\": \"a\", \"x\": [1}", 0, "broken",
          STEER_EFORMAT},
+        {"an array of nothing", " [ ]\n", 0, "item 1", STEER_EFORMAT},
         {"a broken item", "[{\"prompt\": \"a\"}, 3]", 0, "item 2", STEER_EFORMAT},
         {"an open array", "[\"a\", \"b\"", 0, "item 2", STEER_EFORMAT},
         {"behind an array", "[\"a\"] b", 0, "follows", STEER_EFORMAT},

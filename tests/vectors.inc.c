@@ -420,6 +420,16 @@ static void test_several_blocks(void) {
     }
     edits[1].layer = layers + 1;
     CHECK_THAT(steer_begin(c, 0, &plans[1], -1, NULL, &e) == STEER_EARG, "block %d", layers + 1);
+
+    /* What no loader would take is not written. */
+    memset(v.every, 0, sizeof *v.every * (size_t)(layers + 1) * (size_t)d);
+    static const char *const names[] = {"none.vec", "none.gguf", "none.npy"};
+    for (int i = 0; i < 3; i++) {
+        const char *path = in_temporary(names[i]);
+        CHECK_THAT(steer_vector_save(&v, path, &e) == STEER_EARG && strstr(e.text, "zeros alone"),
+                   "%s: %s", names[i], e.text);
+        CHECK_THAT(!exists(path), "%s is written", names[i]);
+    }
     for (int i = 0; i < 6; i++)
         free(resid[i]);
     steer_vector_free(&v);
