@@ -27,7 +27,8 @@
  *     A PLAN says what a stream does differently: add a vector; ablate (set a direction's
  *     component); remove (subtract the vector's DIRECT IMAGE, what a norm makes of it alone, where
  *     a module reads it); freeze (take attention patterns, values or MLP outputs from the twin
- *     instead of computing them); or cut.
+ *     instead of computing them); start (take a given residual at a block, and run none below it);
+ *     or cut.
  *     A TAPE keeps what a run computed at chosen rows, for the backward pass and for patching.
  * and of the graph in which the paper looks for circuits, over the blocks from the vector's on:
  *     A NODE adds to the residual stream: a head, an MLP; the first is the stream as it enters.
@@ -53,33 +54,35 @@
  *            remove SVV
  *
  *     Ablation sets a component of x_b and of what attention and MLP put out, before a post-norm.
- *     Removal subtracts the direct image a s · r(x) · gain: from the values' input, where it is what
- *     makes the heads' steering value vectors (SVV, section 15), or from the MLP's.
+ *     Removal subtracts the direct image a s · r(x) · gain: from the values' input, where it makes
+ *     the heads' steering value vectors (SVV, section 15), or from the MLP's.
  *
  *     RN(x) = x · r(x) · gain,   r(x) = 1 / sqrt(mean x² + eps),   gain = w or 1 + w
  *     A_h[t,u] = softmax over u <= t of cap(q_h[t] · k_g[u] · scale)
  *     z_h[t] = sum_u A_h[t,u] v_g[u],   g the kv group of head h
  *
- * CONVENTIONS. Blocks, heads and positions count from 0. Position -1 of a prompt is its last token,
- * whose logits choose the answer's first; -2, -3, ... are the template's tokens after the user's
- * text ("end-of-instruction" positions). A vector acts at all positions, generated ones too, unless
- * its edit names some.
+ * CONVENTIONS. Blocks, heads and positions count from 0. From the end of a prompt positions count
+ * -1, -2, ...: the template's tokens after the user's text ("end-of-instruction" positions). The
+ * logits at -1 choose the answer's first token. A vector acts at all positions, generated ones too,
+ * unless its edit names some.
  *
  * EXACTNESS. Each output of a linear layer is sixteen sums over its inputs, the j-th of every
- * sixteenth from j on in ascending order, then added by halves (section 2's dot), whatever the
- * batch, the blocking, the threads or the width of the vector unit: a row has the same bits in
- * prefill and in generation, alone and among others. Where a product and a sum are rounded once is
- * said here, not chosen by the compiler: on machines that can do so (-march=native on most), every
- * compiler and option gives the same bits, of logits and of gradients and what is made of them,
- * with the same C library; those that cannot differ by rounding. No fast-math anywhere.
+ * sixteenth from j on in ascending order, then added by halves (section 2's dot); backward it is
+ * one sum over the rows of W in turn, some at a time (section 8). That order does not depend on the
+ * batch, the threads or the width of the vector unit: a row has the same bits in prefill and in
+ * generation, alone and among others. multiply_add rounds once where the machine can (with
+ * -march=native most do): all such machines, compilers and options give the same bits of logits and
+ * gradients and of what is made of them, with the same C library. Machines that can't differ from
+ * these by rounding. No fast-math anywhere.
  *
  * NOT DONE. Training of weights, GPUs, sampling tricks, mixture-of-experts, model files other than
  * .bin (tools/export.py converts GGUF and Hugging Face folders). No function of the library prints,
  * exits or keeps state.
  *
- * AN ORDER TO READ IN: this head; run_block in section 6, what it calls, then the rest of 6; the
- * kernels of 2 as they are met; 7. With that the model is known. Then 10 (what a vector is made
- * of), 11, 12, 13, and the experiments in 19. Sections 3, 4, 5, 8 and 9 can be trusted at first.
+ * AN ORDER TO READ IN: this head; `weight` in section 2, `block` and steer_model in 3; run_block in
+ * section 6, what it calls, then the rest of 6; the functions of 2 as they are met; 7. With that
+ * the model is known. Then 10 (what a vector is made of), 11, 12, 13, and the experiments in 19.
+ * Sections 3, 4, 5, 8 and 9 can be trusted at first.
  *
  * CONTENTS
  *     I    THE MODEL      1 errors, memory, sizes           5 chat templates
@@ -135,10 +138,10 @@
  * lines marked EDIT apply them, and whoever reads of the model alone may skip those.
  * ============================================================================================== */
 
-/* ======================================================================== 1 errors, memory, sizes
+/* ======================================================== 1 errors, memory, sizes, random numbers
  * A function that can fail returns a status (or NULL, or -1, where it returns something else), and
  * fills in one sentence; `fail` does both. Sizes from outside go through `mul` and `add`, which
- * saturate: one comparison finds any overflow. */
+ * saturate: one comparison finds any overflow. Checksums and random numbers stand here, too. */
 
 __attribute__((format(printf, 3, 4))) static steer_status fail(steer_error *e, steer_status code,
                                                                const char *format, ...) {
@@ -239,14 +242,15 @@ static uint64_t seeded(uint64_t seed) { /* such a state, of any seed */
 }
 
 /* ==================================================================================== 2 arithmetic
- * Functions of rows of floats, each with its backward beside it: activations are f32, one row after
- * another. A weight matrix W [n][k] is stored by rows as f32, bf16 or q8 (int8 in groups of 32 with
- * one f32 scale each); the linear layers, y = x W^T, stand at the end of Part I. */
+ * Functions of rows of floats, those of a block each with its backward beside it: activations are
+ * f32, one row after another. A weight matrix W [n][k] is stored by rows as f32, bf16 or q8 (int8
+ * in groups of 32 with one f32 scale each); the linear layers, y = x W^T, stand at the end of Part
+ * I. */
 
 #define INLINE static inline __attribute__((always_inline))
 
-/* Floats of a vector register; rows of x and of W whose products section 8 sums in registers; the
- * columns that it takes at a time; where arrays begin. */
+/* LANES floats fill a vector register. Section 8 sums the products of MR rows of x and NR rows of W
+ * in registers, and backward takes PW columns at a time. Arrays begin at multiples of ALIGN. */
 #ifdef __AVX512F__
 enum { LANES = 16, MR = 4, NR = 6 };
 #elif defined(__AVX__)
@@ -307,7 +311,7 @@ typedef struct {
 /* Section 8's linear layers, whatever the weights' type:
  *     matmul         y[rows][n] = x[rows][k] W^T
  *     matmul_back    dx[rows][k] = dy[rows][n] W
- * of a part M of W, where x and y have xs and ys floats a row:
+ * `linear` takes a part M of W, and x and y whose rows are xs and ys floats apart:
  *     FORTH       y[rows][M's rows] = x[rows][M's columns] M^T
  *     BACK        y[rows][M's columns] = x[rows][M's rows] M
  *     ADD_BACK    the same, added to y
@@ -541,7 +545,8 @@ static double log_sum_exp(const float *x, int n) {
  * tokenizer, the template), the tensors. Each part begins at the next multiple of 64 bytes after
  * the one before it: the configuration, the sections' sizes and the tensors' types imply where
  * everything lies, and the loader accepts nothing else. First the size, then the checksum, then
- * every number is checked. A first reader needs steer_model and `block`, what the tensors are. */
+ * every number is checked. Before steer_open stand the system's calls that Windows and WebAssembly
+ * lack. A first reader needs steer_model and `block`, what the tensors are. */
 
 enum {
     TOKEN_OFFSETS, /* u32 [vocab + 1] into TOKEN_BYTES */
@@ -551,7 +556,7 @@ enum {
     MERGES,        /* u32 [n][4] left, right, rank, result; by left and right */
     UNICODE,       /* u32 [n][3] first, last and class of a range of code points */
     TEMPLATE,      /* strings, see PIECES, each with its zero */
-    GRAMMAR,       /* lines, see check_grammar */
+    GRAMMAR,       /* by which answers are judged, see check_grammar */
     NORMAL,        /* tables of NFC, see load_tokenizer */
     WHOLES,        /* u32 [n] tokens that are looked up by their bytes, in their order */
     SECTIONS,
@@ -604,7 +609,7 @@ _Static_assert(sizeof(file_header) == 512 && sizeof(file_record) == 40 && CONFIG
 typedef struct {
     const uint32_t *at;
     uint32_t n, width;
-} lookup; /* n sorted records of numbers */
+} lookup; /* n sorted records of `width` numbers */
 
 typedef struct { /* one block's weights */
     weight q, k, v, o, gate, up, down;
@@ -1125,12 +1130,13 @@ steer_status steer_verify(const steer_model *m, steer_error *e) {
  * merged, leftmost first, until none is left; a tree of minima finds it, n log n for n bytes. First
  * the text is cut at user-defined tokens. Then the rule of the model says what the pieces are and
  * what they begin as:
- *     1 GPT-2 with single digits, 2 Qwen2, 3 Llama 3   pre-tokens, which begin as bytes; one that is
- *                                                      a token of `whole` is that token
+ *     1 GPT-2 with single digits, 2 Qwen2, 3 Llama 3   pre-tokens, which begin as bytes; one that
+ *                                                      is a token of `whole` is that token
  *     4 SentencePiece, 5 to 8 with a space before it   all of it, which begins as code points; one
  *     (see SPACED_RULE)                                that is no token of `whole` as bytes
  * Bytes that are not UTF-8 count as symbols. Decoding gives back all bytes for which the vocabulary
- * has tokens (in NFC if the model asks; SentencePiece takes U+2581 for a space). A first reader
+ * has tokens, in NFC if the model asks; SentencePiece takes U+2581 for a space, and its rules 5 to
+ * 8 may lose a space where a text begins, or put one behind a user-defined token. A first reader
  * takes pretoken, bpe and steer_encode; in the middle stands NFC, in tables. */
 
 enum { OTHER, LETTER, MARK, NUMBER, SPACE };
@@ -1442,7 +1448,7 @@ static int find_whole(const steer_model *m, const char *s, size_t n, int kind) {
 /* The token of `whole` whose bytes are these n, and text; or -1. */
 static int text_token(const steer_model *m, const char *s, size_t n) {
     size_t length;
-    int id = m->n_whole ? find_whole(m, s, n, TEXT_TOKEN) : -1;
+    int id = find_whole(m, s, n, TEXT_TOKEN);
     steer_piece(m, id, &length);
     return length == n ? id : -1;
 }
@@ -2013,7 +2019,8 @@ static steer_status check_normal_form(const steer_model *m, steer_error *e) {
     return STEER_OK;
 }
 
-/* is_coherent: lines "o OPENER" and "s STEP", some of each; without a grammar, nothing. */
+/* By the grammar is_coherent (Part III) judges answers to tasks: a line "o OPENER" is how one may
+ * begin, "s STEP" a step that may follow. Some of each; a model without a grammar has neither. */
 static steer_status check_grammar(const steer_model *m, steer_error *e) {
     const char *line = m->grammar, *end = line + m->grammar_size;
     int openers = 0, steps = 0, number = 1;
@@ -2036,9 +2043,8 @@ static steer_status check_grammar(const steer_model *m, steer_error *e) {
     return STEER_OK;
 }
 
-/* put_template: nine texts, each with its zero, or all but the last. What relies on m->eoi (tapes
- * of so many rows a prompt, sites) wants 1 to MAX_EOI; it also shows whether the default site is
- * one. */
+/* put_template: nine texts, each ended by a zero; a file may lack the ninth. Tapes and sites rely
+ * on 1 <= m->eoi <= MAX_EOI; the default site must be one of these positions. */
 static steer_status check_template(steer_model *m, const char *text, steer_error *e) {
     const char *end = text + m->template_size;
     int pieces = 0;
@@ -2054,7 +2060,7 @@ static steer_status check_template(steer_model *m, const char *text, steer_error
     chat_builder w = {.m = m, .plain = zeros(m->template_size + 1, 1), .e = e};
     if (!w.plain)
         return fail(e, STEER_ENOMEM, "no memory to open it");
-    long lead = 0; /* tokens of a text before, behind which no space is put */
+    long lead = 0; /* tokens of an 'a' before the text, so that no rule adds a space */
     if (m->config.pretok >= SPACED_RULE) {
         w.plain[w.n++] = 'a';
         w.status = encode(m, w.plain, w.n, 1, NULL, 0, &lead, e);
@@ -2125,8 +2131,9 @@ static steer_status load_tokenizer(steer_model *m, const file_header *h, steer_e
 /* ================================================================== 6 plans and the forward pass
  * One function, run_block, computes x_{b+1} from x_b for all rows of a batch; steer_run calls it
  * for each block and reads logits where they are wanted. Linear layers act on all rows at once, so
- * that a weight is read once for many (section 8's ROWS; once more, where edges are cut); attention
- * goes row by row over its stream's KV cache. A tape's patterns come last.
+ * that a weight is read once for many (up to 104, and once more for rows whose edges are cut);
+ * attention goes row by row over its stream's KV cache. A context's memory and the checks of plans
+ * come first, a tape's patterns last.
  *
  * A plan is applied where the comment says EDIT. Frozen parts are read from the twin's row, which
  * has the same position and token and rides in the same batch:
@@ -2135,8 +2142,8 @@ static steer_status load_tokenizer(steer_model *m, const file_header *h, steer_e
  *     MLP   what the twin's MLP adds is added
  * Below the first block that its plan adds to or cuts, stream and twin are equal, so a stream with
  * a twin has no rows there: it enters at that block with its twin's residual. Rows are ordered by
- * the block at which they enter, those with cut edges last; the r-th row in that order is at place
- * r.
+ * the block at which they enter and, of one block, those with cut edges last; the r-th row in that
+ * order is at place r.
  *
  * KV cache of one stream, block and kv head: keys [positions][head_dim], then values
  * [positions][vd], vd = head_dim rounded up to PW, so that attention is two products of small
@@ -2144,7 +2151,7 @@ static steer_status load_tokenizer(steer_model *m, const file_header *h, steer_e
 
 #ifdef _OPENMP
 #include <omp.h>
-#ifdef __clang__ /* it counts the turns of a taskloop in an unsigned long, and complains of that */
+#ifdef __clang__ /* it counts a taskloop in an unsigned long, and complains of that */
 #pragma clang diagnostic ignored "-Wsign-compare"
 #endif
 #define PRAGMA(x) _Pragma(#x)
@@ -2155,12 +2162,12 @@ static steer_status load_tokenizer(steer_model *m, const file_header *h, steer_e
 #define thread_count() 1
 #define thread_number() 0
 #endif
-/* What stands behind BY_THREADS, a whole forward pass as a rule, is one parallel region: one thread
- * goes through it, and of its loops of more than one turn, marked PARALLEL_FOR, the others take
- * shares. A share that none of them has begun it takes itself: beside other busy processes it waits
- * for no thread that the system lets wait. Outside such a region the loops are like any other. */
+/* The statement behind BY_THREADS, a whole forward pass as a rule, is one parallel region. One
+ * thread goes through it; its loops marked PARALLEL_FOR are cut into tasks, which any thread takes,
+ * that one too: on a busy machine nobody waits for a thread that the system does not run. Outside
+ * such a region the loops are like any other. */
 #define BY_THREADS(n) PRAGMA(omp parallel num_threads(n)) PRAGMA(omp master)
-#define PARALLEL_FOR(turns) PRAGMA(omp taskloop default(shared) if ((turns) > 1))
+#define PARALLEL_FOR(iterations) PRAGMA(omp taskloop default(shared) if ((iterations) > 1))
 #define PARALLEL_FOR_PAIRS PRAGMA(omp taskloop default(shared) collapse(2))
 
 /* What a stream is for: a job's number, from 0 on, or one of these. */
@@ -2183,7 +2190,7 @@ struct steer_context {
     stream *streams;             /* [streams] */
     float *cache;                /* [streams][layers][kv] keys, then values */
     size_t key_size, value_size; /* floats of each */
-    float *cosine, *sine;        /* [1 or 2 tables][positions][head_dim / 2], see turn_row */
+    float *cosine, *sine;        /* [1 or 2 tables][positions][head_dim / 2], see rope_row */
 
     /* The last run: the caller's rows and tape (without one, all its pointers are NULL). */
     const steer_row *rows; /* [n_rows] */
@@ -2220,7 +2227,7 @@ struct steer_context {
     void (*after_block)(void *user, const steer_context *c); /* or NULL */
     void *user;
 
-    /* Section 7's, and the first also section 12's. */
+    /* Filled in by run_jobs (section 7), the first by the tracer of section 12, too. */
     steer_row *batch; /* [rows] */
     int64_t **hits;   /* [jobs] those of each job's plan, which jobs may share */
 };
@@ -2392,7 +2399,7 @@ static int is_local(const steer_config *m, int b) {
 }
 
 /* The row for position t in the tables of rotations: in the second one, if there is, if `local`. */
-static size_t turn_row(const steer_context *c, int local, int t) {
+static size_t rope_row(const steer_context *c, int local, int t) {
     size_t positions = c->key_size / c->m->config.head_dim;
     return local && c->m->rope_local ? positions + t : (size_t)t;
 }
@@ -2427,7 +2434,7 @@ steer_context *steer_context_new(const steer_model *m, const steer_limits *l, st
     int half = m->config.head_dim / 2;
     for (int local = 0; local <= m->config.local_rope; local++)
         for (int t = 0; t < limit->positions; t++) {
-            size_t row = turn_row(c, local, t);
+            size_t row = rope_row(c, local, t);
             float *cosine = row_at(c->cosine, row, half), *sine = row_at(c->sine, row, half);
             for (int i = 0; i < half; i++) {
                 float angle = (float)t * (local ? m->rope_local : m->rope_freq)[i];
@@ -2740,8 +2747,9 @@ static void store_keys_and_values(steer_context *c, int b, int n) {
     for (int r = 0; r < n; r++) {
         int own = batch_row(c, r)->stream, t = batch_row(c, r)->pos;
         int from = source_of(c, r, b, STEER_V); /* EDIT, freezing: the twin's values */
-        size_t turn = turn_row(c, is_local(config, b), t);
-        const float *cosine = row_at(c->cosine, turn, half), *sine = row_at(c->sine, turn, half);
+        size_t angles = rope_row(c, is_local(config, b), t);
+        const float *cosine = row_at(c->cosine, angles, half),
+                    *sine = row_at(c->sine, angles, half);
         const block *w = &c->m->blocks[b];
         float *q = row_at(c->q, r, config->heads * hd);
         float *k = row_at(c->k, r, config->kv_heads * hd);
@@ -2809,11 +2817,12 @@ static void cut_attention_inputs(steer_context *c, int b);
 static void cut_head_deltas(steer_context *c, int b);
 static void cut_delta(steer_context *c, int node, float *x);
 
-/* Whether what the last block makes of the row at place r is read, behind its keys and values. */
+/* Whether the last block must be finished for the row at place r, whose keys and values it has
+ * stored. */
 static int is_read(const steer_context *c, int r) {
     const steer_row *row = batch_row(c, r);
     const stream *s = stream_at(c, r);
-    for (int i = 0; i < s->plan.n; i++) { /* those that act there are counted */
+    for (int i = 0; i < s->plan.n; i++) { /* edits that act there or behind it count their hits */
         const steer_edit *edit = &s->plan.edits[i];
         if (edit->kind == STEER_ABLATE || edit->kind == STEER_REMOVE ||
             (edit->kind == STEER_ADD && edit->layer == c->m->config.layers))
@@ -2993,7 +3002,7 @@ static steer_status check_rows(steer_context *c, const steer_row *rows, int n,
     return STEER_OK;
 }
 
-/* Give each row its place: by the block at which its stream enters, rows with cut edges last. */
+/* Give each row its place: by the block at which its stream enters; of one block, cut rows last. */
 static void order_rows(steer_context *c, const steer_row *rows, int n) {
     int at = 0;
     c->cuts = 0;
@@ -3217,7 +3226,7 @@ static steer_status share_prefix(steer_context *c, const steer_job *jobs, int n,
             length++;
         sharers++;
     }
-    if (sharers < 3 || !length)
+    if (sharers < 3 || !length) /* of two, it would save one reading and take a stream */
         return STEER_OK;
 
     TRY(begin_stream(c, jobs, job, STREAM_HELPER, &p->stream, e));
@@ -3523,16 +3532,15 @@ steer_status steer_generate(steer_context *c, steer_job *jobs, int n, int (*tick
  * and nothing else: what follows makes it fast, and a first reader may stop here.
  *
  * Forward, each output is a `dot`: the same sums in the same order, whatever is computed beside it.
- * A tile holds the sums of MR rows of x and NR rows of W in registers. One row of x, as when a token
- * is generated, meets each weight once: where registers are wide, W is widened in them. Otherwise
- * rows of W are used as they lie, or, if they are no floats or many rows of x want them, unpacked
- * KC at a time.
- * Backward, y[r][j] = sum_c x[r][c] W[c][j], the lanes of a register are neighbouring columns, and
- * each sum takes the rows of W in turn, KB at a time. */
+ * A tile holds the sums of MR rows of x and NR rows of W in registers. One row of x, as when a
+ * token is generated, meets each weight once: where registers are wide, W is widened in them.
+ * Otherwise rows of W are used as they lie, or, if they are no floats or many rows of x want them,
+ * unpacked KC at a time. Backward, y[r][j] = sum_c x[r][c] W[c][j], the lanes of a register are
+ * neighbouring columns, and each sum takes the rows of W in turn, KB at a time. */
 
-/* Columns of a forward, rows of a backward block of W; rows of x at a time, forward, and in a
- * backward tile. */
-enum { KC = 768, KB = 256, ROWS = 104, BR = 6, GROUP = 32 /* of q8's weights */ };
+/* KC columns of W make a forward block, KB rows of W a backward one; ROWS rows of x are taken at a
+ * time, BR of them in a backward tile; q8 has a scale for each GROUP of weights. */
+enum { KC = 768, KB = 256, ROWS = 104, BR = 6, GROUP = 32 };
 
 enum { PANEL = KC + SUMS }; /* not KC: rows a power of two apart share their places in the cache */
 
@@ -3629,8 +3637,9 @@ static void fetch_row(const weight *w, size_t row, size_t col, int n) {
 }
 
 /* sums[i][j][l] = sum_c x[i][c] w[j][c], c = l, l + SUMS, ... < k, added to what is there unless it
- * is the first block of k; for MR rows of x or fewer, NR rows of w; k a multiple of SUMS. Of
- * several rows one register's lanes l at a time, as more sums would leave the registers. */
+ * is the first block of k; for MR rows of x or fewer, NR rows of w; k a multiple of SUMS. Of one
+ * row all SUMS lanes are summed at once, of several one register's lanes after another's, as all of
+ * them would leave the registers. */
 INLINE void dot_tile(float *sums, const float *x, size_t xs, int rows, const float *w, size_t ws,
                      int k, int first) {
     int parts = rows == 1 ? PARTS : 1;
@@ -3682,9 +3691,9 @@ static WIDE void add_products(float *sums, const float *x, size_t xs, int rows, 
     }
 }
 
-/* The sums of one row of x and n rows of W (a constant), the first from W's number `at` on, widened in
- * registers a group at a time; `at`, W's columns and k are multiples of GROUP. Of several rows the
- * next n come from memory meanwhile, in the order in which they lie there (if k is all of W's
+/* The sums of one row of x and n rows of W (a constant), the first from W's number `at` on, widened
+ * in registers a group at a time; `at`, W's columns and k are multiples of GROUP. Of several rows
+ * the next n come from memory meanwhile, in the order in which they lie there (if k is all of W's
  * columns); where one row is read behind the other the processor itself reads ahead. */
 INLINE void dot_row(float *sums, const float *x, const weight *w, dtype type, int n, size_t at,
                     int k) {
@@ -3709,8 +3718,8 @@ INLINE void dot_row(float *sums, const float *x, const weight *w, dtype type, in
             ((vec *)(sums + j * SUMS))[v] = sum[j][v];
 }
 
-/* The same of NR rows: bf16's one behind the other, as memory gives them fastest (from a cache four at
- * once would be faster); the others' at once, so that none waits for its own additions. */
+/* The same of NR rows: bf16's one behind the other, as memory gives them fastest (from a cache four
+ * at once would be faster); the others' at once, so that none waits for its own additions. */
 static WIDE void sum_row(float *sums, const float *x, const weight *w, size_t at, int k) {
     switch (w->type) { /* constants, so that no weight asks for its type */
     case F32: dot_row(sums, x, w, F32, NR, at, k); break;
@@ -3875,7 +3884,7 @@ static void back_share(float *y, int ys, const float *x, int xs, const weight *w
 static void linear(float *y, int ys, const float *x, int xs, const weight *w, part p, direction way,
                    int rows) {
     if (way != FORTH) {
-        PARALLEL_FOR(p.cols)
+        PARALLEL_FOR((p.cols + PW - 1) / PW)
         for (int j = 0; j < p.cols; j += PW)
             back_share(y, ys, x, xs, w, p, way == ADD_BACK, rows, j);
         return;
@@ -3922,8 +3931,8 @@ static void matmul_back(float *dx, const float *dy, const weight *w, int rows) {
 /* An OUTPUT. A regular file is replaced whole, where links lead to it as well: the new bytes get a
  * name of their own beside it, its PART, which then takes the file's name. Whatever fails, the old
  * one stays. Anything else (a pipe, a device, /dev/stdout) is written to as it is. A part is
- * removed on every failure; against signals the program protects it (hold_signals), since a library
- * must not, and since a mask would hold for one thread only: the others would take the signal. */
+ * removed on every failure. A signal that ends the process would leave it: the program holds these
+ * back (hold_signals), which a library must not do. */
 enum { PATH_BYTES = 4096 };
 
 typedef struct {
@@ -3932,11 +3941,12 @@ typedef struct {
     int fd;                /* open for writing, or -1 */
 } output;
 
-/* How to open one. IN_PLACE: without a part; PROBE, added to either: only look. */
+/* How to open one. IN_PLACE: without a part; PROBE, added to either: only to see whether it can be
+ * opened; a part that this makes goes again. */
 enum { WHOLE, IN_PLACE, PROBE = 2 };
 
-/* 0: a function fails for this reason. */
-static int because(int code) {
+/* 0, and errno says why. */
+static int fail_with(int code) {
     errno = code;
     return 0;
 }
@@ -3956,7 +3966,7 @@ static int descriptor_of(const char *path) {
     return -1;
 }
 
-/* The slash before a path's last part; NULL: it has no folder. */
+/* The slash before a path's last name; NULL: it has no folder. */
 static const char *last_slash(const char *path) {
     const char *slash = strrchr(path, '/');
 #ifdef _WIN32
@@ -3966,7 +3976,7 @@ static const char *last_slash(const char *path) {
     return slash;
 }
 
-/* Follow the links that a path's last part is, in place; the file itself need not exist. */
+/* Follow the links that a path's last name is, in place; the file itself need not exist. */
 static int follow_links(char path[PATH_BYTES]) { /* 0: errno says why not */
     char target[PATH_BYTES];
     for (int links = 0; links < 40 && descriptor_of(path) < 0; links++) {
@@ -3976,11 +3986,11 @@ static int follow_links(char path[PATH_BYTES]) { /* 0: errno says why not */
         const char *slash = last_slash(path);
         size_t folder = *target == '/' || !slash ? 0 : slash + 1 - path;
         if (folder + n >= PATH_BYTES)
-            return because(ENAMETOOLONG);
+            return fail_with(ENAMETOOLONG);
         memcpy(path + folder, target, n);
         path[folder + n] = 0;
     }
-    return descriptor_of(path) >= 0 ? 1 : because(ELOOP);
+    return descriptor_of(path) >= 0 ? 1 : fail_with(ELOOP);
 }
 
 /* Make the part of an output, with the mode and, where that is allowed, the owner of the old file,
@@ -3989,7 +3999,7 @@ static int open_part(output *o, const struct stat *old) { /* 0: errno says why n
     const char *slash = last_slash(o->path), *name = slash ? slash + 1 : o->path;
     mode_t mode = old ? old->st_mode & 0777 : 0666;
     if (!*name)
-        return because(*o->path ? EISDIR : ENOENT);
+        return fail_with(*o->path ? EISDIR : ENOENT);
     for (int i = 0; i < 1000 && o->fd < 0; i++) { /* killed runs may have left some */
         int n = snprintf(o->part, sizeof o->part, "%.*s%.200s.part%d", (int)(name - o->path),
                          o->path, name, i);
@@ -4017,14 +4027,14 @@ static int open_output(output *o, const char *path, int how) { /* 0: errno says 
     struct stat old;
     *o = (output){.fd = -1};
     if (snprintf(o->path, PATH_BYTES, "%s", path) >= PATH_BYTES)
-        return because(ENAMETOOLONG);
+        return fail_with(ENAMETOOLONG);
     if (!follow_links(o->path))
         return 0;
     int descriptor = descriptor_of(o->path);
     if (descriptor >= 0) {
         int flags = fcntl(descriptor, F_GETFL);
         if (flags >= 0 && (flags & O_ACCMODE) == O_RDONLY)
-            return because(EACCES);
+            return fail_with(EACCES);
         return (o->fd = dup(descriptor)) >= 0;
     }
 
@@ -4037,9 +4047,9 @@ static int open_output(output *o, const char *path, int how) { /* 0: errno says 
     if (regular && (!in_place || (probe && is_new)))
         return open_part(o, is_new ? NULL : &old);
     if (probe && S_ISDIR(old.st_mode))
-        return because(EISDIR);
+        return fail_with(EISDIR);
     if (probe && S_ISSOCK(old.st_mode))
-        return because(ENXIO);
+        return fail_with(ENXIO);
     if (probe)
         return !access(o->path, W_OK);
     int flags = O_WRONLY | O_NOCTTY | O_CLOEXEC | (regular ? O_CREAT | O_TRUNC : 0);
@@ -4227,7 +4237,8 @@ static vector_header header_of(const steer_vector *v) {
     return h;
 }
 
-/* A vector's file in a format is put into zeros that are large enough; its end is returned. */
+/* Copy n bytes and return what follows them. The put_ functions write a whole file this way, into
+ * zeros that are large enough, and return its end. */
 static char *lay(char *to, const void *from, size_t n) {
     memcpy(to, from, n);
     return to + n;
@@ -4331,10 +4342,10 @@ static steer_status read_own(steer_vector *v, const steer_model *m, const unsign
     return STEER_OK;
 }
 
-/* ---- Vectors in GGUF: the magic and the version; numbers of tensors and of fields; the fields, key,
- * type and value each; the tensors' names, shapes, types and places; then, from the next multiple
- * of the alignment on, their numbers. Strings and arrays begin with their length, u64. Tensor
- * direction.N, f32 [d], is added behind block N. */
+/* ---- Vectors in GGUF: the magic and the version; numbers of tensors and of fields; the fields,
+ * key, type and value each; the tensors' names, shapes, types and places; then, from the next
+ * multiple of the alignment on, their numbers. Strings and arrays begin with their length, u64.
+ * Tensor direction.N, f32 [d], is added behind block N. */
 
 enum { GGUF_U32 = 4, GGUF_I32, GGUF_F32, GGUF_TEXT = 8, GGUF_ARRAY, GGUF_U64, GGUF_TYPES = 13 };
 
@@ -4735,7 +4746,7 @@ static steer_status read_vector(steer_vector *v, const steer_model *m, const uns
         return fail(e, STEER_EFORMAT, "%s: directions of zeros alone", path);
     while (at < count && rows[at].layer != v->layer)
         at++;
-    at = at < count ? at : 0; /* what stands for it is a row that is added */
+    at = at < count ? at : 0; /* v is a row that is added, also where row `layer` is zeros */
     v->layer = rows[at].layer;
     copy_floats(v->v, rows[at].v, v->d);
     return STEER_OK;
@@ -4769,9 +4780,9 @@ steer_status steer_vector_load(steer_vector *v, const char *path, const steer_mo
  * and, as wanted, the "system" prompt before it, a "response" behind it, a "task"; or all of the
  * file is a JSON array of such objects, or of texts.
  *
- * There is no hidden judge. A BEHAVIOUR is two lists. A model shows by its logits alone how much it
- * leans to it: the log-odds that an answer begins with one of the first tokens (paper 2.2). An
- * answer shows it that holds one of the phrases. By default the behaviour is refusal: the model's
+ * No other model judges. A BEHAVIOUR is two lists, first tokens and phrases. How much a model leans
+ * to it are the log-odds that an answer begins with one of the first tokens (paper 2.2). An answer
+ * shows it if it holds one of the phrases. By default the behaviour is refusal: the model's
  * refusal tokens, and the 12 substrings of the paper's evaluation. Broken text lacks those too; so
  * the program (Part III) sets measures of coherence beside each rate.
  *
@@ -5587,15 +5598,16 @@ static void accumulate(const gradients *g, float *sums, int i, float *x, int d, 
     add_rows(row_at(sums, i * g->n + from, d), g->share, row_at(x, from, d), d, g->n - from);
 }
 
-/* The slot that is a whole norm's output, that of block b's MLP or lm_head's, with its G, 0 before
- * row `from`: dx += J^T G; G into the sums. x [n][d] is what was normed. */
-static void whole_back(const steer_config *config, back_scratch *s, gradients *g, int b, int slot,
+/* The slot that is a whole norm's output, that of the MLP of the tape's block `at` (from its first
+ * on) or lm_head's (behind the last), with its G, 0 before row `from`: dx += J^T G; G into the
+ * sums. x [n][d] is what was normed. */
+static void whole_back(const steer_config *config, back_scratch *s, gradients *g, int at, int slot,
                        float *x, const float *norm, float *dx, int from, int n) {
     int d = config->d;
     norm_rows_back(config, dx, s->G, x, norm, from, n);
     if (!g)
         return;
-    accumulate(g, g->whole[0], b, s->G, d, from);
+    accumulate(g, g->whole[0], at, s->G, d, from);
     clear_floats(g->along + slot * n, from);
     PARALLEL_FOR(n - from)
     for (int t = from; t < n; t++) {
@@ -5604,7 +5616,7 @@ static void whole_back(const steer_config *config, back_scratch *s, gradients *g
         for (int k = 0; k < d; k++)
             gained[k] = (config->norm_offset + norm[k]) * G[k];
         g->along[slot * n + t] = g->share * r * r * r / (float)d * dot(x_t, gained, d);
-        add_scaled(row_at(g->whole[1], b * n + t, d), g->share * r, G, d);
+        add_scaled(row_at(g->whole[1], at * n + t, d), g->share * r, G, d);
     }
 }
 
@@ -5651,7 +5663,7 @@ static void branch_back(const steer_config *config, back_scratch *s, float *to, 
     matmul_back(row_at(to, from, w->cols), row_at(dy, from, config->d), w, n - from);
 }
 
-/* Floats of attend_back's scratch: seven arrays [n][vd], three [BACK_ROWS][n], two turned ones. */
+/* Floats of attend_back's scratch: seven arrays [n][vd], three [BACK_ROWS][n], two transposed. */
 static size_t attention_size(const steer_config *config, size_t n) {
     size_t rows = round_up(n, NR);
     return mul(rows, 7 * (size_t)value_width(config) + 5 * BACK_ROWS);
@@ -5677,18 +5689,18 @@ static void attend_back(const steer_model *m, const steer_tape *tape, const back
     int hd = config->head_dim, vd = value_width(config), kv_width = config->kv_heads * hd;
     int q_width = config->heads * hd, group = h / (config->heads / config->kv_heads);
     size_t rows = round_up(n, NR), plane = rows * vd, patterns = rows * BACK_ROWS;
-    float *q = scratch;                     /* [rows][vd] */
-    float *k = q + plane;                   /* [rows][vd] */
-    float *v = k + plane;                   /* [rows][vd] */
-    float *dz = v + plane;                  /* [rows][vd] */
-    float *dq = dz + plane;                 /* [rows][vd] */
-    float *dk = dq + plane;                 /* [rows][vd] */
-    float *dv = dk + plane;                 /* [rows][vd] */
-    float *capped = dv + plane;             /* [BACK_ROWS][rows] */
-    float *p = capped + patterns;           /* [BACK_ROWS][rows] */
-    float *ds = p + patterns;               /* [BACK_ROWS][rows] */
-    float *p_turned = ds + patterns;        /* [rows][BACK_ROWS] */
-    float *ds_turned = p_turned + patterns; /* [rows][BACK_ROWS] */
+    float *q = scratch;                             /* [rows][vd] */
+    float *k = q + plane;                           /* [rows][vd] */
+    float *v = k + plane;                           /* [rows][vd] */
+    float *dz = v + plane;                          /* [rows][vd] */
+    float *dq = dz + plane;                         /* [rows][vd] */
+    float *dk = dq + plane;                         /* [rows][vd] */
+    float *dv = dk + plane;                         /* [rows][vd] */
+    float *capped = dv + plane;                     /* [BACK_ROWS][rows] */
+    float *p = capped + patterns;                   /* [BACK_ROWS][rows] */
+    float *ds = p + patterns;                       /* [BACK_ROWS][rows] */
+    float *p_transposed = ds + patterns;            /* [rows][BACK_ROWS] */
+    float *ds_transposed = p_transposed + patterns; /* [rows][BACK_ROWS] */
     copy_head(config, q, tape_at(tape, tape->q, q_width, b, 0) + h * hd, q_width, n);
     copy_head(config, k, tape_at(tape, tape->k, kv_width, b, 0) + group * hd, kv_width, n);
     copy_head(config, v, tape_at(tape, tape->v, kv_width, b, 0) + group * hd, kv_width, n);
@@ -5722,16 +5734,16 @@ static void attend_back(const steer_model *m, const steer_tape *tape, const back
             softcap_back(d + begin, c + begin, width, config->attn_cap);
             for (int u = 0; u < nu; u++) {
                 d[u] *= config->query_scale;
-                p_turned[u * BACK_ROWS + i] = A[u];
-                ds_turned[u * BACK_ROWS + i] = d[u];
+                p_transposed[u * BACK_ROWS + i] = A[u];
+                ds_transposed[u * BACK_ROWS + i] = d[u];
             }
         }
 
         times(row_at(dq, from, vd), vd, ds, rows, nt, k_seen, vd, nu, vd, 0);
-        times(row_at(dk, first, vd), vd, ds_turned, BACK_ROWS, nu, row_at(q, from, vd), vd, nt, vd,
-              1);
-        times(row_at(dv, first, vd), vd, p_turned, BACK_ROWS, nu, row_at(dz, from, vd), vd, nt, vd,
-              1);
+        times(row_at(dk, first, vd), vd, ds_transposed, BACK_ROWS, nu, row_at(q, from, vd), vd, nt,
+              vd, 1);
+        times(row_at(dv, first, vd), vd, p_transposed, BACK_ROWS, nu, row_at(dz, from, vd), vd, nt,
+              vd, 1);
     }
 
     int width = q_width + 2 * kv_width;
@@ -5745,19 +5757,19 @@ static void attend_back(const steer_model *m, const steer_tape *tape, const back
 /* One head's query or key, which was x + bias, normed by its gain and turned: dm/dx in the place of
  * dy. */
 static void turn_back(const steer_context *c, float *dy, const float *x, const float *bias,
-                      const float *norm, size_t turn) {
+                      const float *norm, size_t angles) {
     const steer_config *config = &c->m->config;
     int hd = config->head_dim, half = hd / 2;
-    float turned[MAX_HEAD_DIM], normed[MAX_HEAD_DIM];
-    rope_back(dy, row_at(c->cosine, turn, half), row_at(c->sine, turn, half), half);
+    float d_norm[MAX_HEAD_DIM], input[MAX_HEAD_DIM]; /* dm/d(norm's output); what was normed */
+    rope_back(dy, row_at(c->cosine, angles, half), row_at(c->sine, angles, half), half);
     if (!config->qk_norm)
         return;
-    copy_floats(turned, dy, hd);
-    copy_floats(normed, x, hd);
+    copy_floats(d_norm, dy, hd);
+    copy_floats(input, x, hd);
     if (bias)
-        add_scaled(normed, 1, bias, hd);
+        add_scaled(input, 1, bias, hd);
     clear_floats(dy, hd);
-    rmsnorm_back(dy, turned, normed, norm, config->norm_offset, config->norm_eps, hd);
+    rmsnorm_back(dy, d_norm, input, norm, config->norm_offset, config->norm_eps, hd);
 }
 
 /* Position t of all heads of block b. In the forward pass q and k were normed where the model does,
@@ -5768,14 +5780,14 @@ static void groups_back(const steer_context *c, const steer_tape *tape, const ba
     const steer_config *config = &c->m->config;
     const block *w = &c->m->blocks[b];
     int hd = config->head_dim, heads = config->heads, kv = config->kv_heads, group = heads / kv;
-    size_t turn = turn_row(c, is_local(config, b), t);
+    size_t angles = rope_row(c, is_local(config, b), t);
     const float *q = tape_at(tape, tape->q_in, heads * hd, b, t);
     const float *k = tape_at(tape, tape->k_in, kv * hd, b, t);
     float *dq = row_at(s->heads, t, (heads + 2 * kv) * hd), *dk = dq + heads * hd;
     float *dv = dk + kv * hd;
     for (int h = 0; h < heads; h++)
         turn_back(c, dq + h * hd, q + h * hd, w->q_bias ? w->q_bias + h * hd : NULL, w->q_norm,
-                  turn);
+                  angles);
     clear_floats(dk, 2 * kv * hd); /* dv, too */
     for (int h = 0; h < heads; h++) {
         add_scaled(dk + h / group * hd, 1, row_at(s->dk, t, heads * hd) + h * hd, hd);
@@ -5783,7 +5795,7 @@ static void groups_back(const steer_context *c, const steer_tape *tape, const ba
     }
     for (int g = 0; g < kv; g++)
         turn_back(c, dk + g * hd, k + g * hd, w->k_bias ? w->k_bias + g * hd : NULL, w->k_norm,
-                  turn);
+                  angles);
 }
 
 /* dx: in, dm/d(output of the final norm) [n][d], 0 before row `first`, which the tape need not have
@@ -5862,15 +5874,18 @@ static void backward(const steer_context *c, const steer_tape *tape, int first, 
 
 /* ===================================================================================== 12 patching
  * Multi-token activation patching (paper section 4). One EXAMPLE is a prompt with a response,
- * teacher-forced: a base run and a run with a s added at the input of block l read the same tokens.
+ * teacher-forced: a base run and a run with a·s added at the input of block l read the same tokens.
  * One of them is the SOURCE, the other, whose own greedy response the text is, the DESTINATION.
  * With y and y* their greedy tokens at a position, the metric
  *     m = mean over positions of interest of  z[y] - z[y*]           (logit; z before any soft-cap)
  * grows towards the source, and a node u or an edge u -> v is worth what m gains when it carries
  * the source's activation. Integrated gradients estimate that for all edges at once:
  *     IE(u -> v) = sum_t < Delta_u[t], mean_i G_v,i[t] >,   Delta_u = u in source - in destination,
- * G_v,i the gradient at slot v in a run with alpha_i a s, alpha_i = (i + 1/2) / T. The paper's form
- * takes G after the slot's norm, the norm-aware one J^T G before it, where Delta_u lives. */
+ * G_v,i the gradient at slot v in a run with alpha_i a·s, alpha_i = (i + 1/2) / T. The paper's form
+ * takes G after the slot's norm, the norm-aware one J^T G before it, where Delta_u lives.
+ * Two KL metrics may stand in the place of m (steer.h). Exact patching, one run a node or an edge,
+ * tests the estimates; a circuit's faithfulness is measured by the forward pass of cut edges, which
+ * stands first. A TRACER is the memory for all of it. */
 
 /* ---- Cut edges. */
 
@@ -5966,7 +5981,7 @@ static void cut_delta(steer_context *c, int node, float *x) {
 
 /* ---- The memory for an example. */
 
-/* The public types, for short. */
+/* Short for the public type. */
 typedef steer_example example;
 
 typedef struct steer_tracer { /* memory for examples of `max` tokens, `answers` positions */
@@ -5975,12 +5990,12 @@ typedef struct steer_tracer { /* memory for examples of `max` tokens, `answers` 
     steer_graph graph;
     steer_limits limit; /* of the context */
     int max, answers, cut_streams;
-    size_t contexts;      /* bytes of the context */
+    size_t context_bytes;
     double kl_min;        /* positions of interest of the KL metrics have at least this */
-    steer_tape tape[3];   /* base, steered, step; the base's first block is x_l, [max][d] */
+    steer_tape tape[3];   /* base, steered, step; the base's resid begins with x_l [max][d] */
     float *slot_G;        /* [slots of a block][max][d] */
     float *products;      /* [max][product_rows][nodes] of each position, see score_slots */
-    float *final[2];      /* [answers][d] RN(x_L) of base and steered at positions P-1 .. N-1 */
+    float *final[2];      /* [answers][d] RN(x_L) of base and steered, from the prompt's end on */
     float *logits[2];     /* [answers][vocab] before the soft-cap */
     int *greedy[2], *poi; /* [answers] argmax of base and steered; positions of interest */
     float *dx, *z;        /* [max][d]; [max][heads * head_dim] */
@@ -6088,8 +6103,8 @@ static size_t lay_out_tracer(tracer *t, const steer_model *m, int layer, int max
     }
     PLACE(t->cut, mul(mul(cut_streams, slots), g.nodes)); /* [cut_streams][slots][nodes] */
 
-    t->contexts = steer_context_bytes(m, &t->limit);
-    return t->contexts ? add(at, t->contexts) : SIZE_MAX;
+    t->context_bytes = steer_context_bytes(m, &t->limit);
+    return t->context_bytes ? add(at, t->context_bytes) : SIZE_MAX;
 }
 
 void steer_tracer_free(steer_tracer *t) {
@@ -6109,17 +6124,17 @@ steer_tracer *steer_tracer_new(const steer_model *m, int layer, int max, int ans
     int fits = !outside(layer, 0, m->config.layers - 1) && !outside(answers, 1, 1 << 24) &&
                !outside(max, 2, m->config.max_seq) && !outside(cut_streams, 1, INT32_MAX / max - 1);
     size_t bytes = fits ? lay_out_tracer(&x, m, layer, max, answers, cut_streams, NULL) : 0;
-    if (!fits || !x.contexts || x.graph.nodes > MAX_NODES ||
+    if (!fits || !x.context_bytes || x.graph.nodes > MAX_NODES ||
         mul(max, mul(x.graph.slots, x.graph.nodes)) > INT32_MAX) {
         fail(e, STEER_EARG,
              "no tracer: %d positions, %d answers, %d streams, block %d; at least "
-             "2, 1, 1; at most %d positions, %d nodes, %d rows of gradients",
+             "2, 1, 1; at most %d positions, %d nodes, %d positions x slots x nodes",
              max, answers, cut_streams, layer, m->config.max_seq, MAX_NODES, INT32_MAX);
         return NULL;
     }
 
     /* The arrays lie behind the tracer, as a context's. */
-    tracer *t = zeros(bytes < SIZE_MAX ? sizeof *t + ALIGN + bytes - x.contexts : SIZE_MAX, 1);
+    tracer *t = zeros(bytes < SIZE_MAX ? sizeof *t + ALIGN + bytes - x.context_bytes : SIZE_MAX, 1);
     if (!t) {
         fail(e, STEER_ENOMEM, "no memory to patch (%.0f MB)", megabytes(bytes));
         return NULL;
@@ -6284,8 +6299,9 @@ static double metric_of(tracer *t, int metric, int source, float *final, int n) 
     return sum / n;
 }
 
-/* t->dx = dm/d(final state), [n][d]. dm/dz is +-1/T at two tokens; of the directed KL (P_source -
- * P_destination) / T; of the plain one, which alone depends on the run, (P - P_destination) / T. */
+/* t->dx = dm/d(final state), [n][d]. With N positions of interest dm/dz is +-1/N at two tokens; of
+ * the directed KL (P_source - P_destination) / N; of the plain one, which alone depends on the run,
+ * (P - P_destination) / N. */
 static void metric_gradient(tracer *t, const example *x, int metric, int source, int n_poi) {
     const weight *W = &t->m->unembed;
     int d = W->cols, vocab = W->rows;
@@ -6355,8 +6371,8 @@ static void node_deltas(tracer *t, int source, int b, int n) {
                     t->graph.nodes * d, n);
 }
 
-/* delta_of of all nodes, from the ends' tapes, which are not read again. That of the steering site
- * is +-a s at every position. */
+/* delta_of of all nodes, from the ends' tapes, of which only resid is read again: the sums take
+ * the place of the others. That of the steering site is +-a·s at every position. */
 static void all_deltas(tracer *t, int source, int n) {
     int d = t->m->config.d;
     for (int p = 0; p < n; p++) {
@@ -6561,8 +6577,8 @@ steer_status steer_attribute(tracer *t, const example *x, const float *s, int me
 /* ---- Exact patching. */
 
 /* Runs of an example under n plans: the logit_difference of each and, unless it is NULL,
- * difference_at[n][response tokens], which was zeros. What they cut or freeze they read from one more
- * run, under `beside`. */
+ * difference_at[n][response tokens], which was zeros. What they cut or freeze they read from one
+ * more run, under `beside`. */
 static steer_status patched_differences(tracer *t, const example *x, const steer_plan *beside,
                                         const steer_plan *plans, int n, int source, int n_poi,
                                         double *difference, double *at, steer_error *e) {
@@ -6592,8 +6608,8 @@ static steer_status patched_differences(tracer *t, const example *x, const steer
 }
 
 /* Patched runs of one example: the destination, where an edge that is patched carries the source's
- * activation. Below a block with all patched slots they are the destination's own run, so there
- * they start. They wait until some can be run together. */
+ * activation. Below the first block with a patched slot such a run is the destination's, so it
+ * starts there. Patches wait until several can be run together. */
 typedef struct {
     tracer *t;
     const example *x;
@@ -6668,8 +6684,8 @@ steer_status steer_patch_exactly(tracer *t, const example *x, const float *s, do
                      .before = metric_of(t, STEER_LOGIT, source, t->final[!source], n_poi),
                      .block = g->layer};
 
-    /* First the destination as it is, in every stream (slots 0 to -1 are none): that fills delta. Then
-     * the last block first, so that delta of the nodes below a block stays what it was. */
+    /* First the destination as it is, in every stream (slots 0 to -1 are none): that fills delta.
+     * Then the last block first, so that delta of the nodes below a block stays what it was. */
     for (int i = 0; i < q.batch; i++)
         TRY(add_patch(&q, 0, 0, -1, g->layer, &none, e));
     for (int b = last; b >= g->layer; b--) {
@@ -6717,7 +6733,8 @@ static steer_status plans_faithfulness(tracer *t, const example *x, const float 
     TRY(run_ends(t, x, s, e));
     int n_poi = find_poi(t, x, STEER_LOGIT); /* elsewhere z[s_t] - z[b_t] is 0 */
     int tokens = x->n - x->n_prompt;
-    n_poi -= n_poi && t->poi[n_poi - 1] == tokens; /* predicts no response token */
+    if (n_poi && t->poi[n_poi - 1] == tokens)
+        n_poi--; /* it predicts no response token */
     set_zero(D, ((size_t)n + 2) * tokens);
     for (int k = 0; k < 2; k++) {
         ends[k] = logit_difference(t, 1, t->final[k], n_poi);
@@ -6762,7 +6779,8 @@ steer_status steer_faithfulness(tracer *t, const example *x, const float *s,
  * all edges in an ORDER, by falling size of their scores or at random: the paper takes the first c,
  * of which only those count that are on a path from the steering site to the logits; two greedy
  * ways that grow a circuit from either end stand beside it. Cutting all edges but a circuit's, or
- * these alone, is a plan; section 12 says what is left of the steering then. */
+ * these alone, is a plan; section 12 says what is left of the steering then. Two circuits are
+ * compared by their overlap (paper section 5.2); a circuit's file has a line an edge. */
 
 static steer_status check_graph(const steer_graph *g, steer_error *e) {
     if (is_graph(g))
@@ -6998,11 +7016,13 @@ steer_status steer_circuit_load(const char *path, const steer_model *m, const st
 /* ============================================================================= 14 trained vectors
  * NTP and PO vectors (paper section 3): the d numbers of v, trained while the model stays as it is.
  * In a run with c f v added at the input of block l (c = +1: towards the behaviour, -1: away from
- * it; f a factor drawn per sample), over a window of the first predictions of response tokens,
+ * it; f drawn per sample from 2, 4 .. 20, so that v works at several strengths), over a window of
+ * the first predictions of response tokens,
  *     L_ntp = mean of -ln p(y_w)            L_po = -ln sigmoid(Delta)
  *     Delta = beta / n_w ln p(y_w) - 1 / n_l ln p(y_l)
  *     beta  = max(phi (ln p_ref(y_l) - ln p_ref(y_w)), 1)
- * y_w the wanted, y_l the unwanted response, p_ref unsteered. dL/dv = c f sum_t dL/dx_l[t]. */
+ * y_w the wanted, y_l the unwanted response, n_w and n_l their tokens in the window, p_ref
+ * unsteered. dL/dv = c f sum_t dL/dx_l[t]. */
 
 static steer_training with_training_defaults(const steer_training *how) {
     steer_training x = *how;
@@ -7105,7 +7125,7 @@ static steer_status pair_loss(tracer *t, const steer_pair *p, const steer_traini
     return STEER_OK;
 }
 
-/* AdamW without weight decay: one step on v from gradient g, whose norm is first cut to 1. */
+/* A step of Adam (AdamW without weight decay) on v from gradient g, whose norm is cut to 1. */
 static void adam_step(float *v, double *g, double *mean, double *square, int d, int t, double lr) {
     double norm = 0;
     for (int k = 0; k < d; k++)
@@ -7243,7 +7263,7 @@ static steer_status train(trainer *x, const steer_pair *pairs, int n, const stee
     return STEER_OK;
 }
 
-/* Whether these are pairs that were prepared; runs see all tokens but the last that is predicted. */
+/* Whether these are prepared pairs; runs check all tokens but the last that is predicted. */
 static steer_status check_prepared(const steer_pair *pairs, int n, int responses, int vocab,
                                    steer_error *e) {
     for (int i = 0; i < n; i++)
@@ -7299,8 +7319,9 @@ steer_status steer_train(tracer *t, const steer_pair *pairs, int n, const steer_
 /* =============================================================== 15 value vectors and logit lens
  * What a vector says (paper section 6). Its image on a head, the steering value vector,
  *     svv_h = W_O,h W_V,g(h) (gain_b · v),
- * Gemma's post-norm gain included and the norms' scalars left out, is what freezing values takes
- * away; the logit lens reads it, or any vector, as tokens: the largest of W_U RN_final(v). */
+ * Gemma's post-norm gain included and the norms' scalars left out, is what STEER_SVV removes from
+ * the heads' outputs (freezing values removes more: all that steering changed in them). The logit
+ * lens reads it, or any vector, as tokens: the largest of W_U RN_final(v), whatever v's length. */
 
 steer_status steer_value_vector(const steer_model *m, const float *v, int b, int h, float *to,
                                 steer_error *e) {
@@ -7330,7 +7351,7 @@ steer_status steer_logit_lens(const steer_model *m, const float *v, int n, int *
     if (!x)
         return fail(e, STEER_ENOMEM, "no memory for %d logits", config->vocab);
     float *all = x + config->d;
-    double rms = norm_of(v, config->d) / sqrt(config->d);
+    double rms = norm_of(v, config->d) / sqrt(config->d); /* no eps: v's length does not count */
     for (int k = 0; k < config->d; k++)
         x[k] = rms > 0 ? (float)(v[k] / rms) * (config->norm_offset + m->final_norm[k]) : 0;
     BY_THREADS(thread_count())
@@ -7992,7 +8013,7 @@ static int columns_shown(const report *r, const entry *t) {
     return max_int(n, 1);
 }
 
-/* The bytes of a text that take at most `room` columns, as put_line writes it; *columns: how many. */
+/* The bytes of a text that take at most `room` columns, as put_line writes it; *columns: theirs. */
 static size_t bytes_of_columns(const char *text, int room, int *columns) {
     const char *s = text, *end = s + strlen(s);
     *columns = 0;
@@ -9085,11 +9106,11 @@ static estimate bootstrap(const double *const a[2], const double *const b[2], co
                       least};
 }
 
-/* The interval of a share, which is from 0 to 1, by what it is of half of its n parts of prompts: the
- * mean over all such halves and the mean of the squares. With r parts in a half, r / (n - r) times
- * the variance of halves is that of the whole (of a mean exactly). To leave out one part at a time,
- * the jackknife, is not enough for an overlap of sets, which moves in steps: it may stay where it is
- * each time (Shao and Wu 1989). */
+/* The interval of a share, which is from 0 to 1, by what it is of half of its n parts of prompts:
+ * the mean over all such halves and the mean of the squares. With r parts in a half, r / (n - r)
+ * times the variance of halves is that of the whole (of a mean exactly). To leave out one part at a
+ * time, the jackknife, is not enough for an overlap of sets, which moves in steps: it may stay
+ * where it is each time (Shao and Wu 1989). */
 static estimate by_halves(double share, double mean, double squares, int n) {
     int r = n / 2;
     if (!r)
@@ -9204,9 +9225,9 @@ typedef struct {
     double reached;                    /* share of the edges at which it is 0.85 */
 } judged_circuits;
 
-/* What is frozen or removed everywhere, the first rows of frozen_parts: patterns (QK) and values (OV)
- * are frozen, the vector's direct image is taken out of the values (SVV) and of the MLP inputs, MLP
- * outputs are frozen; so many are these. */
+/* What is frozen or removed everywhere, the first rows of frozen_parts: patterns (QK) and values
+ * (OV) are frozen, the vector's direct image is taken out of the values (SVV) and of the MLP
+ * inputs, MLP outputs are frozen; so many are these. */
 enum { PATTERNS, VALUES, IMAGE, MLP_IMAGE, MLP_OUTPUTS, EVERYWHERE };
 
 /* What `conclude` reads of the tables. */
@@ -9391,7 +9412,7 @@ static string text_of(estimate x, int decimals) {
 
 /* ---- The units of an experiment. */
 
-/* Of a unit: the store has it; it is to be done and remembered; or that is another shard's to do. */
+/* Of a unit: the store has it; it is to be done and remembered; or another shard's to do. */
 enum { ON_FILE, TO_DO, OTHER_SHARDS };
 
 /* Which of these a unit is; values [n] hold it when it is on file. */
@@ -9631,8 +9652,8 @@ static int read_on_logits(void *user, int job, int pos, const float *logits) {
 }
 
 /* Jobs are answered or, read 1, their answers read: recalled, or done and remembered, but for other
- * shards' answers; whoever has an answer reads it. value[i]: of answer i the behaviour's log-odds at
- * its first token; when read, the sum of -ln p of its tokens under the job's plan. */
+ * shards' answers; whoever has an answer reads it. value[i]: of answer i the behaviour's log-odds
+ * at its first token; when read, the sum of -ln p of its tokens under the job's plan. */
 static steer_status run_units(experiment *s, steer_job *jobs, int n, int read, double *value) {
     size_t width = read || !n ? 1 : answer_width(jobs);
     double *record;
@@ -9677,8 +9698,9 @@ static int changes_of(const experiment *s, const condition *x) {
     return x == &s->changed[HARMFUL] || x == &s->changed[HARMLESS] ? s->n_changes : 0;
 }
 
-/* The plan of a condition. Where options say how the vector is added, its edit stands for all of these;
- * of another vector, a random one, there is a row for each. What they freeze or remove is last. */
+/* The plan of a condition. Where options say how the vector is added, its edit stands for all of
+ * these; of another vector, a random one, there is a row for each. What they freeze or remove is
+ * last. */
 static steer_status set_plan(experiment *s, condition *x) {
     const steer_edit *own = x->edits.edits;
     steer_edit *all;
@@ -10278,8 +10300,8 @@ static steer_status open_paper(experiment *s) {
     size_t bytes = lay_out_tracer(&t, s->m, layer, max, answers, streams, NULL);
     if (!s->out->summary_only)
         notice("%s: patching takes %.0f MB: tapes, gradients and scores %.0f, runs %.0f",
-               s->m->config.name, megabytes(bytes), megabytes(bytes - t.contexts),
-               megabytes(t.contexts));
+               s->m->config.name, megabytes(bytes), megabytes(bytes - t.context_bytes),
+               megabytes(t.context_bytes));
     bytes = add(bytes, s->context_bytes);
     if (s->max_bytes && bytes > s->max_bytes)
         return fail(s->e, STEER_ENOMEM,
@@ -10305,11 +10327,11 @@ static int flips(int side, const condition *base, const condition *steered, int 
            base->lengths[i] && steered->lengths[i];
 }
 
-/* ---- How much work examples are: by the prompts that DIM's vector flips, before these are known by
- * all that there are. What patching takes of a text, in forward passes over it from the vector's block
- * on: a step of integrated gradients, an edge that is patched exactly, a circuit's cuts. And ticks of
- * a text that is teacher-forced (an answer's: 1): under a freeze, a removal or cuts, beside which other
- * runs are made; under a sparse vector. */
+/* ---- How much work examples are: by the prompts that DIM's vector flips, before these are known
+ * by all that there are. What patching takes of a text, in forward passes over it from the vector's
+ * block on: a step of integrated gradients, an edge that is patched exactly, a circuit's cuts. And
+ * ticks of a text that is teacher-forced (an answer's: 1): under a freeze, a removal or cuts,
+ * beside which other runs are made; under a sparse vector. */
 static const double PASSES_A_STEP = 3, PASSES_AN_EDGE = 0.7, PASSES_A_CUT = 2.2;
 static const double TEXT_TICKS = 0.8, SPARSE_TICKS = 0.3;
 
@@ -10506,7 +10528,7 @@ static steer_status differences_of(experiment *s, const method_vector *x, const 
     return STEER_OK;
 }
 
-/* One text's D by stretch is added to the others'; what each of n plans keeps of all of the text. */
+/* One text's D by stretch is added to the others'; what each of n plans keeps of all the text. */
 static void add_stretches(faithfulness *F, int side, const double *D, int n, double *kept) {
     double whole[MAX_CUTS + 2] = {0};
     for (int i = 0; i < n + 2; i++)
@@ -10521,8 +10543,8 @@ static void add_stretches(faithfulness *F, int side, const double *D, int n, dou
     }
 }
 
-/* Faithfulness of n plans of an edit each on a vector's steered texts: of those that choose the first
- * n_faith a side, or those that judge; by_stretch 1: and by stretches of the answer. */
+/* Faithfulness of n plans of an edit each on a vector's steered texts: of those that choose the
+ * first n_faith a side, or those that judge; by_stretch 1: and by stretches of the answer. */
 static steer_status measure_faithfulness(experiment *s, const method_vector *x, int judging,
                                          const steer_edit *edits, int n, int by_stretch,
                                          faithfulness *F) {
@@ -10627,8 +10649,8 @@ static void conditions_table(experiment *s, const char *name, const char *title,
     }
 }
 
-/* ---- Steering and freezing. Refusal without steering, with the vector, with its direction ablated;
- * and what any vector of that size does: random ones of the same norm at the same site. */
+/* ---- Steering and freezing. Refusal without steering, with the vector, with its direction
+ * ablated; and what any vector of that size does: random ones of the same norm at the same site. */
 
 /* A random vector of the length of what is added, another one for every draw, into to [d], or where
  * several are added, a row for each. */
@@ -10649,7 +10671,7 @@ static void random_control(const experiment *s, int draw, float *to) {
     }
 }
 
-/* The mean of n numbers and, as its bounds, the least and the largest. Where one is NAN, all are. */
+/* The mean of n numbers and, as its bounds, the least and the largest. One NAN makes all so. */
 static estimate range_of(const double *x, int n) {
     estimate y = {0, INFINITY, -INFINITY, 1, n};
     for (int i = 0; i < n; i++) {
@@ -10681,8 +10703,8 @@ static void control_rows(experiment *s) {
 }
 
 /* A few prompts of each side that the vector flips, with their answers under a condition, into the
- * report: `change` is what it changes of the steered model; NULL: it is unsteered. Of a model outside
- * the box it holds no text of a data set, and no answer to a harmful request. */
+ * report: `change` is what it changes of the steered model; NULL: it is unsteered. Of a model
+ * outside the box it holds no text of a data set, and no answer to a harmful request. */
 static steer_status report_answers(experiment *s, const condition x[2], const char *change) {
     enum { KEPT = 3 };
 
@@ -10760,9 +10782,9 @@ static steer_status steering_table(experiment *s) {
 }
 
 /* What is frozen or removed, and where. Everywhere, as in the paper's Table 1: blocks >= l read the
- * unsteered twin's attention patterns (QK) or values (OV), the vector's direct image is taken out of
- * the values (SVV) or of the MLP inputs, MLP outputs are the twin's. Then, for losses by direction,
- * patterns and values in a part of the text. */
+ * unsteered twin's attention patterns (QK) or values (OV), the vector's direct image is taken out
+ * of the values (SVV) or of the MLP inputs, MLP outputs are the twin's. Then, for losses by
+ * direction, patterns and values in a part of the text. */
 static const struct {
     const char *name, *short_name;
     steer_kind kind;
@@ -10919,8 +10941,8 @@ static estimate kept_of(const faithfulness *F, int i, int side) {
     return bootstrap((const double *[]){each, NULL}, NULL, (const int[]){F->n[side], 0});
 }
 
-/* By stretch, what is left of what steering adds there, of a run's D; of the steered run itself, its
- * share of all that steering adds. */
+/* By stretch, what is left of what steering adds there, of a run's D; of the steered run itself,
+ * its share of all that steering adds. */
 static void stretch_row(experiment *s, const char *name, const faithfulness *x, int side, int run) {
     const double *base = x->sums[side], *steered = base + STRETCHES, *D = base + run * STRETCHES;
     double effect = 0, row[STRETCHES];
@@ -11074,9 +11096,9 @@ typedef struct {
 static const steer_training standard_training = {
     .epochs = 10, .batch = 6, .window = 64, .rate = 0.01, .phi = 2e-2, .seed = SEED};
 
-/* A pair's responses go to the prompt as it was asked, without an instruction to refuse. Unwanted is
- * what the unsteered model says, wanted what the steered one does; but a harmless prompt's refusal is
- * that of the model that is instructed to refuse, where it does. */
+/* A pair's responses go to the prompt as it was asked, without an instruction to refuse. Unwanted
+ * is what the unsteered model says, wanted what the steered one does; but a harmless prompt's
+ * refusal is that of the model that is instructed to refuse, where it does. */
 static steer_status make_pairs(experiment *s, int set, int most, pair_list *pairs) {
     const steer_prompts *from = set ? s->val : s->train, *prompted = &s->refusal_prompted[set];
     condition conditions[5]; /* unsteered; steered; told to refuse */
@@ -12357,8 +12379,8 @@ static void conclude_with(report *r, const char *claim, reply full, reply weaker
     add_finding(r, claim, verdict, str("%s%s", text.s, more.s).s, numbers);
 }
 
-/* Do all numbers keep their bounds, or (weaker) the weaker claim's? A reply about a share of something
- * is open while that may be nothing at all. */
+/* Do all numbers keep their bounds, or (weaker) the weaker claim's? A reply about a share of
+ * something is open while that may be nothing at all. */
 static reply reply_of(const measure *numbers, int weaker) {
     reply all = {YES, 0};
     for (const measure *x = numbers; x->name; x++) {
@@ -12566,7 +12588,7 @@ static void conclude_random(experiment *s) {
 }
 
 /* HOLDS: under another vector a smallest circuit surely keeps 0.75 of the effect, on answers that
- * chose none, and circuits of a tenth of the edges surely overlap by 0.75. IN PART: 0.525 of both. */
+ * chose none, and circuits of a tenth of the edges surely overlap by 0.75. IN PART: 0.525. */
 static void conclude_interchange(experiment *s) {
     estimate overlap = s->findings.overlap, least = {INFINITY, 0, 0, 1, 0};
     reply full = at_least(overlap, 0.75), weaker = at_least(overlap, 0.525);
@@ -12792,8 +12814,7 @@ static steer_status whole_paper(experiment *s) {
  * What `reproduce` says last, drawn from its report and from nothing else: of a short form a
  * question with its answers and what freezing takes from steering, as bars, beside the paper's and
  * the control's; else a line for each finding of the paper. At most SUMMARY_LINES lines of a short
- * form, of SCREEN columns; on a narrower terminal of its columns, in as many lines as that takes.
- * */
+ * form, of SCREEN columns; on a narrower terminal of its columns, in as many lines as it takes. */
 enum { SUMMARY_LINES = 38 /* the compiler's line before them takes two */ };
 
 static int summary_width(const report *r) {
@@ -13298,7 +13319,7 @@ enum { ALL_OPTIONS = sizeof all_options / sizeof *all_options };
 
 _Static_assert(ALL_OPTIONS <= 64, "options.given has a bit for each");
 
-/* What goes with what, whatever the values: an option NEEDS each of the others or is NOT_WITH them. */
+/* What goes with what, whatever the values: an option NEEDS each of others or is NOT_WITH them. */
 typedef enum { NOT_WITH, NEEDS } relation;
 
 static const char *const relations[] = {"does not go with", "needs"};
@@ -13521,8 +13542,8 @@ static int read_place(const char *text, size_t n, edit_place *at) {
 }
 
 /* The words of a list, separated by commas, each alone or with @ and a place behind it: what they
- * freeze or, by kind, remove is appended. typed: what the user wrote before the list, an option or a
- * conversation's command. */
+ * freeze or, by kind, remove is appended. typed: what the user wrote before the list, an option or
+ * a conversation's command. */
 static steer_status read_changes(const char *typed, const char *list, steer_kind kind,
                                  change_list *to, steer_error *e) {
     int first = to->n;
@@ -15404,7 +15425,7 @@ static steer_status read_page(const char *program, char **page, steer_error *e) 
                                       : fail(e, STEER_EFORMAT, "%s: no page for a report", path.s);
 }
 
-/* Looks whether NAME.json and, with a page, NAME.html can be written; with a report, writes them. */
+/* Looks whether NAME.json and, with a page, NAME.html can be written; with a report, writes it. */
 static steer_status write_files(const report *r, const char *name, const char *page,
                                 steer_error *e) {
     char path[PATH_BYTES];
@@ -15838,8 +15859,8 @@ int main(int argc, char **argv) {
 }
 
 /* ======================================================================== 22 the operating system
- * What section 17 declares, by POSIX and by Windows, where a pipe's reader and what the process took
- * are not asked for. */
+ * What section 17 declares, by POSIX and by Windows, where a pipe's reader and what the process
+ * took are not asked for. */
 
 static double seconds(void) {
     struct timespec t;
@@ -15889,7 +15910,7 @@ static int same_file(const char *path, int fd) {
     return a.st_dev == b.st_dev && a.st_ino == b.st_ino;
 }
 
-/* A record lock, not flock's: it tells who holds it. Closing any descriptor of the file drops it. */
+/* A record lock, not flock's: it tells who holds it. Closing any descriptor drops it. */
 static long lock_file(int fd) {
     const struct flock all = {.l_type = F_WRLCK, .l_whence = SEEK_SET};
     while (fcntl(fd, F_SETLK, &all)) {

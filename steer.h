@@ -11,8 +11,8 @@
  * types and macros of that file need a prefix, as steer.c's are called fail, dot, weight, ...
  *
  * Language. This header is C99 and C++11. steer.c is C11 with GNU's extensions (vector types among
- * them), for little-endian machines: POSIX systems, Windows and WebAssembly. gcc 12 and clang 14 are
- * tested, and zig cc.
+ * them), for little-endian machines: POSIX systems, Windows and WebAssembly. gcc 12 and clang 14
+ * are tested, and zig cc.
  *
  * Promises. No function exits, prints, reads the environment or keeps global state. A steer_model
  * is immutable once open and may be shared by threads; a steer_context belongs to one thread at a
@@ -241,7 +241,9 @@ typedef struct {
     int tape;   /* n > 0: this row is recorded as row n - 1 of the tape */
 } steer_row;
 
-typedef struct {        /* what a run remembers of chosen rows; any array may be NULL */
+/* What a run remembers of chosen rows: the stream's own, also where its plan freezes them. Any
+ * array may be NULL. */
+typedef struct {
     float *resid;       /* [depth + 1][rows][d] residual entering each block, after the edits */
     float *attn, *mlp;  /* [depth][rows][d] module outputs, before Gemma's post-norms */
     float *mid;         /* [depth][rows][d] residual between attention and MLP */
@@ -539,7 +541,7 @@ typedef enum {
 typedef struct {
     steer_objective objective;
     int epochs, batch, window; /* 0: 10; 0: 6 pairs a step; 0: the first 64 tokens of a response */
-    double rate;               /* AdamW's, falls to 0 by the last epoch; 0: 0.01 */
+    double rate;               /* Adam's, falls to 0 by the last epoch; 0: 0.01 */
     double phi;                /* PO's; 0: 0.02 */
     uint64_t seed;             /* of the first vector, the order of pairs, their coefficients */
     void (*tick)(void *user);  /* after every pair that was trained on; or NULL */
@@ -555,8 +557,9 @@ typedef struct {
 steer_status steer_pair_prepare(steer_tracer *t, steer_pair *pair, const steer_training *how,
                                 steer_error *e);
 /* Train v [d], added at the tracer's block; it gets this norm. record[epochs]; *best: the epoch
- * that v is of, where the validation pairs are fitted best. Allocates (epochs + 12) d numbers.
- * STEER_ENONFINITE: no epoch's loss is finite; else fails as steer_run does. */
+ * that v is of, where the validation pairs are fitted best. Allocates epochs d floats, 5 d doubles
+ * and n ints. STEER_ENONFINITE: no epoch's loss, or not v itself, is finite; else fails as
+ * steer_run does. */
 steer_status steer_train(steer_tracer *t, const steer_pair *pairs, int n,
                          const steer_pair *validation, int n_validation, const steer_training *how,
                          double norm, float *v, steer_epoch *record, int *best, steer_error *e);

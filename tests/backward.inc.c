@@ -629,8 +629,8 @@ static double pushed_value(const pushed *p, double step) {
     return sum;
 }
 
-/* Means over passes of the gradients of contributions and, behind and before its norm, of each slot,
- * put together from what a tracer sums of each pass. */
+/* Means over passes of the gradients of contributions and, behind and before its norm, of each
+ * slot, put together from what a tracer sums of each pass. */
 typedef struct {
     float *out;        /* [1 + 2 blocks][n][d] */
     float *in, *aware; /* [slots][n][d] */
@@ -774,8 +774,8 @@ static double check_backward(int kind) {
     return most;
 }
 
-/* What must hold after `attribute` by the vector s, from its runs and passes, run again. Returns the
- * largest relative error. */
+/* What must hold after `attribute` by the vector s, from its runs and passes, run again. Returns
+ * the largest relative error. */
 static double check_attribution(tracer *t, const example *x, const float *s, int steps,
                                 double *scores, const char *name) {
     const steer_model *m = t->m;
@@ -796,7 +796,8 @@ static double check_attribution(tracer *t, const example *x, const float *s, int
         add_pass(t, &g, x->n_prompt - 1, n, 1.0f / (float)steps);
     }
     fit into = {0, 0}, split = {0, 0}, node = {0, 0}, coarse[3] = {{0, 0}, {0, 0}, {0, 0}};
-    /* All scores into a slot add up to <x_src - x_dst, J^T G>, the paper's form of them to <.., G>. */
+    /* All scores into a slot add up to <x_src - x_dst, J^T G>, the paper's form of them to <..,
+     * G>. */
     for (int i = 0; i < 2 * t->graph.slots; i++) {
         int form = i & 1, v = i >> 1, b = v / width, mlp = v == b * width + width - 1;
         double found = 0, expected = 0;

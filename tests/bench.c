@@ -2,15 +2,15 @@
  *     bench linear    linear layers on a few shapes: a line each of columns, rows of W, rows of x,
  *                     GFLOP/s; first of all the machine's peak of multiply-adds
  *     bench memory    GB/s at which the threads read from memory
- *     bench MODEL     for each line "prefill N" or "generate N" of standard input the seconds that N
- *                     tokens at once, or one after another, take, the processors' seconds, and the
+ *     bench MODEL     for each line "prefill N" or "generate N" of standard input the seconds that
+ *                     N tokens at once, or one after another, take, processors' seconds, and the
  *                     bytes of the weights that a run reads */
 #define main steer_main /* the program's own */
 #include "../steer.c"
 #undef main
 
-/* ---- Linear layers, in many short turns. Other work disturbs some turns, for seconds at a time: the
- * best turn of each counts. */
+/* ---- Linear layers, in many short turns. Other work disturbs some turns, for seconds at a time:
+ * the best turn of each counts. */
 enum { CHAINS = 12, STEPS = 400000 };
 
 static WIDE float chains(float seed) { /* of multiply-adds that wait for nothing but themselves */

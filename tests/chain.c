@@ -83,7 +83,8 @@ int main(void) {
     int stay = steer_sparsify(v.v, scores.vector, c->d, 0.5, STEER_BY_GRADIENT, 0, 1, sparse, &e);
     check(stay < 0);
 
-    /* what of the steering is left: patterns frozen, values frozen, the circuit, the sparse vector */
+    /* what of the steering is left: patterns frozen, values frozen, the circuit, the sparse
+     * vector */
     steer_edit changes[] = {{STEER_FREEZE, .what = STEER_QK},
                             {STEER_FREEZE, .what = STEER_V},
                             {STEER_CUT, .layer = LAYER, .cut = cut},

@@ -51,8 +51,8 @@ static void golden_logits(golden *g, int pos, const float *expected, int n, doub
     steer_context_free(c);
 }
 
-/* The same under a plan of edits at positions, where the answer begins at `answer`; the text runs in
- * two parts, as prompt and generation do. */
+/* The same under a plan of edits at positions, where the answer begins at `answer`; the text runs
+ * in two parts, as prompt and generation do. */
 static void golden_where_logits(const golden *g, steer_plan plan, int answer, int pos,
                                 const float *expected) {
     int twin = plan_has(&plan, STEER_FREEZE), n = g->n_tokens, row = 0;
@@ -793,8 +793,8 @@ static steer_status run_pair(const steer_model *m, changes *plan, changes *twin_
                     twin_plan ? twin_plan->hits : NULL, twin, tokens, n, logits, tape, e);
 }
 
-/* What runs under two plans are compared on: a model, a vector [d], PLAN_TOKENS tokens, room for the
- * logits [PLAN_TOKENS][vocab] of three runs. */
+/* What runs under two plans are compared on: a model, a vector [d], PLAN_TOKENS tokens, room for
+ * the logits [PLAN_TOKENS][vocab] of three runs. */
 enum { PLAN_TOKENS = 18 };
 
 typedef struct {

@@ -313,8 +313,8 @@ static void refused_vector(const steer_model *m, const unsigned char *bytes, siz
         steer_vector_free(&v);
 }
 
-/* Every flipped bit is refused; with a true checksum it is refused, or what opens has finite numbers
- * and is the same from memory. */
+/* Every flipped bit is refused; with a true checksum it is refused, or what opens has finite
+ * numbers and is the same from memory. */
 static void check_flipped_vectors(const steer_model *m, const unsigned char *bytes, size_t n,
                                   const steer_vector *v) {
     steer_vector w;

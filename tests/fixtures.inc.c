@@ -818,8 +818,8 @@ static double *doubles(const float *from, size_t n) {
 
 /* ---------------------------------------------------------------- models and vectors */
 
-/* Random models, each made once. Four of width 64: windows and caps, int8, and biases with an untied
- * unembedding; and small ones of the three families. */
+/* Random models, each made once. Four of width 64: windows and caps, int8, and biases with an
+ * untied unembedding; and small ones of the three families. */
 enum { TEST_MODELS = 4, FAMILIES = 3 };
 
 static const char *const model_names[] = {"llama", "gemma", "q8", "bf16 with biases"};

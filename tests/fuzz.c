@@ -307,19 +307,28 @@ static void fuzz_vector(const uint8_t *data, size_t n) {
     steer_error e = {0};
     unsigned char *bytes = malloc(n ? n : 1);
     memcpy(bytes, data, n);
+    unsigned flags = n && data[n - 1] & 1 ? STEER_FOREIGN : 0;
     if (n >= sizeof(vector_header)) {
         vector_header h;
         memcpy(&h, bytes, sizeof h);
         h.size = n;
-        h.fingerprint = m->config.fingerprint;
-        h.template_crc = m->template_crc;
+        if (!flags || data[n - 1] & 2) {
+            h.fingerprint = m->config.fingerprint;
+            h.template_crc = m->template_crc;
+        }
+        size_t floats = (n - sizeof h) / 4, d = m->config.d;
+        if (data[n - 1] & 4 && floats > d) { /* means of as many blocks as there are numbers for */
+            h.d = m->config.d;
+            h.layers = (int)((floats - d) / 3);
+            h.several = h.lacks_keep = 0;
+        }
         memcpy(bytes, &h, sizeof h);
         h.crc = crc_around(bytes, n, offsetof(vector_header, crc));
         memcpy(bytes, &h, sizeof h);
     }
     const char *path = as_file("in.vec", bytes, n);
     free(bytes);
-    steer_status s = steer_vector_load(&v, path, m, 0, &e);
+    steer_status s = steer_vector_load(&v, path, m, flags, &e);
     check_status(s, &e);
     if (!s)
         use_vector(m, &v, "out.vec");
@@ -407,7 +416,8 @@ static void fuzz_prompts(const uint8_t *data, size_t n) {
     }
     steer_prompts_free(&p);
 
-    /* The same bytes as a judge's phrases, all of which it finds; and, if short, as first tokens. */
+    /* The same bytes as a judge's phrases, all of which it finds; and, if short, as first
+     * tokens. */
     experiment x = {.m = m, .e = &e};
     e = (steer_error){0};
     s = read_judge(&x, path);

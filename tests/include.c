@@ -1,6 +1,6 @@
-/* A user's program in one file: steer.c is a part of it, included before any other header. The names
- * of its own functions, types and macros have a prefix, so that none is steer.c's; local variables
- * may be called as functions of steer.c are. */
+/* A user's program in one file: steer.c is a part of it, included before any other header. The
+ * names of its own functions, types and macros have a prefix, so that none is steer.c's; local
+ * variables may be called as functions of steer.c are. */
 #define STEER_NO_MAIN
 #include "../steer.c"
 #include <stdbool.h>

@@ -596,7 +596,8 @@ static void test_counted(void) {
 
 /* ---------------------------------------------------------------- tables on a terminal */
 
-/* Words of a table that are wider than their column, as tokens may be, on terminals of any width. */
+/* Words of a table that are wider than their column, as tokens may be, on terminals of any
+ * width. */
 static void check_wide_words(void) {
     static const column columns[] = {{"head", WORDS}, {"share", 2}, {"tokens", WORDS},
                                      {"2", WORDS},    {"3", WORDS}, {0}};
@@ -741,8 +742,8 @@ static void check_split(const steer_model *m) {
     clear_experiment(&s);
 }
 
-/* Another behaviour, its data, its judge: a vector over responses steers it, tables and reports call
- * it by no other's name, and what can't be is refused. */
+/* Another behaviour, its data, its judge: a vector over responses steers it, tables and reports
+ * call it by no other's name, and what can't be is refused. */
 static void test_behaviour(void) {
     static const char gemma[] = "weights/tiny-gemma.bin";
     const char *t = temporary;

@@ -472,8 +472,8 @@ static double share_off(const float *v, const double *wanted, int n) {
     return sqrt(off / norm);
 }
 
-/* Vectors of contrasting system prompts and of contrasting responses, in PyTorch's float64; what the
- * means are over does not depend on how many streams there are. */
+/* Vectors of contrasting system prompts and of contrasting responses, in PyTorch's float64; what
+ * the means are over does not depend on how many streams there are. */
 static void test_golden_means(void) {
     enum { MOST = 8, ROOM = 64, NUMBERS = 1024 };
 

@@ -376,8 +376,8 @@ static void test_chat_commands(void) {
             at = found ? found + strlen(lines[i].said[k]) : at;
         }
 
-    /* On a terminal what it says has no line that is wider: neither what is in force nor the list of
-     * commands nor a fault. */
+    /* On a terminal what it says has no line that is wider: neither what is in force nor the list
+     * of commands nor a fault. */
     static char text[1 << 14];
     char arguments[512];
     snprintf(arguments, sizeof arguments, "chat weights/tiny-llama.bin --vector %s/v", temporary);
@@ -910,10 +910,10 @@ static void check_response(const steer_pair *x, int which, const int *prompt, in
                "%s: another answer", what);
 }
 
-/* Pairs as the paper has them (section 3): the plain prompt with the unwanted response, which is the
- * unsteered model's, and the wanted one: of a harmful prompt the steered model's answer, of a
- * harmless one the refusal of the model that is instructed to refuse, or else of the steered one. All
- * responses are generated here, one at a time. Returns how many pairs are by an instruction. */
+/* Pairs as the paper has them (section 3): the plain prompt with the unwanted response, which is
+ * the unsteered model's, and the wanted one: of a harmful prompt the steered model's answer, of a
+ * harmless one the refusal of the model that is instructed to refuse, or else of the steered one.
+ * All responses are generated here, one at a time. Returns how many pairs are by an instruction. */
 static int check_pairs(experiment *s, int set, int most) {
     enum { ROOM = 64 };
 
@@ -1050,8 +1050,8 @@ static void check_more_tables(const report *r, const model_facts *facts) {
                 number_at(r, "judged", "NTP, the smallest", "low"));
 }
 
-/* The interval of DIM's and NTP's overlap, from the same scores: every half of the parts of the prompts
- * in which all methods have texts chooses circuits. */
+/* The interval of DIM's and NTP's overlap, from the same scores: every half of the parts of the
+ * prompts in which all methods have texts chooses circuits. */
 static void check_overlap_interval(experiment *s, const report *r) {
     const steer_graph *g = &s->t->graph;
     size_t cells = edge_places(g);

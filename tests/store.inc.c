@@ -390,8 +390,8 @@ static void test_store_owner(void) {
     close_records(&r);
 }
 
-/* What runs took stands in their store, and in that which parts are merged into; a run's last record
- * counts, another model's do not, and a store of before has none. */
+/* What runs took stands in their store, and in that which parts are merged into; a run's last
+ * record counts, another model's do not, and a store of before has none. */
 static void test_store_time(void) {
     static const uint64_t TIMED = 9;
     const char *parts[] = {in_temporary("time1"), in_temporary("time2")};

@@ -4,10 +4,11 @@
 
 prints for each file: tokens in all, tokens a line that holds code, blank lines, statements joined
 by commas, conditionals inside conditionals (in rows of a table they may stand, up to five), counters
-that are divided (`i / n` and `i % n` in one function), and the share of declared names of one or
-two letters. With --places it lists where each of these is, as FILE:LINE: WHAT. Ends with status 1
-where steer.c has more than 12.5 tokens a code line, or a file a statement joined by a comma. Needs
-tree-sitter and tree-sitter-c from PyPI.
+that are divided (`i / n` and `i % n` in one function), lines of more than 100 columns (clang-format
+lets comments be longer), and the share of declared names of one or two letters. With --places it lists
+where each of these is, as FILE:LINE: WHAT. Ends with status 1 where steer.c has more than 12.5 tokens
+a code line, or a file a statement joined by a comma or a line that is too long. Needs tree-sitter and
+tree-sitter-c from PyPI.
 """
 import re
 import sys
@@ -16,6 +17,7 @@ import tree_sitter
 import tree_sitter_c
 
 MOST_TOKENS_A_LINE = 12.5
+COLUMNS = 100
 WHOLE = ("string_literal", "char_literal", "system_lib_string")  # one token each
 PARSER = tree_sitter.Parser(tree_sitter.Language(tree_sitter_c.language()))
 
@@ -107,10 +109,13 @@ def main():
         names = list(declared_names(root))
         nested = nested_conditionals(root)
         commas, divided = comma_statements(root), divided_counters(root)
+        text = source.decode().split("\n")
+        wide = [i for i, line in enumerate(text, 1) if len(line) > COLUMNS]
         short = [(line, name) for line, name in names if len(name) < 3]
         listed = [(line, f"conditionals {depth} deep") for line, depth in nested]
         listed += [(line, "statements joined by commas") for line in commas]
         listed += [(line, f"a counter divided: {what}") for line, what in divided]
+        listed += [(line, f"more than {COLUMNS} columns") for line in wide]
         listed += [(line, f"a short name: {name}") for line, name in short]
         for line, what in sorted(listed) if places else ():
             print(f"{path}:{line}: {what}")
@@ -122,11 +127,11 @@ def main():
               f"{total} lines, {100 * blank / total:.1f} % blank; "
               f"{len(commas)} statements joined by commas; "
               f"{len(nested)} conditionals that hold others, the deepest {deepest}; "
-              f"{len(divided)} counters divided; "
+              f"{len(divided)} counters divided; {len(wide)} lines over {COLUMNS} columns; "
               f"{share:.0f} % of {len(names)} names of one or two letters")
         if path.endswith("steer.c"):
             bad |= len(found) / len(lines) > MOST_TOKENS_A_LINE
-        bad |= len(commas) > 0
+        bad |= len(commas) + len(wide) > 0
     sys.exit(bad)
 
 

@@ -121,7 +121,7 @@ static const test tests[] = {
     {"chat-commands", test_chat_commands, "each command of a conversation says what it did"},
     {"begun", test_begun, "--answer, --raw, --special"},
     {"empty-system", test_empty_system, "an empty system prompt is an empty turn"},
-    {"places", test_places, "--positions, --layers, several --vector; freezes and removals @ places"},
+    {"places", test_places, "--positions, --layers, several --vector; freezes, removals @ places"},
     {"placed-experiments", test_placed_experiments, "the same in evaluate and freeze"},
     {"position-tables", test_position_tables, "faithfulness by position agrees with the whole"},
     {"dashes", test_dashes, "- is standard input or output; messages name option and command"},

@@ -378,8 +378,8 @@ static void test_template_switches(void) {
     steer_close(m);
 }
 
-/* What `steer info` says of a model: the network as its switches, the template with its tokens, what
- * ends an answer and begins a refusal, the memory of a run. */
+/* What `steer info` says of a model: the network as its switches, the template with its tokens,
+ * what ends an answer and begins a refusal, the memory of a run. */
 static void test_info(void) {
     static const char *const said[] = {
         "  6 blocks, d 128, 4 heads, 2 kv heads of 32, MLP 352 (GeGLU), context 512\n",
@@ -676,7 +676,8 @@ static void check_good_prompts(const steer_model *m) {
     steer_prompts_free(&p);
 }
 
-/* System prompts go into the template, responses behind the prompt, and both change nothing else. */
+/* System prompts go into the template, responses behind the prompt, and both change nothing
+ * else. */
 static void check_spoken_prompts(const steer_model *m) {
     static const char file[] =
         "{\"prompt\": \"thing\", \"system\": \"sing the thing\", \"response\": \"and the ring\"}\n"

@@ -364,8 +364,8 @@ static void test_vector_formats(void) {
     free(f.bytes);
 }
 
-/* Directions of several blocks are an ADD a block; one behind the last block is in the residual that
- * the final norm reads, with a twin and without. */
+/* Directions of several blocks are an ADD a block; one behind the last block is in the residual
+ * that the final norm reads, with a twin and without. */
 static void test_several_blocks(void) {
     enum { N = 6 };
 

@@ -61,8 +61,8 @@ static void check_means(const char *line, const double *x) {
     check_estimate(line, y, wanted[0], wanted[1], wanted[2]);
 }
 
-/* Parts' scores of edges, of two vectors: the share of the strongest edges of each, by the parts that
- * are bits of `set`, that both have. */
+/* Parts' scores of edges, of two vectors: the share of the strongest edges of each, by the parts
+ * that are bits of `set`, that both have. */
 static double overlap_of_parts(const double *a, const double *b, int n, int edges, int strong,
                                int set) {
     double sum[2][64] = {{0}}, sorted[64], least[2];
@@ -237,8 +237,8 @@ static void cover_means(int n, int kind, int rounds, uint64_t *state) {
                rounds);
 }
 
-/* Of the overlap of two vectors' strongest edges, whose scores differ by a factor e^(apart * normal)
- * an edge, how many intervals hold its mean over all rounds. */
+/* Of the overlap of two vectors' strongest edges, whose scores differ by a factor e^(apart *
+ * normal) an edge, how many intervals hold its mean over all rounds. */
 static void cover_overlaps(double apart, double noise, uint64_t *state) {
     enum { ROUNDS = 200, N = 10, EDGES = 60, STRONG = 12 };
 
@@ -661,8 +661,8 @@ static void test_controls(void) {
                        s.control[i][HARMLESS].edits.n == 1 && add->coeff == s.v.coeff,
                    "control %d: length %g", i, ratio);
         /* Of s a random direction holds a share of N(0, 1 / d): 4 deviations are met by one in
-         * 16,000. So it is surely not s, and what it moves is surely less than half of what s moves,
-         * or the report would say that it is not the direction that steers. */
+         * 16,000. So it is surely not s, and what it moves is surely less than half of what s
+         * moves, or the report would say that it is not the direction that steers. */
         double along = dot(add->v, s.v.v, s.v.d) / pow(norm_of(s.v.v, s.v.d), 2);
         estimate share = s.findings.control[i];
         CHECK_THAT(fabs(along) < 4 / sqrt(s.v.d), "control %d: %g of s is in it", i, along);

@@ -79,7 +79,8 @@ static void test_begun(void) {
                    strstr(complained, "as the judge sees it"),
                "%s", complained);
 
-    /* In all of the paper: validation and training answers as well; what the vector is made of not. */
+    /* In all of the paper: validation and training answers as well; what the vector is made of
+     * not. */
     static const char *const how[2] = {"--quick", "--answer \"Well, \" --epochs 1 --pairs 8"};
     string means[2], dose[2];
     for (int k = 0; k < 2; k++) {
@@ -436,8 +437,9 @@ static void test_dashes(void) {
 
 /* ---------------------------------------------------------------- progress */
 
-/* Every command that may work for long shows how far it is: a line that is wiped before anything
- * else appears, whose per cent only grow and, however fast the machine is, come to `most` or more. */
+/* Every command that may work for long shows how far it is: a line that is wiped before
+ * anything else appears, whose per cent only grow and, however fast the machine is, come to
+ * `most` or more. */
 static void test_progress_everywhere(void) {
     static char text[1 << 17];
     make_vector_file("v");
