@@ -7443,6 +7443,9 @@ _Static_assert(sizeof(void *) != 8 || (sizeof(steer_error) == 324 && sizeof(stee
  * ============================================================================================== */
 
 #ifndef STEER_NO_MAIN /* from here on, what only the program needs */
+#if defined __OPTIMIZE__ && !defined __clang__
+#pragma GCC optimize("O1") /* it waits for the library: not worth a compiler's seconds */
+#endif
 #include <signal.h>
 
 /* ============================================================================ 17 output and report
