@@ -295,9 +295,10 @@ typedef struct {
 } steer_job;
 
 /* Generate many answers side by side; streams that begin alike share their prefix. `tick`, if any,
- * is told of each token (its job); returning non-zero stops with STEER_OK. Takes all streams of the
- * context, which are as before steer_begin when it returns; so does steer_means. STEER_ENOHIT: an
- * edit of a plan changed no row; else fails as steer_begin and steer_run do. */
+ * is told of each token (its job); returning non-zero stops all jobs with STEER_OK, after that token
+ * of its own. Takes all streams of the context, which are as before steer_begin when it returns; so
+ * does steer_means. STEER_ENOHIT: it was not stopped, and an edit of a plan changed no row; else
+ * fails as steer_begin and steer_run do. */
 steer_status steer_generate(steer_context *c, steer_job *jobs, int n,
                             int (*tick)(void *user, int job, int token), void *user,
                             steer_error *e);
