@@ -295,8 +295,8 @@ typedef struct {
 } steer_job;
 
 /* Generate many answers side by side; streams that begin alike share their prefix. `tick`, if any,
- * is told of each token (its job); returning non-zero stops all jobs with STEER_OK, after that token
- * of its own. Takes all streams of the context, which are as before steer_begin when it returns; so
+ * is told of each token (its job); returning non-zero stops all jobs with STEER_OK, behind that
+ * token. Takes all streams of the context, which are as before steer_begin when it returns; so
  * does steer_means. STEER_ENOHIT: it was not stopped, and an edit of a plan changed no row; else
  * fails as steer_begin and steer_run do. */
 steer_status steer_generate(steer_context *c, steer_job *jobs, int n,
