@@ -23,7 +23,7 @@ ROOT = Path(__file__).resolve().parent.parent
 COUNTS = ["data", "limit", "train", "val", "max-new", "map", "patch", "pairs", "epochs", "exact",
           "store", "report"]
 STUDY = "--data weights --limit 4 --max-new 8".split()
-TRAIN = "--train 8 --pairs 4 --epochs 1".split()
+TRAIN = "--train 8 --pairs 8 --epochs 1".split()    # of 4 pairs Qwen 0.5B has none to train on
 BRIEF_WORDS = ["Steering", "patterns frozen", "values frozen", "SVV removed", "Steering acts"]
 SCORED_WORDS = ["Dose", "Site map"]
 WHOLE_WORDS = BRIEF_WORDS + SCORED_WORDS + ["NTP: ", "PO: ", "Patching", "smallest circuit",
