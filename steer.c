@@ -1061,6 +1061,7 @@ steer_model *steer_open(const char *path, unsigned flags, steer_error *e) {
         return NULL;
     }
     const char *fault = NULL;
+    steer_status code = S_ISREG(st.st_mode) && !st.st_size ? STEER_EFORMAT : STEER_EIO;
     if (!S_ISREG(st.st_mode))
         fault = "not a regular file";
     else if (!st.st_size)
@@ -1068,8 +1069,7 @@ steer_model *steer_open(const char *path, unsigned flags, steer_error *e) {
     else if ((uint64_t)st.st_size > SIZE_MAX / 2)
         fault = "too large to be addressed";
     if (fault) {
-        int could_be_read = S_ISREG(st.st_mode) && !st.st_size;
-        fail(e, could_be_read ? STEER_EFORMAT : STEER_EIO, "%s: %s", path, fault);
+        fail(e, code, "%s: %s", path, fault);
         close(fd);
         return NULL;
     }
@@ -4695,8 +4695,9 @@ steer_status steer_vector_save(const steer_vector *v, const char *path, steer_er
     steer_edit rows[MAX_BLOCKS + 1];
     int n = steer_vector_edits(v, 1, rows), gguf = ends_with(path, ".gguf");
     if (!n)
-        return fail(e, STEER_EARG, "%s: directions of zeros alone, which no file may hold", path);
-    if (gguf && n && !rows->layer)
+        return fail(e, STEER_EARG, "%s: directions of zeros alone, or a block that is not there",
+                    path);
+    if (gguf && !rows->layer)
         return fail(e, STEER_EARG,
                     "%s: a control vector is added behind blocks, so it has no place for what "
                     "enters block 0; take a later block, or another format than .gguf",

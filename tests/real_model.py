@@ -7,7 +7,8 @@ and another model than MODEL replaced by it, then one run of each command that t
 vectors by all three methods. A run passes when it ends with status 0, prints the words expected of
 it, and prints nothing that is not a number. What patches takes the first method's vector: the whole
 paper, a line of the README, goes through patching with all three. Each line ends with the seconds
-that its run took; the last line is "N passed, N failed".
+that its run took, and those of processors; the last line is "N passed, N failed". The lines that
+reproduce keep one store, so that what they share is computed once.
 """
 import re
 import resource
@@ -116,8 +117,8 @@ def main():
             fault = run(arguments, expected)
             seconds, used = time.monotonic() - start, processors() - before
             passed, failed = passed + (not fault), failed + bool(fault)
-            print("FAIL" if fault else "ok  ", "steer", " ".join(arguments), f"({seconds:.0f} s, {used:.0f} of processors)",
-                  fault or "", flush=True)
+            print("FAIL" if fault else "ok  ", "steer", " ".join(arguments),
+                  f"({seconds:.0f} s, {used:.0f} of processors)", fault or "", flush=True)
     print(f"{passed} passed, {failed} failed")
     sys.exit(failed > 0)
 
