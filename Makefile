@@ -2,7 +2,7 @@
 
 CC ?= cc
 # Loops are vectorised, by gcc without the rest of -O3, which takes it half as long again and makes
-# nothing faster; -march=native takes the widest vector unit of this machine (leave it out with ARCH=
+# hardly anything faster; -march=native takes the widest vector unit of this machine (leave it out with ARCH=
 # for a binary that others run); gnu11, not c11: multiply-adds may be fused.
 ARCH ?= -march=native
 GCC := $(shell $(CC) -dM -E - </dev/null 2>/dev/null | grep -qE '__clang__|__INTEL' || echo 1)
