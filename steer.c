@@ -335,6 +335,7 @@ static void times(float *y, size_t ys, const float *a, size_t as, int rows, cons
 enum { SUMS = 16, PARTS = SUMS / LANES };
 
 typedef float four __attribute__((vector_size(16), aligned(4), may_alias));
+typedef float eight __attribute__((vector_size(32), aligned(4), may_alias));
 
 /* (s[0] + s[8]) + (s[4] + s[12]) + ...: 16, 8, 4, 2, 1 sums */
 INLINE float halves(const float *s) {
@@ -514,8 +515,12 @@ static void rope_back(float *dx, const float *cosine, const float *sine, int hal
 
 static int argmax(const float *x, int n) {
     int best = 0;
+    float top = x[0]; /* at hand: to read x[best] each time would wait for `best` */
     for (int i = 1; i < n; i++)
-        best = x[i] > x[best] ? i : best;
+        if (x[i] > top) {
+            top = x[i];
+            best = i;
+        }
     return best;
 }
 
@@ -3547,12 +3552,13 @@ enum { PANEL = KC + SUMS }; /* not KC: rows a power of two apart share their pla
 #ifdef __clang__ /* which otherwise splits vectors of 16 floats in two */
 #define WIDE __attribute__((min_vector_width(LANES * 32)))
 #define UNROLL _Pragma("clang loop unroll(full)")
-#define SHUFFLE(a, b, ...) __builtin_shufflevector(a, b, __VA_ARGS__)
+#define SHUFFLE(ints, a, b, ...) __builtin_shufflevector(a, b, __VA_ARGS__)
 #else
 #define WIDE __attribute__((noipa)) /* inlined, a tile's sums would leave the registers */
 #define UNROLL _Pragma("GCC unroll 16")
 typedef int32_t four_ints __attribute__((vector_size(16)));
-#define SHUFFLE(a, b, ...) __builtin_shuffle(a, b, (four_ints){__VA_ARGS__})
+typedef int32_t eight_ints __attribute__((vector_size(32)));
+#define SHUFFLE(ints, a, b, ...) __builtin_shuffle(a, b, (ints){__VA_ARGS__})
 #endif
 #if defined(__x86_64__) && !defined(__clang__) /* gcc would load it again for each use */
 #define IN_REGISTER(v) __asm__("" : "+v"(v))
@@ -3738,26 +3744,48 @@ INLINE void end_four(float *to, const float *sums) {
         s[i] = (f[0] + f[2]) + (f[1] + f[3]);
     }
     EACH (i, 2)
-        p[i] = SHUFFLE(s[2 * i], s[2 * i + 1], 0, 1, 4, 5) +
-               SHUFFLE(s[2 * i], s[2 * i + 1], 2, 3, 6, 7);
-    *(four *)to = SHUFFLE(p[0], p[1], 0, 2, 4, 6) + SHUFFLE(p[0], p[1], 1, 3, 5, 7);
+        p[i] = SHUFFLE(four_ints, s[2 * i], s[2 * i + 1], 0, 1, 4, 5) +
+               SHUFFLE(four_ints, s[2 * i], s[2 * i + 1], 2, 3, 6, 7);
+    *(four *)to =
+        SHUFFLE(four_ints, p[0], p[1], 0, 2, 4, 6) + SHUFFLE(four_ints, p[0], p[1], 1, 3, 5, 7);
+}
+
+/* The same, i < 8, where registers are wide enough. */
+INLINE void end_eight(float *to, const float *sums) {
+    eight s[8], p[4], q[2]; /* 8 parts of each sum; 4 of sums i and i + 4; 2 of four sums */
+    EACH (i, 8) {
+        const eight *f = (const eight *)(sums + i * SUMS);
+        s[i] = f[0] + f[1];
+    }
+    EACH (i, 4)
+        p[i] = SHUFFLE(eight_ints, s[i], s[i + 4], 0, 1, 2, 3, 8, 9, 10, 11) +
+               SHUFFLE(eight_ints, s[i], s[i + 4], 4, 5, 6, 7, 12, 13, 14, 15);
+    EACH (i, 2)
+        q[i] = SHUFFLE(eight_ints, p[2 * i], p[2 * i + 1], 0, 1, 8, 9, 4, 5, 12, 13) +
+               SHUFFLE(eight_ints, p[2 * i], p[2 * i + 1], 2, 3, 10, 11, 6, 7, 14, 15);
+    *(eight *)to = SHUFFLE(eight_ints, q[0], q[1], 0, 2, 8, 10, 4, 6, 12, 14) +
+                   SHUFFLE(eight_ints, q[0], q[1], 1, 3, 9, 11, 5, 7, 13, 15);
 }
 
 /* y[i][j] = sums[i][j] by halves, j < n */
 static WIDE void end_sums(float *y, size_t ys, const float *sums, int rows, int n) {
-    enum { FOUR = 4 }; /* rows, so many that their sums end by fours */
+    enum { SOME = LANES > 4 ? 8 : 4 }; /* that end together */
 
-    float ended[FOUR * NR];
+    float ended[ROWS * NR];
     int i = 0;
-    for (; i + FOUR <= rows && n == NR; i += FOUR, sums += FOUR * NR * SUMS) {
-        EACH (s, NR)
-            end_four(ended + 4 * s, sums + 4 * s * SUMS);
-        EACH (r, FOUR)
-            copy_floats(y + (i + r) * ys, ended + r * NR, NR);
-    }
-    for (; i < rows; i++, sums += NR * SUMS)
-        for (int j = 0; j < n; j++)
-            y[i * ys + j] = halves(sums + j * SUMS);
+    for (; i + SOME <= rows * NR; i += SOME)
+        if (SOME == 8)
+            end_eight(ended + i, sums + i * SUMS);
+        else
+            end_four(ended + i, sums + i * SUMS);
+    for (; i < rows * NR; i++)
+        ended[i] = halves(sums + i * SUMS);
+
+    for (int r = 0; r < rows; r++)
+        if (n == NR)
+            copy_floats(y + r * ys, ended + r * NR, NR);
+        else
+            copy_floats(y + r * ys, ended + r * NR, n);
 }
 
 static void times_transposed(float *y, size_t ys, const float *a, size_t as, int rows,
