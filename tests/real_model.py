@@ -7,8 +7,8 @@ and another model than MODEL replaced by it, then one run of each command that t
 vectors by all three methods. A run passes when it ends with status 0, prints the words expected of
 it, and prints nothing that is not a number. What patches takes the first method's vector: the whole
 paper, a line of the README, goes through patching with all three. Each line ends with the seconds
-that its run took, and those of processors; the last line is "N passed, N failed". The lines that
-reproduce keep one store, so that what they share is computed once.
+that its run took, and those of processors; the last line is "N passed, N failed". The runs keep one
+store, so that answers and scores that they share are computed once.
 """
 import re
 import resource
@@ -51,7 +51,7 @@ def readme_lines(model, folder):
             yield kept, []
             continue
         scored = "--no-scores" not in words
-        counts = STUDY + (["--val", "2", "--map", "2"] if scored else [])
+        counts = STUDY + (["--val", "1", "--map", "1"] if scored else [])
         counts += ["--store", f"{folder}/store"]
         if "--with" in words:
             counts = counts[2:]              # its own data
@@ -64,20 +64,21 @@ def readme_lines(model, folder):
 
 def method_runs(model, folder):
     """(arguments, words expected): vectors by each method, each used by each command."""
+    study = STUDY + ["--store", f"{folder}/store"]
     for method in ["dim", "ntp", "po"]:
         vector = f"{folder}/{method}.vec"
         make = ["vector", model, "--method", method, "--out", vector]
         counts = ["--data", "weights", "--train", "8"]
-        yield make + (counts if method == "dim" else STUDY + TRAIN), [method]
+        yield make + (counts if method == "dim" else study + TRAIN), [method]
         use = ["--vector", vector]
         yield ["generate", model, "hi", "--max-new", "4", "--freeze", "v"] + use, []
-        yield ["evaluate", model] + use + STUDY, ["harmless steered"]
-        yield ["freeze", model] + use + STUDY, ["patterns frozen", "values frozen"]
+        yield ["evaluate", model] + use + study, ["harmless steered"]
+        yield ["freeze", model] + use + study, ["patterns frozen", "values frozen"]
         if method != "dim":
             continue
-        yield ["patch", model, "--patch", "2"] + use + STUDY, ["complete", "lm_head"]
+        yield ["patch", model, "--patch", "2"] + use + study, ["complete", "lm_head"]
         circuit = f"{folder}/{method}.circuit"
-        small = ["--patch", "2"] + use + STUDY
+        small = ["--patch", "2"] + use + study
         yield ["circuit", model, "--out", circuit] + small, ["smallest circuit"]
         yield ["circuit", model, "--circuit", circuit] + small, ["faithfulness of the circuit"]
         yield ["ov", model] + small, ["logit lens"]
