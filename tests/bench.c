@@ -15,11 +15,12 @@ enum { CHAINS = 12, STEPS = 400000 };
 
 static WIDE float chains(float seed) { /* of multiply-adds that wait for nothing but themselves */
     vec c[CHAINS], p = (vec){0} + 1e-6f, q = (vec){0} + seed, sum = {0};
-    for (int i = 0; i < CHAINS; i++)
+    EACH (i, CHAINS)
         c[i] = p * (float)i;
     for (int t = 0; t < STEPS; t++)
-        UNROLL for (int i = 0; i < CHAINS; i++) c[i] = c[i] * p + q;
-    for (int i = 0; i < CHAINS; i++)
+        EACH (i, CHAINS)
+            c[i] = multiply_add(c[i], p, q);
+    EACH (i, CHAINS)
         sum += c[i];
     return sum[0];
 }
