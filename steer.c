@@ -3782,7 +3782,7 @@ static WIDE void end_sums(float *y, size_t ys, const float *sums, int rows, int 
         ended[i] = halves(sums + i * SUMS);
 
     for (int r = 0; r < rows; r++)
-        if (n == NR)
+        if (n == NR) /* a constant, so that no function is called for a few floats */
             copy_floats(y + r * ys, ended + r * NR, NR);
         else
             copy_floats(y + r * ys, ended + r * NR, n);
