@@ -129,7 +129,7 @@ test: steer tests/test tests/user tests/chain tests/include
 
 # The same tests where every wrong access, undefined operation or leak stops the program. Leaks are
 # looked for where the sanitizer may trace its own process.
-sanitize: CFLAGS = -O1 -g -fsanitize=address,undefined -fno-sanitize-recover=all -fno-omit-frame-pointer
+sanitize: CFLAGS = -O2 -g -fsanitize=address,undefined -fno-sanitize-recover=all -fno-omit-frame-pointer
 sanitize: steer.c steer.h tests/test.c $(wildcard tests/*.inc.c) tests/user.c
 	$(CC) $(FLAGS) steer.c -lm -o tests/steer-sanitized
 	$(CC) $(FLAGS) tests/test.c -lm -o tests/test-sanitized
