@@ -3767,14 +3767,14 @@ INLINE void end_eight(float *to, const float *sums) {
                    SHUFFLE(eight_ints, q[0], q[1], 1, 3, 9, 11, 5, 7, 13, 15);
 }
 
-/* y[i][j] = sums[i][j] by halves, j < n */
+/* y[i][j] = sums[i][j] by halves, j < n; sums [rows][NR][SUMS], at most ROWS rows */
 static WIDE void end_sums(float *y, size_t ys, const float *sums, int rows, int n) {
-    enum { SOME = LANES > 4 ? 8 : 4 }; /* that end together */
+    enum { TOGETHER = LANES > 4 ? 8 : 4 }; /* so many end at once */
 
-    float ended[ROWS * NR];
+    float ended[ROWS * NR]; /* [rows][NR] */
     int i = 0;
-    for (; i + SOME <= rows * NR; i += SOME)
-        if (SOME == 8)
+    for (; i + TOGETHER <= rows * NR; i += TOGETHER)
+        if (TOGETHER == 8)
             end_eight(ended + i, sums + i * SUMS);
         else
             end_four(ended + i, sums + i * SUMS);
